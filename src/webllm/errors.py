@@ -1,0 +1,110 @@
+"""Every error webllm raises on purpose.
+
+    WebLLMError
+    ├── ConfigError                a configuration value is wrong
+    ├── RequestError               a request field is wrong; `field` names it
+    │   └── ContextLengthError     the prompt does not fit the context window
+    ├── ModelNotFoundError         no such model record, file or tensor
+    ├── ModelNotLoadedError        a request before `reload`
+    ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run
+    ├── ArtifactError              bytes that came or lie wrong
+    │   ├── FetchError             a download failed after its retries
+    │   ├── IntegrityError         size or hash differs from what was promised
+    │   ├── StorageFullError       not enough space; nothing was written
+    │   └── CheckpointError        a model file is malformed or truncated
+    ├── DeviceError                an adapter, driver or compiled kernel failed
+    │   ├── DeviceNotFoundError    no adapter of the kind asked for
+    │   ├── DeviceMemoryError      the model does not fit; refused before loading
+    │   └── DeviceLostError        the device went away while running
+    └── TemplateError              a chat template failed or asked for what it may not have
+
+Each class has a `code` (stable, for programs) and a `status` (HTTP). A message says what was
+wrong, the value received and what to do next.
+"""
+
+
+class WebLLMError(Exception):
+    """Base class; catch it to catch everything webllm raises on purpose."""
+
+    code = "webllm_error"
+    status = 500
+
+
+class ConfigError(WebLLMError, ValueError):
+    code = "invalid_config"
+    status = 400
+
+
+class RequestError(WebLLMError, ValueError):
+    code = "invalid_request_error"
+    status = 400
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ContextLengthError(RequestError):
+    code = "context_length_exceeded"
+
+
+class ModelNotFoundError(WebLLMError, LookupError):
+    code = "model_not_found"
+    status = 404
+
+
+class ModelNotLoadedError(WebLLMError, RuntimeError):
+    code = "model_not_loaded"
+    status = 409
+
+
+class UnsupportedModelError(WebLLMError):
+    code = "unsupported_model"
+    status = 400
+
+
+class ArtifactError(WebLLMError):
+    code = "artifact_error"
+
+
+class FetchError(ArtifactError):
+    code = "fetch_failed"
+    status = 502
+
+
+class IntegrityError(ArtifactError):
+    code = "integrity_error"
+    status = 502
+
+
+class StorageFullError(ArtifactError):
+    code = "storage_full"
+    status = 507
+
+
+class CheckpointError(ArtifactError, ValueError):
+    code = "invalid_checkpoint"
+    status = 422
+
+
+class DeviceError(WebLLMError, RuntimeError):
+    code = "device_error"
+    status = 503
+
+
+class DeviceNotFoundError(DeviceError):
+    code = "device_not_found"
+
+
+class DeviceMemoryError(DeviceError):
+    code = "device_out_of_memory"
+    status = 507
+
+
+class DeviceLostError(DeviceError):
+    code = "device_lost"
+
+
+class TemplateError(WebLLMError):
+    code = "template_error"
+    status = 400
