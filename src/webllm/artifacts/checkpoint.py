@@ -1,0 +1,131 @@
+"""What a checkpoint is to the rest of webllm: metadata, tensor descriptions and raw bytes.
+
+Knows the names and block sizes of GGML's storage types; knows no file format and no arithmetic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class GGMLType(IntEnum):
+    """A storage type, numbered as GGUF numbers it (ggml's `enum ggml_type`).
+
+    A quantized row is a run of blocks of `block_elements` values in `block_bytes` bytes.
+    Types without a block size exist here to be named when they are refused.
+    """
+
+    F32 = 0
+    F16 = 1
+    Q4_0 = 2
+    Q4_1 = 3
+    Q5_0 = 6
+    Q5_1 = 7
+    Q8_0 = 8
+    Q8_1 = 9
+    Q2_K = 10
+    Q3_K = 11
+    Q4_K = 12
+    Q5_K = 13
+    Q6_K = 14
+    Q8_K = 15
+    IQ2_XXS = 16
+    IQ2_XS = 17
+    IQ3_XXS = 18
+    IQ1_S = 19
+    IQ4_NL = 20
+    IQ3_S = 21
+    IQ2_S = 22
+    IQ4_XS = 23
+    I8 = 24
+    I16 = 25
+    I32 = 26
+    I64 = 27
+    F64 = 28
+    IQ1_M = 29
+    BF16 = 30
+    TQ1_0 = 34
+    TQ2_0 = 35
+    MXFP4 = 39
+    NVFP4 = 40
+    Q1_0 = 41
+
+    @property
+    def supported(self) -> bool:
+        """Whether webllm reads tensors of this type."""
+        return self in _BLOCKS
+
+    @property
+    def block_elements(self) -> int:
+        """Values in one block; a row is a whole number of blocks. KeyError if not `supported`."""
+        return _BLOCKS[self][0]
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block. KeyError if not `supported`."""
+        return _BLOCKS[self][1]
+
+
+# (values, bytes) of one block; the sums name a block's fields in the order they are stored.
+_BLOCKS = {
+    GGMLType.F32: (1, 4),
+    GGMLType.F16: (1, 2),
+    GGMLType.BF16: (1, 2),
+    GGMLType.Q4_0: (32, 2 + 16),  # scale, nibbles
+    GGMLType.Q4_1: (32, 2 + 2 + 16),  # scale, minimum, nibbles
+    GGMLType.Q5_0: (32, 2 + 4 + 16),  # scale, fifth bits, nibbles
+    GGMLType.Q5_1: (32, 2 + 2 + 4 + 16),  # scale, minimum, fifth bits, nibbles
+    GGMLType.Q8_0: (32, 2 + 32),  # scale, bytes
+    GGMLType.Q2_K: (256, 16 + 64 + 2 + 2),  # scales, 2-bit values, scale, minimum
+    GGMLType.Q3_K: (256, 32 + 64 + 12 + 2),  # third bits, 2-bit values, scales, scale
+    GGMLType.Q4_K: (256, 2 + 2 + 12 + 128),  # scale, minimum, scales, nibbles
+    GGMLType.Q5_K: (256, 2 + 2 + 12 + 32 + 128),  # scale, minimum, scales, fifth bits, nibbles
+    GGMLType.Q6_K: (256, 128 + 64 + 16 + 2),  # nibbles, upper bits, scales, scale
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor lies and how it is stored."""
+
+    name: str
+    shape: tuple[int, ...]  # row-major, (rows, cols) for a matrix: the reverse of GGUF's order
+    dtype: GGMLType
+    offset: int  # bytes from the start of the file
+    nbytes: int
+
+
+class Checkpoint(Protocol):
+    """An open model file."""
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Key to int, float, bool, str, or a sequence of these; usable after `close`."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Tensor name to description, in file order; usable after `close`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together: what loading has to move."""
+
+    def data(self, name: str) -> memoryview:
+        """The tensor's bytes, read-only, uncopied; ModelNotFoundError if there is no such tensor.
+
+        A view stays valid after `close`; the file is unmapped when the last one is dropped.
+        """
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice is harmless."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,261 @@
+"""Parses a GGUF header (versions 2 and 3, little endian) into metadata and tensor descriptions.
+
+Bytes in, data out: no file, no tensor contents. Follows ggml's docs/gguf.md. Every count and length
+is checked against the bytes that are there before anything of that size is made, so that a
+malformed header costs an error and never memory.
+"""
+
+import struct
+from array import array
+from dataclasses import dataclass, replace
+from math import prod
+
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.string_array import StringArray
+from webllm.errors import CheckpointError, UnsupportedModelError
+
+_SCALARS = {
+    type_id: struct.Struct("<" + letter)
+    for type_id, letter in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True)
+}
+_UINT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 7, 8, 9, 10  # of GGUF's metadata value types
+_LENGTH = _SCALARS[_UINT64]
+
+_MAX_NAME_BYTES = 65_535  # keys and tensor names; GGUF's own limit for keys
+_MAX_ARRAY_DEPTH = 8
+_MAX_NUMBERS = 1 << 24  # in one array, decoded at once: vocabularies have 2**18 entries
+_MAX_DIMENSIONS = 4
+
+
+class MoreBytesNeeded(Exception):  # noqa: N818 - a signal, not an error: never leaves artifacts/
+    """The buffer holds only the file's beginning; parse again with at least `num_bytes` of it."""
+
+    def __init__(self, num_bytes: int) -> None:
+        super().__init__(num_bytes)
+        self.num_bytes = num_bytes
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    """All of a GGUF file but its tensors' contents."""
+
+    version: int
+    alignment: int  # bytes
+    metadata: dict[str, object]  # numbers: int, float, bool or a tuple; text: str or StringArray
+    tensors: dict[str, TensorInfo]
+
+
+def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
+    """Parse the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
+
+    Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
+    tensor type webllm does not read, MoreBytesNeeded where the header goes on behind `buffer`.
+    """
+    reader = _Reader(buffer, file_bytes)
+    version = _read_version(reader)
+    num_tensors = reader.number(_UINT64, "the tensor count")
+    num_entries = reader.number(_UINT64, "the metadata count")
+    reader.require_count(num_entries, 8 + 4 + 1, "metadata entries")
+    metadata: dict[str, object] = {}
+    for _ in range(num_entries):
+        key = reader.name("a metadata key")
+        if key in metadata:
+            raise CheckpointError(f"the metadata key {key!r} occurs twice; the file is damaged")
+        metadata[key] = _read_value(reader, reader.number(_UINT32, f"the type of {key!r}"), key)
+    alignment = _alignment(metadata)
+    reader.require_count(num_tensors, 8 + 4 + 8 + 4 + 8, "tensors")
+    tensors = [_read_tensor(reader, alignment) for _ in range(num_tensors)]
+    data_start = reader.position + -reader.position % alignment
+    return GGUFHeader(version, alignment, metadata, _place(tensors, data_start, file_bytes))
+
+
+class _Reader:
+    """A position in the header; nothing is read that was not checked to be there."""
+
+    def __init__(self, buffer: memoryview, file_bytes: int) -> None:
+        self.buffer = buffer
+        self.file_bytes = file_bytes
+        self.position = 0
+
+    def require(self, num_bytes: int, what: str) -> None:
+        end = self.position + num_bytes
+        if end > self.file_bytes:
+            raise CheckpointError(
+                f"{what} at byte {self.position} takes {num_bytes} bytes, but the file has "
+                f"{self.file_bytes - self.position} left; it is damaged: fetch it again"
+            )
+        if end > len(self.buffer):
+            raise MoreBytesNeeded(end)
+
+    def require_count(self, count: int, least_bytes: int, what: str) -> None:
+        """Check that `count` items of at least `least_bytes` each can lie ahead in the file."""
+        if count * least_bytes > self.file_bytes - self.position:
+            raise CheckpointError(
+                f"the header promises {count} {what}, more than the remaining "
+                f"{self.file_bytes - self.position} bytes can hold; it is truncated or damaged"
+            )
+
+    def number(self, type_id: int, what: str) -> int:
+        layout = _SCALARS[type_id]
+        self.require(layout.size, what)
+        (value,) = layout.unpack_from(self.buffer, self.position)
+        self.position += layout.size
+        return value  # type: ignore[no-any-return]
+
+    def text(self, what: str) -> bytes:
+        num_bytes = self.number(_UINT64, what)
+        self.require(num_bytes, what)
+        start = self.position
+        self.position += num_bytes
+        return bytes(self.buffer[start : self.position])
+
+    def name(self, what: str) -> str:
+        raw = self.text(what)
+        if not 0 < len(raw) <= _MAX_NAME_BYTES:
+            raise CheckpointError(f"{what} has {len(raw)} bytes; 1 to {_MAX_NAME_BYTES} are legal")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{what} is not UTF-8: {raw[:40]!r} ({error.reason})") from None
+
+
+def _read_version(reader: _Reader) -> int:
+    reader.require(8, "the magic number and version")
+    magic = bytes(reader.buffer[:4])
+    if magic != b"GGUF":
+        raise CheckpointError(f"this is no GGUF file: it begins with {magic!r}, not b'GGUF'")
+    reader.position = 4
+    version = reader.number(_UINT32, "the version")
+    if version in (2, 3):
+        return version
+    if version & 0xFFFF == 0:
+        raise UnsupportedModelError(
+            f"the file is big endian (version reads as {version:#x}); convert it to little endian"
+        )
+    raise UnsupportedModelError(f"GGUF version {version} is not read, only 2 and 3; convert it")
+
+
+def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> object:
+    if type_id in _SCALARS:
+        value = reader.number(type_id, f"the value of {key!r}")
+        return _to_bools((value,), key)[0] if type_id == _BOOL else value
+    if type_id == _STRING:
+        return reader.text(f"the value of {key!r}").decode("utf-8", "surrogateescape")
+    if type_id == _ARRAY:
+        return _read_array(reader, key, depth + 1)
+    raise CheckpointError(f"{key!r} has the value type {type_id}; GGUF defines 0 to 12")
+
+
+def _read_array(reader: _Reader, key: str, depth: int) -> object:
+    if depth > _MAX_ARRAY_DEPTH:
+        raise CheckpointError(f"{key!r} nests arrays more than {_MAX_ARRAY_DEPTH} deep")
+    type_id = reader.number(_UINT32, f"the element type of {key!r}")
+    count = reader.number(_UINT64, f"the length of {key!r}")
+    if type_id in _SCALARS:
+        return _read_numbers(reader, type_id, count, key)
+    reader.require_count(count, 12 if type_id == _ARRAY else 8, f"elements of {key!r}")
+    if type_id == _STRING:
+        return _read_strings(reader, count, key)
+    if type_id == _ARRAY:
+        return tuple(_read_array(reader, key, depth + 1) for _ in range(count))
+    raise CheckpointError(f"{key!r} has the element type {type_id}; GGUF defines 0 to 12")
+
+
+def _read_numbers(reader: _Reader, type_id: int, count: int, key: str) -> tuple[object, ...]:
+    if count > _MAX_NUMBERS:
+        raise CheckpointError(f"{key!r} has {count} elements; at most {_MAX_NUMBERS} are read")
+    layout = _SCALARS[type_id]
+    reader.require(count * layout.size, f"the array {key!r}")
+    values = struct.unpack_from(f"<{count}{layout.format[1:]}", reader.buffer, reader.position)
+    reader.position += count * layout.size
+    return _to_bools(values, key) if type_id == _BOOL else values
+
+
+def _to_bools(values: tuple[int, ...], key: str) -> tuple[bool, ...]:
+    if max(values, default=0) > 1:
+        raise CheckpointError(f"{key!r} is a bool of value {max(values)}; only 0 and 1 are legal")
+    return tuple(map(bool, values))
+
+
+def _read_strings(reader: _Reader, count: int, key: str) -> StringArray:
+    """Walk over the strings, noting where each ends."""
+    unpack, buffer, size = _LENGTH.unpack_from, reader.buffer, len(reader.buffer)
+    start = position = reader.position
+    ends = array("Q")
+    for i in range(count):
+        if position + 8 > size or (end := position + 8 + unpack(buffer, position)[0]) > size:
+            reader.position = position
+            reader.text(f"string {i} of {key!r}")  # raises what is wrong here
+            raise AssertionError("a string that does not fit was read")
+        ends.append(end - start)
+        position = end
+    reader.position = position
+    return StringArray(bytes(buffer[start:position]), ends)
+
+
+def _alignment(metadata: dict[str, object]) -> int:
+    value = metadata.get("general.alignment", 32)
+    if type(value) is not int or value < 1 or value & (value - 1):
+        raise CheckpointError(f"general.alignment is {value!r}; it has to be a power of two")
+    return value
+
+
+def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
+    """Read one tensor's description; its offset still counts from the data section's start."""
+    name = reader.name("a tensor name")
+    num_dimensions = reader.number(_UINT32, f"the number of dimensions of {name!r}")
+    if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
+        raise CheckpointError(
+            f"tensor {name!r} has {num_dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are legal"
+        )
+    sizes = [reader.number(_UINT64, f"the shape of {name!r}") for _ in range(num_dimensions)]
+    dtype = _tensor_type(reader.number(_UINT32, f"the type of {name!r}"), name)
+    offset = reader.number(_UINT64, f"the offset of {name!r}")
+    if 0 in sizes or sizes[0] % dtype.block_elements:
+        raise CheckpointError(
+            f"tensor {name!r} has the shape {sizes[::-1]}; sizes have to be positive and rows of "
+            f"{dtype.name} a multiple of {dtype.block_elements}"
+        )
+    if offset % alignment:
+        raise CheckpointError(
+            f"tensor {name!r} begins at offset {offset}, no multiple of the alignment {alignment}"
+        )
+    nbytes = prod(sizes) // dtype.block_elements * dtype.block_bytes
+    return TensorInfo(name, tuple(reversed(sizes)), dtype, offset, nbytes)
+
+
+def _tensor_type(type_id: int, name: str) -> GGMLType:
+    try:
+        dtype = GGMLType(type_id)
+    except ValueError:
+        raise CheckpointError(
+            f"tensor {name!r} has the unknown type id {type_id}; "
+            "the file is damaged or newer than this version of webllm"
+        ) from None
+    if not dtype.supported:
+        known = ", ".join(each.name for each in GGMLType if each.supported)
+        raise UnsupportedModelError(
+            f"tensor {name!r} is stored as {dtype.name}; webllm reads {known}: "
+            "take another quantization of this model"
+        )
+    return dtype
+
+
+def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[str, TensorInfo]:
+    """Turn offsets into positions in the file, each tensor's range checked and its own."""
+    placed: dict[str, TensorInfo] = {}
+    for tensor in tensors:
+        if tensor.name in placed:
+            raise CheckpointError(f"tensor {tensor.name!r} occurs twice; the file is damaged")
+        placed[tensor.name] = replace(tensor, offset=data_start + tensor.offset)
+    end = data_start
+    for tensor in sorted(placed.values(), key=lambda each: each.offset):
+        if tensor.offset < end:
+            raise CheckpointError(f"tensor {tensor.name!r} overlaps the one stored before it")
+        end = tensor.offset + tensor.nbytes
+        if end > file_bytes:
+            raise CheckpointError(
+                f"tensor {tensor.name!r} ends at byte {end}, but the file has {file_bytes}; "
+                "it is truncated: fetch it again"
+            )
+    return placed

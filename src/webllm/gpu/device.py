@@ -1,0 +1,110 @@
+"""What kernels and backends ask of a GPU. `native.py` (wgpu) and `browser.py` (navigator.gpu)
+provide it; nothing else imports a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class AdapterKind(Enum):
+    DISCRETE = "discrete GPU"
+    INTEGRATED = "integrated GPU"
+    VIRTUAL = "virtual GPU"
+    SOFTWARE = "software"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    name: str
+    vendor: str
+    driver: str
+    api: str  # Vulkan, Metal, D3D12, ...
+    kind: AdapterKind
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_buffer_bytes: int
+    max_binding_bytes: int
+    max_storage_buffers: int  # per shader stage
+    max_workgroup_bytes: int
+    max_workgroup_threads: int
+    max_workgroups: int  # per dimension of a dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    shader_f16: bool
+    subgroups: bool
+    subgroup_min: int  # 0 without subgroups
+    subgroup_max: int
+    timestamps: bool
+
+
+class Buffer(Protocol):
+    """Device memory usable as storage, copy source and copy destination."""
+
+    size: int
+
+    def destroy(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Part of a buffer, in bytes; offset is a multiple of 256."""
+
+    buffer: Buffer
+    offset: int
+    size: int
+
+
+class Pipeline(Protocol):
+    """A compiled kernel; opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One kernel launch: bindings[i] is bound at @group(0) @binding(i)."""
+
+    pipeline: Pipeline
+    bindings: tuple[Slice, ...]
+    workgroups: tuple[int, int, int]
+    label: str = ""
+
+
+class Recording(Protocol):
+    """Dispatches encoded for replay; opaque."""
+
+
+class Device(Protocol):
+    info: AdapterInfo
+    limits: Limits
+    features: Features
+
+    def buffer(self, num_bytes: int, label: str = "") -> Buffer:
+        """Zeroed memory, rounded up to 256 bytes; raises DeviceMemoryError."""
+
+    def pipeline(
+        self, source: str, constants: Mapping[str, float] | None = None, label: str = ""
+    ) -> Pipeline:
+        """Compiles WGSL whose entry point is `main`; built once per (source, constants)."""
+
+    def write(self, target: Slice, data: bytes | memoryview) -> None:
+        """Enqueues a copy from host memory; in order with replays."""
+
+    def record(self, dispatches: Sequence[Dispatch]) -> Recording: ...
+
+    def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
+        """Submits a recording at once; the awaitable gives the bytes of `readback` after it."""
+
+    async def read(self, source: Slice) -> bytes: ...
+
+    def memory_bytes(self) -> int | None:
+        """Device memory if the driver tells, else None."""
+
+    def close(self) -> None: ...
