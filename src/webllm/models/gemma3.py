@@ -1,0 +1,150 @@
+"""Gemma 3, text: norms around every block, q/k norms, GeGLU, five sliding layers to one global."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webllm import ops
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.models.gguf_names import gemma_names
+from webllm.models.metadata import Metadata
+from webllm.models.rope import RopeScaling, frequencies
+from webllm.models.weights import Weights, vocab_size
+from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
+
+_LAYERS_OF_27B = 62
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArgs:
+    hidden_size: int
+    num_layers: int
+    intermediate_size: int
+    heads: Heads
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling
+    max_positions: int
+    sliding_window: int
+    rope_local_theta: float = 10000.0
+    sliding_window_pattern: int = 6  # the last layer of every six is global
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
+        m = Metadata(checkpoint.metadata, "gemma3")
+        num_q = m.integer("attention.head_count")
+        heads = Heads(
+            num_q, m.integer("attention.head_count_kv"), m.integer("attention.key_length", 256)
+        )
+        return cls(
+            hidden_size=m.integer("embedding_length"),
+            num_layers=m.integer("block_count"),
+            intermediate_size=m.integer("feed_forward_length"),
+            heads=heads,
+            vocab_size=vocab_size(checkpoint),
+            rms_norm_eps=m.number("attention.layer_norm_rms_epsilon"),
+            rope_theta=m.number("rope.freq_base", 1000000.0),
+            rope_scaling=RopeScaling.of(m),
+            max_positions=m.integer("context_length"),
+            sliding_window=m.integer("attention.sliding_window"),
+        )
+
+    @property
+    def attention_scale(self) -> float:
+        """27B alone scales by the hidden size a head gets, not by the head's own."""
+        if self.num_layers == _LAYERS_OF_27B:
+            return float((self.hidden_size // self.heads.num_q) ** -0.5)
+        return float(self.heads.head_dim**-0.5)
+
+    def is_sliding(self, layer: int) -> bool:
+        return (layer + 1) % self.sliding_window_pattern != 0
+
+
+class Attention:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+        self.heads, self.layer, self.rope = args.heads, layer, rope
+        self.eps, self.scale = args.rms_norm_eps, args.attention_scale
+        self.window = args.sliding_window if args.is_sliding(layer) else None
+        name = f"model.layers.{layer}.self_attn"
+        heads, hidden = args.heads, args.hidden_size
+        q_size, kv_size = heads.num_q * heads.head_dim, heads.num_kv * heads.head_dim
+        pairs = RowOrder.HALVES_TO_PAIRS, heads.head_dim
+        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), *pairs)
+        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), *pairs)
+        self.v_proj = weights.matrix(f"{name}.v_proj.weight", (kv_size, hidden))
+        self.q_norm = weights.vector(f"{name}.q_norm.weight", heads.head_dim, *pairs)
+        self.k_norm = weights.vector(f"{name}.k_norm.weight", heads.head_dim, *pairs)
+        self.o_proj = weights.matrix(f"{name}.o_proj.weight", (hidden, q_size))
+
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
+        q = ops.rms_norm(ops.linear(x, self.q_proj), self.q_norm, self.eps)
+        k = ops.rms_norm(ops.linear(x, self.k_proj), self.k_norm, self.eps)
+        q, k = ops.rope(q, self.rope), ops.rope(k, self.rope)  # [tokens, heads * head_dim]
+        v = ops.linear(x, self.v_proj)
+        out = ops.attention(
+            q, k, v, heads=self.heads, layer=self.layer, scale=self.scale, window=self.window
+        )
+        return ops.linear(out, self.o_proj)
+
+
+class MLP:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int) -> None:
+        name = f"model.layers.{layer}.mlp"
+        wide, hidden = args.intermediate_size, args.hidden_size
+        self.gate_proj = weights.matrix(f"{name}.gate_proj.weight", (wide, hidden))
+        self.up_proj = weights.matrix(f"{name}.up_proj.weight", (wide, hidden))
+        self.down_proj = weights.matrix(f"{name}.down_proj.weight", (hidden, wide))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)
+        return ops.linear(ops.gated(gate, up, Activation.GELU_TANH), self.down_proj)
+
+
+class TransformerBlock:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+        self.eps = args.rms_norm_eps
+        self.self_attn = Attention(args, weights, layer, rope)
+        self.mlp = MLP(args, weights, layer)
+        name, hidden = f"model.layers.{layer}", args.hidden_size
+        self.input_norm = weights.vector(f"{name}.input_layernorm.weight", hidden)
+        self.post_attention_norm = weights.vector(f"{name}.post_attention_layernorm.weight", hidden)
+        self.pre_mlp_norm = weights.vector(f"{name}.pre_feedforward_layernorm.weight", hidden)
+        self.post_mlp_norm = weights.vector(f"{name}.post_feedforward_layernorm.weight", hidden)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        branch = self.self_attn(ops.rms_norm(x, self.input_norm, self.eps))
+        x = ops.add(x, ops.rms_norm(branch, self.post_attention_norm, self.eps))
+        branch = self.mlp(ops.rms_norm(x, self.pre_mlp_norm, self.eps))
+        return ops.add(x, ops.rms_norm(branch, self.post_mlp_norm, self.eps))
+
+
+class Model:
+    def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
+        self.args = args = ModelArgs.from_checkpoint(checkpoint)
+        weights = Weights(checkpoint, self.sanitize(checkpoint))
+        hidden, head_dim = args.hidden_size, args.heads.head_dim
+        wide = frequencies(head_dim, args.rope_theta, args.rope_scaling)
+        local = frequencies(head_dim, args.rope_local_theta, RopeScaling())
+        global_rope = RopeTable.build(wide.inv_freq, max_positions, wide.scale)
+        local_rope = RopeTable.build(local.inv_freq, max_positions)
+        self.embed_tokens = weights.matrix("model.embed_tokens.weight", (args.vocab_size, hidden))
+        self.layers = [
+            TransformerBlock(args, weights, i, local_rope if args.is_sliding(i) else global_rope)
+            for i in range(args.num_layers)
+        ]
+        self.norm = weights.vector("model.norm.weight", hidden)
+        self.lm_head = self.embed_tokens
+        if "lm_head.weight" in weights:
+            self.lm_head = weights.matrix("lm_head.weight", (args.vocab_size, hidden))
+
+    @staticmethod
+    def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
+        return gemma_names(checkpoint.tensors)
+
+    def __call__(self, graph: Graph) -> Tensor:
+        x = ops.embedding(graph, self.embed_tokens, scale=float(self.args.hidden_size**0.5))
+        for layer in self.layers:
+            x = layer(x)
+        x = ops.rms_norm(ops.take_outputs(x), self.norm, self.args.rms_norm_eps)
+        return ops.sample(ops.linear(x, self.lm_head))  # [outputs]

@@ -1,0 +1,42 @@
+"""Typed reads of GGUF metadata: every value out of a file is checked before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from webllm.errors import CheckpointError
+
+
+class Metadata:
+    """The keys of one architecture: `Metadata(m, "llama").integer("block_count")`."""
+
+    def __init__(self, values: Mapping[str, object], architecture: str) -> None:
+        self.values = values
+        self.architecture = architecture
+
+    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 31:
+            raise CheckpointError(f"{self._name(key)} must be a whole number, it is {value!r}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise CheckpointError(f"{self._name(key)} must be a positive number, it is {value!r}")
+        return float(value)
+
+    def text(self, key: str, default: str) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise CheckpointError(f"{self._name(key)} must be a string, it is {value!r}")
+        return value
+
+    def _value(self, key: str, default: object) -> object:
+        value = self.values.get(self._name(key), default)
+        if value is None:
+            raise CheckpointError(f"the model file lacks {self._name(key)}")
+        return value
+
+    def _name(self, key: str) -> str:
+        return f"{self.architecture}.{key}"

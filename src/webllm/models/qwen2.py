@@ -1,0 +1,120 @@
+"""Qwen2 and Qwen2.5: llama with biases on q, k and v."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webllm import ops
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.models.gguf_names import llama_names
+from webllm.models.metadata import Metadata
+from webllm.models.rope import RopeScaling, frequencies
+from webllm.models.weights import Weights, vocab_size
+from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArgs:
+    hidden_size: int
+    num_layers: int
+    intermediate_size: int
+    heads: Heads
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling
+    max_positions: int
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
+        m = Metadata(checkpoint.metadata, "qwen2")
+        hidden_size, num_q = m.integer("embedding_length"), m.integer("attention.head_count")
+        head_dim = m.integer("attention.key_length", hidden_size // num_q)
+        return cls(
+            hidden_size=hidden_size,
+            num_layers=m.integer("block_count"),
+            intermediate_size=m.integer("feed_forward_length"),
+            heads=Heads(num_q, m.integer("attention.head_count_kv", num_q), head_dim),
+            vocab_size=vocab_size(checkpoint),
+            rms_norm_eps=m.number("attention.layer_norm_rms_epsilon"),
+            rope_theta=m.number("rope.freq_base", 10000.0),
+            rope_scaling=RopeScaling.of(m),
+            max_positions=m.integer("context_length"),
+        )
+
+
+class Attention:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+        self.heads, self.layer, self.rope = args.heads, layer, rope
+        name = f"model.layers.{layer}.self_attn"
+        heads, hidden = args.heads, args.hidden_size
+        q_size, kv_size = heads.num_q * heads.head_dim, heads.num_kv * heads.head_dim
+        pairs = RowOrder.HALVES_TO_PAIRS, heads.head_dim
+        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), *pairs)
+        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), *pairs)
+        self.v_proj = weights.matrix(f"{name}.v_proj.weight", (kv_size, hidden))
+        self.q_bias = weights.vector(f"{name}.q_proj.bias", q_size, *pairs)
+        self.k_bias = weights.vector(f"{name}.k_proj.bias", kv_size, *pairs)
+        self.v_bias = weights.vector(f"{name}.v_proj.bias", kv_size)
+        self.o_proj = weights.matrix(f"{name}.o_proj.weight", (hidden, q_size))
+
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
+        q = ops.rope(ops.linear(x, self.q_proj, self.q_bias), self.rope)
+        k = ops.rope(ops.linear(x, self.k_proj, self.k_bias), self.rope)
+        v = ops.linear(x, self.v_proj, self.v_bias)
+        scale = self.heads.head_dim**-0.5
+        out = ops.attention(q, k, v, heads=self.heads, layer=self.layer, scale=scale)
+        return ops.linear(out, self.o_proj)
+
+
+class MLP:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int) -> None:
+        name = f"model.layers.{layer}.mlp"
+        wide, hidden = args.intermediate_size, args.hidden_size
+        self.gate_proj = weights.matrix(f"{name}.gate_proj.weight", (wide, hidden))
+        self.up_proj = weights.matrix(f"{name}.up_proj.weight", (wide, hidden))
+        self.down_proj = weights.matrix(f"{name}.down_proj.weight", (hidden, wide))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)
+        return ops.linear(ops.gated(gate, up, Activation.SILU), self.down_proj)
+
+
+class TransformerBlock:
+    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+        self.eps = args.rms_norm_eps
+        self.self_attn = Attention(args, weights, layer, rope)
+        self.mlp = MLP(args, weights, layer)
+        name, hidden = f"model.layers.{layer}", args.hidden_size
+        self.input_norm = weights.vector(f"{name}.input_layernorm.weight", hidden)
+        self.post_norm = weights.vector(f"{name}.post_attention_layernorm.weight", hidden)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = ops.add(x, self.self_attn(ops.rms_norm(x, self.input_norm, self.eps)))
+        return ops.add(x, self.mlp(ops.rms_norm(x, self.post_norm, self.eps)))
+
+
+class Model:
+    def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
+        self.args = args = ModelArgs.from_checkpoint(checkpoint)
+        weights = Weights(checkpoint, self.sanitize(checkpoint))
+        hidden = args.hidden_size
+        f = frequencies(args.heads.head_dim, args.rope_theta, args.rope_scaling)
+        rope = RopeTable.build(f.inv_freq, max_positions, f.scale)
+        self.embed_tokens = weights.matrix("model.embed_tokens.weight", (args.vocab_size, hidden))
+        self.layers = [TransformerBlock(args, weights, i, rope) for i in range(args.num_layers)]
+        self.norm = weights.vector("model.norm.weight", hidden)
+        self.lm_head = self.embed_tokens
+        if "lm_head.weight" in weights:
+            self.lm_head = weights.matrix("lm_head.weight", (args.vocab_size, hidden))
+
+    @staticmethod
+    def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
+        return llama_names(checkpoint.tensors)
+
+    def __call__(self, graph: Graph) -> Tensor:
+        x = ops.embedding(graph, self.embed_tokens)  # [tokens, hidden]
+        for layer in self.layers:
+            x = layer(x)
+        x = ops.rms_norm(ops.take_outputs(x), self.norm, self.args.rms_norm_eps)
+        return ops.sample(ops.linear(x, self.lm_head))  # [outputs]
