@@ -1,0 +1,64 @@
+"""Runs batches on a backend: one executable per batch shape, compiled once, replayed per step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from webllm.engine.scheduler import Batch
+from webllm.ops.backend import Backend, Executable
+from webllm.ops.program import BatchShape, Program
+
+
+class Runner:
+    """`max_positions` is the longest context of a sequence, in tokens."""
+
+    def __init__(self, backend: Backend, program: Program, max_positions: int) -> None:
+        self.backend = backend
+        self.program = program
+        self.max_blocks = -(-max_positions // program.kv_cache.block_size)
+        self._executables: dict[BatchShape, Executable] = {}
+        self._in_flight: deque[tuple[Batch, Executable]] = deque()
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the device takes another step before one has been read."""
+        return len(self._in_flight) < self.backend.steps_in_flight
+
+    def submit(self, batch: Batch) -> None:
+        executable = self.executable(batch)
+        executable.submit(batch.step)
+        self._in_flight.append((batch, executable))
+
+    async def oldest(self) -> tuple[Batch, Sequence[int]]:
+        """The oldest batch in flight and the tokens it sampled, in order of its outputs."""
+        batch, executable = self._in_flight.popleft()
+        return batch, await executable.tokens()
+
+    def compile(self, num_tokens: int, num_seqs: int) -> Executable:
+        """The executable for up to so many tokens and sequences; outputs are at most one each."""
+        shape = BatchShape(
+            _power_of_two(num_tokens),
+            _power_of_two(num_seqs),
+            _power_of_two(num_seqs),
+            self.max_blocks,
+        )
+        if shape not in self._executables:
+            self._executables[shape] = self.backend.compile(self.program, shape)
+        return self._executables[shape]
+
+    def executable(self, batch: Batch) -> Executable:
+        return self.compile(batch.step.num_tokens, len(batch.step.sequences))
+
+    def close(self) -> None:
+        self._in_flight.clear()
+        self._executables.clear()
+        self.backend.close()
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
