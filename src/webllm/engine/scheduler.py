@@ -7,6 +7,7 @@ so that no step ever fails for lack of blocks.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 from webllm.engine.block_manager import BlockManager
@@ -119,7 +120,7 @@ class Scheduler:
         return Batch(Step(tuple(shares), chained), rows)
 
     def _share(
-        self, sequence: Sequence, token_ids: tuple[int, ...] | list[int], outputs: tuple[int, ...]
+        self, sequence: Sequence, token_ids: Tokens[int], outputs: Tokens[int]
     ) -> StepSequence:
         params = sequence.params
         used = self.blocks.blocks_for(sequence.num_computed)

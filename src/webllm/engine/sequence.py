@@ -16,12 +16,12 @@ class FinishReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationParams:
+class SequenceParams:
     """How a sequence goes on and when it ends."""
 
     max_tokens: int
     stop_ids: frozenset[int]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     biases: tuple[tuple[int, float], ...] = ()  # (token id, value)
 
 
@@ -32,7 +32,7 @@ class Sequence:
     """
 
     prompt_ids: Tokens[int]
-    params: GenerationParams
+    params: SequenceParams
     token_ids: list[int] = field(init=False)
     blocks: list[int] = field(default_factory=list)
     num_computed: int = 0  # positions whose KV is written or will be by a submitted step

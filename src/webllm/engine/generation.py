@@ -1,0 +1,90 @@
+"""The loop: schedule, run, accept what was sampled; one task per loaded model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from webllm.engine.runner import Runner
+from webllm.engine.scheduler import Scheduler
+from webllm.engine.sequence import FinishReason, Sequence
+from webllm.errors import WebLLMError
+
+
+class Output(Protocol):
+    """Where a sequence's tokens go."""
+
+    def accept(self, token_id: int) -> FinishReason | None:
+        """Takes one token; a reason ends the sequence."""
+
+    def end(self, reason: FinishReason) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+
+class GenerationLoop:
+    """Runs while there is work; a failing device fails every sequence, never silently."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self._outputs: dict[Sequence, Output] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, sequence: Sequence, output: Output) -> None:
+        """Raises ContextLengthError; otherwise the output is told of the end, whatever it is."""
+        self.scheduler.add(sequence)
+        self._outputs[sequence] = output
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence now, if it has not ended yet."""
+        if output := self._outputs.pop(sequence, None):
+            self.scheduler.finish(sequence, reason)
+            output.end(reason)
+
+    def abort_all(self) -> None:
+        for sequence in list(self._outputs):
+            self.finish(sequence, FinishReason.ABORT)
+
+    async def close(self) -> None:
+        """Aborts every sequence and waits for the steps in flight."""
+        self.abort_all()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self.scheduler.has_work or self.runner.num_in_flight:
+                await self.step()
+        except Exception as error:
+            self._fail(error)
+
+    async def step(self) -> None:
+        """Submits what the device takes, then accepts the tokens of the oldest step."""
+        while self.runner.has_room and (batch := self.scheduler.next_batch()):
+            self.runner.submit(batch)
+        batch, token_ids = await self.runner.oldest()
+        for sequence, token_id in zip(batch.sampled, token_ids, strict=True):
+            self._accept(sequence, token_id)
+
+    def _accept(self, sequence: Sequence, token_id: int) -> None:
+        sequence.num_pending -= 1
+        if sequence.finish_reason is not None:
+            return
+        sequence.token_ids.append(token_id)
+        if token_id in sequence.params.stop_ids:
+            self.finish(sequence, FinishReason.STOP)
+        elif reason := self._outputs[sequence].accept(token_id):
+            self.finish(sequence, reason)
+        elif sequence.num_output_tokens >= sequence.params.max_tokens:
+            self.finish(sequence, FinishReason.LENGTH)
+
+    def _fail(self, error: Exception) -> None:
+        outputs, self._outputs = self._outputs, {}
+        for sequence, output in outputs.items():
+            self.scheduler.finish(sequence, FinishReason.ABORT)
+            output.fail(error)
+        if not isinstance(error, WebLLMError):
+            raise error

@@ -1,0 +1,115 @@
+"""From a model's name to a model that runs: fetch, open, record, load, compile."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
+from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.store import DirectoryStore
+from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
+from webllm.engine.block_manager import BlockManager
+from webllm.engine.devices import open_backend
+from webllm.engine.generation import GenerationLoop
+from webllm.engine.runner import Runner
+from webllm.engine.scheduler import Scheduler
+from webllm.errors import ConfigError
+from webllm.models import registry
+from webllm.ops.backend import Backend
+from webllm.ops.program import Program
+from webllm.text.chat_template import ChatTemplate
+from webllm.text.gguf_tokenizer import tokenizer_from_gguf
+from webllm.text.tokenizer import Tokenizer
+
+DEFAULT_CONTEXT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    model_id: str
+    options: ChatOptions
+    context_window_size: int  # tokens
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
+    loop: GenerationLoop
+
+    @property
+    def runner(self) -> Runner:
+        return self.loop.runner
+
+    @property
+    def device_name(self) -> str:
+        return self.runner.backend.name
+
+    async def close(self) -> None:
+        await self.loop.close()
+        self.runner.close()
+
+
+async def load_model(
+    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+) -> LoadedModel:
+    """Raises what its parts raise: artifact, checkpoint, model and device errors."""
+    callback = config.init_progress_callback
+    path = await ensure_artifact(record.source, DirectoryStore(), callback)
+    with open_gguf(path) as checkpoint:
+        # The tokenizer is Python and the repacking is not: they run side by side.
+        tokenizer = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint))
+        context = context_window(checkpoint, options)
+        program = registry.record(checkpoint, context)
+        backend = open_backend(config.device, config.num_threads)
+        try:
+            loop = await _start(backend, program, checkpoint, context, callback)
+            tokenizer_, template = await tokenizer
+        except BaseException:
+            backend.close()
+            await asyncio.wait([tokenizer])
+            raise
+    return LoadedModel(record.model_id, options, context, tokenizer_, template, loop)
+
+
+def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
+    """Positions of the KV cache, in tokens; raises ConfigError beyond what was trained."""
+    trained = registry.trained_context(checkpoint)
+    wanted = options.context_window_size or min(trained, DEFAULT_CONTEXT_TOKENS)
+    if wanted > trained:
+        raise ConfigError(
+            f"context_window_size is {wanted}, more than the {trained} the model was trained for"
+        )
+    return wanted
+
+
+def _read_text(checkpoint: Checkpoint) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = tokenizer_from_gguf(checkpoint.metadata)
+    return tokenizer, ChatTemplate.from_gguf(checkpoint.metadata, tokenizer)
+
+
+async def _start(
+    backend: Backend,
+    program: Program,
+    checkpoint: Checkpoint,
+    context: int,
+    callback: ProgressCallback | None,
+) -> GenerationLoop:
+    block_size = program.kv_cache.block_size
+    blocks = BlockManager(-(-context // block_size), block_size)
+    backend.check_fits(program, checkpoint, blocks.num_blocks)
+    loading = ProgressReporter(callback, Phase.LOAD)
+    text = f"Loading weights onto {backend.name}"
+    await backend.load(
+        program,
+        checkpoint,
+        blocks.num_blocks,
+        lambda loaded, total: loading.update(text, loaded, total),
+    )
+    scheduler = Scheduler(blocks)
+    runner = Runner(backend, program, context)
+    compiling = ProgressReporter(callback, Phase.COMPILE)
+    compiling.update("Compiling kernels")
+    runner.compile(1, 1)
+    runner.compile(scheduler.max_chunk_tokens, 1)
+    compiling.update("Ready", 1, 1)
+    return GenerationLoop(scheduler, runner)

@@ -1,0 +1,103 @@
+"""Requests as sequences: prompt token ids, and how each choice goes on and ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as Tokens
+
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
+from webllm.engine.loading import LoadedModel
+from webllm.engine.sequence import Sequence, SequenceParams
+from webllm.errors import ContextLengthError, RequestError
+from webllm.ops.step import MAX_BIASES, Sampling
+
+_SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
+
+
+def chat_sequences(model: LoadedModel, request: ChatCompletionRequest) -> list[Sequence]:
+    """One sequence per choice; raises RequestError, ContextLengthError or TemplateError."""
+    _refuse(tools=request.tools, response_format=request.response_format)
+    messages = [{"role": m.role, "content": m.text} for m in request.messages]
+    prompt = model.chat_template.render(messages)
+    # The template wrote the control tokens, BOS included.
+    token_ids = model.tokenizer.encode(prompt, parse_special=True, add_special=False)
+    return _sequences(model, request, token_ids)
+
+
+def completion_sequences(model: LoadedModel, request: CompletionRequest) -> list[Sequence]:
+    token_ids = model.tokenizer.encode(request.prompt)
+    if not token_ids:
+        raise RequestError("the prompt is empty; give at least one token", field="prompt")
+    return _sequences(model, request, token_ids)
+
+
+def _sequences(
+    model: LoadedModel, request: GenerationParams, token_ids: Tokens[int]
+) -> list[Sequence]:
+    _refuse(
+        logprobs=request.logprobs,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        repetition_penalty=None if request.repetition_penalty == 1 else request.repetition_penalty,
+    )
+    room = model.context_window_size - len(token_ids)
+    if room < 1:
+        raise ContextLengthError(
+            f"the prompt has {len(token_ids)} tokens, the context window "
+            f"{model.context_window_size}; shorten the prompt or load the model with a larger "
+            "context_window_size",
+            field="messages" if isinstance(request, ChatCompletionRequest) else "prompt",
+        )
+    seed = random.getrandbits(32) if request.seed is None else request.seed
+    stop_ids = frozenset() if request.ignore_eos else model.tokenizer.eos_ids
+    biases = _biases(model, request)
+    return [
+        Sequence(
+            token_ids,
+            SequenceParams(
+                max_tokens=min(request.max_tokens or room, room),
+                stop_ids=stop_ids,
+                sampling=_sampling(model, request, seed + choice * _SEED_STEP),
+                biases=biases,
+            ),
+        )
+        for choice in range(request.n or 1)
+    ]
+
+
+def _sampling(model: LoadedModel, request: GenerationParams, seed: int) -> Sampling:
+    return Sampling(
+        temperature=_first(request.temperature, model.options.temperature, 1.0),
+        top_p=_first(request.top_p, model.options.top_p, 1.0),
+        min_p=request.min_p or 0.0,
+        top_k=request.top_k or 0,
+        seed=seed & 0xFFFFFFFF,
+    )
+
+
+def _biases(model: LoadedModel, request: GenerationParams) -> tuple[tuple[int, float], ...]:
+    biases = request.logit_bias or {}
+    vocab_size = model.runner.program.vocab_size
+    if len(biases) > MAX_BIASES:
+        raise RequestError(
+            f"logit_bias has {len(biases)} entries, {MAX_BIASES} are allowed", field="logit_bias"
+        )
+    for token_id in biases:
+        if not 0 <= token_id < vocab_size:
+            raise RequestError(
+                f"logit_bias names token {token_id}, the vocabulary has {vocab_size}: give ids "
+                f"from 0 to {vocab_size - 1}",
+                field="logit_bias",
+            )
+    return tuple(biases.items())
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _refuse(**fields: object) -> None:
+    """Fields that are read but not served yet."""
+    for name, value in fields.items():
+        if value:
+            raise RequestError(f"{name} is not supported yet; leave it out", field=name)
