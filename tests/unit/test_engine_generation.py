@@ -13,7 +13,7 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import ContextLengthError, DeviceLostError
-from webllm.ops.program import KVCacheShape, Program
+from webllm.ops.program import BatchShape, KVCacheShape, Program
 
 BLOCK_SIZE = 16
 
@@ -37,7 +37,8 @@ class Collector:
 def make_loop(backend: FakeBackend, num_blocks: int = 64, chunk: int = 32) -> GenerationLoop:
     program = Program((), KVCacheShape(1, 1, 32, BLOCK_SIZE), backend.vocab_size)
     scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), max_chunk_tokens=chunk)
-    return GenerationLoop(scheduler, Runner(backend, program, num_blocks * BLOCK_SIZE))
+    limits = BatchShape(chunk, scheduler.max_sequences, scheduler.max_sequences, num_blocks)
+    return GenerationLoop(scheduler, Runner(backend, program, limits))
 
 
 def make_sequence(first: int, length: int, max_tokens: int, *stop_ids: int) -> Sequence:

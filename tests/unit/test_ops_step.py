@@ -44,3 +44,4 @@ def test_two_sequences() -> None:
 def test_chained_flag() -> None:
     words = LAYOUT.pack(Step((StepSequence([0], 4, [1], [0]),), chained=True))
     assert words[LAYOUT.flags] == 1
+    assert len(words) == LAYOUT.block_tables + LAYOUT.shape.max_blocks

@@ -19,7 +19,7 @@ from webllm.engine.scheduler import Scheduler
 from webllm.errors import ConfigError
 from webllm.models import registry
 from webllm.ops.backend import Backend
-from webllm.ops.program import Program
+from webllm.ops.program import BatchShape, Program
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.tokenizer import Tokenizer
@@ -97,16 +97,23 @@ async def _start(
     block_size = program.kv_cache.block_size
     blocks = BlockManager(-(-context // block_size), block_size)
     backend.check_fits(program, checkpoint, blocks.num_blocks)
+    scheduler = Scheduler(blocks)
+    limits = BatchShape(
+        max_tokens=scheduler.max_chunk_tokens,
+        max_seqs=scheduler.max_sequences,
+        max_outputs=scheduler.max_sequences,
+        max_blocks=blocks.num_blocks,
+    )
     loading = ProgressReporter(callback, Phase.LOAD)
     text = f"Loading weights onto {backend.name}"
     await backend.load(
         program,
         checkpoint,
         blocks.num_blocks,
+        limits,
         lambda loaded, total: loading.update(text, loaded, total),
     )
-    scheduler = Scheduler(blocks)
-    runner = Runner(backend, program, context)
+    runner = Runner(backend, program, limits)
     compiling = ProgressReporter(callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
     runner.compile(1, 1)

@@ -11,12 +11,12 @@ from webllm.ops.program import BatchShape, Program
 
 
 class Runner:
-    """`max_positions` is the longest context of a sequence, in tokens."""
+    """`limits` is the largest batch there will be."""
 
-    def __init__(self, backend: Backend, program: Program, max_positions: int) -> None:
+    def __init__(self, backend: Backend, program: Program, limits: BatchShape) -> None:
         self.backend = backend
         self.program = program
-        self.max_blocks = -(-max_positions // program.kv_cache.block_size)
+        self.limits = limits
         self._executables: dict[BatchShape, Executable] = {}
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
 
@@ -42,10 +42,10 @@ class Runner:
     def compile(self, num_tokens: int, num_seqs: int) -> Executable:
         """The executable for up to so many tokens and sequences; outputs are at most one each."""
         shape = BatchShape(
-            _power_of_two(num_tokens),
-            _power_of_two(num_seqs),
-            _power_of_two(num_seqs),
-            self.max_blocks,
+            max_tokens=min(_power_of_two(num_tokens), self.limits.max_tokens),
+            max_seqs=min(_power_of_two(num_seqs), self.limits.max_seqs),
+            max_outputs=min(_power_of_two(num_seqs), self.limits.max_outputs),
+            max_blocks=self.limits.max_blocks,
         )
         if shape not in self._executables:
             self._executables[shape] = self.backend.compile(self.program, shape)

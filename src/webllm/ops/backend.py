@@ -40,11 +40,21 @@ class Backend(Protocol):
         """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""
 
     async def load(
-        self, program: Program, checkpoint: Checkpoint, num_blocks: int, on_bytes: OnBytes
+        self,
+        program: Program,
+        checkpoint: Checkpoint,
+        num_blocks: int,
+        limits: BatchShape,
+        on_bytes: OnBytes,
     ) -> None:
-        """Repacks the program's weights onto the device and allocates `num_blocks` KV blocks."""
+        """Repacks the program's weights onto the device and allocates `num_blocks` KV blocks.
 
-    def compile(self, program: Program, shape: BatchShape) -> Executable: ...
+        `limits` is the largest batch there will be. It fixes the step's layout for good, so that
+        executables of all shapes share their kernels.
+        """
+
+    def compile(self, program: Program, shape: BatchShape) -> Executable:
+        """`shape` lies within the limits; it decides how much work a step launches."""
 
     def close(self) -> None:
         """Frees everything the device holds."""

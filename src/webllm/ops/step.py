@@ -1,7 +1,7 @@
 """The small buffer that changes from step to step: one array of 32-bit words.
 
 Both backends read this very layout; kernels get the section offsets as constants. Sections, in
-words (T, S, O, B = the batch shape's tokens, seqs, outputs, blocks):
+words (T, S, O, B = the largest batch's tokens, seqs, outputs, blocks):
 
     header         4        num_tokens, num_seqs, num_outputs, num_biases
     flags          4        chained, 0, 0, 0
@@ -78,7 +78,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepLayout:
-    """Section offsets, in words, for a batch shape."""
+    """Section offsets, in words; `shape` is the largest batch, the same for all executables."""
 
     shape: BatchShape
     block_size: int
@@ -127,7 +127,7 @@ class StepLayout:
         return self.biases + 3 * MAX_BIASES
 
     def pack(self, step: Step) -> array[int]:
-        """The step as words, cut after the last bias used."""
+        """The step as words, cut after what is used."""
         return _Packer(self).pack(step)
 
 
@@ -151,8 +151,10 @@ class _Packer:
             "I", (self.num_tokens, len(step.sequences), self.num_outputs, num_biases)
         )
         words[layout.flags] = step.chained
-        words.frombytes(bytes(self.biases))
-        return words
+        if self.biases:
+            words.frombytes(bytes(self.biases))
+            return words
+        return words[: layout.block_tables + len(step.sequences) * layout.shape.max_blocks]
 
     def _add_tokens(self, seq_id: int, sequence: StepSequence) -> None:
         words, layout, row, count = (
