@@ -15,9 +15,9 @@ from webllm.config import ChatOptions, InitProgressCallback, MLCEngineConfig
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.loading import LoadedModel, load_model
 from webllm.engine.output import Answer, TextOutput
-from webllm.engine.prompts import chat_sequences, completion_sequences
+from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
-from webllm.engine.sequence import FinishReason, Sequence
+from webllm.engine.sequence import FinishReason
 from webllm.errors import ModelNotLoadedError, RequestError
 
 
@@ -64,7 +64,7 @@ class MLCEngine:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
         model = self._loaded(checked)
-        answer = self._answer(model, checked, chat_sequences(model, checked))
+        answer = self._answer(model, chat_prompt(model, checked))
         responder = ChatResponder(model.model_id)
         if checked.stream:
             return responder.stream(answer, checked.include_usage)
@@ -76,7 +76,7 @@ class MLCEngine:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
         model = self._loaded(checked)
-        answer = self._answer(model, checked, completion_sequences(model, checked))
+        answer = self._answer(model, completion_prompt(model, checked))
         responder = CompletionResponder(model.model_id, checked.prompt if checked.echo else "")
         if checked.stream:
             return responder.stream(answer, checked.include_usage)
@@ -118,14 +118,10 @@ class MLCEngine:
             )
         return self._model
 
-    def _answer(
-        self, model: LoadedModel, request: GenerationParams, sequences: list[Sequence]
-    ) -> Answer:
+    def _answer(self, model: LoadedModel, prompt: Prompt) -> Answer:
         answer = Answer(
-            sequences,
-            lambda choice, deltas: TextOutput(
-                choice, model.tokenizer, request.stop_strings, deltas
-            ),
+            prompt.sequences,
+            lambda choice, deltas: TextOutput(choice, model.tokenizer, prompt.stop_strings, deltas),
             model.loop.add,
             lambda sequence: model.loop.finish(sequence, FinishReason.ABORT),
         )

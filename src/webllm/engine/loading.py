@@ -12,6 +12,7 @@ from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.store import DirectoryStore
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.block_manager import BlockManager
+from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.devices import open_backend
 from webllm.engine.generation import GenerationLoop
 from webllm.engine.runner import Runner
@@ -20,8 +21,9 @@ from webllm.errors import ConfigError
 from webllm.models import registry
 from webllm.ops.backend import Backend
 from webllm.ops.program import BatchShape, Program
-from webllm.text.chat_template import ChatTemplate
+from webllm.text.conv_template import conv_template_from_json
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
+from webllm.text.model_template import template_from_gguf
 from webllm.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -33,7 +35,7 @@ class LoadedModel:
     options: ChatOptions
     context_window_size: int  # tokens
     tokenizer: Tokenizer
-    chat_template: ChatTemplate
+    chat_format: ChatFormat | None  # None: the file has no template and none of ours suits
     loop: GenerationLoop
 
     @property
@@ -57,18 +59,18 @@ async def load_model(
     path = await ensure_artifact(record.source, DirectoryStore(), callback)
     with open_gguf(path) as checkpoint:
         # The tokenizer is Python and the repacking is not: they run side by side.
-        tokenizer = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint))
+        text = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint, options))
         context = context_window(checkpoint, options)
         program = registry.record(checkpoint, context)
         backend = open_backend(config.device, config.num_threads)
         try:
             loop = await _start(backend, program, checkpoint, context, callback)
-            tokenizer_, template = await tokenizer
+            tokenizer, chat_format = await text
         except BaseException:
             backend.close()
-            await asyncio.wait([tokenizer])
+            await asyncio.wait([text])
             raise
-    return LoadedModel(record.model_id, options, context, tokenizer_, template, loop)
+    return LoadedModel(record.model_id, options, context, tokenizer, chat_format, loop)
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
@@ -82,9 +84,12 @@ def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
     return wanted
 
 
-def _read_text(checkpoint: Checkpoint) -> tuple[Tokenizer, ChatTemplate]:
+def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer, ChatFormat | None]:
     tokenizer = tokenizer_from_gguf(checkpoint.metadata)
-    return tokenizer, ChatTemplate.from_gguf(checkpoint.metadata, tokenizer)
+    if options.conv_template is not None:
+        return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
+    template = template_from_gguf(checkpoint.metadata, tokenizer)
+    return tokenizer, JinjaFormat(template) if template else None
 
 
 async def _start(

@@ -1,38 +1,56 @@
-"""Requests as sequences: prompt token ids, and how each choice goes on and ends."""
+"""From requests to sequences: prompt token ids, and how each choice goes on and ends."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
 from webllm.engine.loading import LoadedModel
 from webllm.engine.sequence import Sequence, SequenceParams
-from webllm.errors import ContextLengthError, RequestError
+from webllm.errors import ContextLengthError, RequestError, TemplateError
 from webllm.ops.step import MAX_BIASES, Sampling
 
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
 
 
-def chat_sequences(model: LoadedModel, request: ChatCompletionRequest) -> list[Sequence]:
-    """One sequence per choice; raises RequestError, ContextLengthError or TemplateError."""
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request, ready to run: one sequence per choice."""
+
+    sequences: list[Sequence]
+    stop_strings: tuple[str, ...]
+
+
+def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
+    """Raises RequestError, ContextLengthError or TemplateError."""
     _refuse(tools=request.tools, response_format=request.response_format)
+    if model.chat_format is None:
+        raise TemplateError(
+            f"{model.model_id} has no chat template; use completions, or give a conv_template in "
+            "the chat options"
+        )
     messages = [{"role": m.role, "content": m.text} for m in request.messages]
-    prompt = model.chat_template.render(messages)
-    # The template wrote the control tokens, BOS included.
-    token_ids = model.tokenizer.encode(prompt, parse_special=True, add_special=False)
-    return _sequences(model, request, token_ids)
+    chat_format = model.chat_format
+    token_ids = chat_format.encode(messages, model.tokenizer)
+    sequences = _sequences(model, request, token_ids, chat_format.stop_ids)
+    return Prompt(sequences, request.stop_strings + chat_format.stop_strings)
 
 
-def completion_sequences(model: LoadedModel, request: CompletionRequest) -> list[Sequence]:
+def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Prompt:
+    """Raises RequestError or ContextLengthError."""
     token_ids = model.tokenizer.encode(request.prompt)
     if not token_ids:
         raise RequestError("the prompt is empty; give at least one token", field="prompt")
-    return _sequences(model, request, token_ids)
+    return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
 def _sequences(
-    model: LoadedModel, request: GenerationParams, token_ids: Tokens[int]
+    model: LoadedModel,
+    request: GenerationParams,
+    token_ids: Tokens[int],
+    stop_ids: frozenset[int] = frozenset(),
 ) -> list[Sequence]:
     _refuse(
         logprobs=request.logprobs,
@@ -49,7 +67,7 @@ def _sequences(
             field="messages" if isinstance(request, ChatCompletionRequest) else "prompt",
         )
     seed = random.getrandbits(32) if request.seed is None else request.seed
-    stop_ids = frozenset() if request.ignore_eos else model.tokenizer.eos_ids
+    stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
     biases = _biases(model, request)
     return [
         Sequence(

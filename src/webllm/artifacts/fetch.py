@@ -1,0 +1,173 @@
+"""Downloads one file over https: resumed where it broke off, hashed as it comes.
+
+A download goes on from the bytes that are there if the server still has the same version (ETag or
+Last-Modified, and size); otherwise it starts over. Tried again are broken connections, timeouts,
+bodies that end early, and the answers 408, 429 and 5xx; any other refusal is final.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from webllm.artifacts.job import FetchJob
+from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.retry import RetryPolicy, retry_after_s
+from webllm.artifacts.source import HTTPSource, require_safe_url
+from webllm.errors import ConfigError, FetchError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind a URL and what is known of it beforehand."""
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None  # bytes
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a token
+
+
+class _BrokenError(Exception):
+    """This attempt failed in a way that the next may not."""
+
+    def __init__(self, reason: str, pause_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s  # what the server asked for
+
+
+async def fetch_http(source: HTTPSource, job: FetchJob) -> str:
+    """Download `source` into the job's partial file; see `download`."""
+    return await download(RemoteFile(source.url, source.sha256), job)
+
+
+async def download(remote: RemoteFile, job: FetchJob) -> str:
+    """Bring the job's partial file to the whole of `remote`; returns its SHA-256 in hex.
+
+    Raises ModelNotFoundError for 404 and 410, FetchError if the server refuses or the retries are
+    used up (the bytes so far stay), StorageFullError before the first byte if they do not fit,
+    IntegrityError if size or hash are wrong (the bytes are dropped).
+    """
+    partial, retry = job.partial, job.options.retry
+    await asyncio.to_thread(partial.recover)
+    furthest, failures = partial.num_bytes, 0
+    async with _client() as client:
+        while not partial.num_bytes or partial.num_bytes != partial.version.size:
+            try:
+                await _attempt(client, remote, job)
+                break
+            except _BrokenError as broken:
+                failures = 1 if partial.num_bytes > furthest else failures + 1
+                furthest = max(furthest, partial.num_bytes)
+                if failures >= retry.attempts:
+                    raise FetchError(
+                        f"{remote.url} failed {failures} times in a row, at last because {broken}; "
+                        f"{partial.num_bytes} bytes are kept: fetch again to go on from there"
+                    ) from broken.__cause__
+                await asyncio.sleep(_pause_s(broken, retry, failures))
+    return job.verify(remote.size, remote.sha256)
+
+
+def _client() -> "httpx.AsyncClient":
+    try:
+        import httpx
+    except ImportError:
+        raise ConfigError("a download needs httpx; install webllm[native]") from None
+    return httpx.AsyncClient(follow_redirects=True, timeout=httpx.Timeout(30.0, read=60.0))
+
+
+def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
+    pause_s = retry.pause_s(failures)
+    if broken.pause_s is None:
+        return pause_s
+    if broken.pause_s > retry.longest_asked_s:
+        raise FetchError(f"{broken}: the server asks to wait {broken.pause_s:.0f} s; fetch later")
+    return max(broken.pause_s, pause_s)
+
+
+async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJob) -> None:
+    import httpx
+
+    try:
+        headers = _request_headers(remote, job)
+        async with client.stream("GET", remote.url, headers=headers) as response:
+            _accept(response, remote, job)
+            await _receive(response, job)
+    except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+        raise FetchError(f"{remote.url} cannot be fetched: {error!r}; check the URL") from error
+    except httpx.TransportError as error:
+        raise _BrokenError(f"the connection broke ({error!r})") from error
+
+
+def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
+    """Ask for the bytes that are missing, if the server can tell that the rest is unchanged."""
+    headers = {**remote.headers, "Accept-Encoding": "identity"}
+    version = job.partial.version
+    if job.partial.num_bytes and version.identified:
+        headers["Range"] = f"bytes={job.partial.num_bytes}-"
+        strong = version.etag if version.etag and not version.etag.startswith("W/") else None
+        validator = strong or version.last_modified  # RFC 9110, 13.1.5: no weak ETag here
+        if validator:
+            headers["If-Range"] = validator
+    return headers
+
+
+def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> None:
+    """Decide what the answer's body is: the rest, the whole, or nothing to be had."""
+    partial = job.partial
+    version, start = _describe(response)
+    resumable = start == partial.num_bytes and version.same_as(partial.version)
+    if response.status_code in (206, 416) and not resumable:
+        partial.restart(RemoteVersion())
+        raise _BrokenError("the file changed on the server")
+    _check_status(response)
+    if remote.size is not None and version.size not in (None, remote.size):
+        job.reject(f"the server has {version.size} bytes, not the {remote.size} promised")
+    if response.status_code == 200:
+        partial.restart(version)
+
+
+def _check_status(response: "httpx.Response") -> None:
+    status, url = response.status_code, str(response.url)
+    try:
+        require_safe_url(url)
+    except ConfigError as error:
+        raise FetchError(f"the server leads to an address that is not safe: {error}") from None
+    if status in (404, 410):
+        raise ModelNotFoundError(f"{url} does not exist ({status}); check the name")
+    if status in (408, 429) or status >= 500:
+        pause_s = retry_after_s(response.headers.get("Retry-After"))
+        raise _BrokenError(f"the server answers {status} {response.reason_phrase}", pause_s)
+    if status not in (200, 206):
+        hint = "it needs a login or a licence accepted" if status in (401, 403) else "check the URL"
+        raise FetchError(f"{url} is refused ({status} {response.reason_phrase}); {hint}")
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise FetchError(f"{url} comes compressed as {encoding!r}, though asked not to be")
+
+
+def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
+    """What the answer is a part of, and where in it the body begins."""
+    headers = response.headers
+    length, start = headers.get("Content-Length", ""), 0
+    if response.status_code == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+        start, length = (int(match[1]), match[2]) if match else (-1, "")
+    size = int(length) if length.isdecimal() else None
+    return RemoteVersion(headers.get("ETag"), headers.get("Last-Modified"), size), start
+
+
+async def _receive(response: "httpx.Response", job: FetchJob) -> None:
+    partial, total = job.partial, job.partial.version.size
+    if total is not None:
+        job.require_space(total - partial.num_bytes)
+    async for chunk in response.aiter_raw():
+        if total is not None and partial.num_bytes + len(chunk) > total:
+            job.reject(f"the server sends more than the {total} bytes it promised")
+        partial.append(chunk)
+        job.report(total)
+    if total is not None and partial.num_bytes < total:
+        raise _BrokenError(f"the body ended after {partial.num_bytes} of {total} bytes")

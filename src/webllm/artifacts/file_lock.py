@@ -1,0 +1,71 @@
+"""A lock between processes, held through an open file; the system frees it if its holder dies."""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from webllm.errors import ConfigError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class FileLock:
+    """Excludes other processes, threads and tasks that lock the same path.
+
+    The file stays behind when the lock is freed: removing it would let a third process lock a new
+    file of that name while a second one waits for the old.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; says whether it did.
+
+        Raises ConfigError where the file system has no locks (some network shares).
+        """
+        file = self._path.open("ab")
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):  # held by another
+            file.close()
+            return False
+        except OSError as error:
+            file.close()
+            raise ConfigError(
+                f"{self._path} cannot be locked ({error.strerror}); "
+                "set WEBLLM_HOME to a folder on a local disk"
+            ) from error
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Free the lock, which closing its file does."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        while not self.try_acquire():
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()

@@ -1,0 +1,62 @@
+"""What the kinds of fetch have in common: where the bytes go, who is told, what is promised."""
+
+from dataclasses import dataclass, field
+
+from webllm.artifacts.partial import PartialFile
+from webllm.artifacts.progress import ProgressReporter
+from webllm.artifacts.retry import RetryPolicy
+from webllm.artifacts.source import RemoteSource
+from webllm.artifacts.store import DirectoryStore
+from webllm.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """How to go about fetching."""
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    pip_arguments: tuple[str, ...] = ()  # added to `pip download`, e.g. ("--no-index", …)
+
+
+@dataclass(frozen=True)
+class FetchJob:
+    """One fetch under way; its owner holds `store.lock(source)`."""
+
+    source: RemoteSource
+    store: DirectoryStore
+    partial: PartialFile
+    reporter: ProgressReporter
+    options: FetchOptions
+
+    def require_space(self, num_bytes: int) -> None:
+        """Raise StorageFullError unless `num_bytes` more fit."""
+        self.store.require_space(num_bytes, self.source)
+
+    def report(self, total_bytes: int | None) -> None:
+        """Tell how many bytes are there."""
+        loaded = self.partial.num_bytes
+        of_total = f" of {total_bytes / 1e6:.1f}" if total_bytes is not None else ""
+        self.reporter.update(
+            f"Fetching model: {loaded / 1e6:.1f}{of_total} MB", loaded, total_bytes
+        )
+
+    def verify(self, size: int | None, sha256: str | None) -> str:
+        """Check the whole file against what was promised; returns its SHA-256 in hex.
+
+        Raises IntegrityError, and drops the bytes, if it is something else.
+        """
+        digest = self.partial.hexdigest()
+        found = self.partial.num_bytes
+        if size is not None and size != found:
+            self.reject(f"it has {found} bytes, not the {size} promised")
+        if sha256 is not None and sha256 != digest:
+            self.reject(f"its SHA-256 is {digest}, not the {sha256} promised")
+        return digest
+
+    def reject(self, reason: str) -> None:
+        """Drop the bytes and raise IntegrityError."""
+        self.partial.drop()
+        raise IntegrityError(
+            f"what came for {self.source} is not what was asked for: {reason}; "
+            "it was dropped, fetch again"
+        )

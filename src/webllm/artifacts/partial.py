@@ -1,0 +1,103 @@
+"""A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from webllm.errors import StorageFullError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteVersion:
+    """What a server said about the file it is sending."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    size: int | None = None  # bytes of the whole file
+
+    @property
+    def identified(self) -> bool:
+        """Whether another version of the file could be told from this one."""
+        return self.etag is not None or self.last_modified is not None
+
+    def same_as(self, other: "RemoteVersion") -> bool:
+        """Whether both are known to be the same version."""
+        if self.etag is not None and other.etag is not None:
+            return self.etag == other.etag and self.size == other.size
+        return self.last_modified is not None and self == other
+
+
+class PartialFile:
+    """Bytes at `path`, with a note beside it that says which remote version they belong to.
+
+    The note is written before the first byte, so that bytes without a note are never resumed.
+    One writer at a time: hold the store's lock for the source.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version = RemoteVersion()
+        self.num_bytes = 0
+        self._note = path.with_suffix(".json")
+        self._hash = hashlib.sha256()
+        self._file = path.open("ab", buffering=0)
+
+    def recover(self) -> None:
+        """Take up what an earlier attempt left, hashing it; start empty if there is no note."""
+        try:
+            version = RemoteVersion(**json.loads(self._note.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            self.restart(RemoteVersion())
+            return
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                self._hash.update(chunk)
+                self.num_bytes += len(chunk)
+        self.version = version
+
+    def restart(self, version: RemoteVersion) -> None:
+        """Forget all bytes; those to come belong to `version`."""
+        self._file.truncate(0)
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+        self.version = version
+        self._note.write_text(json.dumps(asdict(version)))
+
+    def append(self, chunk: bytes) -> None:
+        """Write and hash more bytes; StorageFullError if the disk is full."""
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StorageFullError(
+                f"the disk filled up after {self.num_bytes} bytes of {self.path}; free some space, "
+                "then fetch again: it goes on from there"
+            ) from error
+        self._hash.update(chunk)
+        self.num_bytes += len(chunk)
+
+    def hexdigest(self) -> str:
+        """SHA-256 of all bytes so far."""
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Have all bytes on the disk, so that a rename never outlives them."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; its bytes and its note stay for the next attempt."""
+        self._file.close()
+
+    def drop(self) -> None:
+        """Delete the bytes and the note."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)

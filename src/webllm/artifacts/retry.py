@@ -1,0 +1,33 @@
+"""When to try again: exponential backoff with jitter, and what a server's Retry-After asks for."""
+
+import random
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Attempts in a row that may bring no new byte, and the pauses between them in seconds."""
+
+    attempts: int = 6
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+    longest_asked_s: float = 120.0  # a server that asks for more is not waited for
+
+    def pause_s(self, failures: int) -> float:
+        """The pause after so many failures (1, 2, …): doubling, then drawn from its upper half."""
+        pause = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1))
+        return pause * random.uniform(0.5, 1.0)
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3); None if it asks nothing."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

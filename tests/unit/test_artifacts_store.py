@@ -1,0 +1,187 @@
+"""The directory store: shared blobs, deletion, damage, space, locks."""
+
+import errno
+import json
+import shutil
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from webllm.artifacts import file_lock
+from webllm.artifacts.file_lock import FileLock
+from webllm.artifacts.partial import PartialFile, RemoteVersion
+from webllm.artifacts.source import HTTPSource, RemoteSource
+from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
+from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
+
+A, B = HTTPSource("https://host/a"), HTTPSource("https://host/b")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+def add(store: DirectoryStore, source: RemoteSource, data: bytes) -> Path:
+    partial = store.partial(source)
+    partial.restart(RemoteVersion())
+    partial.append(data)
+    partial.close()
+    path = store.put(source, partial.path, partial.hexdigest())
+    partial.drop()
+    return path
+
+
+def test_put_and_find(store: DirectoryStore) -> None:
+    assert not store.has(A)
+    with pytest.raises(ModelNotFoundError, match="host/a"):
+        store.path(A)
+    path = add(store, A, b"bytes")
+    assert store.has(A)
+    assert store.path(A) == path
+    assert path.read_bytes() == b"bytes"
+    assert path.name == f"sha256-{sha256(b'bytes').hexdigest()}"
+    assert not list((store.root / "partial").iterdir())
+    assert DirectoryStore(store.root).entries() == [
+        StoreEntry("https://host/a", sha256(b"bytes").hexdigest(), 5)
+    ]
+
+
+def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
+    path = add(store, A, b"same")
+    assert add(store, B, b"same") == path
+    assert len(list((store.root / "blobs").iterdir())) == 1
+    assert store.delete(A) == 0
+    assert (store.has(A), store.has(B), path.exists()) == (False, True, True)
+    assert store.delete(B) == 4
+    assert not path.exists()
+    with pytest.raises(ModelNotFoundError):
+        store.delete(B)
+
+
+def test_known_hash_is_adopted(store: DirectoryStore) -> None:
+    path = add(store, A, b"same")
+    assert store.adopt(B, None) is None
+    assert store.adopt(B, "0" * 64) is None
+    assert store.adopt(B, sha256(b"same").hexdigest()) == path == store.path(B)
+
+
+def test_damaged_entries_and_blobs_count_as_absent(store: DirectoryStore) -> None:
+    path = add(store, A, b"bytes")
+    path.write_bytes(b"byt")
+    assert not store.has(A)
+    add(store, A, b"bytes")
+    assert store.has(A)
+    [entry] = (store.root / "index").iterdir()
+    for text in ("{", "[]", json.dumps({"other": 1})):
+        entry.write_text(text)
+        assert not store.has(A)
+        assert store.entries() == []
+
+
+def test_blob_in_use_is_kept(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "in use")
+
+    add(store, A, b"bytes")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ArtifactError, match="in use"):
+        store.delete(A)
+    assert store.has(A)
+
+
+def test_space_is_checked(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.require_space(1, A)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=99))
+    store.require_space(99, A)
+    with pytest.raises(StorageFullError, match=r"needs 100 bytes more.* has 99 bytes free"):
+        store.require_space(100, A)
+
+
+def test_clean_takes_what_nobody_needs(store: DirectoryStore) -> None:
+    kept = add(store, HTTPSource("https://host/kept"), b"kept")
+    orphan = kept.with_name("sha256-0")
+    orphan.write_bytes(b"12345")
+    for source in (A, B):
+        partial = store.partial(source)
+        partial.restart(RemoteVersion())
+        partial.append(b"1234")
+        partial.close()
+    with store.lock(A):
+        assert store.clean() == 4 + 5
+        assert len(list((store.root / "partial").iterdir())) == 2
+    assert store.clean() == 4
+    assert (kept.exists(), orphan.exists()) == (True, False)
+    assert not list((store.root / "partial").iterdir())
+
+
+def test_partial_without_note_starts_over(store: DirectoryStore) -> None:
+    partial = store.partial(A)
+    partial.path.write_bytes(b"whose?")
+    partial.recover()
+    assert (partial.num_bytes, partial.path.stat().st_size) == (0, 0)
+    partial.close()
+
+
+def test_partial_is_recovered(store: DirectoryStore) -> None:
+    first = store.partial(A)
+    first.restart(RemoteVersion('"e"', None, 9))
+    first.append(b"1234")
+    first.close()
+    second = store.partial(A)
+    second.recover()
+    second.append(b"56789")
+    assert second.version == RemoteVersion('"e"', None, 9)
+    assert second.hexdigest() == sha256(b"123456789").hexdigest()
+    second.close()
+
+
+def test_full_disk_while_writing(store: DirectoryStore) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    path = store.root / "partial" / "full.part"
+    path.symlink_to("/dev/full")
+    partial = PartialFile(path)
+    with pytest.raises(StorageFullError, match="filled up"):
+        partial.append(b"x")
+    partial.close()
+
+
+def test_lock_excludes(tmp_path: Path) -> None:
+    first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    first.release()
+    first.release()
+    with second:
+        assert not first.try_acquire()
+    assert first.try_acquire()
+    first.release()
+
+
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(file_lock, "_lock", refuse)
+    with pytest.raises(ConfigError, match="local disk"):
+        FileLock(tmp_path / "lock").try_acquire()
+
+
+def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WEBLLM_HOME", str(tmp_path))
+    assert default_root() == tmp_path
+    monkeypatch.delenv("WEBLLM_HOME")
+    assert default_root().name == "webllm"
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigError, match=r"webllm\[native\]"):
+        default_root()
+
+
+def test_root_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="WEBLLM_HOME"):
+        DirectoryStore(tmp_path / "file")
