@@ -5,7 +5,6 @@ from __future__ import annotations
 from webllm.cpu.backend import CPUBackend
 from webllm.errors import DeviceNotFoundError
 from webllm.gpu import native
-from webllm.gpu.device import AdapterKind
 from webllm.ops.backend import Backend
 from webllm.ops.webgpu import WebGPUBackend
 
@@ -13,15 +12,28 @@ from webllm.ops.webgpu import WebGPUBackend
 def open_backend(device: str, num_threads: int | None = None) -> Backend:
     """`device` is "auto", "cpu", "webgpu" or part of an adapter's name.
 
-    "auto" takes a real GPU, else the CPU; a software adapter runs only when asked for by
-    "webgpu" or by name. Raises DeviceNotFoundError.
+    "auto" takes a real GPU, else the CPU. A software adapter runs only when asked for: by
+    "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError.
     """
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not _has_gpu()):
         return CPUBackend(num_threads)
-    if device != "auto":
-        return WebGPUBackend(native.open_device(device))
+    return WebGPUBackend(native.NativeDevice(_adapter(device)))
+
+
+def _has_gpu() -> bool:
     try:
-        has_gpu = any(a.info.kind is not AdapterKind.SOFTWARE for a in native.adapters())
-        return WebGPUBackend(native.open_device("webgpu")) if has_gpu else CPUBackend(num_threads)
+        return any(adapter.reason is None for adapter in native.adapters())
     except DeviceNotFoundError:
-        return CPUBackend(num_threads)
+        return False
+
+
+def _adapter(device: str) -> native.Adapter:
+    offered = [adapter for adapter in native.adapters() if adapter.usable]
+    for adapter in offered:
+        if device in ("auto", "webgpu") or device.lower() in adapter.info.name.lower():
+            return adapter
+    names = ", ".join(adapter.info.name for adapter in offered) or "none"
+    raise DeviceNotFoundError(
+        f"no adapter for device {device!r}; adapters are: {names}. Give auto, cpu, webgpu or part "
+        "of a name"
+    )

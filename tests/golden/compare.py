@@ -1,0 +1,99 @@
+"""Holds a backend against the golden logits (`make_logits.py`), teacher-forced."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.store import DirectoryStore
+from webllm.config import prebuilt_app_config
+from webllm.models import registry
+from webllm.ops.backend import Backend, Executable
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepSequence
+
+MODEL_IDS = {"smollm2-135m": "SmolLM2-135M-Instruct", "gemma3-270m": "gemma-3-270m"}
+BLOCK_SIZE = 16
+LIMITS = BatchShape(max_tokens=256, max_seqs=1, max_outputs=64, max_blocks=16)
+
+
+def read(name: str) -> dict[str, Any]:
+    golden: dict[str, Any] = json.loads(Path(__file__).with_name(f"{name}.json").read_text())
+    return golden
+
+
+async def model_path(name: str) -> Path:
+    """The model file the golden logits were made from, fetched if it is not on disk."""
+    record = prebuilt_app_config().find(MODEL_IDS[name])
+    return await ensure_artifact(record.source, DirectoryStore())
+
+
+async def load(backend: Backend, path: Path) -> Executable:
+    with open_gguf(path) as checkpoint:
+        program = registry.record(checkpoint, LIMITS.max_blocks * BLOCK_SIZE)
+        await backend.load(program, checkpoint, LIMITS.max_blocks, LIMITS, lambda *_: None)
+    return backend.compile(program, LIMITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How 64 teacher-forced steps compare with the reference."""
+
+    worst_logprob_error: float  # of the reference's token
+    num_steps: int
+    misses: list[tuple[int, float]]  # steps with another top token, and the reference's margin
+    mean_kl: float  # over the reference's 32 most probable tokens and the rest as one
+
+    @property
+    def worst_missed_margin(self) -> float:
+        return max((margin for _, margin in self.misses), default=0.0)
+
+
+async def teacher_forced(executable: Executable, prompt: dict[str, Any]) -> Agreement:
+    logits = await forced_logits(executable, prompt["prompt_ids"], prompt["token_ids"])
+    logprobs = logits - _logsumexp(logits)[:, None]
+    steps = np.arange(len(logits))
+    token_ids, margins = np.array(prompt["token_ids"]), prompt["margins"]
+    errors = np.abs(logprobs[steps, token_ids] - np.array(prompt["logprobs"]))
+    missed = np.flatnonzero(logits.argmax(axis=1) != np.array(prompt["top_ids"])[:, 0])
+    top_ids, top_logprobs = np.array(prompt["top_ids"]), np.array(prompt["top_logprobs"])
+    ours = np.take_along_axis(logprobs, top_ids, axis=1)
+    return Agreement(
+        worst_logprob_error=float(errors.max()),
+        num_steps=len(logits),
+        misses=[(int(step), margins[step]) for step in missed],
+        mean_kl=float(_kl(top_logprobs, ours).mean()),
+    )
+
+
+async def forced_logits(
+    executable: Executable, prompt_ids: list[int], token_ids: list[int]
+) -> np.ndarray:
+    """Logits before each of `token_ids`, float64 [len(token_ids), vocab]."""
+    given = prompt_ids + token_ids[:-1]
+    outputs = range(len(prompt_ids) - 1, len(given))
+    blocks = list(range(LIMITS.max_blocks))[::-1]
+    share = StepSequence(given, len(given), blocks[: -(-len(given) // BLOCK_SIZE)], outputs)
+    executable.submit(Step((share,)))
+    await executable.tokens()
+    flat = np.frombuffer(await executable.logits(), np.float32)
+    return flat.reshape(len(token_ids), -1).astype(np.float64)
+
+
+def _logsumexp(logits: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=1)
+    return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+
+
+def _kl(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """KL(reference || ours) per row, from log-probs of the same tokens; the rest is one event."""
+    p = np.exp(reference)
+    rest_p = np.clip(1 - p.sum(axis=1), 1e-9, 1)
+    rest_q = np.clip(1 - np.exp(ours).sum(axis=1), 1e-9, 1)
+    return (p * (reference - ours)).sum(axis=1) + rest_p * np.log(rest_p / rest_q)
