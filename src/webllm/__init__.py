@@ -1,0 +1,53 @@
+"""Language models on WebGPU and SIMD from Python, behind WebLLM's API.
+
+    from webllm import MLCEngine
+
+    async with MLCEngine() as engine:
+        await engine.reload("SmolLM2-135M-Instruct")
+        reply = await engine.chat.completions.create(messages=[{"role": "user", "content": "Hi"}])
+
+Names are imported when they are first used, so that `import webllm` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from webllm.artifacts.progress import InitProgressReport
+    from webllm.config import (
+        AppConfig,
+        ChatOptions,
+        MLCEngineConfig,
+        ModelRecord,
+        prebuilt_app_config,
+    )
+    from webllm.engine.engine import MLCEngine
+    from webllm.errors import WebLLMError
+
+_HOMES = {
+    "AppConfig": "config",
+    "ChatOptions": "config",
+    "InitProgressReport": "artifacts.progress",
+    "MLCEngine": "engine.engine",
+    "MLCEngineConfig": "config",
+    "ModelRecord": "config",
+    "WebLLMError": "errors",
+    "prebuilt_app_config": "config",
+}
+
+__all__ = [
+    "AppConfig",
+    "ChatOptions",
+    "InitProgressReport",
+    "MLCEngine",
+    "MLCEngineConfig",
+    "ModelRecord",
+    "WebLLMError",
+    "prebuilt_app_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'webllm' has no attribute {name!r}")
+    return getattr(import_module(f"webllm.{_HOMES[name]}"), name)

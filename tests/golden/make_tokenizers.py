@@ -75,9 +75,7 @@ def main(paths: list[str]) -> None:
         architecture = fields["general.architecture"].contents()
         tokenizer, _ = convert_gguf_tokenizer(architecture, ggml)
         golden["models"][path.stem] = {
-            name: [
-                [text, tokenizer.encode(text, add_special_tokens=False).ids] for text in texts
-            ]
+            name: [[text, tokenizer.encode(text, add_special_tokens=False).ids] for text in texts]
             for name, texts in (("plain", TEXTS), ("special", SPECIAL_TEXTS[path.stem]))
         }
     del golden["texts"]

@@ -1,0 +1,104 @@
+"""Responses of chat completions, whole and streamed, in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from webllm.api.base import Response
+from webllm.api.usage import CompletionUsage
+
+FinishReason = Literal["stop", "length", "tool_calls", "abort"]
+
+
+class TopLogprob(Response):
+    token: str
+    bytes: list[int] | None  # UTF-8; None if the token is part of a character
+    logprob: float
+
+
+class ChatCompletionTokenLogprob(Response):
+    token: str
+    bytes: list[int] | None
+    logprob: float
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Response):
+    content: list[ChatCompletionTokenLogprob] | None
+
+
+class FunctionCall(Response):
+    name: str
+    arguments: str  # JSON, as the model wrote it: may be invalid
+
+
+class ChatCompletionMessageToolCall(Response, tag_field="type", tag="function"):
+    type: ClassVar[Literal["function"]] = "function"
+
+    id: str
+    function: FunctionCall
+
+
+class ChatCompletionMessage(Response, tag_field="role", tag="assistant"):
+    role: ClassVar[Literal["assistant"]] = "assistant"
+
+    content: str | None
+    tool_calls: list[ChatCompletionMessageToolCall] | None = None
+
+
+class Choice(Response):
+    index: int
+    message: ChatCompletionMessage
+    finish_reason: FinishReason
+    logprobs: Logprobs | None
+
+
+class ChatCompletion(Response, tag_field="object", tag="chat.completion"):
+    object: ClassVar[Literal["chat.completion"]] = "chat.completion"
+
+    id: str
+    created: int  # Unix time, seconds
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+
+
+class FunctionCallDelta(Response):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Response):
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta | None = None
+
+
+class Delta(Response):
+    """What a chunk adds to its choice's message."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(Response):
+    index: int
+    delta: Delta
+    finish_reason: FinishReason | None
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletionChunk(Response, tag_field="object", tag="chat.completion.chunk"):
+    """One piece of a stream; `choices` is empty in the last one if that carries `usage`."""
+
+    object: ClassVar[Literal["chat.completion.chunk"]] = "chat.completion.chunk"
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None

@@ -1,0 +1,29 @@
+"""Responses of text completions; a stream is a row of them, as at OpenAI."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from webllm.api.base import Response
+from webllm.api.chat_completion import FinishReason, Logprobs
+from webllm.api.usage import CompletionUsage
+
+
+class CompletionChoice(Response):
+    """`logprobs` has the shape it has in chat completions, as in WebLLM."""
+
+    index: int
+    text: str
+    finish_reason: FinishReason | None
+    logprobs: Logprobs | None
+
+
+class Completion(Response, tag_field="object", tag="text_completion"):
+    object: ClassVar[Literal["text_completion"]] = "text_completion"
+
+    id: str
+    created: int  # Unix time, seconds
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None

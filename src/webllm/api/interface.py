@@ -1,0 +1,70 @@
+"""`MLCEngineInterface`: what an engine can be asked, whether it runs here or behind a port.
+
+The names are WebLLM's in Python spelling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Protocol
+
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
+from webllm.api.completion import Completion
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest
+from webllm.api.resources import Chat, Completions
+from webllm.config import AppConfig, ChatOptions, InitProgressCallback, LogLevel
+
+
+class MLCEngineInterface(Protocol):
+    """One engine. A stream is closed early with `aclose()`, which frees its sequence at once."""
+
+    @property
+    def chat(self) -> Chat: ...
+
+    @property
+    def completions(self) -> Completions: ...
+
+    async def chat_completion(
+        self, request: ChatCompletionRequest | Mapping[str, object]
+    ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
+        """Answers a conversation; a stream if the request has `stream=True`."""
+
+    async def completion(
+        self, request: CompletionRequest | Mapping[str, object]
+    ) -> Completion | AsyncGenerator[Completion, None]:
+        """Continues a text; a stream if the request has `stream=True`."""
+
+    async def reload(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> None:
+        """Unloads what is loaded, then fetches and loads one or more models."""
+
+    async def unload(self) -> None: ...
+
+    def interrupt_generate(self) -> None:
+        """Ends every answer under way with finish_reason "abort"."""
+
+    async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None: ...
+
+    async def get_message(self, model_id: str | None = None) -> str:
+        """The text of the last answer."""
+
+    async def runtime_stats_text(self, model_id: str | None = None) -> str: ...
+
+    async def forward_tokens_and_sample(
+        self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
+    ) -> int: ...
+
+    async def get_gpu_vendor(self) -> str: ...
+
+    async def get_max_storage_buffer_binding_size(self) -> int: ...
+
+    def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None: ...
+
+    def get_init_progress_callback(self) -> InitProgressCallback | None: ...
+
+    def set_app_config(self, app_config: AppConfig) -> None: ...
+
+    def set_log_level(self, log_level: LogLevel) -> None: ...

@@ -1,0 +1,78 @@
+"""Messages and tools of a chat completion request."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Param(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a request; unknown fields are refused."""
+
+
+class ImageURL(Param, frozen=True, kw_only=True):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
+    """A piece of a message: `text` if type is "text", else `image_url`."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: ImageURL | None = None
+
+
+class ToolCallFunction(Param, frozen=True, kw_only=True):
+    name: str
+    arguments: str  # JSON
+
+
+class ToolCallParam(Param, frozen=True, kw_only=True):
+    id: str
+    function: ToolCallFunction
+    type: Literal["function"] = "function"
+
+
+class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
+    """One message; which fields belong to which role, `api.validation` checks."""
+
+    role: Role
+    content: str | list[ChatCompletionContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallParam] | None = None  # assistant
+    tool_call_id: str | None = None  # tool
+
+    @property
+    def text(self) -> str:
+        """The message's text; parts are joined by line breaks."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if part.text is not None)
+        return self.content or ""
+
+
+class FunctionDefinition(Param, frozen=True, kw_only=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON schema
+    strict: bool | None = None
+
+
+class ChatCompletionTool(Param, frozen=True, kw_only=True):
+    function: FunctionDefinition
+    type: Literal["function"] = "function"
+
+
+class NamedFunction(Param, frozen=True, kw_only=True):
+    name: str
+
+
+class ChatCompletionNamedToolChoice(Param, frozen=True, kw_only=True):
+    function: NamedFunction
+    type: Literal["function"] = "function"
+
+
+ToolChoice = Literal["none", "auto", "required"] | ChatCompletionNamedToolChoice

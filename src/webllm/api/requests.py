@@ -1,0 +1,105 @@
+"""Requests: every field of OpenAI's and WebLLM's references that webllm takes.
+
+Plain data, not yet checked: `api.validation` reads and checks one. None means that the field was
+left out; what then holds is said by the model's `ChatOptions`, else by the default given here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from webllm.api.messages import (
+    ChatCompletionMessageParam,
+    ChatCompletionTool,
+    Param,
+    ToolChoice,
+)
+
+
+class StreamOptions(Param, frozen=True, kw_only=True):
+    include_usage: bool = False  # a last chunk with the usage and without choices
+
+
+class JSONSchemaFormat(Param, frozen=True, kw_only=True):
+    """OpenAI's `json_schema` object."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Param, frozen=True, kw_only=True):
+    type: Literal["text", "json_object", "json_schema", "grammar"] = "text"
+    schema: str | None = None  # JSON schema as text, with "json_object"; WebLLM
+    grammar: str | None = None  # EBNF, with "grammar"; WebLLM
+    json_schema: JSONSchemaFormat | None = None  # with "json_schema"; OpenAI
+
+
+class ExtraBody(Param, frozen=True, kw_only=True):
+    """Fields that OpenAI does not have."""
+
+    enable_thinking: bool | None = None  # False: an empty thought is put before the answer
+    enable_latency_breakdown: bool | None = None
+
+
+class GenerationParams(Param, frozen=True, kw_only=True):
+    """What chat and text completions share."""
+
+    model: str | None = None  # needed only if several models are loaded
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None  # at least 1; default: until the context window is full
+    n: int | None = None  # 1 to 128; default 1
+    temperature: float | None = None  # 0 (greedy) to 2; default 1
+    top_p: float | None = None  # above 0, to 1; default 1
+    top_k: int | None = None  # at least 0; 0 and default: all
+    min_p: float | None = None  # 0 to 1; default 0
+    frequency_penalty: float | None = None  # -2 to 2; default 0
+    presence_penalty: float | None = None  # -2 to 2; default 0
+    repetition_penalty: float | None = None  # above 0; default 1
+    logit_bias: dict[int, float] | None = None  # token id to -100 (never) .. 100 (only)
+    logprobs: bool | None = None
+    top_logprobs: int | None = None  # 0 to 20; needs logprobs
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool = False  # generate until max_tokens, whatever comes
+    extra_body: ExtraBody | None = None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatCompletionRequest(GenerationParams, frozen=True, kw_only=True):
+    messages: list[ChatCompletionMessageParam]
+    tools: list[ChatCompletionTool] | None = None
+    tool_choice: ToolChoice | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None  # no effect
+
+
+class CompletionRequest(GenerationParams, frozen=True, kw_only=True):
+    prompt: str
+    echo: bool | None = None  # begin the answer with the prompt
+
+
+# Fields of the references that are refused, each with the way out.
+UNSUPPORTED_CHAT_FIELDS = {
+    "audio": "models that speak are not supported",
+    "function_call": "use tool_choice",
+    "functions": "use tools",
+    "modalities": "the answer is always text",
+    "prediction": "leave it out",
+    "reasoning_effort": "use extra_body={'enable_thinking': False} to suppress thinking",
+    "web_search_options": "use tools",
+}
+UNSUPPORTED_COMPLETION_FIELDS = {
+    "best_of": "use n and choose among the answers",
+    "suffix": "filling in the middle is not supported",
+    "user": "leave it out",
+}

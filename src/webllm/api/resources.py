@@ -1,0 +1,67 @@
+"""`engine.chat.completions.create(...)` and `engine.completions.create(...)`, as OpenAI spells it.
+
+Works on anything that has `chat_completion` and `completion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Literal, Protocol, overload
+
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
+from webllm.api.completion import Completion
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest
+
+ChatStream = AsyncGenerator[ChatCompletionChunk, None]
+CompletionStream = AsyncGenerator[Completion, None]
+
+
+class AnswersChats(Protocol):
+    async def chat_completion(
+        self, request: ChatCompletionRequest | Mapping[str, object]
+    ) -> ChatCompletion | ChatStream: ...
+
+
+class ContinuesTexts(Protocol):
+    async def completion(
+        self, request: CompletionRequest | Mapping[str, object]
+    ) -> Completion | CompletionStream: ...
+
+
+class ChatCompletions:
+    def __init__(self, engine: AnswersChats) -> None:
+        self._engine = engine
+
+    @overload
+    async def create(self, *, stream: Literal[True], **fields: Any) -> ChatStream: ...
+    @overload
+    async def create(
+        self, *, stream: Literal[False] | None = None, **fields: Any
+    ) -> ChatCompletion: ...
+    @overload
+    async def create(self, *, stream: bool, **fields: Any) -> ChatCompletion | ChatStream: ...
+    async def create(self, **fields: Any) -> ChatCompletion | ChatStream:
+        """Answers a conversation; the fields are those of `ChatCompletionRequest`."""
+        return await self._engine.chat_completion(fields)
+
+
+class Chat:
+    def __init__(self, engine: AnswersChats) -> None:
+        self.completions = ChatCompletions(engine)
+
+
+class Completions:
+    def __init__(self, engine: ContinuesTexts) -> None:
+        self._engine = engine
+
+    @overload
+    async def create(self, *, stream: Literal[True], **fields: Any) -> CompletionStream: ...
+    @overload
+    async def create(
+        self, *, stream: Literal[False] | None = None, **fields: Any
+    ) -> Completion: ...
+    @overload
+    async def create(self, *, stream: bool, **fields: Any) -> Completion | CompletionStream: ...
+    async def create(self, **fields: Any) -> Completion | CompletionStream:
+        """Continues a text; the fields are those of `CompletionRequest`."""
+        return await self._engine.completion(fields)

@@ -1,0 +1,27 @@
+"""Token counts of a request, and the rates WebLLM adds under `extra`."""
+
+from __future__ import annotations
+
+from webllm.api.base import Response
+
+
+class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
+    """Times in seconds, from the moment the engine received the request."""
+
+    e2e_latency_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    time_to_first_token_s: float
+    time_per_output_token_s: float
+    grammar_init_s: float | None = None
+    grammar_per_token_s: float | None = None
+    latency_breakdown: dict[str, list[float]] | None = None
+
+
+class CompletionUsage(Response):
+    """`prompt_tokens` counts only what was prefilled: a prefix found in the KV cache is free."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    extra: UsageExtra

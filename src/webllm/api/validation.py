@@ -1,0 +1,237 @@
+"""Reads a request out of plain data and checks it, as WebLLM and OpenAI do.
+
+Whatever is wrong raises a RequestError that names the field, the value received and what is
+allowed. What depends on the loaded model (its context window, its vocabulary) is not known here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from webllm.api.messages import ChatCompletionMessageParam
+from webllm.api.requests import (
+    UNSUPPORTED_CHAT_FIELDS,
+    UNSUPPORTED_COMPLETION_FIELDS,
+    ChatCompletionRequest,
+    CompletionRequest,
+    GenerationParams,
+    ResponseFormat,
+)
+from webllm.errors import RequestError
+
+MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
+
+_Request = TypeVar("_Request", bound=GenerationParams)
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+
+
+def chat_completion_request(
+    request: ChatCompletionRequest | Mapping[str, object],
+) -> ChatCompletionRequest:
+    """The request, read and checked; raises RequestError."""
+    checked = _read(request, ChatCompletionRequest, UNSUPPORTED_CHAT_FIELDS)
+    _check_generation(checked)
+    _check_messages(checked.messages)
+    _check_tools(checked)
+    if checked.response_format is not None:
+        _check_response_format(checked.response_format)
+    return checked
+
+
+def completion_request(request: CompletionRequest | Mapping[str, object]) -> CompletionRequest:
+    """The request, read and checked; raises RequestError."""
+    checked = _read(request, CompletionRequest, UNSUPPORTED_COMPLETION_FIELDS)
+    _check_generation(checked)
+    return checked
+
+
+def _read(
+    request: GenerationParams | Mapping[str, object],
+    kind: type[_Request],
+    unsupported: Mapping[str, str],
+) -> _Request:
+    try:
+        fields: dict[str, Any] = msgspec.to_builtins(request)
+    except TypeError as error:
+        raise RequestError(f"a request is made of plain data: {error}") from None
+    # The newer name of max_tokens at OpenAI.
+    if fields.get("max_tokens") is None and "max_completion_tokens" in fields:
+        fields["max_tokens"] = fields.pop("max_completion_tokens")
+    for name in fields:
+        if name in unsupported and fields[name] is not None:
+            raise RequestError(f"{name} is not supported; {unsupported[name]}", field=name)
+    fields = {k: v for k, v in fields.items() if v is not None and k not in unsupported}
+    _check_names(fields, kind)
+    if isinstance(fields.get("logit_bias"), dict):
+        fields["logit_bias"] = _by_token_id(fields["logit_bias"])
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), fields) from None
+
+
+def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
+    known = kind.__struct_fields__
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise RequestError(f"unknown field {name!r}; {hint}", field=name)
+
+
+def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
+    """JSON has only strings as keys: both 5 and "5" are token 5."""
+    by_id = {}
+    for key, value in bias.items():
+        if not (isinstance(key, int) and key >= 0) and not (
+            isinstance(key, str) and key.isascii() and key.isdigit()
+        ):
+            raise RequestError(
+                f"logit_bias has the key {key!r}; keys are token ids, 0 or more", field="logit_bias"
+            )
+        by_id[int(key)] = value
+    return by_id
+
+
+def _explained(message: str, fields: Mapping[str, object]) -> RequestError:
+    """msgspec's message with its path in front and the value that was found there."""
+    at = _PATH.search(message)
+    path = at["path"].removesuffix("[...]") if at else ""  # msgspec's name of a dict's values
+    problem = message[: at.start()] if at else message
+    if unknown := _UNKNOWN.match(problem):
+        return RequestError(f"{path}: unknown field {unknown['name']!r}", field=path)
+    if missing := _MISSING.match(problem):
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        return RequestError(f"{path} is missing", field=path)
+    problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
+    return RequestError(f"{path}: {problem}{_value_at(fields, path)}", field=path)
+
+
+def _value_at(fields: object, path: str) -> str:
+    """ ", received ..." for a path such as messages[0].role; nothing if it leads nowhere."""
+    value: Any = fields
+    try:
+        for step in re.findall(r"\w+|\[\d+\]", path):
+            value = value[int(step[1:-1])] if step[0] == "[" else value[step]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return f", received {_short(value)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check_generation(request: GenerationParams) -> None:
+    _in_range("temperature", request.temperature, 0, 2)
+    _in_range("top_p", request.top_p, 0, 1, above=True)
+    _in_range("min_p", request.min_p, 0, 1)
+    _in_range("top_k", request.top_k, 0)
+    _in_range("frequency_penalty", request.frequency_penalty, -2, 2)
+    _in_range("presence_penalty", request.presence_penalty, -2, 2)
+    _in_range("repetition_penalty", request.repetition_penalty, 0, above=True)
+    _in_range("max_tokens", request.max_tokens, 1)
+    _in_range("n", request.n, 1, MAX_CHOICES)
+    _in_range("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
+    for token_id, bias in (request.logit_bias or {}).items():
+        _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
+    if request.top_logprobs is not None and not request.logprobs:
+        raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
+    if request.stream_options is not None and not request.stream:
+        raise RequestError("stream_options needs stream=True", field="stream_options")
+    if "" in request.stop_strings:
+        raise RequestError("stop holds an empty string; leave it out", field="stop")
+
+
+def _in_range(
+    name: str, value: float | None, low: float, high: float = math.inf, *, above: bool = False
+) -> None:
+    """`above`: `low` itself is not allowed."""
+    if value is None or ((low < value if above else low <= value) and value <= high):
+        return
+    start = f"above {low}" if above else f"at least {low}"
+    end = "" if math.isinf(high) else f" and at most {high}"
+    raise RequestError(
+        f"{name} is {value}; it has to be {start}{end}", field=name.partition("[")[0]
+    )
+
+
+def _check_messages(messages: list[ChatCompletionMessageParam]) -> None:
+    if not messages:
+        raise RequestError("messages is empty; give at least one user message", field="messages")
+    for i, message in enumerate(messages):
+        path = f"messages[{i}]"
+        if message.role == "system" and i > 0:
+            raise RequestError(
+                f"{path}.role is 'system'; only the first message may be", field=f"{path}.role"
+            )
+        _check_message(path, message)
+    last = messages[-1].role
+    if last not in ("user", "tool"):
+        path = f"messages[{len(messages) - 1}].role"
+        raise RequestError(
+            f"{path} is {last!r}; the last message has to be from 'user' or 'tool'", field=path
+        )
+
+
+def _check_message(path: str, message: ChatCompletionMessageParam) -> None:
+    if message.content is None and not message.tool_calls:
+        raise RequestError(f"{path}.content is missing", field=f"{path}.content")
+    if message.tool_calls is not None and message.role != "assistant":
+        raise RequestError(
+            f"{path}.tool_calls belongs to role 'assistant', not {message.role!r}",
+            field=f"{path}.tool_calls",
+        )
+    if (message.tool_call_id is None) == (message.role == "tool"):
+        needs = "is missing" if message.role == "tool" else "belongs to role 'tool'"
+        raise RequestError(f"{path}.tool_call_id {needs}", field=f"{path}.tool_call_id")
+    for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
+        at = f"{path}.content[{i}]"
+        if part.type == "image_url":
+            raise RequestError(f"{at} is an image; only text is supported", field=at)
+        if part.text is None:
+            raise RequestError(f"{at}.text is missing", field=f"{at}.text")
+
+
+def _check_tools(request: ChatCompletionRequest) -> None:
+    names = [tool.function.name for tool in request.tools or ()]
+    choice = request.tool_choice
+    if choice is None or choice == "none":
+        return
+    if not names:
+        raise RequestError("tool_choice needs tools", field="tool_choice")
+    if not isinstance(choice, str) and choice.function.name not in names:
+        raise RequestError(
+            f"tool_choice names {choice.function.name!r}; tools has {', '.join(names)}",
+            field="tool_choice",
+        )
+
+
+def _check_response_format(response_format: ResponseFormat) -> None:
+    """Each of the three ways to constrain the answer goes with its own type."""
+    for name, kind in (
+        ("schema", "json_object"),
+        ("grammar", "grammar"),
+        ("json_schema", "json_schema"),
+    ):
+        if getattr(response_format, name) is not None and response_format.type != kind:
+            raise RequestError(
+                f"response_format.{name} needs type {kind!r}, received {response_format.type!r}",
+                field="response_format",
+            )
+    for name in ("grammar", "json_schema"):
+        if response_format.type == name and getattr(response_format, name) is None:
+            raise RequestError(
+                f"response_format.{name} is missing; type {name!r} needs it",
+                field="response_format",
+            )

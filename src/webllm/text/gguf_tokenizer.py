@@ -1,0 +1,209 @@
+"""The tokenizer that a GGUF file's `tokenizer.ggml.*` metadata describes.
+
+Two kinds: "gpt2", byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`, on the
+`tokenizers` library; and "llama", SentencePiece's BPE, on our own `SentencePieceBpe`. Where GGUF
+says less than the original tokenizer did, llama.cpp's reading counts. Keys:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+
+import msgspec
+
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
+from webllm.text.gguf_fields import GgufFields
+from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from webllm.text.sentencepiece_bpe import SentencePieceBpe
+from webllm.text.tokenizer import ModelTokenizer
+from webllm.text.tokenizer_library import load_encoder
+from webllm.text.vocabulary import (
+    END_NAMES,
+    Vocabulary,
+    byte_level_speller,
+    end_ids,
+    index_tokens,
+    sentencepiece_bytes,
+)
+
+
+class TokenType(IntEnum):
+    """`tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
+    """The tokenizer of the GGUF file with this `metadata`.
+
+    Raises `UnsupportedModelError` for a tokenizer kind or word pattern we do not have,
+    `CheckpointError` for metadata that is missing or of the wrong form.
+    """
+    fields = GgufFields(metadata)
+    model = fields.text("model", "")
+    if model == "gpt2":
+        return _byte_level(fields)
+    if model == "llama":
+        return _sentencepiece(fields)
+    raise UnsupportedModelError(
+        f"tokenizer kind {model!r} (tokenizer.ggml.model) is not supported; 'gpt2' and 'llama' are"
+    )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The vocabulary as the file has it."""
+
+    texts: list[str]
+    ids: dict[str, int]
+    of_type: dict[float, list[int]]  # token type to ids, normal tokens left out
+
+    def matched(self, *types: TokenType) -> dict[str, int]:
+        """Spelling to id of the tokens of `types`, for matching in text."""
+        return {self.texts[i]: i for kind in types for i in self.of_type.get(kind, [])}
+
+
+def _read_tokens(fields: GgufFields) -> _Tokens:
+    texts = fields.strings("tokens")
+    ids = index_tokens(texts)
+    of_type: dict[float, list[int]] = {}
+    if fields.has("token_type"):
+        for token_id, kind in enumerate(fields.numbers("token_type", len(texts))):
+            if kind != TokenType.NORMAL:
+                of_type.setdefault(kind, []).append(token_id)
+    # Conversions exist that leave the ends of turns normal or user-defined.
+    control = of_type.setdefault(TokenType.CONTROL, [])
+    known = set(control)
+    for name in END_NAMES & ids.keys():
+        if ids[name] not in known:
+            control.append(ids[name])
+    user_defined = of_type.get(TokenType.USER_DEFINED, [])
+    of_type[TokenType.USER_DEFINED] = [i for i in user_defined if texts[i] not in END_NAMES]
+    return _Tokens(texts, ids, of_type)
+
+
+def _byte_level(fields: GgufFields) -> ModelTokenizer:
+    name = fields.text("pre", "default")
+    pre = PRE_TOKENIZERS.get(name)
+    if pre is None:
+        raise UnsupportedModelError(
+            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; the model's "
+            "tokenizer.json may work instead"
+        )
+    tokens = _read_tokens(fields)
+    control = set(tokens.of_type[TokenType.CONTROL])
+    vocab = {text: i for text, i in tokens.ids.items() if i not in control}
+    library = load_encoder(_tokenizer_json(vocab, fields.strings("merges"), pre))
+    encode = partial(library.encode, parse_special=False, add_special=False)
+    return _assemble(fields, tokens, encode, byte_level_speller(), SpacePolicy(), pre.add_bos)
+
+
+def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
+    tokens = _read_tokens(fields)
+    num_tokens = len(tokens.texts)
+    scores = dict(zip(tokens.texts, fields.numbers("scores", num_tokens), strict=True))
+    for token_ids in tokens.of_type.values():
+        for token_id in token_ids:
+            scores.pop(tokens.texts[token_id], None)
+    byte_ids = {
+        sentencepiece_bytes(tokens.texts[i])[0]: i
+        for i in tokens.of_type.get(TokenType.BYTE, [])
+        if len(sentencepiece_bytes(tokens.texts[i])) == 1
+    }
+    bpe = SentencePieceBpe(
+        scores,
+        tokens.ids,
+        byte_ids if len(byte_ids) == 256 else {},
+        fields.token_id("unknown_token_id", num_tokens, default=0),
+    )
+    spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
+    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True)
+
+
+def _assemble(
+    fields: GgufFields,
+    tokens: _Tokens,
+    encode: Callable[[str], list[int]],
+    spell: Callable[[str], bytes],
+    spaces: SpacePolicy,
+    add_bos: bool,
+) -> ModelTokenizer:
+    num_tokens = len(tokens.texts)
+    is_llama = spaces.mark
+    bos_id = fields.token_id("bos_token_id", num_tokens, default=1 if is_llama else None)
+    eos_id = fields.token_id("eos_token_id", num_tokens, default=2 if is_llama else None)
+    others = [fields.token_id(name, num_tokens) for name in ("eot_token_id", "eom_token_id")]
+    special = [TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED]
+    special_ids = frozenset(i for kind in special for i in tokens.of_type.get(kind, []))
+    encoder = FragmentEncoder(
+        encode,
+        tokens.matched(TokenType.USER_DEFINED),
+        tokens.matched(TokenType.CONTROL, TokenType.UNKNOWN),
+        (
+            _affix("bos", bos_id, fields.flag("add_bos_token", add_bos)),
+            _affix("eos", eos_id, fields.flag("add_eos_token", False)),
+        ),
+        spaces,
+    )
+    vocabulary = Vocabulary(
+        tokens.texts,
+        tokens.ids,
+        spell,
+        special_ids,
+        frozenset(tokens.of_type[TokenType.USER_DEFINED]),
+        bos_id,
+        end_ids(tokens.ids, special_ids, [eos_id, *others]),
+        spaces.prefix,
+    )
+    return ModelTokenizer(vocabulary, encoder)
+
+
+def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
+    if not is_added:
+        return []
+    if token_id is None:
+        raise CheckpointError(
+            f"tokenizer.ggml.add_{name}_token is set, but tokenizer.ggml.{name}_token_id names no "
+            "token of the vocabulary"
+        )
+    return [token_id]
+
+
+def _tokenizer_json(vocab: Mapping[str, int], merges: list[str], pre: PreTokenizer) -> bytes:
+    """A `tokenizer.json` for byte-level BPE, without special tokens."""
+    splits = [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        for pattern in pre.patterns
+    ]
+    to_bytes = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": False,
+        "use_regex": False,
+    }
+    document: dict[str, object] = {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "NFC"} if pre.nfc else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, to_bytes]},
+        "post_processor": None,
+        "decoder": to_bytes,
+        "model": {
+            "type": "BPE",
+            "ignore_merges": pre.ignore_merges,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"tokenizer.ggml holds text that is no UTF-8: {error}") from error

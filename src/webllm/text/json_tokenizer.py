@@ -1,0 +1,143 @@
+"""The tokenizer of a Hugging Face `tokenizer.json`, with `tokenizer_config.json` if there is one.
+
+Encoding is the library's. What ids stand for is read here, so that decoding, streaming and
+grammars work the same for every model file.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.tokenizer import ModelTokenizer
+from webllm.text.tokenizer_library import load_encoder
+from webllm.text.vocabulary import (
+    SPACE_MARK,
+    Vocabulary,
+    byte_level_speller,
+    end_ids,
+    index_tokens,
+    sentencepiece_bytes,
+)
+
+# Ids beyond this are a malformed file, not a vocabulary (the largest known has 262k).
+_MAX_TOKENS = 2**21
+
+
+class _Model(msgspec.Struct):
+    vocab: dict[str, int] | list[tuple[str, float]]
+    type: str = "BPE"
+    byte_fallback: bool = False
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+    special: bool = False
+
+
+class _Document(msgspec.Struct):
+    model: _Model
+    added_tokens: list[_AddedToken] = []
+    normalizer: Any = None
+    pre_tokenizer: Any = None
+    decoder: Any = None
+
+
+class _Named(msgspec.Struct):
+    content: str
+
+
+class _Config(msgspec.Struct):
+    bos_token: str | _Named | None = None
+    eos_token: str | _Named | None = None
+
+
+def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTokenizer:
+    """The tokenizer of a `tokenizer.json` document; `config` is its `tokenizer_config.json`.
+
+    Raises `CheckpointError` for malformed documents, `UnsupportedModelError` for kinds whose
+    tokens do not stand for fixed bytes (WordPiece).
+    """
+    encoder = load_encoder(document)
+    try:
+        parsed = msgspec.json.decode(document, type=_Document)
+        settings = msgspec.json.decode(config, type=_Config) if config else _Config()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"tokenizer.json or its config is malformed: {error}") from error
+    parts = list(_parts([parsed.normalizer, parsed.pre_tokenizer, parsed.decoder]))
+    is_byte_level = any(part["type"] == "ByteLevel" for part in parts)
+    is_spaced = parsed.model.byte_fallback or any(_marks_spaces(part) for part in parts)
+    if not is_byte_level and not is_spaced:
+        raise UnsupportedModelError(
+            f"tokenizer.json of kind {parsed.model.type!r} is not supported: neither byte-level "
+            "nor SentencePiece-like"
+        )
+    tokens = _tokens(parsed)
+    ids = index_tokens(tokens)
+    ids.pop("", None)
+    special_ids = frozenset(token.id for token in parsed.added_tokens if token.special)
+    bos_id = ids.get(_name(settings.bos_token))
+    eos_id = ids.get(_name(settings.eos_token))
+    vocabulary = Vocabulary(
+        tokens,
+        ids,
+        byte_level_speller() if is_byte_level else sentencepiece_bytes,
+        special_ids,
+        frozenset(token.id for token in parsed.added_tokens if not token.special),
+        bos_id,
+        end_ids(ids, special_ids, [eos_id]),
+        not is_byte_level and any(_adds_space(part) for part in parts),
+    )
+    return ModelTokenizer(vocabulary, encoder)
+
+
+def _tokens(parsed: _Document) -> list[str]:
+    vocab = parsed.model.vocab
+    pairs = (
+        [(i, text) for text, i in vocab.items()]
+        if isinstance(vocab, dict)
+        else [(i, text) for i, (text, _) in enumerate(vocab)]
+    )
+    pairs += [(token.id, token.content) for token in parsed.added_tokens]
+    num_tokens = max((token_id for token_id, _ in pairs), default=-1) + 1
+    if num_tokens > _MAX_TOKENS or any(token_id < 0 for token_id, _ in pairs):
+        raise CheckpointError(f"tokenizer.json has token ids outside 0..{_MAX_TOKENS - 1}")
+    tokens = [""] * num_tokens
+    for token_id, text in pairs:
+        tokens[token_id] = text
+    return tokens
+
+
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Every component in a normalizer, pre-tokenizer or decoder, sequences opened."""
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _parts(inner)
+
+
+def _marks_spaces(part: dict[str, Any]) -> bool:
+    if part["type"] == "Replace":
+        return SPACE_MARK in (part.get("content"), _text(part.get("pattern")))
+    return bool(part["type"] == "Metaspace")
+
+
+def _adds_space(part: dict[str, Any]) -> bool:
+    if part["type"] == "Metaspace":
+        return bool(part.get("prepend_scheme", "always") != "never")
+    return bool(part["type"] == "Prepend" and part.get("prepend") == SPACE_MARK)
+
+
+def _text(pattern: Any) -> Any:
+    return pattern.get("String") if isinstance(pattern, dict) else pattern
+
+
+def _name(token: str | _Named | None) -> str:
+    if isinstance(token, _Named):
+        return token.content
+    return token or ""

@@ -1,0 +1,82 @@
+"""Which chat template a model has: its own, or a built-in one that suits its vocabulary."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from webllm.errors import CheckpointError
+from webllm.text.builtin_templates import BUILTIN_TEMPLATES, builtin_name
+from webllm.text.chat_template import ChatTemplate
+from webllm.text.tokenizer import Tokenizer
+
+_KEY = "tokenizer.chat_template"
+
+
+class _NamedTemplate(msgspec.Struct):
+    name: str
+    template: str
+
+
+class _Token(msgspec.Struct):
+    content: str
+
+
+class _Config(msgspec.Struct):
+    chat_template: str | list[_NamedTemplate] | None = None
+    bos_token: str | _Token | None = None
+    eos_token: str | _Token | None = None
+
+
+def template_from_gguf(
+    metadata: Mapping[str, object], tokenizer: Tokenizer, name: str | None = None
+) -> ChatTemplate | None:
+    """The chat template of a GGUF file; None if it has none and no built-in one suits.
+
+    `name` picks one of several, as in `tokenizer.chat_template.tool_use`.
+    """
+    source = metadata.get(f"{_KEY}.{name}", metadata.get(_KEY))
+    if source is not None and not isinstance(source, str):
+        raise CheckpointError(f"{_KEY} must be a string; the file has a {type(source).__name__}")
+    eos_id = metadata.get("tokenizer.ggml.eos_token_id")
+    return _template(
+        source,
+        tokenizer,
+        _spelling(tokenizer, tokenizer.bos_id),
+        _spelling(tokenizer, eos_id if isinstance(eos_id, int) else None),
+    )
+
+
+def template_from_config(
+    config: bytes, tokenizer: Tokenizer, name: str | None = None
+) -> ChatTemplate | None:
+    """The chat template in a `tokenizer_config.json`; None if it has none and no built-in one
+    suits. `name` picks one of several; without it "default" or the first counts."""
+    try:
+        parsed = msgspec.json.decode(config, type=_Config)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"tokenizer_config.json is malformed: {error}") from error
+    source = parsed.chat_template
+    if isinstance(source, list):
+        named = {entry.name: entry.template for entry in source}
+        first = next(iter(named.values()), None)
+        source = named.get(name or "default", named.get("default", first))
+    return _template(source, tokenizer, _content(parsed.bos_token), _content(parsed.eos_token))
+
+
+def _template(
+    source: str | None, tokenizer: Tokenizer, bos_token: str, eos_token: str
+) -> ChatTemplate | None:
+    if source is None:
+        builtin = builtin_name(tokenizer.token_id)
+        source = BUILTIN_TEMPLATES[builtin] if builtin else None
+    if source is None:
+        return None
+    return ChatTemplate(source, bos_token=bos_token, eos_token=eos_token)
+
+
+def _spelling(tokenizer: Tokenizer, token_id: int | None) -> str:
+    return "" if token_id is None else tokenizer.decode([token_id], skip_special=False)
+
+
+def _content(token: str | _Token | None) -> str:
+    return token.content if isinstance(token, _Token) else token or ""

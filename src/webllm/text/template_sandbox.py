@@ -1,0 +1,98 @@
+"""The Jinja environment that chat templates run in: sandboxed, and on a budget.
+
+Jinja's `ImmutableSandboxedEnvironment` keeps templates from attributes and from changing what they
+are given. On top of it, only those methods and filters are there that chat templates use, and
+whatever can make much out of little (operators, joins, formats) pays from a `Budget` first.
+"""
+
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.filters import FILTERS
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from webllm.text.template_budget import Budget
+from webllm.text.template_filters import PAYING_FILTERS, spend_on_method, spend_on_operator
+from webllm.text.template_rewriter import BudgetRewriter
+
+_PLAIN_FILTERS = """
+    abs capitalize count d default dictsort e escape first float int items last length list lower
+    map max min reject rejectattr reverse safe select selectattr sort title trim truncate unique
+    upper
+"""
+_STR_METHODS = """
+    capitalize count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric
+    isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind
+    rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
+"""
+_METHODS: tuple[tuple[type, frozenset[str]], ...] = (
+    (str, frozenset(_STR_METHODS.split())),
+    (dict, frozenset({"get", "items", "keys", "values"})),
+    (list, frozenset({"count", "index"})),
+    (tuple, frozenset({"count", "index"})),
+    (int, frozenset()),
+    (float, frozenset()),
+)
+
+
+class GenerationTag(Extension):
+    """`{% generation %}...{% endgeneration %}`, which marks what the assistant wrote for training;
+    here it stands for its content."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class TemplateSandbox(ImmutableSandboxedEnvironment):
+    """One rendering's environment; `budget` is what that rendering may spend."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", GenerationTag],
+        )
+        self.budget = budget
+        self.finalize = self._write
+        self.filters = {name: FILTERS[name] for name in _PLAIN_FILTERS.split()} | PAYING_FILTERS
+        for name in ("lipsum", "cycler"):
+            del self.globals[name]
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        template = super()._parse(source, name, filename)
+        BudgetRewriter().visit(template)
+        return template
+
+    def _write(self, value: Any) -> str:
+        self.budget.spend_value(value, as_text=True)
+        return str(value)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        for kind, methods in _METHODS:
+            if isinstance(obj, kind):
+                return attr in methods
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.budget.spend()
+        # Jinja wraps str.format in a function of its own that keeps attributes private.
+        method = getattr(function, "__wrapped__", function)
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, str):
+            spend_on_method(self.budget, owner, method.__name__, [*args, *kwargs.values()])
+        result = super().call(context, function, *args, **kwargs)
+        if isinstance(result, dict):
+            self.budget.spend_value(result)
+        return result
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        spend_on_operator(self.budget, operator, left, right)
+        return super().call_binop(context, operator, left, right)

@@ -1,0 +1,58 @@
+"""The one module that touches the `tokenizers` library; a browser puts another library here.
+
+What crosses this boundary is a `tokenizer.json` document, which every such library reads, and
+after that only text and token ids.
+"""
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.tokenizer import Encoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+
+class LibraryEncoder:
+    """An `Encoder` on a `tokenizers.Tokenizer`."""
+
+    def __init__(self, library: "Library") -> None:
+        self._library = library
+        self._lock = Lock()
+
+    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+        # The switch is the library object's, not the call's: two threads must not interleave.
+        with self._lock:
+            self._library.encode_special_tokens = not parse_special
+            try:
+                return self._library.encode(text, add_special_tokens=add_special).ids
+            except BaseException as error:
+                raise _refused(error) from error
+
+
+def load_encoder(document: bytes) -> Encoder:
+    """An encoder for a `tokenizer.json` document.
+
+    Raises `CheckpointError` if the library refuses it, `UnsupportedModelError` without a library.
+    """
+    try:
+        from tokenizers import Tokenizer as Library
+    except ImportError as error:
+        raise UnsupportedModelError(
+            "this model's tokenizer needs the `tokenizers` package: pip install 'webllm[native]'"
+        ) from error
+    try:
+        library = Library.from_buffer(document)
+        library.no_truncation()
+        library.no_padding()
+    except BaseException as error:
+        raise _refused(error) from error
+    return LibraryEncoder(library)
+
+
+def _refused(error: BaseException) -> BaseException:
+    """The library raises bare `Exception`, and its panics derive from `BaseException`."""
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return CheckpointError(f"the tokenizer data is malformed: {error}")
+    return error

@@ -1,0 +1,52 @@
+"""Streaming text: every delta whole characters, all of them what a whole decode gives."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from text_references import TEXTS, byte_level_metadata, train_byte_level, train_sentencepiece
+
+from webllm.text.detokenizer import StreamingDetokenizer
+from webllm.text.gguf_tokenizer import tokenizer_from_gguf
+
+TOKENIZERS = {
+    "byte level": tokenizer_from_gguf(byte_level_metadata(train_byte_level())),
+    "sentencepiece": tokenizer_from_gguf(train_sentencepiece()),
+}
+each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
+
+
+def _stream(kind: str, token_ids: list[int], *, skip_special: bool = True) -> list[str]:
+    detokenizer = StreamingDetokenizer(TOKENIZERS[kind], skip_special=skip_special)
+    return [*map(detokenizer.push, token_ids), detokenizer.flush()]
+
+
+@each_kind
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(-1, 720), max_size=30), st.booleans())
+def test_deltas_are_the_whole_decode(kind: str, token_ids: list[int], skip_special: bool) -> None:
+    whole = TOKENIZERS[kind].decode(token_ids, skip_special=skip_special)
+    assert "".join(_stream(kind, token_ids, skip_special=skip_special)) == whole
+
+
+@each_kind
+def test_texts_come_back_without_half_characters(kind: str) -> None:
+    for text in TEXTS:
+        deltas = _stream(kind, TOKENIZERS[kind].encode(text))
+        assert "".join(deltas) == text.replace("▁", " " if kind == "sentencepiece" else "▁")
+        assert not any("\ufffd" in delta for delta in deltas)
+
+
+def test_a_character_comes_with_its_last_byte() -> None:
+    tokenizer = TOKENIZERS["sentencepiece"]
+    ids = [tokenizer.token_id(f"<0x{byte:02X}>") or 0 for byte in "😀".encode()]
+    assert _stream("sentencepiece", ids) == ["", "", "", "😀", ""]
+    assert _stream("sentencepiece", ids[:3]) == ["", "", "", "\ufffd"]
+    assert "".join(_stream("sentencepiece", [*ids[:2], *ids])) == "\ufffd😀"
+
+
+def test_the_prefix_space_is_dropped_once() -> None:
+    tokenizer = TOKENIZERS["sentencepiece"]
+    space, bos = tokenizer.token_id("▁"), tokenizer.bos_id
+    assert space is not None
+    assert bos is not None
+    assert _stream("sentencepiece", [bos, space, space]) == ["", "", " ", ""]

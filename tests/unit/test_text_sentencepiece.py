@@ -1,0 +1,127 @@
+"""The "llama" kind against Google's SentencePiece, id for id."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from text_references import PREFIX, TEXTS, sentencepiece_of, train_sentencepiece
+
+from webllm.errors import CheckpointError
+from webllm.text.gguf_tokenizer import tokenizer_from_gguf
+from webllm.text.sentencepiece_bpe import SentencePieceBpe
+from webllm.text.tokenizer import Tokenizer
+
+# Llama 2 has a space prefix; Gemma has none, and spaces and newlines as user-defined tokens.
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"add_dummy_prefix": True},
+    "gemma": {
+        "add_dummy_prefix": False,
+        "user_defined_symbols": ["\n", "\n\n", "▁▁", "▁▁▁", "<sep>", "<sep>x"],
+    },
+    "crossing words": {"add_dummy_prefix": False, "split_by_whitespace": False},
+}
+METADATA = {kind: train_sentencepiece(**options) for kind, options in KINDS.items()}
+TOKENIZERS: dict[str, Tokenizer] = {k: tokenizer_from_gguf(m) for k, m in METADATA.items()}
+REFERENCES = {kind: sentencepiece_of(metadata) for kind, metadata in METADATA.items()}
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def _plain(kind: str) -> Callable[[str], list[int]]:
+    return lambda text: TOKENIZERS[kind].encode(text, add_special=False)
+
+
+@each_kind
+def test_ids_are_those_of_sentencepiece(kind: str) -> None:
+    for text in [*TEXTS, "a<sep>xb<sep> c", "\n\n\n", "▁▁", "a    b"]:
+        assert _plain(kind)(text) == REFERENCES[kind].encode(text), text
+
+
+@each_kind
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from("aeinst <sep>x\n▁é你😀1/"), max_size=30))
+def test_ids_are_those_of_sentencepiece_for_any_text(kind: str, text: str) -> None:
+    assert _plain(kind)(text) == REFERENCES[kind].encode(text)
+
+
+@each_kind
+def test_decode_gives_back_the_text(kind: str) -> None:
+    for text in TEXTS:
+        if "▁" not in text:  # to SentencePiece it is a space
+            assert TOKENIZERS[kind].decode(_plain(kind)(text)) == text
+
+
+def test_a_leading_space_is_taken_away_only_where_the_prefix_put_it() -> None:
+    llama, gemma = TOKENIZERS["llama"], TOKENIZERS["gemma"]
+    assert llama.decode(llama.encode(" a", add_special=False)) == " a"
+    assert llama.decode([_id(llama, "▁"), _id(llama, "▁")]) == " "
+    assert gemma.decode([_id(gemma, "▁"), _id(gemma, "▁")]) == "  "
+
+
+def test_bos_is_added_and_control_tokens_are_parsed_only_on_demand() -> None:
+    tokenizer = TOKENIZERS["llama"]
+    bos, eos = _id(tokenizer, "<s>"), _id(tokenizer, "</s>")
+    assert tokenizer.bos_id == bos
+    assert tokenizer.eos_ids == {eos}
+    assert tokenizer.encode("") == [bos]
+    assert tokenizer.encode("a</s>a", parse_special=True, add_special=False) == [
+        *_plain("llama")("a"),
+        eos,
+        *_plain("llama")("a"),  # llama.cpp: the space prefix comes after every special token
+    ]
+    assert eos not in tokenizer.encode("a</s>a")
+    assert tokenizer.token_bytes(eos) == b""
+    assert tokenizer.decode([bos, eos]) == ""
+    assert tokenizer.decode([bos, eos], skip_special=False) == "<s></s>"
+
+
+def test_bytes_of_tokens() -> None:
+    tokenizer = TOKENIZERS["gemma"]
+    assert tokenizer.token_bytes(_id(tokenizer, "<0xE2>")) == b"\xe2"
+    assert tokenizer.token_bytes(_id(tokenizer, "▁▁▁")) == b"   "
+    assert tokenizer.token_bytes(-1) == tokenizer.token_bytes(10**9) == b""
+    assert b"".join(map(tokenizer.token_bytes, _plain("gemma")("né 你"))).decode() == "né 你"
+
+
+def test_equal_scores_merge_from_the_left() -> None:
+    bpe = SentencePieceBpe({"ab": 0.0, "ba": 0.0}, {"ab": 1, "ba": 2, "a": 3, "b": 4}, {}, None)
+    assert bpe.encode("aba") == [1, 3]
+    assert bpe.encode("bab") == [2, 4]
+
+
+def test_without_byte_tokens_a_run_of_unknown_characters_is_one_unknown_token() -> None:
+    assert SentencePieceBpe({}, {"a": 1}, {}, 0).encode("a你好a你") == [1, 0, 1, 0]
+    assert SentencePieceBpe({}, {"a": 1}, {}, None).encode("a你") == [1]
+
+
+def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:
+    text = "你好世界abc" * 20_000
+    assert TOKENIZERS["llama"].decode(TOKENIZERS["llama"].encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokens", None),
+        ("tokens", ["a", 1]),
+        ("tokens", "abc"),
+        ("scores", [0.5]),
+        ("scores", None),
+        ("token_type", ["x"] * 700),
+        ("add_space_prefix", 1),
+        ("bos_token_id", "1"),
+        ("bos_token_id", 700),
+    ],
+)
+def test_malformed_metadata(name: str, value: object) -> None:
+    metadata = METADATA["llama"] | {PREFIX + name: value}
+    with pytest.raises(CheckpointError, match="tokenizer.ggml"):
+        tokenizer_from_gguf(metadata)
+
+
+def _id(tokenizer: Tokenizer, text: str) -> int:
+    token_id = tokenizer.token_id(text)
+    assert token_id is not None
+    return token_id
