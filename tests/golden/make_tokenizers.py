@@ -1,9 +1,10 @@
+# ruff: noqa: RUF001 (the texts are meant to be in many scripts)
 """Makes `tokenizers.json`: texts and the ids that Hugging Face `transformers` gives them.
 
 How: `pip install transformers==5.23.0 gguf sentencepiece` into an environment of its own (it needs
 no torch for this), then
 
-    python tests/golden/make_tokenizers.py smollm2.gguf gemma3-270m.gguf > tests/golden/tokenizers.json
+    python tests/golden/make_tokenizers.py smollm2.gguf gemma3-270m.gguf > tokenizers.json
 
 `transformers` builds its own tokenizer from the same GGUF metadata: another reading of it, by code
 that is not ours. Its tokenizers always parse special tokens and add none here.

@@ -1,11 +1,13 @@
 """The "llama" kind against Google's SentencePiece, id for id."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 from text_references import PREFIX, TEXTS, sentencepiece_of, train_sentencepiece
 
 from webllm.errors import CheckpointError
@@ -22,46 +24,59 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "crossing words": {"add_dummy_prefix": False, "split_by_whitespace": False},
 }
-METADATA = {kind: train_sentencepiece(**options) for kind, options in KINDS.items()}
-TOKENIZERS: dict[str, Tokenizer] = {k: tokenizer_from_gguf(m) for k, m in METADATA.items()}
-REFERENCES = {kind: sentencepiece_of(metadata) for kind, metadata in METADATA.items()}
+
+
+@cache
+def _metadata(kind: str) -> dict[str, object]:
+    return train_sentencepiece(**KINDS[kind])
+
+
+@cache
+def _tokenizer(kind: str) -> Tokenizer:
+    return tokenizer_from_gguf(_metadata(kind))
+
+
+@cache
+def _reference(kind: str) -> SentencePieceProcessor:
+    return sentencepiece_of(_metadata(kind))
+
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def _plain(kind: str) -> Callable[[str], list[int]]:
-    return lambda text: TOKENIZERS[kind].encode(text, add_special=False)
+    return lambda text: _tokenizer(kind).encode(text, add_special=False)
 
 
 @each_kind
 def test_ids_are_those_of_sentencepiece(kind: str) -> None:
     for text in [*TEXTS, "a<sep>xb<sep> c", "\n\n\n", "▁▁", "a    b"]:
-        assert _plain(kind)(text) == REFERENCES[kind].encode(text), text
+        assert _plain(kind)(text) == _reference(kind).encode(text), text
 
 
 @each_kind
 @settings(max_examples=150, deadline=None)
 @given(st.text(st.sampled_from("aeinst <sep>x\n▁é你😀1/"), max_size=30))
 def test_ids_are_those_of_sentencepiece_for_any_text(kind: str, text: str) -> None:
-    assert _plain(kind)(text) == REFERENCES[kind].encode(text)
+    assert _plain(kind)(text) == _reference(kind).encode(text)
 
 
 @each_kind
 def test_decode_gives_back_the_text(kind: str) -> None:
     for text in TEXTS:
         if "▁" not in text:  # to SentencePiece it is a space
-            assert TOKENIZERS[kind].decode(_plain(kind)(text)) == text
+            assert _tokenizer(kind).decode(_plain(kind)(text)) == text
 
 
 def test_a_leading_space_is_taken_away_only_where_the_prefix_put_it() -> None:
-    llama, gemma = TOKENIZERS["llama"], TOKENIZERS["gemma"]
+    llama, gemma = _tokenizer("llama"), _tokenizer("gemma")
     assert llama.decode(llama.encode(" a", add_special=False)) == " a"
     assert llama.decode([_id(llama, "▁"), _id(llama, "▁")]) == " "
     assert gemma.decode([_id(gemma, "▁"), _id(gemma, "▁")]) == "  "
 
 
 def test_bos_is_added_and_control_tokens_are_parsed_only_on_demand() -> None:
-    tokenizer = TOKENIZERS["llama"]
+    tokenizer = _tokenizer("llama")
     bos, eos = _id(tokenizer, "<s>"), _id(tokenizer, "</s>")
     assert tokenizer.bos_id == bos
     assert tokenizer.eos_ids == {eos}
@@ -78,7 +93,7 @@ def test_bos_is_added_and_control_tokens_are_parsed_only_on_demand() -> None:
 
 
 def test_bytes_of_tokens() -> None:
-    tokenizer = TOKENIZERS["gemma"]
+    tokenizer = _tokenizer("gemma")
     assert tokenizer.token_bytes(_id(tokenizer, "<0xE2>")) == b"\xe2"
     assert tokenizer.token_bytes(_id(tokenizer, "▁▁▁")) == b"   "
     assert tokenizer.token_bytes(-1) == tokenizer.token_bytes(10**9) == b""
@@ -98,7 +113,7 @@ def test_without_byte_tokens_a_run_of_unknown_characters_is_one_unknown_token() 
 
 def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:
     text = "你好世界abc" * 20_000
-    assert TOKENIZERS["llama"].decode(TOKENIZERS["llama"].encode(text)) == text
+    assert _tokenizer("llama").decode(_tokenizer("llama").encode(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -116,8 +131,8 @@ def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:
     ],
 )
 def test_malformed_metadata(name: str, value: object) -> None:
-    metadata = METADATA["llama"] | {PREFIX + name: value}
-    with pytest.raises(CheckpointError, match="tokenizer.ggml"):
+    metadata = _metadata("llama") | {PREFIX + name: value}
+    with pytest.raises(CheckpointError, match=r"tokenizer\.ggml"):
         tokenizer_from_gguf(metadata)
 
 

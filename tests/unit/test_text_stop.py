@@ -1,5 +1,7 @@
 """Stop strings: found however the text is cut, and no more text held back than needed."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def test_an_empty_stop_string_is_the_callers_mistake() -> None:
 )
 def test_cuts_make_no_difference(stop: list[str], text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    deltas = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    deltas = [text[a:b] for a, b in pairwise(edges)]
     ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     expected = (text[: min(ends)[1]], True) if ends else (text, False)
     assert _run(stop, deltas) == _run(stop, list(text)) == expected

@@ -17,7 +17,7 @@ def open_backend(device: str, num_threads: int | None = None) -> Backend:
     """
     if device == "cpu" or (device == "auto" and not _has_gpu()):
         return CPUBackend(num_threads)
-    return WebGPUBackend(native.NativeDevice(_adapter(device)))
+    return WebGPUBackend(native.open_device("webgpu" if device == "auto" else device))
 
 
 def _has_gpu() -> bool:
@@ -25,15 +25,3 @@ def _has_gpu() -> bool:
         return any(adapter.reason is None for adapter in native.adapters())
     except DeviceNotFoundError:
         return False
-
-
-def _adapter(device: str) -> native.Adapter:
-    offered = [adapter for adapter in native.adapters() if adapter.usable]
-    for adapter in offered:
-        if device in ("auto", "webgpu") or device.lower() in adapter.info.name.lower():
-            return adapter
-    names = ", ".join(adapter.info.name for adapter in offered) or "none"
-    raise DeviceNotFoundError(
-        f"no adapter for device {device!r}; adapters are: {names}. Give auto, cpu, webgpu or part "
-        "of a name"
-    )

@@ -10,6 +10,9 @@ from enum import Enum
 from typing import Protocol
 
 
+Data = bytes | bytearray | memoryview
+
+
 class AdapterKind(Enum):
     DISCRETE = "discrete GPU"
     INTEGRATED = "integrated GPU"
@@ -90,19 +93,35 @@ class Device(Protocol):
         """Zeroed memory, rounded up to 256 bytes; raises DeviceMemoryError."""
 
     def pipeline(
-        self, source: str, constants: Mapping[str, float] | None = None, label: str = ""
+        self,
+        source: str,
+        constants: Mapping[str, float] | None = None,
+        label: str = "",
+        proven: bool = False,
     ) -> Pipeline:
-        """Compiles WGSL whose entry point is `main`; built once per (source, constants)."""
+        """Compiles WGSL whose entry point is `main`; built once per (source, constants).
 
-    def write(self, target: Slice, data: bytes | memoryview) -> None:
-        """Enqueues a copy from host memory; in order with replays."""
+        `source` has no `enable` directives: the device adds those of its features. It uses every
+        binding it declares, numbered from 0. `proven`: every index in it is known to be in range
+        and every loop to end, so that the driver's checks may be left out.
 
-    def record(self, dispatches: Sequence[Dispatch]) -> Recording: ...
+        May compile in the background: `record` raises DeviceError if it failed.
+        """
+
+    def write(self, target: Slice, data: Data) -> None:
+        """Enqueues a copy from host memory, a multiple of 4 bytes; in order with replays."""
+
+    def record(self, dispatches: Sequence[Dispatch]) -> Recording:
+        """Encodes dispatches for replay; each sees what those before it wrote.
+
+        No buffer is bound both to be read and to be written by one dispatch, in whatever parts.
+        """
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         """Submits a recording at once; the awaitable gives the bytes of `readback` after it."""
 
-    async def read(self, source: Slice) -> bytes: ...
+    async def read(self, source: Slice) -> bytes:
+        """The bytes of `source`, a multiple of 4, after everything submitted so far."""
 
     def memory_bytes(self) -> int | None:
         """Device memory if the driver tells, else None."""

@@ -158,7 +158,7 @@ def _assemble(
         tokens.ids,
         spell,
         special_ids,
-        frozenset(tokens.of_type[TokenType.USER_DEFINED]),
+        frozenset() if is_llama else frozenset(tokens.of_type[TokenType.USER_DEFINED]),
         bos_id,
         end_ids(tokens.ids, special_ids, [eos_id, *others]),
         spaces.prefix,

@@ -85,7 +85,7 @@ def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTo
         ids,
         byte_level_speller() if is_byte_level else sentencepiece_bytes,
         special_ids,
-        frozenset(token.id for token in parsed.added_tokens if not token.special),
+        frozenset(t.id for t in parsed.added_tokens if is_byte_level and not t.special),
         bos_id,
         end_ids(ids, special_ids, [eos_id]),
         not is_byte_level and any(_adds_space(part) for part in parts),

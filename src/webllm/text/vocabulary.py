@@ -96,8 +96,8 @@ class Vocabulary:
     """Token ids and what they stand for.
 
     `tokens[id]` is the spelling (empty where no token has that id), `ids` its inverse, `spell`
-    turns a spelling into bytes; `special_ids` stand for no bytes; `literal_ids` are added tokens,
-    spelled as plain text. `add_space_prefix` as in `Tokenizer`.
+    turns a spelling into bytes; `special_ids` stand for no bytes; `literal_ids` are tokens
+    of a byte-level vocabulary that are spelled as plain text. `add_space_prefix` as in `Tokenizer`.
     """
 
     tokens: list[str]

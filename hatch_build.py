@@ -1,0 +1,164 @@
+"""Build hook: compiles src/webllm/cpu/kernels.c for every CPU variant and puts them in the wheel.
+
+The machine's C compiler is used ($CC, cc, gcc or clang); without one, the `ziglang` package is
+asked for as a build dependency. Zig also builds for other machines:
+
+    WEBLLM_BUILD_TARGET=aarch64-macos pip wheel .     (a key of TARGETS)
+
+and, wherever it is installed, the WebAssembly modules; the target `wasm32` builds those alone,
+into the pure wheel that browsers load. An editable install compiles into the source tree.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ZIG = "ziglang>=0.14"
+SOURCE = Path("src/webllm/cpu/kernels.c")
+INSTALLED = "webllm/cpu/lib"
+# No -ffast-math: it would fold away exact rounding. No contraction: all variants round alike.
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A compilation of the kernels: its name, flags for gcc and clang, CPU for zig."""
+
+    name: str
+    flags: tuple[str, ...]
+    zig_cpu: str
+
+
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
+X86_64 = (
+    Variant("baseline", (), "x86_64"),
+    Variant("avx2", AVX2, "x86_64_v3"),
+    Variant("avxvnni", (*AVX2, "-mavxvnni"), "x86_64_v3+avxvnni"),
+    Variant("avx512vnni", (*AVX2, *AVX512), "x86_64_v4+avx512vnni"),
+)
+AARCH64 = (
+    Variant("baseline", (), "generic"),
+    Variant("dotprod", ("-march=armv8.2-a+dotprod",), "generic+v8_2a+dotprod"),
+)
+WASM32 = (
+    Variant("simd128", (), "generic+simd128+bulk_memory"),
+    Variant("relaxed", (), "generic+simd128+bulk_memory+relaxed_simd"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    variants: tuple[Variant, ...]
+    suffix: str
+    tag: str
+    triple: str | None = None  # zig's; None: this machine
+
+
+TARGETS = {
+    "x86_64-linux": Target(
+        X86_64, ".so", "manylinux_2_17_x86_64.manylinux2014_x86_64", "x86_64-linux-gnu.2.17"
+    ),
+    "aarch64-linux": Target(
+        AARCH64, ".so", "manylinux_2_17_aarch64.manylinux2014_aarch64", "aarch64-linux-gnu.2.17"
+    ),
+    "x86_64-macos": Target(X86_64, ".dylib", "macosx_11_0_x86_64", "x86_64-macos.11.0"),
+    "aarch64-macos": Target(AARCH64, ".dylib", "macosx_11_0_arm64", "aarch64-macos.11.0"),
+    "x86_64-windows": Target(X86_64, ".dll", "win_amd64", "x86_64-windows-gnu"),
+    "aarch64-windows": Target(AARCH64, ".dll", "win_arm64", "aarch64-windows-gnu"),
+    "wasm32": Target(WASM32, ".wasm", "any", "wasm32-freestanding"),
+}
+WASM_LINK = (
+    "-nostdlib",
+    "-Wl,--no-entry",
+    "-Wl,--export-dynamic",
+    "-Wl,--export=__heap_base",
+    "-Wl,-z,stack-size=1048576",
+)
+
+
+def this_machine() -> Target:
+    machine = platform.machine().lower()
+    variants = {"amd64": X86_64, "x86_64": X86_64, "arm64": AARCH64, "aarch64": AARCH64}
+    suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+    tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    return Target(variants.get(machine, (Variant("baseline", (), "baseline"),)), suffix, tag)
+
+
+def system_compiler() -> list[str] | None:
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return [path]
+    return None
+
+
+def compile_command(target: Target, variant: Variant, source: Path, out: Path) -> list[str]:
+    compiler = None if target.triple else system_compiler()
+    if compiler:
+        flags = [*FLAGS, *variant.flags]
+    else:
+        compiler = [sys.executable, "-m", "ziglang", "cc"]
+        flags = [*FLAGS, f"-mcpu={variant.zig_cpu}", "-s"]
+    if target.triple:
+        flags += ["-target", target.triple]
+    link = WASM_LINK if target.variants is WASM32 else ("-shared", "-fPIC", "-pthread")
+    return [*compiler, *flags, *link, str(source), "-o", str(out)]
+
+
+def build(target: Target, source: Path, folder: Path) -> list[Path]:
+    """Compiles every variant; the first must work, others may be too new for the compiler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    built = []
+    for variant in target.variants:
+        out = folder / f"webllm_cpu_{variant.name}{target.suffix}"
+        command = compile_command(target, variant, source, out)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            built.append(out)
+        elif variant is target.variants[0]:
+            raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr}")
+        else:
+            print(f"webllm: left out the {variant.name} kernels: {done.stderr}", file=sys.stderr)
+    return built
+
+
+class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
+    def dependencies(self) -> list[str]:
+        needs_zig = "WEBLLM_BUILD_TARGET" in os.environ or system_compiler() is None
+        return [ZIG] if needs_zig else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        target = self._target()
+        source = Path(self.root) / SOURCE
+        editable = version == "editable"
+        folder = source.parent / "lib" if editable else Path(self.directory) / "lib" / target.tag
+        built = build(target, source, folder)
+        if target.variants is not WASM32:
+            if importlib.util.find_spec("ziglang"):
+                built += build(TARGETS["wasm32"], source, folder)
+            build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{target.tag}"
+        if not editable:
+            build_data["force_include"] = {str(path): f"{INSTALLED}/{path.name}" for path in built}
+
+    def _target(self) -> Target:
+        name = os.environ.get("WEBLLM_BUILD_TARGET")
+        if name is None:
+            return this_machine()
+        if name not in TARGETS:
+            raise ValueError(f"WEBLLM_BUILD_TARGET is {name!r}; it may be one of {list(TARGETS)}")
+        return TARGETS[name]

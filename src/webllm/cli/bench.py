@@ -1,0 +1,133 @@
+"""`webllm bench`: tokens per second of prefill and decode, by batch size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from webllm.cli.options import DeviceOption, Loading, ModelArgument, ThreadsOption
+from webllm.cli.session import load
+from webllm.cli.terminal import console, note, size
+from webllm.config import DEFAULT_MODEL_ID
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    batch: int
+    prompt_tokens: int
+    gen_tokens: int
+    prefill_tps: float
+    decode_tps: float
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """`threads` None: as many as the engine chose."""
+
+    model: str
+    device: str
+    threads: int | None
+    load_s: float
+    peak_rss_bytes: int | None
+    results: list[BatchResult]
+
+
+def bench(
+    model: ModelArgument = DEFAULT_MODEL_ID,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", "-p", min=1, help="Tokens of each prompt.")
+    ] = 128,
+    gen_tokens: Annotated[
+        int, typer.Option("--gen-tokens", "-g", min=1, help="Tokens generated after each.")
+    ] = 64,
+    batch: Annotated[
+        str, typer.Option("--batch", "-b", help="Batch sizes, separated by commas.")
+    ] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a model's speed here."""
+    import asyncio
+
+    batches = _batches(batch)
+    loading = Loading(model, device, threads)
+    report = asyncio.run(_measure(loading, prompt_tokens, gen_tokens, batches))
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(asdict(report)))
+    else:
+        _print_table(report)
+
+
+def _batches(text: str) -> list[int]:
+    sizes = text.split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise typer.BadParameter(f"--batch is {text!r}; write sizes as 1,4,16")
+    return [int(size) for size in sizes]
+
+
+async def _measure(
+    loading: Loading, prompt_tokens: int, gen_tokens: int, batches: list[int]
+) -> BenchReport:
+    from time import perf_counter
+
+    started = perf_counter()
+    async with await load(loading) as engine:
+        load_s = perf_counter() - started
+        results = []
+        for batch in batches:
+            rates = await engine.benchmark(prompt_tokens, gen_tokens, batch)
+            results.append(
+                BatchResult(
+                    batch=batch,
+                    prompt_tokens=prompt_tokens,
+                    gen_tokens=gen_tokens,
+                    prefill_tps=round(batch * prompt_tokens / rates.prefill_s, 2),
+                    decode_tps=round(batch * gen_tokens / rates.decode_s, 2),
+                )
+            )
+        return BenchReport(
+            model=loading.model,
+            device=engine.device_name,
+            threads=loading.threads,
+            load_s=round(load_s, 3),
+            peak_rss_bytes=_peak_rss_bytes(),
+            results=results,
+        )
+
+
+def _peak_rss_bytes() -> int | None:
+    """Peak memory of this process; None where the system does not tell (Windows)."""
+    import sys
+
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _print_table(report: BenchReport) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("batch", "prompt", "generated", "prefill tok/s", "decode tok/s"):
+        table.add_column(name, justify="right")
+    for result in report.results:
+        table.add_row(
+            str(result.batch),
+            str(result.prompt_tokens),
+            str(result.gen_tokens),
+            f"{result.prefill_tps:.0f}",
+            f"{result.decode_tps:.1f}",
+        )
+    console().print(table)
+    note(
+        f"{report.model} on {report.device}, loaded in {report.load_s:.1f} s, "
+        f"peak memory {size(report.peak_rss_bytes)}"
+    )

@@ -1,0 +1,149 @@
+"""`webllm chat`: a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from webllm.cli.options import (
+    ContextOption,
+    DeviceOption,
+    Loading,
+    MaxTokensOption,
+    ModelArgument,
+    SeedOption,
+    SystemOption,
+    TemperatureOption,
+    ThreadsOption,
+    TopPOption,
+    request_fields,
+)
+from webllm.cli.session import Answer, answer_chat, load
+from webllm.cli.terminal import note, write
+from webllm.config import DEFAULT_MODEL_ID
+from webllm.errors import RequestError
+
+if TYPE_CHECKING:
+    from webllm.engine.engine import MLCEngine
+
+HELP = """\
+/reset   forget the conversation
+/stats   rates of the last answer
+/help    this text
+/exit    leave; so does Ctrl-D
+Ctrl-C stops an answer."""
+
+
+def chat(
+    model: ModelArgument = DEFAULT_MODEL_ID,
+    system: SystemOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Talk with a model."""
+    fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    with asyncio.Runner() as runner:
+        engine = runner.run(load(Loading(model, device, threads, context)))
+        try:
+            note(f"{model} on {engine.device_name}. /help lists the commands.")
+            Conversation(runner, engine, system, fields).run()
+        finally:
+            runner.run(engine.unload())
+
+
+class Conversation:
+    """Reads lines and answers them until the end of the input."""
+
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        engine: MLCEngine,
+        system: str | None,
+        fields: dict[str, object],
+    ) -> None:
+        self._runner = runner
+        self._engine = engine
+        self._system = system
+        self._fields = fields
+        self._messages: list[dict[str, str]] = []
+        self._reset()
+
+    def run(self) -> None:
+        with suppress(ImportError):
+            import readline  # noqa: F401  (line editing in input())
+        while (line := _read_line()) not in (None, "/exit", "/quit"):
+            text = (line or "").strip()
+            if text.startswith("/"):
+                self._command(text)
+            elif text:
+                try:
+                    self._answer(text)
+                except RequestError as error:  # the context is full, or an option is out of range
+                    note(f"{error}\n/reset forgets the conversation so far.")
+                except KeyboardInterrupt:  # pressed as the answer began or ended
+                    write("\n")
+
+    def _command(self, name: str) -> None:
+        if name == "/reset":
+            self._reset()
+            note("The conversation is forgotten.")
+        elif name == "/stats":
+            note(self._runner.run(self._engine.runtime_stats_text()))
+        elif name == "/help":
+            note(HELP)
+        else:
+            note(f"There is no command {name}; /help lists them.")
+
+    def _reset(self) -> None:
+        self._messages = (
+            [] if self._system is None else [{"role": "system", "content": self._system}]
+        )
+
+    def _answer(self, text: str) -> None:
+        """Answers one line; a request that is refused leaves no trace in the conversation."""
+        answer = Answer()
+        asked = [*self._messages, {"role": "user", "content": text}]
+        self._runner.run(self._stream(asked, answer))
+        write("\n\n")
+        if answer.finish_reason == "length":
+            note("The answer was cut off at the limit of its length or of the context window.")
+        self._messages = [*asked, {"role": "assistant", "content": answer.text}]
+
+    async def _stream(self, messages: list[dict[str, str]], answer: Answer) -> None:
+        with _ctrl_c_interrupts(self._engine):
+            await answer_chat(self._engine, {**self._fields, "messages": messages}, answer)
+
+
+def _read_line() -> str | None:
+    """A line; "" after Ctrl-C, None at the end."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        return ""
+
+
+@contextmanager
+def _ctrl_c_interrupts(engine: MLCEngine) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(engine.interrupt_generate)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,74 @@
+"""`webllm devices`: what there is to run on, and which `--device auto` takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import typer
+
+from webllm.cli.terminal import size
+from webllm.errors import DeviceNotFoundError
+
+if TYPE_CHECKING:
+    from webllm.gpu.device import Features
+    from webllm.gpu.native import Adapter
+
+
+def devices() -> None:
+    """List every GPU adapter and the CPU, with features, limits and which one is chosen."""
+    from webllm.gpu.native import adapters
+
+    try:
+        found = adapters()
+    except DeviceNotFoundError as error:
+        found = []
+        typer.echo(f"No GPU: {error}\n")
+    chosen = next((adapter for adapter in found if adapter.reason is None), None)
+    for adapter in found:
+        remark = "chosen by --device auto" if adapter is chosen else adapter.reason
+        typer.echo(_describe(adapter, remark or "chosen by --device and a part of its name"))
+    typer.echo(_describe_cpu(chosen is None))
+
+
+def _describe(adapter: Adapter, remark: str) -> str:
+    info, limits = adapter.info, adapter.limits
+    driver = f", {info.driver}" if info.driver else ""
+    return (
+        f"{info.name}: {remark}\n"
+        f"  kind        {info.kind.value}, {info.api}{driver}\n"
+        f"  features    {_features(adapter.features)}\n"
+        f"  buffers     at most {size(limits.max_buffer_bytes)} each, "
+        f"{size(limits.max_binding_bytes)} bound, {limits.max_storage_buffers} to a shader stage\n"
+        f"  workgroups  at most {limits.max_workgroup_threads} threads, "
+        f"{limits.max_workgroup_bytes} bytes\n"
+    )
+
+
+def _features(features: Features) -> str:
+    sizes = {features.subgroup_min, features.subgroup_max}
+    present = {
+        "shader-f16": features.shader_f16,
+        f"subgroups of {' to '.join(map(str, sorted(sizes)))}": features.subgroups,
+        "timestamps": features.timestamps,
+    }
+    return ", ".join(name for name, has in present.items() if has) or "none of those webllm uses"
+
+
+def _describe_cpu(chosen: bool) -> str:
+    from webllm.cpu.available import available_bytes
+    from webllm.cpu.library import variants
+
+    try:
+        kernels = f"kernels for {variants()[-1]}"
+    except DeviceNotFoundError as error:
+        return f"CPU: cannot be used: {error}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    remark = "chosen by --device auto, as there is no GPU" if chosen else "chosen by --device cpu"
+    return (
+        f"CPU: {remark}\n"
+        f"  kind        {platform.machine()}, {cores} cores\n"
+        f"  features    {kernels}\n"
+        f"  memory      {size(available_bytes())} available"
+    )

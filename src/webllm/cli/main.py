@@ -1,0 +1,73 @@
+"""The command `webllm`. Each command imports what it needs when it runs, so that help is instant.
+
+Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+try:
+    import typer
+    from typer.core import TyperGroup
+except ImportError:
+    sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
+
+from webllm.cli import bench, chat, devices, models, run
+from webllm.errors import WebLLMError
+
+
+class ErrorsAsOneLine(TyperGroup):
+    """Turns what webllm raises on purpose into one line on stderr; anything else is a bug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WebLLMError as error:
+            typer.echo(f"webllm: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=ErrorsAsOneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"webllm {version('webllm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def webllm(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Run language models on this machine's GPU or CPU."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # rather "?" than no answer
+
+
+for command in (
+    chat.chat,
+    run.run,
+    models.models,
+    models.pull,
+    models.rm,
+    devices.devices,
+    bench.bench,
+):
+    app.command()(command)

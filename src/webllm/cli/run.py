@@ -1,0 +1,71 @@
+"""`webllm run`: one question, one answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from webllm.cli.options import (
+    ContextOption,
+    DeviceOption,
+    Loading,
+    MaxTokensOption,
+    ModelArgument,
+    SeedOption,
+    SystemOption,
+    TemperatureOption,
+    ThreadsOption,
+    TopPOption,
+    request_fields,
+)
+from webllm.cli.session import Answer, answer_chat, answer_completion, load, statistics
+from webllm.cli.terminal import note, write
+
+PromptArgument = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="What to ask; - reads it from standard input.")
+]
+RawOption = Annotated[
+    bool, typer.Option("--raw", help="Go on with PROMPT as it is, without the chat template.")
+]
+
+
+def run(
+    model: ModelArgument,
+    prompt: PromptArgument,
+    raw: RawOption = False,
+    system: SystemOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Ask a model one question."""
+    import asyncio
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    if raw:
+        if system is not None:
+            raise typer.BadParameter("--raw has no place for a system message")
+        fields["prompt"] = text
+    else:
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        fields["messages"] = [*messages, {"role": "user", "content": text}]
+    asyncio.run(_run(Loading(model, device, threads, context), fields))
+
+
+async def _run(loading: Loading, fields: dict[str, object]) -> None:
+
+    answer = Answer()
+    async with await load(loading) as engine:
+        try:
+            await (answer_completion if "prompt" in fields else answer_chat)(engine, fields, answer)
+        finally:
+            if answer.pieces:
+                write("\n")
+        note(statistics(answer, engine.device_name))

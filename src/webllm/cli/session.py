@@ -1,0 +1,89 @@
+"""An engine with a model loaded, and one answer of it on the terminal."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from webllm.cli.options import Loading
+from webllm.cli.terminal import progress_bar, write
+
+if TYPE_CHECKING:
+    from webllm.api.chat_completion import FinishReason
+    from webllm.api.usage import CompletionUsage
+    from webllm.engine.engine import MLCEngine
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came so far; `usage` and `finish_reason` come last."""
+
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    usage: CompletionUsage | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def add(self, text: str | None, finish_reason: FinishReason | None) -> None:
+        self.finish_reason = finish_reason
+        if text:
+            self.pieces.append(text)
+            write(text)
+
+
+async def load(loading: Loading) -> MLCEngine:
+    """An engine with the model loaded, after a progress bar."""
+    with progress_bar() as on_progress:
+        from webllm.config import ChatOptions, MLCEngineConfig
+        from webllm.engine.engine import MLCEngine
+
+        engine = MLCEngine(
+            MLCEngineConfig(
+                device=loading.device,
+                num_threads=loading.threads,
+                init_progress_callback=on_progress,
+            )
+        )
+        options = ChatOptions(context_window_size=loading.context)
+        await engine.reload(loading.model, options)
+    return engine
+
+
+async def answer_chat(engine: MLCEngine, fields: dict[str, object], answer: Answer) -> None:
+    """Streams the answer to a conversation into `answer` and onto the terminal."""
+    stream = await engine.chat.completions.create(
+        stream=True, stream_options={"include_usage": True}, **fields
+    )
+    async with aclosing(stream):
+        async for chunk in stream:
+            for choice in chunk.choices:
+                answer.add(choice.delta.content, choice.finish_reason)
+            answer.usage = chunk.usage
+
+
+async def answer_completion(engine: MLCEngine, fields: dict[str, object], answer: Answer) -> None:
+    """The same for a text to go on with."""
+    stream = await engine.completions.create(
+        stream=True, stream_options={"include_usage": True}, **fields
+    )
+    async with aclosing(stream):
+        async for chunk in stream:
+            for choice in chunk.choices:
+                answer.add(choice.text, choice.finish_reason)
+            answer.usage = chunk.usage
+
+
+def statistics(answer: Answer, device: str) -> str:
+    """One line: tokens, rates, device."""
+    usage = answer.usage
+    if usage is None:
+        return device
+    ended = {"length": " (cut off at the limit)", "abort": " (stopped)"}
+    return (
+        f"{usage.prompt_tokens} tokens in at {usage.extra.prefill_tokens_per_s:.0f}/s, "
+        f"{usage.completion_tokens} out at {usage.extra.decode_tokens_per_s:.1f}/s"
+        f"{ended.get(answer.finish_reason or '', '')} on {device}"
+    )

@@ -1,0 +1,158 @@
+"""The CPU as a device: packs weights, lowers the program once, makes one C call a step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.cpu.host import Host
+from webllm.cpu.loading import LoadedWeights, WeightLoader
+from webllm.cpu.native import NativeHost
+from webllm.cpu.plan import Plan
+from webllm.cpu.weights import packed_bytes
+from webllm.errors import DeviceMemoryError
+from webllm.ops.backend import OnBytes
+from webllm.ops.program import BatchShape, KVCacheShape, Program
+from webllm.ops.step import Step
+
+_SPARE_BYTES = 64 << 20  # activations, logits, Python
+
+
+class CPUBackend:
+    """See `webllm.ops.backend.Backend`. Holds one model."""
+
+    steps_in_flight = 1
+
+    def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
+        self.host: Host = host or NativeHost(num_threads)
+        self.name = f"CPU ({self.host.isa}, {self.host.num_threads} threads)"
+        self._model: _Model | None = None
+
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
+        available = self.host.available_bytes()
+        weights = packed_bytes(program, checkpoint)
+        kv_cache = self._kv_bytes(program.kv_cache, num_blocks)
+        needed = weights + kv_cache + _SPARE_BYTES
+        if available is not None and needed > available:
+            raise DeviceMemoryError(
+                f"the model needs {needed >> 20} MiB ({weights >> 20} for weights, "
+                f"{kv_cache >> 20} for a KV cache of {num_blocks} blocks) and {available >> 20} "
+                "MiB are available; take a smaller model or a shorter context window"
+            )
+
+    async def load(
+        self,
+        program: Program,
+        checkpoint: Checkpoint,
+        num_blocks: int,
+        limits: BatchShape,
+        on_bytes: OnBytes,
+    ) -> None:
+        assert self._model is None, "one model at a time"
+        weights = await self._load_weights(program, checkpoint, on_bytes)
+        kv_bytes = self._kv_bytes(program.kv_cache, num_blocks)
+        try:
+            self._model = _Model(self.host, program, limits, weights, kv_bytes)
+        except BaseException:
+            weights.memory.close()
+            raise
+
+    async def _load_weights(
+        self, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
+    ) -> LoadedWeights:
+        loader = WeightLoader(self.host, program, checkpoint)
+        try:
+            loaded = 0
+            for work, num_bytes in loader.work():
+                await asyncio.wrap_future(self.host.submit(work))
+                loaded += num_bytes
+                on_bytes(loaded, loader.total_bytes)
+        except BaseException:
+            loader.memory.close()
+            raise
+        return loader.loaded()
+
+    def _kv_bytes(self, shape: KVCacheShape, num_blocks: int) -> int:
+        positions = num_blocks * shape.block_size
+        elements = 2 * positions * shape.num_layers * shape.num_kv_heads * shape.head_dim
+        return elements * self.host.kv_element_bytes
+
+    def compile(self, program: Program, shape: BatchShape) -> CPUExecutable:
+        """All shapes share one plan: C reads a batch's sizes from its step."""
+        assert self._model is not None
+        assert program is self._model.program
+        return CPUExecutable(self._model, shape)
+
+    def close(self) -> None:
+        self.host.close()  # waits for a step that is running
+        if self._model is not None:
+            self._model.close()
+        self._model = None
+
+
+class CPUExecutable:
+    """See `webllm.ops.backend.Executable`."""
+
+    def __init__(self, model: _Model, shape: BatchShape) -> None:
+        self.shape = shape
+        self._model = model
+        self._running: Future[None] | None = None
+        self._num_outputs = 0
+
+    def submit(self, step: Step) -> None:
+        assert self._running is None, "the last step's tokens have not been read"
+        assert 0 < step.num_tokens <= self.shape.max_tokens, step.num_tokens
+        assert step.num_outputs <= self.shape.max_outputs, step.num_outputs
+        self._num_outputs = step.num_outputs
+        self._running = self._model.submit(step)
+
+    async def tokens(self) -> Sequence[int]:
+        assert self._running is not None, "no step was submitted"
+        running, self._running = self._running, None
+        await asyncio.wrap_future(running)
+        return self._model.sampled(self._num_outputs)
+
+    async def logits(self) -> memoryview:
+        return self._model.logits(self._num_outputs)
+
+
+class _Model:
+    """A program with all its memory: weights, KV cache and plan."""
+
+    def __init__(
+        self,
+        host: Host,
+        program: Program,
+        limits: BatchShape,
+        weights: LoadedWeights,
+        kv_bytes: int,
+    ) -> None:
+        self.host, self.program, self.weights = host, program, weights
+        self.plan = Plan(program, limits, weights, host.num_threads)
+        self.kv_cache = host.allocate(kv_bytes)
+        self.memory = host.allocate(self.plan.num_bytes)
+        for offset, data in self.plan.records(self.memory.address, self.kv_cache.address):
+            self.memory.write(offset, data)
+
+    def submit(self, step: Step) -> Future[None]:
+        words = self.plan.layout.pack(step)
+
+        def run() -> None:
+            self.memory.write(self.plan.step_offset, memoryview(words))
+            self.host.run(self.memory.address)
+
+        return self.host.submit(run)
+
+    def sampled(self, num_outputs: int) -> list[int]:
+        return self.memory.read(self.plan.sampled_offset, 4 * num_outputs).cast("I").tolist()
+
+    def logits(self, num_outputs: int) -> memoryview:  # [num_outputs, vocab]
+        shape = num_outputs, self.program.vocab_size
+        data = self.memory.read(self.plan.logits_offset, 4 * shape[0] * shape[1])
+        return memoryview(bytes(data)).cast("f", shape)
+
+    def close(self) -> None:
+        for memory in (self.memory, self.kv_cache, self.weights.memory):
+            memory.close()

@@ -1,0 +1,55 @@
+"""Finds the kernels compiled for this machine and picks the variant its CPU runs best."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+
+from webllm.errors import ConfigError, DeviceNotFoundError
+
+# Ascending; `runnable_variants` in kernels.c answers with a bit for each of these.
+VARIANTS = {
+    "x86_64": ("baseline", "avx2", "avxvnni", "avx512vnni"),
+    "aarch64": ("baseline", "dotprod"),
+}
+
+FOLDER = Path(__file__).parent / "lib"
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+_MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+
+
+def load_kernels(variant: str | None = None) -> ctypes.CDLL:
+    """Opens one variant: the one named, or by WEBLLM_CPU_ISA, or the best this CPU runs.
+
+    Raises DeviceNotFoundError if there is none, ConfigError if the one named does not run here.
+    """
+    runnable = variants()
+    wanted = variant or os.environ.get("WEBLLM_CPU_ISA") or runnable[-1]
+    if wanted not in runnable:
+        raise ConfigError(f"CPU kernels {wanted!r} do not run here; these do: {list(runnable)}")
+    return _open(wanted)
+
+
+def variants() -> tuple[str, ...]:
+    """Variants that are built and that this CPU runs, the fastest last."""
+    names = VARIANTS.get(_MACHINES.get(platform.machine().lower(), ""), ("baseline",))
+    runnable = int(_open("baseline").runnable_variants())
+    return tuple(name for i, name in enumerate(names) if runnable >> i & 1 and _path(name).exists())
+
+
+def _path(variant: str) -> Path:
+    return FOLDER / f"webllm_cpu_{variant}{_SUFFIX}"
+
+
+def _open(variant: str) -> ctypes.CDLL:
+    path = _path(variant)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise DeviceNotFoundError(
+            f"no CPU kernels for this machine ({error}); install webllm from a wheel for it, or "
+            "build it here with a C compiler or the `ziglang` package"
+        ) from error

@@ -1,0 +1,108 @@
+"""The structs of ops.h and kernels.c, packed: little endian, 64-bit addresses everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from enum import IntEnum
+from struct import Struct
+from typing import ClassVar
+
+from webllm.ops.step import StepLayout
+
+OP_BYTES = 96
+PROGRESS_BYTES = 64
+QUERY_TILE_BYTES = 16
+
+
+class OpKind(IntEnum):
+    EMBED = 0
+    NORM = 1
+    LINEAR = 2
+    GATED = 3
+    ROPE_KV = 4
+    ATTENTION = 5
+    TAKE = 6
+    SAMPLE = 7
+
+
+_HEAD = Struct("<II")
+_FIELDS = {
+    OpKind.EMBED: Struct("<2Qf"),
+    OpKind.NORM: Struct("<5Q2If"),
+    OpKind.LINEAR: Struct("<4Q2I"),
+    OpKind.GATED: Struct("<4Q3I"),
+    OpKind.ROPE_KV: Struct("<5Q5If"),
+    OpKind.ATTENTION: Struct("<3Q6If"),
+    OpKind.TAKE: Struct("<2QI"),
+    OpKind.SAMPLE: Struct("<2QI"),
+}
+
+
+def op_record(kind: OpKind, of_outputs: bool, *fields: int | float) -> bytes:
+    """One `Op`; the fields follow its member of the union in order."""
+    record = _HEAD.pack(kind, of_outputs) + _FIELDS[kind].pack(*fields)
+    return record.ljust(OP_BYTES, b"\0")
+
+
+def matrix_record_bytes(num_runs: int) -> int:
+    return 16 * (1 + num_runs)
+
+
+def matrix_record(rows: int, cols: int, runs: list[tuple[int, int, int]]) -> bytes:
+    """A `Matrix`; each run is (address, format, first panel)."""
+    record = Struct("<4I").pack(rows, cols, len(runs), 0)
+    return record + b"".join(Struct("<Q2I").pack(*run) for run in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A `Plan`, but for its layout."""
+
+    SIZE: ClassVar[int] = 48 + 24 + 48
+
+    ops: int
+    step: int
+    kv: int
+    sampled: int
+    progress: int
+    query_tiles: int
+    num_ops: int
+    num_layers: int
+    kv_heads: int
+    head_dim: int
+    tile_queries: int
+
+    def pack(self, layout: StepLayout) -> bytes:
+        sections = Struct("<12I").pack(
+            layout.token_ids,
+            layout.positions,
+            layout.seq_ids,
+            layout.slots,
+            layout.context_lens,
+            layout.query_starts,
+            layout.output_rows,
+            layout.sampling,
+            layout.block_tables,
+            layout.biases,
+            layout.shape.max_blocks,
+            layout.flags,
+        )
+        return Struct("<6Q6I").pack(*astuple(self), 0) + sections
+
+
+@dataclass(frozen=True, slots=True)
+class PackingRecord:
+    """A `Packing`, but for the address of its source."""
+
+    SIZE: ClassVar[int] = 16 + 32
+
+    panels: int
+    type_id: int
+    format: int
+    rows: int
+    cols: int
+    first_row: int
+    pair_head_dim: int
+
+    def pack(self, source: int) -> bytes:
+        return Struct("<2Q8I").pack(source, *astuple(self), 0, 0)

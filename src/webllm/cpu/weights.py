@@ -1,0 +1,154 @@
+"""Packs a checkpoint's tensors into the kernels' panels; formats.h describes them.
+
+A weight becomes runs of rows, each in the smallest format that holds its tensors exactly. Tensors
+whose rows share a panel of 16 get the union of their formats.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+from struct import unpack
+
+from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.ops.program import Program
+from webllm.ops.values import Part, RowOrder, Weight
+
+PANEL_ROWS = 16
+
+
+class Format(IntFlag):
+    """How a panel is stored: flags of quantized formats, or one of the three float formats."""
+
+    BITS4 = 0
+    BITS8 = 1
+    HALVES = 2  # scales per 16 columns, not per 32
+    MINS = 4
+    F16 = 8
+    BF16 = 9
+    F32 = 10
+
+    @property
+    def is_float(self) -> bool:
+        return self >= Format.F16
+
+    def union(self, other: Format) -> Format:
+        """The smallest format that holds both exactly."""
+        if self == other:
+            return self
+        return Format.F32 if self.is_float or other.is_float else self | other
+
+    def panel_bytes(self, cols: int) -> int:
+        if self.is_float:
+            return cols * PANEL_ROWS * (4 if self == Format.F32 else 2)
+        scales = (64 if self & Format.HALVES else 32) * (2 if self & Format.MINS else 1)
+        return cols // 32 * ((512 if self & Format.BITS8 else 256) + scales)
+
+
+_FORMATS = {
+    GGMLType.F32: Format.F32,
+    GGMLType.F16: Format.F16,
+    GGMLType.BF16: Format.BF16,
+    GGMLType.Q4_0: Format.BITS4,
+    GGMLType.Q4_1: Format.MINS,
+    GGMLType.Q5_0: Format.BITS8,
+    GGMLType.Q5_1: Format.BITS8 | Format.MINS,
+    GGMLType.Q8_0: Format.BITS8,
+    GGMLType.Q2_K: Format.HALVES | Format.MINS,
+    GGMLType.Q3_K: Format.HALVES,
+    GGMLType.Q4_K: Format.MINS,
+    GGMLType.Q5_K: Format.BITS8 | Format.MINS,
+    GGMLType.Q6_K: Format.BITS8 | Format.HALVES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive parts in one format, from a multiple of 16 rows on."""
+
+    parts: tuple[Part, ...]
+    format: Format
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def num_panels(self) -> int:
+        return -(-self.rows // PANEL_ROWS)
+
+    def num_bytes(self, cols: int) -> int:
+        return self.num_panels * self.format.panel_bytes(cols)
+
+
+def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
+    """Raises UnsupportedModelError for a type or a width the kernels do not have."""
+    if weight.cols % 32:
+        raise UnsupportedModelError(
+            f"{weight.parts[0].tensor} has {weight.cols} columns; the CPU needs multiples of 32"
+        )
+    runs: list[Run] = []
+    for part in weight.parts:
+        run = Run((part,), _format(checkpoint, part.tensor))
+        if runs and (runs[-1].rows % PANEL_ROWS or runs[-1].format == run.format):
+            last = runs.pop()
+            run = Run((*last.parts, part), last.format.union(run.format))
+        runs.append(run)
+    return runs
+
+
+def _format(checkpoint: Checkpoint, tensor: str) -> Format:
+    dtype = checkpoint.tensors[tensor].dtype
+    if dtype not in _FORMATS:
+        raise UnsupportedModelError(f"{tensor} is stored as {dtype.name}, which webllm cannot read")
+    return _FORMATS[dtype]
+
+
+def packed_bytes(program: Program, checkpoint: Checkpoint) -> int:
+    """Bytes of all matrices once packed; vectors and tables are noise beside them."""
+    return sum(
+        run.num_bytes(weight.cols)
+        for weight, is_matrix in program.weights().items()
+        if is_matrix
+        for run in runs_of(weight, checkpoint)
+    )
+
+
+def vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
+    """A weight of one column as f32, in its parts' row order."""
+    values = array("f")
+    for part in weight.parts:
+        numbers = _floats(checkpoint, part)
+        if part.order is RowOrder.HALVES_TO_PAIRS:
+            numbers = array("f", (numbers[i] for i in _pair_order(part)))
+        values.extend(numbers)
+    return values
+
+
+def _floats(checkpoint: Checkpoint, part: Part) -> array[float]:
+    data, dtype = checkpoint.data(part.tensor), checkpoint.tensors[part.tensor].dtype
+    match dtype:
+        case GGMLType.F32:
+            numbers = array("f", data.tobytes())
+        case GGMLType.F16:
+            numbers = array("f", unpack(f"<{len(data) // 2}e", data))
+        case GGMLType.BF16:
+            numbers = array(
+                "f", b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+            )
+        case _:
+            raise UnsupportedModelError(f"{part.tensor} is a vector stored as {dtype.name}")
+    if len(numbers) != part.rows:
+        raise CheckpointError(f"{part.tensor} has {len(numbers)} elements instead of {part.rows}")
+    return numbers
+
+
+def _pair_order(part: Part) -> Iterator[int]:
+    half = part.head_dim // 2
+    for head in range(0, part.rows, part.head_dim):
+        for i in range(half):
+            yield head + i
+            yield head + half + i

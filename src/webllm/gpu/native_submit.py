@@ -1,0 +1,286 @@
+"""Encoding, submitting and waiting in wgpu: what happens for every token.
+
+Two ways to do the same: `RawSubmitter` calls wgpu-native's C functions with handles prepared
+once (3-6 us a dispatch on an H200's host), `WrappedSubmitter` goes through wgpu-py's objects
+(4-9 us) and serves other versions of wgpu, whose C interface may differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from webllm.errors import DeviceLostError
+
+_RAW_VERSION = "0.32."
+
+Command = tuple[Any, Any, int, int, int]  # pipeline, bind group, workgroups x, y, z
+
+
+@dataclass(slots=True)
+class Staging:
+    """Memory the host can map, used by one readback at a time."""
+
+    handle: Any
+    size: int
+    mapped: bool | None = None  # None: the map was not answered yet
+
+
+class Submitter(Protocol):
+    waiter: ThreadPoolExecutor  # one thread: blocks where the event loop must not
+
+    def module(self, code: str, label: str, proven: bool) -> Any: ...
+
+    def handles(self, pipeline: Any, bind_group: Any) -> tuple[Any, Any]: ...
+
+    def write(self, buffer: Any, offset: int, data: memoryview) -> None: ...
+
+    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
+        """Encodes and submits; gives what `wait` takes."""
+
+    def staging(self, size: int) -> Staging: ...
+
+    def wait(self, submission: Any) -> None: ...
+
+    def fetch(self, submission: Any, staging: Staging, size: int) -> bytes: ...
+
+    def release(self, staging: Staging) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """At the end of a submission: buffer -> staging."""
+
+    source: Any
+    offset: int
+    staging: Staging
+    size: int
+
+
+def open_submitter(device: Any) -> Submitter:
+    import wgpu
+
+    return RawSubmitter(device) if wgpu.__version__.startswith(_RAW_VERSION) else WrappedSubmitter(device)
+
+
+class Readback:
+    """A submission under way; awaiting it gives the bytes asked for (none: waits for the end)."""
+
+    def __init__(
+        self,
+        submitter: Submitter,
+        commands: Sequence[Command],
+        source: Any,
+        offset: int,
+        size: int,
+    ) -> None:
+        self._submitter = submitter
+        self._size = size
+        self._staging = None if source is None else submitter.staging(size)
+        copy = None if self._staging is None else Copy(source, offset, self._staging, size)
+        self._submission = submitter.submit(commands, copy)
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._finish().__await__()
+
+    async def _finish(self) -> bytes:
+        run = asyncio.get_running_loop().run_in_executor
+        if self._staging is None:
+            await run(self._submitter.waiter, self._submitter.wait, self._submission)
+            return b""
+        return await run(
+            self._submitter.waiter,
+            self._submitter.fetch,
+            self._submission,
+            self._staging,
+            self._size,
+        )
+
+    def __del__(self) -> None:
+        if self._staging is not None:
+            self._submitter.release(self._staging)
+
+
+class WrappedSubmitter:
+    def __init__(self, device: Any) -> None:
+        import wgpu
+
+        self._wgpu: Any = wgpu
+        self._device = device
+        self._free: list[Staging] = []
+        self.waiter = ThreadPoolExecutor(1, "webllm-wait")
+
+    def module(self, code: str, label: str, proven: bool) -> Any:
+        return self._device.create_shader_module(label=label, code=code)
+
+    def handles(self, pipeline: Any, bind_group: Any) -> tuple[Any, Any]:
+        return pipeline, bind_group
+
+    def write(self, buffer: Any, offset: int, data: memoryview) -> None:
+        self._device.queue.write_buffer(buffer, offset, data)
+
+    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
+        encoder = self._device.create_command_encoder()
+        if commands:
+            compute = encoder.begin_compute_pass()
+            for pipeline, bind_group, x, y, z in commands:
+                compute.set_pipeline(pipeline)
+                compute.set_bind_group(0, bind_group)
+                compute.dispatch_workgroups(x, y, z)
+            compute.end()
+        if copy is not None:
+            encoder.copy_buffer_to_buffer(
+                copy.source, copy.offset, copy.staging.handle, 0, copy.size
+            )
+        self._device.queue.submit([encoder.finish()])
+        return None
+
+    def staging(self, size: int) -> Staging:
+        for i, staging in enumerate(self._free):
+            if staging.size >= size:
+                return self._free.pop(i)
+        usage = self._wgpu.BufferUsage
+        handle = self._device.create_buffer(
+            label="staging", size=size, usage=usage.MAP_READ | usage.COPY_DST
+        )
+        return Staging(handle, size)
+
+    def wait(self, submission: Any) -> None:
+        self._device.queue.on_submitted_work_done_sync()
+
+    def fetch(self, submission: Any, staging: Staging, size: int) -> bytes:
+        try:
+            staging.handle.map_sync(self._wgpu.MapMode.READ, 0, size)
+        except RuntimeError as error:
+            raise _lost(error) from error
+        data = bytes(staging.handle.read_mapped(0, size))
+        staging.handle.unmap()
+        return data
+
+    def release(self, staging: Staging) -> None:
+        self._free.append(staging)
+
+    def close(self) -> None:
+        self.waiter.shutdown()
+        for staging in self._free:
+            staging.handle.destroy()
+
+
+class RawSubmitter(WrappedSubmitter):
+    """Without wgpu-py's objects and per-call error capture: `record` has validated everything."""
+
+    def __init__(self, device: Any) -> None:
+        super().__init__(device)
+        from wgpu.backends.wgpu_native import _api
+        from wgpu.backends.wgpu_native._ffi import ffi, lib
+
+        self._api: Any = _api
+        self._ffi: Any = ffi
+        self._lib: Any = lib
+        self._device_handle = device._internal
+        self._queue_handle = device.queue._internal
+        self._callback = ffi.callback(
+            "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", self._on_mapped
+        )
+
+    def module(self, code: str, label: str, proven: bool) -> Any:
+        if not proven:
+            return super().module(code, label, proven)
+        ffi, lib, api = self._ffi, self._lib, self._api
+        wgsl = api.new_struct_p("WGPUShaderSourceWGSL *", code=api.to_c_string_view(code))
+        wgsl[0].chain.next = ffi.NULL
+        wgsl[0].chain.sType = lib.WGPUSType_ShaderSourceWGSL
+        descriptor = api.new_struct_p(
+            "WGPUShaderModuleDescriptor *",
+            nextInChain=ffi.cast("WGPUChainedStruct *", wgsl),
+            label=api.to_c_string_view(label),
+        )
+        handle = api.libf.wgpuDeviceCreateShaderModuleTrusted(self._device_handle, descriptor, 0)
+        return api.GPUShaderModule(label, handle, self._device)
+
+    def handles(self, pipeline: Any, bind_group: Any) -> tuple[Any, Any]:
+        return pipeline._internal, bind_group._internal
+
+    def write(self, buffer: Any, offset: int, data: memoryview) -> None:
+        source = self._ffi.from_buffer(data)
+        self._lib.wgpuQueueWriteBuffer(
+            self._queue_handle, buffer._internal, offset, source, len(data)
+        )
+
+    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
+        ffi, lib = self._ffi, self._lib
+        null = ffi.NULL
+        encoder = lib.wgpuDeviceCreateCommandEncoder(self._device_handle, null)
+        if commands:
+            self._encode(encoder, commands)
+        if copy is not None:
+            lib.wgpuCommandEncoderCopyBufferToBuffer(
+                encoder,
+                copy.source._internal,
+                copy.offset,
+                copy.staging.handle._internal,
+                0,
+                copy.size,
+            )
+        command_buffer = lib.wgpuCommandEncoderFinish(encoder, null)
+        index = lib.wgpuQueueSubmitForIndex(
+            self._queue_handle, 1, ffi.new("WGPUCommandBuffer[]", [command_buffer])
+        )
+        lib.wgpuCommandBufferRelease(command_buffer)
+        lib.wgpuCommandEncoderRelease(encoder)
+        return ffi.new("WGPUSubmissionIndex *", index)
+
+    def _encode(self, encoder: Any, commands: Sequence[Command]) -> None:
+        lib, null = self._lib, self._ffi.NULL
+        set_pipeline = lib.wgpuComputePassEncoderSetPipeline
+        set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
+        dispatch = lib.wgpuComputePassEncoderDispatchWorkgroups
+        compute = lib.wgpuCommandEncoderBeginComputePass(encoder, null)
+        current = None
+        for pipeline, bind_group, x, y, z in commands:
+            if pipeline is not current:
+                set_pipeline(compute, pipeline)
+                current = pipeline
+            set_bind_group(compute, 0, bind_group, 0, null)
+            dispatch(compute, x, y, z)
+        lib.wgpuComputePassEncoderEnd(compute)
+        lib.wgpuComputePassEncoderRelease(compute)
+
+    def wait(self, submission: Any) -> None:
+        self._lib.wgpuDevicePoll(self._device_handle, True, submission)
+
+    def fetch(self, submission: Any, staging: Staging, size: int) -> bytes:
+        ffi, lib = self._ffi, self._lib
+        staging.mapped = None
+        user = ffi.new_handle(staging)
+        info = ffi.new(
+            "WGPUBufferMapCallbackInfo *",
+            {
+                "mode": lib.WGPUCallbackMode_AllowProcessEvents,
+                "callback": self._callback,
+                "userdata1": user,
+            },
+        )
+        buffer = staging.handle._internal
+        lib.wgpuBufferMapAsync(buffer, lib.WGPUMapMode_Read, 0, size, info[0])
+        lib.wgpuDevicePoll(self._device_handle, True, submission)
+        while staging.mapped is None:
+            lib.wgpuDevicePoll(self._device_handle, True, ffi.NULL)
+        if not staging.mapped:
+            raise _lost("a buffer could not be mapped")
+        data = bytes(ffi.buffer(lib.wgpuBufferGetConstMappedRange(buffer, 0, size), size))
+        lib.wgpuBufferUnmap(buffer)
+        return data
+
+    def _on_mapped(self, status: int, message: Any, user: Any, _: Any) -> None:
+        staging = self._ffi.from_handle(user)
+        staging.mapped = status == self._lib.WGPUMapAsyncStatus_Success
+
+
+def _lost(cause: object) -> DeviceLostError:
+    return DeviceLostError(f"the GPU stopped answering ({cause}): reload the model")

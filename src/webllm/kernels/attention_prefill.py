@@ -1,0 +1,64 @@
+"""Attention of batches with several tokens a sequence: tiles of queries."""
+
+from __future__ import annotations
+
+from webllm.gpu.device import Device, Dispatch, Slice
+from webllm.kernels.activation import Encoded
+from webllm.kernels.attention_decode import (
+    AttentionShape,
+    Partial,
+    attention_constants,
+    attention_simple,
+    combine,
+    share_constants,
+)
+from webllm.kernels.rope_kv import KVSlices, kv_snippet
+from webllm.kernels.step_buffer import StepBuffer
+from webllm.kernels.target import Target
+from webllm.kernels.template import snippet, source
+
+_ROWS = 64  # query rows of a workgroup
+_STAGE = 512  # units of values staged
+_POSITIONS = 32  # of a tile of keys
+
+
+def attention_prefill(
+    device: Device,
+    target: Target,
+    *,
+    step: StepBuffer,
+    shape: AttentionShape,
+    qkv: Slice,
+    kv: KVSlices,
+    partial: Partial,
+    out: Encoded,
+) -> list[Dispatch]:
+    """Right for any batch, fast where sequences have many tokens; see `attention_decode`.
+
+    partial: of `partial_bytes(shape, step)`.
+    """
+    if not target.barriers:
+        return attention_simple(device, target, step, shape, 1, (qkv, kv, partial, out))
+    assert shape.head_dim in range(16, 257, 16), shape.head_dim
+    heads = shape.heads_together()
+    code = source(
+        "attention_prefill",
+        heads=f"{heads}u",
+        units_per_thread=f"{-(-shape.units // 16)}u",
+        share=snippet("attention_decode_share"),
+        kv=kv_snippet(target),
+    )
+    constants = attention_constants(shape, step) | share_constants(shape, step, 1, _POSITIONS)
+    constants |= {
+        "NUM_SEQS": step.layout.header + 1,
+        "QUERY_STARTS": step.layout.query_starts,
+        "VALUES_STAGED": min(_POSITIONS, 1 << (_STAGE // shape.units).bit_length() - 1),
+    }
+    tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)
+    tiled = Dispatch(
+        device.pipeline(code, constants, "attention_prefill"),
+        (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
+        (tiles, shape.num_q // heads, 1),
+        "attention_prefill",
+    )
+    return [tiled, combine(device, target, step, shape, 1, _POSITIONS, partial, out)]

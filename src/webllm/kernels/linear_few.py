@@ -1,0 +1,137 @@
+"""Products of at most 8 rows of x: how threads are laid out over the weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webllm.gpu.device import Device, Dispatch, Slice
+from webllm.kernels.activation import Encoded
+from webllm.kernels.linear_form import Gated, Job, Residual, Store, grid
+from webllm.kernels.repack import Matrix, Shard
+from webllm.kernels.step_buffer import RowCount, StepBuffer
+from webllm.kernels.target import ActivationFormat, Target
+from webllm.kernels.template import snippet, source
+
+MAX_ROWS = 8  # of x
+_GROUP = 32  # columns; subgroups of as many threads encode a group without workgroup memory
+
+
+@dataclass(frozen=True, slots=True)
+class Teams:
+    """A team of `lanes` threads shares two rows; `loops` times `teams` of them a workgroup."""
+
+    lanes: int
+    teams: int
+    loops: int
+
+    @property
+    def pairs(self) -> int:
+        return self.teams * self.loops
+
+    @property
+    def threads(self) -> int:
+        return self.lanes * self.teams
+
+
+def lay_out(groups: int, pairs: int | None, subgroup: int, max_threads: int) -> Teams:
+    """Teams for rows of `groups` groups and `pairs` pairs a workgroup (None: any number).
+
+    One group a thread where possible: the whole row is then on its way from memory at once.
+    """
+    if subgroup:
+        lanes = -(-min(groups, max_threads // 2) // subgroup) * subgroup
+        if groups > lanes:  # equal turns
+            turns = -(-groups // lanes)
+            lanes = -(-groups // (turns * subgroup)) * subgroup
+    else:
+        lanes = 1 << (min(groups, max_threads // 2, 64) - 1).bit_length()
+    if pairs is None:
+        return Teams(lanes, max(1, min(256, max_threads) // lanes), 1)
+    teams = 1
+    while teams * 2 * lanes <= min(512, max_threads) and pairs % (teams * 2) == 0:
+        teams *= 2
+    return Teams(lanes, teams, pairs // teams)
+
+
+def can_fuse_norm(target: Target, rows: RowCount) -> bool:
+    """Whether `linear_residual` and `norm_eps` may be used."""
+    integers = target.activation is ActivationFormat.I8
+    return integers and target.subgroup > 0 and target.barriers and rows.maximum <= MAX_ROWS
+
+
+def few(device: Device, target: Target, job: Job, norm_eps: float | None = None) -> list[Dispatch]:
+    return [_few(device, target, job, norm_eps, shard) for shard in job.weight.shards]
+
+
+def linear_residual(
+    device: Device,
+    target: Target,
+    *,
+    step: StepBuffer,
+    rows: RowCount,
+    x: Encoded,
+    weight: Matrix,
+    residual: Slice,
+    gamma: Slice,
+    out: Encoded,
+) -> list[Dispatch]:
+    """residual += x W^T; out = encoded residual * gamma, for consumers with `norm_eps`.
+
+    Those divide by the root mean square, whose sums lie behind out's scales: that slice is
+    f32 [2, rows, weight.rows / 32, 2]. Only where `can_fuse_norm`; weight.rows % 32 == 0.
+    """
+    assert weight.rows % 32 == 0, weight.rows
+    return few(device, target, Job(step, rows, x, weight, Residual(residual, gamma, out)))
+
+
+def _few(
+    device: Device, target: Target, job: Job, norm_eps: float | None, shard: Shard
+) -> Dispatch:
+    pairs = {Store: None, Gated: 32, Residual: 16}[type(job.ending)]
+    limit = device.limits.max_workgroup_threads
+    teams = lay_out(job.weight.groups, pairs, target.subgroup, limit)
+    constants = job.constants(shard) | {
+        "LANES": teams.lanes,
+        "TEAMS": teams.teams,
+        "LOOPS": teams.loops,
+    }
+    if target.subgroup:
+        constants["SUBGROUP"] = target.subgroup
+    if norm_eps is not None:
+        constants["EPS"] = norm_eps
+    inputs = job.inputs(shard)
+    code = source(
+        "linear_few",
+        tokens=str(job.rows.maximum),
+        pairs=str(teams.pairs),
+        parts=str(teams.lanes // target.subgroup if target.subgroup else 1),
+        threads=str(teams.threads),
+        out=str(len(inputs)),
+        lanes=snippet(f"linear_lanes_{'subgroup' if target.subgroup else 'workgroup'}"),
+        norm=snippet("linear_norm_none" if norm_eps is None else "linear_norm_fused"),
+        epilogue=_epilogue(target, job),
+        **job.reading(),
+    )
+    label = f"linear_few {type(job.ending).__name__.lower()}"
+    return Dispatch(
+        device.pipeline(code, constants, label, proven=True),
+        (*inputs, *job.outputs()),
+        (*grid(-(-shard.rows // (2 * teams.pairs)), device.limits.max_workgroups), 1),
+        label,
+    )
+
+
+def _epilogue(target: Target, job: Job) -> str:
+    match job.ending:
+        case Store():
+            return job.ending.snippets() + snippet("linear_finish_store")
+        case Gated():
+            return source(
+                "linear_finish_gated",
+                activation=snippet(f"gated_{job.ending.activation}"),
+                store=job.ending.out.store,
+            )
+        case Residual():
+            if target.subgroup == _GROUP:
+                return snippet("linear_finish_residual_subgroup")
+            return source("linear_finish_residual", store=job.ending.out.store)

@@ -1,0 +1,3 @@
+fn load_quants(i: u32) -> Quants {
+  return Quants(quants[2u * i], quants[2u * i + 1u]);
+}

@@ -1,0 +1,12 @@
+const BLOCK_BYTES = 18u;
+const BLOCK_GROUPS = 1u;
+const SOURCE_ZERO = 8;
+
+fn unpack(at: u32, group: u32) {
+  scale = both(half_at(at));
+  for (var i = 0u; i < 16u; i++) {
+    let byte = byte_at(at + 2u + i);
+    q[i] = i32(byte & 15u);
+    q[i + 16u] = i32(byte >> 4u);
+  }
+}

@@ -1,0 +1,13 @@
+const BLOCK_BYTES = 22u;
+const BLOCK_GROUPS = 1u;
+const SOURCE_ZERO = 16;
+
+fn unpack(at: u32, group: u32) {
+  scale = both(half_at(at));
+  let fifth = word_at(at + 2u);
+  for (var i = 0u; i < 16u; i++) {
+    let byte = byte_at(at + 6u + i);
+    q[i] = i32((byte & 15u) | (((fifth >> i) & 1u) << 4u));
+    q[i + 16u] = i32((byte >> 4u) | (((fifth >> (i + 16u)) & 1u) << 4u));
+  }
+}

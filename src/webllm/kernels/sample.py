@@ -1,0 +1,88 @@
+"""Draws one token per output row, by the rule of `webllm.sampling`.
+
+Four dispatches: the largest logit of each chunk of the vocabulary; the smallest logit that
+top_k, top_p and min_p keep; each chunk's largest logit + noise; the largest of the chunks. Rows
+of temperature 0 need only the first and the last, and leave the others at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webllm.gpu.device import Device, Dispatch, Slice
+from webllm.kernels.step_buffer import StepBuffer
+from webllm.kernels.target import Target
+from webllm.kernels.team import team
+from webllm.kernels.template import snippet, source
+
+_CHUNK = 2048  # tokens a team looks at
+_CHUNK_SINGLE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScratch:
+    best: Slice  # [outputs, chunks] (value f32, id u32)
+    threshold: Slice  # f32 [outputs], smallest logit kept
+
+
+def sample_scratch_bytes(target: Target, vocab: int, max_outputs: int) -> tuple[int, int]:
+    """Sizes of the two slices of `SampleScratch`."""
+    return 8 * max_outputs * _num_chunks(target, vocab), 4 * max_outputs
+
+
+def sample(
+    device: Device,
+    target: Target,
+    *,
+    step: StepBuffer,
+    logits: Slice,
+    vocab: int,
+    scratch: SampleScratch,
+    sampled: Slice,
+) -> list[Dispatch]:
+    """sampled[o] = the token drawn from logits[o].
+
+    logits: f32 [outputs, vocab], left with the step's biases added; sampled: u32 [outputs].
+    """
+    chunks = _num_chunks(target, vocab)
+    outputs = step.max_outputs
+
+    def dispatch(name: str, groups: int, *bound: Slice) -> Dispatch:
+        reduce, constants = team(target, 256)
+        code = source(
+            name,
+            team=reduce,
+            row=snippet("sample_row"),
+            candidates=snippet(f"sample_candidates_{'team' if target.barriers else 'single'}"),
+        )
+        constants |= _constants(target, step, vocab, name)
+        return Dispatch(
+            device.pipeline(code, constants, name), (step.words, *bound), (groups, outputs, 1), name
+        )
+
+    best, threshold = scratch.best, scratch.threshold
+    return [
+        dispatch("sample_max", chunks, logits, best),
+        dispatch("sample_threshold", 1, logits, best, threshold),
+        dispatch("sample_draw", chunks, logits, best, threshold),
+        dispatch("sample_pick", 1, best, sampled),
+    ]
+
+
+def _constants(target: Target, step: StepBuffer, vocab: int, name: str) -> dict[str, float]:
+    layout = step.layout
+    constants: dict[str, float] = {
+        "HEADER": layout.header,
+        "SAMPLING": layout.sampling,
+        "VOCAB": vocab,
+        "CHUNK": _CHUNK if target.barriers else _CHUNK_SINGLE,
+    }
+    if name == "sample_max":
+        constants["BIASES"] = layout.biases
+    if name == "sample_draw":
+        constants |= {"OUTPUT_ROWS": layout.output_rows, "POSITIONS": layout.positions}
+    return constants
+
+
+def _num_chunks(target: Target, vocab: int) -> int:
+    return -(-vocab // (_CHUNK if target.barriers else _CHUNK_SINGLE))

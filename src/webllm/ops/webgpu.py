@@ -1,0 +1,154 @@
+"""The WebGPU backend: programs become recordings of kernels, replayed step by step."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Sequence
+
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.errors import DeviceMemoryError
+from webllm.gpu.device import AdapterKind, Device, Recording, Slice
+from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
+from webllm.kernels.target import Target
+from webllm.ops.backend import OnBytes
+from webllm.ops.program import BatchShape, Program, RopeKV
+from webllm.ops.step import Step, StepLayout
+from webllm.ops.values import RopeTable
+from webllm.ops.webgpu_lowering import Lowering, Memory
+from webllm.ops.webgpu_memory import Pool
+from webllm.ops.webgpu_self_test import working_target
+from webllm.ops.webgpu_weights import load_weights, weight_bytes
+
+
+class WebGPUBackend:
+    """See `webllm.ops.backend.Backend`. Closes `device` with itself.
+
+    target: the forms of the kernels; None: the fastest that pass the self-test.
+    """
+
+    def __init__(self, device: Device, target: Target | None = None) -> None:
+        self.device = device
+        self.target = target or Target.for_device(device)
+        self._is_chosen = target is not None
+        self.name = f"{device.info.name} ({device.info.api})"
+        # A software adapter works on one step with all threads: a second gains nothing.
+        self.steps_in_flight = 1 if device.info.kind is AdapterKind.SOFTWARE else 2
+        self._memory: Memory | None = None
+
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
+        layer = self._layer_bytes(program, num_blocks)
+        weights = weight_bytes(program, checkpoint)
+        kv_cache = 2 * layer * program.kv_cache.num_layers
+        numbers = f"weights {weights:,} bytes, KV cache {kv_cache:,} bytes on {self.name}"
+        memory = self.device.memory_bytes()
+        if memory is not None and weights + kv_cache > memory:
+            raise DeviceMemoryError(
+                f"{numbers}, which has {memory:,}: choose a smaller model or context"
+            )
+        largest = min(self.device.limits.max_binding_bytes, self.device.limits.max_buffer_bytes)
+        if layer > largest:
+            raise DeviceMemoryError(
+                f"{numbers}, which binds at most {largest:,} of the {layer:,} that a layer's keys "
+                f"take: choose a smaller context"
+            )
+
+    async def load(
+        self,
+        program: Program,
+        checkpoint: Checkpoint,
+        num_blocks: int,
+        limits: BatchShape,
+        on_bytes: OnBytes,
+    ) -> None:
+        assert self._memory is None, "loaded already"
+        if not self._is_chosen:
+            self.target = await working_target(self.device, self.target)
+        weights = await load_weights(self.device, program, checkpoint, on_bytes)
+        layout = StepLayout(limits, program.kv_cache.block_size)
+        self._memory = Memory(
+            weights,
+            self._kv_cache(program, num_blocks),
+            self._ropes(program),
+            self._slice(4 * layout.num_words, "step"),
+            layout,
+            self._slice(4 * limits.max_outputs, "sampled"),
+            Pool(self.device),
+        )
+
+    def compile(self, program: Program, shape: BatchShape) -> WebGPUExecutable:
+        assert self._memory is not None, "load first"
+        lowering = Lowering(self.device, self.target, self._memory, shape)
+        lowering.lower(program)
+        assert lowering.logits is not None
+        recording = self.device.record(lowering.dispatches)
+        sampled = Slice(self._memory.sampled.buffer, 0, 4 * shape.max_outputs)
+        return WebGPUExecutable(
+            self.device, self._memory, shape, recording, sampled, lowering.logits
+        )
+
+    def close(self) -> None:
+        self._memory = None
+        self.device.close()
+
+    def _layer_bytes(self, program: Program, num_blocks: int) -> int:
+        shape = program.kv_cache
+        assert shape.block_size == BLOCK_SIZE, shape
+        return kv_bytes(self.target, num_blocks, shape.num_kv_heads, shape.head_dim)
+
+    def _kv_cache(self, program: Program, num_blocks: int) -> list[KVSlices]:
+        size = self._layer_bytes(program, num_blocks)
+        return [
+            KVSlices(self._slice(size, "keys"), self._slice(size, "values"))
+            for _ in range(program.kv_cache.num_layers)
+        ]
+
+    def _ropes(self, program: Program) -> dict[RopeTable, Rope]:
+        tables = dict.fromkeys(op.rope for op in program.ops if isinstance(op, RopeKV))
+        return {table: self._rope(table) for table in tables}
+
+    def _rope(self, table: RopeTable) -> Rope:
+        fine, coarse = self._slice(len(table.fine), "rope"), self._slice(len(table.coarse), "rope")
+        self.device.write(fine, table.fine)
+        self.device.write(coarse, table.coarse)
+        return Rope(fine, coarse, table.head_dim)
+
+    def _slice(self, num_bytes: int, label: str) -> Slice:
+        return Slice(self.device.buffer(num_bytes, label), 0, num_bytes)
+
+
+class WebGPUExecutable:
+    """See `webllm.ops.backend.Executable`."""
+
+    def __init__(
+        self,
+        device: Device,
+        memory: Memory,
+        shape: BatchShape,
+        recording: Recording,
+        sampled: Slice,
+        logits: Slice,
+    ) -> None:
+        self.device = device
+        self.shape = shape
+        self.recording = recording
+        self._memory = memory
+        self._sampled = sampled
+        self._logits = logits
+        self._running: deque[tuple[int, Awaitable[bytes]]] = deque()
+        self._num_outputs = 0  # of the step read last
+
+    def submit(self, step: Step) -> None:
+        words = self._memory.layout.pack(step)
+        self.device.write(self._memory.step, memoryview(words))
+        tokens = self.device.replay(self.recording, self._sampled)
+        self._running.append((step.num_outputs, tokens))
+
+    async def tokens(self) -> Sequence[int]:
+        self._num_outputs, tokens = self._running.popleft()
+        return array("I", (await tokens)[: 4 * self._num_outputs])
+
+    async def logits(self) -> memoryview:
+        row_bytes = self._logits.size // self.shape.max_outputs
+        part = Slice(self._logits.buffer, 0, row_bytes * self._num_outputs)
+        return memoryview(await self.device.read(part)).cast("f")

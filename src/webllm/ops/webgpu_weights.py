@@ -1,0 +1,210 @@
+"""Moves a program's weights onto a GPU: raw blocks go up in chunks, kernels lay them out.
+
+Memory beside the weights themselves is bounded by two chunks.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass, field
+
+from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.errors import UnsupportedModelError
+from webllm.gpu.device import Device, Slice
+from webllm.kernels.quant.planar import Planar, joined
+from webllm.kernels.repack import PARAMS, Chunk, Matrix, allocate, repack
+from webllm.ops.backend import OnBytes
+from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
+from webllm.ops.values import Part, RowOrder, Weight
+
+CHUNK_BYTES = 16 << 20
+_ALIGNMENT = 256
+
+Key = tuple[Weight, ...]  # one weight, or (gate, up), whose rows interleave
+
+
+def matrices_of(op: Op) -> list[Key]:
+    match op:
+        case Embed():
+            return [(op.table,)]
+        case Linear():
+            return [(op.weight,)]
+        case GatedLinear():
+            return [(op.gate, op.up)]
+        case _:
+            return []
+
+
+def format_of(key: Key, checkpoint: Checkpoint) -> Planar:
+    tensors = [part.tensor for weight in key for part in weight.parts]
+    return joined([checkpoint.tensors[tensor].dtype for tensor in tensors])
+
+
+def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
+    """Device memory that the matrices will take."""
+    total = 0
+    for key in dict.fromkeys(key for op in program.ops for key in matrices_of(op)):
+        form = format_of(key, checkpoint)
+        groups = sum(weight.rows for weight in key) * (key[0].cols // 32)
+        total += form.quants_bytes(groups) + form.side_bytes(groups)
+    return total
+
+
+@dataclass(slots=True)
+class Weights:
+    """What is on the device."""
+
+    matrices: dict[Key, Matrix] = field(default_factory=dict)
+    vectors: dict[Weight, Slice] = field(default_factory=dict)
+
+    def destroy(self) -> None:
+        for matrix in self.matrices.values():
+            matrix.destroy()
+        for buffer in {id(v.buffer): v.buffer for v in self.vectors.values()}.values():
+            buffer.destroy()
+        self.matrices.clear()
+        self.vectors.clear()
+
+
+async def load_weights(
+    device: Device, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
+) -> Weights:
+    """Raises CheckpointError, UnsupportedModelError, DeviceMemoryError."""
+    weights = Weights()
+    keys = list(dict.fromkeys(key for op in program.ops for key in matrices_of(op)))
+    total = sum(
+        checkpoint.tensors[part.tensor].nbytes
+        for key in keys
+        for weight in key
+        for part in weight.parts
+    )
+    loader = _Loader(device, checkpoint, total, on_bytes)
+    try:
+        weights.vectors = _load_vectors(device, program, checkpoint)
+        for key in keys:
+            weights.matrices[key] = await loader.load(key)
+        await loader.finish()
+    except BaseException:
+        weights.destroy()
+        raise
+    finally:
+        loader.close()
+    return weights
+
+
+class _Loader:
+    def __init__(
+        self, device: Device, checkpoint: Checkpoint, total: int, on_bytes: OnBytes
+    ) -> None:
+        self.device = device
+        self.checkpoint = checkpoint
+        self.total = total
+        self.loaded = 0
+        self.on_bytes = on_bytes
+        self.staging = device.buffer(CHUNK_BYTES, "staging")
+        self.params = device.buffer(PARAMS.size, "repack parameters")
+        self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
+
+    def close(self) -> None:
+        self.staging.destroy()
+        self.params.destroy()
+
+    async def load(self, key: Key) -> Matrix:
+        form = format_of(key, self.checkpoint)
+        rows = sum(weight.rows for weight in key)
+        matrix = allocate(self.device, rows, key[0].cols, form)
+        for offset, weight in enumerate(key):
+            first_row = offset
+            for part in weight.parts:
+                await self._load_part(part, matrix, first_row, stride=len(key))
+                first_row += part.rows * len(key)
+        return matrix
+
+    async def _load_part(self, part: Part, matrix: Matrix, first_row: int, stride: int) -> None:
+        tensor = self.checkpoint.tensors[part.tensor]
+        data = self.checkpoint.data(part.tensor)
+        row_bytes = tensor.nbytes // part.rows
+        rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
+        params = Slice(self.params, 0, PARAMS.size)
+        blocks = Slice(self.staging, 0, self.staging.size)
+        recordings = [
+            (
+                shard,
+                self.device.record(
+                    [
+                        repack(
+                            self.device, tensor.dtype, matrix, shard, params, blocks, rows_at_once
+                        )
+                    ]
+                ),
+            )
+            for shard in matrix.shards
+        ]
+        head_dim = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
+        for row in range(0, part.rows, rows_at_once):
+            rows = min(rows_at_once, part.rows - row)
+            chunk = Chunk(row, rows, head_dim, first_row, stride)
+            self.device.write(blocks, _padded(data[row * row_bytes : (row + rows) * row_bytes]))
+            for shard, recording in recordings:
+                self.device.write(params, chunk.params(matrix, shard))
+                done = self.device.replay(recording)
+            self.running.append((rows * row_bytes, done))
+            await self._wait(1)
+
+    async def _wait(self, num_left: int) -> None:
+        while len(self.running) > num_left:
+            num_bytes, done = self.running.popleft()
+            await done
+            self.loaded += num_bytes
+            self.on_bytes(self.loaded, self.total)
+
+    async def finish(self) -> None:
+        await self._wait(0)
+
+
+def _padded(data: memoryview) -> bytes | memoryview:
+    rest = -len(data) % 4
+    return bytes(data) + bytes(rest) if rest else data
+
+
+def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:
+    """All vectors as f32 in one buffer."""
+    vectors = [weight for weight, is_matrix in program.weights().items() if not is_matrix]
+    size = sum(-(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT for weight in vectors)
+    buffer = device.buffer(size, "vectors")
+    found: dict[Weight, Slice] = {}
+    offset = 0
+    for weight in vectors:
+        values = array("f", (v for part in weight.parts for v in _ordered(part, checkpoint)))
+        found[weight] = Slice(buffer, offset, 4 * weight.rows)
+        device.write(found[weight], values.tobytes())
+        offset += -(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT
+    return found
+
+
+def _ordered(part: Part, checkpoint: Checkpoint) -> Iterator[float]:
+    values = _floats(part.tensor, checkpoint)
+    if part.order is RowOrder.AS_STORED:
+        yield from values
+        return
+    half = part.head_dim // 2
+    for head in range(0, part.rows, part.head_dim):
+        for i in range(half):
+            yield values[head + i]
+            yield values[head + half + i]
+
+
+def _floats(tensor: str, checkpoint: Checkpoint) -> memoryview | array[float]:
+    data = checkpoint.data(tensor)
+    match checkpoint.tensors[tensor].dtype:
+        case GGMLType.F32:
+            return array("f", bytes(data))
+        case GGMLType.F16:
+            return memoryview(bytes(data)).cast("e")
+        case GGMLType.BF16:
+            words = array("I", (half << 16 for half in memoryview(bytes(data)).cast("H")))
+            return array("f", words.tobytes())
+        case other:
+            raise UnsupportedModelError(f"the vector {tensor} has type {other.name}; convert it")

@@ -1,0 +1,126 @@
+"""What the kernel tests share: a device's buffers filled with numpy arrays, steps, targets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webllm.gpu.device import Device, Dispatch, Slice
+from webllm.kernels.activation import GROUP, Encoded, row_bytes
+from webllm.kernels.step_buffer import StepBuffer
+from webllm.kernels.target import ActivationFormat, Target
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepLayout
+
+Array = NDArray[Any]
+POISON = 0x7FC0DEAD  # a NaN
+I8, F16, F32 = ActivationFormat
+
+
+def targets(device: Device) -> list[Target]:
+    """Every form of a kernel that can run here."""
+    forms = [
+        Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
+        Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
+    ]
+    if device.features.subgroups:
+        forms.append(Target(I8, True, False, subgroup_size(device), True))
+    return forms
+
+
+def subgroup_size(device: Device) -> int:
+    """lavapipe says 4 to 128 and always runs 8 (256-bit vectors)."""
+    features = device.features
+    fixed = features.subgroup_min == features.subgroup_max
+    return features.subgroup_max if fixed else 8
+
+
+class Bench:
+    """Uploads, runs and reads back."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def upload(self, data: Array) -> Slice:
+        raw = np.ascontiguousarray(data).tobytes()
+        raw += bytes(-len(raw) % 4)
+        buffer = self.device.buffer(len(raw))
+        part = Slice(buffer, 0, buffer.size)
+        self.device.write(part, raw)
+        return part
+
+    def poisoned(self, num_bytes: int) -> Slice:
+        """Memory whose every word is POISON, with some more behind it."""
+        return self.upload(np.full(-(-num_bytes // 256) * 64 + 64, POISON, np.uint32))
+
+    def encoded(self, form: ActivationFormat, rows: int, cols: int) -> Encoded:
+        return Encoded(form, *(self.poisoned(rows * size) for size in row_bytes(form, cols)))
+
+    def step(self, step: Step, shape: BatchShape) -> StepBuffer:
+        layout = StepLayout(shape, 16)
+        words = np.full(layout.num_words, POISON, np.uint32)
+        packed = np.frombuffer(layout.pack(step), np.uint32)
+        words[: len(packed)] = packed
+        return StepBuffer(
+            self.upload(words),
+            layout,
+            shape.max_tokens,
+            shape.max_seqs,
+            shape.max_outputs,
+            shape.max_blocks,
+        )
+
+    def run(self, dispatches: Sequence[Dispatch] | Dispatch) -> None:
+        if isinstance(dispatches, Dispatch):
+            dispatches = [dispatches]
+        asyncio.run(_replay(self.device, dispatches))
+
+    def read(self, part: Slice, dtype: Any = np.float32) -> Array:
+        return np.frombuffer(asyncio.run(_read(self.device, part)), dtype)
+
+    def decoded(self, out: Encoded, rows: int, cols: int) -> Array:
+        """The first `rows` rows as floats, after checking that nothing follows them."""
+        sizes = row_bytes(out.format, cols)
+        values = self.written(out.values, rows * sizes[0])
+        match out.format:
+            case ActivationFormat.F32:
+                return values.view(np.float32).reshape(rows, cols)
+            case ActivationFormat.F16:
+                return values.view(np.float16).reshape(rows, cols).astype(np.float32)
+        assert out.scales is not None
+        q = values.view(np.int8).reshape(rows, -1, GROUP).astype(np.float32)
+        scales = self.written(out.scales, rows * sizes[1]).view(np.float32).reshape(rows, -1, 2)
+        np.testing.assert_allclose(scales[..., 1], scales[..., 0] * q.sum(-1), rtol=1e-5, atol=1e-6)
+        return (q * scales[..., :1]).reshape(rows, cols)
+
+    def written(self, part: Slice, num_bytes: int) -> Array:
+        """The first bytes, after checking that the words behind them are still POISON."""
+        words = self.read(part, np.uint32)
+        assert (words[num_bytes // 4 :] == POISON).all(), "written past the end"
+        return words[: num_bytes // 4]
+
+
+async def _replay(device: Device, dispatches: Sequence[Dispatch]) -> None:
+    await device.replay(device.record(dispatches), None)
+
+
+async def _read(device: Device, part: Slice) -> bytes:
+    return await device.read(part)
+
+
+def close(form: ActivationFormat, got: Array, want: Array, kv_f16: bool = False) -> None:
+    """Compares what was encoded in `form` with exact values."""
+    want = want.astype(np.float64)
+    if form is I8:
+        groups = np.abs(want).reshape(len(want), -1, GROUP).max(-1, keepdims=True)
+        allowed = np.repeat(groups / 127 * 0.51, GROUP, -1).reshape(want.shape) + 2e-5
+    else:
+        allowed = np.abs(want) * (1e-3 if form is F16 else 2e-5) + 2e-5
+    if kv_f16:
+        allowed = allowed + 2e-3
+    worst = np.max(np.abs(got - want) - allowed)
+    assert worst <= 0, f"off by {worst} more than allowed"

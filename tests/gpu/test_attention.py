@@ -1,0 +1,135 @@
+"""Attention against numpy: decode and prefill forms, over scattered blocks and ragged batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from kernel_case import Bench, close, targets
+
+from webllm.kernels.attention_decode import (
+    AttentionShape,
+    Partial,
+    attention_decode,
+    decode_splits,
+    partial_bytes,
+)
+from webllm.kernels.attention_prefill import attention_prefill
+from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices
+from webllm.kernels.target import ActivationFormat
+from webllm.ops import reference
+from webllm.ops.program import BatchShape, Heads
+from webllm.ops.step import Step, StepSequence
+
+HEADS = [(4, 4), (8, 2), (9, 3), (14, 2), (16, 1)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sequences as (new tokens, context after them)."""
+
+    heads: Heads
+    sequences: tuple[tuple[int, int], ...]
+    window: int | None = None
+
+    @property
+    def scale(self) -> float:
+        return self.heads.head_dim**-0.5
+
+
+def check(device, case, form, decode, only=None):
+    bench = Bench(device)
+    random = np.random.default_rng(len(case.sequences) + case.heads.head_dim)
+    heads = case.heads
+    tokens = sum(new for new, _ in case.sequences)
+    most = max(context for _, context in case.sequences)
+    shape = BatchShape(tokens + 2, len(case.sequences) + 1, 1, -(-most // BLOCK_SIZE) + 1)
+    blocks = scattered_blocks(case, random)
+    num_blocks = 1 + max(max(table) for table in blocks)
+    qkv = random.normal(0, 1.5, (tokens, heads.qkv_cols)).astype(np.float32)
+    cached = random.normal(0, 1, (2, num_blocks * BLOCK_SIZE, heads.num_kv, heads.head_dim))
+    step = bench.step(
+        Step([StepSequence([1] * new, context, table, [])
+              for (new, context), table in zip(case.sequences, blocks, strict=True)]),
+        shape,
+    )  # fmt: skip
+    positions = np.concatenate([np.arange(c - n, c) for n, c in case.sequences])
+    seq_ids = np.repeat(np.arange(len(blocks)), [n for n, _ in case.sequences])
+    q = reference.split_heads(qkv, heads)[0]
+    what = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, case.scale, case.window)
+    for target in targets(device) if only is None else [only]:
+        keys, values = cached.astype(np.float16 if target.kv_f16 else np.float32)
+        want = reference.attention(
+            q, keys, values, positions, seq_ids, blocks, case.scale, case.window
+        )
+        splits = decode_splits(target, what, step) if decode else 1
+        scratch = Partial(*(bench.poisoned(size) for size in partial_bytes(what, step, splits)))
+        out = bench.encoded(form, tokens, heads.num_q * heads.head_dim)
+        kv = KVSlices(
+            bench.upload(key_layout(keys, heads)), bench.upload(value_layout(values, heads))
+        )
+        run = attention_decode if decode else attention_prefill
+        bench.run(
+            run(
+                device, target, step=step, shape=what, qkv=bench.upload(qkv), kv=kv,
+                partial=scratch, out=out,
+            )
+        )  # fmt: skip
+        close(form, bench.decoded(out, tokens, want.shape[1]), want)
+
+
+def scattered_blocks(case, random):
+    counts = [-(-context // BLOCK_SIZE) for _, context in case.sequences]
+    order = random.permutation(sum(counts) + 3).tolist()
+    return [[order.pop() for _ in range(count)] for count in counts]
+
+
+def key_layout(keys, heads):
+    units = keys.reshape(-1, BLOCK_SIZE, heads.num_kv, heads.head_dim // 4, 4)
+    return units.transpose(0, 2, 3, 1, 4)
+
+
+def value_layout(values, heads):
+    units = values.reshape(-1, BLOCK_SIZE, heads.num_kv, heads.head_dim // 4, 4)
+    return units.transpose(0, 2, 1, 3, 4)
+
+
+DECODE = ((1, 1), (1, 16), (1, 17), (1, 300))
+PREFILL = ((37, 37), (1, 50), (5, 90), (16, 16))
+
+
+@pytest.mark.parametrize(("num_q", "num_kv"), HEADS)
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
+def test_heads(device, num_q, num_kv, decode):
+    case = Case(Heads(num_q, num_kv, 64), DECODE if decode else PREFILL)
+    check(device, case, ActivationFormat.F32, decode)
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
+def test_head_dims(device, head_dim, decode):
+    case = Case(Heads(6, 2, head_dim), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
+    check(device, case, ActivationFormat.F32, decode)
+
+
+@pytest.mark.parametrize("form", list(ActivationFormat))
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
+def test_formats(device, form, decode):
+    case = Case(Heads(4, 2, 80), ((1, 40), (1, 90)) if decode else ((9, 40), (7, 7)))
+    check(device, case, form, decode)
+
+
+@pytest.mark.parametrize("window", [1, 5, 16, 33, 200])
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
+def test_windows(device, window, decode):
+    case = Case(Heads(4, 2, 64), DECODE if decode else PREFILL, window)
+    check(device, case, ActivationFormat.F32, decode)
+
+
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
+def test_long_context(device, decode):
+    case = Case(Heads(2, 1, 64), ((1, 3000),) if decode else ((3, 3000),))
+    check(device, case, ActivationFormat.F32, decode)
+
+
+def test_decode_is_right_for_any_batch(device):
+    check(device, Case(Heads(4, 2, 64), PREFILL), ActivationFormat.F32, True)

@@ -1,0 +1,58 @@
+"""Embedding rows against numpy, chained and not, over shards of the table."""
+
+import numpy as np
+import pytest
+from kernel_case import Bench
+
+from webllm.artifacts.checkpoint import GGMLType
+from webllm.kernels.embed import embed
+from webllm.kernels.quant.planar import FORMATS
+from webllm.kernels.repack import Matrix, Shard
+from webllm.ops import reference
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepSequence
+
+SHAPE = BatchShape(max_tokens=6, max_seqs=2, max_outputs=6, max_blocks=2)
+VOCAB, COLS = 70, 96
+
+
+def upload_shard(bench, kind, random, rows, first_row):
+    """A shard and the numbers it holds."""
+    groups = rows * COLS // 32
+    if kind is GGMLType.Q4_0:
+        nibbles = random.integers(0, 16, (groups, 32), np.uint8)
+        scales = random.normal(0, 1, (groups, 1)).astype(np.float16)
+        quants = (nibbles[:, :16] | (nibbles[:, 16:] << 4)).astype(np.uint8)
+        numbers = scales.astype(np.float32) * (nibbles.astype(np.float32) - 8)
+        shard = Shard(first_row, rows, bench.upload(quants), bench.upload(scales))
+    else:
+        dtype = np.float32 if kind is GGMLType.F32 else np.float16
+        numbers = random.normal(0, 1, (groups, 32)).astype(dtype)
+        side = bench.upload(np.zeros(1, np.uint32))
+        shard = Shard(first_row, rows, bench.upload(numbers), side)
+    return shard, numbers.reshape(rows, COLS)
+
+
+@pytest.mark.parametrize("kind", [GGMLType.F32, GGMLType.F16, GGMLType.Q4_0])
+@pytest.mark.parametrize("chained", [False, True])
+def test_embed(device, kind, chained):
+    bench = Bench(device)
+    random = np.random.default_rng(5)
+    shards, numbers = zip(
+        *(upload_shard(bench, kind, random, rows, first) for first, rows in ((0, 40), (40, 30))),
+        strict=True,
+    )
+    table = Matrix(VOCAB, COLS, FORMATS[kind], shards)
+    step = bench.step(
+        Step([StepSequence([3, 39, 40], 3, [0], []), StepSequence([69], 1, [1], [])], chained),
+        SHAPE,
+    )
+    sampled = np.array([0, 68, 41, 7, 1, 1], np.uint32)
+    out = bench.poisoned(6 * COLS * 4)
+    bench.run(
+        embed(device, step=step, sampled=bench.upload(sampled), table=table, scale=1.5, out=out)
+    )
+    ids = sampled[:4] if chained else np.array([3, 39, 40, 69])
+    want = reference.embed(np.concatenate(numbers), ids, 1.5)
+    got = bench.written(out, 4 * COLS * 4).view(np.float32).reshape(4, COLS)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,229 @@
+"""Matrix products in every form against numpy: formats, activations, shapes off the tile sizes."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+from kernel_case import F16, F32, I8, Bench, subgroup_size
+from test_repack import random_blocks
+
+from webllm.artifacts.checkpoint import GGMLType
+from webllm.gpu.device import Device, Slice
+from webllm.kernels.activation import Encoded
+from webllm.kernels.linear import gated, linear
+from webllm.kernels.linear_few import Teams, can_fuse_norm, lay_out, linear_residual
+from webllm.kernels.quant.planar import FORMATS, format_of
+from webllm.kernels.repack import Chunk, Matrix, Shard, allocate, repack
+from webllm.kernels.target import Target
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepSequence
+
+BARRIERS = {I8: "i8", F16: "f16", F32: "f32"}
+FEW_ROWS, MANY_ROWS = 3, 75
+
+
+def target_of(device: Device, name: str, form=I8) -> Target:
+    match name:
+        case "subgroup":
+            return Target(form, True, False, subgroup_size(device), True)
+        case "workgroup":
+            return Target(form, True, False, 0, True)
+    return Target(F32, False, False, 0, False)
+
+
+class Case(Bench):
+    """A matrix on the device, its values, and rows of x."""
+
+    def __init__(self, device: Device, dtype=GGMLType.Q4_0, rows=96, cols=128, tokens=3, seed=0):
+        super().__init__(device)
+        self.random = np.random.default_rng(seed)
+        self.tokens = tokens
+        blocks = random_blocks(dtype, rows, cols, seed)
+        self.values = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(dtype)))
+        self.matrix = allocate(device, rows, cols, format_of(dtype))
+        self._repack(dtype, blocks)
+        used = max(1, tokens - 1)  # the step does not fill its shape
+        self.used = used
+        shape = BatchShape(tokens, 2, tokens, 2)
+        self.steps = self.step(Step([StepSequence([1] * used, used, [0] * 9, [0])]), shape)
+        self.x = self.random.normal(0, 1, (tokens, cols)).astype(np.float32)
+
+    def _repack(self, dtype: GGMLType, blocks: np.ndarray) -> None:
+        chunk = Chunk(0, len(blocks), 0, 0, 1)
+        staged = self.upload(blocks)
+        for shard in self.matrix.shards:
+            params = self.upload(np.frombuffer(chunk.params(self.matrix, shard), np.uint32))
+            self.run(repack(self.device, dtype, self.matrix, shard, params, staged, len(blocks)))
+
+    def encode(self, form) -> tuple[Encoded, np.ndarray]:
+        """x in an activation format, and the values that it then has."""
+        if form is F32:
+            return Encoded(form, self.upload(self.x)), self.x
+        if form is F16:
+            halves = self.x.astype(np.float16)
+            return Encoded(form, self.upload(halves)), halves.astype(np.float32)
+        groups = self.x.reshape(self.tokens, -1, 32)
+        d = np.abs(groups).max(-1, keepdims=True) / 127
+        q = np.rint(groups / d)
+        scales = np.concatenate([d, d * q.sum(-1, keepdims=True)], -1).astype(np.float32)
+        encoded = Encoded(form, self.upload(q.astype(np.int8)), self.upload(scales))
+        return encoded, (q * d).reshape(self.x.shape).astype(np.float32)
+
+    def floats(self, part: Slice, rows: int, cols: int) -> np.ndarray:
+        return self.read(part)[: rows * cols].reshape(rows, cols)
+
+
+def check(got: np.ndarray, want: np.ndarray, error: float = 2e-3) -> None:
+    """f16 scales of K formats are rounded: relative to the largest result."""
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, want, rtol=0, atol=error * max(1e-6, np.abs(want).max()))
+
+
+def forms(rows: int):
+    """(target, activation) pairs."""
+    found = [("simple", F32)]
+    found += [(name, form) for name in ("subgroup", "workgroup") for form in BARRIERS]
+    return found if rows <= 8 else [("simple", F32)] + [("workgroup", form) for form in BARRIERS]
+
+
+@pytest.mark.parametrize("dtype", list(FORMATS), ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("tokens", [FEW_ROWS, MANY_ROWS])
+def test_every_format(device, dtype, tokens):
+    case = Case(device, dtype, 100, 256, tokens)
+    choices = [("simple", F32), ("workgroup", I8), ("workgroup", F32)]
+    for name, form in choices:
+        target = target_of(device, name, form)
+        x, values = case.encode(form)
+        out = case.poisoned(tokens * 100 * 4)
+        step = case.steps
+        case.run(
+            linear(device, target, step=step, rows=step.tokens, x=x, weight=case.matrix, out=out)
+        )
+        check(case.floats(out, case.used, 100), (values @ case.values.T)[: case.used])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "cols"),
+    [(1, 96, 32), (1, 33, 576), (2, 70, 1536), (8, 64, 96), (64, 64, 64), (70, 36, 96), (129, 130, 32)],
+)
+def test_shapes_off_the_tiles(device, tokens, rows, cols):
+    case = Case(device, GGMLType.Q4_0, rows, cols, tokens)
+    for name, form in forms(tokens):
+        x, values = case.encode(form)
+        bias = case.random.normal(0, 1, rows).astype(np.float32)
+        before = case.random.normal(0, 1, (tokens, rows)).astype(np.float32)
+        out = case.upload(before)
+        step = case.steps
+        case.run(
+            linear(
+                device, target_of(device, name, form), step=step, rows=step.tokens, x=x,
+                weight=case.matrix, out=out, bias=case.upload(bias), accumulate=True,
+            )
+        )  # fmt: skip
+        want = before + values @ case.values.T + bias
+        check(case.floats(out, case.used, rows), want[: case.used])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 70])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_gated(device, tokens, activation):
+    case = Case(device, GGMLType.Q4_K, 192, 256, tokens)
+    for name, form in forms(tokens):
+        x, values = case.encode(form)
+        y = (values @ case.values.T).astype(np.float64)
+        g, up = y[:, 0::2], y[:, 1::2]
+        if activation == "silu":
+            want = g / (1 + np.exp(-g)) * up
+        else:
+            want = 0.5 * g * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g**3))) * up
+        out = case.encoded(form, tokens, 96)
+        step = case.steps
+        case.run(
+            gated(
+                device, target_of(device, name, form), step=step, rows=step.tokens, x=x,
+                weight=case.matrix, activation=activation, out=out,
+            )
+        )  # fmt: skip
+        got = case.decoded(out, tokens, 96)[: case.used] if tokens <= 8 else read_rows(case, out)
+        check(got, want[: case.used], 6e-3 if form is I8 else 2e-3)
+
+
+def read_rows(case: Case, out: Encoded) -> np.ndarray:
+    """The used rows of an output of 96 columns whose other rows were not written."""
+    return case.decoded(out, case.used, 96)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 8])
+@pytest.mark.parametrize("cols", [96, 576])
+def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
+    target = target_of(device, "subgroup")
+    first = Case(device, GGMLType.Q4_0, 128, cols, tokens)
+    second = Case(device, GGMLType.Q4_0, 64, 128, tokens, seed=1)
+    step = first.steps
+    assert can_fuse_norm(target, step.tokens)
+    x, values = first.encode(I8)
+    before = first.random.normal(0, 1, (tokens, 128)).astype(np.float32)
+    gamma = first.random.normal(1, 0.2, 128).astype(np.float32)
+    residual = first.upload(before)
+    middle = Encoded(I8, first.poisoned(tokens * 128), first.poisoned(2 * tokens * 4 * 8))
+    outs = first.poisoned(tokens * 64 * 4)
+    halves = first.encoded(I8, tokens, 32)
+    common = {"step": step, "rows": step.tokens, "weight": second.matrix, "norm_eps": 1e-5}
+    first.run(
+        [
+            *linear_residual(
+                device, target, step=step, rows=step.tokens, x=x, weight=first.matrix,
+                residual=residual, gamma=first.upload(gamma), out=middle,
+            ),
+            *linear(device, target, x=middle, out=outs, **common),
+            *gated(device, target, x=middle, activation="silu", out=halves, **common),
+        ]
+    )  # fmt: skip
+    want = before + values @ first.values.T
+    check(first.floats(residual, tokens, 128), want)
+    normed = want * gamma / np.sqrt((want**2).mean(-1, keepdims=True) + 1e-5)
+    y = normed @ second.values.T
+    check(first.floats(outs, tokens, 64), y, 2e-2)
+    g, up = y[:, 0::2], y[:, 1::2]
+    check(first.decoded(halves, tokens, 32), g / (1 + np.exp(-g)) * up, 3e-2)
+
+
+@pytest.mark.parametrize("tokens", [2, 66])
+def test_shards(device, tokens):
+    case = Case(device, GGMLType.Q4_0, 512, 64, tokens)
+    whole = case.matrix.shards[0]
+    quants, side = 256 * 2 * 16, 256 * 2 * 2
+    shards = tuple(
+        Shard(
+            256 * i, 256,
+            Slice(whole.quants.buffer, i * quants, quants),
+            Slice(whole.side.buffer, i * side, side),
+        )
+        for i in (0, 1)
+    )  # fmt: skip
+    matrix = Matrix(512, 64, case.matrix.form, shards)
+    step = case.steps
+    for name, form in forms(tokens):
+        x, values = case.encode(form)
+        out, half = case.poisoned(tokens * 512 * 4), case.encoded(form, tokens, 256)
+        target = target_of(device, name, form)
+        common = {"step": step, "rows": step.tokens, "x": x, "weight": matrix}
+        launched = linear(device, target, out=out, **common)
+        assert len(launched) == 2
+        case.run(launched + gated(device, target, activation="silu", out=half, **common))
+        y = values @ case.values.T
+        check(case.floats(out, case.used, 512), y[: case.used])
+        rows = tokens if tokens <= 8 and name != "simple" else case.used
+        g, up = y[:rows, 0::2], y[:rows, 1::2]
+        check(case.decoded(half, rows, 256), g / (1 + np.exp(-g)) * up, 6e-3)
+
+
+def test_layouts_of_teams():
+    assert lay_out(128, None, 32, 1024) == Teams(128, 2, 1)
+    assert lay_out(448, None, 32, 1024) == Teams(448, 1, 1)
+    assert lay_out(18, None, 32, 1024) == Teams(32, 8, 1)
+    assert lay_out(896, None, 32, 1024) == Teams(448, 1, 1)
+    assert lay_out(128, 32, 32, 1024) == Teams(128, 4, 8)
+    assert lay_out(448, 16, 32, 256) == Teams(128, 2, 8)
+    assert lay_out(48, 16, 0, 256) == Teams(64, 4, 4)

@@ -1,0 +1,60 @@
+"""The CPU backend against transformers: int8 activations, so near-ties may fall the other way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden import compare
+
+from webllm.cpu.backend import CPUBackend
+from webllm.engine.engine import MLCEngine, MLCEngineConfig
+
+NAMES = ["smollm2-135m", "gemma3-270m"]
+NEAR_TIE = 0.3  # nats
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_logits(name: str) -> None:
+    backend = CPUBackend(2)
+    executable = await compare.load(backend, await compare.model_path(name))
+    agreements = [
+        await compare.teacher_forced(executable, prompt)
+        for prompt in compare.read(name)["prompts"]
+    ]
+    backend.close()
+    num_steps = sum(a.num_steps for a in agreements)
+    assert num_steps >= 5 * 64
+    assert sum(a.mean_kl for a in agreements) / len(agreements) <= 0.01
+    assert sum(len(a.misses) for a in agreements) <= 0.05 * num_steps
+    assert max(a.worst_missed_margin for a in agreements) < NEAR_TIE
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+async def test_greedy_text(name: str, threads: int) -> None:
+    """Where every margin of the reference is wide, the text is the same, token for token."""
+    wide = [p for p in compare.read(name)["prompts"] if p["wide_margin"]]
+    assert len(wide) >= 2
+    config = MLCEngineConfig(device="cpu", num_threads=threads)
+    async with MLCEngine(config) as engine:
+        await engine.reload(compare.MODEL_IDS[name])
+        for prompt in wide:
+            reply = await engine.completions.create(
+                prompt=prompt["prompt"], temperature=0, max_tokens=64
+            )
+            assert reply.choices[0].text == prompt["text"]
+
+
+async def test_every_instruction_set_agrees(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from webllm.cpu.library import variants
+
+    prompt = compare.read("smollm2-135m")["prompts"][0]
+    assert len(variants()) >= 2
+    for isa in variants():
+        monkeypatch.setenv("WEBLLM_CPU_ISA", isa)
+        backend = CPUBackend(1)
+        assert isa in backend.name
+        executable = await compare.load(backend, smollm2)
+        assert (await compare.teacher_forced(executable, prompt)).mean_kl < 0.01, isa
+        backend.close()

@@ -1,0 +1,174 @@
+"""Small programs and checkpoints for the CPU backend's tests, and a way to run them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+from gguf.quants import dequantize
+
+from cpu_wasm_host import WasmHost
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.cpu.backend import CPUBackend
+from webllm.cpu.host import Host
+from webllm.cpu.library import FOLDER, variants
+from webllm.cpu.native import NativeHost
+from webllm.ops.program import (
+    BatchShape,
+    Embed,
+    KVCacheShape,
+    Op,
+    Program,
+    Sample,
+    TakeOutputs,
+)
+from webllm.ops.step import Step
+from webllm.ops.values import Encoding, Rows, Value, Weight
+
+TYPES = [t for t in GGMLType if t.supported]
+_F16_AT = {  # byte offsets of the half floats in a block
+    GGMLType.Q4_0: (0,),
+    GGMLType.Q4_1: (0, 2),
+    GGMLType.Q5_0: (0,),
+    GGMLType.Q5_1: (0, 2),
+    GGMLType.Q8_0: (0,),
+    GGMLType.Q2_K: (80, 82),
+    GGMLType.Q3_K: (108,),
+    GGMLType.Q4_K: (0, 2),
+    GGMLType.Q5_K: (0, 2),
+    GGMLType.Q6_K: (208,),
+}
+_WASM = sorted(FOLDER.glob("*.wasm"))
+
+HOSTS: dict[str, Callable[[], Host]] = {
+    **{name: lambda name=name: NativeHost(1, name) for name in variants()},
+    **{path.stem: lambda path=path: WasmHost(path) for path in _WASM},
+}
+
+
+def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: int) -> bytes:
+    """Any bits are a valid block, but for its scales, which are finite and of a usual size."""
+    if dtype is GGMLType.F32:
+        return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
+    if dtype is GGMLType.F16:
+        return rng.normal(size=(rows, cols)).astype("<f2").tobytes()
+    if dtype is GGMLType.BF16:
+        return (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    blocks = rng.integers(
+        0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
+    )
+    for at in _F16_AT[dtype]:
+        scale = rng.normal(scale=0.02, size=len(blocks)).astype("<f2")
+        blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
+    if dtype is GGMLType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
+        blocks[:, 2:][blocks[:, 2:] == 128] = 129
+    return blocks.tobytes()
+
+
+@dataclass
+class FakeCheckpoint:
+    """Random tensors, made when they are named."""
+
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    tensors: dict[str, TensorInfo] = field(default_factory=dict)
+    bytes_of: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
+
+    def add(self, dtype: GGMLType, rows: int, cols: int = 1) -> str:
+        name = f"tensor.{len(self.tensors)}"
+        data = random_tensor(self.rng, dtype, rows, cols)
+        shape = (rows, cols) if cols > 1 else (rows,)
+        self.tensors[name] = TensorInfo(name, shape, dtype, 0, len(data))
+        self.bytes_of[name] = data
+        return name
+
+    def weight(self, dtype: GGMLType, rows: int, cols: int = 1) -> Weight:
+        return Weight.of(self.add(dtype, rows, cols), rows, cols)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(data) for data in self.bytes_of.values())
+
+    def data(self, name: str) -> memoryview:
+        return memoryview(self.bytes_of[name])
+
+    def floats(self, name: str) -> np.ndarray:
+        info = self.tensors[name]
+        data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)
+        return dequantize(data, info.dtype)
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> FakeCheckpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ProgramBuilder:
+    """Ops between an embedding and the sampler, which reads the last value as its logits."""
+
+    VOCAB = 40
+
+    def __init__(self, checkpoint: FakeCheckpoint, cols: int, kv: KVCacheShape | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.kv = kv or KVCacheShape(1, 1, 16)
+        self.ids = count()
+        self.ops: list[Op] = []
+        self.x = self.value(cols)
+        self.ops.append(Embed(checkpoint.weight(GGMLType.F32, self.VOCAB, cols), 1.0, self.x))
+
+    def value(self, cols: int, encoding: Encoding = Encoding.F32) -> Value:
+        return Value(next(self.ids), Rows.TOKENS, cols, encoding)
+
+    def activation(self, cols: int) -> Value:
+        return self.value(cols, Encoding.ACTIVATION)
+
+    def program(self, out: Value) -> Program:
+        logits = Value(next(self.ids), Rows.OUTPUTS, out.cols)
+        ops = (*self.ops, TakeOutputs(out, logits), Sample(logits))
+        return Program(ops, self.kv, out.cols)
+
+
+class Runner:
+    """Runs steps of one program on one host and returns what was sampled from."""
+
+    def __init__(
+        self,
+        host: Host,
+        program: Program,
+        checkpoint: FakeCheckpoint,
+        limits: BatchShape = BatchShape(64, 4, 64, 8),
+        num_blocks: int = 32,
+    ) -> None:
+        self.backend = CPUBackend(host=host)
+        loading = self.backend.load(program, checkpoint, num_blocks, limits, lambda *_: None)
+        self.loop = asyncio.new_event_loop()
+        try:
+            self.loop.run_until_complete(loading)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.executable = self.backend.compile(program, limits)
+
+    def tokens(self, step: Step) -> Sequence[int]:
+        self.executable.submit(step)
+        return self.loop.run_until_complete(self.executable.tokens())
+
+    def logits(self, step: Step) -> np.ndarray:  # [outputs, vocab]
+        self.tokens(step)
+        return np.array(self.loop.run_until_complete(self.executable.logits()))
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.backend.close()
+        self.loop.close()
+
+
+def relative_error(expected: np.ndarray, got: np.ndarray) -> float:
+    return float(np.linalg.norm(expected - got) / np.linalg.norm(expected))

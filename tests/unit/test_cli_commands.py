@@ -1,0 +1,146 @@
+"""Commands through typer's runner, on a fake engine."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cli_fakes import FakeEngine
+from typer.testing import CliRunner, Result
+
+from webllm.artifacts.source import RemoteSource, parse_source
+from webllm.artifacts.store import DirectoryStore
+from webllm.cli.main import app
+from webllm.config import DEFAULT_MODEL_ID, prebuilt_app_config
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBLLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(sys.modules, "webllm.engine.engine", SimpleNamespace(MLCEngine=FakeEngine))
+
+
+def webllm(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=stdin)
+
+
+def test_run_answers_on_stdout_and_counts_on_stderr() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "Hello there", "--device", "cpu")
+    assert result.exit_code == 0
+    assert result.stdout == "Message 1: Hello there \n"
+    assert result.stderr == "7 tokens in at 310/s, 5 out at 55.2/s on fake cpu\n"
+
+
+def test_run_takes_a_system_message_and_standard_input() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "-", "--system", "Be brief.", stdin="Hello")
+    assert result.stdout == "Message 2: Hello \n"
+
+
+def test_run_raw_goes_on_with_the_text() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "Once", "--raw")
+    assert result.stdout == "after Once\n"
+    assert "(cut off at the limit)" in result.stderr
+
+
+def test_an_answer_cannot_steer_the_terminal() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "a\x1b[31mb\x07c\x9b")
+    assert result.stdout == "Message 1: a[31mbc \n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "smollm", "Hi"), 1, "webllm: no model called 'smollm'"),
+        (("run", DEFAULT_MODEL_ID, "Hi", "--temperature", "9"), 1, "at most 2"),
+        (("run", DEFAULT_MODEL_ID, "too long"), 1, "webllm: the prompt has 9000 tokens"),
+        (("run", DEFAULT_MODEL_ID), 2, "PROMPT"),
+        (("run", DEFAULT_MODEL_ID, "Hi", "--raw", "--system", "x"), 2, "--raw"),
+        (("run", DEFAULT_MODEL_ID, "Hi", "--threads", "0"), 2, "--threads"),
+        (("bench", "--batch", "1,x"), 2, "1,x"),
+        (("pull", "gopher:x"), 1, "unknown kind of model source"),
+        (("pull", "./absent.gguf"), 1, "does not exist"),
+        (("rm", DEFAULT_MODEL_ID), 1, "is not in the store"),
+        (("rm", "./model.gguf"), 2, "a file of yours"),
+        (("dance",), 2, "dance"),
+    ],
+)
+def test_errors_are_one_line_with_an_exit_code(
+    arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    result = webllm(*arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert code == 2 or result.stderr.count("\n") == 1
+
+
+def test_models_says_what_is_on_disk_and_rm_deletes_it(tmp_path: Path) -> None:
+    assert _row(DEFAULT_MODEL_ID) == [DEFAULT_MODEL_ID, "98", "MB", "no"]
+    _put(prebuilt_app_config().find(DEFAULT_MODEL_ID).source, tmp_path / "a")
+    _put("hf:owner/repo/model.gguf", tmp_path / "b")
+    assert _row(DEFAULT_MODEL_ID)[-1] == "yes"
+    assert _row("hf:owner/repo/model.gguf")[-1] == "yes"
+    assert webllm("rm", DEFAULT_MODEL_ID).stdout.startswith(f"Deleted {DEFAULT_MODEL_ID}")
+    assert _row(DEFAULT_MODEL_ID)[-1] == "no"
+
+
+def _row(name: str) -> list[str]:
+    lines = webllm("models").stdout.splitlines()
+    return next(line for line in lines if line.startswith(name)).split()
+
+
+def _put(name: str, file: Path) -> None:
+    source = parse_source(name)
+    assert isinstance(source, RemoteSource)
+    file.write_text(name)
+    DirectoryStore().put(source, file, f"{len(name):064x}")
+
+
+def test_pull_prints_where_the_file_is(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"")
+    assert webllm("pull", str(file)).stdout == f"{file}\n"
+
+
+def test_bench_reports_rates_by_batch_size() -> None:
+    result = webllm("bench", "--batch", "1,4", "--gen-tokens", "64", "--json")
+    report = json.loads(result.stdout)
+    assert [r["batch"] for r in report["results"]] == [1, 4]
+    assert report["results"][1]["prefill_tps"] == 4 * 128 / 0.5
+    assert report["results"][1]["decode_tps"] == 4 * 64 / 2.0
+    assert report["device"] == "fake auto"
+    assert report["load_s"] > 0
+    assert report["peak_rss_bytes"] > 1e6
+    table = webllm("bench").stdout.splitlines()
+    assert table[0].split() == [
+        "batch",
+        "prompt",
+        "generated",
+        "prefill",
+        "tok/s",
+        "decode",
+        "tok/s",
+    ]
+    assert table[1].split() == ["1", "128", "64", "256", "32.0"]
+
+
+def test_chat_reads_lines_to_the_end_of_its_input() -> None:
+    lines = "Hello\n/stats\ntoo long\nagain\n/reset\nand now\n/nonsense\n/exit\nnever read\n"
+    result = webllm("chat", stdin=lines)
+    assert result.exit_code == 0
+    assert result.stdout.split("\n\n") == [
+        "Message 1: Hello ",
+        "Message 3: again ",
+        "Message 1: and now ",
+        "",
+    ]
+    for said in ("prefill: 310.4", "holds 8192", "forgotten", "no command /nonsense"):
+        assert said in result.stderr
+
+
+def test_nothing_piped_holds_escape_codes() -> None:
+    for arguments in (("models",), ("bench",), ("run", DEFAULT_MODEL_ID, "Hi"), ("--help",)):
+        result = webllm(*arguments)
+        assert result.exit_code == 0
+        assert "\x1b" not in result.output

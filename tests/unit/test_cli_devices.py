@@ -1,0 +1,69 @@
+"""`webllm devices` on made-up machines."""
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from webllm.cli.main import app
+from webllm.errors import DeviceNotFoundError
+from webllm.gpu.device import AdapterInfo, AdapterKind, Features, Limits
+from webllm.gpu.native import Adapter
+
+SOFTWARE = Adapter(
+    info=AdapterInfo("llvmpipe", "Mesa", "Mesa 22", "Vulkan", AdapterKind.SOFTWARE),
+    limits=Limits(2**31, 2**27, 8, 32768, 1024, 65535),
+    features=Features(False, True, 4, 4, False),
+    reason="a software adapter, used only when asked for",
+    handle=None,
+)
+GPU = replace(
+    SOFTWARE,
+    info=AdapterInfo("H200", "NVIDIA", "", "Vulkan", AdapterKind.DISCRETE),
+    features=Features(True, True, 32, 64, True),
+    reason=None,
+)
+
+
+@pytest.fixture(autouse=True)
+def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webllm.cpu.library.variants", lambda: ("baseline", "avx2"))
+    monkeypatch.setattr("webllm.cpu.available.available_bytes", lambda: 2_500_000_000)
+
+
+def devices(monkeypatch: pytest.MonkeyPatch, *adapters: Adapter) -> str:
+    monkeypatch.setattr("webllm.gpu.native.adapters", lambda: list(adapters))
+    result = CliRunner().invoke(app, ["devices"])
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_a_real_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = devices(monkeypatch, GPU, SOFTWARE)
+    assert "H200: chosen by --device auto\n  kind        discrete GPU, Vulkan\n" in shown
+    assert "features    shader-f16, subgroups of 32 to 64, timestamps" in shown
+    assert "llvmpipe: a software adapter, used only when asked for" in shown
+    assert "features    subgroups of 4\n" in shown
+    assert "buffers     at most 2.1 GB each, 134 MB bound, 8 to a shader stage" in shown
+    assert "CPU: chosen by --device cpu\n" in shown
+
+
+def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = devices(monkeypatch, SOFTWARE)
+    assert "CPU: chosen by --device auto, as there is no GPU\n" in shown
+    assert "features    kernels for avx2\n  memory      2.5 GB available\n" in shown
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_wgpu() -> list[Adapter]:
+        raise DeviceNotFoundError("wgpu is not installed")
+
+    def no_kernels() -> tuple[str, ...]:
+        raise DeviceNotFoundError("no CPU kernels for this machine")
+
+    monkeypatch.setattr("webllm.gpu.native.adapters", no_wgpu)
+    monkeypatch.setattr("webllm.cpu.library.variants", no_kernels)
+    shown = CliRunner().invoke(app, ["devices"]).stdout
+    assert shown == (
+        "No GPU: wgpu is not installed\n\nCPU: cannot be used: no CPU kernels for this machine\n"
+    )

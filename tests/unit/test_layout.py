@@ -1,0 +1,118 @@
+"""Holds the package to the tables of docs/layout.md, and files and functions to their sizes."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "webllm"
+LAYOUT = (ROOT / "docs" / "layout.md").read_text()
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def _name(file: Path) -> str:
+    """engine/engine.py is "engine.engine", engine/__init__.py "engine"; the front door "webllm"."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "webllm"
+
+
+MODULES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+PYTHON_FILES = sorted(
+    file for folder in ("src", "tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")
+)
+
+
+def _table(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of docs/layout.md, without backquotes."""
+    section = LAYOUT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip().replace("`", "") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _folder(module: str) -> str:
+    """The row of the table that a module belongs to."""
+    top = module.split(".")[0]
+    if top == "webllm":
+        return "__init__.py"
+    return f"{top}/" if (PACKAGE / top).is_dir() else f"{top}.py"
+
+
+ALLOWED = {
+    folder: set() if allowed == "nothing" else set(re.split(r",\s*", allowed))
+    for folder, _, allowed in _table("Folders")
+}
+PLACES = {package: re.split(r",\s*", places) for package, places in _table("Packages")}
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Every module or name imported anywhere in a file, dotted."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _internal(file: Path) -> set[str]:
+    """The modules of this package that a file imports: `from webllm.a import b` is a.b or a."""
+    found = set()
+    for name in _imports(file):
+        if name.split(".")[0] == "webllm":
+            inner = name.partition(".")[2]
+            while inner and inner not in MODULES:
+                inner = inner.rpartition(".")[0]
+            found.add(inner or "webllm")
+    return found
+
+
+def test_the_table_names_every_folder_and_no_other() -> None:
+    assert set(ALLOWED) == {_folder(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_the_way_the_table_says(module: str) -> None:
+    here = _folder(module)
+    for imported in _internal(MODULES[module]):
+        ok = _folder(imported) == here or any(
+            imported == allowed or imported.startswith(f"{allowed}.") for allowed in ALLOWED[here]
+        )
+        assert ok, f"{module} imports {imported}; {here} may import {ALLOWED[here] or 'nothing'}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: _internal(file) - {module} for module, file in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_are_imported_in_their_places_only(module: str) -> None:
+    file = MODULES[module]
+    path = file.relative_to(PACKAGE).as_posix()
+    for package in {name.split(".")[0] for name in _imports(file)}:
+        if package in sys.stdlib_module_names or package in ("webllm", "msgspec"):
+            continue
+        assert package in PLACES, f"{module} imports {package}, which has no row in docs/layout.md"
+        ok = any(fnmatch(path, f"{place}*") for place in PLACES[package])
+        assert ok, f"{module} imports {package}, whose place is {PLACES[package]}"
+
+
+@pytest.mark.parametrize("file", PYTHON_FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"

@@ -1,0 +1,212 @@
+"""Chat templates: real ones, Hugging Face's environment, built-in ones, errors with their line."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from text_references import byte_level_metadata, train_byte_level, train_sentencepiece
+
+from webllm.errors import CheckpointError, TemplateError
+from webllm.text.builtin_templates import BUILTIN_TEMPLATES, builtin_name
+from webllm.text.chat_template import ChatTemplate
+from webllm.text.gguf_tokenizer import tokenizer_from_gguf
+from webllm.text.model_template import template_from_config, template_from_gguf
+
+TALK = [
+    {"role": "system", "content": "S"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "yo"},
+    {"role": "user", "content": "ok"},
+]
+# As in the GGUF file of SmolLM2-135M-Instruct.
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# The constructs of the large tool-calling templates (Qwen, Llama 3.1, SmolLM3), in one.
+TOOLS = """\
+{%- macro describe(tool, depth=0) -%}
+  {{- '  ' * depth ~ tool.name }}: {{ tool.description | default('-', true) | trim | upper }}
+  {%- for name, value in (tool.parameters.properties or {}) | dictsort %}
+{{ name }}={{ value | tojson }}{% if not loop.last %}, {% endif %}
+  {%- endfor %}
+{%- endmacro %}
+{%- set ns = namespace(last=-1, seen=[]) %}
+{%- for message in messages[::-1] %}
+  {%- set index = (messages | length - 1) - loop.index0 %}
+  {%- if message.role == 'user' and message.content is string and ns.last < 0 %}
+    {%- set ns.last = index %}
+    {%- break %}
+  {%- endif %}
+{%- endfor %}
+{%- if tools is defined and tools is not none %}
+    {%- for tool in tools | map(attribute='function') | selectattr('name') | list %}
+    {{- describe(tool, loop.index0) }}
+    {%- endfor %}
+{{ tools | tojson(indent=2) }}
+{%- endif %}
+{% for message in messages if message.role != 'system' -%}
+    {%- set content = message['content'].split('</think>')[-1].lstrip('\\n') %}
+    {%- set ns.seen = ns.seen + [message.role] %}
+    {%- if loop.index0 % 2 == 0 and not content.startswith('x') %}
+<{{ '%s-%02d' % (message.role, loop.index) }}>{% generation %}{{ content }}{% endgeneration %}
+    {%- elif 'yo' in content or content | length > 3 %}
+[{{ [content, message.get('name', 'n')] | join('|') }}]{{ content | replace('y', 'Y') }}
+    {%- endif %}
+{%- endfor %}
+{% filter upper %}{{ ns.seen | unique | join(',') ~ ns.last }}{% endfilter %}
+{% set block %}{{ messages[0].content }}!{% endset %}{{ block * 2 }}
+{{- {'a': [1, 2.5, none, true], 'é': "<&>'"} | tojson }} {{ 7 // 2 }} {{ 2 ** 10 }}
+{{- messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join(' ') }}
+{{- '{}/{:>3}'.format('f', 7) }} {{ missing }} {{ [1, 2][5] is undefined }} {{ (1, 'b') }}
+"""
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": " Weather <b> ",
+        "parameters": {"type": "object", "properties": {"z": {"type": "string"}, "a": {"é": 1}}},
+    },
+}
+
+
+def _hugging_face(source: str, **variables: Any) -> str:
+    """Jinja alone, set up as `transformers` does: without our rewriting and budget."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
+        value, ensure_ascii=False, indent=indent
+    )
+    return environment.from_string(source).render(**variables)
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]])
+def test_rendering_is_that_of_hugging_face(tools: list[Any] | None) -> None:
+    plain = TOOLS.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    expected = _hugging_face(plain, messages=TALK, tools=tools)
+    assert ChatTemplate(TOOLS).render(TALK, tools=tools) == expected
+
+
+def test_smollm2() -> None:
+    assert ChatTemplate(SMOLLM2).render(TALK) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+        "<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>user\nok<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert ChatTemplate(SMOLLM2).render(TALK[1:2], add_generation_prompt=False) == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+    )
+
+
+BUILTIN_PROMPTS = {
+    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+    "<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n",
+    "llama2": "<B>[INST] <<SYS>>\nS\n<</SYS>>\n\nhi [/INST] yo <E><B>[INST] ok [/INST]",
+    "llama3": "<B><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nyo<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nok<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "gemma": "<B><start_of_turn>user\nS\n\nhi<end_of_turn>\n<start_of_turn>model\nyo<end_of_turn>\n"
+    "<start_of_turn>user\nok<end_of_turn>\n<start_of_turn>model\n",
+    "mistral": "<B>[INST] S\n\nhi [/INST] yo<E>[INST] ok [/INST]",
+}
+
+
+@pytest.mark.parametrize("name", BUILTIN_TEMPLATES)
+def test_builtin_templates(name: str) -> None:
+    template = ChatTemplate(BUILTIN_TEMPLATES[name], bos_token="<B>", eos_token="<E>")
+    assert template.render(TALK) == BUILTIN_PROMPTS[name]
+    assert "S\n" not in template.render(TALK[1:])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [
+        ({"<|im_start|>", "<s>"}, "chatml"),
+        ({"<|start_header_id|>"}, "llama3"),
+        ({"<start_of_turn>"}, "gemma"),
+        ({"[INST]", "<s>"}, "mistral"),
+        ({"<s>"}, "llama2"),
+        (set(), None),
+    ],
+)
+def test_a_builtin_template_is_chosen_by_its_tokens(tokens: set[str], name: str | None) -> None:
+    assert builtin_name(lambda text: 1 if text in tokens else None) == name
+
+
+def test_templates_of_gguf_files() -> None:
+    metadata = byte_level_metadata(train_byte_level())
+    tokenizer = tokenizer_from_gguf(metadata)
+    sources = {
+        "tokenizer.chat_template": "{{ bos_token ~ eos_token }}",
+        "tokenizer.chat_template.tool_use": "T",
+    }
+    own = template_from_gguf(metadata | sources, tokenizer)
+    assert own is not None
+    assert own.render([]) == "<|im_start|><|im_end|>"
+    named = template_from_gguf(metadata | sources, tokenizer, "tool_use")
+    assert named is not None
+    assert named.source == "T"
+    builtin = template_from_gguf(metadata, tokenizer)
+    assert builtin is not None
+    assert builtin.render(TALK) == BUILTIN_PROMPTS["chatml"]
+    llama = train_sentencepiece()
+    guess = template_from_gguf(llama, tokenizer_from_gguf(llama))
+    assert guess is not None
+    assert guess.render(TALK[1:2]) == "<s>[INST] hi [/INST]"
+    with pytest.raises(CheckpointError, match="chat_template"):
+        template_from_gguf({"tokenizer.chat_template": 1}, tokenizer)
+
+
+def test_templates_of_tokenizer_configs() -> None:
+    tokenizer = tokenizer_from_gguf(byte_level_metadata(train_byte_level()))
+    several = [{"name": "default", "template": "D"}, {"name": "rag", "template": "{{ eos_token }}"}]
+    config = json.dumps({"chat_template": several, "eos_token": {"content": "E"}}).encode()
+    default, rag = (template_from_config(config, tokenizer, name) for name in (None, "rag"))
+    assert default is not None
+    assert rag is not None
+    assert (default.source, rag.render([])) == ("D", "E")
+    builtin = template_from_config(b"{}", tokenizer)
+    assert builtin is not None
+    assert builtin.source == BUILTIN_TEMPLATES["chatml"]
+    with pytest.raises(CheckpointError, match="config"):
+        template_from_config(b'{"chat_template": 1}', tokenizer)
+
+
+def test_variables_and_dates() -> None:
+    template = ChatTemplate(
+        "{{ strftime_now('%d %b %Y') }} {{ enable_thinking }} {{ add_generation_prompt }}",
+        now=lambda: datetime(2025, 1, 2),
+    )
+    assert template.render([], enable_thinking=False) == "02 Jan 2025 False True"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("\n{{ raise_exception('roles must alternate') }}", "line 2: roles must alternate"),
+        ("a\n\n{{ nothing.at.all }}", "line 3: 'nothing' is undefined"),
+        ("\n{% if %}", "line 2: Expected an expression"),
+        ("{{ 1 / 0 }}", "line 1: ZeroDivisionError"),
+        ("{{ 1 | nofilter }}", "line 1: No filter named 'nofilter'"),
+        ("{% include 'x' %}", "line 1"),
+        ("{{ messages | tojson(indent=99) }}", "indentation of 99"),
+        ("{{ strftime_now('%1000000000Y') }}", "date format"),
+        ("{{ x | tojson }}", "line 1: TypeError"),
+        ("{% for a in [1] %}" * 30 + "{% endfor %}" * 30, "SyntaxError"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "RecursionError"),
+        ("x" * 200_000, "200000 characters"),
+    ],
+)
+def test_every_failure_is_a_template_error_with_its_line(source: str, message: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        ChatTemplate(source).render(TALK)
+    assert message in str(caught.value)
