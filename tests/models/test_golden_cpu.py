@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from golden import compare
 
+from golden import compare
 from webllm.cpu.backend import CPUBackend
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
 

@@ -181,6 +181,16 @@ def test_templates_of_tokenizer_configs() -> None:
         template_from_config(b'{"chat_template": 1}', tokenizer)
 
 
+def test_deeply_nested_input_is_no_problem_of_ours() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    template = ChatTemplate("{{ messages | length }}{% if dump %}{{ deep | tojson }}{% endif %}")
+    assert template.render(TALK, deep=deep, dump=False) == "4"
+    with pytest.raises(TemplateError, match="RecursionError"):
+        template.render(TALK, deep=deep, dump=True)
+
+
 def test_variables_and_dates() -> None:
     template = ChatTemplate(
         "{{ strftime_now('%d %b %Y') }} {{ enable_thinking }} {{ add_generation_prompt }}",

@@ -34,7 +34,7 @@ def template_from_gguf(
 
     `name` picks one of several, as in `tokenizer.chat_template.tool_use`.
     """
-    source = metadata.get(f"{_KEY}.{name}", metadata.get(_KEY))
+    source = metadata.get(f"{_KEY}.{name}" if name else _KEY, metadata.get(_KEY))
     if source is not None and not isinstance(source, str):
         raise CheckpointError(f"{_KEY} must be a string; the file has a {type(source).__name__}")
     eos_id = metadata.get("tokenizer.ggml.eos_token_id")

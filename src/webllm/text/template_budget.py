@@ -70,10 +70,14 @@ class Budget:
 
 def count_chars(value: Any) -> int:
     """Characters in the strings of a JSON-like value, and one for everything else."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(count_chars(key) + count_chars(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return sum(map(count_chars, value))
-    return 1
+    num_chars = 0
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        num_chars += len(item) if isinstance(item, str) else 1
+        if isinstance(item, dict):
+            pending.extend(item.keys())
+            pending.extend(item.values())
+        elif isinstance(item, list | tuple):
+            pending.extend(item)
+    return num_chars

@@ -19,7 +19,6 @@ _MAX_INT_BITS = 4096
 _MAX_INDENT = 16
 # A conversion of the % operator with a width from outside or of three digits.
 _WIDE_CONVERSION = re.compile(r"%[^%a-zA-Z]*?(\*|\d{3})")
-
 # The same in str.format, where a width may also be a field of its own.
 _WIDE_FIELD = re.compile(r"\{[^{}:]*:[^{}]*?(\{|\d{3})")
 

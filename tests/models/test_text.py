@@ -1,27 +1,22 @@
-"""The two models of the golden tests, if their files are here: SmolLM2 and Gemma 3."""
-
-import os
-from pathlib import Path
+"""Tokenizers and templates of the real models, against other readers of the same files."""
 
 import pytest
-from text_references import GOLDEN, TEXTS, sentencepiece_of
 
+from golden import compare
+from unit.text_references import GOLDEN, TEXTS, sentencepiece_of
 from webllm.artifacts.gguf import open_gguf
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
 
-MODELS = Path(os.environ.get("WEBLLM_TEST_MODELS", "/work/models"))
+NAMES = {"smollm2": "smollm2-135m", "gemma3-270m": "gemma3-270m"}
 # transformers 5.23 does not take non-ASCII digits apart for "smollm"; the upstream tokenizer.json
 # (`Digits(individual_digits=True)`) and llama.cpp do, and so do we.
 DIFFER = {"smollm2": [text for text in TEXTS if "\u0661" in text or "½" in text], "gemma3-270m": []}
 
 
 @pytest.mark.parametrize("name", GOLDEN["models"])
-def test_against_other_readers_of_the_same_file(name: str) -> None:
-    path = MODELS / f"{name}.gguf"
-    if not path.exists():
-        pytest.skip(f"no {path}; set WEBLLM_TEST_MODELS to the folder that has it")
-    with open_gguf(path) as checkpoint:
+async def test_against_other_readers_of_the_same_file(name: str) -> None:
+    with open_gguf(await compare.model_path(NAMES[name])) as checkpoint:
         metadata = checkpoint.metadata
         tokenizer = tokenizer_from_gguf(metadata)
         template = template_from_gguf(metadata, tokenizer)
