@@ -5,7 +5,7 @@ VENV ?= .venv
 MODEL ?= SmolLM2-135M-Instruct
 PROMPT ?= Explain in two sentences what a GPU is good at.
 BATCH ?= 1,4
-TIERS ?= tests/unit tests/gpu
+TIERS ?= tests/unit tests/models tests/gpu
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable

@@ -19,9 +19,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple  # hatch runs this file outside sys.modules: no dataclasses
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -29,11 +28,10 @@ ZIG = "ziglang>=0.14"
 SOURCE = Path("src/webllm/cpu/kernels.c")
 INSTALLED = "webllm/cpu/lib"
 # No -ffast-math: it would fold away exact rounding. No contraction: all variants round alike.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden")
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """A compilation of the kernels: its name, flags for gcc and clang, CPU for zig."""
 
     name: str
@@ -59,8 +57,7 @@ WASM32 = (
 )
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     variants: tuple[Variant, ...]
     suffix: str
     tag: str
@@ -145,7 +142,8 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         target = self._target()
         source = Path(self.root) / SOURCE
         editable = version == "editable"
-        folder = source.parent / "lib" if editable else Path(self.directory) / "lib" / target.tag
+        scratch = Path(self.root) / "build" / "kernels" / target.tag
+        folder = source.parent / "lib" if editable else scratch
         built = build(target, source, folder)
         if target.variants is not WASM32:
             if importlib.util.find_spec("ziglang"):

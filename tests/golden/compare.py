@@ -20,7 +20,7 @@ from webllm.ops.step import Step, StepSequence
 
 MODEL_IDS = {"smollm2-135m": "SmolLM2-135M-Instruct", "gemma3-270m": "gemma-3-270m"}
 BLOCK_SIZE = 16
-LIMITS = BatchShape(max_tokens=256, max_seqs=1, max_outputs=64, max_blocks=16)
+LIMITS = BatchShape(max_tokens=768, max_seqs=1, max_outputs=64, max_blocks=48)
 
 
 def read(name: str) -> dict[str, Any]:

@@ -207,14 +207,16 @@ def golden(reference: Reference, name: str, prompt: str) -> dict[str, Any]:
     margins = top.values[:, 0] - top.values[:, 1]
     assert top.indices[:, 0].tolist() == token_ids, f"{name}: a tie within rounding"
     ends = [i for i, t in enumerate(token_ids) if t in END_TOKENS[reference.arch]]
+    num_text_tokens = ends[0] if ends else NUM_TOKENS
     return {
         "name": name,
         "prompt": prompt,
         "prompt_ids": prompt_ids,
-        "text": reference.tokenizer.decode(token_ids[: ends[0]] if ends else token_ids),
-        "num_text_tokens": ends[0] if ends else NUM_TOKENS,
+        "text": reference.tokenizer.decode(token_ids[:num_text_tokens]),
+        "num_text_tokens": num_text_tokens,
         "wide_margin": bool(margins.min() > WIDE_MARGIN),
         "min_margin": round(float(margins.min()), 5),
+        "min_text_margin": round(float(margins[: num_text_tokens + 1].min()), 5),
         "float32_noise": round(noise, 7),
         "token_ids": token_ids,
         "logprobs": rounded(top.values[:, 0]),
@@ -241,7 +243,8 @@ def header(name: str, path: Path) -> dict[str, Any]:
             "gguf": version("gguf"),
         },
         "how": "float32 on CPU, eager attention; greedy without heeding end tokens; `text` ends "
-        "before the first end token; log-probs (natural) teacher-forced without a KV cache; "
+        "before the first end token (min_text_margin includes it); log-probs (natural) "
+        "teacher-forced without a KV cache; "
         "margin = log-prob of the first less that of the second; float32_noise = the largest "
         "difference between the pass without a KV cache and the one with it",
         "command": f"python tests/golden/make_logits.py {name} {path}",

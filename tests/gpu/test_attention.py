@@ -20,7 +20,11 @@ from webllm.ops import reference
 from webllm.ops.program import BatchShape, Heads
 from webllm.ops.step import Step, StepSequence
 
-HEADS = [(4, 4), (8, 2), (9, 3), (14, 2), (16, 1)]
+# Few shapes, because kernels are compiled for each.
+HEADS = [(4, 4), (9, 3), (14, 2), (16, 1)]
+MAX_BLOCKS = 200
+FEW_TOKENS = BatchShape(8, 8, 1, MAX_BLOCKS)
+MANY_TOKENS = BatchShape(128, 6, 1, MAX_BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,12 @@ class Case:
         return self.heads.head_dim**-0.5
 
 
-def check(device, case, form, decode, only=None):
+def check(device, case, form, decode):
     bench = Bench(device)
     random = np.random.default_rng(len(case.sequences) + case.heads.head_dim)
     heads = case.heads
     tokens = sum(new for new, _ in case.sequences)
-    most = max(context for _, context in case.sequences)
-    shape = BatchShape(tokens + 2, len(case.sequences) + 1, 1, -(-most // BLOCK_SIZE) + 1)
+    shape = FEW_TOKENS if tokens <= FEW_TOKENS.max_tokens else MANY_TOKENS
     blocks = scattered_blocks(case, random)
     num_blocks = 1 + max(max(table) for table in blocks)
     qkv = random.normal(0, 1.5, (tokens, heads.qkv_cols)).astype(np.float32)
@@ -56,7 +59,7 @@ def check(device, case, form, decode, only=None):
     seq_ids = np.repeat(np.arange(len(blocks)), [n for n, _ in case.sequences])
     q = reference.split_heads(qkv, heads)[0]
     what = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, case.scale, case.window)
-    for target in targets(device) if only is None else [only]:
+    for target in targets(device):
         keys, values = cached.astype(np.float16 if target.kv_f16 else np.float32)
         want = reference.attention(
             q, keys, values, positions, seq_ids, blocks, case.scale, case.window
@@ -104,7 +107,7 @@ def test_heads(device, num_q, num_kv, decode):
     check(device, case, ActivationFormat.F32, decode)
 
 
-@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize("head_dim", [80, 96, 128, 256])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
 def test_head_dims(device, head_dim, decode):
     case = Case(Heads(6, 2, head_dim), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
@@ -114,22 +117,22 @@ def test_head_dims(device, head_dim, decode):
 @pytest.mark.parametrize("form", list(ActivationFormat))
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
 def test_formats(device, form, decode):
-    case = Case(Heads(4, 2, 80), ((1, 40), (1, 90)) if decode else ((9, 40), (7, 7)))
+    case = Case(Heads(6, 2, 80), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
     check(device, case, form, decode)
 
 
-@pytest.mark.parametrize("window", [1, 5, 16, 33, 200])
+@pytest.mark.parametrize("window", [1, 33])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
 def test_windows(device, window, decode):
-    case = Case(Heads(4, 2, 64), DECODE if decode else PREFILL, window)
+    case = Case(Heads(4, 4, 64), DECODE if decode else PREFILL, window)
     check(device, case, ActivationFormat.F32, decode)
 
 
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
 def test_long_context(device, decode):
-    case = Case(Heads(2, 1, 64), ((1, 3000),) if decode else ((3, 3000),))
+    case = Case(Heads(4, 4, 64), ((1, 3000),) if decode else ((9, 3000),))
     check(device, case, ActivationFormat.F32, decode)
 
 
 def test_decode_is_right_for_any_batch(device):
-    check(device, Case(Heads(4, 2, 64), PREFILL), ActivationFormat.F32, True)
+    check(device, Case(Heads(4, 4, 64), PREFILL), ActivationFormat.F32, True)

@@ -18,7 +18,7 @@ def a_step(tokens: int) -> Step:
 
 
 @pytest.mark.parametrize("form", list(ActivationFormat))
-@pytest.mark.parametrize("cols", [32, 96, 576, 2304, 4096])
+@pytest.mark.parametrize("cols", [32, 576, 2304])
 @pytest.mark.parametrize("with_branch", [False, True])
 def test_norm(device, form, cols, with_branch):
     bench = Bench(device)

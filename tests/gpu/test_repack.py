@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import gguf
@@ -10,8 +11,8 @@ import pytest
 
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.errors import UnsupportedModelError
-from webllm.gpu.device import Dispatch, Limits, Slice
-from webllm.gpu.native import NativeDevice, open_device
+from webllm.gpu.device import Dispatch, Slice
+from webllm.gpu.native import NativeDevice
 from webllm.kernels.quant.planar import FORMATS, Planar, format_of, joined, reader
 from webllm.kernels.repack import Chunk, Matrix, allocate, repack
 
@@ -145,19 +146,20 @@ async def test_gate_and_up_interleave(device: NativeDevice) -> None:
     np.testing.assert_array_equal(got[1::2], expected(GGMLType.Q8_0, up))
 
 
-async def test_a_matrix_larger_than_a_binding_is_split_by_rows(device: NativeDevice) -> None:
-    low = Limits(1 << 28, 1 << 15, 8, 16384, 256, 65535)
-    small = open_device(limits=low)
+async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = replace(device.limits, max_binding_bytes=1 << 15)
+    monkeypatch.setattr(device, "limits", low)
     blocks = random_blocks(GGMLType.Q4_0, 700, 96)
-    matrix = allocate(small, 700, 96, format_of(GGMLType.Q4_0))
+    matrix = allocate(device, 700, 96, format_of(GGMLType.Q4_0))
     assert [(s.first_row, s.rows) for s in matrix.shards] == [(0, 512), (512, 188)]
     for first in range(0, 700, 300):
         part = blocks[first : first + 300]
-        upload(small, GGMLType.Q4_0, part, matrix, Chunk(first, len(part), 0, 0, 1))
+        upload(device, GGMLType.Q4_0, part, matrix, Chunk(first, len(part), 0, 0, 1))
     np.testing.assert_array_equal(
-        await values_of(small, matrix), expected(GGMLType.Q4_0, blocks)
+        await values_of(device, matrix), expected(GGMLType.Q4_0, blocks)
     )
-    small.close()
 
 
 def test_formats_are_the_narrowest() -> None:

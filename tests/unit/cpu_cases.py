@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from cpu_server_host import ServerHost
+from cpu_wasm_host import WasmHost
 from gguf.quants import dequantize
 
-from cpu_wasm_host import WasmHost
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.cpu.backend import CPUBackend
 from webllm.cpu.host import Host
@@ -41,11 +44,14 @@ _F16_AT = {  # byte offsets of the half floats in a block
     GGMLType.Q5_K: (0, 2),
     GGMLType.Q6_K: (208,),
 }
-_WASM = sorted(FOLDER.glob("*.wasm"))
+_LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
+WASM = {path.stem: path for path in sorted(FOLDER.glob("*.wasm"))}
+_SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_server.c
 
 HOSTS: dict[str, Callable[[], Host]] = {
     **{name: lambda name=name: NativeHost(1, name) for name in variants()},
-    **{path.stem: lambda path=path: WasmHost(path) for path in _WASM},
+    **{name: lambda path=path: WasmHost(path) for name, path in WASM.items()},
+    **{command: lambda command=command: ServerHost(command) for command in _SERVERS},
 }
 
 
@@ -56,7 +62,9 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
     if dtype is GGMLType.F16:
         return rng.normal(size=(rows, cols)).astype("<f2").tobytes()
     if dtype is GGMLType.BF16:
-        return (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        return (
+            (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        )
     blocks = rng.integers(
         0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
     )
@@ -113,7 +121,9 @@ class ProgramBuilder:
 
     VOCAB = 40
 
-    def __init__(self, checkpoint: FakeCheckpoint, cols: int, kv: KVCacheShape | None = None) -> None:
+    def __init__(
+        self, checkpoint: FakeCheckpoint, cols: int, kv: KVCacheShape | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.kv = kv or KVCacheShape(1, 1, 16)
         self.ids = count()
@@ -141,7 +151,7 @@ class Runner:
         host: Host,
         program: Program,
         checkpoint: FakeCheckpoint,
-        limits: BatchShape = BatchShape(64, 4, 64, 8),
+        limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:
         self.backend = CPUBackend(host=host)

@@ -273,7 +273,7 @@ def test_attention_of_several_sequences(host: Host) -> None:
 # -------------------------------------------------------------------------------------- threads
 
 
-@pytest.mark.parametrize("variant", [name for name in variants()])
+@pytest.mark.parametrize("variant", variants())
 def test_threads_do_not_change_a_bit(variant: str) -> None:
     checkpoint = FakeCheckpoint()
     heads = Heads(6, 2, 32)

@@ -18,24 +18,22 @@ MASK = 0xFFFFFFFF
 
 @pytest.fixture(scope="module", params=[name for name in HOSTS if name != "baseline"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """A program whose logits are rows of a table: 40 draws from a wide normal distribution."""
+    """A program whose logits are the rows of `runner.table`."""
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, VOCAB)
+    table = checkpoint.floats("tensor.0")
+    table = np.vstack([table[:20] * 3, np.round(table[20:] * 2)])  # the second half has ties
+    checkpoint.bytes_of["tensor.0"] = table.astype("<f4").tobytes()
+    limits = BatchShape(max_tokens=256, max_seqs=1, max_outputs=256, max_blocks=64)
     program = build.program(build.x)
-    with Runner(
-        HOSTS[request.param](), program, checkpoint, BatchShape(256, 1, 256, 64), 64
-    ) as runner:
-        table = checkpoint.floats("tensor.0")
-        runner.table = np.vstack([table[:20] * 3, np.round(table[20:] * 2)])  # the rest has ties
-        checkpoint.bytes_of["tensor.0"] = runner.table.astype("<f4").tobytes()
-    with Runner(
-        HOSTS[request.param](), program, checkpoint, BatchShape(256, 1, 256, 64), 64
-    ) as again:
-        again.table = runner.table
-        yield again
+    with Runner(HOSTS[request.param](), program, checkpoint, limits, 64) as runner:
+        runner.table = table
+        yield runner
 
 
-def step(tokens: list[int], sampling: Sampling, biases: list[tuple[int, float]] | None = None) -> Step:
+def step(
+    tokens: list[int], sampling: Sampling, biases: list[tuple[int, float]] | None = None
+) -> Step:
     count = len(tokens)
     sequence = StepSequence(
         tokens, count, range(-(-count // 16)), range(count), sampling, biases or []
@@ -101,7 +99,7 @@ def test_follows_the_rule(runner: Runner, sampling: Sampling) -> None:
 
 
 def test_biases(runner: Runner) -> None:
-    biases = [(5, 100.0), (6, 101.0), (7, -100.0)]
+    biases = [(5, 100.0), (6, 120.0), (7, -100.0)]
     assert list(runner.tokens(step([1, 2], Sampling(), biases))) == [6, 6]
 
 
@@ -144,5 +142,3 @@ def test_chained_steps_take_the_tokens_sampled_before(runner: Runner) -> None:
     logits = runner.table[row].copy()
     logits[first] -= 1e9
     assert runner.tokens(chained)[0] == logits.argmax()
-
-

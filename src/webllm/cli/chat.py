@@ -110,14 +110,15 @@ class Conversation:
         )
 
     def _answer(self, text: str) -> None:
-        """Answers one line; a request that is refused leaves no trace in the conversation."""
+        """Answers one line; if no answer came, the conversation stays as it was."""
         answer = Answer()
         asked = [*self._messages, {"role": "user", "content": text}]
         self._runner.run(self._stream(asked, answer))
         write("\n\n")
         if answer.finish_reason == "length":
             note("The answer was cut off at the limit of its length or of the context window.")
-        self._messages = [*asked, {"role": "assistant", "content": answer.text}]
+        if answer.pieces:
+            self._messages = [*asked, {"role": "assistant", "content": answer.text}]
 
     async def _stream(self, messages: list[dict[str, str]], answer: Answer) -> None:
         with _ctrl_c_interrupts(self._engine):

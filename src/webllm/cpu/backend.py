@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
+from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.cpu.host import Host
@@ -65,9 +67,9 @@ class CPUBackend:
         loader = WeightLoader(self.host, program, checkpoint)
         try:
             loaded = 0
-            for work, num_bytes in loader.work():
-                await asyncio.wrap_future(self.host.submit(work))
-                loaded += num_bytes
+            for piece in loader.pieces:
+                await asyncio.wrap_future(self.host.submit(partial(loader.pack, piece)))
+                loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:
             loader.memory.close()
@@ -151,7 +153,7 @@ class _Model:
     def logits(self, num_outputs: int) -> memoryview:  # [num_outputs, vocab]
         shape = num_outputs, self.program.vocab_size
         data = self.memory.read(self.plan.logits_offset, 4 * shape[0] * shape[1])
-        return memoryview(bytes(data)).cast("f", shape)
+        return cast("memoryview", memoryview(bytes(data)).cast("f", shape))
 
     def close(self) -> None:
         for memory in (self.memory, self.kv_cache, self.weights.memory):

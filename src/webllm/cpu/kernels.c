@@ -4,13 +4,14 @@
 //   simd.h       vectors per instruction set      formats.h    weight formats
 //   threads.h    the thread pool                  matmul.h     activations, matrix tiles
 //   ops.h        what Python hands over           attention.h  rotary, KV cache, attention
-//                                                 sample.h     the sampling rule
+//   self_test.h  known answers                    sample.h     the sampling rule
 
 #include "attention.h"
 #include "formats.h"
 #include "matmul.h"
 #include "ops.h"
 #include "sample.h"
+#include "self_test.h"
 #include "threads.h"
 
 #if defined(_WIN32)
@@ -203,6 +204,7 @@ static uint32_t num_items(const Step *step, const Op *op) {
 // Items worth claiming together: a claim costs as much as some hundred bytes of weights.
 static uint32_t least_items(const Step *step, const Op *op) {
     if (op->kind != OP_LINEAR && op->kind != OP_GATED) return 1;
+    if (!op_rows(step, op)) return 1;  // a chunk of a prompt wants no logits
     const Matrix *weight = AT(Matrix, op->kind == OP_LINEAR ? op->linear.weight : op->gated.gate);
     size_t item_bytes = panel_bytes(weight->runs[0].format, weight->cols) * op_rows(step, op);
     if (op->kind == OP_GATED) item_bytes *= 4;
@@ -369,6 +371,7 @@ EXPORT void dequantize(uint32_t type, const uint8_t *source, uint32_t n, float *
 // --------------------------------------------------------------------------------- the library
 
 EXPORT const char *isa(void) { return ISA; }
+EXPORT int self_test(void) { return tiles_are_right(); }
 EXPORT uint32_t kv_element_bytes(void) { return sizeof(KV); }
 
 #if defined(__wasm__)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from webllm.errors import ConfigError, DeviceNotFoundError
@@ -22,15 +23,25 @@ _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64
 
 
 def load_kernels(variant: str | None = None) -> ctypes.CDLL:
-    """Opens one variant: the one named, or by WEBLLM_CPU_ISA, or the best this CPU runs.
+    """Opens one variant: the one named, or by WEBLLM_CPU_ISA, or the best that works here.
 
     Raises DeviceNotFoundError if there is none, ConfigError if the one named does not run here.
     """
     runnable = variants()
-    wanted = variant or os.environ.get("WEBLLM_CPU_ISA") or runnable[-1]
+    wanted = variant or os.environ.get("WEBLLM_CPU_ISA")
+    if wanted is None:
+        return _first_right(runnable[::-1])
     if wanted not in runnable:
         raise ConfigError(f"CPU kernels {wanted!r} do not run here; these do: {list(runnable)}")
     return _open(wanted)
+
+
+def _first_right(names: Sequence[str]) -> ctypes.CDLL:
+    for name in names:
+        library = _open(name)
+        if library.self_test():
+            return library
+    raise DeviceNotFoundError(f"all CPU kernels compute wrongly on this machine: {list(names)}")
 
 
 def variants() -> tuple[str, ...]:

@@ -1,17 +1,20 @@
-"""Moves a program's weights and tables into the kernels' memory, part by part."""
+"""Moves a program's weights and tables into the kernels' memory, piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.cpu.host import Bytes, Host, Memory
 from webllm.cpu.records import PackingRecord, matrix_record, matrix_record_bytes
 from webllm.cpu.space import Space
-from webllm.cpu.weights import Run, runs_of, vector
+from webllm.cpu.weights import PANEL_ROWS, Format, Run, runs_of, vector
+from webllm.errors import CheckpointError
 from webllm.ops.program import Program, RopeKV
 from webllm.ops.values import Part, RopeTable, RowOrder, Weight
+
+_PIECE_BYTES = 8 << 20  # of a file that are resident, or copied, at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,20 @@ class _Contents:
         return offset
 
 
-class WeightLoader:
-    """Allocates for all weights at once, then packs tensor by tensor (`work`).
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a tensor: what is packed in one call."""
 
-    Raises UnsupportedModelError or DeviceMemoryError before anything is packed.
+    tensor: str
+    start: int  # bytes within the tensor
+    num_bytes: int
+    packing: PackingRecord
+
+
+class WeightLoader:
+    """Allocates for all weights at once; then every piece of `pieces` is to be packed, in order.
+
+    Raises UnsupportedModelError, CheckpointError or DeviceMemoryError before anything is packed.
     """
 
     def __init__(self, host: Host, program: Program, checkpoint: Checkpoint) -> None:
@@ -51,26 +64,50 @@ class WeightLoader:
         self._contents = _plan_contents(program, checkpoint)
         self._packing_offset = self._contents.space.take(PackingRecord.SIZE)
         self.memory = host.allocate(self._contents.space.num_bytes)
-        self.total_bytes = sum(
-            checkpoint.tensors[part.tensor].nbytes for part in self._parts_in_order()
-        )
+        try:
+            self.pieces = list(self._pieces())
+            self._write_small()
+        except BaseException:
+            self.memory.close()
+            raise
 
-    def _parts_in_order(self) -> Iterator[Part]:
-        for runs in self._contents.matrices.values():
-            for run, _ in runs:
-                yield from run.parts
+    @property
+    def total_bytes(self) -> int:
+        return sum(piece.num_bytes for piece in self.pieces)
 
-    def work(self) -> Iterator[tuple[Callable[[], None], int]]:
-        """Pieces of work to do in order, with the number of file bytes each one moves."""
-        yield self._write_small, 0
+    def pack(self, piece: Piece) -> None:
+        data = self._checkpoint.data(piece.tensor)[piece.start : piece.start + piece.num_bytes]
+        with self._host.source(data) as source:
+            self.memory.write(self._packing_offset, piece.packing.pack(source))
+            self._host.pack(self.memory.address + self._packing_offset)
+
+    def _pieces(self) -> Iterator[Piece]:
         for weight, runs in self._contents.matrices.items():
             for run, offset in runs:
                 first_row = 0
                 for part in run.parts:
-                    record = self._packing(weight, run, offset, part, first_row)
-                    nbytes = self._checkpoint.tensors[part.tensor].nbytes
-                    yield self._pack_work(part.tensor, record), nbytes
+                    panels = self.memory.address + offset
+                    yield from self._pieces_of(part, weight.cols, run.format, panels, first_row)
                     first_row += part.rows
+
+    def _pieces_of(
+        self, part: Part, cols: int, form: Format, panels: int, first_row: int
+    ) -> Iterator[Piece]:
+        info = self._checkpoint.tensors[part.tensor]
+        row_bytes = cols // info.dtype.block_elements * info.dtype.block_bytes
+        if info.nbytes != part.rows * row_bytes:
+            raise CheckpointError(
+                f"{part.tensor} has {info.nbytes} bytes instead of {part.rows * row_bytes}"
+            )
+        pairs = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
+        together = pairs or PANEL_ROWS  # rows change places only within these
+        step = max(_PIECE_BYTES // (row_bytes * together), 1) * together
+        for row in range(0, part.rows, step):
+            rows = min(step, part.rows - row)
+            packing = PackingRecord(
+                panels, info.dtype, form, rows, cols, first_row + row, pair_head_dim=pairs
+            )
+            yield Piece(part.tensor, row * row_bytes, rows * row_bytes, packing)
 
     def _write_small(self) -> None:
         for offset, data in self._contents.small:
@@ -83,29 +120,8 @@ class WeightLoader:
             record = matrix_record(weight.rows, weight.cols, places)
             self.memory.write(self._contents.offsets[weight], record)
 
-    def _packing(
-        self, weight: Weight, run: Run, offset: int, part: Part, first_row: int
-    ) -> PackingRecord:
-        return PackingRecord(
-            panels=self.memory.address + offset,
-            type_id=self._checkpoint.tensors[part.tensor].dtype,
-            format=run.format,
-            rows=part.rows,
-            cols=weight.cols,
-            first_row=first_row,
-            pair_head_dim=part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0,
-        )
-
-    def _pack_work(self, tensor: str, record: PackingRecord) -> Callable[[], None]:
-        def pack() -> None:
-            with self._host.source(self._checkpoint.data(tensor)) as source:
-                self.memory.write(self._packing_offset, record.pack(source))
-                self._host.pack(self.memory.address + self._packing_offset)
-
-        return pack
-
     def loaded(self) -> LoadedWeights:
-        """Once all work is done."""
+        """Once every piece is packed."""
         contents, base = self._contents, self.memory.address
         return LoadedWeights(
             memory=self.memory,

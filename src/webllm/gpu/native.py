@@ -31,6 +31,7 @@ _KINDS = {
     "VirtualGPU": AdapterKind.VIRTUAL,
     "CPU": AdapterKind.SOFTWARE,
 }
+_SUBGROUPS = {0x10DE: 32, 0x106B: 32}  # vendors that make one size only: NVIDIA, Apple
 _KIND_ORDER = list(AdapterKind)
 _APIS = ("Metal", "Vulkan", "D3D12")  # best first
 _FEATURES = ("shader-f16", "subgroup", "timestamp-query")
@@ -118,9 +119,10 @@ def _preference(adapter: Adapter) -> tuple[int, int]:
 def _features(handle: Any) -> Features:
     names, raw = handle.features, handle.info
     subgroups = "subgroup" in names
-    # wgpu 0.32 spells the sizes "stackgroup".
+    fixed = _SUBGROUPS.get(raw["vendor_id"])
+    # wgpu 0.32 spells the sizes "stackgroup", and says 4 and 128 for every Vulkan adapter.
     sizes = [
-        int(raw.get(f"subgroup_{end}_size", raw.get(f"stackgroup_{end}_size", 0)))
+        fixed or int(raw.get(f"subgroup_{end}_size", raw.get(f"stackgroup_{end}_size", 0)))
         for end in ("min", "max")
     ]
     return Features(

@@ -1,5 +1,5 @@
 // Candidates of a threshold, of one thread. Interface: see sample_candidates_team.wgsl.
-const CAPACITY = 256u;
+const CAPACITY = 64u; // squared, far from the 65535 iterations lavapipe allows a thread
 
 var<private> candidates: array<vec2<f32>, CAPACITY>; // logit, weight
 var<private> num_candidates: u32;

@@ -3,7 +3,7 @@ override SAMPLING: u32;
 override VOCAB: u32;
 override CHUNK: u32; // tokens a team looks at
 
-const LOWEST = -3.4028234e38;
+const LOWEST = -3.0e38; // a logit below is a masked token
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
 

@@ -26,7 +26,8 @@ def embed(table: Array, token_ids: Array, scale: float) -> Array:
 
 def norm(x: Array, gamma: Array, eps: float) -> Array:
     x = _f64(x)
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * gamma
+    normed: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * gamma
+    return normed
 
 
 def add_branch(x: Array, branch: Array, branch_gamma: Array, eps: float) -> Array:

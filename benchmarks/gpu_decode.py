@@ -1,0 +1,263 @@
+"""Tokens per second of the WebGPU backend on a model's shape with made-up 4-bit weights.
+
+    python benchmarks/gpu_decode.py llama-3.1-8b [--profile] [--device webgpu]
+
+Loads through the real road (upload, repack, record), so that only the numbers in the weights are
+made up. Prints the time to load, prefill of 512 tokens, decode at context 512 with two steps in
+flight, and with --profile the GPU time of each kernel of a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import struct
+from collections import defaultdict
+from dataclasses import dataclass
+from math import prod
+from statistics import median
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.gpu.device import Dispatch
+from webllm.gpu.native import NativeDevice, open_device
+from webllm.models import registry
+from webllm.ops.program import BatchShape, Program
+from webllm.ops.step import Step, StepSequence
+from webllm.ops.webgpu import WebGPUBackend, WebGPUExecutable
+
+CONTEXT = 512
+BLOCKS = 64  # of 16 positions
+LIMITS = BatchShape(max_tokens=512, max_seqs=8, max_outputs=8, max_blocks=BLOCKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    layers: int
+    hidden: int
+    wide: int
+    num_q: int
+    num_kv: int
+    head_dim: int
+    vocab: int
+    tied: bool
+
+
+SHAPES = {
+    "smollm2-135m": Shape(30, 576, 1536, 9, 3, 64, 49152, True),
+    "llama-3.2-1b": Shape(16, 2048, 8192, 32, 8, 64, 128256, True),
+    "llama-3.1-8b": Shape(32, 4096, 14336, 32, 8, 128, 128256, False),
+}
+
+
+class MadeUpCheckpoint:
+    """A llama checkpoint of Q4_0 tensors that all hold the same random blocks."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.metadata = {
+            "general.architecture": "llama",
+            "llama.embedding_length": shape.hidden,
+            "llama.block_count": shape.layers,
+            "llama.feed_forward_length": shape.wide,
+            "llama.attention.head_count": shape.num_q,
+            "llama.attention.head_count_kv": shape.num_kv,
+            "llama.attention.key_length": shape.head_dim,
+            "llama.attention.layer_norm_rms_epsilon": 1e-5,
+            "llama.rope.freq_base": 500000.0,
+            "llama.context_length": 8192,
+        }
+        self.tensors = {info.name: info for info in _tensors(shape)}
+        self.nbytes = sum(info.nbytes for info in self.tensors.values())
+        largest = max(info.nbytes for info in self.tensors.values())
+        self._blocks = memoryview(_random_blocks(largest))
+        self._ones = memoryview(struct.pack("<f", 1.0) * shape.hidden)
+
+    def data(self, name: str) -> memoryview:
+        info = self.tensors[name]
+        source = self._ones if info.dtype is GGMLType.F32 else self._blocks
+        return source[: info.nbytes]
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+def _random_blocks(num_bytes: int) -> bytes:
+    """Q4_0 blocks with scales near 1/256: activations stay of the order of one."""
+    import random
+
+    noise = random.Random(0)
+    some = b"".join(
+        struct.pack("<e", noise.uniform(0.002, 0.005)) + noise.randbytes(16) for _ in range(65521)
+    )
+    return some * (num_bytes // len(some) + 1)
+
+
+def _tensors(shape: Shape) -> list[TensorInfo]:
+    q, kv = shape.num_q * shape.head_dim, shape.num_kv * shape.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.vocab, shape.hidden)}
+    if not shape.tied:
+        shapes["output.weight"] = (shape.vocab, shape.hidden)
+    shapes["output_norm.weight"] = (shape.hidden,)
+    for layer in range(shape.layers):
+        for name, size in {
+            "attn_norm": (shape.hidden,),
+            "attn_q": (q, shape.hidden),
+            "attn_k": (kv, shape.hidden),
+            "attn_v": (kv, shape.hidden),
+            "attn_output": (shape.hidden, q),
+            "ffn_norm": (shape.hidden,),
+            "ffn_gate": (shape.wide, shape.hidden),
+            "ffn_up": (shape.wide, shape.hidden),
+            "ffn_down": (shape.hidden, shape.wide),
+        }.items():
+            shapes[f"blk.{layer}.{name}.weight"] = size
+    return [_tensor(name, size) for name, size in shapes.items()]
+
+
+def _tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
+    dtype = GGMLType.Q4_0 if len(shape) == 2 else GGMLType.F32
+    nbytes = prod(shape) // dtype.block_elements * dtype.block_bytes
+    return TensorInfo(name, shape, dtype, 0, nbytes)
+
+
+def a_step(num_tokens: int, context: int, chained: bool = False) -> Step:
+    tokens = [(7 * i + 1) % 1000 for i in range(num_tokens)]
+    share = StepSequence(tokens, context, range(BLOCKS), [num_tokens - 1])
+    return Step((share,), chained)
+
+
+async def prefill_seconds(executable: WebGPUExecutable, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        start = perf_counter()
+        executable.submit(a_step(CONTEXT, CONTEXT))
+        await executable.tokens()
+        times.append(perf_counter() - start)
+    return median(times[1:])
+
+
+async def decode_seconds(executable: WebGPUExecutable, in_flight: int, num_tokens: int) -> float:
+    """Seconds a token, sampled on the device and read back each."""
+    for _ in range(in_flight - 1):
+        executable.submit(a_step(1, CONTEXT + 1, chained=True))
+    start = perf_counter()
+    for _ in range(num_tokens):
+        executable.submit(a_step(1, CONTEXT + 1, chained=True))
+        await executable.tokens()
+    seconds = (perf_counter() - start) / num_tokens
+    for _ in range(in_flight - 1):
+        await executable.tokens()
+    return seconds
+
+
+def gpu_seconds(device: NativeDevice, dispatches: list[Dispatch], repeats: int = 5) -> float:
+    """GPU time of one pass of dispatches, from timestamps."""
+    import wgpu
+    from wgpu.backends.wgpu_native._ffi import lib
+
+    gpu: Any = device.handle
+    queries = gpu.create_query_set(type="timestamp", count=2)
+    usage = wgpu.BufferUsage
+    result = gpu.create_buffer(size=256, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
+    recording = device.record(dispatches)
+    times = []
+    for _ in range(repeats):
+        encoder = gpu.create_command_encoder()
+        compute = encoder.begin_compute_pass(
+            timestamp_writes={
+                "query_set": queries,
+                "beginning_of_pass_write_index": 0,
+                "end_of_pass_write_index": 1,
+            }
+        )
+        for dispatch, bind_group in zip(dispatches, recording.bind_groups, strict=True):
+            compute.set_pipeline(dispatch.pipeline.handle)  # type: ignore[attr-defined]
+            compute.set_bind_group(0, bind_group)
+            compute.dispatch_workgroups(*dispatch.workgroups)
+        compute.end()
+        encoder.resolve_query_set(queries, 0, 2, result, 0)
+        gpu.queue.submit([encoder.finish()])
+        first, last = struct.unpack("=2Q", bytes(gpu.queue.read_buffer(result, 0, 16)))
+        times.append((last - first) * lib.wgpuQueueGetTimestampPeriod(gpu.queue._internal) * 1e-9)
+    return min(times)
+
+
+def print_profile(device: NativeDevice, executable: WebGPUExecutable) -> None:
+    """GPU time by kernel and grid: all dispatches of a kind in one pass."""
+    kinds: dict[tuple[str, tuple[int, int, int]], list[Dispatch]] = defaultdict(list)
+    for dispatch in executable.recording.dispatches:  # type: ignore[attr-defined]
+        kinds[dispatch.label, dispatch.workgroups].append(dispatch)
+    whole = gpu_seconds(device, [d for same in kinds.values() for d in same])
+    ordered = gpu_seconds(device, list(executable.recording.dispatches))  # type: ignore[attr-defined]
+    print(f"  GPU time of a step {ordered * 1e6:.0f} us (by kind {whole * 1e6:.0f} us)")
+    for (label, grid), same in kinds.items():
+        seconds = gpu_seconds(device, same)
+        each = seconds * 1e6 / len(same)
+        print(f"  {label:28} {grid!s:18} {len(same):4} x {each:8.2f} us = {seconds * 1e6:8.0f} us")
+
+
+async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -> None:
+    backend = WebGPUBackend(device)
+    checkpoint = MadeUpCheckpoint(SHAPES[name])
+    program: Program = registry.record(checkpoint, 16 * BLOCKS)
+    start = perf_counter()
+    await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
+    print(f"{name} on {backend.name}, Q4_0, {backend.target}")
+    print(f"  loaded {checkpoint.nbytes / 1e9:.2f} GB in {perf_counter() - start:.2f} s")
+    start = perf_counter()
+    decode = backend.compile(program, BatchShape(1, 1, 1, BLOCKS))
+    prefill = backend.compile(program, BatchShape(CONTEXT, 1, 1, BLOCKS))
+    print(f"  compiled in {perf_counter() - start:.2f} s")
+    layers = SHAPES[name].layers
+    for kind, executable in (("decode", decode), ("prefill", prefill)):
+        count = len(executable.recording.dispatches)  # type: ignore[attr-defined]
+        print(f"  {kind}: {count} dispatches, {count / layers:.1f} a layer")
+    seconds = await prefill_seconds(prefill, 3)
+    print(f"  prefill of {CONTEXT}: {seconds * 1e3:.1f} ms, {CONTEXT / seconds:.0f} tokens/s")
+    for in_flight in (1, 2):
+        await decode_seconds(decode, in_flight, num_tokens // 4)
+        seconds = await decode_seconds(decode, in_flight, num_tokens)
+        print(f"  decode, {in_flight} in flight: {1 / seconds:.1f} tokens/s")
+    if profile:
+        for executable, num_tokens in ((decode, 1), (prefill, CONTEXT)):
+            executable.submit(a_step(num_tokens, CONTEXT))  # leaves its words for the profile
+            await executable.tokens()
+            print_profile(device, executable)
+
+
+def keep_checks(device: NativeDevice) -> None:
+    module = device._submitter.module
+    device._submitter.module = lambda code, label, proven: module(code, label, False)  # type: ignore[method-assign]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shape", choices=SHAPES, nargs="+")
+    parser.add_argument("--device", default="webgpu")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--checked", action="store_true", help="keep the driver's index checks")
+    arguments = parser.parse_args()
+    for name in arguments.shape:
+        device = open_device(arguments.device)
+        if arguments.checked:
+            keep_checks(device)
+        asyncio.run(run(name, device, arguments.profile, arguments.tokens))
+        device.close()
+
+
+if __name__ == "__main__":
+    main()

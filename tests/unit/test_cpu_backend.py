@@ -1,0 +1,122 @@
+"""Loading, memory and the choice of a variant."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from cpu_cases import WASM, FakeCheckpoint, ProgramBuilder, Runner
+from cpu_wasm_host import WasmHost
+
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.cpu.available import available_bytes
+from webllm.cpu.backend import CPUBackend
+from webllm.cpu.library import load_kernels, variants
+from webllm.cpu.native import NativeHost
+from webllm.cpu.weights import Format, runs_of
+from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
+from webllm.ops.program import BatchShape, Linear, Norm, Program
+from webllm.ops.step import Step, StepSequence
+from webllm.ops.values import Weight
+
+
+def wide_program(checkpoint: FakeCheckpoint) -> Program:
+    """One with some 4 MB of weights."""
+    build = ProgramBuilder(checkpoint, 1024)
+    x, out = build.activation(1024), build.value(1024)
+    build.ops += [
+        Norm(build.x, checkpoint.weight(GGMLType.F32, 1024), 1e-5, x),
+        Linear(x, checkpoint.weight(GGMLType.F32, 1024, 1024), out),
+    ]
+    return build.program(out)
+
+
+def resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_loading_again_and_again_leaks_nothing() -> None:
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    sizes = []
+    for _ in range(12):
+        with Runner(NativeHost(2), program, checkpoint) as runner:
+            runner.tokens(Step([StepSequence([1], 1, [0], [0])]))
+        sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[3] < 4 << 20
+
+
+def test_reports_loaded_bytes() -> None:
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    backend, seen = CPUBackend(1), list[tuple[int, int]]()
+    limits = BatchShape(1, 1, 1, 1)
+    asyncio.run(backend.load(program, checkpoint, 1, limits, lambda *s: seen.append(s)))
+    backend.close()
+    matrices = 4 * 1024 * (1024 + ProgramBuilder.VOCAB)
+    assert seen[-1] == (matrices, matrices)
+    assert sorted(seen) == seen
+
+
+def test_refuses_what_does_not_fit() -> None:
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    backend = CPUBackend(1)
+    backend.check_fits(program, checkpoint, num_blocks=1)
+    with pytest.raises(DeviceMemoryError, match=r"needs \d+ MiB .* \d+ MiB are available"):
+        backend.check_fits(program, checkpoint, num_blocks=1 << 40)
+    backend.close()
+
+
+def test_available_memory_is_known_here() -> None:
+    assert (available_bytes() or 0) > 1 << 20
+
+
+def test_the_environment_chooses_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBLLM_CPU_ISA", "baseline")
+    host = NativeHost(1)
+    assert host.isa == "baseline"
+    host.close()
+    monkeypatch.setenv("WEBLLM_CPU_ISA", "mmx")
+    with pytest.raises(ConfigError, match="mmx"):
+        load_kernels()
+
+
+def test_each_variant_knows_its_name_and_works() -> None:
+    for name in variants():
+        host = NativeHost(1, name)
+        assert host.isa == name
+        assert load_kernels(name).self_test()
+        host.close()
+
+
+@pytest.mark.parametrize("name", WASM)
+def test_wasm_works(name: str) -> None:
+    assert WasmHost(WASM[name]).call("self_test")
+
+
+def test_unknown_tensor_types_are_refused() -> None:
+    checkpoint = FakeCheckpoint()
+    checkpoint.tensors["odd"] = TensorInfo("odd", (32, 256), GGMLType.IQ2_S, 0, 0)
+    with pytest.raises(UnsupportedModelError, match="odd is stored as IQ2_S"):
+        runs_of(Weight.of("odd", 32, 256), checkpoint)
+
+
+def test_parts_on_panel_borders_keep_their_formats() -> None:
+    checkpoint = FakeCheckpoint()
+    parts = [
+        checkpoint.weight(dtype, rows, 256)
+        for dtype, rows in ((GGMLType.Q4_K, 32), (GGMLType.Q4_1, 16), (GGMLType.Q6_K, 8))
+    ]
+    runs = runs_of(Weight.concat(parts), checkpoint)
+    assert [(run.rows, run.format) for run in runs] == [
+        (48, Format.MINS),
+        (8, Format.BITS8 | Format.HALVES),
+    ]
+
+
+def test_formats_unite() -> None:
+    assert Format.BITS4.union(Format.MINS) == Format.MINS
+    assert (Format.BITS8 | Format.MINS).union(Format.HALVES) == Format(7)
+    assert Format.F16.union(Format.F16) == Format.F16
+    assert Format.F16.union(Format.BITS8) == Format.F32
