@@ -66,14 +66,11 @@ class WeightLoader:
         self.memory = host.allocate(self._contents.space.num_bytes)
         try:
             self.pieces = list(self._pieces())
+            self.total_bytes = sum(piece.num_bytes for piece in self.pieces)
             self._write_small()
         except BaseException:
             self.memory.close()
             raise
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(piece.num_bytes for piece in self.pieces)
 
     def pack(self, piece: Piece) -> None:
         data = self._checkpoint.data(piece.tensor)[piece.start : piece.start + piece.num_bytes]

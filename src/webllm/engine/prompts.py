@@ -40,7 +40,9 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
 
 def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Prompt:
     """Raises RequestError or ContextLengthError."""
-    token_ids = model.tokenizer.encode(request.prompt)
+    # As everywhere else: control tokens written in a raw prompt count, so that a caller can
+    # format a conversation by hand.
+    token_ids = model.tokenizer.encode(request.prompt, parse_special=True)
     if not token_ids:
         raise RequestError("the prompt is empty; give at least one token", field="prompt")
     return Prompt(_sequences(model, request, token_ids), request.stop_strings)

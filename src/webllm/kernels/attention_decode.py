@@ -96,7 +96,7 @@ def attention_decode(
     constants = attention_constants(shape, step) | share_constants(shape, step, splits, tile)
     constants["SEQ_IDS"] = step.layout.seq_ids
     split = Dispatch(
-        device.pipeline(code, constants, "attention_decode_split"),
+        device.pipeline(code, constants, "attention_decode_split", proven=True),
         (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
         (splits, shape.num_q // heads, step.max_tokens),
         "attention_decode_split",
@@ -124,7 +124,7 @@ def attention_simple(
     constants = attention_constants(shape, step) | share_constants(shape, step, splits, tile)
     constants["SEQ_IDS"] = step.layout.seq_ids
     simple = Dispatch(
-        device.pipeline(code, constants, "attention_simple"),
+        device.pipeline(code, constants, "attention_simple", proven=True),
         (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
         (-(-shape.num_q * splits // 8), step.max_tokens, 1),
         "attention_simple",
@@ -156,7 +156,7 @@ def combine(
         store=out.store,
     )
     return Dispatch(
-        device.pipeline(code, constants, "attention_decode_combine"),
+        device.pipeline(code, constants, "attention_decode_combine", proven=True),
         (step.words, partial.out, partial.softmax, *out.slices),
         (-(-cols // cols_per_team), step.max_tokens, 1),
         "attention_decode_combine",

@@ -56,7 +56,7 @@ def attention_prefill(
     }
     tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)
     tiled = Dispatch(
-        device.pipeline(code, constants, "attention_prefill"),
+        device.pipeline(code, constants, "attention_prefill", proven=True),
         (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
         (tiles, shape.num_q // heads, 1),
         "attention_prefill",

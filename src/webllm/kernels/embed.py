@@ -36,7 +36,7 @@ def embed(
         }
         planes = (shard.quants,) if table.form.is_float else (shard.quants, shard.side)
         return Dispatch(
-            device.pipeline(code, constants, "embed"),
+            device.pipeline(code, constants, "embed", proven=True),
             (step.words, sampled, out, *planes),
             (-(-table.groups // _THREADS), step.max_tokens, 1),
             "embed",

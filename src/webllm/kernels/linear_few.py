@@ -94,6 +94,7 @@ def _few(
         "LANES": teams.lanes,
         "TEAMS": teams.teams,
         "LOOPS": teams.loops,
+        "TURNS": -(-job.weight.groups // teams.lanes),
     }
     if target.subgroup:
         constants["SUBGROUP"] = target.subgroup

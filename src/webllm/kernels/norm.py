@@ -51,7 +51,7 @@ def norm(
     constants |= {"COUNT": rows.word, "COLS": cols, "EPS": eps}
     inputs = (step.words, x, gamma) + (() if branch is None else (branch.x, branch.gamma))
     return Dispatch(
-        device.pipeline(code, constants, "norm"),
+        device.pipeline(code, constants, "norm", proven=True),
         (*inputs, *out.slices),
         (rows.maximum, 1, 1),
         "norm",

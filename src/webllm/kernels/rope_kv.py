@@ -88,7 +88,7 @@ def rope_kv(
     code = source("rope_kv", team=reduce, kv=kv_snippet(target))
     gammas = (q_gamma or rope.fine, k_gamma or rope.fine)  # bound, not read, where absent
     return Dispatch(
-        device.pipeline(code, constants, "rope_kv"),
+        device.pipeline(code, constants, "rope_kv", proven=True),
         (step.words, qkv, rope.fine, rope.coarse, kv.keys, kv.values, *gammas),
         (num_q + 2 * num_kv, step.max_tokens, 1),
         "rope_kv",

@@ -57,7 +57,7 @@ def sample(
         )
         constants |= _constants(target, step, vocab, name)
         return Dispatch(
-            device.pipeline(code, constants, name), (step.words, *bound), (groups, outputs, 1), name
+            device.pipeline(code, constants, name, proven=True), (step.words, *bound), (groups, outputs, 1), name
         )
 
     best, threshold = scratch.best, scratch.threshold

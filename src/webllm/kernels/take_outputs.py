@@ -22,7 +22,7 @@ def take_outputs(
         "ROW_WORDS": row_words,
     }
     return Dispatch(
-        device.pipeline(source("take_outputs"), constants, "take_outputs"),
+        device.pipeline(source("take_outputs"), constants, "take_outputs", proven=True),
         (step.words, x, out),
         (-(-row_words // _THREADS), step.max_outputs, 1),
         "take_outputs",
