@@ -88,6 +88,8 @@ def _wgpu() -> Any:
         raise DeviceNotFoundError(
             f"wgpu is not installed ({error}): pip install 'webllm[gpu]'"
         ) from error
+    # Mesa's device-select layer only reorders adapters, and writes to stderr without a desktop.
+    os.environ.setdefault("NODEVICE_SELECT", "1")
     return wgpu
 
 
@@ -239,7 +241,8 @@ class NativeDevice:
 
     def write(self, target: Slice, data: Data) -> None:
         view = memoryview(data).cast("B")
-        assert len(view) <= target.size and len(view) % 4 == 0, (len(view), target)
+        assert len(view) <= target.size, (len(view), target)
+        assert len(view) % 4 == 0, len(view)
         if len(view):
             self._submitter.write(_handle(target), target.offset, view)
 
