@@ -128,7 +128,7 @@ class Bench:
                 dispatches += linear_few.few(self.device, self.target, job)
             else:
                 dispatches += linear_many.many(self.device, job)
-        seconds = gpu_seconds(self.device, dispatches) / len(dispatches)
+        seconds = gpu_seconds(self.device, dispatches, 20) / len(dispatches)
         size = product.rows * product.cols
         return (
             f"{product.ending:9}{product.tokens:4} x {product.cols:6} -> {product.rows:6} "

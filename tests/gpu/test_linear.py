@@ -223,9 +223,10 @@ def test_shards(device, tokens):
 
 def test_layouts_of_teams():
     assert lay_out(128, None, 32, 1024) == Teams(128, 2, 1)
-    assert lay_out(448, None, 32, 1024) == Teams(448, 1, 1)
+    assert lay_out(448, None, 32, 1024) == Teams(128, 2, 1)
     assert lay_out(18, None, 32, 1024) == Teams(32, 8, 1)
-    assert lay_out(896, None, 32, 1024) == Teams(448, 1, 1)
+    assert lay_out(160, None, 32, 1024) == Teams(96, 2, 1)
     assert lay_out(128, 32, 32, 1024) == Teams(128, 4, 8)
+    assert lay_out(448, 16, 32, 1024) == Teams(128, 8, 2)
     assert lay_out(448, 16, 32, 256) == Teams(128, 2, 8)
     assert lay_out(48, 16, 0, 256) == Teams(64, 4, 4)

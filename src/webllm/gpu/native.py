@@ -22,7 +22,14 @@ from webllm.gpu.device import (
     Limits,
     Slice,
 )
-from webllm.gpu.native_submit import Readback, Submitter, open_submitter
+from webllm.gpu.native_submit import (
+    Command,
+    Encoded,
+    Readback,
+    Source,
+    Submitter,
+    open_submitter,
+)
 
 _ALIGNMENT = 256
 _KINDS = {
@@ -83,7 +90,7 @@ def open_device(device: str = "webgpu", limits: Limits | None = None) -> NativeD
 
 def _wgpu() -> Any:
     try:
-        import wgpu
+        import wgpu  # type: ignore[import-untyped]
     except ImportError as error:
         raise DeviceNotFoundError(
             f"wgpu is not installed ({error}): pip install 'webllm[gpu]'"
@@ -159,14 +166,37 @@ class NativePipeline:
         return self._building.result()
 
 
-@dataclass(frozen=True, slots=True)
 class NativeRecording:
-    """`commands` holds one (pipeline, bind group, x, y, z) per dispatch, as the submitter's
-    handles; the other fields keep alive what those point to."""
+    """`commands` are the submitter's handles; the other fields keep alive what they point to.
 
-    commands: list[tuple[Any, Any, int, int, int]]
-    dispatches: tuple[Dispatch, ...]
-    bind_groups: list[Any]
+    A command buffer serves once. From the second replay on, the next one is encoded on another
+    thread while the GPU works.
+    """
+
+    def __init__(
+        self, commands: list[Command], dispatches: tuple[Dispatch, ...], bind_groups: list[Any]
+    ) -> None:
+        self.commands = commands
+        self.dispatches = dispatches
+        self.bind_groups = bind_groups
+        self.num_replays = 0
+        self._next: Future[Encoded] | None = None
+
+    def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
+        if self._next is not None:
+            ready = self._next.result()
+            self._next = None
+            if ready.source == source:
+                return ready
+            submitter.discard(ready)
+        return submitter.encode(self.commands, source)
+
+    def encode_next(
+        self, encoder: ThreadPoolExecutor, submitter: Submitter, source: Source | None
+    ) -> None:
+        self.num_replays += 1
+        if self.num_replays > 1:
+            self._next = encoder.submit(submitter.encode, self.commands, source)
 
 
 class NativeDevice:
@@ -187,6 +217,7 @@ class NativeDevice:
             raise DeviceError(f"{self.info.name}: the driver gave no device: {error}") from error
         self._prelude = "enable f16;\n" if self.features.shader_f16 else ""
         self._compilers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "webllm-compile")
+        self._encoder = ThreadPoolExecutor(1, "webllm-encode")
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
         self._submitter: Submitter = open_submitter(self.handle)
@@ -292,23 +323,29 @@ class NativeDevice:
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
     def replay(self, recording: NativeRecording, readback: Slice | None = None) -> Awaitable[bytes]:
-        source = None if readback is None else _handle(readback)
-        offset, size = (0, 0) if readback is None else (readback.offset, readback.size)
-        return Readback(self._submitter, recording.commands, source, offset, size)
+        source = None if readback is None else _source(readback)
+        running = Readback(self._submitter, recording.encoded(self._submitter, source))
+        recording.encode_next(self._encoder, self._submitter, source)
+        return running
 
     async def read(self, source: Slice) -> bytes:
-        return await Readback(self._submitter, [], _handle(source), source.offset, source.size)
+        return await Readback(self._submitter, self._submitter.encode([], _source(source)))
 
     def memory_bytes(self) -> int | None:
         return None  # WebGPU does not tell
 
     def close(self) -> None:
         self._compilers.shutdown(cancel_futures=True)
+        self._encoder.shutdown(cancel_futures=True)
         for buffer in list(self._buffers):
             buffer.destroy()
         self._pipelines.clear()
         self._submitter.close()
         self.handle.destroy()
+
+
+def _source(part: Slice) -> Source:
+    return Source(_handle(part), part.offset, part.size)
 
 
 def _handle(part: Slice) -> Any:

@@ -1,8 +1,8 @@
 """Encoding, submitting and waiting in wgpu: what happens for every token.
 
 Two ways to do the same: `RawSubmitter` calls wgpu-native's C functions with handles prepared
-once (3-6 us a dispatch on an H200's host), `WrappedSubmitter` goes through wgpu-py's objects
-(4-9 us) and serves other versions of wgpu, whose C interface may differ.
+once, `WrappedSubmitter` goes through wgpu-py's objects, at about twice the cost, and serves other
+versions of wgpu, whose C interface may differ.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 from webllm.errors import DeviceLostError
@@ -29,6 +30,24 @@ class Staging:
     mapped: bool | None = None  # None: the map was not answered yet
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is read back at the end of a submission."""
+
+    buffer: Any
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A command buffer, good for one submission, and where it leaves what is read back."""
+
+    command_buffer: Any
+    source: Source | None
+    staging: Staging | None
+
+
 class Submitter(Protocol):
     waiter: ThreadPoolExecutor  # one thread: blocks where the event loop must not
 
@@ -38,72 +57,55 @@ class Submitter(Protocol):
 
     def write(self, buffer: Any, offset: int, data: memoryview) -> None: ...
 
-    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
-        """Encodes and submits; gives what `wait` takes."""
+    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded: ...
 
-    def staging(self, size: int) -> Staging: ...
+    def submit(self, encoded: Encoded) -> Any:
+        """Gives what `wait` and `fetch` take."""
 
     def wait(self, submission: Any) -> None: ...
 
     def fetch(self, submission: Any, staging: Staging, size: int) -> bytes: ...
+
+    def discard(self, encoded: Encoded) -> None:
+        """Of one that is not going to be submitted."""
 
     def release(self, staging: Staging) -> None: ...
 
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """At the end of a submission: buffer -> staging."""
-
-    source: Any
-    offset: int
-    staging: Staging
-    size: int
-
-
 def open_submitter(device: Any) -> Submitter:
-    import wgpu
+    import wgpu  # type: ignore[import-untyped]
 
-    return RawSubmitter(device) if wgpu.__version__.startswith(_RAW_VERSION) else WrappedSubmitter(device)
+    is_known = wgpu.__version__.startswith(_RAW_VERSION)
+    return RawSubmitter(device) if is_known else WrappedSubmitter(device)
 
 
 class Readback:
     """A submission under way; awaiting it gives the bytes asked for (none: waits for the end)."""
 
-    def __init__(
-        self,
-        submitter: Submitter,
-        commands: Sequence[Command],
-        source: Any,
-        offset: int,
-        size: int,
-    ) -> None:
+    def __init__(self, submitter: Submitter, encoded: Encoded) -> None:
         self._submitter = submitter
-        self._size = size
-        self._staging = None if source is None else submitter.staging(size)
-        copy = None if self._staging is None else Copy(source, offset, self._staging, size)
-        self._submission = submitter.submit(commands, copy)
+        self._encoded = encoded
+        self._submission = submitter.submit(encoded)
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._finish().__await__()
 
     async def _finish(self) -> bytes:
-        run = asyncio.get_running_loop().run_in_executor
-        if self._staging is None:
-            await run(self._submitter.waiter, self._submitter.wait, self._submission)
+        waiter = self._submitter.waiter
+        return await asyncio.get_running_loop().run_in_executor(waiter, self._wait)
+
+    def _wait(self) -> bytes:
+        source, staging = self._encoded.source, self._encoded.staging
+        if source is None or staging is None:
+            self._submitter.wait(self._submission)
             return b""
-        return await run(
-            self._submitter.waiter,
-            self._submitter.fetch,
-            self._submission,
-            self._staging,
-            self._size,
-        )
+        return self._submitter.fetch(self._submission, staging, source.size)
 
     def __del__(self) -> None:
-        if self._staging is not None:
-            self._submitter.release(self._staging)
+        if self._encoded.staging is not None:
+            self._submitter.release(self._encoded.staging)
 
 
 class WrappedSubmitter:
@@ -113,6 +115,7 @@ class WrappedSubmitter:
         self._wgpu: Any = wgpu
         self._device = device
         self._free: list[Staging] = []
+        self._free_lock = Lock()  # command buffers are encoded on two threads
         self.waiter = ThreadPoolExecutor(1, "webllm-wait")
 
     def module(self, code: str, label: str, proven: bool) -> Any:
@@ -124,7 +127,7 @@ class WrappedSubmitter:
     def write(self, buffer: Any, offset: int, data: memoryview) -> None:
         self._device.queue.write_buffer(buffer, offset, data)
 
-    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
+    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
         encoder = self._device.create_command_encoder()
         if commands:
             compute = encoder.begin_compute_pass()
@@ -133,22 +136,17 @@ class WrappedSubmitter:
                 compute.set_bind_group(0, bind_group)
                 compute.dispatch_workgroups(x, y, z)
             compute.end()
-        if copy is not None:
+        staging = None
+        if source is not None:
+            staging = self._staging(source.size)
             encoder.copy_buffer_to_buffer(
-                copy.source, copy.offset, copy.staging.handle, 0, copy.size
+                source.buffer, source.offset, staging.handle, 0, source.size
             )
-        self._device.queue.submit([encoder.finish()])
-        return None
+        return Encoded(encoder.finish(), source, staging)
 
-    def staging(self, size: int) -> Staging:
-        for i, staging in enumerate(self._free):
-            if staging.size >= size:
-                return self._free.pop(i)
-        usage = self._wgpu.BufferUsage
-        handle = self._device.create_buffer(
-            label="staging", size=size, usage=usage.MAP_READ | usage.COPY_DST
-        )
-        return Staging(handle, size)
+    def submit(self, encoded: Encoded) -> Any:
+        self._device.queue.submit([encoded.command_buffer])
+        return None
 
     def wait(self, submission: Any) -> None:
         self._device.queue.on_submitted_work_done_sync()
@@ -161,6 +159,21 @@ class WrappedSubmitter:
         data = bytes(staging.handle.read_mapped(0, size))
         staging.handle.unmap()
         return data
+
+    def _staging(self, size: int) -> Staging:
+        with self._free_lock:
+            for i, staging in enumerate(self._free):
+                if staging.size >= size:
+                    return self._free.pop(i)
+        usage = self._wgpu.BufferUsage
+        handle = self._device.create_buffer(
+            label="staging", size=size, usage=usage.MAP_READ | usage.COPY_DST
+        )
+        return Staging(handle, size)
+
+    def discard(self, encoded: Encoded) -> None:
+        if encoded.staging is not None:
+            self.release(encoded.staging)
 
     def release(self, staging: Staging) -> None:
         self._free.append(staging)
@@ -176,8 +189,8 @@ class RawSubmitter(WrappedSubmitter):
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
-        from wgpu.backends.wgpu_native import _api
-        from wgpu.backends.wgpu_native._ffi import ffi, lib
+        from wgpu.backends.wgpu_native import _api  # type: ignore[import-untyped]
+        from wgpu.backends.wgpu_native._ffi import ffi, lib  # type: ignore[import-untyped]
 
         self._api: Any = _api
         self._ffi: Any = ffi
@@ -212,30 +225,23 @@ class RawSubmitter(WrappedSubmitter):
             self._queue_handle, buffer._internal, offset, source, len(data)
         )
 
-    def submit(self, commands: Sequence[Command], copy: Copy | None) -> Any:
-        ffi, lib = self._ffi, self._lib
-        null = ffi.NULL
+    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
+        lib, null = self._lib, self._ffi.NULL
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device_handle, null)
         if commands:
-            self._encode(encoder, commands)
-        if copy is not None:
+            self._encode_pass(encoder, commands)
+        staging = None
+        if source is not None:
+            staging = self._staging(source.size)
+            target = staging.handle._internal
             lib.wgpuCommandEncoderCopyBufferToBuffer(
-                encoder,
-                copy.source._internal,
-                copy.offset,
-                copy.staging.handle._internal,
-                0,
-                copy.size,
+                encoder, source.buffer._internal, source.offset, target, 0, source.size
             )
         command_buffer = lib.wgpuCommandEncoderFinish(encoder, null)
-        index = lib.wgpuQueueSubmitForIndex(
-            self._queue_handle, 1, ffi.new("WGPUCommandBuffer[]", [command_buffer])
-        )
-        lib.wgpuCommandBufferRelease(command_buffer)
         lib.wgpuCommandEncoderRelease(encoder)
-        return ffi.new("WGPUSubmissionIndex *", index)
+        return Encoded(command_buffer, source, staging)
 
-    def _encode(self, encoder: Any, commands: Sequence[Command]) -> None:
+    def _encode_pass(self, encoder: Any, commands: Sequence[Command]) -> None:
         lib, null = self._lib, self._ffi.NULL
         set_pipeline = lib.wgpuComputePassEncoderSetPipeline
         set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
@@ -250,6 +256,17 @@ class RawSubmitter(WrappedSubmitter):
             dispatch(compute, x, y, z)
         lib.wgpuComputePassEncoderEnd(compute)
         lib.wgpuComputePassEncoderRelease(compute)
+
+    def submit(self, encoded: Encoded) -> Any:
+        ffi, lib = self._ffi, self._lib
+        commands = ffi.new("WGPUCommandBuffer[]", [encoded.command_buffer])
+        index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, commands)
+        lib.wgpuCommandBufferRelease(encoded.command_buffer)
+        return ffi.new("WGPUSubmissionIndex *", index)
+
+    def discard(self, encoded: Encoded) -> None:
+        super().discard(encoded)
+        self._lib.wgpuCommandBufferRelease(encoded.command_buffer)
 
     def wait(self, submission: Any) -> None:
         self._lib.wgpuDevicePoll(self._device_handle, True, submission)

@@ -13,7 +13,7 @@ from webllm.kernels.team import team
 from webllm.kernels.template import snippet, source
 
 _THREADS = 128
-_MAX_UNITS = 512  # of the q heads of a workgroup, in its memory
+_MAX_UNITS = 256  # of the q heads of a workgroup, in its memory
 _WORKGROUPS = 1024  # enough to fill a large GPU
 _MAX_SPLITS = 64
 
@@ -79,113 +79,104 @@ def attention_decode(
 ) -> list[Dispatch]:
     """Right for any batch, fast where every sequence has one token.
 
-    qkv: f32 [tokens, (num_q + 2 * num_kv) * head_dim], q rotated; out: [tokens, num_q * head_dim].
+    qkv: f32 [tokens, (num_q + 2 * num_kv) * head_dim], q rotated; out: [tokens, num_q * head_dim],
+    a multiple of 32 columns. partial: of `partial_bytes(shape, step, decode_splits(...))`.
     """
     splits = decode_splits(target, shape, step)
-    if not target.barriers:
-        return attention_simple(device, target, step, shape, splits, (qkv, kv, partial, out))
     heads = shape.heads_together()
-    tile = _tile(heads)
-    code = source(
+    if not target.barriers:
+        return attention_simple(Job(device, target, step, shape, splits), qkv, kv, partial, out)
+    job = Job(device, target, step, shape, splits, _tile(heads))
+    split = job.dispatch(
         "attention_decode_split",
+        (splits, shape.num_q // heads, step.max_tokens),
+        (qkv, kv.keys, kv.values, partial.out, partial.softmax),
+        job.constants | {"SEQ_IDS": step.layout.seq_ids},
         heads=f"{heads}u",
-        pairs=f"{-(-heads * tile // _THREADS)}u",
-        share=snippet("attention_decode_share"),
+        units=f"{shape.units}u",
+        tile=f"{job.tile}u",
         kv=kv_snippet(target),
     )
-    constants = attention_constants(shape, step) | share_constants(shape, step, splits, tile)
-    constants["SEQ_IDS"] = step.layout.seq_ids
-    split = Dispatch(
-        device.pipeline(code, constants, "attention_decode_split", proven=True),
-        (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
-        (splits, shape.num_q // heads, step.max_tokens),
-        "attention_decode_split",
-    )
-    return [split, combine(device, target, step, shape, splits, tile, partial, out)]
+    return [split, combine(job, partial, out)]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all dispatches of one attention share; a share is a multiple of `tile` positions."""
+
+    device: Device
+    target: Target
+    step: StepBuffer
+    shape: AttentionShape
+    splits: int
+    tile: int = BLOCK_SIZE
+
+    @property
+    def share_constants(self) -> dict[str, float]:
+        """Constants of attention_decode_share.wgsl."""
+        return {
+            "NUM_TOKENS": self.step.tokens.word,
+            "POSITIONS": self.step.layout.positions,
+            "NUM_Q": self.shape.num_q,
+            "SPLITS": self.splits,
+            "TILE": self.tile,
+            "WINDOW": self.shape.window or 0,
+        }
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return self.share_constants | {
+            "NUM_KV": self.shape.num_kv,
+            "UNITS": self.shape.units,
+            "HEADS_PER_KV": self.shape.heads_per_kv,
+            "BLOCK_TABLES": self.step.layout.block_tables,
+            "MAX_BLOCKS": self.step.max_blocks,
+            "SCALE": self.shape.scale,
+        }
+
+    def dispatch(
+        self,
+        name: str,
+        workgroups: tuple[int, int, int],
+        bound: tuple[Slice, ...],
+        constants: dict[str, float],
+        **snippets: str,
+    ) -> Dispatch:
+        code = source(name, share=snippet("attention_decode_share"), **snippets)
+        pipeline = self.device.pipeline(code, constants, name, proven=True)
+        return Dispatch(pipeline, (self.step.words, *bound), workgroups, name)
 
 
 def attention_simple(
-    device: Device,
-    target: Target,
-    step: StepBuffer,
-    shape: AttentionShape,
-    splits: int,
-    bound: tuple[Slice, KVSlices, Partial, Encoded],
+    job: Job, qkv: Slice, kv: KVSlices, partial: Partial, out: Encoded
 ) -> list[Dispatch]:
     """One thread a head and share, without barriers."""
-    qkv, kv, partial, out = bound
-    tile = BLOCK_SIZE
-    code = source(
+    simple = job.dispatch(
         "attention_decode_simple",
-        units=f"{shape.units}u",
-        share=snippet("attention_decode_share"),
-        kv=kv_snippet(target),
+        (-(-job.shape.num_q * job.splits // 8), job.step.max_tokens, 1),
+        (qkv, kv.keys, kv.values, partial.out, partial.softmax),
+        job.constants | {"SEQ_IDS": job.step.layout.seq_ids},
+        units=f"{job.shape.units}u",
+        kv=kv_snippet(job.target),
     )
-    constants = attention_constants(shape, step) | share_constants(shape, step, splits, tile)
-    constants["SEQ_IDS"] = step.layout.seq_ids
-    simple = Dispatch(
-        device.pipeline(code, constants, "attention_simple", proven=True),
-        (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
-        (-(-shape.num_q * splits // 8), step.max_tokens, 1),
-        "attention_simple",
-    )
-    return [simple, combine(device, target, step, shape, splits, tile, partial, out)]
+    return [simple, combine(job, partial, out)]
 
 
-def combine(
-    device: Device,
-    target: Target,
-    step: StepBuffer,
-    shape: AttentionShape,
-    splits: int,
-    tile: int,
-    partial: Partial,
-    out: Encoded,
-) -> Dispatch:
-    """Puts the shares together and encodes; num_q * head_dim is a multiple of 32."""
-    cols = shape.num_q * shape.head_dim
+def combine(job: Job, partial: Partial, out: Encoded) -> Dispatch:
+    """Puts the shares together and encodes."""
+    cols = job.shape.num_q * job.shape.head_dim
     assert cols % GROUP == 0, cols
-    reduce, constants = team(target, 128)
-    cols_per_team = 128 if target.barriers else GROUP
-    constants |= share_constants(shape, step, splits, tile)
-    constants |= {"COLS": cols_per_team, "UNITS": shape.units}
-    code = source(
+    cols_per_team = 128 if job.target.barriers else GROUP
+    reduce, constants = team(job.target, cols_per_team)
+    return job.dispatch(
         "attention_decode_combine",
+        (-(-cols // cols_per_team), job.step.max_tokens, 1),
+        (partial.out, partial.softmax, *out.slices),
+        constants | job.share_constants | {"COLS": cols_per_team, "UNITS": job.shape.units},
+        ahead=f"{min(8, job.splits)}u",
         team=reduce,
-        share=snippet("attention_decode_share"),
         store=out.store,
     )
-    return Dispatch(
-        device.pipeline(code, constants, "attention_decode_combine", proven=True),
-        (step.words, partial.out, partial.softmax, *out.slices),
-        (-(-cols // cols_per_team), step.max_tokens, 1),
-        "attention_decode_combine",
-    )
-
-
-def attention_constants(shape: AttentionShape, step: StepBuffer) -> dict[str, float]:
-    return {
-        "NUM_KV": shape.num_kv,
-        "UNITS": shape.units,
-        "HEADS_PER_KV": shape.heads_per_kv,
-        "BLOCK_TABLES": step.layout.block_tables,
-        "MAX_BLOCKS": step.max_blocks,
-        "SCALE": shape.scale,
-    }
-
-
-def share_constants(
-    shape: AttentionShape, step: StepBuffer, splits: int, tile: int
-) -> dict[str, float]:
-    """Constants of attention_decode_share.wgsl."""
-    return {
-        "NUM_TOKENS": step.tokens.word,
-        "POSITIONS": step.layout.positions,
-        "NUM_Q": shape.num_q,
-        "SPLITS": splits,
-        "TILE": tile,
-        "WINDOW": shape.window or 0,
-    }
 
 
 def _tile(heads: int) -> int:

@@ -2,7 +2,7 @@
 // team.
 
 const OUT = 3;
-const AHEAD = 8u; // loads in flight
+const AHEAD = $ahead; // loads in flight
 
 override COLS: u32; // columns of a team
 override UNITS: u32; // head_dim / 4

@@ -5,8 +5,13 @@
 // the sum go along, for attention_decode_combine.wgsl.
 
 const HEADS = $heads; // q heads of this workgroup
-const PAIRS = $pairs; // (head, position) pairs a thread scores
+const HEAD_UNITS = $units;
+const POSITIONS_AT_ONCE = $tile; // positions scored at a time: TILE as a constant
 const THREADS = 128u;
+const PAIRS = (HEADS * POSITIONS_AT_ONCE + THREADS - 1u) / THREADS; // that a thread scores
+const LANES = THREADS / HEAD_UNITS; // threads that share a unit of the values
+const VALUES = (POSITIONS_AT_ONCE + LANES - 1u) / LANES; // positions a thread sums
+const REDUCED = min(HEADS, 4u); // heads put together at a time
 const LOWEST = -3.0e38;
 
 override HEADS_PER_KV: u32;
@@ -25,11 +30,11 @@ $kv
 @group(0) @binding(4) var<storage, read_write> part: array<vec4<f32>>; // [tokens, q, splits, units]
 @group(0) @binding(5) var<storage, read_write> part_softmax: array<vec2<f32>>; // max, sum
 
-var<workgroup> q: array<vec4<f32>, HEADS * UNITS>;
-var<workgroup> scores: array<f32, HEADS * TILE>;
-var<workgroup> weights: array<f32, HEADS * TILE>;
+var<workgroup> q: array<vec4<f32>, HEADS * HEAD_UNITS>;
+var<workgroup> scores: array<f32, HEADS * POSITIONS_AT_ONCE>;
+var<workgroup> weights: array<f32, HEADS * POSITIONS_AT_ONCE>;
 var<workgroup> rescale: array<f32, HEADS>;
-var<workgroup> sums: array<vec4<f32>, THREADS>;
+var<workgroup> sums: array<vec4<f32>, REDUCED * THREADS>;
 
 fn block_of(seq: u32, position: u32) -> u32 {
   return step[BLOCK_TABLES + seq * MAX_BLOCKS + position / BLOCK_SIZE];
@@ -38,16 +43,16 @@ fn block_of(seq: u32, position: u32) -> u32 {
 fn score(seq: u32, kv_head: u32, head: u32, position: u32) -> f32 {
   let at = key_at(block_of(seq, position), kv_head, 0u, position % BLOCK_SIZE);
   var sum = vec4<f32>();
-  for (var unit = 0u; unit < UNITS; unit++) {
-    sum += q[head * UNITS + unit] * kv_unpack(keys[at + unit * BLOCK_SIZE]);
+  for (var unit = 0u; unit < HEAD_UNITS; unit++) {
+    sum += q[head * HEAD_UNITS + unit] * kv_unpack(keys[at + unit * BLOCK_SIZE]);
   }
   return sum.x + sum.y + sum.z + sum.w;
 }
 
 fn tile_max(head: u32) -> f32 {
   var largest = LOWEST;
-  for (var i = 0u; i < TILE; i++) {
-    largest = max(largest, scores[head * TILE + i]);
+  for (var i = 0u; i < POSITIONS_AT_ONCE; i++) {
+    largest = max(largest, scores[head * POSITIONS_AT_ONCE + i]);
   }
   return largest;
 }
@@ -77,23 +82,27 @@ fn main(
   }
   workgroupBarrier();
 
-  let lanes = THREADS / UNITS; // threads that share a unit
-  let unit = thread % UNITS;
-  let lane = thread / UNITS;
+  let unit = thread % HEAD_UNITS;
+  let lane = thread / HEAD_UNITS;
   var out: array<vec4<f32>, HEADS>;
   var largest: array<f32, PAIRS>; // of the head of each pair
   var total: array<f32, PAIRS>; // of the weights of each pair
   for (var i = 0u; i < PAIRS; i++) {
     largest[i] = LOWEST;
   }
-  for (var start = begin; start < end; start += TILE) {
+  for (var start = begin; start < end; start += POSITIONS_AT_ONCE) {
+    var v: array<KV, VALUES>; // under way while the keys are scored
+    for (var i = 0u; i < VALUES; i++) {
+      let position = min(start + lane + i * LANES, end - 1u);
+      v[i] = values[value_at(block_of(seq, position), kv_head, unit, position % BLOCK_SIZE)];
+    }
     for (var i = 0u; i < PAIRS; i++) {
       let pair = i * THREADS + thread;
-      let position = start + pair % TILE;
-      if pair < HEADS * TILE {
+      let position = start + pair % POSITIONS_AT_ONCE;
+      if pair < HEADS * POSITIONS_AT_ONCE {
         var s = LOWEST;
         if position < end {
-          s = score(seq, kv_head, pair / TILE, position);
+          s = score(seq, kv_head, pair / POSITIONS_AT_ONCE, position);
         }
         scores[pair] = s;
       }
@@ -101,15 +110,15 @@ fn main(
     workgroupBarrier();
     for (var i = 0u; i < PAIRS; i++) {
       let pair = i * THREADS + thread;
-      if pair < HEADS * TILE {
-        let now = max(largest[i], tile_max(pair / TILE));
+      if pair < HEADS * POSITIONS_AT_ONCE {
+        let now = max(largest[i], tile_max(pair / POSITIONS_AT_ONCE));
         let factor = exp(largest[i] - now);
         let weight = exp(scores[pair] - now);
         largest[i] = now;
         total[i] = total[i] * factor + weight;
         weights[pair] = weight;
-        if pair % TILE == 0u {
-          rescale[pair / TILE] = factor;
+        if pair % POSITIONS_AT_ONCE == 0u {
+          rescale[pair / POSITIONS_AT_ONCE] = factor;
         }
       }
     }
@@ -117,13 +126,12 @@ fn main(
     for (var h = 0u; h < HEADS; h++) {
       out[h] *= rescale[h];
     }
-    if lane < lanes {
-      for (var i = lane; i < min(TILE, end - start); i += lanes) {
-        let position = start + i;
-        let at = value_at(block_of(seq, position), kv_head, unit, position % BLOCK_SIZE);
-        let v = kv_unpack(values[at]);
+    for (var i = 0u; i < VALUES; i++) {
+      let at = lane + i * LANES;
+      if at < POSITIONS_AT_ONCE {
+        let value = kv_unpack(v[i]);
         for (var h = 0u; h < HEADS; h++) {
-          out[h] += weights[h * TILE + i] * v;
+          out[h] += weights[h * POSITIONS_AT_ONCE + at] * value;
         }
       }
     }
@@ -132,29 +140,34 @@ fn main(
   let part_at = (row * NUM_Q + first_head) * SPLITS + split; // + head * SPLITS
   for (var i = 0u; i < PAIRS; i++) {
     let pair = i * THREADS + thread;
-    if pair < HEADS * TILE {
+    if pair < HEADS * POSITIONS_AT_ONCE {
       scores[pair] = total[i];
-      if pair % TILE == 0u {
-        rescale[pair / TILE] = largest[i];
+      if pair % POSITIONS_AT_ONCE == 0u {
+        rescale[pair / POSITIONS_AT_ONCE] = largest[i];
       }
     }
   }
-  for (var h = 0u; h < HEADS; h++) {
-    sums[thread] = out[h];
+  for (var first = 0u; first < HEADS; first += REDUCED) {
     workgroupBarrier();
-    if thread < UNITS {
-      var sum = sums[thread];
-      for (var i = 1u; i < lanes; i++) {
-        sum += sums[i * UNITS + thread];
+    for (var h = 0u; h < REDUCED; h++) {
+      if first + h < HEADS {
+        sums[h * THREADS + thread] = out[first + h];
       }
-      part[(part_at + h * SPLITS) * UNITS + thread] = sum;
     }
     workgroupBarrier();
+    for (var i = thread; i < min(REDUCED, HEADS - first) * HEAD_UNITS; i += THREADS) {
+      let h = i / HEAD_UNITS;
+      var sum = vec4<f32>();
+      for (var j = 0u; j < LANES; j++) {
+        sum += sums[h * THREADS + j * HEAD_UNITS + i % HEAD_UNITS];
+      }
+      part[(part_at + (first + h) * SPLITS) * HEAD_UNITS + i % HEAD_UNITS] = sum;
+    }
   }
   if thread < HEADS {
     var sum = 0.0;
-    for (var i = 0u; i < TILE; i++) {
-      sum += scores[thread * TILE + i];
+    for (var i = 0u; i < POSITIONS_AT_ONCE; i++) {
+      sum += scores[thread * POSITIONS_AT_ONCE + i];
     }
     part_softmax[part_at + thread * SPLITS] = vec2<f32>(rescale[thread], sum);
   }

@@ -6,16 +6,14 @@ from webllm.gpu.device import Device, Dispatch, Slice
 from webllm.kernels.activation import Encoded
 from webllm.kernels.attention_decode import (
     AttentionShape,
+    Job,
     Partial,
-    attention_constants,
     attention_simple,
     combine,
-    share_constants,
 )
 from webllm.kernels.rope_kv import KVSlices, kv_snippet
 from webllm.kernels.step_buffer import StepBuffer
 from webllm.kernels.target import Target
-from webllm.kernels.template import snippet, source
 
 _ROWS = 64  # query rows of a workgroup
 _STAGE = 512  # units of values staged
@@ -38,27 +36,23 @@ def attention_prefill(
     partial: of `partial_bytes(shape, step)`.
     """
     if not target.barriers:
-        return attention_simple(device, target, step, shape, 1, (qkv, kv, partial, out))
+        return attention_simple(Job(device, target, step, shape, 1), qkv, kv, partial, out)
     assert shape.head_dim in range(16, 257, 16), shape.head_dim
     heads = shape.heads_together()
-    code = source(
+    job = Job(device, target, step, shape, 1)
+    tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)
+    tiled = job.dispatch(
         "attention_prefill",
+        (tiles, shape.num_q // heads, 1),
+        (qkv, kv.keys, kv.values, partial.out, partial.softmax),
+        job.constants
+        | {
+            "NUM_SEQS": step.layout.header + 1,
+            "QUERY_STARTS": step.layout.query_starts,
+            "VALUES_STAGED": min(_POSITIONS, 1 << (_STAGE // shape.units).bit_length() - 1),
+        },
         heads=f"{heads}u",
         units_per_thread=f"{-(-shape.units // 16)}u",
-        share=snippet("attention_decode_share"),
         kv=kv_snippet(target),
     )
-    constants = attention_constants(shape, step) | share_constants(shape, step, 1, _POSITIONS)
-    constants |= {
-        "NUM_SEQS": step.layout.header + 1,
-        "QUERY_STARTS": step.layout.query_starts,
-        "VALUES_STAGED": min(_POSITIONS, 1 << (_STAGE // shape.units).bit_length() - 1),
-    }
-    tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)
-    tiled = Dispatch(
-        device.pipeline(code, constants, "attention_prefill", proven=True),
-        (step.words, qkv, kv.keys, kv.values, partial.out, partial.softmax),
-        (tiles, shape.num_q // heads, 1),
-        "attention_prefill",
-    )
-    return [tiled, combine(device, target, step, shape, 1, _POSITIONS, partial, out)]
+    return [tiled, combine(job, partial, out)]

@@ -22,10 +22,13 @@ def _many(device: Device, job: Job, shard: Shard) -> Dispatch:
     common = {"out": str(len(inputs)), "epilogue": _epilogue(job, shard)}
     common |= {"reader": reading["reader"], "input": reading["input"]}
     if job.x.format is ActivationFormat.I8 and not form.is_float:
+        halves = 32 // form.scale_group
+        words = (source("linear_many_i8_word", word=str(i)) for i in range(8 // halves))
         code = source(
             "linear_many_i8",
-            halves=str(32 // form.scale_group),
+            halves=str(halves),
             mins=str(form.mins).lower(),
+            words="".join(words),
             **common,
         )
     else:

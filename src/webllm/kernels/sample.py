@@ -48,7 +48,7 @@ def sample(
     outputs = step.max_outputs
 
     def dispatch(name: str, groups: int, *bound: Slice) -> Dispatch:
-        reduce, constants = team(target, 256)
+        reduce, constants = team(target, _threads(device, target) if groups == 1 else 256)
         code = source(
             name,
             team=reduce,
@@ -56,9 +56,8 @@ def sample(
             candidates=snippet(f"sample_candidates_{'team' if target.barriers else 'single'}"),
         )
         constants |= _constants(target, step, vocab, name)
-        return Dispatch(
-            device.pipeline(code, constants, name, proven=True), (step.words, *bound), (groups, outputs, 1), name
-        )
+        pipeline = device.pipeline(code, constants, name, proven=True)
+        return Dispatch(pipeline, (step.words, *bound), (groups, outputs, 1), name)
 
     best, threshold = scratch.best, scratch.threshold
     return [
@@ -79,9 +78,16 @@ def _constants(target: Target, step: StepBuffer, vocab: int, name: str) -> dict[
     }
     if name == "sample_max":
         constants["BIASES"] = layout.biases
+    if name == "sample_threshold":
+        constants["LANES"] = _CHUNK // 8 if target.barriers else 1
     if name == "sample_draw":
         constants |= {"OUTPUT_ROWS": layout.output_rows, "POSITIONS": layout.positions}
     return constants
+
+
+def _threads(device: Device, target: Target) -> int:
+    """Threads of the one workgroup that looks at a whole row."""
+    return 1024 if target.subgroup and device.limits.max_workgroup_threads >= 1024 else 256
 
 
 def _num_chunks(target: Target, vocab: int) -> int:

@@ -20,7 +20,8 @@ $candidates
 
 const GUESSES = 16u;
 const MAX_PASSES = 64u;
-const FOUR = vec4<f32>(0.0, 1.0, 2.0, 3.0);
+
+override LANES: u32; // threads that share a chunk, eight tokens each at a time
 
 // A token weighs 1 (by_count), or as much as its probability over the largest one.
 struct Weighing {
@@ -38,8 +39,21 @@ struct Ends {
   above: f32,
 }
 
-var<private> guesses: array<vec4<f32>, 4>; // descending
-var<private> weights: array<vec4<f32>, 4>; // of the tokens at or above each guess
+// Guesses, descending, or what the tokens at or above each weigh. Named, so that they stay in
+// registers.
+struct Sixteen {
+  a: vec4<f32>,
+  b: vec4<f32>,
+  c: vec4<f32>,
+  d: vec4<f32>,
+}
+
+fn listed(s: Sixteen) -> array<f32, GUESSES> {
+  return array<f32, GUESSES>(
+    s.a.x, s.a.y, s.a.z, s.a.w, s.b.x, s.b.y, s.b.z, s.b.w,
+    s.c.x, s.c.y, s.c.z, s.c.w, s.d.x, s.d.y, s.d.z, s.d.w
+  );
+}
 
 fn weight_of(w: Weighing, logit: vec4<f32>) -> vec4<f32> {
   return select(exp((logit - w.largest) / w.temperature), vec4<f32>(1.0), w.by_count);
@@ -47,45 +61,50 @@ fn weight_of(w: Weighing, logit: vec4<f32>) -> vec4<f32> {
 
 // Logits of four of the thread's tokens; below LOWEST where there is none.
 fn four(w: Weighing, token: u32) -> vec4<f32> {
-  let tokens = token + vec4<u32>(0u, THREADS, 2u * THREADS, 3u * THREADS);
+  let tokens = token + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
   let at = w.first + min(tokens, vec4<u32>(VOCAB - 1u));
   let read = vec4<f32>(logits[at.x], logits[at.y], logits[at.z], logits[at.w]);
   return select(vec4<f32>(-3.4e38), read, tokens < vec4<u32>(VOCAB));
 }
 
-fn weigh_one(logit: f32, weight: f32) {
-  weights[0] += select(vec4<f32>(), vec4<f32>(weight), vec4<f32>(logit) >= guesses[0]);
-  weights[1] += select(vec4<f32>(), vec4<f32>(weight), vec4<f32>(logit) >= guesses[1]);
-  weights[2] += select(vec4<f32>(), vec4<f32>(weight), vec4<f32>(logit) >= guesses[2]);
-  weights[3] += select(vec4<f32>(), vec4<f32>(weight), vec4<f32>(logit) >= guesses[3]);
+fn weigh_one(sums: Sixteen, guesses: Sixteen, logit: f32, weight: f32) -> Sixteen {
+  let none = vec4<f32>();
+  let l = vec4<f32>(logit);
+  let w = vec4<f32>(weight);
+  return Sixteen(
+    sums.a + select(none, w, l >= guesses.a),
+    sums.b + select(none, w, l >= guesses.b),
+    sums.c + select(none, w, l >= guesses.c),
+    sums.d + select(none, w, l >= guesses.d)
+  );
 }
 
-fn weigh(w: Weighing, logit: vec4<f32>) {
+fn weigh(sums: Sixteen, guesses: Sixteen, w: Weighing, logit: vec4<f32>) -> Sixteen {
   let weight = weight_of(w, logit);
-  weigh_one(logit.x, weight.x);
-  weigh_one(logit.y, weight.y);
-  weigh_one(logit.z, weight.z);
-  weigh_one(logit.w, weight.w);
+  let one = weigh_one(sums, guesses, logit.x, weight.x);
+  let two = weigh_one(one, guesses, logit.y, weight.y);
+  let three = weigh_one(two, guesses, logit.z, weight.z);
+  return weigh_one(three, guesses, logit.w, weight.w);
 }
 
-fn weigh_guesses(w: Weighing, thread: u32) {
-  var sums = array<vec4<f32>, 4>();
-  for (var chunk = 0u; chunk < num_chunks(); chunk++) { // sums of sums: less rounding
-    if best[w.first_chunk + chunk].value >= guesses[3].w {
-      weights = array<vec4<f32>, 4>();
-      let begin = chunk * CHUNK + thread;
-      for (var token = begin; token < begin + CHUNK; token += 8u * THREADS) {
-        weigh(w, four(w, token));
-        weigh(w, four(w, token + 4u * THREADS));
+// What the row's tokens at or above each guess weigh; the same in every thread.
+fn weights_of(guesses: Sixteen, w: Weighing, thread: u32) -> Sixteen {
+  var sums: Sixteen;
+  for (var chunk = thread / LANES; chunk < num_chunks(); chunk += THREADS / LANES) {
+    if best[w.first_chunk + chunk].value >= guesses.d.w {
+      var part = Sixteen(); // sums of sums: less rounding
+      let begin = chunk * CHUNK + thread % LANES;
+      for (var token = begin; token < begin + CHUNK; token += 8u * LANES) {
+        part = weigh(part, guesses, w, four(w, token));
+        part = weigh(part, guesses, w, four(w, token + 4u * LANES));
       }
-      for (var i = 0u; i < 4u; i++) {
-        sums[i] += weights[i];
-      }
+      sums = Sixteen(sums.a + part.a, sums.b + part.b, sums.c + part.c, sums.d + part.d);
     }
   }
-  for (var i = 0u; i < 4u; i++) {
-    weights[i] = sum4_across(sums[i], thread);
-  }
+  return Sixteen(
+    sum4_across(sums.a, thread), sum4_across(sums.b, thread),
+    sum4_across(sums.c, thread), sum4_across(sums.d, thread)
+  );
 }
 
 fn offer_one(logit: f32, weight: f32, ends: Ends) {
@@ -105,12 +124,12 @@ fn offer(w: Weighing, logit: vec4<f32>, ends: Ends) {
 // How many tokens lie between the ends; the candidates are these if they fit.
 fn gather(w: Weighing, ends: Ends, thread: u32) -> u32 {
   no_candidates(thread);
-  for (var chunk = 0u; chunk < num_chunks(); chunk++) {
+  for (var chunk = thread / LANES; chunk < num_chunks(); chunk += THREADS / LANES) {
     if best[w.first_chunk + chunk].value >= ends.low {
-      let begin = chunk * CHUNK + thread;
-      for (var token = begin; token < begin + CHUNK; token += 8u * THREADS) {
+      let begin = chunk * CHUNK + thread % LANES;
+      for (var token = begin; token < begin + CHUNK; token += 8u * LANES) {
         offer(w, four(w, token), ends);
-        offer(w, four(w, token + 4u * THREADS), ends);
+        offer(w, four(w, token + 4u * LANES), ends);
       }
     }
   }
@@ -118,17 +137,19 @@ fn gather(w: Weighing, ends: Ends, thread: u32) -> u32 {
 }
 
 // The ends around the lowest guess that weighs less than `goal`.
-fn ends_around(goal: f32, outer: Ends) -> Ends {
+fn ends_around(goal: f32, guesses: Sixteen, weights: Sixteen, outer: Ends) -> Ends {
+  var guess = listed(guesses);
+  var weight = listed(weights);
   var high = outer.high;
   var above = outer.above;
   for (var i = 0u; i < GUESSES - 1u; i++) {
-    if weights[i / 4u][i % 4u] >= goal {
-      return Ends(guesses[i / 4u][i % 4u], high, above);
+    if weight[i] >= goal {
+      return Ends(guess[i], high, above);
     }
-    high = guesses[i / 4u][i % 4u];
-    above = weights[i / 4u][i % 4u];
+    high = guess[i];
+    above = weight[i];
   }
-  return Ends(guesses[3].w, high, above);
+  return Ends(guesses.d.w, high, above);
 }
 
 // The largest candidate at and above which the row weighs at least `goal`.
@@ -147,24 +168,44 @@ fn exact(goal: f32, ends: Ends, count: u32, thread: u32) -> f32 {
   return best_across(found, thread).value;
 }
 
+// Ever farther from the largest logit; the last is `low`.
+fn first_guesses(w: Weighing, low: f32) -> Sixteen {
+  let nearest = -exp2(-7.0) * select(w.temperature, 1.0, w.by_count);
+  let powers = nearest * vec4<f32>(1.0, 2.0, 4.0, 8.0);
+  let floor = vec4<f32>(low);
+  return Sixteen(
+    max(floor, w.largest + powers),
+    max(floor, w.largest + 16.0 * powers),
+    max(floor, w.largest + 256.0 * powers),
+    vec4<f32>(max(floor, w.largest + 4096.0 * powers).xyz, low)
+  );
+}
+
+// The lowest is ends.low.
+fn even_guesses(ends: Ends) -> Sixteen {
+  let width = (ends.high - ends.low) / 16.0;
+  let steps = width * vec4<f32>(3.0, 2.0, 1.0, 0.0);
+  return Sixteen(
+    ends.low + (12.0 * width + steps),
+    ends.low + (8.0 * width + steps),
+    ends.low + (4.0 * width + steps),
+    ends.low + steps
+  );
+}
+
 // The largest t >= low with weight(logits >= t) >= goal, or >= goal * weight(logits >= low) for
 // masses.
 fn search(w: Weighing, low: f32, goal: f32, thread: u32) -> f32 {
-  let step_size = select(w.temperature, 1.0, w.by_count);
-  for (var i = 0u; i < 4u; i++) {
-    let powers = exp2(FOUR + 4.0 * f32(i) - 7.0);
-    guesses[i] = max(vec4<f32>(low), w.largest - step_size * powers);
-  }
-  guesses[3].w = low;
+  var guesses = first_guesses(w, low);
   var ends = Ends(low, w.largest + abs(w.largest) + 1.0, 0.0);
   var total = 1.0;
   var count = CAPACITY + 1u;
   for (var pass_id = 0u; pass_id < MAX_PASSES; pass_id++) {
-    weigh_guesses(w, thread);
+    let weights = weights_of(guesses, w, thread);
     if pass_id == 0u && !w.by_count {
-      total = weights[3].w;
+      total = weights.d.w;
     }
-    let narrowed = ends_around(goal * total, ends);
+    let narrowed = ends_around(goal * total, guesses, weights, ends);
     let moved = narrowed.low != ends.low || narrowed.high != ends.high;
     ends = narrowed;
     let stuck = sum_across(select(0.0, 1.0, moved), thread) == 0.0; // provably the same in all
@@ -175,10 +216,7 @@ fn search(w: Weighing, low: f32, goal: f32, thread: u32) -> f32 {
     if count <= CAPACITY {
       break;
     }
-    for (var i = 0u; i < 4u; i++) {
-      let shares = (f32(GUESSES - 1u) - 4.0 * f32(i) - FOUR) / f32(GUESSES);
-      guesses[i] = ends.low + (ends.high - ends.low) * shares;
-    }
+    guesses = even_guesses(ends);
   }
   if count > CAPACITY {
     return ends.low;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.errors import DeviceMemoryError
@@ -151,4 +152,4 @@ class WebGPUExecutable:
     async def logits(self) -> memoryview:
         row_bytes = self._logits.size // self.shape.max_outputs
         part = Slice(self._logits.buffer, 0, row_bytes * self._num_outputs)
-        return memoryview(await self.device.read(part)).cast("f")
+        return cast(memoryview, memoryview(await self.device.read(part)).cast("f"))

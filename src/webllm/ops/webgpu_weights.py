@@ -9,6 +9,7 @@ from array import array
 from collections import deque
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
+from struct import unpack
 
 from webllm.artifacts.checkpoint import Checkpoint, GGMLType
 from webllm.errors import UnsupportedModelError
@@ -196,13 +197,13 @@ def _ordered(part: Part, checkpoint: Checkpoint) -> Iterator[float]:
             yield values[head + half + i]
 
 
-def _floats(tensor: str, checkpoint: Checkpoint) -> memoryview | array[float]:
+def _floats(tensor: str, checkpoint: Checkpoint) -> array[float]:
     data = checkpoint.data(tensor)
     match checkpoint.tensors[tensor].dtype:
         case GGMLType.F32:
             return array("f", bytes(data))
         case GGMLType.F16:
-            return memoryview(bytes(data)).cast("e")
+            return array("f", unpack(f"<{len(data) // 2}e", data))
         case GGMLType.BF16:
             words = array("I", (half << 16 for half in memoryview(bytes(data)).cast("H")))
             return array("f", words.tobytes())

@@ -9,15 +9,18 @@ from __future__ import annotations
 from webllm.kernels.target import Target
 from webllm.kernels.template import snippet
 
-MAX_THREADS = 256
+_MAX_THREADS = 256  # without subgroups, for the sake of workgroup memory
 
 
 def team(target: Target, threads: int) -> tuple[str, dict[str, float]]:
-    """The snippet, and its constants, for teams of `threads` (a power of two, at most 256)."""
+    """The snippet, and its constants, for teams of `threads`, a power of two.
+
+    At most 256, and 1024 with subgroups where the device allows it.
+    """
     assert threads.bit_count() == 1, threads
-    assert threads <= MAX_THREADS, threads
     if not target.barriers:
         return snippet("team/single"), {"THREADS": 1}
     if target.subgroup and threads >= target.subgroup:
         return snippet("team/subgroup"), {"THREADS": threads, "SUBGROUP": target.subgroup}
+    assert threads <= _MAX_THREADS, threads
     return snippet("team/workgroup"), {"THREADS": threads}

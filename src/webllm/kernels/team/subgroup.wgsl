@@ -4,7 +4,7 @@
 override THREADS: u32 = 256;
 override SUBGROUP: u32 = 32;
 const TILE_SIZE = 1024u;
-const MAX_SUBGROUPS = 64u; // naga fails on THREADS / SUBGROUP as an array's size
+const MAX_SUBGROUPS = 128u; // naga fails on THREADS / SUBGROUP as an array's size
 
 struct Best {
   value: f32,
