@@ -19,8 +19,7 @@ async def test_logits(name: str) -> None:
     backend = CPUBackend(2)
     executable = await compare.load(backend, await compare.model_path(name))
     agreements = [
-        await compare.teacher_forced(executable, prompt)
-        for prompt in compare.read(name)["prompts"]
+        await compare.teacher_forced(executable, prompt) for prompt in compare.read(name)["prompts"]
     ]
     backend.close()
     num_steps = sum(a.num_steps for a in agreements)

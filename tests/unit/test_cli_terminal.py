@@ -85,6 +85,7 @@ def test_chat_shows_progress_then_answers(chat: Terminal) -> None:
     chat.expect("> ")
     chat.send("/help\n")
     chat.expect("Ctrl-C stops an answer")
+    chat.expect("> ")
     chat.send("\x04")
     chat.expect(r"ended with 0")
 

@@ -11,10 +11,12 @@ from webllm.gpu.device import Slice
 class StepWords(Protocol):
     """First word of each section; `webllm.ops.step.StepLayout` has these."""
 
-    header: int
-    flags: int
-    token_ids: int
-
+    @property
+    def header(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def token_ids(self) -> int: ...
     @property
     def positions(self) -> int: ...
     @property
