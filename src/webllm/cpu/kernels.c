@@ -253,18 +253,33 @@ static uint64_t await_items(const Progress *progress, uint32_t items) {
     return now_ns() - start;
 }
 
+#define NOTICED_LOSS_NS 500000  // half a millisecond
+
+// Waiting through a quarter of the time means that a thread lacks a core: go on with fewer.
+static void shed_threads(Step *step, uint64_t lost_ns) {
+    uint64_t now = now_ns();
+    step->lost_ns += lost_ns;
+    if (step->num_threads == 1) return;
+    if (step->lost_ns < NOTICED_LOSS_NS || step->lost_ns * 4 < now - step->since_ns) return;
+    atomic_set(&step->num_threads, step->num_threads - (step->num_threads + 3) / 4);
+    step->since_ns = now;
+    step->lost_ns = 0;
+}
+
 static void walk_ops(void *argument, uint32_t thread) {
     Step *step = argument;
     for (uint32_t i = 0; i < step->plan->num_ops; i++) {
+        uint32_t num_threads = atomic_get(&step->num_threads);
+        if (thread > 0 && thread >= num_threads) return;
         const Op *op = &step->ops[i];
         Progress *progress = &step->progress[i];
         uint32_t items = num_items(step, op), least = least_items(step, op), first, count;
-        while ((count = claim(progress, items, least, step->num_threads, &first))) {
+        while ((count = claim(progress, items, least, num_threads, &first))) {
             for (uint32_t k = 0; k < count; k++) do_item(step, op, first + k, thread);
             atomic_add(&progress->done, count);
         }
         uint64_t lost_ns = await_items(progress, items);
-        if (thread == 0) step->lost_ns += lost_ns;
+        if (thread == 0 && lost_ns > 0) shed_threads(step, lost_ns);
     }
 }
 
@@ -281,6 +296,7 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
         .num_outputs = words[2],
         .num_biases = words[3],
         .num_threads = num_threads,
+        .since_ns = now_ns(),
     };
     memset(step.progress, 0, plan->num_ops * sizeof(Progress));
     plan_query_tiles(&step);
@@ -288,19 +304,21 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
 }
 
 #if !defined(__wasm__)
-// Waiting through a quarter of a step means that a thread lacks a core: go on with fewer threads,
-// and try again with more after a while, less and less often.
-static void adapt_threads(Pool *pool, uint64_t elapsed_ns, uint64_t lost_ns) {
-    if (pool->active > 1 && lost_ns * 4 > elapsed_ns) {
-        pool->active -= (pool->active + 3) / 4;
-        pool->backoff = MIN(MAX(pool->backoff * 2, 4), 256);
-        pool->hold = pool->backoff;
-    } else if (pool->active < pool->num_threads) {
-        if (pool->hold > 0) pool->hold--;
-        if (pool->hold == 0) pool->active = pool->num_threads;
-    } else if (pool->backoff > 0 && ++pool->hold >= 64) {
-        pool->backoff /= 2;
-        pool->hold = 0;
+#define SHORTEST_HOLD_NS 100000000ull
+#define LONGEST_HOLD_NS 3200000000ull
+
+// A step that shed threads is followed by steps without them, and those by another try with all:
+// the sooner that fails, the later the next.
+static void adapt_threads(Pool *pool, uint32_t num_threads) {
+    uint64_t now = now_ns();
+    if (num_threads < pool->active) {
+        uint64_t held = now - pool->all_since < SHORTEST_HOLD_NS ? pool->hold_ns : 0;
+        pool->active = num_threads;
+        pool->hold_ns = MIN(MAX(held * 2, SHORTEST_HOLD_NS), LONGEST_HOLD_NS);
+        pool->held_until = now + pool->hold_ns;
+    } else if (pool->active < pool->num_threads && now >= pool->held_until) {
+        pool->active = pool->num_threads;
+        pool->all_since = now;
     }
 }
 #endif
@@ -308,12 +326,9 @@ static void adapt_threads(Pool *pool, uint64_t elapsed_ns, uint64_t lost_ns) {
 // Runs one step of the plan.
 EXPORT void run(Pool *pool, const Plan *plan) {
     Step step = begin_step(plan, pool->active);
-    uint64_t start = now_ns();
     pool_run(pool, walk_ops, &step);
 #if !defined(__wasm__)
-    adapt_threads(pool, now_ns() - start, step.lost_ns);
-#else
-    (void)start;
+    adapt_threads(pool, step.num_threads);
 #endif
 }
 

@@ -110,8 +110,8 @@ typedef struct {
     Progress *progress;
     QueryTile *query_tiles;
     uint32_t num_tokens, num_seqs, num_outputs, num_biases, num_query_tiles, num_spans;
-    uint32_t num_threads;
-    uint64_t lost_ns;  // time the calling thread stood waiting for others
+    uint32_t num_threads;  // that take part; shed_threads() lowers it
+    uint64_t since_ns, lost_ns;  // time the calling thread stood waiting for others, since when
 } Step;
 
 #define SECTION(step, name) ((step)->step + (step)->plan->layout.name)

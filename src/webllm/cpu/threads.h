@@ -104,7 +104,7 @@ typedef struct {
 struct Pool {
     uint32_t num_threads;
     uint32_t active;  // threads that take part, the caller included; adapt_threads() sets it
-    uint32_t backoff, hold;
+    uint64_t hold_ns, held_until, all_since;  // of adapt_threads(); times of now_ns()
     Job job;
     void *argument;
     _Alignas(64) uint32_t gate;  // odd: a job is open
