@@ -4,24 +4,26 @@
 //   simd.h       vectors per instruction set      formats.h    weight formats
 //   threads.h    the thread pool                  matmul.h     activations, matrix tiles
 //   ops.h        what Python hands over           attention.h  rotary, KV cache, attention
-//   self_test.h  known answers                    sample.h     the sampling rule
+//   packing.h    file to panels                   sample.h     the sampling rule
+//   self_test.h  known answers                    variants.h   what this machine runs
 
 #include "attention.h"
 #include "formats.h"
 #include "matmul.h"
 #include "ops.h"
+#include "packing.h"
 #include "sample.h"
 #include "self_test.h"
 #include "threads.h"
+#if !defined(__wasm__)
+#include "variants.h"
+#endif
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
-
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 // ------------------------------------------------------------------------------------ products
 
@@ -332,49 +334,7 @@ EXPORT void run(Pool *pool, const Plan *plan) {
 #endif
 }
 
-// ------------------------------------------------------------------------------------- packing
-
-// Rows of a file's tensor on their way into a packed run.
-typedef struct {
-    Address source;  // the first of these rows, as the file stores them
-    Address panels;  // the run's first panel
-    uint32_t type, format, rows, cols;
-    uint32_t first_row;      // of the run: where these rows go
-    uint32_t pair_head_dim;  // 0, or: row i of a head's first half -> 2i, of its second -> 2i + 1
-    uint32_t claimed, reserved;
-} Packing;
-
-static uint32_t source_row(const Packing *packing, uint32_t row) {
-    uint32_t dim = packing->pair_head_dim;
-    if (!dim) return row;
-    return row / dim * dim + row % dim / 2 + row % 2 * (dim / 2);
-}
-
-static void pack_panel(const Packing *packing, uint32_t panel) {
-    uint32_t first = panel * PANEL, end = packing->first_row + packing->rows;
-    size_t bytes = file_row_bytes(packing->type, packing->cols);
-    const uint8_t *source[PANEL] = {0};
-    uint32_t from = MAX(first, packing->first_row) - first, to = MIN(end - first, PANEL);
-    for (uint32_t row = from; row < to; row++) {
-        uint32_t index = source_row(packing, first + row - packing->first_row);
-        source[row] = AT(uint8_t, packing->source) + index * bytes;
-    }
-    uint8_t *out = AT(uint8_t, packing->panels) +
-                   panel * panel_bytes(packing->format, packing->cols);
-    pack_rows(out, packing->format, packing->type, packing->cols, from, to, source);
-}
-
-static void pack_panels(void *argument, uint32_t thread) {
-    Packing *packing = argument;
-    uint32_t first = packing->first_row / PANEL;
-    uint32_t end = (packing->first_row + packing->rows + PANEL - 1) / PANEL;
-    (void)thread;
-    for (;;) {
-        uint32_t panel = first + atomic_add(&packing->claimed, 1);
-        if (panel >= end) return;
-        pack_panel(packing, panel);
-    }
-}
+// --------------------------------------------------------------------------------- the library
 
 EXPORT void pack(Pool *pool, Packing *packing) { pool_run(pool, pack_panels, packing); }
 
@@ -382,8 +342,6 @@ EXPORT void pack(Pool *pool, Packing *packing) { pool_run(pool, pack_panels, pac
 EXPORT void dequantize(uint32_t type, const uint8_t *source, uint32_t n, float *out) {
     for (uint32_t b = 0; b < n / 32; b++) decode_floats(out + 32 * b, type, source, b);
 }
-
-// --------------------------------------------------------------------------------- the library
 
 EXPORT const char *isa(void) { return ISA; }
 EXPORT int self_test(void) { return tiles_are_right(); }
@@ -437,30 +395,6 @@ EXPORT Pool *pool_create(uint32_t num_threads) {
     return pool;
 }
 
-// The variants this CPU runs: bit i for the i-th in library.py's list for its kind.
-#if defined(__x86_64__)
-#include <cpuid.h>
-EXPORT uint32_t runnable_variants(void) {
-    uint32_t a, b, c, d, a1 = 0, b1, c1, d1, low, high;
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return 1;
-    int fma = c >> 12 & 1, saves = c >> 27 & 1, f16c = c >> 29 & 1;
-    if (!fma || !saves || !f16c || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 1;
-    if (a) __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1);
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    uint32_t ymm = (low & 6) == 6, zmm = (low & 0xe6) == 0xe6;
-    uint32_t avx2 = ymm & b >> 5;
-    uint32_t avx512 = zmm & b >> 16 & b >> 17 & b >> 30 & b >> 31;  // F DQ BW VL
-    return 1 | (avx2 & 1) << 1 | (avx2 & a1 >> 4 & 1) << 2 | (avx512 & c >> 11 & 1) << 3;
-}
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-EXPORT uint32_t runnable_variants(void) {
-    return 1 | (uint32_t)(getauxval(AT_HWCAP) >> 20 & 1) << 1;  // HWCAP_ASIMDDP
-}
-#elif defined(__aarch64__)
-EXPORT uint32_t runnable_variants(void) { return 3; }  // every Apple and Windows Arm CPU has it
-#else
-EXPORT uint32_t runnable_variants(void) { return 1; }
-#endif
+EXPORT uint32_t runnable_variants(void) { return variants_of_this_cpu(); }
 
 #endif
