@@ -40,8 +40,8 @@ $(VENV)/.installed: $(BUILT_FROM)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what the tests need"
-	@$(PIP_INSTALL) '.[dev]'
+	@echo "Installing what the tests need, and compiling the kernels to WebAssembly as well"
+	@WEBLLM_BUILD_WASM=1 $(PIP_INSTALL) '.[dev]'
 	@touch $@
 
 # The gpu tier needs an adapter. On a Linux machine without a GPU that is Mesa's lavapipe.

@@ -5,13 +5,12 @@ asked for as a build dependency. Zig also builds for other machines:
 
     WEBLLM_BUILD_TARGET=aarch64-macos pip wheel .     (a key of TARGETS)
 
-and, wherever it is installed, the WebAssembly modules; the target `wasm32` builds those alone,
+and the WebAssembly modules: WEBLLM_BUILD_WASM=1 adds them, the target `wasm32` builds them alone,
 into the pure wheel that browsers load. An editable install compiles into the source tree.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shlex
@@ -135,8 +134,8 @@ def build(target: Target, source: Path, folder: Path) -> list[Path]:
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
     def dependencies(self) -> list[str]:
-        needs_zig = "WEBLLM_BUILD_TARGET" in os.environ or system_compiler() is None
-        return [ZIG] if needs_zig else []
+        asked = {"WEBLLM_BUILD_TARGET", "WEBLLM_BUILD_WASM"} & os.environ.keys()
+        return [ZIG] if asked or system_compiler() is None else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         target = self._target()
@@ -146,7 +145,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         folder = source.parent / "lib" if editable else scratch
         built = build(target, source, folder)
         if target.variants is not WASM32:
-            if importlib.util.find_spec("ziglang"):
+            if "WEBLLM_BUILD_WASM" in os.environ:
                 built += build(TARGETS["wasm32"], source, folder)
             build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{target.tag}"
