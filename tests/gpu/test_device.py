@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from webllm.errors import DeviceError, DeviceMemoryError
+from webllm.errors import DeviceError, DeviceLostError, DeviceMemoryError
 from webllm.gpu.device import Buffer, Dispatch, Limits, Slice
 from webllm.gpu.native import NativeDevice, adapters, open_device
 from webllm.gpu.native_submit import RawSubmitter, WrappedSubmitter
@@ -79,6 +79,20 @@ async def test_wrapped_submitter_gives_the_same(device: NativeDevice) -> None:
     await test_dispatches_see_what_earlier_ones_wrote(plain)
     await test_write_then_read_part(plain)
     plain.close()
+
+
+async def test_a_lost_device_is_an_error(device: NativeDevice) -> None:
+    lost = open_device(device.info.name)
+    a, b = lost.buffer(256), lost.buffer(256)
+    recording = lost.record([Dispatch(lost.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
+    for _ in range(3):
+        await lost.replay(recording, whole(b))
+    lost.handle.destroy()
+    with pytest.raises(DeviceLostError, match="reload"):
+        lost.write(whole(a), bytes(256))
+    with pytest.raises(DeviceLostError, match="lost"):
+        await lost.read(whole(a))
+    lost.close()
 
 
 def test_pipelines_are_built_once(device: NativeDevice) -> None:

@@ -31,8 +31,10 @@ VALUES = """
 """
 
 
-def random_blocks(dtype: GGMLType, rows: int, cols: int, seed: int = 0) -> np.ndarray:
-    """Bytes [rows, row bytes] with every bit pattern but in the f16 scales, which are small."""
+def random_blocks(
+    dtype: GGMLType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
+) -> np.ndarray:
+    """Bytes [rows, row bytes] with every bit pattern but in the f16 scales: largest / 10 and up."""
     rng = np.random.default_rng(seed)
     kind = gguf.GGMLQuantizationType(int(dtype))
     if dtype.block_elements == 1:
@@ -40,11 +42,16 @@ def random_blocks(dtype: GGMLType, rows: int, cols: int, seed: int = 0) -> np.nd
         return gguf.quants.quantize(values, kind).view(np.uint8).reshape(rows, -1)
     blocks = rng.integers(0, 256, (rows, cols // dtype.block_elements, dtype.block_bytes), np.uint8)
     at = {
-        GGMLType.Q2_K: (80, 82), GGMLType.Q3_K: (108,), GGMLType.Q6_K: (208,),
-        GGMLType.Q4_1: (0, 2), GGMLType.Q5_1: (0, 2), GGMLType.Q4_K: (0, 2), GGMLType.Q5_K: (0, 2),
+        GGMLType.Q2_K: (80, 82),
+        GGMLType.Q3_K: (108,),
+        GGMLType.Q6_K: (208,),
+        GGMLType.Q4_1: (0, 2),
+        GGMLType.Q5_1: (0, 2),
+        GGMLType.Q4_K: (0, 2),
+        GGMLType.Q5_K: (0, 2),
     }.get(dtype, (0,))
     for offset in at:
-        scales = rng.uniform(0.001, 0.01, blocks.shape[:2]).astype(np.float16)
+        scales = rng.uniform(largest / 10, largest, blocks.shape[:2]).astype(np.float16)
         blocks[:, :, offset : offset + 2] = scales.view(np.uint8).reshape(*blocks.shape[:2], 2)
     return blocks.reshape(rows, -1)
 
@@ -157,9 +164,7 @@ async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
     for first in range(0, 700, 300):
         part = blocks[first : first + 300]
         upload(device, GGMLType.Q4_0, part, matrix, Chunk(first, len(part), 0, 0, 1))
-    np.testing.assert_array_equal(
-        await values_of(device, matrix), expected(GGMLType.Q4_0, blocks)
-    )
+    np.testing.assert_array_equal(await values_of(device, matrix), expected(GGMLType.Q4_0, blocks))
 
 
 def test_formats_are_the_narrowest() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-
 Data = bytes | bytearray | memoryview
 
 

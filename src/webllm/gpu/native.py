@@ -20,6 +20,7 @@ from webllm.gpu.device import (
     Dispatch,
     Features,
     Limits,
+    Recording,
     Slice,
 )
 from webllm.gpu.native_submit import (
@@ -188,7 +189,10 @@ class NativeRecording:
             self._next = None
             if ready.source == source:
                 return ready
-            submitter.discard(ready)
+        return self._encode(submitter, source)
+
+    def _encode(self, submitter: Submitter, source: Source | None) -> Encoded:
+        # A method, so that a call under way on the other thread keeps the bind groups alive.
         return submitter.encode(self.commands, source)
 
     def encode_next(
@@ -196,7 +200,7 @@ class NativeRecording:
     ) -> None:
         self.num_replays += 1
         if self.num_replays > 1:
-            self._next = encoder.submit(submitter.encode, self.commands, source)
+            self._next = encoder.submit(self._encode, submitter, source)
 
 
 class NativeDevice:
@@ -322,7 +326,8 @@ class NativeDevice:
             label = dispatches[0].label or "a kernel"
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
-    def replay(self, recording: NativeRecording, readback: Slice | None = None) -> Awaitable[bytes]:
+    def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
+        assert isinstance(recording, NativeRecording)
         source = None if readback is None else _source(readback)
         running = Readback(self._submitter, recording.encoded(self._submitter, source))
         recording.encode_next(self._encoder, self._submitter, source)

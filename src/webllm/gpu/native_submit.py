@@ -21,13 +21,17 @@ _RAW_VERSION = "0.32."
 Command = tuple[Any, Any, int, int, int]  # pipeline, bind group, workgroups x, y, z
 
 
-@dataclass(slots=True)
 class Staging:
-    """Memory the host can map, used by one readback at a time."""
+    """Memory the host can map, used by one readback at a time; goes back to `free` by itself."""
 
-    handle: Any
-    size: int
-    mapped: bool | None = None  # None: the map was not answered yet
+    def __init__(self, handle: Any, size: int, free: list[tuple[Any, int]]) -> None:
+        self.handle = handle
+        self.size = size
+        self.mapped: bool | None = None  # None: the map was not answered yet
+        self._free = free
+
+    def __del__(self) -> None:
+        self._free.append((self.handle, self.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,6 @@ class Submitter(Protocol):
 
     def fetch(self, submission: Any, staging: Staging, size: int) -> bytes: ...
 
-    def discard(self, encoded: Encoded) -> None:
-        """Of one that is not going to be submitted."""
-
-    def release(self, staging: Staging) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -103,10 +102,6 @@ class Readback:
             return b""
         return self._submitter.fetch(self._submission, staging, source.size)
 
-    def __del__(self) -> None:
-        if self._encoded.staging is not None:
-            self._submitter.release(self._encoded.staging)
-
 
 class WrappedSubmitter:
     def __init__(self, device: Any) -> None:
@@ -114,7 +109,7 @@ class WrappedSubmitter:
 
         self._wgpu: Any = wgpu
         self._device = device
-        self._free: list[Staging] = []
+        self._free: list[tuple[Any, int]] = []  # buffers to map, and their sizes
         self._free_lock = Lock()  # command buffers are encoded on two threads
         self.waiter = ThreadPoolExecutor(1, "webllm-wait")
 
@@ -162,30 +157,28 @@ class WrappedSubmitter:
 
     def _staging(self, size: int) -> Staging:
         with self._free_lock:
-            for i, staging in enumerate(self._free):
-                if staging.size >= size:
-                    return self._free.pop(i)
+            for i, (handle, free_size) in enumerate(self._free):
+                if free_size >= size:
+                    del self._free[i]
+                    return Staging(handle, free_size, self._free)
         usage = self._wgpu.BufferUsage
         handle = self._device.create_buffer(
             label="staging", size=size, usage=usage.MAP_READ | usage.COPY_DST
         )
-        return Staging(handle, size)
-
-    def discard(self, encoded: Encoded) -> None:
-        if encoded.staging is not None:
-            self.release(encoded.staging)
-
-    def release(self, staging: Staging) -> None:
-        self._free.append(staging)
+        return Staging(handle, size, self._free)
 
     def close(self) -> None:
         self.waiter.shutdown()
-        for staging in self._free:
-            staging.handle.destroy()
+        for handle, _ in self._free:
+            handle.destroy()
 
 
 class RawSubmitter(WrappedSubmitter):
-    """Without wgpu-py's objects and per-call error capture: `record` has validated everything."""
+    """Without wgpu-py's objects; `record` has validated what is replayed.
+
+    Errors are captured in two calls only, `write` and the end of encoding: a device that was lost
+    must be noticed there, because wgpu-native aborts the process if it is submitted to.
+    """
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
@@ -220,10 +213,12 @@ class RawSubmitter(WrappedSubmitter):
         return pipeline._internal, bind_group._internal
 
     def write(self, buffer: Any, offset: int, data: memoryview) -> None:
-        source = self._ffi.from_buffer(data)
-        self._lib.wgpuQueueWriteBuffer(
-            self._queue_handle, buffer._internal, offset, source, len(data)
-        )
+        write = self._api.libf.wgpuQueueWriteBuffer
+        try:
+            with self._ffi.from_buffer(data) as source:
+                write(self._queue_handle, buffer._internal, offset, source, len(data))
+        except self._wgpu.GPUError as error:
+            raise _lost(error) from error
 
     def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
         lib, null = self._lib, self._ffi.NULL
@@ -237,9 +232,13 @@ class RawSubmitter(WrappedSubmitter):
             lib.wgpuCommandEncoderCopyBufferToBuffer(
                 encoder, source.buffer._internal, source.offset, target, 0, source.size
             )
-        command_buffer = lib.wgpuCommandEncoderFinish(encoder, null)
+        try:
+            command_buffer = self._api.libf.wgpuCommandEncoderFinish(encoder, null)
+        except self._wgpu.GPUError as error:
+            raise _lost(error) from error
         lib.wgpuCommandEncoderRelease(encoder)
-        return Encoded(command_buffer, source, staging)
+        owned = self._ffi.gc(command_buffer, lib.wgpuCommandBufferRelease)
+        return Encoded(owned, source, staging)
 
     def _encode_pass(self, encoder: Any, commands: Sequence[Command]) -> None:
         lib, null = self._lib, self._ffi.NULL
@@ -261,12 +260,7 @@ class RawSubmitter(WrappedSubmitter):
         ffi, lib = self._ffi, self._lib
         commands = ffi.new("WGPUCommandBuffer[]", [encoded.command_buffer])
         index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, commands)
-        lib.wgpuCommandBufferRelease(encoded.command_buffer)
         return ffi.new("WGPUSubmissionIndex *", index)
-
-    def discard(self, encoded: Encoded) -> None:
-        super().discard(encoded)
-        self._lib.wgpuCommandBufferRelease(encoded.command_buffer)
 
     def wait(self, submission: Any) -> None:
         self._lib.wgpuDevicePoll(self._device_handle, True, submission)
@@ -300,4 +294,5 @@ class RawSubmitter(WrappedSubmitter):
 
 
 def _lost(cause: object) -> DeviceLostError:
-    return DeviceLostError(f"the GPU stopped answering ({cause}): reload the model")
+    reason = " ".join(str(cause).split())
+    return DeviceLostError(f"the GPU stopped answering ({reason}): reload the model")

@@ -2,7 +2,7 @@
 
     few      at most 8 rows of x, bound by reading the weight (`linear_few.py`)
     many     tiles of 64 rows of x (`linear_many.py`)
-    simple   one thread a row, no barriers: software adapters (`linear_simple.py`)
+    simple   one thread for eight rows of W, no barriers: software adapters (`linear_simple.py`)
 
 A weight in several shards takes one dispatch a shard.
 """
@@ -61,9 +61,7 @@ def gated(
     return _product(device, target, Job(step, rows, x, weight, Gated(activation, out)), norm_eps)
 
 
-def _product(
-    device: Device, target: Target, job: Job, norm_eps: float | None
-) -> list[Dispatch]:
+def _product(device: Device, target: Target, job: Job, norm_eps: float | None) -> list[Dispatch]:
     if not target.barriers:
         return simple(device, job)
     if job.rows.maximum <= MAX_ROWS:

@@ -21,7 +21,7 @@ override OUT_COLS: u32;
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> side: array<u32>;
 
-var<workgroup> partial: array<vec2<f32>, TOKENS * PAIRS * PARTS>;  // [tokens, pairs, parts]
+var<workgroup> partials: array<vec2<f32>, TOKENS * PAIRS * PARTS>;  // [tokens, pairs, parts]
 
 $reader
 
@@ -36,9 +36,9 @@ $norm
 // Both rows of a pair.
 fn pair_sum(token: u32, pair: u32) -> vec2<f32> {
   let first = (token * PAIRS + pair) * PARTS;
-  var sum = partial[first];
+  var sum = partials[first];
   for (var i = 1u; i < PARTS; i++) {
-    sum += partial[first + i];
+    sum += partials[first + i];
   }
   return sum * input_scale[token];
 }
@@ -71,7 +71,7 @@ fn main(
     for (var token = 0u; token < TOKENS; token++) {
       let sum = add_lanes(sums[token], thread);
       if is_part(thread) {
-        partial[(token * PAIRS + pair) * PARTS + part_of(lane)] = sum;
+        partials[(token * PAIRS + pair) * PARTS + part_of(lane)] = sum;
       }
     }
   }

@@ -1,13 +1,14 @@
-// Matrix products without barriers, for software adapters: one thread a row of the weight (a pair
-// of rows where they are gated) and a run of rows of x.
+// Matrix products without barriers, for software adapters: one thread takes eight rows of the
+// weight and a run of rows of x. A load costs more there than a product, also of what all threads
+// load, so that each x loaded is used eight times.
 
 const TOKENS = ${tokens}u;  // of a thread
 const OUT = ${out}u;        // first binding of the output
 
 override COUNT: u32;        // word of the step that holds the number of rows of x
-override GROUPS: u32;
-override ROWS: u32;
-override FIRST_ROW: u32;
+override GROUPS: u32;       // of 32 columns
+override ROWS: u32;         // of this shard of the weight
+override FIRST_ROW: u32;    // of this shard
 override OUT_COLS: u32;
 
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
@@ -18,31 +19,58 @@ $reader
 
 $input
 
-$dot
-
 $epilogue
+
+// The first group of four rows; of the last row for those beyond it.
+fn first_groups(row: u32) -> vec4<u32> {
+  return min(vec4(row, row + 1u, row + 2u, row + 3u), vec4(ROWS - 1u)) * GROUPS;
+}
 
 @compute @workgroup_size(16)
 fn main(
   @builtin(global_invocation_id) id: vec3<u32>,
   @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-  let item = id.y * num_workgroups.x * 16u + id.x;
+  let row = 8u * (id.y * num_workgroups.x * 16u + id.x);
   let first = id.z * TOKENS;
   let count = step[COUNT];
   _ = side[0];
-  if item >= items() || first >= count {
+  if row >= ROWS || first >= count {
     return;
   }
-  var sums: array<Sum, TOKENS>;
+  let low_groups = first_groups(row);
+  let high_groups = first_groups(row + 4u);
+  var low: array<vec4<f32>, TOKENS>;   // sums of rows 0-3
+  var high: array<vec4<f32>, TOKENS>;  // and 4-7
   for (var group = 0u; group < GROUPS; group++) {
-    let w = load_rows(item, group);
-    for (var token = 0u; token < TOKENS; token++) {
-      let x = load_x(min(first + token, count - 1u) * GROUPS + group);
-      sums[token] += product(w, x);
+    let a = load_group(low_groups.x + group);
+    let b = load_group(low_groups.y + group);
+    let c = load_group(low_groups.z + group);
+    let d = load_group(low_groups.w + group);
+    let e = load_group(high_groups.x + group);
+    let f = load_group(high_groups.y + group);
+    let g = load_group(high_groups.z + group);
+    let h = load_group(high_groups.w + group);
+    for (var j = 0u; j < 8u; j++) {
+      let wa = group_value(a, j);
+      let wb = group_value(b, j);
+      let wc = group_value(c, j);
+      let wd = group_value(d, j);
+      let we = group_value(e, j);
+      let wf = group_value(f, j);
+      let wg = group_value(g, j);
+      let wh = group_value(h, j);
+      for (var token = 0u; token < TOKENS; token++) {
+        let x = x_value(load_x(min(first + token, count - 1u) * GROUPS + group), j);
+        low[token] += vec4(dot(wa, x), dot(wb, x), dot(wc, x), dot(wd, x));
+        high[token] += vec4(dot(we, x), dot(wf, x), dot(wg, x), dot(wh, x));
+      }
     }
   }
   for (var token = 0u; token < min(TOKENS, count - first); token++) {
-    finish(first + token, item, sums[token]);
+    finish(first + token, row, low[token]);
+    if row + 4u < ROWS {
+      finish(first + token, row + 4u, high[token]);
+    }
   }
 }

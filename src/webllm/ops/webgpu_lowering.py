@@ -101,7 +101,7 @@ class Lowering:
     def _fuse(self, op: Op, following: Op | None) -> bool:
         """Lowers a product into the residual together with the norm that follows it, if it can."""
         match op, following:
-            case Linear(accumulate=True, bias=None), Norm(branch=None) if op.out is following.x:
+            case Linear(accumulate=True, bias=None), Norm(branch=None) if op.out == following.x:
                 pass
             case _:
                 return False

@@ -134,11 +134,7 @@ class _Loader:
             (
                 shard,
                 self.device.record(
-                    [
-                        repack(
-                            self.device, tensor.dtype, matrix, shard, params, blocks, rows_at_once
-                        )
-                    ]
+                    [repack(self.device, tensor.dtype, matrix, shard, params, blocks, rows_at_once)]
                 ),
             )
             for shard in matrix.shards

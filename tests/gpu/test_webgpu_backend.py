@@ -1,0 +1,226 @@
+"""The WebGPU backend on a small made-up model, against the same model in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+from kernel_case import F16, F32, I8, subgroup_size
+from test_repack import random_blocks
+
+from unit.cpu_reference import Reference
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.errors import DeviceError, DeviceMemoryError
+from webllm.gpu.device import Limits
+from webllm.gpu.native import NativeDevice, open_device
+from webllm.kernels.target import Target
+from webllm.models import registry
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepSequence
+from webllm.ops.webgpu import WebGPUBackend
+from webllm.ops.webgpu_self_test import working_target
+
+LAYERS, HIDDEN, WIDE, VOCAB, HEAD_DIM = 2, 256, 512, 300, 32
+KV_COLS = 2 * HEAD_DIM
+BLOCKS = 8
+LIMITS = BatchShape(max_tokens=96, max_seqs=4, max_outputs=4, max_blocks=BLOCKS)
+MATRICES = {
+    "attn_q": (GGMLType.Q4_K, (HIDDEN, HIDDEN)),
+    "attn_k": (GGMLType.Q4_K, (KV_COLS, HIDDEN)),
+    "attn_v": (GGMLType.Q6_K, (KV_COLS, HIDDEN)),
+    "attn_output": (GGMLType.Q5_0, (HIDDEN, HIDDEN)),
+    "ffn_gate": (GGMLType.Q4_0, (WIDE, HIDDEN)),
+    "ffn_up": (GGMLType.Q4_0, (WIDE, HIDDEN)),
+    "ffn_down": (GGMLType.Q8_0, (HIDDEN, WIDE)),
+}
+
+
+class SmallCheckpoint:
+    """A llama model with weights of many types; embedding and output are one F16 matrix."""
+
+    def __init__(self) -> None:
+        self.metadata = {
+            "general.architecture": "llama",
+            "llama.embedding_length": HIDDEN,
+            "llama.block_count": LAYERS,
+            "llama.feed_forward_length": WIDE,
+            "llama.attention.head_count": HIDDEN // HEAD_DIM,
+            "llama.attention.head_count_kv": 2,
+            "llama.attention.layer_norm_rms_epsilon": 1e-5,
+            "llama.context_length": 128,
+        }
+        self.tensors: dict[str, TensorInfo] = {}
+        self._data: dict[str, bytes] = {}
+        self.random = np.random.default_rng(0)
+        self._vector("output_norm.weight")
+        self._matrix("token_embd.weight", GGMLType.F16, (VOCAB, HIDDEN))
+        for layer in range(LAYERS):
+            for name in ("attn_norm", "ffn_norm"):
+                self._vector(f"blk.{layer}.{name}.weight")
+            for name, (dtype, shape) in MATRICES.items():
+                self._matrix(f"blk.{layer}.{name}.weight", dtype, shape)
+        self.nbytes = sum(info.nbytes for info in self.tensors.values())
+
+    def _vector(self, name: str) -> None:
+        data = self.random.normal(1, 0.2, HIDDEN).astype("<f4").tobytes()
+        self._add(name, GGMLType.F32, (HIDDEN,), data)
+
+    def _matrix(self, name: str, dtype: GGMLType, shape: tuple[int, int]) -> None:
+        largest = 2e-4 if dtype.block_elements == 256 else 0.01  # their scales have scales
+        data = random_blocks(dtype, *shape, len(self.tensors), largest).tobytes()
+        self._add(name, dtype, shape, data)
+
+    def _add(self, name: str, dtype: GGMLType, shape: tuple[int, ...], data: bytes) -> None:
+        assert len(data) == prod(shape) // dtype.block_elements * dtype.block_bytes
+        self.tensors[name] = TensorInfo(name, shape, dtype, 0, len(data))
+        self._data[name] = data
+
+    def data(self, name: str) -> memoryview:
+        return memoryview(self._data[name])
+
+
+CHECKPOINT = SmallCheckpoint()
+PROGRAM = registry.record(CHECKPOINT, 16 * BLOCKS)
+
+
+def target_of(device: NativeDevice, name: str) -> Target:
+    return {
+        "simple": Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
+        "workgroup": Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
+        "subgroup": Target(
+            I8, kv_f16=True, f16=False, subgroup=subgroup_size(device), barriers=True
+        ),
+        "floats": Target(F16, kv_f16=True, f16=False, subgroup=0, barriers=True),
+    }[name]
+
+
+async def loaded(device: NativeDevice, target: Target) -> WebGPUBackend:
+    backend = WebGPUBackend(device, target)
+    seen = []
+    await backend.load(PROGRAM, CHECKPOINT, BLOCKS, LIMITS, lambda *both: seen.append(both))
+    assert seen[-1][0] == seen[-1][1]
+    return backend
+
+
+def a_sequence(num_new: int, context: int, blocks: list[int], seed: int = 0) -> StepSequence:
+    ids = np.random.default_rng(seed + context).integers(0, VOCAB, num_new).tolist()
+    return StepSequence(ids, context, blocks, [num_new - 1])
+
+
+STEPS = (  # two prompts, then both go on; a third joins
+    Step((a_sequence(20, 20, [3, 5]), a_sequence(7, 7, [1], 1))),
+    Step((a_sequence(1, 21, [3, 5]), a_sequence(1, 8, [1], 1))),
+    Step(
+        (a_sequence(1, 22, [3, 5]), a_sequence(1, 9, [1], 1), a_sequence(70, 70, [0, 2, 4, 6, 7]))
+    ),
+)
+
+SHAPES = (BatchShape(32, 2, 2, BLOCKS), BatchShape(2, 2, 2, BLOCKS), LIMITS)
+
+
+@pytest.mark.parametrize("name", ["simple", "workgroup", "subgroup", "floats"])
+async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
+    backend = await loaded(device, target_of(device, name))
+    reference = Reference(PROGRAM, CHECKPOINT)
+    allowed = {"simple": 2e-3, "floats": 1e-2}.get(name, 0.08)  # of the logits' spread
+    for step, shape in zip(STEPS, SHAPES, strict=True):
+        executable = backend.compile(PROGRAM, shape)
+        executable.submit(step)
+        tokens = await executable.tokens()
+        logits = np.array(await executable.logits()).reshape(len(step.sequences), VOCAB)
+        want = reference.logits(step)
+        assert np.abs(logits - want).max() < allowed * want.std()
+        assert list(tokens) == logits.argmax(1).tolist()
+
+
+async def test_the_token_stays_on_the_device(device: NativeDevice) -> None:
+    """Chained steps, two in flight and over two executables, sample what single steps do."""
+    backend = await loaded(device, target_of(device, "workgroup"))
+    prefill = backend.compile(PROGRAM, BatchShape(32, 1, 1, BLOCKS))
+    decode = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
+    prompt = Step((a_sequence(20, 20, [3, 5]),))
+
+    prefill.submit(prompt)
+    tokens = [*await prefill.tokens()]
+    for context in range(21, 25):
+        decode.submit(Step((StepSequence(tokens[-1:], context, [3, 5], [0]),)))
+        tokens += await decode.tokens()
+
+    prefill.submit(prompt)
+    for context in range(21, 25):
+        decode.submit(Step((StepSequence([0], context, [3, 5], [0]),), chained=True))
+    chained = [*await prefill.tokens()]
+    for _ in range(21, 25):
+        chained += await decode.tokens()
+    assert chained == tokens
+
+
+@pytest.mark.parametrize("name", ["workgroup", "subgroup"])
+async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, name: str) -> None:
+    low = Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535)
+    small = open_device(device.info.name, limits=low)
+    backend = await loaded(small, target_of(small, name))
+    for step, shape in zip(STEPS, SHAPES, strict=True):
+        executable = backend.compile(PROGRAM, shape)
+        executable.submit(step)
+        assert len(await executable.tokens()) == len(step.sequences)
+    backend.close()
+
+
+async def test_dispatches_of_a_decoded_layer(device: NativeDevice) -> None:
+    one_layer = {}
+    for name in ("subgroup", "workgroup"):
+        backend = await loaded(device, target_of(device, name))
+        executable = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
+        labels = [d.label for d in executable.recording.dispatches]
+        starts = [i for i, label in enumerate(labels) if label == "rope_kv"]
+        one_layer[name] = starts[1] - starts[0]
+    assert one_layer == {"subgroup": 7, "workgroup": 9}
+
+
+async def test_weights_larger_than_a_binding(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, shape = STEPS[0], BatchShape(32, 2, 2, BLOCKS)
+    results = []
+    for limit in (device.limits.max_binding_bytes, 140_000):
+        monkeypatch.setattr(device, "limits", replace(device.limits, max_binding_bytes=limit))
+        backend = await loaded(device, target_of(device, "simple"))
+        executable = backend.compile(PROGRAM, shape)
+        executable.submit(step)
+        await executable.tokens()
+        results.append(np.array(await executable.logits()))
+    assert max(len(m.shards) for m in backend._memory.weights.matrices.values()) > 1
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_kv_cache_larger_than_a_binding_is_refused(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = WebGPUBackend(device)
+    backend.check_fits(PROGRAM, CHECKPOINT, BLOCKS)
+    with pytest.raises(DeviceMemoryError, match="smaller context"):
+        backend.check_fits(PROGRAM, CHECKPOINT, 1 << 24)
+    monkeypatch.setattr(device, "memory_bytes", lambda: 1000)
+    with pytest.raises(DeviceMemoryError, match="which has 1,000"):
+        backend.check_fits(PROGRAM, CHECKPOINT, BLOCKS)
+
+
+async def test_the_self_test_falls_back_to_what_works(device: NativeDevice) -> None:
+    right = Target.for_device(device)
+    assert await working_target(device, right) == right
+    wrong = Target(I8, True, False, subgroup=4 * subgroup_size(device), barriers=True)
+    assert await working_target(device, wrong) == replace(wrong, subgroup=0)
+
+
+async def test_a_device_on_which_nothing_works_is_refused(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("webllm.ops.webgpu_self_test._computes_rightly", never)
+    with pytest.raises(DeviceError, match="fails the self-test"):
+        await working_target(device, Target.for_device(device))
