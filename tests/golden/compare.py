@@ -55,6 +55,25 @@ class Agreement:
         return max((margin for _, margin in self.misses), default=0.0)
 
 
+CLOSE = 0.05  # nats: what f32 and f16 activations may differ by
+NEAR_TIE = 0.3  # nats: margins that rounding activations to int8 may overturn
+
+
+def check_float(agreements: list[Agreement]) -> None:
+    """Floating-point activations: the reference's values, and its tokens but for ties."""
+    assert max(a.worst_logprob_error for a in agreements) <= CLOSE
+    assert max(a.worst_missed_margin for a in agreements) <= CLOSE
+
+
+def check_int8(agreements: list[Agreement]) -> None:
+    """int8 activations: a distribution close to the reference's, other tokens at near-ties only."""
+    num_steps = sum(a.num_steps for a in agreements)
+    assert num_steps >= 5 * 64
+    assert sum(a.mean_kl for a in agreements) / len(agreements) <= 0.01
+    assert sum(len(a.misses) for a in agreements) <= 0.05 * num_steps
+    assert max(a.worst_missed_margin for a in agreements) < NEAR_TIE
+
+
 async def teacher_forced(executable: Executable, prompt: dict[str, Any]) -> Agreement:
     logits = await forced_logits(executable, prompt["prompt_ids"], prompt["token_ids"])
     logprobs = logits - _logsumexp(logits)[:, None]
