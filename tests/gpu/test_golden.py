@@ -18,9 +18,9 @@ async def test_logits(name: str) -> None:
     backend = WebGPUBackend(native.open_device())
     try:
         executable = await compare.load(backend, await compare.model_path(name))
+        *_, last = prompts = compare.read(name)["prompts"]  # Gemma's last leaves the window
         agreements = [
-            await compare.teacher_forced(executable, prompt)
-            for prompt in compare.read(name)["prompts"][:5]
+            await compare.teacher_forced(executable, prompt) for prompt in [*prompts[:4], last]
         ]
     finally:
         backend.close()
