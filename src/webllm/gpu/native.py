@@ -23,6 +23,7 @@ from webllm.gpu.device import (
     Recording,
     Slice,
 )
+from webllm.gpu.native_memory import memory_bytes
 from webllm.gpu.native_submit import (
     Command,
     Encoded,
@@ -337,7 +338,7 @@ class NativeDevice:
         return await Readback(self._submitter, self._submitter.encode([], _source(source)))
 
     def memory_bytes(self) -> int | None:
-        return None  # WebGPU does not tell
+        return memory_bytes(self.info)
 
     def close(self) -> None:
         self._compilers.shutdown(cancel_futures=True)

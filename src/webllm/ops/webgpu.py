@@ -45,7 +45,7 @@ class WebGPUBackend:
         memory = self.device.memory_bytes()
         if memory is not None and weights + kv_cache > memory:
             raise DeviceMemoryError(
-                f"{numbers}, which has {memory:,}: choose a smaller model or context"
+                f"{numbers}, which has {memory:,}: choose a smaller model or a smaller context"
             )
         largest = min(self.device.limits.max_binding_bytes, self.device.limits.max_buffer_bytes)
         if layer > largest:
