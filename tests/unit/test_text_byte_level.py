@@ -123,6 +123,19 @@ def test_user_defined_tokens_always_match_the_longest_first(metadata: Metadata) 
     assert tokenizer.token_bytes(first) == b"<tool>"
 
 
+def test_of_tokens_spelled_alike_the_first_counts(metadata: Metadata) -> None:
+    tokens = [*metadata[PREFIX + "tokens"], *metadata[PREFIX + "tokens"]]
+    types = [*metadata[PREFIX + "token_type"], *metadata[PREFIX + "token_type"]]
+    twice = tokenizer_from_gguf(
+        metadata | {PREFIX + "tokens": tokens, PREFIX + "token_type": types}
+    )
+    once = tokenizer_from_gguf(metadata)
+    text = "<|im_start|>Hello, world<|im_end|>"
+    assert twice.encode(text) == once.encode(text)
+    assert twice.token_id("<|im_end|>") == 2
+    assert twice.eos_ids == once.eos_ids
+
+
 def test_ends_of_turns_are_control_tokens_even_if_the_file_says_normal(metadata: Metadata) -> None:
     normal = [1] * len(metadata[PREFIX + "tokens"])
     tokenizer = tokenizer_from_gguf(metadata | {PREFIX + "token_type": normal})

@@ -41,13 +41,13 @@ def note(text: str) -> None:
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
     """A bar that follows init progress reports and leaves nothing behind."""
+    if not sys.stderr.isatty():
+        yield lambda report: None
+        return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    screen = console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(
-        *columns, console=screen, transient=True, disable=not screen.is_terminal
-    ) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("Starting", total=1.0)
 
         def show(report: InitProgressReport) -> None:

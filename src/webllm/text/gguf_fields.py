@@ -1,6 +1,7 @@
 """Typed reading of GGUF's `tokenizer.ggml.*` metadata, which comes from an untrusted file."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from webllm.errors import CheckpointError
 
@@ -32,12 +33,12 @@ class GgufFields:
             raise _wrong(name, "a token id", value)
         return value if value is not None and 0 <= value < num_tokens else None
 
-    def strings(self, name: str) -> list[str]:
+    def strings(self, name: str) -> Sequence[str]:
+        """As the file's reader keeps them, which may be one block of bytes."""
         values = self._array(name)
-        strings = [value for value in values if isinstance(value, str)]
-        if len(strings) != len(values):
+        if not all(isinstance(value, str) for value in values):
             raise _wrong(name, "an array of strings", values)
-        return strings
+        return cast("Sequence[str]", values)
 
     def numbers(self, name: str, num_tokens: int) -> list[float]:
         """One number a token."""
@@ -54,9 +55,11 @@ class GgufFields:
         value = self._metadata.get(_PREFIX + name)
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise _wrong(name, "an array", value)
-        return list(value)
+        return value
 
 
 def _wrong(name: str, expected: str, value: object) -> CheckpointError:
-    shown = repr(value[:8] if isinstance(value, list) else value)[:100]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        value = list(value[:8])
+    shown = repr(value)[:100]
     return CheckpointError(f"{_PREFIX}{name} must be {expected}; the file has {shown}")

@@ -6,7 +6,7 @@ says less than the original tokenizer did, llama.cpp's reading counts. Keys:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -22,9 +22,11 @@ from webllm.text.tokenizer import ModelTokenizer
 from webllm.text.tokenizer_library import load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
+    END_NAMES_IF_CONTROL,
     Vocabulary,
     byte_level_speller,
     end_ids,
+    find_tokens,
     index_tokens,
     sentencepiece_bytes,
 )
@@ -62,8 +64,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
 class _Tokens:
     """The vocabulary as the file has it."""
 
-    texts: list[str]
-    ids: dict[str, int]
+    texts: Sequence[str]
+    ends: dict[str, int]  # of the names that may end a generation, those there are, to ids
     of_type: dict[float, list[int]]  # token type to ids, normal tokens left out
 
     def matched(self, *types: TokenType) -> dict[str, int]:
@@ -71,9 +73,8 @@ class _Tokens:
         return {self.texts[i]: i for kind in types for i in self.of_type.get(kind, [])}
 
 
-def _read_tokens(fields: GgufFields) -> _Tokens:
-    texts = fields.strings("tokens")
-    ids = index_tokens(texts)
+def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
+    ends = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL)
     of_type: dict[float, list[int]] = {}
     if fields.has("token_type"):
         for token_id, kind in enumerate(fields.numbers("token_type", len(texts))):
@@ -82,12 +83,12 @@ def _read_tokens(fields: GgufFields) -> _Tokens:
     # Conversions exist that leave the ends of turns normal or user-defined.
     control = of_type.setdefault(TokenType.CONTROL, [])
     known = set(control)
-    for name in END_NAMES & ids.keys():
-        if ids[name] not in known:
-            control.append(ids[name])
+    for name in END_NAMES & ends.keys():
+        if ends[name] not in known:
+            control.append(ends[name])
     user_defined = of_type.get(TokenType.USER_DEFINED, [])
     of_type[TokenType.USER_DEFINED] = [i for i in user_defined if texts[i] not in END_NAMES]
-    return _Tokens(texts, ids, of_type)
+    return _Tokens(texts, ends, of_type)
 
 
 def _byte_level(fields: GgufFields) -> ModelTokenizer:
@@ -98,16 +99,14 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
             f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; the model's "
             "tokenizer.json may work instead"
         )
-    tokens = _read_tokens(fields)
-    control = set(tokens.of_type[TokenType.CONTROL])
-    vocab = {text: i for text, i in tokens.ids.items() if i not in control}
-    library = load_encoder(_tokenizer_json(vocab, fields.strings("merges"), pre))
+    tokens = _read_tokens(fields, fields.strings("tokens"))
+    library = load_encoder(_tokenizer_json(tokens, fields.strings("merges"), pre))
     encode = partial(library.encode, parse_special=False, add_special=False)
     return _assemble(fields, tokens, encode, byte_level_speller(), SpacePolicy(), pre.add_bos)
 
 
 def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
-    tokens = _read_tokens(fields)
+    tokens = _read_tokens(fields, list(fields.strings("tokens")))
     num_tokens = len(tokens.texts)
     scores = dict(zip(tokens.texts, fields.numbers("scores", num_tokens), strict=True))
     for token_ids in tokens.of_type.values():
@@ -120,7 +119,7 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
     }
     bpe = SentencePieceBpe(
         scores,
-        tokens.ids,
+        index_tokens(tokens.texts),
         byte_ids if len(byte_ids) == 256 else {},
         fields.token_id("unknown_token_id", num_tokens, default=0),
     )
@@ -155,12 +154,11 @@ def _assemble(
     )
     vocabulary = Vocabulary(
         tokens.texts,
-        tokens.ids,
         spell,
         special_ids,
         frozenset() if is_llama else frozenset(tokens.of_type[TokenType.USER_DEFINED]),
         bos_id,
-        end_ids(tokens.ids, special_ids, [eos_id, *others]),
+        end_ids(tokens.ends, special_ids, [eos_id, *others]),
         spaces.prefix,
     )
     return ModelTokenizer(vocabulary, encoder)
@@ -177,8 +175,12 @@ def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
     return [token_id]
 
 
-def _tokenizer_json(vocab: Mapping[str, int], merges: list[str], pre: PreTokenizer) -> bytes:
+def _tokenizer_json(tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer) -> bytes:
     """A `tokenizer.json` for byte-level BPE, without special tokens."""
+    try:
+        vocab, merge_list = _vocab_json(tokens), _list_json(merges)
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"tokenizer.ggml holds text that is no UTF-8: {error}") from error
     splits = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in pre.patterns
@@ -200,10 +202,29 @@ def _tokenizer_json(vocab: Mapping[str, int], merges: list[str], pre: PreTokeniz
             "type": "BPE",
             "ignore_merges": pre.ignore_merges,
             "vocab": vocab,
-            "merges": merges,
+            "merges": merge_list,
         },
     }
-    try:
-        return msgspec.json.encode(document)
-    except UnicodeEncodeError as error:
-        raise CheckpointError(f"tokenizer.ggml holds text that is no UTF-8: {error}") from error
+    return msgspec.json.encode(document)
+
+
+# Written string by string: lists and dicts of a whole vocabulary would take ten times the memory
+# of the text, and what they leave behind is in pieces that the system does not get back.
+
+
+def _vocab_json(tokens: _Tokens) -> msgspec.Raw:
+    """An object from spelling to id, control tokens left out. The last comes first: of tokens
+    spelled alike the first counts, and readers keep a name's last value."""
+    control = set(tokens.of_type[TokenType.CONTROL])
+    encode, out = msgspec.json.encode, bytearray()
+    for token_id in reversed(range(len(tokens.texts))):
+        if token_id not in control:
+            out += b"%b:%d," % (encode(tokens.texts[token_id]), token_id)
+    return msgspec.Raw(b"{%b}" % bytes(out[:-1]))
+
+
+def _list_json(texts: Iterable[str]) -> msgspec.Raw:
+    encode, out = msgspec.json.encode, bytearray()
+    for text in texts:
+        out += b"%b," % encode(text)
+    return msgspec.Raw(b"[%b]" % bytes(out[:-1]))

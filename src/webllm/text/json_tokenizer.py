@@ -82,7 +82,6 @@ def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTo
     eos_id = ids.get(_name(settings.eos_token))
     vocabulary = Vocabulary(
         tokens,
-        ids,
         byte_level_speller() if is_byte_level else sentencepiece_bytes,
         special_ids,
         frozenset(t.id for t in parsed.added_tokens if is_byte_level and not t.special),

@@ -6,6 +6,7 @@ character. SentencePiece writes text, with U+2581 for a space and `<0xE2>` for a
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 SPACE_MARK = "\u2581"
 
@@ -85,6 +86,15 @@ def end_ids(
     return frozenset(found)
 
 
+def find_tokens(tokens: Iterable[str], names: Collection[str]) -> dict[str, int]:
+    """The ids of those `names` that are tokens; of tokens spelled alike the first counts."""
+    found: dict[str, int] = {}
+    for token_id, text in enumerate(tokens):
+        if text in names:
+            found.setdefault(text, token_id)
+    return found
+
+
 def index_tokens(tokens: Sequence[str]) -> dict[str, int]:
     """Spelling to id; of tokens spelled alike the first counts."""
     last = len(tokens) - 1
@@ -95,13 +105,12 @@ def index_tokens(tokens: Sequence[str]) -> dict[str, int]:
 class Vocabulary:
     """Token ids and what they stand for.
 
-    `tokens[id]` is the spelling (empty where no token has that id), `ids` its inverse, `spell`
-    turns a spelling into bytes; `special_ids` stand for no bytes; `literal_ids` are tokens
-    of a byte-level vocabulary that are spelled as plain text. `add_space_prefix` as in `Tokenizer`.
+    `tokens[id]` is the spelling (empty where no token has that id), `spell` turns a spelling into
+    bytes; `special_ids` stand for no bytes; `literal_ids` are tokens of a byte-level vocabulary
+    that are spelled as plain text. `add_space_prefix` as in `Tokenizer`.
     """
 
-    tokens: list[str]
-    ids: dict[str, int]
+    tokens: Sequence[str]
     spell: Callable[[str], bytes]
     special_ids: frozenset[int]
     literal_ids: frozenset[int] = frozenset()
@@ -109,8 +118,13 @@ class Vocabulary:
     eos_ids: frozenset[int] = frozenset()
     add_space_prefix: bool = False
 
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """Made when first asked for: it takes several times the memory of the file's own list."""
+        return index_tokens(self.tokens)
+
     def token_id(self, text: str) -> int | None:
-        return self.ids.get(text)
+        return self._ids.get(text) if text else None
 
     def token_bytes(self, token_id: int) -> bytes:
         if token_id in self.special_ids or not 0 <= token_id < len(self.tokens):
