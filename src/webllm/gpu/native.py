@@ -172,7 +172,8 @@ class NativeRecording:
     """`commands` are the submitter's handles; the other fields keep alive what they point to.
 
     A command buffer serves once. From the second replay on, the next one is encoded on another
-    thread while the GPU works.
+    thread while the GPU works. What wgpu-native 29 encodes it frees only after submitting it, and
+    with it every buffer it uses: one left over at the end is submitted for that.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class NativeRecording:
         self.bind_groups = bind_groups
         self.num_replays = 0
         self._next: Future[Encoded] | None = None
+        self._submitter: Submitter | None = None
 
     def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
         if self._next is not None:
@@ -201,7 +203,16 @@ class NativeRecording:
     ) -> None:
         self.num_replays += 1
         if self.num_replays > 1:
+            self._submitter = submitter
             self._next = encoder.submit(self._encode, submitter, source)
+
+    def discard_next(self) -> None:
+        left, self._next = self._next, None
+        if left is not None and self._submitter is not None:
+            self._submitter.discard(left.result())
+
+    def __del__(self) -> None:
+        self.discard_next()
 
 
 class NativeDevice:
@@ -225,6 +236,7 @@ class NativeDevice:
         self._encoder = ThreadPoolExecutor(1, "webllm-encode")
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
+        self._recordings: WeakSet[NativeRecording] = WeakSet()
         self._submitter: Submitter = open_submitter(self.handle)
 
     def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
@@ -292,7 +304,9 @@ class NativeDevice:
             bind_groups.append(bind_group)
             commands.append((*self._submitter.handles(pipeline, bind_group), *dispatch.workgroups))
         self._check(dispatches, bind_groups)
-        return NativeRecording(commands, tuple(dispatches), bind_groups)
+        recording = NativeRecording(commands, tuple(dispatches), bind_groups)
+        self._recordings.add(recording)
+        return recording
 
     def _bind(self, dispatch: Dispatch, pipeline: Any) -> Any:
         entries = [
@@ -309,17 +323,25 @@ class NativeDevice:
             raise DeviceError(f"{dispatch.label or 'a kernel'}: wrong bindings: {error}") from error
 
     def _check(self, dispatches: Sequence[Dispatch], bind_groups: Sequence[Any]) -> None:
-        """Encodes once with the driver's validation and drops it, so that replay need not."""
+        """Has the driver validate all but the work: dispatches of no workgroups, submitted.
+
+        Replay then need not validate. Not submitting would leak, see `NativeRecording`.
+        """
         encoder = self.handle.create_command_encoder()
         compute = encoder.begin_compute_pass()
         for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
             assert isinstance(dispatch.pipeline, NativePipeline)
+            if max(dispatch.workgroups) > self.limits.max_workgroups:
+                raise DeviceError(
+                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
+                    f"{self.info.name} allows {self.limits.max_workgroups} a dimension"
+                )
             compute.set_pipeline(dispatch.pipeline.handle)
             compute.set_bind_group(0, bind_group)
-            compute.dispatch_workgroups(*dispatch.workgroups)
+            compute.dispatch_workgroups(0)
         compute.end()
         try:
-            encoder.finish()
+            self.handle.queue.submit([encoder.finish()])
         except self._wgpu.GPUError as error:
             if len(dispatches) > 1:  # find the one to name
                 for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
@@ -341,8 +363,10 @@ class NativeDevice:
         return memory_bytes(self.info)
 
     def close(self) -> None:
+        for recording in list(self._recordings):
+            recording.discard_next()
         self._compilers.shutdown(cancel_futures=True)
-        self._encoder.shutdown(cancel_futures=True)
+        self._encoder.shutdown()
         for buffer in list(self._buffers):
             buffer.destroy()
         self._pipelines.clear()

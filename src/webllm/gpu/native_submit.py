@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
@@ -66,6 +67,9 @@ class Submitter(Protocol):
     def submit(self, encoded: Encoded) -> Any:
         """Gives what `wait` and `fetch` take."""
 
+    def discard(self, encoded: Encoded) -> None:
+        """Frees what will not be replayed; a device that is closed or lost has freed it."""
+
     def wait(self, submission: Any) -> None: ...
 
     def fetch(self, submission: Any, staging: Staging, size: int) -> bytes: ...
@@ -112,6 +116,7 @@ class WrappedSubmitter:
         self._free: list[tuple[Any, int]] = []  # buffers to map, and their sizes
         self._free_lock = Lock()  # command buffers are encoded on two threads
         self.waiter = ThreadPoolExecutor(1, "webllm-wait")
+        self._is_closed = False
 
     def module(self, code: str, label: str, proven: bool) -> Any:
         return self._device.create_shader_module(label=label, code=code)
@@ -143,6 +148,13 @@ class WrappedSubmitter:
         self._device.queue.submit([encoded.command_buffer])
         return None
 
+    def discard(self, encoded: Encoded) -> None:
+        if self._is_closed:
+            return
+        with suppress(DeviceLostError):  # noticed by encoding, never by submitting
+            self.submit(self.encode((), None))
+            self.submit(encoded)
+
     def wait(self, submission: Any) -> None:
         self._device.queue.on_submitted_work_done_sync()
 
@@ -168,6 +180,7 @@ class WrappedSubmitter:
         return Staging(handle, size, self._free)
 
     def close(self) -> None:
+        self._is_closed = True
         self.waiter.shutdown()
         for handle, _ in self._free:
             handle.destroy()

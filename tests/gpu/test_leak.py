@@ -1,0 +1,40 @@
+"""Load, answer, unload, ten times: what the device and the host had is theirs again."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import wgpu
+
+from golden import compare
+from webllm import ChatOptions, MLCEngine, MLCEngineConfig
+
+
+async def test_ten_loads_leave_nothing_behind() -> None:
+    path = str(await compare.model_path("smollm2-135m"))
+    question = [{"role": "user", "content": "Hi"}]
+    gc.collect()
+    used, before = [], alive()
+    for _ in range(10):
+        async with MLCEngine(MLCEngineConfig(device="webgpu")) as engine:
+            await engine.reload(path, ChatOptions(context_window_size=256))
+            await engine.chat.completions.create(messages=question, temperature=0, max_tokens=4)
+        gc.collect()
+        used.append(resident_bytes())
+    assert all(count <= before[kind] for kind, count in alive().items())
+    # A software adapter's memory is the host's.
+    assert used[-1] - used[2] < 24 << 20, [u >> 20 for u in used]
+
+
+def alive() -> dict[str, int]:
+    """The driver library's objects; other tests may have left some."""
+    counts = wgpu.diagnostics.wgpu_native_counts.get_dict()
+    kinds = ("Adapter", "Device", "Buffer", "BindGroup", "CommandBuffer", "ComputePipeline")
+    return {kind: counts[kind]["count"] for kind in kinds}
+
+
+def resident_bytes() -> int:
+    """Pages of this process that are in memory and its own (Linux)."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * 4096
