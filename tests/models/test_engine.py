@@ -177,3 +177,16 @@ def resident_bytes() -> int:
     """Pages of this process that are in memory and its own (Linux)."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * 4096
+
+
+async def test_a_cancelled_reload_frees_everything(smollm2: Path) -> None:
+    engine = MLCEngine(MLCEngineConfig(device="cpu"))
+    for delay_s in (0.01, 0.05, 0.1, 0.2, 0.3):
+        reload = asyncio.create_task(engine.reload(str(smollm2)))
+        await asyncio.sleep(delay_s)
+        reload.cancel()
+        await asyncio.wait([reload])
+        await engine.unload()
+    await engine.reload(str(smollm2), ChatOptions(context_window_size=256))
+    assert "Berlin" in str((await ask(engine)).choices[0].message.content)
+    await engine.unload()

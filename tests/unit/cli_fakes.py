@@ -44,6 +44,7 @@ USAGE = CompletionUsage(
 class Rates:
     prefill_s: float
     decode_s: float
+    num_decoded: int
 
 
 class FakeEngine:
@@ -78,7 +79,7 @@ class FakeEngine:
         return "prefill: 310.4 tokens/sec, decoding: 55.2 tokens/sec"
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int) -> Rates:
-        return Rates(0.5, 2.0)
+        return Rates(0.5, 2.0, batch * gen_tokens)
 
     async def chat_completion(self, request: Any) -> Any:
         checked = chat_completion_request(request)

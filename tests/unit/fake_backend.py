@@ -59,7 +59,8 @@ class FakeExecutable:
         assert len(self.results) <= self.backend.steps_in_flight
 
     async def tokens(self) -> Sequence[int]:
+        tokens = self.results.popleft()
         await asyncio.sleep(0)
         if self.backend.error:
             raise self.backend.error
-        return self.results.popleft()
+        return tokens

@@ -52,10 +52,11 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
     ("arguments", "code", "said"),
     [
         (("run", "smollm", "Hi"), 1, "webllm: no model called 'smollm'"),
-        (("run", DEFAULT_MODEL_ID, "Hi", "--temperature", "9"), 1, "at most 2"),
+        (("run", DEFAULT_MODEL_ID, "Hi", "--temperature", "9"), 2, "--temperature"),
         (("run", DEFAULT_MODEL_ID, "too long"), 1, "webllm: the prompt has 9000 tokens"),
         (("run", DEFAULT_MODEL_ID), 2, "PROMPT"),
         (("run", DEFAULT_MODEL_ID, "Hi", "--raw", "--system", "x"), 2, "--raw"),
+        (("run", DEFAULT_MODEL_ID, "Hi", "--top-p", "0"), 1, "above 0"),
         (("run", DEFAULT_MODEL_ID, "Hi", "--threads", "0"), 2, "--threads"),
         (("bench", "--batch", "1,x"), 2, "1,x"),
         (("pull", "gopher:x"), 1, "unknown kind of model source"),

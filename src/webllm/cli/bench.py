@@ -87,7 +87,7 @@ async def _measure(
                     prompt_tokens=prompt_tokens,
                     gen_tokens=gen_tokens,
                     prefill_tps=round(batch * prompt_tokens / rates.prefill_s, 2),
-                    decode_tps=round(batch * gen_tokens / rates.decode_s, 2),
+                    decode_tps=round(rates.num_decoded / rates.decode_s, 2),
                 )
             )
         return BenchReport(

@@ -34,13 +34,17 @@ ContextOption = Annotated[
 ]
 MaxTokensOption = Annotated[
     int | None,
-    typer.Option("--max-tokens", "-n", help="Tokens of the answer at most. [default: what fits]"),
+    typer.Option(
+        "--max-tokens", "-n", min=1, help="Tokens of the answer at most. [default: what fits]"
+    ),
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option("--temperature", help="0 (greedy) to 2. [default: the model's]")
+    float | None,
+    typer.Option("--temperature", min=0, max=2, help="0 (greedy) to 2. [default: the model's]"),
 ]
 TopPOption = Annotated[
-    float | None, typer.Option("--top-p", help="Above 0, to 1. [default: the model's]")
+    float | None,
+    typer.Option("--top-p", min=0, max=1, help="Above 0, to 1. [default: the model's]"),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="The same seed gives the same answer.")

@@ -60,7 +60,6 @@ def run(
 
 
 async def _run(loading: Loading, fields: dict[str, object]) -> None:
-
     answer = Answer()
     async with await load(loading) as engine:
         try:

@@ -72,7 +72,7 @@ class CPUBackend:
                 loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:
-            loader.memory.close()
+            self.host.submit(loader.memory.close)  # after the piece that is being packed
             raise
         return loader.loaded()
 

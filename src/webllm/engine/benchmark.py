@@ -9,44 +9,72 @@ from dataclasses import dataclass
 
 from webllm.engine.loading import LoadedModel
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """prefill_s: until the last prompt's first token; decode_s: from there to the end."""
+    """prefill_s: until the last prompt's first token; decode_s: from there to the end, in which
+    `num_decoded` tokens came.
+    """
 
     prefill_s: float
     decode_s: float
+    num_decoded: int
 
 
 class _Clock:
-    """Notes when its sequence's first and last tokens came."""
+    """Notes when its sequence's tokens came."""
 
     def __init__(self) -> None:
-        self.first = 0.0
-        self.done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.times: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def accept(self, token_id: int) -> FinishReason | None:
-        self.first = self.first or time.perf_counter()
+        self.times.append(time.perf_counter())
         return None
 
     def end(self, reason: FinishReason) -> None:
-        self.done.set_result(time.perf_counter())
+        if not self.done.done():  # cancelled, if the measurement was
+            self.done.set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        self.done.set_exception(error)
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
-    """Greedy, end-of-sequence tokens ignored; random prompts differ, so nothing is shared."""
+    """Greedy, end-of-sequence tokens ignored; random prompts differ, so nothing is shared.
+
+    Raises RequestError for a batch that would not run at once: its rates would mean nothing.
+    """
+    _check_fits(model, prompt_tokens + gen_tokens, batch)
     vocab_size = model.runner.program.vocab_size
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
-    clocks = []
+    sequences = [
+        Sequence(random.Random(seed).choices(range(vocab_size), k=prompt_tokens), params)
+        for seed in range(batch)
+    ]
+    clocks = [_Clock() for _ in sequences]
     started = time.perf_counter()
-    for seed in range(batch):
-        prompt_ids = random.Random(seed).choices(range(vocab_size), k=prompt_tokens)
-        clocks.append(_Clock())
-        model.loop.add(Sequence(prompt_ids, params), clocks[-1])
-    ended = max([await clock.done for clock in clocks])
-    first = max(clock.first for clock in clocks)
-    return Rates(first - started, ended - first)
+    try:
+        for sequence, clock in zip(sequences, clocks, strict=True):
+            model.loop.add(sequence, clock)
+        await asyncio.gather(*(clock.done for clock in clocks))
+    finally:
+        for sequence in sequences:
+            model.loop.finish(sequence, FinishReason.ABORT)
+    first = max(clock.times[0] for clock in clocks)
+    decoded = [at for clock in clocks for at in clock.times if at > first]
+    return Rates(first - started, max(decoded) - first, len(decoded))
+
+
+def _check_fits(model: LoadedModel, num_positions: int, batch: int) -> None:
+    scheduler = model.loop.scheduler
+    blocks = scheduler.blocks
+    most = min(blocks.num_blocks // blocks.blocks_for(num_positions), scheduler.max_sequences)
+    if batch > most:
+        raise RequestError(
+            f"batch is {batch}; of {num_positions} tokens the KV cache holds {most} at once: take "
+            "a smaller batch or fewer tokens"
+        )

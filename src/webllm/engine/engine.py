@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
 from webllm.api.resources import Chat, Completions
-from webllm.api.usage import CompletionUsage
 from webllm.api.validation import chat_completion_request, completion_request
 from webllm.config import ChatOptions, InitProgressCallback, MLCEngineConfig
 from webllm.engine.benchmark import Rates, measure
@@ -17,8 +18,7 @@ from webllm.engine.loading import LoadedModel, load_model
 from webllm.engine.output import Answer, TextOutput
 from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
-from webllm.engine.sequence import FinishReason
-from webllm.errors import ModelNotLoadedError, RequestError
+from webllm.errors import ConfigError, ModelNotLoadedError, RequestError
 
 
 class MLCEngine:
@@ -32,7 +32,8 @@ class MLCEngine:
         self.chat = Chat(self)
         self.completions = Completions(self)
         self._model: LoadedModel | None = None
-        self._last_usage: Callable[[], CompletionUsage] | None = None
+        self._last_answer: Answer | None = None
+        self._loading = asyncio.Lock()  # one `reload` or `unload` at a time
 
     async def __aenter__(self) -> MLCEngine:
         return self
@@ -46,15 +47,24 @@ class MLCEngine:
         Raises ModelNotFoundError, ArtifactError, UnsupportedModelError, DeviceError or
         ConfigError; after an error nothing is loaded.
         """
-        record = self.config.app_config.find(model_id)
-        await self.unload()
-        options = (chat_options or ChatOptions()).over(record.overrides)
-        self._model = await load_model(record, options, self.config)
+        async with self._loading:
+            await self._unload()
+            record = self.config.app_config.find(model_id)
+            options = (chat_options or ChatOptions()).over(record.overrides)
+            _refuse_unserved(options, self.config)
+            self._model = await load_model(record, options, self.config)
 
     async def unload(self) -> None:
-        """Ends every answer under way with finish_reason "abort" and frees the device."""
+        """Ends every answer under way with finish_reason "abort" and frees the device.
+
+        Waits for a `reload` under way; cancel that to end it early.
+        """
+        async with self._loading:
+            await self._unload()
+
+    async def _unload(self) -> None:
         model, self._model = self._model, None
-        self._last_usage = None
+        self._last_answer = None
         if model is not None:
             await model.close()
 
@@ -89,9 +99,9 @@ class MLCEngine:
 
     async def runtime_stats_text(self) -> str:
         """Rates of the last answer, in WebLLM's words."""
-        if self._last_usage is None:
+        if self._last_answer is None:
             return "prefill: 0.0000 tokens/sec, decoding: 0.0000 tokens/sec"
-        extra = self._last_usage().extra
+        extra = self._last_answer.usage.extra
         return (
             f"prefill: {extra.prefill_tokens_per_s:.4f} tokens/sec, "
             f"decoding: {extra.decode_tokens_per_s:.4f} tokens/sec"
@@ -121,9 +131,21 @@ class MLCEngine:
     def _answer(self, model: LoadedModel, prompt: Prompt) -> Answer:
         answer = Answer(
             prompt.sequences,
-            lambda choice, deltas: TextOutput(choice, model.tokenizer, prompt.stop_strings, deltas),
-            model.loop.add,
-            lambda sequence: model.loop.finish(sequence, FinishReason.ABORT),
+            model.loop,
+            partial(TextOutput, model.tokenizer, prompt.stop_strings),
         )
-        self._last_usage = lambda: answer.usage
+        self._last_answer = answer
         return answer
+
+
+def _refuse_unserved(options: ChatOptions, config: MLCEngineConfig) -> None:
+    """What WebLLM has and we do not serve yet; silence would be a wrong answer."""
+    unserved = {
+        "sliding_window_size": options.sliding_window_size,
+        "attention_sink_size": options.attention_sink_size,
+        "bos_token_id": options.bos_token_id,
+        "logit_processor_registry": config.logit_processor_registry,
+    }
+    for name, value in unserved.items():
+        if value:
+            raise ConfigError(f"{name} is not supported yet, received {value}; leave it out")

@@ -8,7 +8,7 @@ from typing import Protocol
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence
-from webllm.errors import WebLLMError
+from webllm.errors import ModelNotLoadedError, RequestError, WebLLMError
 
 
 class Output(Protocol):
@@ -30,13 +30,26 @@ class GenerationLoop:
         self.runner = runner
         self._outputs: dict[Sequence, Output] = {}
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def add(self, sequence: Sequence, output: Output) -> None:
-        """Raises ContextLengthError; otherwise the output is told of the end, whatever it is."""
+        """Raises ContextLengthError, ModelNotLoadedError after `close`, or RequestError from a
+        second event loop; otherwise the output is told of the end, whatever it is.
+        """
+        event_loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise ModelNotLoadedError(
+                "the model was unloaded before this answer began; reload it and ask again"
+            )
+        is_idle = self._task is None or self._task.done()
+        if self._task is not None and not is_idle and self._task.get_loop() is not event_loop:
+            raise RequestError(
+                "answers are under way on another event loop; use an engine from one event loop"
+            )
         self.scheduler.add(sequence)
         self._outputs[sequence] = output
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if is_idle:
+            self._task = event_loop.create_task(self._run())
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Ends a sequence now, if it has not ended yet."""
@@ -49,9 +62,10 @@ class GenerationLoop:
             self.finish(sequence, FinishReason.ABORT)
 
     async def close(self) -> None:
-        """Aborts every sequence and waits for the steps in flight."""
+        """Aborts every sequence for good and waits for the steps in flight."""
+        self._is_closed = True
         self.abort_all()
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
@@ -60,6 +74,9 @@ class GenerationLoop:
                 await self.step()
         except Exception as error:
             self._fail(error)
+        except BaseException:  # the event loop is being closed
+            self.abort_all()
+            raise
 
     async def step(self) -> None:
         """Submits what the device takes, then accepts the tokens of the oldest step."""

@@ -47,30 +47,38 @@ class LoadedModel:
         return self.runner.backend.name
 
     async def close(self) -> None:
-        await self.loop.close()
-        self.runner.close()
+        try:
+            await self.loop.close()
+        finally:
+            self.runner.close()
 
 
 async def load_model(
     record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
 ) -> LoadedModel:
     """Raises what its parts raise: artifact, checkpoint, model and device errors."""
-    callback = config.init_progress_callback
-    path = await ensure_artifact(record.source, DirectoryStore(), callback)
+    path = await ensure_artifact(record.source, DirectoryStore(), config.init_progress_callback)
     with open_gguf(path) as checkpoint:
         # The tokenizer is Python and the repacking is not: they run side by side.
         text = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint, options))
-        context = context_window(checkpoint, options)
-        program = registry.record(checkpoint, context)
-        backend = open_backend(config.device, config.num_threads)
         try:
-            loop = await _start(backend, program, checkpoint, context, callback)
+            context = context_window(checkpoint, options)
+            loop = await _start(checkpoint, context, config)
+        except BaseException:
+            text.add_done_callback(_heed)
+            raise
+        try:
             tokenizer, chat_format = await text
         except BaseException:
-            backend.close()
-            await asyncio.wait([text])
+            loop.runner.close()
             raise
     return LoadedModel(record.model_id, options, context, tokenizer, chat_format, loop)
+
+
+def _heed(task: asyncio.Task[object]) -> None:
+    """Takes note of how a task ended whose result no longer counts."""
+    if not task.cancelled():
+        task.exception()
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
@@ -92,7 +100,17 @@ def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer,
     return tokenizer, JinjaFormat(template) if template else None
 
 
-async def _start(
+async def _start(checkpoint: Checkpoint, context: int, config: MLCEngineConfig) -> GenerationLoop:
+    program = registry.record(checkpoint, context)
+    backend = open_backend(config.device, config.num_threads)
+    try:
+        return await _load(backend, program, checkpoint, context, config.init_progress_callback)
+    except BaseException:
+        backend.close()
+        raise
+
+
+async def _load(
     backend: Backend,
     program: Program,
     checkpoint: Checkpoint,

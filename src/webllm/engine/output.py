@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 from webllm.api.usage import CompletionUsage, UsageExtra
+from webllm.engine.generation import GenerationLoop
 from webllm.engine.sequence import FinishReason, Sequence
 from webllm.text.detokenizer import StreamingDetokenizer
 from webllm.text.stop import StopMatcher
@@ -24,32 +26,37 @@ class TextDelta:
 
 
 class TextOutput:
-    """One choice: detokenizes, looks for stop strings, passes the text on."""
+    """One choice: detokenizes, looks for stop strings, passes the text on, notes when."""
 
     def __init__(
         self,
-        choice: int,
         tokenizer: Tokenizer,
         stop_strings: tuple[str, ...],
+        choice: int,
         deltas: asyncio.Queue[TextDelta | BaseException],
+        timing: Timing,
     ) -> None:
         self._choice = choice
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._matcher = StopMatcher(stop_strings)
         self._deltas = deltas
+        self._timing = timing
 
     def accept(self, token_id: int) -> FinishReason | None:
+        self._timing.token()
         text, stopped = self._matcher.feed(self._detokenizer.push(token_id))
         if text:
             self._deltas.put_nowait(TextDelta(self._choice, text))
         return FinishReason.STOP if stopped else None
 
     def end(self, reason: FinishReason) -> None:
+        self._timing.end()
         text, _ = self._matcher.feed(self._detokenizer.flush())
         text += self._matcher.flush()
         self._deltas.put_nowait(TextDelta(self._choice, text, reason))
 
     def fail(self, error: BaseException) -> None:
+        self._timing.end()
         self._deltas.put_nowait(error)
 
 
@@ -61,18 +68,26 @@ class Timing:
     first_token: float | None = None
     ended: float | None = None
 
+    def token(self) -> None:
+        self.first_token = self.first_token or time.perf_counter()
+
+    def end(self) -> None:
+        """Of one choice; the last one counts."""
+        self.ended = time.perf_counter()
+
     def usage(self, num_prompt_tokens: int, num_output_tokens: int) -> CompletionUsage:
         ended = self.ended or time.perf_counter()
         first = self.first_token or ended
         prefill_s, decode_s = first - self.started, ended - first
         num_decoded = max(num_output_tokens - 1, 0)
+        num_prefilled = num_prompt_tokens if num_output_tokens else 0  # as far as is known
         return CompletionUsage(
             prompt_tokens=num_prompt_tokens,
             completion_tokens=num_output_tokens,
             total_tokens=num_prompt_tokens + num_output_tokens,
             extra=UsageExtra(
                 e2e_latency_s=ended - self.started,
-                prefill_tokens_per_s=num_prompt_tokens / prefill_s if prefill_s else 0.0,
+                prefill_tokens_per_s=num_prefilled / prefill_s if prefill_s else 0.0,
                 decode_tokens_per_s=num_decoded / decode_s if decode_s else 0.0,
                 time_to_first_token_s=prefill_s,
                 time_per_output_token_s=decode_s / num_decoded if num_decoded else 0.0,
@@ -80,39 +95,39 @@ class Timing:
         )
 
 
+NewOutput = Callable[[int, asyncio.Queue[TextDelta | BaseException], Timing], TextOutput]
+
+
 class Answer:
-    """A request's choices. Nothing runs before `deltas` is iterated, nothing after it is closed."""
+    """A request's choices: they run from `with answer` on, and no longer than it."""
 
     def __init__(
-        self,
-        sequences: list[Sequence],
-        outputs: Callable[[int, asyncio.Queue[TextDelta | BaseException]], TextOutput],
-        start: Callable[[Sequence, TextOutput], None],
-        stop: Callable[[Sequence], None],
+        self, sequences: list[Sequence], loop: GenerationLoop, new_output: NewOutput
     ) -> None:
         self.sequences = sequences
         self.timing = Timing()
-        self._outputs = outputs
-        self._start = start
-        self._stop = stop
+        self._loop = loop
+        self._new_output = new_output
+        self._deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
 
-    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
-        queue: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
+    def __enter__(self) -> Self:
+        for choice, sequence in enumerate(self.sequences):
+            self._loop.add(sequence, self._new_output(choice, self._deltas, self.timing))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sequence in self.sequences:
+            self._loop.finish(sequence, FinishReason.ABORT)
+
+    async def deltas(self) -> AsyncIterator[TextDelta]:
+        """Until the last choice has ended; raises what the device raised."""
         unfinished = len(self.sequences)
-        try:
-            for choice, sequence in enumerate(self.sequences):
-                self._start(sequence, self._outputs(choice, queue))
-            while unfinished:
-                delta = await queue.get()
-                if isinstance(delta, BaseException):
-                    raise delta
-                self.timing.first_token = self.timing.first_token or time.perf_counter()
-                unfinished -= delta.finish_reason is not None
-                yield delta
-        finally:
-            self.timing.ended = time.perf_counter()
-            for sequence in self.sequences:
-                self._stop(sequence)
+        while unfinished:
+            delta = await self._deltas.get()
+            if isinstance(delta, BaseException):
+                raise delta
+            unfinished -= delta.finish_reason is not None
+            yield delta
 
     @property
     def usage(self) -> CompletionUsage:

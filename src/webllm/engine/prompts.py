@@ -6,7 +6,13 @@ import random
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    ExtraBody,
+    GenerationParams,
+)
+from webllm.config import ChatOptions
 from webllm.engine.loading import LoadedModel
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import ContextLengthError, RequestError, TemplateError
@@ -25,7 +31,11 @@ class Prompt:
 
 def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
     """Raises RequestError, ContextLengthError or TemplateError."""
-    _refuse(tools=request.tools, response_format=request.response_format)
+    response_format = request.response_format
+    if response_format is not None and response_format.type == "text":
+        response_format = None  # the default, spelled out
+    has_tool_calls = any(m.tool_calls or m.role == "tool" for m in request.messages)
+    _refuse(tools=request.tools or has_tool_calls, response_format=response_format)
     if model.chat_format is None:
         raise TemplateError(
             f"{model.model_id} has no chat template; use completions, or give a conv_template in "
@@ -54,12 +64,13 @@ def _sequences(
     token_ids: Tokens[int],
     stop_ids: frozenset[int] = frozenset(),
 ) -> list[Sequence]:
-    _refuse(
-        logprobs=request.logprobs,
-        frequency_penalty=request.frequency_penalty,
-        presence_penalty=request.presence_penalty,
-        repetition_penalty=None if request.repetition_penalty == 1 else request.repetition_penalty,
-    )
+    _refuse_generation(model.options, request)
+    vocab_size = model.runner.program.vocab_size
+    if (highest := max(token_ids, default=0)) >= vocab_size:  # images' tokens, or a wrong file
+        raise RequestError(
+            f"the prompt has token {highest}, the model knows {vocab_size}; leave that control "
+            "token out"
+        )
     room = model.context_window_size - len(token_ids)
     if room < 1:
         raise ContextLengthError(
@@ -114,6 +125,20 @@ def _biases(model: LoadedModel, request: GenerationParams) -> tuple[tuple[int, f
 
 def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
+
+
+def _refuse_generation(options: ChatOptions, request: GenerationParams) -> None:
+    """Penalties may come from the model's options too; theirs of 0 and 1 do nothing."""
+    repetition = _first(request.repetition_penalty, options.repetition_penalty, 1.0)
+    extra = request.extra_body or ExtraBody()
+    _refuse(
+        logprobs=request.logprobs,
+        frequency_penalty=_first(request.frequency_penalty, options.frequency_penalty, 0.0),
+        presence_penalty=_first(request.presence_penalty, options.presence_penalty, 0.0),
+        repetition_penalty=repetition != 1,
+        enable_thinking=extra.enable_thinking is False,
+        enable_latency_breakdown=extra.enable_latency_breakdown,
+    )
 
 
 def _refuse(**fields: object) -> None:

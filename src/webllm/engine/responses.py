@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from webllm.api.chat_completion import (
@@ -34,8 +33,8 @@ class Text:
 async def collect(answer: Answer) -> list[Text]:
     """Every choice of an answer, in order."""
     texts = [""] * len(answer.sequences)
-    async with aclosing(answer.deltas()) as deltas:
-        async for delta in deltas:
+    with answer:
+        async for delta in answer.deltas():
             texts[delta.choice] += delta.text
     return [
         Text(text, _reason(s.finish_reason))
@@ -73,10 +72,10 @@ class ChatResponder:
     async def stream(
         self, answer: Answer, include_usage: bool
     ) -> AsyncGenerator[ChatCompletionChunk, None]:
-        for index in range(len(answer.sequences)):
-            yield self._chunk(index, Delta(role="assistant", content=""))
-        async with aclosing(answer.deltas()) as deltas:
-            async for delta in deltas:
+        with answer:
+            for index in range(len(answer.sequences)):
+                yield self._chunk(index, Delta(role="assistant", content=""))
+            async for delta in answer.deltas():
                 if delta.text:
                     yield self._chunk(delta.choice, Delta(content=delta.text))
                 if delta.finish_reason:
@@ -114,11 +113,10 @@ class CompletionResponder:
         return self._completion(choices, usage)
 
     async def stream(self, answer: Answer, include_usage: bool) -> AsyncGenerator[Completion, None]:
-        if self.echo:
-            for index in range(len(answer.sequences)):
+        with answer:
+            for index in range(len(answer.sequences) if self.echo else 0):
                 yield self._completion([self._choice(index, self.echo)])
-        async with aclosing(answer.deltas()) as deltas:
-            async for delta in deltas:
+            async for delta in answer.deltas():
                 reason = delta.finish_reason and _reason(delta.finish_reason)
                 yield self._completion([self._choice(delta.choice, delta.text, reason)])
         if include_usage:

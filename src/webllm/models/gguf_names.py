@@ -47,7 +47,7 @@ def _rename(tensors: Iterable[str], block: dict[str, str]) -> dict[str, str]:
         if stem in _OUTER:
             renamed[f"{_OUTER[stem]}.{suffix}"] = tensor
         elif stem.startswith("blk."):
-            _, layer, name = stem.split(".", 2)
+            layer, _, name = stem.removeprefix("blk.").partition(".")
             if name in block:
                 renamed[f"model.layers.{layer}.{block[name]}.{suffix}"] = tensor
     return renamed

@@ -49,10 +49,10 @@ def trained_context(checkpoint: Checkpoint) -> int:
 def architecture(checkpoint: Checkpoint) -> str:
     """Raises UnsupportedModelError for an architecture without a model file."""
     name = checkpoint.metadata.get("general.architecture")
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         known = ", ".join(_MODELS)
         raise UnsupportedModelError(f"architecture {name!r} is not one of those we run: {known}")
-    return str(name)
+    return name
 
 
 def record(checkpoint: Checkpoint, max_positions: int) -> Program:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from webllm.errors import UnsupportedModelError
+from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models.metadata import Metadata
 
 
@@ -28,7 +28,7 @@ class RopeScaling:
             raise UnsupportedModelError(f"rope scaling {kind!r} is not one of none, linear, yarn")
         original = metadata.integer("rope.scaling.original_context_length", 0, least=0)
         if kind == "yarn" and not original:
-            original = int(metadata.integer("context_length") / factor)
+            original = max(int(metadata.integer("context_length") / factor), 1)
         return cls(kind, factor, original)
 
 
@@ -46,9 +46,13 @@ def frequencies(
     scaling: RopeScaling,
     factors: Sequence[float] | None = None,
 ) -> Frequencies:
-    """`factors` divide the frequencies one by one (llama3)."""
+    """`factors` divide the frequencies one by one (llama3). Raises CheckpointError."""
+    if theta <= 1:
+        raise CheckpointError(f"the rotary base must be above 1, it is {theta}")
     base = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     if factors is not None:
+        if not all(0 < factor < math.inf for factor in factors):
+            raise CheckpointError("rope_freqs.weight must hold positive numbers")
         base = [f / factor for f, factor in zip(base, factors, strict=True)]
     if scaling.kind == "linear":
         return Frequencies(tuple(f / scaling.factor for f in base))

@@ -1,0 +1,286 @@
+"""`MLCEngine` over a fake device that follows token t with t + 1: how answers begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+import pytest
+from fake_backend import FakeBackend
+from test_engine_generation import BLOCK_SIZE, make_loop
+
+from webllm import ChatOptions, MLCEngine
+from webllm.api.chat_completion import ChatCompletionChunk
+from webllm.engine import engine as engine_module
+from webllm.engine.loading import LoadedModel
+from webllm.errors import (
+    ConfigError,
+    DeviceLostError,
+    ModelNotFoundError,
+    ModelNotLoadedError,
+    RequestError,
+)
+
+EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256
+
+
+class NumberTokenizer:
+    """Token 7 is written "7 ", and so on."""
+
+    vocab_size, bos_id = VOCAB_SIZE, None
+    eos_ids = special_ids = frozenset({EOS})
+    add_space_prefix = False
+
+    def encode(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> list[int]:
+        return [int(number) for number in text.split()]
+
+    def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
+        return b"".join(map(self.token_bytes, token_ids)).decode()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"" if token_id == EOS else b"%d " % token_id
+
+    def token_id(self, text: str) -> int | None:
+        return int(text)
+
+
+class LastMessage:
+    stop_strings: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+
+    def encode(
+        self, messages: Sequence[Mapping[str, object]], tokenizer: NumberTokenizer
+    ) -> list[int]:
+        return tokenizer.encode(str(messages[-1]["content"]))
+
+
+def make_engine(backend: FakeBackend | None = None, **options: object) -> MLCEngine:
+    loop = make_loop(backend or FakeBackend(vocab_size=VOCAB_SIZE), CONTEXT // BLOCK_SIZE)
+    engine = MLCEngine()
+    engine._model = LoadedModel(
+        "numbers", ChatOptions(**options), CONTEXT, NumberTokenizer(), LastMessage(), loop
+    )
+    return engine
+
+
+def num_used(engine: MLCEngine) -> int:
+    blocks = engine._loaded().loop.scheduler.blocks
+    return blocks.num_blocks - blocks.num_free
+
+
+def asked(content: str, **fields: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+def rest_of(runner: asyncio.Runner, stream: AsyncIterator[ChatCompletionChunk]) -> list[str | None]:
+    async def read() -> list[str | None]:
+        return [chunk.choices[0].delta.content async for chunk in stream]
+
+    return runner.run(read())
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_stop_token_first_gives_an_empty_answer() -> None:
+    reply = await make_engine().chat.completions.create(**asked("998"))
+    assert reply.choices[0].message.content == ""
+    assert reply.choices[0].finish_reason == "stop"
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (1, 1)
+    assert reply.usage.extra.prefill_tokens_per_s > 0
+
+
+@pytest.mark.parametrize("length", [31, 32, 33, 64, CONTEXT - 1])
+async def test_one_token_after_prompts_of_any_length(length: int) -> None:
+    prompt = " ".join(str(i) for i in range(length))
+    reply = await make_engine().completions.create(prompt=prompt, max_tokens=1)
+    assert reply.choices[0].text == f"{length} "
+    assert reply.choices[0].finish_reason == "length"
+
+
+async def test_the_context_window_ends_an_answer() -> None:
+    prompt = " ".join(str(i) for i in range(CONTEXT - 3))
+    reply = await make_engine().completions.create(prompt=prompt)
+    assert reply.choices[0].text == "253 254 255 "
+    assert reply.choices[0].finish_reason == "length"
+
+
+async def test_closing_a_stream_at_any_time_frees_its_blocks() -> None:
+    engine = make_engine()
+    for num_chunks in range(8):
+        stream = await engine.chat.completions.create(**asked("1", n=2, stream=True))
+        for _ in range(num_chunks):
+            await anext(stream)
+        await stream.aclose()
+        assert num_used(engine) == 0, num_chunks
+        await stream.aclose()
+    reply = await engine.chat.completions.create(**asked("5", max_tokens=2))
+    assert reply.choices[0].message.content == "6 7 "
+
+
+async def test_cancelling_an_answer_frees_its_blocks() -> None:
+    engine = make_engine()
+    task = asyncio.create_task(engine.chat.completions.create(**asked("1", ignore_eos=True)))
+    await settle()
+    assert num_used(engine) > 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert num_used(engine) == 0
+
+
+async def test_interrupt_between_the_first_chunk_and_the_first_token() -> None:
+    engine = make_engine()
+    stream = await engine.chat.completions.create(**asked("1", stream=True))
+    assert (await anext(stream)).choices[0].delta.role == "assistant"
+    engine.interrupt_generate()
+    rest = [chunk.choices[0] async for chunk in stream]
+    assert [(c.delta.content, c.finish_reason) for c in rest] == [(None, "abort")]
+
+
+async def test_nothing_generated_gives_no_rates() -> None:
+    engine = make_engine()
+    task = asyncio.create_task(engine.chat.completions.create(**asked("1 2 3")))
+    await asyncio.sleep(0)
+    engine.interrupt_generate()
+    usage = (await task).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 0)
+    assert (usage.extra.prefill_tokens_per_s, usage.extra.decode_tokens_per_s) == (0, 0)
+
+
+async def test_a_slow_reader_does_not_slow_the_rates() -> None:
+    engine = make_engine()
+    fields = asked("1", stream=True, max_tokens=5, stream_options={"include_usage": True})
+    usage = None
+    async for chunk in await engine.chat.completions.create(**fields):
+        usage = chunk.usage
+        await asyncio.sleep(0.02)
+    assert usage.extra.e2e_latency_s < 0.05
+
+
+async def test_unload_ends_a_stream_under_way() -> None:
+    engine = make_engine()
+    stream = await engine.chat.completions.create(**asked("1", stream=True))
+    await anext(stream)
+    await settle()
+    await engine.unload()
+    assert [c.choices[0].finish_reason async for c in stream][-1] == "abort"
+
+
+async def test_a_stream_begun_after_unload_says_so() -> None:
+    engine = make_engine()
+    stream = await engine.chat.completions.create(**asked("1", stream=True))
+    await engine.unload()
+    with pytest.raises(ModelNotLoadedError, match="unloaded"):
+        await anext(stream)
+
+
+async def test_a_failing_device_fails_answers_and_the_next_one_runs() -> None:
+    backend = FakeBackend(vocab_size=VOCAB_SIZE)
+    engine = make_engine(backend)
+    stream = await engine.chat.completions.create(**asked("1", stream=True))
+    await anext(stream)
+    backend.error = DeviceLostError("gone")
+    with pytest.raises(DeviceLostError):
+        _ = [chunk async for chunk in stream]
+    assert num_used(engine) == 0
+    backend.error = None
+    reply = await engine.chat.completions.create(**asked("5", max_tokens=2))
+    assert reply.choices[0].message.content == "6 7 "
+
+
+def test_an_engine_may_move_to_the_next_event_loop() -> None:
+    engine = make_engine()
+
+    async def abandon() -> None:
+        asyncio.create_task(engine.chat_completion(asked("1", ignore_eos=True)))  # noqa: RUF006
+        await settle()
+
+    asyncio.run(abandon())
+    reply = asyncio.run(engine.chat_completion(asked("5", max_tokens=2)))
+    assert reply.choices[0].message.content == "6 7 "
+    asyncio.run(engine.unload())
+
+
+def test_a_second_event_loop_is_refused_while_the_first_works() -> None:
+    engine = make_engine()
+    with asyncio.Runner() as first:
+        stream = first.run(engine.chat_completion(asked("1", stream=True, max_tokens=2)))
+        first.run(anext(stream))
+        with pytest.raises(RequestError, match="one event loop"):
+            asyncio.run(engine.chat_completion(asked("5", max_tokens=2)))
+        assert rest_of(first, stream) == ["2 ", "3 ", None]
+
+
+async def test_reload_of_an_unknown_model_leaves_nothing_loaded() -> None:
+    engine = make_engine()
+    with pytest.raises(ModelNotFoundError):
+        await engine.reload("no-such-model")
+    with pytest.raises(ModelNotLoadedError):
+        await engine.chat.completions.create(**asked("1"))
+
+
+async def test_concurrent_reloads_leave_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, closed = [], []
+
+    class Model:
+        def __init__(self) -> None:
+            loaded.append(self)
+
+        async def close(self) -> None:
+            closed.append(self)
+
+    async def load_model(*_: object) -> Model:
+        await settle()
+        return Model()
+
+    monkeypatch.setattr(engine_module, "load_model", load_model)
+    engine = MLCEngine()
+    await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"), engine.unload())
+    assert (len(loaded), len(closed)) == (2, 2)
+
+
+async def test_what_is_not_served_is_refused_and_defaults_are_not() -> None:
+    engine = make_engine(presence_penalty=0.5)
+    with pytest.raises(RequestError, match="presence_penalty is not supported yet"):
+        await engine.chat.completions.create(**asked("1", max_tokens=1))
+    text = {"type": "text"}
+    await make_engine().chat.completions.create(
+        **asked("1", max_tokens=1, response_format=text, presence_penalty=0, repetition_penalty=1)
+    )
+    with pytest.raises(RequestError, match="enable_thinking is not supported yet"):
+        await make_engine().chat.completions.create(
+            **asked("1", extra_body={"enable_thinking": False})
+        )
+    tool_result = {"role": "tool", "content": "5", "tool_call_id": "a"}
+    with pytest.raises(RequestError, match="tools is not supported yet"):
+        await make_engine().chat.completions.create(messages=[tool_result])
+    with pytest.raises(ConfigError, match="sliding_window_size is not supported yet"):
+        await MLCEngine().reload("a.gguf", ChatOptions(sliding_window_size=64))
+
+
+async def test_a_token_beyond_the_models_table_is_refused() -> None:
+    with pytest.raises(RequestError, match="1000"):
+        await make_engine().completions.create(prompt="5 1000", max_tokens=1)
+
+
+async def test_benchmark_refuses_a_batch_that_does_not_run_at_once() -> None:
+    engine = make_engine()
+    await engine.benchmark(16, 16, batch=4)
+    with pytest.raises(RequestError, match="KV cache"):
+        await engine.benchmark(100, 100, batch=4)
+
+
+async def test_a_cancelled_benchmark_stops() -> None:
+    engine = make_engine()
+    task = asyncio.create_task(engine.benchmark(16, 200))
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert num_used(engine) == 0
+    await engine.unload()

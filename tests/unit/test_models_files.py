@@ -1,0 +1,51 @@
+"""Model files that are not what they promise: typed errors, whatever they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.models import registry
+from webllm.models.gguf_names import llama_names
+from webllm.models.metadata import Metadata
+from webllm.models.rope import RopeScaling, frequencies
+
+
+def checkpoint(metadata: Mapping[str, object]) -> Checkpoint:
+    return cast(Checkpoint, SimpleNamespace(metadata=metadata, tensors={}))
+
+
+@pytest.mark.parametrize("architecture", [None, "rwkv", 3, ["llama"]])
+def test_an_architecture_nobody_runs(architecture: object) -> None:
+    with pytest.raises(UnsupportedModelError, match="is not one of those we run"):
+        registry.architecture(checkpoint({"general.architecture": architecture}))
+
+
+def test_tensors_with_odd_names_are_left_out() -> None:
+    names = llama_names(["blk.0.weight", "blk.", "blk.3.attn_q.weight", "weight", ""])
+    assert names == {"model.layers.3.self_attn.q_proj.weight": "blk.3.attn_q.weight"}
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan"), "1", True])
+def test_numbers_are_positive_and_finite(value: object) -> None:
+    with pytest.raises(CheckpointError, match=r"llama\.rope\.freq_base must be a positive number"):
+        Metadata({"llama.rope.freq_base": value}, "llama").number("rope.freq_base")
+
+
+def test_rotations_that_cannot_be_computed() -> None:
+    with pytest.raises(CheckpointError, match="rotary base must be above 1"):
+        frequencies(64, 1.0, RopeScaling("yarn", 4.0, 4096))
+    with pytest.raises(CheckpointError, match="rope_freqs"):
+        frequencies(4, 1e4, RopeScaling(), [1.0, 0.0])
+    metadata = {
+        "llama.rope.scaling.type": "yarn",
+        "llama.rope.scaling.factor": 1e9,
+        "llama.context_length": 4096,
+    }
+    scaling = RopeScaling.of(Metadata(metadata, "llama"))
+    assert len(frequencies(64, 1e4, scaling).inv_freq) == 32
