@@ -12,6 +12,7 @@ from webllm.kernels.attention_decode import (
     attention_decode,
     decode_splits,
     partial_bytes,
+    prefill_splits,
 )
 from webllm.kernels.attention_prefill import attention_prefill
 from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices
@@ -64,7 +65,7 @@ def check(device, case, form, decode):
         want = reference.attention(
             q, keys, values, positions, seq_ids, blocks, case.scale, case.window
         )
-        splits = decode_splits(target, what, step) if decode else 1
+        splits = (decode_splits if decode else prefill_splits)(target, what, step)
         scratch = Partial(*(bench.poisoned(size) for size in partial_bytes(what, step, splits)))
         out = bench.encoded(form, tokens, heads.num_q * heads.head_dim)
         kv = KVSlices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from webllm.gpu.device import Device, Dispatch, Slice
@@ -16,6 +17,7 @@ _THREADS = 128
 _MAX_UNITS = 256  # of the q heads of a workgroup, in its memory
 _WORKGROUPS = 1024  # enough to fill a large GPU
 _MAX_SPLITS = 64
+_MOST_ROUNDS = 60000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,29 @@ class Partial:
 
 
 def decode_splits(target: Target, shape: AttentionShape, step: StepBuffer) -> int:
-    """Shares the context is cut into at most."""
+    """Shares the context is cut into at most, when decoding."""
     if not target.barriers:
-        return 4
+        return max(4, _least_splits(shape, step))
     workgroups = step.max_tokens * shape.num_q // shape.heads_together()
     longest = -(-step.max_blocks * BLOCK_SIZE // _tile(shape.heads_together()))
     return max(1, min(_MAX_SPLITS, longest, _WORKGROUPS // workgroups))
 
 
-def partial_bytes(shape: AttentionShape, step: StepBuffer, splits: int = 1) -> tuple[int, int]:
-    """Sizes of the two slices of `Partial`; splits: `decode_splits(...)`, or 1 for prefill."""
+def prefill_splits(target: Target, shape: AttentionShape, step: StepBuffer) -> int:
+    """Shares the context is cut into, in prefill."""
+    return 1 if target.barriers else _least_splits(shape, step)
+
+
+def _least_splits(shape: AttentionShape, step: StepBuffer) -> int:
+    """Shares small enough for Mesa's lavapipe, which ends every loop of a thread, without an
+    error, once the thread has gone round 65535 times in all.
+    """
+    longest = min(step.max_blocks * BLOCK_SIZE, shape.window or sys.maxsize)
+    return -(-longest * (2 * shape.units + 1) // _MOST_ROUNDS)
+
+
+def partial_bytes(shape: AttentionShape, step: StepBuffer, splits: int) -> tuple[int, int]:
+    """Sizes of the two slices of `Partial`; splits: of decode or prefill."""
     rows = step.max_tokens * shape.num_q * splits
     return rows * shape.head_dim * 4, rows * 8
 

@@ -10,6 +10,7 @@ from webllm.kernels.attention_decode import (
     Partial,
     attention_simple,
     combine,
+    prefill_splits,
 )
 from webllm.kernels.rope_kv import KVSlices, kv_snippet
 from webllm.kernels.step_buffer import StepBuffer
@@ -33,10 +34,11 @@ def attention_prefill(
 ) -> list[Dispatch]:
     """Right for any batch, fast where sequences have many tokens; see `attention_decode`.
 
-    partial: of `partial_bytes(shape, step)`.
+    partial: of `partial_bytes(shape, step, prefill_splits(...))`.
     """
     if not target.barriers:
-        return attention_simple(Job(device, target, step, shape, 1), qkv, kv, partial, out)
+        splits = prefill_splits(target, shape, step)
+        return attention_simple(Job(device, target, step, shape, splits), qkv, kv, partial, out)
     assert shape.head_dim in range(16, 257, 16), shape.head_dim
     heads = shape.heads_together()
     job = Job(device, target, step, shape, 1)

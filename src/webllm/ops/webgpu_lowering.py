@@ -12,6 +12,7 @@ from webllm.kernels.attention_decode import (
     attention_decode,
     decode_splits,
     partial_bytes,
+    prefill_splits,
 )
 from webllm.kernels.attention_prefill import attention_prefill
 from webllm.kernels.embed import embed
@@ -218,7 +219,7 @@ class Lowering:
         heads = op.heads
         shape = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, op.scale, op.window)
         decodes = self.shape.max_tokens <= self.shape.max_seqs
-        splits = decode_splits(self.target, shape, self.step) if decodes else 1
+        splits = (decode_splits if decodes else prefill_splits)(self.target, shape, self.step)
         out, softmax = (self._temporary(n) for n in partial_bytes(shape, self.step, splits))
         attention = attention_decode if decodes else attention_prefill
         self.dispatches += attention(
