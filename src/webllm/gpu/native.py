@@ -171,9 +171,10 @@ class NativePipeline:
 class NativeRecording:
     """`commands` are the submitter's handles; the other fields keep alive what they point to.
 
-    A command buffer serves once. From the second replay on, the next one is encoded on another
-    thread while the GPU works. What wgpu-native 29 encodes it frees only after submitting it, and
-    with it every buffer it uses: one left over at the end is submitted for that.
+    A command buffer serves once. From the second replay with a readback on (steps have one, weights
+    being repacked do not), the next one is encoded on another thread while the GPU works. What
+    wgpu-native 29 encodes it frees only after submitting it, and with it every buffer it uses: one
+    left over at the end is submitted for that, and does the last step once more.
     """
 
     def __init__(
@@ -353,7 +354,8 @@ class NativeDevice:
         assert isinstance(recording, NativeRecording)
         source = None if readback is None else _source(readback)
         running = Readback(self._submitter, recording.encoded(self._submitter, source))
-        recording.encode_next(self._encoder, self._submitter, source)
+        if source is not None:
+            recording.encode_next(self._encoder, self._submitter, source)
         return running
 
     async def read(self, source: Slice) -> bytes:
