@@ -66,6 +66,7 @@ def _take_terminal() -> None:
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits it ignored
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
