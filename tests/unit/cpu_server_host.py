@@ -57,7 +57,7 @@ class ServerHost:
         self._receive(8)
         return memoryview(data)
 
-    def allocate(self, num_bytes: int) -> ServerMemory:
+    def allocate(self, num_bytes: int, *, filled: bool = False) -> ServerMemory:
         return ServerMemory(self, self.call(_ALLOCATE, num_bytes))
 
     def available_bytes(self) -> int | None:

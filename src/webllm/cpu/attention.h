@@ -1,99 +1,24 @@
-// Rotary embedding, the paged KV cache and attention over it.
+// Attention over the paged KV cache.
 //
-// The cache is [block, layer, kv head]; each entry holds K transposed, [head_dim][16 positions],
-// then V, [16 positions][head_dim].
-//
-// Attention takes the queries of a tile that share a kv head as rows of one small matrix and goes
-// over their context in chunks with a running softmax (arXiv:2205.14135). When there are few
-// queries, the context is also split into spans, whose results are put together at the end
-// (arXiv:2311.01282). The split follows from the batch alone, so results do not depend on the
-// number of threads.
+// It takes the queries of a tile that share a kv head as rows of one small matrix and goes
+// over their context in chunks with a running softmax (arXiv:2205.14135). The chunks form spans,
+// each with a softmax of its own; spans are put together in order (arXiv:2311.01282). When there
+// are few queries, their spans are work items of their own. What a query gets depends neither on
+// that nor on its batch: spans lie where they lie, and the arithmetic is the same.
 
 #pragma once
 #include "matmul.h"
 #include "ops.h"
+#include "rope_kv.h"
 #include "threads.h"
 
-#define BLOCK 16
 #define CHUNK 64
 #define CHUNK_BLOCKS (CHUNK / BLOCK)
 #define MAX_ROWS 32
-#define MAX_HEAD_DIM 512
 #define MAX_SPANS 16
-#define SPAN_POSITIONS 256  // shortest span worth its overhead
-#define SPLIT_TOKENS 8      // batches up to this size are split into spans
+#define SPAN_POSITIONS 256  // of the shortest span, worth its overhead
+#define SPLIT_TOKENS 8      // in batches up to this size spans are work items
 #define MASKED -1e30f
-
-// -------------------------------------------------------------------------------------- cache
-
-INLINE KV *kv_entry(const Step *step, uint32_t block, uint32_t layer, uint32_t head) {
-    const Plan *plan = step->plan;
-    size_t entry = ((size_t)block * plan->num_layers + layer) * plan->kv_heads + head;
-    return AT(KV, plan->kv) + entry * 2 * BLOCK * plan->head_dim;
-}
-
-static void kv_store(KV *entry, uint32_t slot, uint32_t head_dim, const float *k, const float *v) {
-    KV column[MAX_HEAD_DIM];
-    for (uint32_t i = 0; i < head_dim; i += LANES) vf_store_kv(column + i, vf_load(k + i));
-    for (uint32_t i = 0; i < head_dim; i++) entry[i * BLOCK + slot] = column[i];
-    KV *row = entry + (size_t)BLOCK * head_dim + (size_t)slot * head_dim;
-    for (uint32_t i = 0; i < head_dim; i += LANES) vf_store_kv(row + i, vf_load(v + i));
-}
-
-// ------------------------------------------------------------------------------------- rotary
-
-static float inverse_rms(const float *x, uint32_t cols, float eps) {
-    VF total[2] = {vf_splat(0.0f), vf_splat(0.0f)};
-    for (uint32_t i = 0; i < cols; i += LANES) {
-        VF a = vf_load(x + i);
-        total[i / LANES % 2] = vf_fma(a, a, total[i / LANES % 2]);
-    }
-    float mean = vf_reduce_add(vf_add(total[0], total[1])) / (float)cols;
-    return 1.0f / __builtin_sqrtf(mean + eps);
-}
-
-static void normalize_head(float *x, Address gamma, uint32_t head_dim, float eps) {
-    if (!gamma) return;
-    VF r = vf_splat(inverse_rms(x, head_dim, eps));
-    for (uint32_t i = 0; i < head_dim; i += LANES) {
-        vf_store(x + i, vf_mul(vf_mul(vf_load(x + i), r), vf_load(AT(float, gamma) + i)));
-    }
-}
-
-// The position's unit complex numbers: one row of each table, multiplied.
-static void rope_angles(float *angles, const RopeOp *op, uint32_t position) {
-    const float *fine = AT(float, op->fine) + (size_t)(position % 256) * op->rope_dim;
-    const float *coarse = AT(float, op->coarse) + (size_t)(position / 256) * op->rope_dim;
-    for (uint32_t i = 0; i < op->rope_dim; i += 2) {
-        angles[i] = fine[i] * coarse[i] - fine[i + 1] * coarse[i + 1];
-        angles[i + 1] = fine[i] * coarse[i + 1] + fine[i + 1] * coarse[i];
-    }
-}
-
-static void rotate(float *x, const float *angles, uint32_t rope_dim) {
-    for (uint32_t i = 0; i < rope_dim; i += 2) {
-        float real = x[i] * angles[i] - x[i + 1] * angles[i + 1];
-        x[i + 1] = x[i] * angles[i + 1] + x[i + 1] * angles[i];
-        x[i] = real;
-    }
-}
-
-static void rope_kv_token(const Step *step, const RopeOp *op, uint32_t token) {
-    uint32_t dim = op->head_dim, heads = op->num_q + op->num_kv;
-    float *q = AT(float, op->qkv) + (size_t)token * (heads + op->num_kv) * dim;
-    const float *k = q + (size_t)op->num_q * dim, *v = k + (size_t)op->num_kv * dim;
-    float angles[MAX_HEAD_DIM];
-    rope_angles(angles, op, SECTION(step, positions)[token]);
-    for (uint32_t h = 0; h < heads; h++) {
-        normalize_head(q + h * dim, h < op->num_q ? op->q_gamma : op->k_gamma, dim, op->eps);
-        rotate(q + h * dim, angles, op->rope_dim);
-    }
-    uint32_t slot = SECTION(step, slots)[token];
-    for (uint32_t h = 0; h < op->num_kv; h++) {
-        KV *entry = kv_entry(step, slot / BLOCK, op->layer, h);
-        kv_store(entry, slot % BLOCK, dim, k + h * dim, v + h * dim);
-    }
-}
 
 // ----------------------------------------------------------------------- tiles of a small matrix
 
@@ -178,10 +103,11 @@ INLINE void value_rows(const int R, const float *p, const float *decay, const KV
 typedef struct {
     uint32_t num_rows, dim;
     float q[MAX_ROWS * MAX_HEAD_DIM];    // [rows, dim], scaled
-    float out[MAX_ROWS * MAX_HEAD_DIM];  // [rows, dim], not yet divided by `total`
+    float out[MAX_ROWS * MAX_HEAD_DIM];  // [rows, dim] of one span, not divided by `total`
     float scores[MAX_ROWS * CHUNK];
     float top[MAX_ROWS], total[MAX_ROWS], decay[MAX_ROWS];
     uint32_t begin[MAX_ROWS], end[MAX_ROWS];  // positions each row sees
+    float all_out[MAX_ROWS * MAX_HEAD_DIM], all_top[MAX_ROWS], all_total[MAX_ROWS];  // spans so far
 } Rows;
 
 // Where an item's rows come from: `count` queries times `heads` q heads of one kv head.
@@ -221,15 +147,15 @@ static void load_rows(Rows *rows, const Step *step, const AttentionOp *op, const
     rows->num_rows = item->tile->count * item->heads;
     rows->dim = dim;
     for (uint32_t r = 0; r < rows->num_rows; r++) {
-        uint32_t token = item->tile->first + r / item->heads, head = item->first_head + r % item->heads;
+        uint32_t token = item->tile->first + r / item->heads;
+        uint32_t head = item->first_head + r % item->heads;
         uint32_t position = SECTION(step, positions)[token];
         const float *q = AT(float, op->qkv) + (size_t)token * row_cols + (size_t)head * dim;
         for (uint32_t i = 0; i < dim; i += LANES) {
             vf_store(rows->q + r * dim + i, vf_mul(vf_load(q + i), vf_splat(op->scale)));
-            vf_store(rows->out + r * dim + i, vf_splat(0.0f));
         }
-        rows->top[r] = MASKED;
-        rows->total[r] = 0.0f;
+        rows->all_top[r] = MASKED;
+        rows->all_total[r] = 0.0f;
         rows->end[r] = position + 1;
         rows->begin[r] = op->window && position >= op->window ? position + 1 - op->window : 0;
     }
@@ -293,22 +219,26 @@ static void attend_chunk(Rows *rows, const KV *const *blocks, uint32_t chunk, ui
     }
 }
 
-// The chunks of this item's span, as positions [from, to).
-static void span_range(const Step *step, const Rows *rows, uint32_t span, uint32_t *from,
-                       uint32_t *to) {
-    uint32_t first = rows->begin[0] / CHUNK, last = (rows->end[rows->num_rows - 1] - 1) / CHUNK + 1;
-    uint32_t each = (last - first + step->num_spans - 1) / step->num_spans;
-    *from = (first + span * each) * CHUNK;
-    *to = (first + (span + 1) * each) * CHUNK;
-    uint32_t end = rows->end[rows->num_rows - 1];
-    if (*to > end) *to = end;
+INLINE uint32_t span_positions(const Step *step) {
+    uint32_t context = step->plan->layout.max_blocks * BLOCK;
+    uint32_t each = ((context + MAX_SPANS - 1) / MAX_SPANS + CHUNK - 1) / CHUNK * CHUNK;
+    return each < SPAN_POSITIONS ? SPAN_POSITIONS : each;
 }
 
-static void attend_span(Rows *rows, const Step *step, const AttentionOp *op, const Item *item) {
+// The rows' attention to one span alone.
+static void attend_span(Rows *rows, const Step *step, const AttentionOp *op, const Item *item,
+                        uint32_t span) {
     const uint32_t *table =
         SECTION(step, block_tables) + (size_t)item->tile->seq * step->plan->layout.max_blocks;
-    uint32_t from, to;
-    span_range(step, rows, item->span, &from, &to);
+    memset(rows->out, 0, rows->num_rows * rows->dim * sizeof *rows->out);
+    for (uint32_t r = 0; r < rows->num_rows; r++) {
+        rows->top[r] = MASKED;
+        rows->total[r] = 0.0f;
+    }
+    uint32_t from = span * span_positions(step), to = from + span_positions(step);
+    uint32_t begin = rows->begin[0] / CHUNK * CHUNK, end = rows->end[rows->num_rows - 1];
+    if (from < begin) from = begin;
+    if (to > end) to = end;
     for (uint32_t chunk = from; chunk < to; chunk += CHUNK) {
         uint32_t positions = to - chunk < CHUNK ? to - chunk : CHUNK;
         const KV *blocks[CHUNK_BLOCKS];
@@ -317,6 +247,46 @@ static void attend_span(Rows *rows, const Step *step, const AttentionOp *op, con
             blocks[b] = kv_entry(step, table[chunk / BLOCK + used], op->layer, item->kv_head);
         }
         attend_chunk(rows, blocks, chunk, positions);
+    }
+}
+
+// Adds a span's result to what came before it. Never inlined: compilers round what they fuse
+// differently from place to place.
+NOINLINE static void add_span(float *all, float *all_top, float *all_total, const float *out,
+                              float top, float total, uint32_t dim) {
+    if (total == 0.0f) return;  // the row sees nothing of the span
+    if (*all_total == 0.0f) {
+        memcpy(all, out, dim * sizeof *all);
+        *all_top = top;
+        *all_total = total;
+        return;
+    }
+    float newest = top > *all_top ? top : *all_top, before[LANES], now[LANES];
+    vf_store(before, vf_exp(vf_splat(*all_top - newest)));
+    vf_store(now, vf_exp(vf_splat(top - newest)));
+    for (uint32_t i = 0; i < dim; i += LANES) {
+        VF old = vf_mul(vf_load(all + i), vf_splat(before[0]));
+        vf_store(all + i, vf_fma(vf_load(out + i), vf_splat(now[0]), old));
+    }
+    *all_top = newest;
+    *all_total = *all_total * before[0] + total * now[0];
+}
+
+static void add_span_of_rows(Rows *rows) {
+    for (uint32_t r = 0; r < rows->num_rows; r++) {
+        add_span(rows->all_out + r * rows->dim, &rows->all_top[r], &rows->all_total[r],
+                 rows->out + r * rows->dim, rows->top[r], rows->total[r], rows->dim);
+    }
+}
+
+// The item's span, or every span if they are not items of their own.
+static void attend_item(Rows *rows, const Step *step, const AttentionOp *op, const Item *item) {
+    uint32_t each = span_positions(step);
+    uint32_t first = rows->begin[0] / each, last = (rows->end[rows->num_rows - 1] - 1) / each;
+    if (step->num_spans > 1) first = last = item->span;
+    for (uint32_t span = first; span <= last; span++) {
+        attend_span(rows, step, op, item, span);
+        add_span_of_rows(rows);
     }
 }
 
@@ -336,36 +306,27 @@ INLINE float *partial_top(const Step *step, const AttentionOp *op, uint32_t toke
 static void store_rows(const Rows *rows, const Step *step, const AttentionOp *op,
                        const Item *item) {
     for (uint32_t r = 0; r < rows->num_rows; r++) {
-        uint32_t token = item->tile->first + r / item->heads, head = item->first_head + r % item->heads;
+        uint32_t token = item->tile->first + r / item->heads;
+        uint32_t head = item->first_head + r % item->heads;
         float *out = partial_out(step, op, token, item->span) + (size_t)head * rows->dim;
-        memcpy(out, rows->out + r * rows->dim, rows->dim * sizeof *out);
+        memcpy(out, rows->all_out + r * rows->dim, rows->dim * sizeof *out);
         float *top = partial_top(step, op, token, item->span) + 2 * head;
-        top[0] = rows->top[r];
-        top[1] = rows->total[r];
+        top[0] = rows->all_top[r];
+        top[1] = rows->all_total[r];
     }
 }
 
 static void combine_head(const Step *step, const AttentionOp *op, uint32_t token, uint32_t head) {
     uint32_t dim = op->head_dim;
-    float weights[MAX_SPANS + LANES] = {0}, top = MASKED, total = 0.0f;
-    for (uint32_t s = 0; s < step->num_spans; s++) {
-        weights[s] = partial_top(step, op, token, s)[2 * head];
-        top = weights[s] > top ? weights[s] : top;
+    float *all = partial_out(step, op, token, 0) + (size_t)head * dim;
+    float *all_top = partial_top(step, op, token, 0) + 2 * head, *all_total = all_top + 1;
+    for (uint32_t s = 1; s < step->num_spans; s++) {
+        const float *out = partial_out(step, op, token, s) + (size_t)head * dim;
+        const float *top = partial_top(step, op, token, s) + 2 * head;
+        add_span(all, all_top, all_total, out, top[0], top[1], dim);
     }
-    for (uint32_t s = 0; s < step->num_spans; s += LANES) {
-        vf_store(weights + s, vf_exp(vf_add(vf_load(weights + s), vf_splat(-top))));
-    }
-    for (uint32_t s = 0; s < step->num_spans; s++) {
-        total += weights[s] * partial_top(step, op, token, s)[2 * head + 1];
-    }
-    float *out = partial_out(step, op, token, 0) + (size_t)head * dim;
-    size_t span_cols = (size_t)op->num_q * dim;
     for (uint32_t i = 0; i < dim; i += LANES) {
-        VF acc = vf_splat(0.0f);
-        for (uint32_t s = 0; s < step->num_spans; s++) {
-            acc = vf_fma(vf_load(out + s * span_cols + i), vf_splat(weights[s] / total), acc);
-        }
-        vf_store(out + i, acc);
+        vf_store(all + i, vf_mul(vf_load(all + i), vf_splat(1.0f / *all_total)));
     }
 }
 
@@ -382,7 +343,7 @@ static void attend(const Step *step, const AttentionOp *op, uint32_t index) {
     Item item = attention_item(step, op, index);
     Rows rows;
     load_rows(&rows, step, op, &item);
-    attend_span(&rows, step, op, &item);
+    attend_item(&rows, step, op, &item);
     store_rows(&rows, step, op, &item);
     QueryTile *tile = &step->query_tiles[index / parts_per_tile(step, op)];
     if (atomic_add(&tile->finished, 1) + 1 == parts_per_tile(step, op)) {
@@ -411,7 +372,6 @@ static void plan_query_tiles(Step *step) {
     }
     step->num_spans = 1;
     if (step->num_tokens <= SPLIT_TOKENS) {
-        step->num_spans = (longest + SPAN_POSITIONS - 1) / SPAN_POSITIONS;
-        if (step->num_spans > MAX_SPANS) step->num_spans = MAX_SPANS;
+        step->num_spans = (longest - 1) / span_positions(step) + 1;
     }
 }

@@ -33,8 +33,10 @@ class Host(Protocol):
     num_threads: int
     kv_element_bytes: int
 
-    def allocate(self, num_bytes: int) -> Memory:
-        """Raises DeviceMemoryError."""
+    def allocate(self, num_bytes: int, *, filled: bool = False) -> Memory:
+        """`filled`: all of it will be written, so that large pages, which are read faster, cost
+        nothing. Raises DeviceMemoryError.
+        """
 
     def available_bytes(self) -> int | None:
         """Memory that can still be allocated; None if unknown."""

@@ -3,8 +3,9 @@
 //
 //   simd.h       vectors per instruction set      formats.h    weight formats
 //   threads.h    the thread pool                  matmul.h     activations, matrix tiles
-//   ops.h        what Python hands over           attention.h  rotary, KV cache, attention
-//   packing.h    file to panels                   sample.h     the sampling rule
+//   ops.h        what Python hands over           rope_kv.h    rotary, KV cache
+//   packing.h    file to panels                   attention.h  attention over the KV cache
+//   shares.h     an op's items among threads      sample.h     the sampling rule
 //   self_test.h  known answers                    variants.h   what this machine runs
 
 #include "attention.h"
@@ -14,6 +15,7 @@
 #include "packing.h"
 #include "sample.h"
 #include "self_test.h"
+#include "shares.h"
 #include "threads.h"
 #if !defined(__wasm__)
 #include "variants.h"
@@ -28,7 +30,7 @@
 // ------------------------------------------------------------------------------------ products
 
 #define TOKEN_CHUNK_BYTES (192 << 10)  // activations that stay in the L2 cache meanwhile
-#define CLAIM_BYTES (16 << 10)         // weights worth claiming at once when decoding
+#define CLAIM_BYTES (32 << 10)         // weights worth claiming at once when decoding
 
 INLINE const Run *run_of_panel(const Matrix *weight, uint32_t panel) {
     const Run *run = weight->runs;
@@ -138,8 +140,7 @@ static void gated_item(const GatedOp *op, uint32_t num_tokens, uint32_t index) {
 
 static void embed_row(const Step *step, const EmbedOp *op, uint32_t token) {
     const Matrix *table = AT(Matrix, op->table);
-    int chained = (int)*SECTION(step, flags);
-    uint32_t id = (chained ? AT(uint32_t, step->plan->sampled) : SECTION(step, token_ids))[token];
+    uint32_t id = SECTION(step, token_ids)[token] & ~FROM_SAMPLED;
     if (id >= table->rows) id = 0;  // the engine checks ids; this only keeps reads in bounds
     float *out = AT(float, op->out) + (size_t)token * table->cols;
     const Run *run = run_of_panel(table, id / PANEL);
@@ -222,71 +223,35 @@ static void do_item(const Step *step, const Op *op, uint32_t index, uint32_t thr
         case OP_ROPE_KV: rope_kv_token(step, &op->rope, index); break;
         case OP_ATTENTION: attend(step, &op->attention, index); break;
         case OP_TAKE: take_row(step, &op->take, index); break;
-        case OP_SAMPLE:
-            AT(uint32_t, step->plan->sampled)[index] = sample_row(step, &op->sample, index, thread);
-            break;
+        case OP_SAMPLE: sample_row(step, &op->sample, index, thread); break;
         default: break;
     }
 }
 
-// Claims a share of the items that are left: large shares first, small ones to end together.
-static uint32_t claim(Progress *progress, uint32_t items, uint32_t least, uint32_t num_threads,
-                      uint32_t *first) {
-    *first = atomic_get(&progress->claimed);
-    while (*first < items) {
-        uint32_t left = items - *first;
-        uint32_t share = num_threads == 1 ? left : MAX(left / (2 * num_threads), least);
-        share = MIN(share, left);
-        if (atomic_swap_if(&progress->claimed, first, *first + share)) return share;
-    }
-    return 0;
-}
-
-#define WAIT_SPINS 2000  // some 30 us; longer means that the thread we wait for is not running
-
-// Until every item of the op is done. Returns the time lost beyond what work in step would cost.
-static uint64_t await_items(const Progress *progress, uint32_t items) {
-    for (int i = 0; i < WAIT_SPINS; i++) {
-        if (atomic_get(&progress->done) == items) return 0;
-        relax();
-    }
-    uint64_t start = now_ns();
-    while (atomic_get(&progress->done) != items) give_way();
-    return now_ns() - start;
-}
-
-#define NOTICED_LOSS_NS 500000  // half a millisecond
-
-// Waiting through a quarter of the time means that a thread lacks a core: go on with fewer.
-static void shed_threads(Step *step, uint64_t lost_ns) {
-    uint64_t now = now_ns();
-    step->lost_ns += lost_ns;
-    if (step->num_threads == 1) return;
-    if (step->lost_ns < NOTICED_LOSS_NS || step->lost_ns * 4 < now - step->since_ns) return;
-    atomic_set(&step->num_threads, step->num_threads - (step->num_threads + 3) / 4);
-    step->since_ns = now;
-    step->lost_ns = 0;
-}
-
 static void walk_ops(void *argument, uint32_t thread) {
     Step *step = argument;
-    for (uint32_t i = 0; i < step->plan->num_ops; i++) {
-        uint32_t num_threads = atomic_get(&step->num_threads);
-        if (thread > 0 && thread >= num_threads) return;
+    for (uint32_t i = step->first_op; i < step->plan->num_ops; i++) {
+        if (thread > 0 && thread >= atomic_get(&step->num_threads)) return;
         const Op *op = &step->ops[i];
-        Progress *progress = &step->progress[i];
-        uint32_t items = num_items(step, op), least = least_items(step, op), first, count;
-        while ((count = claim(progress, items, least, num_threads, &first))) {
-            for (uint32_t k = 0; k < count; k++) do_item(step, op, first + k, thread);
-            atomic_add(&progress->done, count);
+        uint32_t items = num_items(step, op), least = least_items(step, op), did = 0;
+        for (uint32_t k = 0; k < step->num_shares; k++) {
+            Share share = share_of(step, i, items, (thread + k) % step->num_shares);
+            uint32_t first, count;
+            while ((count = claim(&share, k == 0, least, &first))) {
+                for (uint32_t n = 0; n < count; n++) do_item(step, op, first + n, thread);
+                did += count;
+            }
         }
+        Progress *progress = &step->progress[i];
+        if (did) atomic_add(&progress->done, did);
         uint64_t lost_ns = await_items(progress, items);
         if (thread == 0 && lost_ns > 0) shed_threads(step, lost_ns);
     }
 }
 
 static Step begin_step(const Plan *plan, uint32_t num_threads) {
-    const uint32_t *words = AT(uint32_t, plan->step);
+    uint32_t *words = AT(uint32_t, plan->step);
+    resolve_tokens(plan, words + plan->layout.token_ids, words[0]);
     Step step = {
         .plan = plan,
         .ops = AT(Op, plan->ops),
@@ -296,7 +261,8 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
         .num_tokens = words[0],
         .num_seqs = words[1],
         .num_outputs = words[2],
-        .num_biases = words[3],
+        .first_op = words[3] ? plan->num_ops - 1 : 0,  // sampling is the last
+        .num_shares = num_threads,
         .num_threads = num_threads,
         .since_ns = now_ns(),
     };

@@ -63,7 +63,7 @@ class WeightLoader:
         self._host, self._checkpoint = host, checkpoint
         self._contents = _plan_contents(program, checkpoint)
         self._packing_offset = self._contents.space.take(PackingRecord.SIZE)
-        self.memory = host.allocate(self._contents.space.num_bytes)
+        self.memory = host.allocate(self._contents.space.num_bytes, filled=True)
         try:
             self.pieces = list(self._pieces())
             self.total_bytes = sum(piece.num_bytes for piece in self.pieces)

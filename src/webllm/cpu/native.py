@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from webllm.cpu.available import available_bytes
 from webllm.cpu.host import Bytes
@@ -21,11 +21,14 @@ _MAX_DEFAULT_THREADS = 16  # more only pays for models that are slow on a CPU an
 class MappedMemory:
     """See `host.Memory`."""
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
         try:
             self._mapping = _anonymous_mapping(num_bytes)
         except OSError as error:
             raise DeviceMemoryError(f"{num_bytes} bytes cannot be allocated: {error}") from error
+        if filled and hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without large pages
+                self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._mapping)
         anchor = ctypes.c_char.from_buffer(self._mapping)
         self.address = ctypes.addressof(anchor)
@@ -62,8 +65,8 @@ class NativeHost:
             raise DeviceMemoryError("no memory for the CPU kernels' threads")
         self._worker = ThreadPoolExecutor(1, "webllm-cpu")
 
-    def allocate(self, num_bytes: int) -> MappedMemory:
-        return MappedMemory(num_bytes)
+    def allocate(self, num_bytes: int, *, filled: bool = False) -> MappedMemory:
+        return MappedMemory(num_bytes, filled=filled)
 
     def available_bytes(self) -> int | None:
         return available_bytes()

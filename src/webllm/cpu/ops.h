@@ -5,8 +5,10 @@
 
 #pragma once
 #include <stdint.h>
+#include "threads.h"
 
 typedef uint64_t Address;
+#define FROM_SAMPLED (1u << 31)  // in a token id: it is the one that an output sampled
 #define AT(type, address) ((type *)(uintptr_t)(address))
 
 enum { OP_EMBED, OP_NORM, OP_LINEAR, OP_GATED, OP_ROPE_KV, OP_ATTENTION, OP_TAKE, OP_SAMPLE };
@@ -82,7 +84,7 @@ typedef struct {
 
 typedef struct {  // the sections of webllm.ops.step.StepLayout, in words
     uint32_t token_ids, positions, seq_ids, slots, context_lens, query_starts, output_rows;
-    uint32_t sampling, block_tables, biases, max_blocks, flags;
+    uint32_t sampling, block_tables, max_blocks;
 } Layout;
 
 // Queries of one sequence that attention works on together.
@@ -93,14 +95,19 @@ typedef struct {
 
 // How far one op is; alone in its cache line.
 typedef struct {
-    uint32_t claimed, done, padding[14];
+    uint32_t done, padding[15];
 } Progress;
 
 typedef struct {
-    Address ops, step, kv, sampled, progress, query_tiles;
+    Address ops, step, kv, sampled, logprobs, progress, query_tiles;
     uint32_t num_ops, num_layers, kv_heads, head_dim, tile_queries, reserved;
     Layout layout;
 } Plan;
+
+// Where a thread is with its share of an op, see shares.h; alone in its cache line.
+typedef struct {
+    _Alignas(64) uint64_t next;
+} Cursor;
 
 // A plan with what its step says.
 typedef struct {
@@ -109,9 +116,11 @@ typedef struct {
     const uint32_t *step;
     Progress *progress;
     QueryTile *query_tiles;
-    uint32_t num_tokens, num_seqs, num_outputs, num_biases, num_query_tiles, num_spans;
+    uint32_t num_tokens, num_seqs, num_outputs, first_op, num_query_tiles, num_spans;
+    uint32_t num_shares;   // of every op: the threads at the beginning
     uint32_t num_threads;  // that take part; shed_threads() lowers it
     uint64_t since_ns, lost_ns;  // time the calling thread stood waiting for others, since when
+    Cursor cursors[MAX_THREADS];
 } Step;
 
 #define SECTION(step, name) ((step)->step + (step)->plan->layout.name)

@@ -20,6 +20,8 @@
 #define relax() ((void)0)
 #endif
 
+#define MAX_THREADS 64
+
 typedef void (*Job)(void *argument, uint32_t thread);
 
 #if defined(__wasm__)  // one thread
@@ -91,7 +93,6 @@ static inline uint64_t now_ns(void) {
 }
 #endif
 
-#define MAX_THREADS 64
 #define IDLE_SPINS 4000  // some 50 us: the time between two decode steps, not more
 
 typedef struct Pool Pool;

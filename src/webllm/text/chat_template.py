@@ -1,44 +1,30 @@
-"""Rendering a model's own chat template, Jinja source from an untrusted file, to a prompt.
+"""A model's chat template, compiled when the first conversation asks for it.
 
-The environment is that of `transformers.PreTrainedTokenizer.apply_chat_template`: block trimming,
-loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes, the `generation`
-tag. It runs in a sandbox with limits (`template_sandbox`, `template_budget`).
+Jinja and the compiled template take 3 MB, which completions and benchmarks can do without.
 """
 
-import re
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from types import CodeType, TracebackType
-from typing import Any, NoReturn
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-
-from webllm.errors import TemplateError
-from webllm.text.template_budget import Budget, TemplateLimits, count_chars
-from webllm.text.template_sandbox import TemplateSandbox
-
-_MAX_DATE_FORMAT = 100
+if TYPE_CHECKING:
+    from webllm.text.jinja_template import JinjaTemplate
+    from webllm.text.template_budget import TemplateLimits
 
 
+@dataclass(frozen=True)
 class ChatTemplate:
-    """A compiled chat template; `render` may be called from several threads."""
+    """Jinja source; `render` may be called from several threads."""
 
-    def __init__(
-        self,
-        source: str,
-        *,
-        bos_token: str = "",
-        eos_token: str = "",
-        limits: TemplateLimits | None = None,
-        now: Callable[[], datetime] = datetime.now,
-    ) -> None:
-        """Compile `source`; a template that does not parse is a `TemplateError`."""
-        self.source = source
-        self.bos_token = bos_token
-        self.eos_token = eos_token
-        self._limits = limits or TemplateLimits()
-        self._now = now
-        self._code = _compile(source, self._limits)
+    source: str
+    bos_token: str = ""
+    eos_token: str = ""
+    limits: TemplateLimits | None = None  # None: the usual ones
+    now: Callable[[], datetime] = datetime.now
 
     def render(
         self,
@@ -52,62 +38,21 @@ class ChatTemplate:
 
         `variables` are passed on (`enable_thinking`, `documents`). Encode the result with
         `parse_special=True, add_special=False`: the template writes its own BOS. Every failure is
-        a `TemplateError` with the template's message and line.
+        a `TemplateError` with the template's message and line, also one to compile.
         """
-        given = {"messages": messages, "tools": tools, **variables}
-        sandbox = TemplateSandbox(Budget(self._limits, count_chars(given)))
-        globals_ = sandbox.make_globals(
-            {"raise_exception": _raise_exception, "strftime_now": self._strftime_now}
-        )
-        template = jinja2.Template.from_code(sandbox, self._code, globals_)
-        context = template.new_context(
+        return self._compiled.render(
             {
                 "bos_token": self.bos_token,
                 "eos_token": self.eos_token,
                 "add_generation_prompt": add_generation_prompt,
-                **given,
+                "messages": messages,
+                "tools": tools,
+                **variables,
             }
         )
-        try:
-            return "".join(template.root_render_func(context))
-        except Exception as error:  # a template can raise whatever Python can
-            line = _line(template, error.__traceback__)
-            raise TemplateError(_message(error, line)) from error
 
-    def _strftime_now(self, date_format: str) -> str:
-        if len(date_format) > _MAX_DATE_FORMAT or re.search(r"%[^a-zA-Z%]*\d", date_format):
-            raise jinja2.TemplateRuntimeError(f"date format {date_format[:20]!r} is not allowed")
-        return self._now().strftime(date_format)
+    @cached_property
+    def _compiled(self) -> JinjaTemplate:
+        from webllm.text.jinja_template import JinjaTemplate  # see the module's docstring
 
-
-def _compile(source: str, limits: TemplateLimits) -> CodeType:
-    if len(source) > limits.source_chars:
-        raise TemplateError(
-            f"the chat template has {len(source)} characters; {limits.source_chars} are allowed"
-        )
-    try:
-        return TemplateSandbox(Budget(limits, 0)).compile(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(_message(error, error.lineno)) from error
-    except (Exception, MemoryError) as error:  # Python's own compiler has limits of its own
-        raise TemplateError(_message(error, None)) from error
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _message(error: BaseException, line: int | None) -> str:
-    where = f"chat template, line {line}" if line else "chat template"
-    kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
-    return f"{where}: {kind}{error}"
-
-
-def _line(template: jinja2.Template, traceback: TracebackType | None) -> int | None:
-    """The line of the template's source where an error came from: the innermost frame of it."""
-    line = None
-    while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__jinja_template__") is template:
-            line = template.get_corresponding_lineno(traceback.tb_lineno)
-        traceback = traceback.tb_next
-    return line
+        return JinjaTemplate(self.source, self.now, self.limits)

@@ -4,6 +4,8 @@ What crosses this boundary is a `tokenizer.json` document, which every such libr
 after that only text and token ids.
 """
 
+import ctypes
+import sys
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,16 @@ def load_encoder(document: bytes) -> Encoder:
         library.no_padding()
     except BaseException as error:
         raise _refused(error) from error
+    _give_back_memory()
     return LibraryEncoder(library)
+
+
+def _give_back_memory() -> None:
+    """glibc keeps what the library freed while it read the document, 6 MB for 49,000 tokens."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 def _refused(error: BaseException) -> BaseException:
