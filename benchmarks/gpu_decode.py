@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import struct
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from statistics import median
@@ -25,10 +26,11 @@ from webllm.gpu.device import Dispatch
 from webllm.gpu.native import NativeDevice, open_device
 from webllm.models import registry
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.step import Step, StepSequence
+from webllm.ops.step import Step, StepSequence, sampled_by
 from webllm.ops.webgpu import WebGPUBackend, WebGPUExecutable
 
 CONTEXT = 512
+PROMPT = [(7 * i + 1) % 1000 for i in range(CONTEXT)]
 BLOCKS = 64  # of 16 positions
 WARM_UP_SECONDS = 0.05
 LIMITS = BatchShape(max_tokens=512, max_seqs=8, max_outputs=8, max_blocks=BLOCKS)
@@ -134,18 +136,16 @@ def _tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
     return TensorInfo(name, shape, dtype, 0, nbytes)
 
 
-def a_step(num_tokens: int, context: int, chained: bool = False) -> Step:
-    tokens = [(7 * i + 1) % 1000 for i in range(num_tokens)]
-    share = StepSequence(tokens, context, range(BLOCKS), [num_tokens - 1])
-    return Step((share,), chained)
+def a_step(token_ids: Sequence[int], context: int) -> Step:
+    return Step((StepSequence(token_ids, context, range(BLOCKS), [len(token_ids) - 1]),))
 
 
 async def prefill_seconds(executable: WebGPUExecutable, repeats: int) -> float:
     times = []
     for _ in range(repeats + 1):
         start = perf_counter()
-        executable.submit(a_step(CONTEXT, CONTEXT))
-        await executable.tokens()
+        executable.submit(a_step(PROMPT, CONTEXT))
+        await executable.sampled()
         times.append(perf_counter() - start)
     return median(times[1:])
 
@@ -153,14 +153,14 @@ async def prefill_seconds(executable: WebGPUExecutable, repeats: int) -> float:
 async def decode_seconds(executable: WebGPUExecutable, in_flight: int, num_tokens: int) -> float:
     """Seconds a token, sampled on the device and read back each."""
     for _ in range(in_flight - 1):
-        executable.submit(a_step(1, CONTEXT + 1, chained=True))
+        executable.submit(a_step([sampled_by(0)], CONTEXT + 1))
     start = perf_counter()
     for _ in range(num_tokens):
-        executable.submit(a_step(1, CONTEXT + 1, chained=True))
-        await executable.tokens()
+        executable.submit(a_step([sampled_by(0)], CONTEXT + 1))
+        await executable.sampled()
     seconds = (perf_counter() - start) / num_tokens
     for _ in range(in_flight - 1):
-        await executable.tokens()
+        await executable.sampled()
     return seconds
 
 
@@ -238,9 +238,9 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
         seconds = await decode_seconds(decode, in_flight, num_tokens)
         print(f"  decode, {in_flight} in flight: {1 / seconds:.1f} tokens/s")
     if profile:
-        for executable, num_tokens in ((decode, 1), (prefill, CONTEXT)):
-            executable.submit(a_step(num_tokens, CONTEXT))  # leaves its words for the profile
-            await executable.tokens()
+        for executable, token_ids in ((decode, PROMPT[:1]), (prefill, PROMPT)):
+            executable.submit(a_step(token_ids, CONTEXT))  # leaves its words for the profile
+            await executable.sampled()
             print_profile(device, executable)
 
 

@@ -21,28 +21,35 @@ if TYPE_CHECKING:
         ModelRecord,
         prebuilt_app_config,
     )
-    from webllm.engine.engine import MLCEngine
+    from webllm.engine.blocking import BlockingMLCEngine, create_blocking_mlc_engine
+    from webllm.engine.engine import MLCEngine, create_mlc_engine
     from webllm.errors import WebLLMError
 
 _HOMES = {
     "AppConfig": "config",
+    "BlockingMLCEngine": "engine.blocking",
     "ChatOptions": "config",
     "InitProgressReport": "artifacts.progress",
     "MLCEngine": "engine.engine",
     "MLCEngineConfig": "config",
     "ModelRecord": "config",
     "WebLLMError": "errors",
+    "create_blocking_mlc_engine": "engine.blocking",
+    "create_mlc_engine": "engine.engine",
     "prebuilt_app_config": "config",
 }
 
 __all__ = [
     "AppConfig",
+    "BlockingMLCEngine",
     "ChatOptions",
     "InitProgressReport",
     "MLCEngine",
     "MLCEngineConfig",
     "ModelRecord",
     "WebLLMError",
+    "create_blocking_mlc_engine",
+    "create_mlc_engine",
     "prebuilt_app_config",
 ]
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
@@ -18,7 +18,8 @@ from webllm.errors import ConfigError, ModelNotFoundError
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
-CacheBackend = Literal["directory", "cache", "indexeddb", "opfs"]
+CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "cross-origin"]
+ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "SILENT"]
 ModelType = Literal["LLM", "embedding", "VLM"]
 
@@ -31,11 +32,19 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
     -1 as a window size means that there is none.
+
+    context_overflow says what becomes of a conversation that outgrows the context window:
+    "error" (the default): the prompt is refused, a running answer ends with finish_reason
+    "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
+    the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
+    stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
+    WebLLM's way to say "shift" with a context window of that size.
     """
 
     context_window_size: int | None = None  # tokens the KV cache holds per sequence
-    sliding_window_size: int | None = None
-    attention_sink_size: int | None = None
+    sliding_window_size: int | None = None  # tokens
+    attention_sink_size: int | None = None  # tokens; default 4
+    context_overflow: ContextOverflow | None = None
     conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
     temperature: float | None = None
     top_p: float | None = None
@@ -49,8 +58,10 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             if getattr(self, name) == -1:
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
+        _check_range("attention_sink_size", self.attention_sink_size, 0, 1024)
         _check_range("temperature", self.temperature, 0, 2)
         _check_range("top_p", self.top_p, 0, 1)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
         _check_range("presence_penalty", self.presence_penalty, -2, 2)
 
@@ -95,9 +106,14 @@ class ModelRecord(
     low_resource_required: bool = False
     buffer_size_required_bytes: int | None = None
     required_features: tuple[str, ...] = ()
-    model_type: ModelType = "LLM"
+    model_type: ModelType | Literal[0, 1, 2] = "LLM"  # WebLLM's JSON has the number
     size_bytes: int | None = None
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model_type, int):
+            name = get_args(ModelType)[self.model_type]
+            msgspec.structs.force_setattr(self, "model_type", name)
 
     @property
     def source(self) -> str:
@@ -147,7 +163,9 @@ class LogitProcessor(Protocol):
 class MLCEngineConfig:
     """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
 
-    `num_threads` None lets the CPU backend count the cores it may use.
+    `num_threads` None lets the CPU backend count the cores it may use. `kv_cache_tokens` is how
+    many tokens the KV cache of a model holds, of all its sequences together, at least one context
+    window; None: four context windows, or fewer where they do not fit.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
@@ -156,11 +174,17 @@ class MLCEngineConfig:
     log_level: LogLevel = "WARN"
     device: str = "auto"
     num_threads: int | None = None
+    kv_cache_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
             raise ConfigError(
                 f"num_threads is {self.num_threads}; give at least 1, or None to use every core"
+            )
+        if self.kv_cache_tokens is not None and self.kv_cache_tokens < 1:
+            raise ConfigError(
+                f"kv_cache_tokens is {self.kv_cache_tokens}; give at least 1, or None for as many "
+                "as fit"
             )
 
 

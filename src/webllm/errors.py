@@ -6,6 +6,7 @@
     │   └── ContextLengthError     the prompt does not fit the context window
     ├── ModelNotFoundError         no such model record, file or tensor
     ├── ModelNotLoadedError        a request before `reload`
+    ├── LogitProcessorError        a registered logit processor raised or returned nonsense
     ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run
     ├── ArtifactError              bytes that came or lie wrong
     │   ├── FetchError             a download failed after its retries
@@ -56,6 +57,10 @@ class ModelNotFoundError(WebLLMError, LookupError):
 class ModelNotLoadedError(WebLLMError, RuntimeError):
     code = "model_not_loaded"
     status = 409
+
+
+class LogitProcessorError(WebLLMError):
+    code = "logit_processor_failed"
 
 
 class UnsupportedModelError(WebLLMError):

@@ -100,7 +100,7 @@ async def forced_logits(
     blocks = list(range(LIMITS.max_blocks))[::-1]
     share = StepSequence(given, len(given), blocks[: -(-len(given) // BLOCK_SIZE)], outputs)
     executable.submit(Step((share,)))
-    await executable.tokens()
+    await executable.sampled()
     flat = np.frombuffer(await executable.logits(), np.float32)
     return flat.reshape(len(token_ids), -1).astype(np.float64)
 

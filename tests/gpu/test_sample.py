@@ -1,50 +1,81 @@
 """Sampling against the rule in numpy, exactly; and its distribution."""
 
-from dataclasses import replace
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_case import Bench, targets
+from kernel_case import POISON, Bench, targets
 
+from sampling_cases import (
+    DISTRIBUTIONS,
+    INF,
+    PENALTIES,
+    check_counts,
+    check_logprobs,
+    distribution,
+    edits_of,
+    entries_of,
+    expected,
+    seeded,
+)
 from webllm.kernels.sample import SampleScratch, sample, sample_scratch_bytes
-from webllm.ops import reference
 from webllm.ops.program import BatchShape
-from webllm.ops.step import Sampling, Step, StepSequence
+from webllm.ops.sampled import SampledLayout
+from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
 
 # One vocabulary and shape for most tests: kernels are compiled for each.
 VOCAB = 4500
 MAX_ROWS = 256
 SHAPE = BatchShape(MAX_ROWS, MAX_ROWS, MAX_ROWS, 1)
+LAYOUT = SampledLayout(MAX_ROWS)
 CONTEXT = 11
 
 
-def draw(device, target, logits, samplings, biases=None):
-    """A token for each row; all of them sit at position CONTEXT - 1."""
+def shares(samplings, edits=None):
+    """A row each, all of them at position CONTEXT - 1."""
+    return [
+        StepSequence([1], CONTEXT, [0], [0], sampling, *(edits[i : i + 1] if edits else ()))
+        for i, sampling in enumerate(samplings)
+    ]
+
+
+def draw(device, target, logits, sequences, before=()):
+    """What the rows sample; `before`: what the step before this one did."""
     bench = Bench(device)
     rows, vocab = logits.shape
-    sequences = [
-        StepSequence([1], CONTEXT, [0], [0], sampling, biases[row] if biases else ())
-        for row, sampling in enumerate(samplings)
-    ]
-    step = bench.step(Step(sequences), SHAPE)
+    given = Step(sequences)
+    step = bench.step(given, SHAPE)
     sizes = sample_scratch_bytes(target, vocab, MAX_ROWS)
     scratch = SampleScratch(*(bench.poisoned(size) for size in sizes))
-    sampled = bench.poisoned(4 * rows)
+    words = np.full(LAYOUT.num_bytes(MAX_ROWS) // 4, POISON, np.uint32)
+    words[: len(before)] = before
+    sampled = bench.upload(words)
     dispatches = sample(
         device, target, step=step, logits=bench.upload(logits), vocab=vocab, scratch=scratch,
-        sampled=sampled,
+        sampled=sampled, first_logprobs=LAYOUT.logprobs, is_plain=given.is_plain,
     )  # fmt: skip
     bench.run(dispatches)
-    return bench.written(sampled, 4 * rows)
+    left = bench.read(sampled, np.uint32)
+    asked = [row for row, s in enumerate(sequences) if s.sampling.num_logprobs is not None]
+    first = max(rows, len(before))
+    assert (left[first:MAX_ROWS] == POISON).all(), "a token more than asked for"
+    others = np.delete(left[MAX_ROWS:][: 41 * MAX_ROWS].reshape(MAX_ROWS, 41), asked, axis=0)
+    assert (others == POISON).all(), "logprobs nobody asked for"
+    return LAYOUT.read(left.tobytes(), given)
 
 
-def check(device, logits, samplings, biases=None, forms=None):
+def check(device, logits, sequences, forms=None, before=(), known=None):
+    """`known`: by row, its input token if that is chained."""
+    known = known or [None] * len(logits)
     want = [
-        reference.sample(row, sampling, CONTEXT - 1, biases[i] if biases else ())
-        for i, (row, sampling) in enumerate(zip(logits, samplings, strict=True))
+        expected(row, sequence, CONTEXT - 1, token)
+        for row, sequence, token in zip(logits, sequences, known, strict=True)
     ]
     for target in forms or targets(device):
-        np.testing.assert_array_equal(draw(device, target, logits, samplings, biases), want)
+        got = draw(device, target, logits, sequences, before)
+        np.testing.assert_array_equal(got.token_ids, [token for token, _ in want])
+        for mine, (_, logprobs) in zip(got.logprobs, want, strict=True):
+            check_logprobs(mine, logprobs)
 
 
 def test_greedy_takes_the_lowest_of_equals(device):
@@ -53,7 +84,7 @@ def test_greedy_takes_the_lowest_of_equals(device):
     logits[3] = -np.inf
     logits[3, VOCAB // 2] = -1e30
     logits[4] = -2.0
-    check(device, logits, [Sampling()] * 5)
+    check(device, logits, shares([Sampling()] * 5))
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 2.5, 8.0])
@@ -71,7 +102,7 @@ def test_random_parameters(device, spread):
         )
         for _ in range(rows)
     ]
-    check(device, logits, samplings)
+    check(device, logits, shares(samplings))
 
 
 def test_ties_at_the_threshold_are_all_kept(device):
@@ -79,7 +110,7 @@ def test_ties_at_the_threshold_are_all_kept(device):
     logits = random.integers(-3, 4, (12, VOCAB)).astype(np.float32)  # more than candidates fit
     samplings = [Sampling(1.0, top_k=k, seed=s) for k in (1, 7, 700, VOCAB - 1) for s in (1, 2)]
     samplings += [Sampling(1.0, top_p=p, seed=9) for p in (0.1, 0.3, 0.6, 0.9)]
-    check(device, logits, samplings)
+    check(device, logits, shares(samplings))
 
 
 def test_masked_logits(device):
@@ -88,53 +119,93 @@ def test_masked_logits(device):
     logits[1, 100:] = -1e30
     logits[3, :] = -50.0
     samplings = [Sampling(1.0, 0.9, seed=4), Sampling(1.0, 0.9, top_k=50), Sampling(1.0, top_k=2)]
-    check(device, logits, [*samplings, Sampling(1.0, 0.5, seed=2)])
+    check(device, logits, shares([*samplings, Sampling(1.0, 0.5, seed=2)]))
+
+
+EDITS = edits_of(
+    (4499, 100.0, 2),
+    (4, -100.0, IN_PROMPT | 5),
+    (5, -INF, 1),
+    *((i, 0.5 if i % 3 else 2.5, IN_PROMPT * (i % 2) + i % 5) for i in range(6, 3000, 7)),
+)
 
 
 def test_biases(device):
     random = np.random.default_rng(8)
-    logits = random.normal(0, 1, (3, VOCAB)).astype(np.float32)
-    biases = [
-        [(4499, 9.0), (5, 3.0), (4499, 2.0)],
-        [],
-        [(0, 100.0), (0, -100.0), (17, 20.0)],
+    logits = random.normal(0, 1, (4, VOCAB)).astype(np.float32)
+    edits = [
+        edits_of((4499, 11.0, 0), (5, 3.0, 0)),
+        edits_of(),
+        edits_of((0, -100.0, 0), (17, 20.0, 0)),
+        edits_of(*((i, -INF, 0) for i in range(VOCAB) if i != 1234)),
     ]
-    check(device, logits, [Sampling(), Sampling(1.0, seed=3), Sampling(0.5, seed=1)], biases)
+    samplings = [Sampling(), Sampling(1.0, seed=3), Sampling(0.5, seed=1), Sampling(1.0, 0.5)]
+    check(device, logits, shares(samplings, edits))
 
 
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(1.0),
-        Sampling(0.6),
-        Sampling(1.5, top_p=0.8),
-        Sampling(1.0, top_k=4),
-        Sampling(1.0, min_p=0.2),
-    ],
-    ids=["plain", "cold", "top_p", "top_k", "min_p"],
-)
-def test_distribution(device, sampling):
-    """Chi-square of 2048 draws from 12 tokens that are not masked."""
+@pytest.mark.parametrize("num_logprobs", [None, 0, 5, 20])
+def test_edits_and_logprobs(device, num_logprobs):
+    random = np.random.default_rng(9)
+    logits = random.normal(0, 2, (12, VOCAB)).astype(np.float32)
+    logits[3] = np.round(logits[3])  # ties among the likeliest
+    logits[4, 3:] = -np.inf
+    penalties = [{}, {"repetition_penalty": 1.3}, {"frequency_penalty": 0.4},
+                 {"presence_penalty": -0.7}, {"repetition_penalty": 0.8, "presence_penalty": 1.0},
+                 {"repetition_penalty": 1.2, "frequency_penalty": -0.3}]  # fmt: skip
+    samplings = [
+        Sampling(temperature, 0.95, seed=row, num_logprobs=num_logprobs, **each)
+        for temperature in (0.0, 1.1)
+        for row, each in enumerate(penalties)
+    ]
+    samplings[2] = Sampling()
+    edits = [EDITS] * 12
+    edits[4] = edits_of()
+    check(device, logits, shares(samplings, edits))
+
+
+def test_chained_tokens_are_penalized(device):
+    """As generated once more than their entries say, if they have any."""
+    logits = np.random.default_rng(10).normal(0, 1, (6, VOCAB)).astype(np.float32)
+    before = [7, 13, 4499]
+    inputs = [2, None, 0, 1, 2, 0]  # outputs of the step before
+    logits[range(6), [before[i or 0] for i in inputs]] = 6.0
+    entry = edits_of((7, 0.5, 1), (13, 0.0, IN_PROMPT), (9, 1.0, 2))
+    penalties = Sampling(0.8, 0.9, seed=4, repetition_penalty=1.1, presence_penalty=5.5)
+    samplings = [PENALTIES, PENALTIES, penalties, PENALTIES, penalties, Sampling(1.0, seed=1)]
+    sequences = [
+        StepSequence(
+            [7 if of is None else sampled_by(of)], CONTEXT, [0], [0], samplings[row],
+            entry if row % 2 == 0 else edits_of(),
+        )
+        for row, of in enumerate(inputs)
+    ]  # fmt: skip
+    known = [None if of is None else before[of] for of in inputs]
+    check(device, logits, sequences, before=before, known=known)
+
+
+@pytest.mark.parametrize("case", DISTRIBUTIONS)
+def test_distribution(device, case):
+    """Of 1024 draws from 12 tokens that are not masked."""
+    sampling, edits = DISTRIBUTIONS[case]
     possible = np.linspace(0, VOCAB - 1, 12).astype(int)
     logits = np.full(VOCAB, -1e30, np.float32)
-    logits[possible] = np.random.default_rng(2).normal(0, 1.5, 12)
+    logits[possible] = np.sort(np.random.default_rng(2).normal(0, 1.5, 12))[::-1]
+    edits = edits_of(*((int(possible[i]), bias, n) for i, bias, n in entries_of(edits)))
     counts = np.zeros(VOCAB)
-    for turn in range(8):
-        seeded = [replace(sampling, seed=MAX_ROWS * turn + row) for row in range(MAX_ROWS)]
-        drawn = draw(device, targets(device)[0], np.tile(logits, (MAX_ROWS, 1)), seeded)
-        counts += np.bincount(drawn, minlength=VOCAB)
-    kept = (logits >= reference.threshold(logits, sampling)) & (logits > -1e30)
-    assert counts[~kept].sum() == 0
-    expected = np.exp(logits[kept].astype(np.float64) / sampling.temperature)
-    expected *= counts.sum() / expected.sum()
-    chi_square = np.sum((counts[kept] - expected) ** 2 / expected)
-    freedom = kept.sum() - 1
-    assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
+    for turn in range(4):
+        samplings = [seeded(sampling, MAX_ROWS * turn + row) for row in range(MAX_ROWS)]
+        rows = shares(samplings, [edits] * MAX_ROWS)
+        drawn = draw(device, targets(device)[0], np.tile(logits, (MAX_ROWS, 1)), rows)
+        counts += np.bincount(drawn.token_ids, minlength=VOCAB)
+    check_counts(counts, distribution(logits, sampling, entries_of(edits)))
 
 
 @pytest.mark.parametrize("form", [0, 1], ids=["workgroup", "single"])
 def test_large_vocabulary(device, form):
+    """With more edits than a thread on lavapipe may do rounds."""
     random = np.random.default_rng(6)
-    logits = random.normal(0, 3, (3, 262144)).astype(np.float32)
+    logits = random.normal(0, 3, (5, 262144)).astype(np.float32)
     samplings = [Sampling(), Sampling(0.8, 0.95, 0.02, 64, 5), Sampling(1.0, 0.9)]
-    check(device, logits, samplings, forms=[targets(device)[form]])
+    samplings += [Sampling(num_logprobs=20), Sampling(1.0, num_logprobs=20, presence_penalty=0.3)]
+    edits = [edits_of()] * 4 + [edits_of(*((i, -0.1, i % 4 // 2) for i in range(0, 262144, 2)))]
+    check(device, logits, shares(samplings, edits), forms=[targets(device)[form]])

@@ -10,6 +10,7 @@ import pytest
 from kernel_case import F16, F32, I8, subgroup_size
 from test_repack import random_blocks
 
+from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.errors import DeviceError, DeviceMemoryError
@@ -17,9 +18,10 @@ from webllm.gpu.device import Limits
 from webllm.gpu.native import NativeDevice, open_device
 from webllm.kernels.target import Target
 from webllm.models import registry
+from webllm.ops.backend import Sampled
 from webllm.ops.program import BatchShape
-from webllm.ops.step import Step, StepSequence
-from webllm.ops.webgpu import WebGPUBackend
+from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
+from webllm.ops.webgpu import WebGPUBackend, WebGPUExecutable
 from webllm.ops.webgpu_self_test import working_target
 
 LAYERS, HIDDEN, WIDE, VOCAB, HEAD_DIM = 2, 256, 512, 300, 32
@@ -128,7 +130,7 @@ async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
     for step, shape in zip(STEPS, SHAPES, strict=True):
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
-        tokens = await executable.tokens()
+        tokens = (await executable.sampled()).token_ids
         logits = np.array(await executable.logits()).reshape(len(step.sequences), VOCAB)
         want = reference.logits(step)
         assert np.abs(logits - want).max() < allowed * want.std()
@@ -143,18 +145,74 @@ async def test_the_token_stays_on_the_device(device: NativeDevice) -> None:
     prompt = Step((a_sequence(20, 20, [3, 5]),))
 
     prefill.submit(prompt)
-    tokens = [*await prefill.tokens()]
+    tokens = [*(await prefill.sampled()).token_ids]
     for context in range(21, 25):
         decode.submit(Step((StepSequence(tokens[-1:], context, [3, 5], [0]),)))
-        tokens += await decode.tokens()
+        tokens += (await decode.sampled()).token_ids
 
     prefill.submit(prompt)
     for context in range(21, 25):
-        decode.submit(Step((StepSequence([0], context, [3, 5], [0]),), chained=True))
-    chained = [*await prefill.tokens()]
+        decode.submit(Step((StepSequence([sampled_by(0)], context, [3, 5], [0]),)))
+    chained = [*(await prefill.sampled()).token_ids]
     for _ in range(21, 25):
-        chained += await decode.tokens()
+        chained += (await decode.sampled()).token_ids
     assert chained == tokens
+
+
+async def read(executable: WebGPUExecutable) -> tuple[Sampled, np.ndarray]:
+    sampled = await executable.sampled()
+    return sampled, np.array(await executable.logits()).reshape(-1, VOCAB)
+
+
+@pytest.mark.parametrize("name", ["simple", "workgroup"])
+async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
+    """Steps that want them take turns with steps that do not, two in flight."""
+    backend = await loaded(device, target_of(device, name))
+    decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
+    plain = Step((StepSequence([7], 1, [3], [0]), StepSequence([8], 1, [5], [0])))
+    decode.submit(plain)
+    drawn, logits = await read(decode)
+    first, second = drawn.token_ids
+    edits = edits_of((first, 2.0, 1), (second, 0.0, IN_PROMPT), (9, -INF, 0))
+    shares = (  # the same tokens at the same place, so with the same logits
+        StepSequence([7], 1, [3], [0], replace(PENALTIES, num_logprobs=20), edits),
+        StepSequence([8], 1, [5], [0], Sampling(1.0, seed=2, num_logprobs=0), edits),
+    )
+    decode.submit(Step(shares))
+    decode.submit(plain)
+    sampled = await decode.sampled()
+    assert list((await decode.sampled()).token_ids) == [first, second]
+    for row, share in enumerate(shares):
+        token, logprobs = expected(logits[row], share, 0)
+        assert sampled.token_ids[row] == token
+        check_logprobs(sampled.logprobs[row], logprobs)
+
+
+@pytest.mark.parametrize("name", ["simple", "workgroup"])
+async def test_resampling(device: NativeDevice, name: str) -> None:
+    """Of logits that the host gives; the next step takes up what it samples."""
+    backend = await loaded(device, target_of(device, name))
+    decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
+    sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
+    shares = (
+        StepSequence([7], 1, [3], [0], sampling, edits_of((9, 1.0, 2))),
+        StepSequence([8], 1, [5], [0], sampling),
+    )
+    decode.submit(Step(shares).without_sampling())
+    _, given = await read(decode)
+    given = given[::-1] * np.float32(1.5)
+    given[1, 12] = 500.0
+    decode.resample(Step(shares), [row.tobytes() for row in given])
+    sampled = await decode.sampled()
+    for row, share in enumerate(shares):
+        token, logprobs = expected(given[row], share, 0)
+        assert sampled.token_ids[row] == token
+        check_logprobs(sampled.logprobs[row], logprobs)
+    following = []
+    for token_id in (sampled_by(1), 12):
+        decode.submit(Step((StepSequence([token_id], 2, [5], [0]),)))
+        following.append((await read(decode))[1])
+    np.testing.assert_array_equal(*following)
 
 
 @pytest.mark.parametrize("name", ["workgroup", "subgroup"])
@@ -165,7 +223,7 @@ async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, n
     for step, shape in zip(STEPS, SHAPES, strict=True):
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
-        assert len(await executable.tokens()) == len(step.sequences)
+        assert len((await executable.sampled()).token_ids) == len(step.sequences)
     backend.close()
 
 
@@ -190,7 +248,7 @@ async def test_weights_larger_than_a_binding(
         backend = await loaded(device, target_of(device, "simple"))
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
-        await executable.tokens()
+        await executable.sampled()
         results.append(np.array(await executable.logits()))
     assert max(len(m.shards) for m in backend._memory.weights.matrices.values()) > 1
     np.testing.assert_array_equal(*results)

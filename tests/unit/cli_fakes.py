@@ -50,7 +50,7 @@ class Rates:
 class FakeEngine:
     def __init__(self, config: MLCEngineConfig | None = None) -> None:
         self.config = config or MLCEngineConfig()
-        self.device_name = f"fake {self.config.device}"
+        self._device_name = f"fake {self.config.device}"
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.interrupted = False
@@ -69,8 +69,11 @@ class FakeEngine:
             report(InitProgressReport(loaded / 100, 0.1, text, Phase.FETCH, loaded, 100))
             await asyncio.sleep(0.02)
 
+    def device_name(self) -> str:
+        return self._device_name
+
     async def unload(self) -> None:
-        self.device_name = "unloaded"
+        self._device_name = "unloaded"
 
     def interrupt_generate(self) -> None:
         self.interrupted = True

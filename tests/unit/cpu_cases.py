@@ -19,6 +19,7 @@ from webllm.cpu.backend import CPUBackend
 from webllm.cpu.host import Host
 from webllm.cpu.library import FOLDER, variants
 from webllm.cpu.native import NativeHost
+from webllm.ops.backend import Sampled
 from webllm.ops.program import (
     BatchShape,
     Embed,
@@ -165,9 +166,17 @@ class Runner:
             raise
         self.executable = self.backend.compile(program, limits)
 
-    def tokens(self, step: Step) -> Sequence[int]:
+    def sampled(self, step: Step) -> Sampled:
         self.executable.submit(step)
-        return self.loop.run_until_complete(self.executable.tokens())
+        return self.loop.run_until_complete(self.executable.sampled())
+
+    def tokens(self, step: Step) -> Sequence[int]:
+        return self.sampled(step).token_ids
+
+    def resampled(self, step: Step, logits: np.ndarray) -> Sampled:
+        """Of the step run last; logits: f32 [outputs, vocab]."""
+        self.executable.resample(step, [row.tobytes() for row in logits])
+        return self.loop.run_until_complete(self.executable.sampled())
 
     def logits(self, step: Step) -> np.ndarray:  # [outputs, vocab]
         self.tokens(step)

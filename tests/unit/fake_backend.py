@@ -1,21 +1,31 @@
-"""A backend without a device: token t is followed by t + 1, and every rule of a step is checked."""
+"""A backend without a device: every rule of a step is checked, and the KV cache holds tokens.
+
+The token that follows is the last one plus one; or, with `hashes`, a hash of the whole context as
+the KV cache holds it, so that one wrong block changes every token after it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
 from collections.abc import Sequence
 
+from webllm.ops.backend import Logits, Sampled, TokenLogprobs
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.step import Step
+from webllm.ops.step import FROM_SAMPLED, Step
 
 
 class FakeBackend:
     name = "fake"
+    prompt_tokens_beside_decode = 8
 
-    def __init__(self, vocab_size: int = 1000, steps_in_flight: int = 2) -> None:
+    def __init__(
+        self, vocab_size: int = 1000, steps_in_flight: int = 2, *, hashes: bool = False
+    ) -> None:
         self.vocab_size = vocab_size
         self.steps_in_flight = steps_in_flight
+        self.hashes = hashes
         self.sampled: list[int] = []
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
         self.steps: list[Step] = []
@@ -26,15 +36,18 @@ class FakeBackend:
 
     def run(self, step: Step, block_size: int) -> list[int]:
         self.steps.append(step)
-        outputs = []
-        for row, sequence in enumerate(step.sequences):
-            token_ids = [self.sampled[row]] if step.chained else list(sequence.token_ids)
+        outputs: list[int] = []
+        for sequence in step.sequences:
+            token_ids = [self._known(token_id) for token_id in sequence.token_ids]
             first = sequence.context_len - len(token_ids)
             for position, token_id in enumerate(token_ids, first):
                 slot = (sequence.blocks[position // block_size], position % block_size)
                 self.kv_cache[slot] = token_id
-            outputs += [(token_ids[output] + 1) % self.vocab_size for output in sequence.outputs]
-        self.sampled = outputs
+            for output in sequence.outputs:
+                length = first + output + 1
+                context = self.context(sequence.blocks, length, block_size)
+                outputs.append(self._next(context))
+        self.sampled[: len(outputs)] = outputs
         return outputs
 
     def context(self, blocks: Sequence[int], num_positions: int, block_size: int) -> list[int]:
@@ -45,22 +58,55 @@ class FakeBackend:
     def close(self) -> None:
         self.kv_cache.clear()
 
+    def _known(self, token_id: int) -> int:
+        return self.sampled[token_id - FROM_SAMPLED] if token_id & FROM_SAMPLED else token_id
+
+    def _next(self, context: list[int]) -> int:
+        return (hash(tuple(context)) if self.hashes else context[-1] + 1) % self.vocab_size
+
 
 class FakeExecutable:
     def __init__(self, backend: FakeBackend, shape: BatchShape, block_size: int) -> None:
         self.backend, self.shape, self.block_size = backend, shape, block_size
         self.results: deque[list[int]] = deque()
+        self.steps: deque[Step] = deque()  # of the results
+        self.read: list[int] = []
 
     def submit(self, step: Step) -> None:
         assert step.num_tokens <= self.shape.max_tokens
         assert len(step.sequences) <= self.shape.max_seqs
         assert step.num_outputs <= self.shape.max_outputs
+        self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
         assert len(self.results) <= self.backend.steps_in_flight
 
-    async def tokens(self) -> Sequence[int]:
-        tokens = self.results.popleft()
+    async def sampled(self) -> Sampled:
+        self.read = self.results.popleft()
         await asyncio.sleep(0)
         if self.backend.error:
             raise self.backend.error
-        return tokens
+        return Sampled(self.read, _logprobs(self.steps.popleft(), self.read))
+
+    async def logits(self) -> memoryview:
+        """All 0 but 1 for the token that was sampled."""
+        size = self.backend.vocab_size
+        logits = array("f", bytes(4 * size * len(self.read)))
+        for output, token_id in enumerate(self.read):
+            logits[output * size + token_id] = 1.0
+        return memoryview(logits)
+
+    def resample(self, step: Step, logits: Sequence[Logits]) -> None:
+        """The largest."""
+        rows = [memoryview(row).cast("B").cast("f").tolist() for row in logits]
+        self.backend.sampled = [row.index(max(row)) for row in rows]
+        self.steps.append(step)
+        self.results.append(self.backend.sampled)
+
+
+def _logprobs(step: Step, token_ids: list[int]) -> list[TokenLogprobs | None]:
+    """-0.5 for the token and, if as many are wanted, -1.5 for the one after it, and so on."""
+    wanted = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
+    return [
+        None if num is None else TokenLogprobs(-0.5, tuple((t + i, -0.5 - i) for i in range(num)))
+        for num, t in zip(wanted, token_ids, strict=True)
+    ]

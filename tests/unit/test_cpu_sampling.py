@@ -1,16 +1,29 @@
 """The sampling rule of webllm.sampling, against a plain reading of it in float64."""
 
+from __future__ import annotations
+
 import math
-from collections import Counter
+from array import array
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from cpu_cases import HOSTS, FakeCheckpoint, ProgramBuilder, Runner
 
+from sampling_cases import (
+    DISTRIBUTIONS,
+    INF,
+    PENALTIES,
+    check_counts,
+    check_logprobs,
+    distribution,
+    edits_of,
+    entries_of,
+    expected,
+    seeded,
+)
 from webllm.ops.program import BatchShape
-from webllm.ops.step import Sampling, Step, StepSequence
+from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
 
 VOCAB = 512
 MASK = 0xFFFFFFFF
@@ -24,21 +37,22 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     table = checkpoint.floats("tensor.0")
     table = np.vstack([table[:20] * 3, np.round(table[20:] * 2)])  # the second half has ties
     checkpoint.bytes_of["tensor.0"] = table.astype("<f4").tobytes()
-    limits = BatchShape(max_tokens=256, max_seqs=1, max_outputs=256, max_blocks=64)
+    limits = BatchShape(max_tokens=256, max_seqs=8, max_outputs=256, max_blocks=64)
     program = build.program(build.x)
     with Runner(HOSTS[request.param](), program, checkpoint, limits, 64) as runner:
         runner.table = table
         yield runner
 
 
-def step(
-    tokens: list[int], sampling: Sampling, biases: list[tuple[int, float]] | None = None
-) -> Step:
+def share(tokens: list[int], sampling: Sampling, edits: array[int] | None = None) -> StepSequence:
+    """All its tokens are outputs; one of its own at most reads its KV cache, so blocks overlap."""
     count = len(tokens)
-    sequence = StepSequence(
-        tokens, count, range(-(-count // 16)), range(count), sampling, biases or []
-    )
-    return Step([sequence])
+    blocks = range(-(-count // 16))
+    return StepSequence(tokens, count, blocks, range(count), sampling, edits or array("I"))
+
+
+def step(tokens: list[int], sampling: Sampling, edits: array[int] | None = None) -> Step:
+    return Step([share(tokens, sampling, edits)])
 
 
 def pcg(value: int) -> int:
@@ -99,8 +113,11 @@ def test_follows_the_rule(runner: Runner, sampling: Sampling) -> None:
 
 
 def test_biases(runner: Runner) -> None:
-    biases = [(5, 100.0), (6, 120.0), (7, -100.0)]
+    biases = edits_of((5, 100.0, 0), (6, 120.0, 0), (7, -100.0, 0))
     assert list(runner.tokens(step([1, 2], Sampling(), biases))) == [6, 6]
+    masked = edits_of(*((i, -INF, 0) for i in range(VOCAB) if i != 77))
+    for sampling in (Sampling(), Sampling(1.0), Sampling(1.0, 0.9, 0.1, 5)):
+        assert list(runner.tokens(step([1, 2], sampling, masked))) == [77, 77]
 
 
 def test_greedy_takes_the_first_of_equals(runner: Runner) -> None:
@@ -108,23 +125,16 @@ def test_greedy_takes_the_first_of_equals(runner: Runner) -> None:
     assert runner.tokens(step([30], Sampling()))[0] == np.flatnonzero(logits == logits.max())[0]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(1.5), Sampling(1.5, top_p=0.8)], ids=str)
-def test_frequencies(runner: Runner, sampling: Sampling) -> None:
-    """Chi-square of 10240 draws against the softmax of what is kept, at about one in a thousand."""
-    logits, counts = runner.table[3], Counter[int]()
-    for seed in range(40):
-        counts.update(runner.tokens(step([3] * 256, replace(sampling, seed=seed))))
-    p = np.where(kept(logits, sampling), np.exp(logits / np.float64(sampling.temperature)), 0)
-    expected = p / p.sum() * counts.total()
-    common = expected >= 5
-    got = np.array([counts[i] for i in range(VOCAB)])
-    assert not got[p == 0].any()
-    parts = [((got - expected) ** 2 / np.maximum(expected, 1e-9))[common].sum()]
-    rare = expected[~common].sum()
-    if rare > 5:
-        parts.append((got[~common].sum() - rare) ** 2 / rare)
-    freedom = common.sum() - 1 + (rare > 5)
-    assert sum(parts) < freedom + 3.3 * math.sqrt(2 * freedom) + 4
+@pytest.mark.parametrize("case", DISTRIBUTIONS)
+def test_distribution(runner: Runner, case: str) -> None:
+    sampling, edits = DISTRIBUTIONS[case]
+    order = np.argsort(-runner.table[3])
+    edits = edits_of(*((int(order[i]), bias, n) for i, bias, n in entries_of(edits)))
+    counts = np.zeros(VOCAB)
+    for seed in range(20):
+        drawn = runner.tokens(step([3] * 256, seeded(sampling, seed), edits))
+        counts += np.bincount(drawn, minlength=VOCAB)
+    check_counts(counts, distribution(runner.table[3], sampling, entries_of(edits)))
 
 
 def test_the_draw_ignores_the_batch(runner: Runner) -> None:
@@ -134,11 +144,69 @@ def test_the_draw_ignores_the_batch(runner: Runner) -> None:
     assert runner.tokens(last)[0] == together[19]
 
 
-def test_chained_steps_take_the_tokens_sampled_before(runner: Runner) -> None:
-    first = runner.tokens(step([4], Sampling()))[0]
-    assert first < VOCAB
-    chained = Step([StepSequence([0], 2, [0], [0], Sampling(), [(first, -1e9)])], chained=True)
-    row = first if first < ProgramBuilder.VOCAB else 0
-    logits = runner.table[row].copy()
-    logits[first] -= 1e9
-    assert runner.tokens(chained)[0] == logits.argmax()
+def check_step(runner: Runner, step: Step, known: list[int | None]) -> None:
+    """Runs it and holds it against numpy; `known`: by output, its row's token if it is chained."""
+    sampled = runner.sampled(step)
+    outputs = [(sequence, row) for sequence in step.sequences for row in sequence.outputs]
+    for i, (sequence, row) in enumerate(outputs):
+        token_id = sequence.token_ids[row] if known[i] is None else known[i]
+        position = sequence.context_len - len(sequence.token_ids) + row
+        token, logprobs = expected(runner.table[token_id], sequence, position, known[i])
+        assert sampled.token_ids[i] == token
+        check_logprobs(sampled.logprobs[i], logprobs)
+
+
+EDITS = edits_of(
+    (3, 100.0, 2), (4, -100.0, IN_PROMPT | 5), (5, -INF, 1), (200, 2.5, IN_PROMPT), (511, 0.0, 9)
+)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+@pytest.mark.parametrize("num_logprobs", [None, 0, 5, 20])
+def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: int | None) -> None:
+    def sampling(**penalties: float) -> Sampling:
+        return Sampling(temperature, 0.95, seed=9, num_logprobs=num_logprobs, **penalties)
+
+    every = {"repetition_penalty": 1.3, "frequency_penalty": -0.5, "presence_penalty": 0.25}
+    shares = [
+        share([4, 25], sampling(), EDITS),
+        share([5], sampling(repetition_penalty=0.7), EDITS),
+        share([6], Sampling(temperature, seed=2)),
+        share([7], sampling(frequency_penalty=0.4), EDITS),
+        share([8, 30], sampling(**every), EDITS),
+    ]
+    check_step(runner, Step(shares), [None] * 7)
+
+
+def test_chained_tokens(runner: Runner) -> None:
+    """They are looked up, and penalized as generated, whether an entry names them or not."""
+    forced = [17, 3, 25]
+    first = [share([1], Sampling(), edits_of((t, 1000.0, 0))) for t in forced]
+    assert list(runner.tokens(Step(first))) == forced
+    prompt = share([1, 2], Sampling())
+    runner.tokens(Step([StepSequence(prompt.token_ids, 2, prompt.blocks, [])]))  # no outputs
+    entry = edits_of((9, 0.5, 1), (17, 0.0, 2), (3, 1.0, IN_PROMPT))
+    chained = [
+        StepSequence([sampled_by(2)], 5, [0], [0], PENALTIES),
+        StepSequence([4], 5, [0], [0], PENALTIES, entry),
+        StepSequence([sampled_by(0)], 5, [0], [0], PENALTIES, entry),
+        StepSequence([11, sampled_by(1)], 6, [0], [0, 1], PENALTIES, entry),
+        StepSequence([sampled_by(2)], 5, [0], [0], seeded(Sampling(1.0), 5)),
+    ]
+    check_step(runner, Step(chained), [25, None, 17, None, 3, 25])
+
+
+def test_resampling(runner: Runner) -> None:
+    """Of logits that the host gives, with edits; later steps take up what it samples."""
+    sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
+    given = np.random.default_rng(4).normal(0, 2, (3, VOCAB)).astype(np.float32)
+    given[1, 12] = 500.0
+    shares = Step([share([4, 25], sampling, EDITS), share([5], sampling)])
+    runner.tokens(shares.without_sampling())
+    sampled = runner.resampled(shares, given)
+    rows = [(shares.sequences[0], 0), (shares.sequences[0], 1), (shares.sequences[1], 0)]
+    for i, (sequence, position) in enumerate(rows):
+        token, logprobs = expected(given[i], sequence, position)
+        assert sampled.token_ids[i] == token
+        check_logprobs(sampled.logprobs[i], logprobs)
+    check_step(runner, Step([StepSequence([sampled_by(1)], 3, [0], [0], PENALTIES)]), [12])

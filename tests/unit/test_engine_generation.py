@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 
 import pytest
 from fake_backend import FakeBackend
@@ -10,10 +11,12 @@ from fake_backend import FakeBackend
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.generation import GenerationLoop
 from webllm.engine.runner import Runner
-from webllm.engine.scheduler import Scheduler
+from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import ContextLengthError, DeviceLostError
+from webllm.ops.backend import TokenLogprobs
 from webllm.ops.program import BatchShape, KVCacheShape, Program
+from webllm.ops.step import FROM_SAMPLED
 
 BLOCK_SIZE = 16
 
@@ -23,7 +26,7 @@ class Collector:
         self.token_ids: list[int] = []
         self.done: asyncio.Future[FinishReason] = asyncio.get_running_loop().create_future()
 
-    def accept(self, token_id: int) -> FinishReason | None:
+    def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         self.token_ids.append(token_id)
         return None
 
@@ -36,14 +39,15 @@ class Collector:
 
 def make_loop(backend: FakeBackend, num_blocks: int = 64, chunk: int = 32) -> GenerationLoop:
     program = Program((), KVCacheShape(1, 1, 32, BLOCK_SIZE), backend.vocab_size)
-    scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), max_chunk_tokens=chunk)
-    limits = BatchShape(chunk, scheduler.max_sequences, scheduler.max_sequences, num_blocks)
-    return GenerationLoop(scheduler, Runner(backend, program, limits))
+    limits = StepLimits(max_sequences=64, max_tokens=chunk, max_prompt_tokens=chunk)
+    scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits)
+    largest = BatchShape(chunk, limits.max_sequences, limits.max_sequences, num_blocks)
+    return GenerationLoop(scheduler, Runner(backend, program, largest))
 
 
 def make_sequence(first: int, length: int, max_tokens: int, *stop_ids: int) -> Sequence:
     params = SequenceParams(max_tokens=max_tokens, stop_ids=frozenset(stop_ids))
-    return Sequence(list(range(first, first + length)), params)
+    return Sequence(array("I", range(first, first + length)), params)
 
 
 @pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
@@ -56,7 +60,7 @@ async def test_concurrent_sequences_get_their_own_tokens(steps_in_flight: int) -
         loop.add(sequence, output)
     for i, (sequence, output) in enumerate(zip(sequences, outputs, strict=True)):
         assert await output.done is FinishReason.LENGTH
-        end = 100 * i + len(sequence.prompt_ids)
+        end = 100 * i + sequence.num_prompt_tokens
         assert output.token_ids == list(range(end, end + 3 + 5 * i))
     assert loop.scheduler.blocks.num_free == 64
 
@@ -77,7 +81,8 @@ async def test_decoding_alone_is_chained() -> None:
     output = Collector()
     loop.add(make_sequence(0, 3, 10), output)
     await output.done
-    assert [step.chained for step in backend.steps] == [False] + [True] * 9
+    chained = [step.sequences[0].token_ids[0] >= FROM_SAMPLED for step in backend.steps]
+    assert chained == [False] + [True] * 9
 
 
 async def test_stop_token_ends_and_is_not_shown() -> None:

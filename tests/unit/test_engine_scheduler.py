@@ -1,94 +1,298 @@
-"""Scheduler and block manager under random operations."""
+"""Scheduler and block manager under random operations, against a KV cache that holds tokens."""
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
+from collections import Counter, deque
 
-from hypothesis import settings
+import pytest
+from fake_backend import FakeBackend
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from webllm.engine.block_manager import BlockManager
-from webllm.engine.scheduler import Batch, Scheduler
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.engine.block_manager import NO_PREFIX, BlockManager
+from webllm.engine.scheduler import Batch, Scheduler, StepLimits
+from webllm.engine.sequence import ContextShift, FinishReason, Sequence, SequenceParams
+from webllm.errors import ContextLengthError
+from webllm.ops.step import FROM_SAMPLED, StepSequence
+from webllm.sampling.edits import LogitEdits
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
+LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=3)
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scheduler = Scheduler(
-            BlockManager(NUM_BLOCKS, BLOCK_SIZE), max_sequences=4, max_chunk_tokens=5
-        )
-        self.sequences: list[Sequence] = []
-        self.in_flight: deque[Batch] = deque()
+def make_scheduler(num_blocks: int = NUM_BLOCKS, limits: StepLimits = LIMITS) -> Scheduler:
+    return Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits)
 
-    @rule(length=st.integers(1, 20), max_tokens=st.integers(1, 10))
-    def add(self, length: int, max_tokens: int) -> None:
-        sequence = Sequence([1] * length, SequenceParams(max_tokens, frozenset()))
-        self.scheduler.add(sequence)
-        self.sequences.append(sequence)
 
-    @rule()
-    def submit(self) -> None:
+def make_sequence(
+    token_ids: list[int], max_tokens: int, *, counts: bool = False, window: int | None = None
+) -> Sequence:
+    shift = ContextShift(window, 2) if window else None
+    params = SequenceParams(max_tokens, frozenset(), shift=shift)
+    return Sequence(array("I", token_ids), params, LogitEdits(counts=counts))
+
+
+class Device:
+    """Runs a scheduler's batches, several in flight."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.backend = FakeBackend(vocab_size=5, hashes=True)
+        self.in_flight: deque[tuple[Batch, list[int]]] = deque()
+        self.outputs: dict[Sequence, list[int]] = {}
+
+    def submit(self) -> bool:
         batch = self.scheduler.next_batch()
-        if batch is None:
-            assert self.in_flight or not self.scheduler.running, "nothing runs, nothing comes"
-            return
-        assert 1 <= batch.step.num_tokens <= 5
-        assert batch.step.num_outputs == len(batch.sampled)
-        self.in_flight.append(batch)
+        if batch is not None:
+            check(batch)
+            self.in_flight.append((batch, self.backend.run(batch.step, BLOCK_SIZE)))
+        return batch is not None
 
-    @rule()
     def read(self) -> None:
-        if not self.in_flight:
-            return
-        for sequence in self.in_flight.popleft().sampled:
-            sequence.num_pending -= 1
+        batch, token_ids = self.in_flight.popleft()
+        for sequence, token_id in zip(batch.sampled, token_ids, strict=True):
             if sequence.finish_reason is None:
-                sequence.token_ids.append(1)
+                sequence.accept(token_id)
+                self.outputs.setdefault(sequence, []).append(token_id)
                 if sequence.num_output_tokens == sequence.params.max_tokens:
                     self.scheduler.finish(sequence, FinishReason.LENGTH)
 
+    def run(self, steps_in_flight: int = 1) -> None:
+        """Until everything has ended."""
+        while self.scheduler.has_work or self.in_flight:
+            while len(self.in_flight) < steps_in_flight and self.submit():
+                pass
+            assert self.in_flight, "nothing runs, and nothing comes"
+            self.read()
+
+
+def check(batch: Batch) -> None:
+    shares = batch.step.sequences
+    assert 1 <= batch.step.num_tokens <= LIMITS.max_tokens
+    assert batch.step.num_outputs == len(batch.sampled)
+    assert all(sum(t >= FROM_SAMPLED for t in share.token_ids) <= 1 for share in shares)
+
+
+def alone(prompt: list[int], max_tokens: int, window: int | None) -> list[int]:
+    device = Device(make_scheduler())
+    sequence = make_sequence(prompt, max_tokens, window=window)
+    device.scheduler.add(sequence)
+    device.run()
+    return device.outputs[sequence]
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Prompts of few different tokens, so that prefixes are shared all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = Device(make_scheduler())
+        self.scheduler = self.device.scheduler
+        self.prompts: dict[Sequence, list[int]] = {}
+
+    @rule(
+        first=st.integers(0, 1),
+        length=st.integers(1, 20),
+        max_tokens=st.integers(1, 25),
+        counts=st.booleans(),
+        shifts=st.booleans(),
+    )
+    def add(self, first: int, length: int, max_tokens: int, counts: bool, shifts: bool) -> None:
+        prompt = [first] + [2] * (length - 1)
+        window = 20 if shifts else None
+        sequence = make_sequence(prompt, max_tokens, counts=counts, window=window)
+        self.scheduler.add(sequence)
+        self.prompts[sequence] = prompt
+
+    @rule()
+    def submit(self) -> None:
+        if len(self.device.in_flight) < 3 and not self.device.submit():
+            assert self.device.in_flight or not self.scheduler.has_work, "stuck"
+
+    @rule()
+    def read(self) -> None:
+        if self.device.in_flight:
+            self.device.read()
+
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
-        if self.sequences:
-            self.scheduler.finish(data.draw(st.sampled_from(self.sequences)), FinishReason.ABORT)
+        unfinished = [*self.scheduler.running, *self.scheduler.waiting]
+        if unfinished:
+            self.scheduler.finish(data.draw(st.sampled_from(unfinished)), FinishReason.ABORT)
+
+    @rule()
+    def forget(self) -> None:
+        self.scheduler.blocks.forget()
 
     @invariant()
-    def every_block_has_one_owner(self) -> None:
-        owned = [block for s in self.sequences for block in s.blocks]
-        assert len(owned) == len(set(owned))
-        assert len(owned) + self.scheduler.blocks.num_free == NUM_BLOCKS
+    def every_block_is_free_or_used_and_counted(self) -> None:
+        blocks = self.scheduler.blocks
+        users = Counter(block for s in self.scheduler.running for block in s.blocks)
+        assert [users[block] for block in range(NUM_BLOCKS)] == blocks._num_users
+        free = [*blocks._blank, *blocks._kept]
+        assert len(free) == len(set(free)) == blocks.num_free
+        assert set(free) == set(range(NUM_BLOCKS)) - users.keys()
+        assert blocks._kept.keys() <= blocks._keys.keys()
+        assert not set(blocks._blank) & blocks._keys.keys()
 
     @invariant()
     def none_outgrows_its_blocks(self) -> None:
-        for s in self.sequences:
+        for s in self.prompts:
             assert s.num_output_tokens <= s.params.max_tokens
-            if s.finish_reason is None:
-                assert s.num_computed <= len(s.blocks) * BLOCK_SIZE
+            assert s.num_computed <= len(s.blocks) * BLOCK_SIZE
+            if s.finish_reason is not None:
+                assert not s.blocks
+
+    def teardown(self) -> None:
+        """Everything ends, with the tokens it would have had alone."""
+        self.device.run(steps_in_flight=3)
+        assert self.scheduler.blocks.num_free == NUM_BLOCKS
+        for sequence, prompt in self.prompts.items():
+            outputs = self.device.outputs.get(sequence, [])
+            window = sequence.params.shift and sequence.params.shift.window_tokens
+            expected = alone(prompt, sequence.params.max_tokens, window)
+            if sequence.finish_reason is FinishReason.LENGTH:
+                assert outputs == expected
+            else:
+                assert outputs == expected[: len(outputs)]
 
 
+# 300 runs of 350 rules: 105,000 operations. A failure is not shrunk, which would take minutes.
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None
+    max_examples=300, stateful_step_count=350, deadline=None, phases=[Phase.generate]
 )
 TestScheduler = SchedulerMachine.TestCase
 
 
-def test_all_that_is_added_ends() -> None:
-    scheduler = Scheduler(BlockManager(NUM_BLOCKS, BLOCK_SIZE), max_sequences=3)
-    sequences = [
-        Sequence([1] * (1 + i % 9), SequenceParams(1 + i % 7, frozenset())) for i in range(50)
-    ]
+@pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
+def test_all_that_is_added_ends(steps_in_flight: int) -> None:
+    device = Device(make_scheduler())
+    sequences = [make_sequence([i % 5] * (1 + i % 9), 1 + i % 7) for i in range(50)]
     for sequence in sequences:
-        scheduler.add(sequence)
-    while scheduler.has_work:
-        batch = scheduler.next_batch()
-        assert batch is not None
-        for sequence in batch.sampled:
-            sequence.num_pending -= 1
-            sequence.token_ids.append(1)
-            if sequence.num_output_tokens == sequence.params.max_tokens:
-                scheduler.finish(sequence, FinishReason.LENGTH)
+        device.scheduler.add(sequence)
+    device.run(steps_in_flight)
     assert [s.num_output_tokens for s in sequences] == [s.params.max_tokens for s in sequences]
+
+
+def test_a_prompt_seen_before_is_not_computed_again() -> None:
+    device = Device(make_scheduler())
+    first, second = make_sequence([1] * 13, 1), make_sequence([1] * 13, 1)
+    device.scheduler.add(first)
+    device.run()
+    computed = sum(step.num_tokens for step in device.backend.steps)
+    device.scheduler.add(second)
+    device.run()
+    assert computed == 13
+    assert second.num_cached_tokens == 12
+    assert sum(step.num_tokens for step in device.backend.steps) == 14
+
+
+def test_choices_share_their_prompt_within_a_step() -> None:
+    device = Device(make_scheduler(limits=StepLimits(max_sequences=4, max_tokens=7)))
+    for _ in range(3):
+        device.scheduler.add(make_sequence([1] * 5, 1))
+    batch = device.scheduler.next_batch()
+    assert batch is not None
+    assert [len(share.token_ids) for share in batch.step.sequences] == [5, 1, 1]
+
+
+def test_a_running_stream_keeps_prompt_chunks_small() -> None:
+    device = Device(make_scheduler())
+    device.scheduler.add(make_sequence([1] * 3, 20))
+    assert device.submit()
+    device.read()
+    device.scheduler.add(make_sequence([2] * 20, 1))
+    batch = device.scheduler.next_batch()
+    assert batch is not None
+    assert [len(share.token_ids) for share in batch.step.sequences] == [1, 3]
+
+
+def test_the_youngest_makes_room_and_goes_on_later() -> None:
+    device = Device(make_scheduler(num_blocks=4))
+    old, young = make_sequence([1] * 6, 9), make_sequence([2] * 6, 9)
+    device.scheduler.add(old)
+    device.scheduler.add(young)
+    device.run(steps_in_flight=2)
+    assert device.outputs[old] == alone([1] * 6, 9, None)
+    assert device.outputs[young] == alone([2] * 6, 9, None)
+
+
+def test_a_full_window_is_read_again_without_its_middle() -> None:
+    device = Device(make_scheduler())
+    sequence = make_sequence(list(range(10)), 20, window=16)
+    device.scheduler.add(sequence)
+    device.run()
+    outputs = device.outputs[sequence]
+    assert len(outputs) == 20
+    assert sequence.token_ids[:2].tolist() == [0, 1]
+    assert len(sequence.token_ids) <= 17
+    kept = [0, 1, *outputs[:7]]  # 17 tokens are one too many: 2 + (16 - 2) // 2 stay
+    assert outputs[7] == hash(tuple(kept)) % 5
+
+
+def test_what_never_fits_is_refused() -> None:
+    with pytest.raises(ContextLengthError, match="need 59 positions, the KV cache has 48"):
+        make_scheduler().add(make_sequence([1] * 10, 50))
+
+
+def test_a_penalized_sequence_is_at_most_one_token_ahead() -> None:
+    device = Device(make_scheduler())
+    device.scheduler.add(make_sequence([1], 10, counts=True))
+    assert [device.submit() for _ in range(3)] == [True, True, False]
+
+
+def test_chaining_goes_on_when_another_ends() -> None:
+    device = Device(make_scheduler())
+    for max_tokens in (2, 6):
+        device.scheduler.add(make_sequence([1], max_tokens))
+    shares: list[StepSequence] = []
+    for _ in range(4):
+        while len(device.in_flight) < 2 and device.submit():
+            shares = list(device.in_flight[-1][0].step.sequences)
+        device.read()
+    assert len(shares) == 1
+    assert shares[0].token_ids[0] & FROM_SAMPLED
+
+
+class TestBlockManager:
+    def test_content_is_found_until_its_block_is_needed(self) -> None:
+        blocks = BlockManager(2, 4)
+        (first,) = blocks.allocate(1) or []
+        prefix = blocks.remember(first, NO_PREFIX, (1, 2, 3, 4))
+        blocks.free([first])
+        assert blocks.share(NO_PREFIX, (1, 2, 3, 4)) == (first, prefix)
+        blocks.free([first])
+        assert blocks.share(NO_PREFIX, (1, 2, 3, 5)) is None
+        assert blocks.share(prefix, (1, 2, 3, 4)) is None
+        taken = blocks.allocate(2)
+        assert taken is not None
+        assert taken[-1] == first, "blank blocks go first"
+        assert blocks.share(NO_PREFIX, (1, 2, 3, 4)) is None
+
+    def test_a_sequence_loses_its_end_first(self) -> None:
+        blocks = BlockManager(3, 1)
+        taken = blocks.allocate(3) or []
+        prefix = NO_PREFIX
+        for i, block in enumerate(taken):
+            prefix = blocks.remember(block, prefix, (i,))
+        blocks.free(taken)
+        assert blocks.allocate(2) == taken[:0:-1]
+        assert blocks.share(NO_PREFIX, (0,)) is not None
+
+    def test_equal_content_is_kept_once(self) -> None:
+        blocks = BlockManager(2, 4)
+        one, other = blocks.allocate(2) or []
+        assert blocks.remember(one, NO_PREFIX, (1,) * 4) == blocks.remember(
+            other, NO_PREFIX, (1,) * 4
+        )
+        blocks.free([other])
+        assert blocks.share(NO_PREFIX, (1,) * 4) == (one, 1)
+
+    def test_freeing_twice_is_noticed(self) -> None:
+        blocks = BlockManager(2, 4)
+        taken = blocks.allocate(1) or []
+        blocks.free(taken)
+        with pytest.raises(AssertionError, match="freed twice"):
+            blocks.free(taken)

@@ -3,45 +3,102 @@
 from __future__ import annotations
 
 import struct
+from array import array
+from itertools import chain
+
+import pytest
 
 from webllm.ops.program import BatchShape
-from webllm.ops.step import SAMPLING_WORDS, Sampling, Step, StepLayout, StepSequence
+from webllm.ops.step import (
+    EDIT_WORDS,
+    IN_PROMPT,
+    MAX_EDITS,
+    SAMPLING_WORDS,
+    Sampling,
+    Step,
+    StepLayout,
+    StepSequence,
+    edit,
+    sampled_by,
+)
 
-LAYOUT = StepLayout(BatchShape(max_tokens=8, max_seqs=4, max_outputs=4, max_blocks=3), 16)
+LAYOUT = StepLayout(BatchShape(max_tokens=64, max_seqs=4, max_outputs=4, max_blocks=3), 16)
 
 
 def floats(words: list[int]) -> list[float]:
     return list(struct.unpack(f"={len(words)}f", struct.pack(f"={len(words)}I", *words)))
 
 
-def test_two_sequences() -> None:
-    sampling = Sampling(temperature=0.5, top_p=0.25, min_p=0.125, top_k=7, seed=0xFFFFFFFF)
+def test_three_sequences() -> None:
+    sampling = Sampling(0.5, 0.25, 0.125, 7, 0xFFFFFFFF, 1.5, 0.75, -2.0, 0)
+    edits = edit(11, -1.5) + edit(12, 2.0, 3 | IN_PROMPT)
     step = Step(
         (
             StepSequence([5, 6, 7], 18, [9, 4], [2]),
-            StepSequence([8], 1, [2], [0], sampling, ((11, -1.5), (12, 2.0))),
+            StepSequence([8], 1, [2], [0], sampling, edits),
+            StepSequence([1, sampled_by(1)], 4, array("I", [5]), [0, 1], sampling, edits),
         )
     )
     words = list(LAYOUT.pack(step))
     section = lambda start, count: words[start : start + count]  # noqa: E731
-    assert section(LAYOUT.header, 8) == [4, 2, 2, 2, 0, 0, 0, 0]
-    assert section(LAYOUT.token_ids, 4) == [5, 6, 7, 8]
-    assert section(LAYOUT.positions, 4) == [15, 16, 17, 0]
-    assert section(LAYOUT.seq_ids, 4) == [0, 0, 0, 1]
-    assert section(LAYOUT.slots, 4) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16]
-    assert section(LAYOUT.context_lens, 2) == [18, 1]
-    assert section(LAYOUT.query_starts, 3) == [0, 3, 4]
-    assert section(LAYOUT.output_rows, 2) == [2, 3]
-    assert section(LAYOUT.block_tables, 6) == [9, 4, 0, 2, 0, 0]
-    second = section(LAYOUT.sampling + SAMPLING_WORDS, SAMPLING_WORDS)
+    assert section(LAYOUT.header, 4) == [6, 3, 4, 0]
+    assert section(LAYOUT.token_ids, 6) == [5, 6, 7, 8, 1, (1 << 31) + 1]
+    assert section(LAYOUT.positions, 6) == [15, 16, 17, 0, 2, 3]
+    assert section(LAYOUT.seq_ids, 6) == [0, 0, 0, 1, 2, 2]
+    assert section(LAYOUT.slots, 6) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16, 82, 83]
+    assert section(LAYOUT.context_lens, 3) == [18, 1, 4]
+    assert section(LAYOUT.query_starts, 4) == [0, 3, 4, 6]
+    assert section(LAYOUT.output_rows, 4) == [2, 3, 4, 5]
+    assert section(LAYOUT.block_tables, 9) == [9, 4, 0, 2, 0, 0, 5, 0, 0]
+    first, second, third, fourth = (
+        section(LAYOUT.sampling + SAMPLING_WORDS * output, SAMPLING_WORDS) for output in range(4)
+    )
+    assert floats(first[:3]) == [0, 1, 0]
+    assert (floats(first[5:8]), first[8:]) == ([1, 0, 0], [0, 0, 0, 0])
     assert floats(second[:3]) == [0.5, 0.25, 0.125]
     assert second[3:5] == [7, 0xFFFFFFFF]
-    biases = words[LAYOUT.biases :]
-    assert (biases[:2], biases[3:5]) == ([1, 11], [1, 12])
-    assert floats([biases[2], biases[5]]) == [-1.5, 2.0]
+    assert floats(second[5:8]) == [1.5, 0.75, -2]
+    end = LAYOUT.block_tables + 3 * LAYOUT.shape.max_blocks
+    assert second[8:] == [1, end, 2, 0]
+    assert third == fourth == [*second[:9], end + 2 * EDIT_WORDS, 2, 0]
+    assert words[end:] == list(edits + edits)
+    assert (edits[0], floats(edits[1:2]), edits[2]) == (11, [-1.5], 0)
+    assert (edits[3], floats(edits[4:5]), edits[5]) == (12, [2.0], (1 << 31) + 3)
 
 
-def test_chained_flag() -> None:
-    words = LAYOUT.pack(Step((StepSequence([0], 4, [1], [0]),), chained=True))
-    assert words[LAYOUT.flags] == 1
-    assert len(words) == LAYOUT.block_tables + LAYOUT.shape.max_blocks
+def test_a_chunk_of_a_prompt() -> None:
+    """Its slots, block by block, whatever the ends; and nothing is written behind what is used."""
+    blocks = [7, 3, 12]
+    for first, end in ((0, 48), (5, 16), (15, 17), (16, 32), (3, 44), (47, 48)):
+        sequence = StepSequence(range(first, end), end, blocks, ())
+        words = LAYOUT.pack(Step((sequence,)))
+        want = [blocks[p // 16] * 16 + p % 16 for p in range(first, end)]
+        assert list(words[LAYOUT.slots : LAYOUT.slots + end - first]) == want
+        positions = words[LAYOUT.positions : LAYOUT.positions + end - first]
+        assert list(positions) == list(range(first, end))
+        assert len(words) == LAYOUT.block_tables + LAYOUT.shape.max_blocks
+
+
+def test_what_a_step_holds_at_most() -> None:
+    half = array("I", chain.from_iterable(edit(i) for i in range(MAX_EDITS // 4))) * 2
+    shares = [StepSequence([1], 1, [0, 1, 2], (0,), Sampling(), half)] * 2
+    full = Step((*shares, *[StepSequence([1], 1, [0, 1, 2], (0,))] * 2))
+    assert len(LAYOUT.pack(full)) == LAYOUT.num_words
+    with pytest.raises(AssertionError, match="too many edits"):
+        LAYOUT.pack(Step((*shares, StepSequence([1], 1, [0], (0,), Sampling(), edit(1)))))
+
+
+def test_plain_steps() -> None:
+    assert Step((StepSequence([1], 1, [0], (0,), Sampling(0.7, 0.9, 0.1, 40, 3)),)).is_plain
+    for sampling in (
+        Sampling(repetition_penalty=1.1),
+        Sampling(frequency_penalty=0.1),
+        Sampling(presence_penalty=0.1),
+        Sampling(num_logprobs=0),
+    ):
+        step = Step((StepSequence([1], 1, [0], (0,), sampling),))
+        assert not step.is_plain
+        assert step.without_sampling().is_plain
+    edited = Step((StepSequence([1], 1, [0], (0,), Sampling(), edit(1)),))
+    assert not edited.is_plain
+    assert edited.without_sampling().is_plain

@@ -10,8 +10,9 @@ from typing import Protocol
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest
-from webllm.api.resources import Chat, Completions
+from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.config import AppConfig, ChatOptions, InitProgressCallback, LogLevel
 
 
@@ -24,6 +25,9 @@ class MLCEngineInterface(Protocol):
     @property
     def completions(self) -> Completions: ...
 
+    @property
+    def embeddings(self) -> Embeddings: ...
+
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
@@ -33,6 +37,11 @@ class MLCEngineInterface(Protocol):
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
+
+    async def embedding(
+        self, request: EmbeddingRequest | Mapping[str, object]
+    ) -> CreateEmbeddingResponse:
+        """Embeds texts."""
 
     async def reload(
         self,

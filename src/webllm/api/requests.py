@@ -14,6 +14,7 @@ from webllm.api.messages import (
     Param,
     ToolChoice,
 )
+from webllm.config import ContextOverflow
 
 
 class StreamOptions(Param, frozen=True, kw_only=True):
@@ -40,7 +41,8 @@ class ExtraBody(Param, frozen=True, kw_only=True):
     """Fields that OpenAI does not have."""
 
     enable_thinking: bool | None = None  # False: an empty thought is put before the answer
-    enable_latency_breakdown: bool | None = None
+    enable_latency_breakdown: bool | None = None  # usage.extra.latencyBreakdown
+    context_overflow: ContextOverflow | None = None  # see `ChatOptions`
 
 
 class GenerationParams(Param, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class GenerationParams(Param, frozen=True, kw_only=True):
     min_p: float | None = None  # 0 to 1; default 0
     frequency_penalty: float | None = None  # -2 to 2; default 0
     presence_penalty: float | None = None  # -2 to 2; default 0
-    repetition_penalty: float | None = None  # above 0; default 1
+    repetition_penalty: float | None = None  # 0.01 to 100; default 1
     logit_bias: dict[int, float] | None = None  # token id to -100 (never) .. 100 (only)
     logprobs: bool | None = None
     top_logprobs: int | None = None  # 0 to 20; needs logprobs
@@ -88,14 +90,31 @@ class CompletionRequest(GenerationParams, frozen=True, kw_only=True):
     echo: bool | None = None  # begin the answer with the prompt
 
 
+class EmbeddingRequest(Param, frozen=True, kw_only=True):
+    input: str | list[str | int | list[int]]  # a text, its token ids, or a list of either
+    model: str | None = None  # needed only if several models are loaded
+    encoding_format: Literal["float"] | None = None
+    user: str | None = None  # no effect
+
+
 # Fields of the references that are refused, each with the way out.
 UNSUPPORTED_CHAT_FIELDS = {
     "audio": "models that speak are not supported",
     "function_call": "use tool_choice",
     "functions": "use tools",
+    "metadata": "nothing is stored; leave it out",
     "modalities": "the answer is always text",
+    "moderation": "leave it out, and check the answer yourself",
+    "parallel_tool_calls": "leave it out",
     "prediction": "leave it out",
+    "prompt_cache_key": "leave it out: known beginnings of prompts are always reused",
+    "prompt_cache_options": "leave it out: known beginnings of prompts are always reused",
+    "prompt_cache_retention": "leave it out; reset_chat forgets what is known",
     "reasoning_effort": "use extra_body={'enable_thinking': False} to suppress thinking",
+    "safety_identifier": "leave it out",
+    "service_tier": "leave it out",
+    "store": "nothing is stored; leave it out",
+    "verbosity": "ask for short or long answers in the system message",
     "web_search_options": "use tools",
 }
 UNSUPPORTED_COMPLETION_FIELDS = {
@@ -103,3 +122,4 @@ UNSUPPORTED_COMPLETION_FIELDS = {
     "suffix": "filling in the middle is not supported",
     "user": "leave it out",
 }
+UNSUPPORTED_EMBEDDING_FIELDS = {"dimensions": "every model has its own number of dimensions"}

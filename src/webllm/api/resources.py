@@ -1,6 +1,7 @@
-"""`engine.chat.completions.create(...)` and `engine.completions.create(...)`, as OpenAI spells it.
+"""`engine.chat.completions.create(...)`, `engine.completions.create(...)` and
+`engine.embeddings.create(...)`, as OpenAI spells it.
 
-Works on anything that has `chat_completion` and `completion`.
+Works on anything that has `chat_completion`, `completion` and `embedding`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any, Literal, Protocol, overload
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest
+from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 
 ChatStream = AsyncGenerator[ChatCompletionChunk, None]
 CompletionStream = AsyncGenerator[Completion, None]
@@ -26,6 +28,12 @@ class ContinuesTexts(Protocol):
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | CompletionStream: ...
+
+
+class EmbedsTexts(Protocol):
+    async def embedding(
+        self, request: EmbeddingRequest | Mapping[str, object]
+    ) -> CreateEmbeddingResponse: ...
 
 
 class ChatCompletions:
@@ -65,3 +73,12 @@ class Completions:
     async def create(self, **fields: Any) -> Completion | CompletionStream:
         """Continues a text; the fields are those of `CompletionRequest`."""
         return await self._engine.completion(fields)
+
+
+class Embeddings:
+    def __init__(self, engine: EmbedsTexts) -> None:
+        self._engine = engine
+
+    async def create(self, **fields: Any) -> CreateEmbeddingResponse:
+        """Embeds texts; the fields are those of `EmbeddingRequest`."""
+        return await self._engine.embedding(fields)

@@ -18,10 +18,15 @@ class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
     latency_breakdown: dict[str, list[float]] | None = None
 
 
+class PromptTokensDetails(Response):
+    cached_tokens: int  # found in the KV cache: they cost nothing
+
+
 class CompletionUsage(Response):
-    """`prompt_tokens` counts only what was prefilled: a prefix found in the KV cache is free."""
+    """`completion_tokens` are those of all choices."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     extra: UsageExtra
+    prompt_tokens_details: PromptTokensDetails | None = None

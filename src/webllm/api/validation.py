@@ -10,27 +10,40 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from webllm.api.messages import ChatCompletionMessageParam
+from webllm.api.messages import ChatCompletionMessageParam, Param, Role
 from webllm.api.requests import (
     UNSUPPORTED_CHAT_FIELDS,
     UNSUPPORTED_COMPLETION_FIELDS,
+    UNSUPPORTED_EMBEDDING_FIELDS,
     ChatCompletionRequest,
     CompletionRequest,
+    EmbeddingRequest,
     GenerationParams,
     ResponseFormat,
 )
+from webllm.config import ContextOverflow
 from webllm.errors import RequestError
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_TOP_K = 2**31 - 1
 
-_Request = TypeVar("_Request", bound=GenerationParams)
+_Request = TypeVar("_Request", bound=Param)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
+_CHOICES = {
+    "messages.role": get_args(Role),
+    "messages.content.type": ("text", "image_url"),
+    "messages.content.image_url.detail": ("auto", "low", "high"),
+    "tool_choice": ("none", "auto", "required", "{'function': {'name': …}}"),
+    "response_format.type": ("text", "json_object", "json_schema", "grammar"),
+    "extra_body.context_overflow": get_args(ContextOverflow),
+    "encoding_format": ("float",),
+}
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
@@ -54,8 +67,22 @@ def completion_request(request: CompletionRequest | Mapping[str, object]) -> Com
     return checked
 
 
+def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> EmbeddingRequest:
+    """The request, read and checked; raises RequestError."""
+    checked = _read(request, EmbeddingRequest, UNSUPPORTED_EMBEDDING_FIELDS)
+    parts = [checked.input] if isinstance(checked.input, str) else checked.input
+    if not parts or "" in parts or [] in parts:
+        raise RequestError("input is empty, or a part of it is; leave that out", field="input")
+    if len({type(part) for part in parts}) > 1:
+        raise RequestError(
+            "input mixes texts and token ids; give a text, its token ids, or a list of either",
+            field="input",
+        )
+    return checked
+
+
 def _read(
-    request: GenerationParams | Mapping[str, object],
+    request: Param | Mapping[str, object],
     kind: type[_Request],
     unsupported: Mapping[str, str],
 ) -> _Request:
@@ -63,13 +90,15 @@ def _read(
         fields: dict[str, Any] = msgspec.to_builtins(request)
     except TypeError as error:
         raise RequestError(f"a request is made of plain data: {error}") from None
-    # The newer name of max_tokens at OpenAI.
-    if fields.get("max_tokens") is None and "max_completion_tokens" in fields:
-        fields["max_tokens"] = fields.pop("max_completion_tokens")
+    if not isinstance(fields, dict):
+        raise RequestError(f"a request maps fields to values, received {_short(request)}")
+    _rename_max_tokens(fields)
     for name in fields:
         if name in unsupported and fields[name] is not None:
             raise RequestError(f"{name} is not supported; {unsupported[name]}", field=name)
-    fields = {k: v for k, v in fields.items() if v is not None and k not in unsupported}
+    fields = {k: v for k, v in _without_none(fields).items() if k not in unsupported}
+    if isinstance(fields.get("messages"), list):
+        fields["messages"] = [_without_none(message) for message in fields["messages"]]
     _check_names(fields, kind)
     if isinstance(fields.get("logit_bias"), dict):
         fields["logit_bias"] = _by_token_id(fields["logit_bias"])
@@ -79,9 +108,29 @@ def _read(
         raise _explained(str(error), fields) from None
 
 
+def _without_none(fields: Any) -> Any:
+    """None says no more than leaving the field out."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _rename_max_tokens(fields: dict[str, Any]) -> None:
+    """OpenAI's newer name of max_tokens."""
+    newer = fields.pop("max_completion_tokens", None)
+    if newer is not None and fields.get("max_tokens") is not None:
+        raise RequestError(
+            f"max_tokens is {fields['max_tokens']} and max_completion_tokens, its newer name, "
+            f"{newer}; give one of them",
+            field="max_completion_tokens",
+        )
+    if newer is not None:
+        fields["max_tokens"] = newer
+
+
 def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
     known = kind.__struct_fields__
-    for name in fields:
+    for name in map(str, fields):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
@@ -113,7 +162,14 @@ def _explained(message: str, fields: Mapping[str, object]) -> RequestError:
         path = f"{path}.{missing['name']}" if path else missing["name"]
         return RequestError(f"{path} is missing", field=path)
     problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
+    if problem.startswith("invalid enum value"):
+        problem = f"has to be one of {', '.join(_choices(path))}"
     return RequestError(f"{path}: {problem}{_value_at(fields, path)}", field=path)
+
+
+def _choices(path: str) -> tuple[str, ...]:
+    """What the field may be; a "type" that is not listed belongs to a tool or a call of one."""
+    return _CHOICES.get(re.sub(r"\[\d*\]|\[\.\.\.\]", "", path), ("function",))
 
 
 def _value_at(fields: object, path: str) -> str:
@@ -136,10 +192,10 @@ def _check_generation(request: GenerationParams) -> None:
     _in_range("temperature", request.temperature, 0, 2)
     _in_range("top_p", request.top_p, 0, 1, above=True)
     _in_range("min_p", request.min_p, 0, 1)
-    _in_range("top_k", request.top_k, 0)
+    _in_range("top_k", request.top_k, 0, MAX_TOP_K)
     _in_range("frequency_penalty", request.frequency_penalty, -2, 2)
     _in_range("presence_penalty", request.presence_penalty, -2, 2)
-    _in_range("repetition_penalty", request.repetition_penalty, 0, above=True)
+    _in_range("repetition_penalty", request.repetition_penalty, 0.01, 100)
     _in_range("max_tokens", request.max_tokens, 1)
     _in_range("n", request.n, 1, MAX_CHOICES)
     _in_range("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,7 +16,7 @@ from webllm.cpu.native import NativeHost
 from webllm.cpu.plan import Plan
 from webllm.cpu.weights import packed_bytes
 from webllm.errors import DeviceMemoryError
-from webllm.ops.backend import OnBytes
+from webllm.ops.backend import Logits, OnBytes, Sampled
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.step import Step
 
@@ -26,6 +27,7 @@ class CPUBackend:
     """See `webllm.ops.backend.Backend`. Holds one model."""
 
     steps_in_flight = 1
+    prompt_tokens_beside_decode = 128
 
     def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
         self.host: Host = host or NativeHost(num_threads)
@@ -101,23 +103,29 @@ class CPUExecutable:
         self.shape = shape
         self._model = model
         self._running: Future[None] | None = None
-        self._num_outputs = 0
+        self._step = Step(())
 
     def submit(self, step: Step) -> None:
         assert self._running is None, "the last step's tokens have not been read"
         assert 0 < step.num_tokens <= self.shape.max_tokens, step.num_tokens
         assert step.num_outputs <= self.shape.max_outputs, step.num_outputs
-        self._num_outputs = step.num_outputs
+        self._step = step
         self._running = self._model.submit(step)
 
-    async def tokens(self) -> Sequence[int]:
+    async def sampled(self) -> Sampled:
         assert self._running is not None, "no step was submitted"
         running, self._running = self._running, None
         await asyncio.wrap_future(running)
-        return self._model.sampled(self._num_outputs)
+        return self._model.sampled(self._step)
 
     async def logits(self) -> memoryview:
-        return self._model.logits(self._num_outputs)
+        return self._model.logits(self._step.num_outputs)
+
+    def resample(self, step: Step, logits: Sequence[Logits]) -> None:
+        assert self._running is None, "the last step's tokens have not been read"
+        assert len(logits) == step.num_outputs == self._step.num_outputs, len(logits)
+        self._step = step
+        self._running = self._model.resample(step, logits)
 
 
 class _Model:
@@ -139,16 +147,25 @@ class _Model:
             self.memory.write(offset, data)
 
     def submit(self, step: Step) -> Future[None]:
-        words = self.plan.layout.pack(step)
+        return self._run(self.plan.layout.pack(step))
 
+    def resample(self, step: Step, logits: Sequence[Logits]) -> Future[None]:
+        words = self.plan.layout.pack(step)
+        words[self.plan.layout.resample] = 1
+        self.memory.write(self.plan.logits_offset, b"".join(logits))
+        return self._run(words)
+
+    def _run(self, words: array[int]) -> Future[None]:
         def run() -> None:
             self.memory.write(self.plan.step_offset, memoryview(words))
             self.host.run(self.memory.address)
 
         return self.host.submit(run)
 
-    def sampled(self, num_outputs: int) -> list[int]:
-        return self.memory.read(self.plan.sampled_offset, 4 * num_outputs).cast("I").tolist()
+    def sampled(self, step: Step) -> Sampled:
+        layout = self.plan.sampled
+        data = self.memory.read(self.plan.sampled_offset, layout.num_bytes(step.num_outputs))
+        return layout.read(data, step)
 
     def logits(self, num_outputs: int) -> memoryview:  # [num_outputs, vocab]
         shape = num_outputs, self.program.vocab_size

@@ -36,6 +36,7 @@ from webllm.ops.program import (
     Sample,
     TakeOutputs,
 )
+from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import StepLayout
 from webllm.ops.values import Encoding, Rows, Value, Weight
 
@@ -70,6 +71,7 @@ class Plan:
         for each in heads:
             _check_heads(each)
         self.layout = StepLayout(limits, program.kv_cache.block_size)
+        self.sampled = SampledLayout(limits.max_outputs)
         self._program, self._limits, self._weights = program, limits, weights
         self._encodings = _encodings(program, weights.float_weights)
         self._arena = plan_arena(program, self._value_bytes)
@@ -79,7 +81,7 @@ class Plan:
         space = Space()
         space.take(PlanRecord.SIZE)
         self.step_offset = space.take(4 * self.layout.num_words)
-        self.sampled_offset = space.take(4 * max(limits.max_outputs, limits.max_tokens))
+        self.sampled_offset = space.take(self.sampled.num_bytes(limits.max_outputs))
         self._progress_offset = space.take(PROGRESS_BYTES * len(program.ops))
         self._query_tiles_offset = space.take(QUERY_TILE_BYTES * limits.max_tokens)
         self._ops_offset = space.take(OP_BYTES * len(program.ops))
@@ -91,7 +93,8 @@ class Plan:
 
     @property
     def logits_offset(self) -> int:
-        sample = next(op for op in self._program.ops if isinstance(op, Sample))
+        sample = self._program.ops[-1]
+        assert isinstance(sample, Sample), "resampling runs the last op alone"
         return self._values_offset + self._arena.offsets[sample.logits.id]
 
     def records(self, address: int, kv_address: int) -> list[tuple[int, bytes]]:
@@ -102,6 +105,7 @@ class Plan:
             step=address + self.step_offset,
             kv=kv_address,
             sampled=address + self.sampled_offset,
+            logprobs=address + self.sampled_offset + 4 * self.sampled.logprobs,
             progress=address + self._progress_offset,
             query_tiles=address + self._query_tiles_offset,
             num_ops=len(ops),

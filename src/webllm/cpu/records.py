@@ -58,12 +58,13 @@ def matrix_record(rows: int, cols: int, runs: list[tuple[int, int, int]]) -> byt
 class PlanRecord:
     """A `Plan`, but for its layout."""
 
-    SIZE: ClassVar[int] = 48 + 24 + 48
+    SIZE: ClassVar[int] = 56 + 24 + 40
 
     ops: int
     step: int
     kv: int
     sampled: int
+    logprobs: int
     progress: int
     query_tiles: int
     num_ops: int
@@ -73,7 +74,7 @@ class PlanRecord:
     tile_queries: int
 
     def pack(self, layout: StepLayout) -> bytes:
-        sections = Struct("<12I").pack(
+        sections = Struct("<10I").pack(
             layout.token_ids,
             layout.positions,
             layout.seq_ids,
@@ -83,11 +84,9 @@ class PlanRecord:
             layout.output_rows,
             layout.sampling,
             layout.block_tables,
-            layout.biases,
             layout.shape.max_blocks,
-            layout.flags,
         )
-        return Struct("<6Q6I").pack(*astuple(self), 0) + sections
+        return Struct("<7Q6I").pack(*astuple(self), 0) + sections
 
 
 @dataclass(frozen=True, slots=True)

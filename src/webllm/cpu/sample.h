@@ -80,7 +80,7 @@ static uint32_t largest(const float *x, uint32_t n) {
     return i;
 }
 
-// scaled = logits / temperature, p = exp(scaled - largest); returns the sum of p.
+// scaled = logits / temperature, p = exp(scaled - largest).
 static void soften(const float *logits, uint32_t n, float temperature, float top, float *scaled,
                    float *p) {
     float shift = top / temperature;
@@ -96,10 +96,30 @@ static void soften(const float *logits, uint32_t n, float temperature, float top
     }
 }
 
+#define SAMPLING_WORDS 12
+#define IN_PROMPT (1u << 31)
+#define TOP 20  // likeliest tokens a row may ask for
+
 typedef struct {
     float temperature, top_p, min_p;
     uint32_t top_k, seed;
+    float repetition_penalty, frequency_penalty, presence_penalty;
+    uint32_t num_logprobs, first_edit, num_edits, reserved;  // num_logprobs: and 1; 0: none
 } SamplingWords;
+_Static_assert(sizeof(SamplingWords) == 4 * SAMPLING_WORDS, "a row of the step");
+
+typedef struct {
+    uint32_t token;
+    float bias;
+    uint32_t count;  // how often it was generated, and IN_PROMPT
+} Edit;
+
+typedef struct {  // of an output; webllm.ops.sampled reads it
+    float logprob;
+    uint32_t ids[TOP];  // NO_TOKEN behind the last
+    float logprobs[TOP];
+} Logprobs;
+#define NO_TOKEN 0xffffffffu
 
 static float lower_bound(const SamplingWords *s, const float *scaled, const float *p, uint32_t n,
                          float top) {
@@ -140,25 +160,95 @@ static uint32_t draw(const float *scaled, const float *p, uint32_t n, float floo
     return winner;
 }
 
-static void add_biases(const Step *step, uint32_t output, float *logits, uint32_t vocab) {
-    const uint32_t *bias = SECTION(step, biases);
-    for (uint32_t i = 0; i < step->num_biases; i++, bias += 3) {
-        if (bias[0] == output && bias[1] < vocab) logits[bias[1]] += float_of(bias[2]);
+// Puts the token in place of the output it comes from: sampling will overwrite that.
+static void resolve_tokens(const Plan *plan, uint32_t *token_ids, uint32_t num_tokens) {
+    for (uint32_t i = 0; i < num_tokens; i++) {
+        if (!(token_ids[i] & FROM_SAMPLED)) continue;
+        token_ids[i] = FROM_SAMPLED | AT(uint32_t, plan->sampled)[token_ids[i] & ~FROM_SAMPLED];
     }
 }
 
-static uint32_t sample_row(const Step *step, const SampleOp *op, uint32_t output,
-                           uint32_t thread) {
-    uint32_t n = op->vocab;
-    float *logits = AT(float, op->logits) + (size_t)output * n;
-    add_biases(step, output, logits, n);
+static float edited(float logit, Edit edit, const SamplingWords *s) {
+    uint32_t count = edit.count & ~IN_PROMPT;
+    logit += edit.bias;
+    if (edit.count) {
+        logit = logit > 0.0f ? logit / s->repetition_penalty : logit * s->repetition_penalty;
+    }
+    float presence = count ? s->presence_penalty : 0.0f;
+    return logit - (s->frequency_penalty * (float)count + presence);
+}
+
+// `input` is the row's own token; with FROM_SAMPLED the counts do not know it yet.
+static void edit_logits(const Edit *edits, const SamplingWords *s, uint32_t input, float *logits,
+                        uint32_t vocab) {
+    uint32_t unknown = input & FROM_SAMPLED ? input & ~FROM_SAMPLED : NO_TOKEN;
+    for (uint32_t i = 0; i < s->num_edits; i++) {
+        Edit edit = edits[i];
+        if (edit.token >= vocab) continue;
+        if (edit.token == unknown) {
+            edit.count++;
+            unknown = NO_TOKEN;
+        }
+        logits[edit.token] = edited(logits[edit.token], edit, s);
+    }
+    if (unknown >= vocab) return;
+    logits[unknown] = edited(logits[unknown], (Edit){unknown, 0.0f, 1}, s);
+}
+
+// The `count` largest logits, in order, the lowest id first among equals.
+static void find_top(const float *logits, uint32_t n, uint32_t count, Logprobs *out) {
+    for (uint32_t i = 0; i < TOP; i++) {
+        out->ids[i] = NO_TOKEN;
+        out->logprobs[i] = -__builtin_inff();
+    }
+    for (uint32_t i = 0; count && i < n; i++) {
+        uint32_t at = count - 1;
+        if (!(logits[i] > out->logprobs[at])) continue;
+        for (; at > 0 && logits[i] > out->logprobs[at - 1]; at--) {
+            out->ids[at] = out->ids[at - 1];
+            out->logprobs[at] = out->logprobs[at - 1];
+        }
+        out->ids[at] = i;
+        out->logprobs[at] = logits[i];
+    }
+}
+
+// `scratch` is f32 [2, n].
+static void find_logprobs(const float *logits, uint32_t n, uint32_t token, uint32_t num_top,
+                          float *scratch, Logprobs *out) {
+    float top = logits[largest(logits, n)], *p = scratch + n;
+    soften(logits, n, 1.0f, top, scratch, p);
+    double total = 0.0;
+    for (uint32_t i = 0; i < n; i++) total += (double)p[i];
+    double shift = (double)top + log_of(total);
+    find_top(logits, n, num_top, out);
+    for (uint32_t i = 0; i < TOP; i++) {
+        out->logprobs[i] = (float)((double)out->logprobs[i] - shift);
+    }
+    out->logprob = (float)((double)logits[token] - shift);
+}
+
+static uint32_t sampled_token(const SamplingWords *s, const float *logits, uint32_t n,
+                              uint32_t position, float *scratch) {
     uint32_t best = largest(logits, n);
+    if (s->temperature == 0.0f) return best;
+    float *scaled = scratch, *p = scratch + n;
+    soften(logits, n, s->temperature, logits[best], scaled, p);
+    float floor = lower_bound(s, scaled, p, n, scaled[best]);
+    return draw(scaled, p, n, floor, pcg(s->seed ^ pcg(position)));
+}
+
+static void sample_row(const Step *step, const SampleOp *op, uint32_t output, uint32_t thread) {
+    uint32_t n = op->vocab, row = SECTION(step, output_rows)[output];
+    float *logits = AT(float, op->logits) + (size_t)output * n;
+    float *scratch = AT(float, op->scratch) + (size_t)thread * 2 * n;
     SamplingWords s;
-    memcpy(&s, SECTION(step, sampling) + 8 * output, sizeof s);
-    if (s.temperature == 0.0f) return best;
-    float *scaled = AT(float, op->scratch) + (size_t)thread * 2 * n, *p = scaled + n;
-    soften(logits, n, s.temperature, logits[best], scaled, p);
-    float floor = lower_bound(&s, scaled, p, n, scaled[best]);
-    uint32_t position = SECTION(step, positions)[SECTION(step, output_rows)[output]];
-    return draw(scaled, p, n, floor, pcg(s.seed ^ pcg(position)));
+    memcpy(&s, SECTION(step, sampling) + SAMPLING_WORDS * output, sizeof s);
+    const Edit *edits = (const Edit *)(step->step + s.first_edit);
+    edit_logits(edits, &s, SECTION(step, token_ids)[row], logits, n);
+    uint32_t token = sampled_token(&s, logits, n, SECTION(step, positions)[row], scratch);
+    AT(uint32_t, step->plan->sampled)[output] = token;
+    if (!s.num_logprobs) return;
+    Logprobs *out = AT(Logprobs, step->plan->logprobs) + output;
+    find_logprobs(logits, n, token, s.num_logprobs - 1, scratch, out);
 }

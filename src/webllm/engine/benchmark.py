@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from array import array
 from dataclasses import dataclass
 
 from webllm.engine.loading import LoadedModel
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import RequestError
+from webllm.ops.backend import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class _Clock:
         self.times: list[float] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def accept(self, token_id: int) -> FinishReason | None:
+    def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         self.times.append(time.perf_counter())
         return None
 
@@ -49,10 +51,11 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
     Raises RequestError for a batch that would not run at once: its rates would mean nothing.
     """
     _check_fits(model, prompt_tokens + gen_tokens, batch)
-    vocab_size = model.runner.program.vocab_size
+    model.loop.scheduler.blocks.forget()  # or the prompts of the last measurement are found
+    vocabulary = range(model.runner.program.vocab_size)
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
     sequences = [
-        Sequence(random.Random(seed).choices(range(vocab_size), k=prompt_tokens), params)
+        Sequence(array("I", random.Random(seed).choices(vocabulary, k=prompt_tokens)), params)
         for seed in range(batch)
     ]
     clocks = [_Clock() for _ in sequences]
@@ -70,9 +73,8 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
 
 
 def _check_fits(model: LoadedModel, num_positions: int, batch: int) -> None:
-    scheduler = model.loop.scheduler
-    blocks = scheduler.blocks
-    most = min(blocks.num_blocks // blocks.blocks_for(num_positions), scheduler.max_sequences)
+    blocks, limits = model.loop.scheduler.blocks, model.loop.scheduler.limits
+    most = min(blocks.num_blocks // blocks.blocks_for(num_positions), limits.max_sequences)
     if batch > most:
         raise RequestError(
             f"batch is {batch}; of {num_positions} tokens the KV cache holds {most} at once: take "

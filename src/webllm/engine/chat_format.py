@@ -9,6 +9,8 @@ from webllm.text.chat_template import ChatTemplate
 from webllm.text.conv_template import ConvTemplate
 from webllm.text.tokenizer import Tokenizer
 
+_NO_THOUGHT = "<think>\n\n</think>\n\n"  # as WebLLM has it
+
 Messages = Sequence[Mapping[str, object]]
 
 
@@ -18,8 +20,13 @@ class ChatFormat(Protocol):
     stop_strings: tuple[str, ...]
     stop_ids: frozenset[int]
 
-    def encode(self, messages: Messages, tokenizer: Tokenizer) -> list[int]:
-        """Token ids of the prompt for the next answer; raises TemplateError or RequestError."""
+    def encode(
+        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
+    ) -> list[int]:
+        """Token ids of the prompt for the next answer; raises TemplateError or RequestError.
+
+        Without `enable_thinking` a model that would think first is made to answer at once.
+        """
 
 
 class JinjaFormat:
@@ -29,9 +36,11 @@ class JinjaFormat:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
 
-    def encode(self, messages: Messages, tokenizer: Tokenizer) -> list[int]:
+    def encode(
+        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
+    ) -> list[int]:
         # The template writes the control tokens itself, BOS included.
-        prompt = self._template.render(messages)
+        prompt = self._template.render(messages, enable_thinking=enable_thinking)
         return tokenizer.encode(prompt, parse_special=True, add_special=False)
 
 
@@ -41,7 +50,11 @@ class ConvFormat:
         self.stop_strings = tuple(template.stop_str)
         self.stop_ids = frozenset(template.stop_token_ids)
 
-    def encode(self, messages: Messages, tokenizer: Tokenizer) -> list[int]:
+    def encode(
+        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
+    ) -> list[int]:
         prompt = self._template.render(messages)
+        if not enable_thinking:
+            prompt += _NO_THOUGHT
         token_ids = tokenizer.encode(prompt, parse_special=True, add_special=False)
         return [*(self._template.system_prefix_token_ids or ()), *token_ids]

@@ -1,12 +1,17 @@
-"""Which device runs a model: the one place where backends are chosen."""
+"""Which device runs a model: the one place where backends are chosen.
+
+A backend is imported when it is opened: the GPU's takes a megabyte that the CPU does not need.
+"""
 
 from __future__ import annotations
 
-from webllm.cpu.backend import CPUBackend
+from typing import TYPE_CHECKING
+
 from webllm.errors import DeviceNotFoundError
-from webllm.gpu import native
-from webllm.ops.backend import Backend
-from webllm.ops.webgpu import WebGPUBackend
+
+if TYPE_CHECKING:
+    from webllm.gpu.native import Adapter
+    from webllm.ops.backend import Backend
 
 
 def open_backend(device: str, num_threads: int | None = None) -> Backend:
@@ -16,11 +21,29 @@ def open_backend(device: str, num_threads: int | None = None) -> Backend:
     "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError.
     """
     if device == "cpu" or (device == "auto" and not _has_gpu()):
+        from webllm.cpu.backend import CPUBackend
+
         return CPUBackend(num_threads)
+
+    from webllm.gpu import native
+    from webllm.ops.webgpu import WebGPUBackend
+
     return WebGPUBackend(native.open_device("webgpu" if device == "auto" else device))
 
 
+def find_adapter(device: str) -> Adapter:
+    """The GPU that `device` names, or the best there is for "auto" and "cpu".
+
+    Raises DeviceNotFoundError.
+    """
+    from webllm.gpu import native
+
+    return native.find_adapter("webgpu" if device in ("auto", "cpu") else device)
+
+
 def _has_gpu() -> bool:
+    from webllm.gpu import native
+
     try:
         return any(adapter.reason is None for adapter in native.adapters())
     except DeviceNotFoundError:

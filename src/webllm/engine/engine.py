@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
-from webllm.api.resources import Chat, Completions
-from webllm.api.validation import chat_completion_request, completion_request
-from webllm.config import ChatOptions, InitProgressCallback, MLCEngineConfig
+from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.resources import Chat, Completions, Embeddings
+from webllm.api.validation import chat_completion_request, completion_request, embedding_request
+from webllm.config import (
+    AppConfig,
+    ChatOptions,
+    InitProgressCallback,
+    LogLevel,
+    MLCEngineConfig,
+)
 from webllm.engine.benchmark import Rates, measure
-from webllm.engine.loading import LoadedModel, load_model
-from webllm.engine.output import Answer, TextOutput
-from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt
-from webllm.engine.responses import ChatResponder, CompletionResponder, collect
+from webllm.engine.devices import find_adapter
+from webllm.engine.loading import load_model
+from webllm.engine.model import Model
 from webllm.errors import ConfigError, ModelNotLoadedError, RequestError
+
+_LOG_LEVELS: dict[LogLevel, int] = {
+    "TRACE": 5,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "SILENT": logging.CRITICAL + 1,
+}
 
 
 class MLCEngine:
-    """Runs one model; requests may come concurrently.
+    """Runs one or more models; any number of requests may come at once and share its steps.
 
     Use from one event loop. `async with MLCEngine() as engine` unloads at the end.
     """
@@ -31,9 +46,10 @@ class MLCEngine:
         self.config = config or MLCEngineConfig()
         self.chat = Chat(self)
         self.completions = Completions(self)
-        self._model: LoadedModel | None = None
-        self._last_answer: Answer | None = None
+        self.embeddings = Embeddings(self)
+        self._models: dict[str, Model] = {}
         self._loading = asyncio.Lock()  # one `reload` or `unload` at a time
+        self.set_log_level(self.config.log_level)
 
     async def __aenter__(self) -> MLCEngine:
         return self
@@ -41,18 +57,30 @@ class MLCEngine:
     async def __aexit__(self, *_: object) -> None:
         await self.unload()
 
-    async def reload(self, model_id: str, chat_options: ChatOptions | None = None) -> None:
-        """Unloads what is loaded, then fetches and loads `model_id` or a source string.
+    async def reload(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> None:
+        """Unloads what is loaded, then fetches and loads models, by id or source string.
 
-        Raises ModelNotFoundError, ArtifactError, UnsupportedModelError, DeviceError or
-        ConfigError; after an error nothing is loaded.
+        chat_options: for one model, or one for each. Raises ModelNotFoundError, ArtifactError,
+        UnsupportedModelError, DeviceError or ConfigError; after an error nothing is loaded.
         """
+        wanted = _options_by_id(model_id, chat_options)
         async with self._loading:
             await self._unload()
-            record = self.config.app_config.find(model_id)
-            options = (chat_options or ChatOptions()).over(record.overrides)
-            _refuse_unserved(options, self.config)
-            self._model = await load_model(record, options, self.config)
+            records = [self.config.app_config.find(each) for each in wanted]
+            _refuse_twice([record.model_id for record in records])
+            try:
+                for record, options in zip(records, wanted.values(), strict=True):
+                    options = options.over(record.overrides)
+                    _refuse_unserved(options)
+                    loaded = await load_model(record, options, self.config)
+                    self._models[record.model_id] = Model(loaded)
+            except BaseException:
+                await self._unload()
+                raise
 
     async def unload(self) -> None:
         """Ends every answer under way with finish_reason "abort" and frees the device.
@@ -63,89 +91,148 @@ class MLCEngine:
             await self._unload()
 
     async def _unload(self) -> None:
-        model, self._model = self._model, None
-        self._last_answer = None
-        if model is not None:
-            await model.close()
+        models, self._models = self._models, {}
+        for model in models.values():
+            await model.loaded.close()
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        model = self._loaded(checked)
-        answer = self._answer(model, chat_prompt(model, checked))
-        responder = ChatResponder(model.model_id)
-        if checked.stream:
-            return responder.stream(answer, checked.include_usage)
-        return responder.whole(await collect(answer), answer.usage)
+        return await self._model(checked.model).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        model = self._loaded(checked)
-        answer = self._answer(model, completion_prompt(model, checked))
-        responder = CompletionResponder(model.model_id, checked.prompt if checked.echo else "")
-        if checked.stream:
-            return responder.stream(answer, checked.include_usage)
-        return responder.whole(await collect(answer), answer.usage)
+        return await self._model(checked.model).completion(checked)
+
+    async def embedding(
+        self, request: EmbeddingRequest | Mapping[str, object]
+    ) -> CreateEmbeddingResponse:
+        """Raises ModelNotLoadedError: there is no embedding model yet."""
+        checked = embedding_request(request)
+        raise ModelNotLoadedError(
+            f"no embedding model is loaded (asked for {checked.model or 'any'}, loaded: "
+            f"{', '.join(self._models) or 'nothing'}); language models give no embeddings"
+        )
 
     def interrupt_generate(self) -> None:
-        """Ends every answer under way with finish_reason "abort"."""
-        if self._model is not None:
-            self._model.loop.abort_all()
+        """Ends every answer under way, of every model, with finish_reason "abort"."""
+        for model in self._models.values():
+            model.loaded.loop.abort_all()
 
-    async def runtime_stats_text(self) -> str:
+    async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
+        """Forgets the last message, forwarded tokens and what the KV cache holds of earlier
+        requests; answers under way go on.
+        """
+        self._model(model_id).reset_chat(keep_stats)
+
+    async def get_message(self, model_id: str | None = None) -> str:
+        """The text of the last answer, as far as it has come; "" before the first."""
+        return self._model(model_id).message()
+
+    async def runtime_stats_text(self, model_id: str | None = None) -> str:
         """Rates of the last answer, in WebLLM's words."""
-        if self._last_answer is None:
-            return "prefill: 0.0000 tokens/sec, decoding: 0.0000 tokens/sec"
-        extra = self._last_answer.usage.extra
-        return (
-            f"prefill: {extra.prefill_tokens_per_s:.4f} tokens/sec, "
-            f"decoding: {extra.decode_tokens_per_s:.4f} tokens/sec"
-        )
+        return self._model(model_id).runtime_stats_text()
+
+    async def forward_tokens_and_sample(
+        self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
+    ) -> int:
+        """Appends tokens to those forwarded since `reset_chat` and samples the next one, which is
+        not appended. `is_prefill` is WebLLM's, and makes no difference here.
+
+        Raises RequestError or ContextLengthError.
+        """
+        return await self._model(model_id).forward_tokens_and_sample(input_ids)
+
+    async def get_gpu_vendor(self) -> str:
+        """Vendor of the GPU that `device` names or would choose; raises DeviceNotFoundError."""
+        return find_adapter(self.config.device).info.vendor
+
+    async def get_max_storage_buffer_binding_size(self) -> int:
+        """Of the same GPU, in bytes; raises DeviceNotFoundError."""
+        return find_adapter(self.config.device).limits.max_binding_bytes
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
         self.config = replace(self.config, init_progress_callback=callback)
 
-    @property
-    def device_name(self) -> str:
-        """What the loaded model runs on; raises ModelNotLoadedError."""
-        return self._loaded().device_name
+    def get_init_progress_callback(self) -> InitProgressCallback | None:
+        return self.config.init_progress_callback
+
+    def set_app_config(self, app_config: AppConfig) -> None:
+        """The catalogue from the next `reload` on."""
+        self.config = replace(self.config, app_config=app_config)
+
+    def set_log_level(self, log_level: LogLevel) -> None:
+        """Of the logger "webllm"; raises ConfigError for what is none of WebLLM's levels."""
+        if log_level not in _LOG_LEVELS:
+            raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(_LOG_LEVELS)}")
+        logging.getLogger("webllm").setLevel(_LOG_LEVELS[log_level])
+
+    def device_name(self, model_id: str | None = None) -> str:
+        """What a loaded model runs on."""
+        return self._model(model_id).loaded.device_name
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
         """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
-        return await measure(self._loaded(), prompt_tokens, gen_tokens, batch)
+        return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
 
-    def _loaded(self, request: GenerationParams | None = None) -> LoadedModel:
-        if self._model is None:
+    def _model(self, model_id: str | None) -> Model:
+        """The model of that id; None: the only one there is."""
+        if not self._models:
             raise ModelNotLoadedError("no model is loaded; await engine.reload(model_id) first")
-        if request and request.model not in (None, self._model.model_id):
-            raise RequestError(
-                f"model is {request.model!r}, loaded is {self._model.model_id!r}", field="model"
-            )
-        return self._model
+        if model_id is None and len(self._models) == 1:
+            return next(iter(self._models.values()))
+        loaded = ", ".join(self._models)
+        if model_id is None:
+            raise RequestError(f"model is missing; name one of {loaded}", field="model")
+        if model_id not in self._models:
+            raise RequestError(f"model is {model_id!r}, loaded: {loaded}", field="model")
+        return self._models[model_id]
 
-    def _answer(self, model: LoadedModel, prompt: Prompt) -> Answer:
-        answer = Answer(
-            prompt.sequences,
-            model.loop,
-            partial(TextOutput, model.tokenizer, prompt.stop_strings),
+
+async def create_mlc_engine(
+    model_id: str | Sequence[str],
+    config: MLCEngineConfig | None = None,
+    chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+) -> MLCEngine:
+    """A new engine with one or more models loaded; raises what `MLCEngine.reload` raises."""
+    engine = MLCEngine(config)
+    await engine.reload(model_id, chat_options)
+    return engine
+
+
+def _options_by_id(
+    model_id: str | Sequence[str], chat_options: ChatOptions | Sequence[ChatOptions] | None
+) -> dict[str, ChatOptions]:
+    ids = [model_id] if isinstance(model_id, str) else list(model_id)
+    if not ids:
+        raise ConfigError("model_id is empty; name at least one model")
+    _refuse_twice(ids)
+    if chat_options is None:
+        chat_options = [ChatOptions()] * len(ids)
+    options = [chat_options] if isinstance(chat_options, ChatOptions) else list(chat_options)
+    if len(options) != len(ids):
+        raise ConfigError(
+            f"chat_options has {len(options)} entries for {len(ids)} models; give one for each"
         )
-        self._last_answer = answer
-        return answer
+    return dict(zip(ids, options, strict=True))
 
 
-def _refuse_unserved(options: ChatOptions, config: MLCEngineConfig) -> None:
+def _refuse_twice(model_ids: list[str]) -> None:
+    if len(set(model_ids)) < len(model_ids):
+        raise ConfigError(
+            f"model_id names a model twice: {', '.join(model_ids)}; give copies of a model "
+            "records with their own model_id"
+        )
+
+
+def _refuse_unserved(options: ChatOptions) -> None:
     """What WebLLM has and we do not serve yet; silence would be a wrong answer."""
-    unserved = {
-        "sliding_window_size": options.sliding_window_size,
-        "attention_sink_size": options.attention_sink_size,
-        "bos_token_id": options.bos_token_id,
-        "logit_processor_registry": config.logit_processor_registry,
-    }
-    for name, value in unserved.items():
-        if value:
-            raise ConfigError(f"{name} is not supported yet, received {value}; leave it out")
+    if options.bos_token_id is not None:
+        raise ConfigError(
+            f"bos_token_id is not supported, received {options.bos_token_id}; leave it out"
+        )

@@ -9,12 +9,13 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence
 from webllm.errors import ModelNotLoadedError, RequestError, WebLLMError
+from webllm.ops.backend import TokenLogprobs
 
 
 class Output(Protocol):
     """Where a sequence's tokens go."""
 
-    def accept(self, token_id: int) -> FinishReason | None:
+    def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         """Takes one token; a reason ends the sequence."""
 
     def end(self, reason: FinishReason) -> None: ...
@@ -82,18 +83,16 @@ class GenerationLoop:
         """Submits what the device takes, then accepts the tokens of the oldest step."""
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
             self.runner.submit(batch)
-        batch, token_ids = await self.runner.oldest()
-        for sequence, token_id in zip(batch.sampled, token_ids, strict=True):
-            self._accept(sequence, token_id)
+        batch, sampled = await self.runner.oldest()
+        for i, sequence in enumerate(batch.sampled):
+            if sequence.finish_reason is None:
+                self._accept(sequence, sampled.token_ids[i], sampled.logprobs[i])
 
-    def _accept(self, sequence: Sequence, token_id: int) -> None:
-        sequence.num_pending -= 1
-        if sequence.finish_reason is not None:
-            return
-        sequence.token_ids.append(token_id)
+    def _accept(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> None:
+        sequence.accept(token_id)
         if token_id in sequence.params.stop_ids:
             self.finish(sequence, FinishReason.STOP)
-        elif reason := self._outputs[sequence].accept(token_id):
+        elif reason := self._outputs[sequence].accept(token_id, logprobs):
             self.finish(sequence, reason)
         elif sequence.num_output_tokens >= sequence.params.max_tokens:
             self.finish(sequence, FinishReason.LENGTH)
@@ -103,5 +102,6 @@ class GenerationLoop:
         for sequence, output in outputs.items():
             self.scheduler.finish(sequence, FinishReason.ABORT)
             output.fail(error)
+        self.scheduler.blocks.forget()  # what the failed steps should have written
         if not isinstance(error, WebLLMError):
             raise error

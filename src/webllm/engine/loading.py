@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.gguf import open_gguf
-from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
+from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.store import DirectoryStore
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
@@ -15,9 +15,10 @@ from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.devices import open_backend
 from webllm.engine.generation import GenerationLoop
+from webllm.engine.processing import HostSampler
 from webllm.engine.runner import Runner
-from webllm.engine.scheduler import Scheduler
-from webllm.errors import ConfigError
+from webllm.engine.scheduler import Scheduler, StepLimits
+from webllm.errors import ConfigError, DeviceMemoryError
 from webllm.models import registry
 from webllm.ops.backend import Backend
 from webllm.ops.program import BatchShape, Program
@@ -27,6 +28,8 @@ from webllm.text.model_template import template_from_gguf
 from webllm.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT_TOKENS = 4096
+DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
+_KV_WINDOWS = (4, 2, 1)  # context windows the KV cache holds, if they fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class LoadedModel:
     @property
     def runner(self) -> Runner:
         return self.loop.runner
+
+    @property
+    def attention_sink_size(self) -> int:
+        size = self.options.attention_sink_size
+        return DEFAULT_SINK_TOKENS if size is None else size
 
     @property
     def device_name(self) -> str:
@@ -63,7 +71,7 @@ async def load_model(
         text = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint, options))
         try:
             context = context_window(checkpoint, options)
-            loop = await _start(checkpoint, context, config)
+            loop = await _start(checkpoint, context, record.model_id, config)
         except BaseException:
             text.add_done_callback(_heed)
             raise
@@ -82,9 +90,10 @@ def _heed(task: asyncio.Task[object]) -> None:
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
-    """Positions of the KV cache, in tokens; raises ConfigError beyond what was trained."""
+    """Tokens a sequence may have; raises ConfigError beyond what was trained."""
     trained = registry.trained_context(checkpoint)
-    wanted = options.context_window_size or min(trained, DEFAULT_CONTEXT_TOKENS)
+    asked = options.context_window_size or options.sliding_window_size
+    wanted = asked or min(trained, DEFAULT_CONTEXT_TOKENS)
     if wanted > trained:
         raise ConfigError(
             f"context_window_size is {wanted}, more than the {trained} the model was trained for"
@@ -100,14 +109,45 @@ def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer,
     return tokenizer, JinjaFormat(template) if template else None
 
 
-async def _start(checkpoint: Checkpoint, context: int, config: MLCEngineConfig) -> GenerationLoop:
+async def _start(
+    checkpoint: Checkpoint, context: int, model_id: str, config: MLCEngineConfig
+) -> GenerationLoop:
     program = registry.record(checkpoint, context)
     backend = open_backend(config.device, config.num_threads)
     try:
-        return await _load(backend, program, checkpoint, context, config.init_progress_callback)
+        scheduler = _scheduler(backend, program, checkpoint, context, config.kv_cache_tokens)
+        runner = await _load(backend, program, checkpoint, context, scheduler, config)
     except BaseException:
         backend.close()
         raise
+    processor = config.logit_processor_registry.get(model_id)
+    if processor is not None:
+        runner.host_sampler = HostSampler(processor, program.vocab_size)
+    return GenerationLoop(scheduler, runner)
+
+
+def _scheduler(
+    backend: Backend,
+    program: Program,
+    checkpoint: Checkpoint,
+    context: int,
+    kv_cache_tokens: int | None,
+) -> Scheduler:
+    """Raises DeviceMemoryError if weights and KV cache do not fit."""
+    block_size = program.kv_cache.block_size
+    sizes = [context * windows for windows in _KV_WINDOWS]
+    if kv_cache_tokens is not None:
+        sizes = [max(kv_cache_tokens, context)]
+    for num_tokens in sizes:
+        blocks = BlockManager(-(-num_tokens // block_size), block_size)
+        try:
+            backend.check_fits(program, checkpoint, blocks.num_blocks)
+        except DeviceMemoryError:
+            if num_tokens == sizes[-1]:
+                raise
+        else:
+            break
+    return Scheduler(blocks, StepLimits(max_prompt_tokens=backend.prompt_tokens_beside_decode))
 
 
 async def _load(
@@ -115,31 +155,28 @@ async def _load(
     program: Program,
     checkpoint: Checkpoint,
     context: int,
-    callback: ProgressCallback | None,
-) -> GenerationLoop:
-    block_size = program.kv_cache.block_size
-    blocks = BlockManager(-(-context // block_size), block_size)
-    backend.check_fits(program, checkpoint, blocks.num_blocks)
-    scheduler = Scheduler(blocks)
+    scheduler: Scheduler,
+    config: MLCEngineConfig,
+) -> Runner:
     limits = BatchShape(
-        max_tokens=scheduler.max_chunk_tokens,
-        max_seqs=scheduler.max_sequences,
-        max_outputs=scheduler.max_sequences,
-        max_blocks=blocks.num_blocks,
+        max_tokens=scheduler.limits.max_tokens,
+        max_seqs=scheduler.limits.max_sequences,
+        max_outputs=scheduler.limits.max_sequences,
+        max_blocks=scheduler.blocks.blocks_for(context),
     )
-    loading = ProgressReporter(callback, Phase.LOAD)
+    loading = ProgressReporter(config.init_progress_callback, Phase.LOAD)
     text = f"Loading weights onto {backend.name}"
     await backend.load(
         program,
         checkpoint,
-        blocks.num_blocks,
+        scheduler.blocks.num_blocks,
         limits,
         lambda loaded, total: loading.update(text, loaded, total),
     )
     runner = Runner(backend, program, limits)
-    compiling = ProgressReporter(callback, Phase.COMPILE)
+    compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
     runner.compile(1, 1)
-    runner.compile(scheduler.max_chunk_tokens, 1)
+    runner.compile(limits.max_tokens, 1)
     compiling.update("Ready", 1, 1)
-    return GenerationLoop(scheduler, runner)
+    return runner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence as Tokens
+from array import array
 from dataclasses import dataclass
 
 from webllm.api.requests import (
@@ -12,11 +12,13 @@ from webllm.api.requests import (
     ExtraBody,
     GenerationParams,
 )
-from webllm.config import ChatOptions
+from webllm.config import ChatOptions, ContextOverflow
+from webllm.engine.chat_format import ChatFormat
 from webllm.engine.loading import LoadedModel
-from webllm.engine.sequence import Sequence, SequenceParams
+from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
 from webllm.errors import ContextLengthError, RequestError, TemplateError
-from webllm.ops.step import MAX_BIASES, Sampling
+from webllm.ops.step import MAX_EDITS, Sampling
+from webllm.sampling.edits import LogitEdits
 
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
 
@@ -36,14 +38,13 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
         response_format = None  # the default, spelled out
     has_tool_calls = any(m.tool_calls or m.role == "tool" for m in request.messages)
     _refuse(tools=request.tools or has_tool_calls, response_format=response_format)
-    if model.chat_format is None:
+    chat_format = model.chat_format
+    if chat_format is None:
         raise TemplateError(
             f"{model.model_id} has no chat template; use completions, or give a conv_template in "
             "the chat options"
         )
-    messages = [{"role": m.role, "content": m.text} for m in request.messages]
-    chat_format = model.chat_format
-    token_ids = chat_format.encode(messages, model.tokenizer)
+    token_ids = _conversation(model, chat_format, request)
     sequences = _sequences(model, request, token_ids, chat_format.stop_ids)
     return Prompt(sequences, request.stop_strings + chat_format.stop_strings)
 
@@ -58,61 +59,139 @@ def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Prompt:
     return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
+def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
+    """One token after `token_ids`, drawn as the model's options say.
+
+    Raises RequestError or ContextLengthError.
+    """
+    if not token_ids:
+        raise RequestError("input_ids is empty; give at least one token", field="input_ids")
+    request = GenerationParams(max_tokens=1, ignore_eos=True)
+    return _sequences(model, request, token_ids)[0]
+
+
+def _conversation(
+    model: LoadedModel, chat_format: ChatFormat, request: ChatCompletionRequest
+) -> list[int]:
+    """Token ids of the messages, without the oldest ones if there are too many and the policy is
+    to leave them out.
+    """
+    extra = request.extra_body or ExtraBody()
+    messages = [{"role": m.role, "content": m.text} for m in request.messages]
+    enable_thinking = extra.enable_thinking is not False
+    token_ids = chat_format.encode(messages, model.tokenizer, enable_thinking)
+    if _overflow(model, request) == "truncate_oldest_messages":
+        window = model.context_window_size
+        room = window - min(request.max_tokens or window // 4, window - 1)
+        while len(token_ids) > room and (shorter := without_oldest(messages)):
+            messages = shorter
+            token_ids = chat_format.encode(messages, model.tokenizer, enable_thinking)
+    return token_ids
+
+
+def without_oldest(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    """The messages without the oldest turn, from a user's message on; None if that is the last."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    for i in range(first + 1, len(messages)):
+        if messages[i]["role"] == "user":
+            return messages[:first] + messages[i:]
+    return None
+
+
+def _overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:
+    extra = request.extra_body or ExtraBody()
+    sliding: ContextOverflow | None = "shift" if model.options.sliding_window_size else None
+    return extra.context_overflow or model.options.context_overflow or sliding or "error"
+
+
 def _sequences(
     model: LoadedModel,
     request: GenerationParams,
-    token_ids: Tokens[int],
+    prompt_ids: list[int],
     stop_ids: frozenset[int] = frozenset(),
 ) -> list[Sequence]:
-    _refuse_generation(model.options, request)
-    vocab_size = model.runner.program.vocab_size
-    if (highest := max(token_ids, default=0)) >= vocab_size:  # images' tokens, or a wrong file
-        raise RequestError(
-            f"the prompt has token {highest}, the model knows {vocab_size}; leave that control "
-            "token out"
-        )
-    room = model.context_window_size - len(token_ids)
-    if room < 1:
-        raise ContextLengthError(
-            f"the prompt has {len(token_ids)} tokens, the context window "
-            f"{model.context_window_size}; shorten the prompt or load the model with a larger "
-            "context_window_size",
-            field="messages" if isinstance(request, ChatCompletionRequest) else "prompt",
-        )
+    _check_vocabulary(model, request, prompt_ids)
+    token_ids = array("I", prompt_ids)
+    shift = None
+    room = window = model.context_window_size
+    if _overflow(model, request) == "shift":
+        shift = ContextShift(window, min(model.attention_sink_size, window // 2))
+        if len(token_ids) >= window:
+            token_ids = shift.shifted(token_ids)
+    else:
+        room = _room(model, request, token_ids)
+    max_tokens = request.max_tokens or room
+    if shift is None:
+        max_tokens = min(max_tokens, room)
     seed = random.getrandbits(32) if request.seed is None else request.seed
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
-    biases = _biases(model, request)
     return [
         Sequence(
-            token_ids,
+            token_ids[:],
             SequenceParams(
-                max_tokens=min(request.max_tokens or room, room),
+                max_tokens=max_tokens,
                 stop_ids=stop_ids,
-                sampling=_sampling(model, request, seed + choice * _SEED_STEP),
-                biases=biases,
+                sampling=_sampling(model.options, request, seed + choice * _SEED_STEP),
+                shift=shift,
             ),
+            _edits(model, request, token_ids, max_tokens),
         )
         for choice in range(request.n or 1)
     ]
 
 
-def _sampling(model: LoadedModel, request: GenerationParams, seed: int) -> Sampling:
+def _check_vocabulary(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:
+    """Images' tokens, a wrong file, or made-up ids."""
+    vocab_size = model.runner.program.vocab_size
+    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+        if not 0 <= token_id < vocab_size:
+            raise RequestError(
+                f"the prompt has token {token_id}, the model knows {vocab_size}; leave that "
+                "control token out",
+                field=_prompt_field(request),
+            )
+
+
+def _room(model: LoadedModel, request: GenerationParams, token_ids: array[int]) -> int:
+    """Tokens the context window has left behind the prompt."""
+    room = model.context_window_size - len(token_ids)
+    if room < 1:
+        raise ContextLengthError(
+            f"the prompt has {len(token_ids)} tokens, the context window "
+            f"{model.context_window_size}; shorten the prompt, load the model with a larger "
+            'context_window_size, or choose context_overflow "shift" or '
+            '"truncate_oldest_messages"',
+            field=_prompt_field(request),
+        )
+    return room
+
+
+def _prompt_field(request: GenerationParams) -> str:
+    if isinstance(request, ChatCompletionRequest):
+        return "messages"
+    return "prompt" if isinstance(request, CompletionRequest) else "input_ids"
+
+
+def _sampling(options: ChatOptions, request: GenerationParams, seed: int) -> Sampling:
     return Sampling(
-        temperature=_first(request.temperature, model.options.temperature, 1.0),
-        top_p=_first(request.top_p, model.options.top_p, 1.0),
+        temperature=_first(request.temperature, options.temperature, 1.0),
+        top_p=_first(request.top_p, options.top_p, 1.0),
         min_p=request.min_p or 0.0,
         top_k=request.top_k or 0,
         seed=seed & 0xFFFFFFFF,
+        repetition_penalty=_first(request.repetition_penalty, options.repetition_penalty, 1.0),
+        frequency_penalty=_first(request.frequency_penalty, options.frequency_penalty, 0.0),
+        presence_penalty=_first(request.presence_penalty, options.presence_penalty, 0.0),
+        num_logprobs=request.top_logprobs or 0 if request.logprobs else None,
     )
 
 
-def _biases(model: LoadedModel, request: GenerationParams) -> tuple[tuple[int, float], ...]:
+def _edits(
+    model: LoadedModel, request: GenerationParams, token_ids: array[int], max_tokens: int
+) -> LogitEdits:
+    sampling = _sampling(model.options, request, seed=0)
     biases = request.logit_bias or {}
     vocab_size = model.runner.program.vocab_size
-    if len(biases) > MAX_BIASES:
-        raise RequestError(
-            f"logit_bias has {len(biases)} entries, {MAX_BIASES} are allowed", field="logit_bias"
-        )
     for token_id in biases:
         if not 0 <= token_id < vocab_size:
             raise RequestError(
@@ -120,25 +199,21 @@ def _biases(model: LoadedModel, request: GenerationParams) -> tuple[tuple[int, f
                 f"from 0 to {vocab_size - 1}",
                 field="logit_bias",
             )
-    return tuple(biases.items())
+    repeats = sampling.repetition_penalty != 1
+    counts = repeats or bool(sampling.frequency_penalty or sampling.presence_penalty)
+    edits = LogitEdits(biases, token_ids if repeats else (), counts=counts)
+    most = len(edits) + (max_tokens if counts else 0)
+    if min(most, vocab_size) > MAX_EDITS:
+        raise RequestError(
+            f"logit_bias and penalties could concern {most} tokens, {MAX_EDITS} are allowed; "
+            "lower max_tokens or leave the penalties out",
+            field="max_tokens",
+        )
+    return edits
 
 
 def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
-
-
-def _refuse_generation(options: ChatOptions, request: GenerationParams) -> None:
-    """Penalties may come from the model's options too; theirs of 0 and 1 do nothing."""
-    repetition = _first(request.repetition_penalty, options.repetition_penalty, 1.0)
-    extra = request.extra_body or ExtraBody()
-    _refuse(
-        logprobs=request.logprobs,
-        frequency_penalty=_first(request.frequency_penalty, options.frequency_penalty, 0.0),
-        presence_penalty=_first(request.presence_penalty, options.presence_penalty, 0.0),
-        repetition_penalty=repetition != 1,
-        enable_thinking=extra.enable_thinking is False,
-        enable_latency_breakdown=extra.enable_latency_breakdown,
-    )
 
 
 def _refuse(**fields: object) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from webllm.api.chat_completion import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
+    ChatCompletionTokenLogprob,
     Choice,
     ChunkChoice,
     Delta,
     FinishReason,
+    Logprobs,
 )
 from webllm.api.completion import Completion, CompletionChoice
 from webllm.api.usage import CompletionUsage
@@ -22,24 +24,31 @@ from webllm.engine import sequence
 from webllm.engine.output import Answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Text:
     """A finished choice."""
 
-    text: str
-    finish_reason: FinishReason
+    text: str = ""
+    finish_reason: FinishReason = "abort"
+    logprobs: list[ChatCompletionTokenLogprob] = field(default_factory=list)
 
 
 async def collect(answer: Answer) -> list[Text]:
     """Every choice of an answer, in order."""
-    texts = [""] * len(answer.sequences)
+    texts = [Text() for _ in answer.sequences]
     with answer:
         async for delta in answer.deltas():
-            texts[delta.choice] += delta.text
-    return [
-        Text(text, _reason(s.finish_reason))
-        for text, s in zip(texts, answer.sequences, strict=True)
-    ]
+            text = texts[delta.choice]
+            text.text += delta.text
+            text.logprobs += delta.logprobs
+    for text, ended in zip(texts, answer.sequences, strict=True):
+        text.finish_reason = _reason(ended.finish_reason)
+    return texts
+
+
+def _logprobs(tokens: list[ChatCompletionTokenLogprob]) -> Logprobs | None:
+    """None if they were not asked for (or nothing was said)."""
+    return Logprobs(content=tokens) if tokens else None
 
 
 def _reason(reason: sequence.FinishReason | None) -> FinishReason:
@@ -61,7 +70,7 @@ class ChatResponder:
                 index=index,
                 message=ChatCompletionMessage(content=text.text),
                 finish_reason=text.finish_reason,
-                logprobs=None,
+                logprobs=_logprobs(text.logprobs),
             )
             for index, text in enumerate(texts)
         ]
@@ -76,17 +85,23 @@ class ChatResponder:
             for index in range(len(answer.sequences)):
                 yield self._chunk(index, Delta(role="assistant", content=""))
             async for delta in answer.deltas():
-                if delta.text:
-                    yield self._chunk(delta.choice, Delta(content=delta.text))
+                logprobs = _logprobs(delta.logprobs)
+                if delta.text or logprobs:
+                    yield self._chunk(delta.choice, Delta(content=delta.text), logprobs=logprobs)
                 if delta.finish_reason:
                     yield self._chunk(delta.choice, Delta(), _reason(delta.finish_reason))
         if include_usage:
             yield self._response([], answer.usage)
 
     def _chunk(
-        self, index: int, delta: Delta, reason: FinishReason | None = None
+        self,
+        index: int,
+        delta: Delta,
+        reason: FinishReason | None = None,
+        logprobs: Logprobs | None = None,
     ) -> ChatCompletionChunk:
-        return self._response([ChunkChoice(index=index, delta=delta, finish_reason=reason)])
+        choice = ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs)
+        return self._response([choice])
 
     def _response(
         self, choices: list[ChunkChoice], usage: CompletionUsage | None = None
@@ -107,7 +122,7 @@ class CompletionResponder:
 
     def whole(self, texts: list[Text], usage: CompletionUsage) -> Completion:
         choices = [
-            self._choice(index, self.echo + text.text, text.finish_reason)
+            self._choice(index, self.echo + text.text, text.finish_reason, text.logprobs)
             for index, text in enumerate(texts)
         ]
         return self._completion(choices, usage)
@@ -118,13 +133,21 @@ class CompletionResponder:
                 yield self._completion([self._choice(index, self.echo)])
             async for delta in answer.deltas():
                 reason = delta.finish_reason and _reason(delta.finish_reason)
-                yield self._completion([self._choice(delta.choice, delta.text, reason)])
+                choice = self._choice(delta.choice, delta.text, reason, delta.logprobs)
+                yield self._completion([choice])
         if include_usage:
             yield self._completion([], answer.usage)
 
     @staticmethod
-    def _choice(index: int, text: str, reason: FinishReason | None = None) -> CompletionChoice:
-        return CompletionChoice(index=index, text=text, finish_reason=reason, logprobs=None)
+    def _choice(
+        index: int,
+        text: str,
+        reason: FinishReason | None = None,
+        logprobs: Sequence[ChatCompletionTokenLogprob] = (),
+    ) -> CompletionChoice:
+        return CompletionChoice(
+            index=index, text=text, finish_reason=reason, logprobs=_logprobs(list(logprobs))
+        )
 
     def _completion(
         self, choices: list[CompletionChoice], usage: CompletionUsage | None = None

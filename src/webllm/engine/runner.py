@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
+from webllm.engine.processing import HostSampler
 from webllm.engine.scheduler import Batch
-from webllm.ops.backend import Backend, Executable
+from webllm.ops.backend import Backend, Executable, Sampled
 from webllm.ops.program import BatchShape, Program
 
 
 class Runner:
-    """`limits` is the largest batch there will be."""
+    """`limits` is the largest batch there will be; `host_sampler` has a hand in every draw."""
 
-    def __init__(self, backend: Backend, program: Program, limits: BatchShape) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        program: Program,
+        limits: BatchShape,
+        host_sampler: HostSampler | None = None,
+    ) -> None:
         self.backend = backend
         self.program = program
         self.limits = limits
+        self.host_sampler = host_sampler
         self._executables: dict[BatchShape, Executable] = {}
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
 
@@ -27,17 +34,22 @@ class Runner:
     @property
     def has_room(self) -> bool:
         """Whether the device takes another step before one has been read."""
-        return len(self._in_flight) < self.backend.steps_in_flight
+        most = 1 if self.host_sampler else self.backend.steps_in_flight
+        return len(self._in_flight) < most
 
     def submit(self, batch: Batch) -> None:
         executable = self.executable(batch)
-        executable.submit(batch.step)
+        step = batch.step.without_sampling() if self.host_sampler else batch.step
+        executable.submit(step)
         self._in_flight.append((batch, executable))
 
-    async def oldest(self) -> tuple[Batch, Sequence[int]]:
+    async def oldest(self) -> tuple[Batch, Sampled]:
         """The oldest batch in flight and the tokens it sampled, in order of its outputs."""
         batch, executable = self._in_flight.popleft()
-        return batch, await executable.tokens()
+        sampled = await executable.sampled()
+        if self.host_sampler and batch.sampled:
+            sampled = await self.host_sampler.resample(executable, batch.step)
+        return batch, sampled
 
     def compile(self, num_tokens: int, num_seqs: int) -> Executable:
         """The executable for up to so many tokens and sequences; outputs are at most one each."""

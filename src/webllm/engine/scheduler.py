@@ -1,19 +1,22 @@
-"""What runs next: one chunk of a prompt, or one token of every running sequence.
+"""What runs next: one token of every sequence that decodes, and beside them prompts in chunks.
 
-Pure bookkeeping. A sequence is admitted when the KV cache has room for all it may come to hold,
-so that no step ever fails for lack of blocks.
+Pure bookkeeping. A sequence is admitted when the KV cache has room for its tokens so far. When a
+running one finds no block for its next token, the youngest gives its blocks back and waits to be
+computed again, so that the oldest always ends.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from webllm.engine.block_manager import BlockManager
+from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.sequence import FinishReason, Sequence
 from webllm.errors import ContextLengthError
-from webllm.ops.step import Step, StepSequence
+from webllm.ops.step import MAX_EDITS, Step, StepSequence, sampled_by
+from webllm.sampling.edits import LogitEdits
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +24,41 @@ class Batch:
     """One step, and whose tokens it samples, in the order of its outputs."""
 
     step: Step
-    sampled: tuple[Sequence, ...]
+    sampled: Tokens[Sequence]
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """max_prompt_tokens: of prompts in a step that decodes as well; more keep streams waiting."""
+
+    max_sequences: int = 64
+    max_tokens: int = 512
+    max_prompt_tokens: int = 512
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A batch in the making."""
+
+    shares: list[StepSequence] = field(default_factory=list)
+    sampled: list[Sequence] = field(default_factory=list)
+    num_tokens: int = 0
+    num_edits: int = 0
+    held: Sequence | None = None  # has to give its blocks back: takes no further step
+
+    def has_room_for(self, edits: LogitEdits) -> bool:
+        return self.num_edits + len(edits) <= MAX_EDITS
 
 
 class Scheduler:
-    """First come, first served; a prompt's chunk and a decode step take turns."""
+    """First come, first served."""
 
-    def __init__(
-        self, blocks: BlockManager, *, max_sequences: int = 64, max_chunk_tokens: int = 512
-    ) -> None:
+    def __init__(self, blocks: BlockManager, limits: StepLimits | None = None) -> None:
         self.blocks = blocks
-        self.max_sequences = max_sequences
-        self.max_chunk_tokens = max_chunk_tokens
+        self.limits = limits or StepLimits()
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
-        self._last: Batch | None = None
-        self._prefill_next = True
+        self.running: list[Sequence] = []  # by age
+        self._num_steps = 0  # with outputs
 
     @property
     def has_work(self) -> bool:
@@ -64,71 +86,147 @@ class Scheduler:
             return
         sequence.finish_reason = reason
         (self.running if sequence in self.running else self.waiting).remove(sequence)
-        self.blocks.free(sequence.blocks)
-        sequence.blocks = []
+        self._release(sequence)
 
     def next_batch(self) -> Batch | None:
         """None if there is nothing to do before a step in flight has been read."""
-        self._admit()
-        self._prefill_next = not self._prefill_next
-        makers = (
-            (self._prefill, self._decode) if self._prefill_next else (self._decode, self._prefill)
-        )
-        for make in makers:
-            if batch := make():
-                self._last = batch
-                return batch
-        return None
+        draft = _Draft()
+        self._shift()
+        self._decode(draft)
+        self._prefill(draft)
+        if not draft.shares:
+            return None
+        self._num_steps += bool(draft.sampled)
+        return Batch(Step(draft.shares), draft.sampled)
 
-    def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.max_sequences:
-            blocks = self.blocks.allocate(self.waiting[0].max_positions)
-            if blocks is None:
+    def _shift(self) -> None:
+        """Sequences whose window is full start over with what they keep."""
+        for sequence in [s for s in self.running if s.needs_shift and not s.num_pending]:
+            sequence.shift()
+            self._preempt(sequence)
+
+    def _decode(self, draft: _Draft) -> None:
+        for sequence in tuple(self.running):
+            may_run = self._may_decode(sequence) and draft.has_room_for(sequence.edits)
+            if may_run and sequence is not draft.held and self._reserve(sequence, draft):
+                self._take(sequence, 1, draft)
+
+    def _may_decode(self, sequence: Sequence) -> bool:
+        if sequence.num_uncomputed != 1 or sequence.is_all_sampled or sequence.needs_shift:
+            return False
+        if not sequence.num_pending:
+            return sequence.num_computed > 0  # else it was preempted a moment ago
+        # The device still has the token if the step that sampled it was the last to sample, and
+        # counts it for the penalties if it is the only one that the host has not seen.
+        assert sequence.pending_output is not None
+        is_last = sequence.pending_output[0] == self._num_steps
+        return is_last and (sequence.num_pending == 1 or not sequence.edits.counts)
+
+    def _reserve(self, sequence: Sequence, draft: _Draft) -> bool:
+        """A block for the sequence's next token, taken from the youngest if there is none."""
+        while self.blocks.blocks_for(sequence.num_computed + 1) > len(sequence.blocks):
+            if blocks := self.blocks.allocate(1):
+                sequence.blocks.extend(blocks)
+                return True
+            youngest = self.running[-1]
+            if youngest.num_pending:  # once these are read
+                draft.held = youngest
+                return False
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        return True
+
+    def _prefill(self, draft: _Draft) -> None:
+        limits = self.limits
+        room = limits.max_tokens - draft.num_tokens
+        if draft.shares:
+            room = min(room, limits.max_prompt_tokens)
+        for sequence in self.running:
+            if room and sequence.num_uncomputed > 1 and draft.has_room_for(sequence.edits):
+                room -= self._take(sequence, room, draft)
+        while room and self.waiting and len(self.running) < limits.max_sequences:
+            sequence = self.waiting[0]
+            if not (draft.has_room_for(sequence.edits) and self._admit(sequence)):
                 return
-            sequence = self.waiting.popleft()
-            sequence.blocks = blocks
-            self.running.append(sequence)
+            self.running.append(self.waiting.popleft())
+            room -= self._take(sequence, room, draft)
 
-    def _prefill(self) -> Batch | None:
-        sequence = next((s for s in self.running if not s.is_prefilled), None)
-        if sequence is None:
-            return None
+    def _admit(self, sequence: Sequence) -> bool:
+        """Blocks for all its tokens, shared as far as their content is known; one stays free for
+        those that run.
+        """
+        self._share_prefix(sequence)
+        missing = self.blocks.blocks_for(sequence.num_tokens) - len(sequence.blocks)
+        spare = 1 if self.running else 0
+        if missing + spare > self.blocks.num_free:
+            self._release(sequence)
+            return False
+        sequence.blocks.extend(self.blocks.allocate(missing) or ())
+        if not sequence.num_output_tokens:
+            sequence.num_cached_tokens = sequence.num_computed
+        return True
+
+    def _share_prefix(self, sequence: Sequence) -> None:
+        """At least one token is left to compute: its logits are wanted."""
+        size = self.blocks.block_size
+        for start in range(0, sequence.num_tokens - size, size):
+            shared = self.blocks.share(sequence.prefix, sequence.token_ids[start : start + size])
+            if shared is None:
+                return
+            block, sequence.prefix = shared
+            sequence.blocks.append(block)
+            sequence.num_remembered += 1
+            sequence.num_computed += size
+
+    def _take(self, sequence: Sequence, room: int, draft: _Draft) -> int:
+        """The sequence's next tokens go into the batch; returns how many."""
         start = sequence.num_computed
-        chunk = sequence.prompt_ids[start : start + self.max_chunk_tokens]
-        sequence.num_computed += len(chunk)
-        ends = sequence.is_prefilled
-        outputs = (len(chunk) - 1,) if ends else ()
-        step = Step((self._share(sequence, chunk, outputs),))
-        if ends:
+        count = min(sequence.num_uncomputed, room)
+        token_ids = sequence.token_ids[start : start + count]
+        if sequence.num_pending:
+            assert sequence.pending_output is not None
+            token_ids = array("I", (sampled_by(sequence.pending_output[1]),))
+        sequence.num_computed += count
+        self._remember(sequence)
+        outputs: Tokens[int] = ()
+        if sequence.num_uncomputed == 0:
+            outputs = (count - 1,)
             sequence.num_pending += 1
-        return Batch(step, (sequence,) if ends else ())
-
-    def _decode(self) -> Batch | None:
-        """Chained while the rows stay the same: their tokens never leave the device."""
-        rows = tuple(s for s in self.running if s.is_prefilled and s.may_decode)
-        if not rows:
-            return None
-        chained = any(s.num_pending for s in rows)
-        if chained and (self._last is None or self._last.sampled != rows):
-            return None
-        shares = []
-        for sequence in rows:
-            sequence.num_computed += 1
-            token_id = 0 if chained else sequence.token_ids[-1]
-            shares.append(self._share(sequence, (token_id,), (0,)))
-            sequence.num_pending += 1
-        return Batch(Step(tuple(shares), chained), rows)
-
-    def _share(
-        self, sequence: Sequence, token_ids: Tokens[int], outputs: Tokens[int]
-    ) -> StepSequence:
-        params = sequence.params
-        used = self.blocks.blocks_for(sequence.num_computed)
-        return StepSequence(
-            token_ids,
-            sequence.num_computed,
-            sequence.blocks[:used],
-            outputs,
-            params.sampling,
-            params.biases,
+            sequence.pending_output = self._num_steps + 1, len(draft.sampled)
+            draft.sampled.append(sequence)
+            draft.num_edits += len(sequence.edits)
+        draft.shares.append(
+            StepSequence(
+                token_ids,
+                sequence.num_computed,
+                sequence.blocks,
+                outputs,
+                sequence.params.sampling,
+                sequence.edits.words,
+            )
         )
+        draft.num_tokens += count
+        return count
+
+    def _remember(self, sequence: Sequence) -> None:
+        """Full blocks of known tokens may be shared from now on: steps run in order."""
+        size = self.blocks.block_size
+        known = min(sequence.num_computed, len(sequence.token_ids)) // size
+        for i in range(sequence.num_remembered, known):
+            token_ids = sequence.token_ids[i * size : (i + 1) * size]
+            sequence.prefix = self.blocks.remember(sequence.blocks[i], sequence.prefix, token_ids)
+        sequence.num_remembered = max(sequence.num_remembered, known)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        self.running.remove(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self._remember(sequence)
+        self.blocks.free(sequence.blocks)
+        sequence.blocks = array("I")
+        sequence.num_computed = 0
+        sequence.num_remembered = 0
+        sequence.prefix = NO_PREFIX

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
+from array import array
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from webllm.engine.block_manager import NO_PREFIX
 from webllm.ops.step import Sampling
+from webllm.sampling.edits import LogitEdits
 
 
 class FinishReason(Enum):
@@ -16,31 +18,51 @@ class FinishReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ContextShift:
+    """When `window_tokens` are full, the first `sink_tokens` and the newer half of the others
+    stay, and the model reads them again (attention sinks: arXiv:2309.17453).
+    """
+
+    window_tokens: int
+    sink_tokens: int
+
+    def shifted(self, token_ids: array[int]) -> array[int]:
+        num_newest = max((self.window_tokens - self.sink_tokens) // 2, 1)
+        return token_ids[: self.sink_tokens] + token_ids[-num_newest:]
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceParams:
     """How a sequence goes on and when it ends."""
 
     max_tokens: int
     stop_ids: frozenset[int]
     sampling: Sampling = field(default_factory=Sampling)
-    biases: tuple[tuple[int, float], ...] = ()  # (token id, value)
+    shift: ContextShift | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """`token_ids` holds what the host knows; tokens sampled in steps that are still under way on
-    the device are counted by `num_pending` alone.
+    """`token_ids` holds what the host knows of the KV cache's tokens and the one after them;
+    tokens sampled in steps that are still under way on the device are counted by `num_pending`.
     """
 
-    prompt_ids: Tokens[int]
+    token_ids: array[int]  # typecode "I"
     params: SequenceParams
-    token_ids: list[int] = field(init=False)
-    blocks: list[int] = field(default_factory=list)
+    edits: LogitEdits = field(default_factory=LogitEdits)
+    num_prompt_tokens: int = field(init=False)
+    num_cached_tokens: int = 0  # of the prompt: their keys and values were there already
+    num_output_tokens: int = 0
     num_computed: int = 0  # positions whose KV is written or will be by a submitted step
     num_pending: int = 0
+    pending_output: tuple[int, int] | None = None  # step and output row that sample the newest
+    blocks: array[int] = field(default_factory=lambda: array("I"))
+    prefix: int = NO_PREFIX  # of the first `num_remembered` blocks
+    num_remembered: int = 0
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        self.token_ids = list(self.prompt_ids)
+        self.num_prompt_tokens = len(self.token_ids)
 
     @property
     def num_tokens(self) -> int:
@@ -48,23 +70,37 @@ class Sequence:
         return len(self.token_ids) + self.num_pending
 
     @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.prompt_ids)
-
-    @property
-    def num_output_tokens(self) -> int:
-        return len(self.token_ids) - len(self.prompt_ids)
+    def num_uncomputed(self) -> int:
+        return len(self.token_ids) + self.num_pending - self.num_computed
 
     @property
     def max_positions(self) -> int:
         """Positions of the KV cache it may come to fill: its last token's is never written."""
-        return len(self.prompt_ids) + self.params.max_tokens - 1
+        most = self.num_prompt_tokens + self.params.max_tokens - 1
+        return min(most, self.params.shift.window_tokens) if self.params.shift else most
 
     @property
-    def is_prefilled(self) -> bool:
-        return self.num_computed >= len(self.prompt_ids)
+    def needs_shift(self) -> bool:
+        """The newest token has no position left in its window."""
+        shift = self.params.shift
+        return shift is not None and self.num_tokens > shift.window_tokens
 
     @property
-    def may_decode(self) -> bool:
-        """False once the steps already submitted bring it to `max_tokens`."""
-        return self.num_tokens < len(self.prompt_ids) + self.params.max_tokens
+    def is_all_sampled(self) -> bool:
+        """The steps already submitted bring it to `max_tokens`."""
+        return self.num_output_tokens + self.num_pending >= self.params.max_tokens
+
+    def accept(self, token_id: int) -> None:
+        """Takes the oldest pending token."""
+        self.num_pending -= 1
+        self.num_output_tokens += 1
+        self.token_ids.append(token_id)
+        self.edits.count(token_id)
+
+    def shift(self) -> None:
+        """Drops what its window has no room for; positions begin anew, and so must the draws."""
+        assert self.params.shift is not None
+        self.token_ids = self.params.shift.shifted(self.token_ids)
+        sampling = self.params.sampling
+        seed = (sampling.seed * 747796405 + 2891336453) & 0xFFFFFFFF
+        self.params = replace(self.params, sampling=replace(sampling, seed=seed))

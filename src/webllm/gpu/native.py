@@ -72,16 +72,23 @@ def adapters() -> list[Adapter]:
 
 
 def open_device(device: str = "webgpu", limits: Limits | None = None) -> NativeDevice:
-    """The best adapter there is ("webgpu"), or the best of those with `device` in their name.
+    """The device of `find_adapter`.
 
     limits: ask for no more than these, though the adapter may have more (for tests).
+    """
+    return NativeDevice(find_adapter(device), limits)
+
+
+def find_adapter(device: str = "webgpu") -> Adapter:
+    """The best adapter there is ("webgpu"), or the best of those with `device` in their name.
+
     Raises DeviceNotFoundError, which lists the adapters there are.
     """
     offered = adapters()
     for adapter in offered:
         named = device == "webgpu" or device.lower() in adapter.info.name.lower()
         if named and adapter.info.api in _APIS:
-            return NativeDevice(adapter, limits)
+            return adapter
     listing = "; ".join(f"{a.info.name} ({a.info.api})" for a in offered) or "none"
     wanted = "GPU" if device == "webgpu" else f"adapter named {device!r}"
     raise DeviceNotFoundError(

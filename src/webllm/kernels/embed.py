@@ -16,7 +16,7 @@ def embed(
 ) -> list[Dispatch]:
     """out[t] = scale * table[token], f32 [tokens, table.cols]; one dispatch a shard of the table.
 
-    The token is token_ids[t], or sampled[t] where the step is chained; sampled: u32 [outputs].
+    The token is token_ids[t], or sampled[o] where that is FROM_SAMPLED | o; sampled: u32 [outputs].
     """
     code = source(
         "embed",
@@ -27,7 +27,6 @@ def embed(
     def dispatch(shard: Shard) -> Dispatch:
         constants = {
             "NUM_TOKENS": step.tokens.word,
-            "CHAINED": step.layout.flags,
             "TOKEN_IDS": step.layout.token_ids,
             "FIRST_ROW": shard.first_row,
             "ROWS": shard.rows,

@@ -1,12 +1,13 @@
 // One thread unpacks one group of 32 columns of one token's row, if this shard holds the row.
 
 override NUM_TOKENS: u32; // words of the step
-override CHAINED: u32;
 override TOKEN_IDS: u32;
 override FIRST_ROW: u32; // of the shard
 override ROWS: u32;
 override GROUPS: u32; // of a row
 override SCALE: f32;
+
+const FROM_SAMPLED = 0x80000000u;
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
 @group(0) @binding(1) var<storage, read> sampled: array<u32>;
@@ -24,8 +25,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     return;
   }
   var row = step[TOKEN_IDS + token];
-  if step[CHAINED] != 0u {
-    row = sampled[token];
+  if (row & FROM_SAMPLED) != 0u {
+    row = sampled[row & ~FROM_SAMPLED];
   }
   if row < FIRST_ROW || row - FIRST_ROW >= ROWS {
     return;

@@ -2,7 +2,8 @@
 
 Four dispatches: the largest logit of each chunk of the vocabulary; the smallest logit that
 top_k, top_p and min_p keep; each chunk's largest logit + noise; the largest of the chunks. Rows
-of temperature 0 need only the first and the last, and leave the others at once.
+of temperature 0 need only the first and the last, and leave the others at once. Two more, for steps
+with anything to do for them, apply biases and penalties and find log-probabilities.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ _CHUNK_SINGLE = 512
 class SampleScratch:
     best: Slice  # [outputs, chunks] (value f32, id u32)
     threshold: Slice  # f32 [outputs], smallest logit kept
+    sums: Slice  # f32 [outputs, chunks], of exp(logit - the chunk's largest)
+    entered: Slice  # as best; the tournament of the likeliest tokens
 
 
-def sample_scratch_bytes(target: Target, vocab: int, max_outputs: int) -> tuple[int, int]:
-    """Sizes of the two slices of `SampleScratch`."""
-    return 8 * max_outputs * _num_chunks(target, vocab), 4 * max_outputs
+def sample_scratch_bytes(target: Target, vocab: int, max_outputs: int) -> tuple[int, ...]:
+    """Sizes of the slices of `SampleScratch`."""
+    chunks = max_outputs * _num_chunks(target, vocab)
+    return 8 * chunks, 4 * max_outputs, 4 * chunks, 8 * chunks
 
 
 def sample(
@@ -39,10 +43,14 @@ def sample(
     vocab: int,
     scratch: SampleScratch,
     sampled: Slice,
+    first_logprobs: int,
+    is_plain: bool,
 ) -> list[Dispatch]:
     """sampled[o] = the token drawn from logits[o].
 
-    logits: f32 [outputs, vocab], left with the step's biases added; sampled: u32 [outputs].
+    logits: f32 [outputs, vocab], left as edited; sampled: u32 [outputs], and from word
+    `first_logprobs` on what `webllm.ops.sampled` says. is_plain: for steps without edits,
+    penalties and logprobs.
     """
     chunks = _num_chunks(target, vocab)
     outputs = step.max_outputs
@@ -56,15 +64,23 @@ def sample(
             candidates=snippet(f"sample_candidates_{'team' if target.barriers else 'single'}"),
         )
         constants |= _constants(target, step, vocab, name)
+        if name in ("sample_logprobs", "sample_pick"):
+            constants["LOGPROBS"] = first_logprobs
         pipeline = device.pipeline(code, constants, name, proven=True)
         return Dispatch(pipeline, (step.words, *bound), (groups, outputs, 1), name)
 
-    best, threshold = scratch.best, scratch.threshold
+    best, threshold, sums = scratch.best, scratch.threshold, scratch.sums
+    edits, logprobs = [], []
+    if not is_plain:
+        edits = [dispatch("sample_edit", 1, logits, sampled)]
+        logprobs = [dispatch("sample_logprobs", 1, logits, best, sums, scratch.entered, sampled)]
     return [
-        dispatch("sample_max", chunks, logits, best),
+        *edits,
+        dispatch("sample_max", chunks, logits, best, sums),
         dispatch("sample_threshold", 1, logits, best, threshold),
+        *logprobs,  # `best` is the logits' own until sample_draw
         dispatch("sample_draw", chunks, logits, best, threshold),
-        dispatch("sample_pick", 1, best, sampled),
+        dispatch("sample_pick", 1, logits, best, sampled),
     ]
 
 
@@ -76,8 +92,8 @@ def _constants(target: Target, step: StepBuffer, vocab: int, name: str) -> dict[
         "VOCAB": vocab,
         "CHUNK": _CHUNK if target.barriers else _CHUNK_SINGLE,
     }
-    if name == "sample_max":
-        constants["BIASES"] = layout.biases
+    if name == "sample_edit":
+        constants |= {"OUTPUT_ROWS": layout.output_rows, "TOKEN_IDS": layout.token_ids}
     if name == "sample_threshold":
         constants["LANES"] = _CHUNK // 8 if target.barriers else 1
     if name == "sample_draw":

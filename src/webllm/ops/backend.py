@@ -6,6 +6,7 @@ Two implementations: `webllm.cpu.backend` (C) and `webllm.ops.webgpu` (WGSL).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from webllm.artifacts.checkpoint import Checkpoint
@@ -13,6 +14,23 @@ from webllm.ops.program import BatchShape, Program
 from webllm.ops.step import Step
 
 OnBytes = Callable[[int, int], None]  # (loaded, total) bytes
+Logits = bytes | bytearray | memoryview  # f32 [vocab]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Of one drawn token, by the distribution before temperature and truncation."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # (token id, logprob), likeliest first, masked ones left out
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a step sampled, by output."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[TokenLogprobs | None]  # None where not asked for
 
 
 class Executable(Protocol):
@@ -23,18 +41,28 @@ class Executable(Protocol):
     def submit(self, step: Step) -> None:
         """Enqueues one step; does not wait for the device."""
 
-    async def tokens(self) -> Sequence[int]:
-        """Sampled tokens of the oldest step not read yet, [num_outputs]."""
+    async def sampled(self) -> Sampled:
+        """What the oldest step not read yet sampled."""
 
     async def logits(self) -> memoryview:
-        """Logits of the step `tokens` last returned, f32, [num_outputs, vocab]; for tests."""
+        """Logits of the step `sampled` last returned, after its edits, f32 [num_outputs, vocab]."""
+
+    def resample(self, step: Step, logits: Sequence[Logits]) -> None:
+        """Enqueues the sampling alone of the last step, which has been read, on these logits.
+
+        logits: of each output row. `step` is that step with the edits and samplings that hold
+        now; none of its tokens is FROM_SAMPLED, for all are known. `sampled` reads the result.
+        """
 
 
 class Backend(Protocol):
-    """One device. `steps_in_flight` is how many steps may be submitted and not yet read."""
+    """One device. `steps_in_flight` is how many steps may be submitted and not yet read,
+    `prompt_tokens_beside_decode` how many take no longer than a stream may wait for its next token.
+    """
 
     name: str
     steps_in_flight: int
+    prompt_tokens_beside_decode: int
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from webllm.ops.backend import TokenLogprobs
 from webllm.ops.program import Activation, Heads
-from webllm.ops.step import Sampling
+from webllm.ops.step import IN_PROMPT, Sampling
 from webllm.ops.values import RopeTable
 
 Array = NDArray[Any]
@@ -115,10 +116,8 @@ def sample(
     logits: Array,  # [vocab]
     sampling: Sampling,
     position: int,
-    biases: Sequence[tuple[int, float]] = (),
 ) -> int:
-    """One token by the rule of `webllm.sampling`; `position` of the output's token."""
-    logits = biased(logits, biases)
+    """One token by the rule of `webllm.sampling`, after the edits; `position` of its row."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     scaled = _f64(logits) / np.float32(sampling.temperature)
@@ -126,11 +125,34 @@ def sample(
     return int(np.argmax(np.where(logits >= threshold(logits, sampling), noisy, -np.inf)))
 
 
-def biased(logits: Array, biases: Sequence[tuple[int, float]]) -> Array:
+def edited(
+    logits: Array,
+    sampling: Sampling,
+    edits: Sequence[tuple[int, float, int]] = (),  # (token id, bias, count)
+    chained: int | None = None,  # the row's input token, if it was FROM_SAMPLED
+) -> Array:
+    """The logits, f32 [vocab], that are drawn from."""
     logits = logits.astype(np.float32)
-    for token_id, value in biases:
-        logits[token_id] += np.float32(value)
+    if chained is not None and all(token_id != chained for token_id, _, _ in edits):
+        edits = [*edits, (chained, 0.0, 0)]
+    for token_id, bias, count in edits:
+        n = np.float32((count & ~IN_PROMPT) + (token_id == chained))
+        logit = logits[token_id] + np.float32(bias)
+        if n > 0 or count & IN_PROMPT:
+            penalty = np.float32(sampling.repetition_penalty)
+            logit = logit / penalty if logit > 0 else logit * penalty
+        presence = np.float32(sampling.presence_penalty if n > 0 else 0)
+        logits[token_id] = logit - (np.float32(sampling.frequency_penalty) * n + presence)
     return logits
+
+
+def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
+    """Of edited logits, [vocab]."""
+    exact = _f64(logits)
+    logprobs = exact - exact.max() - np.log(np.sum(np.exp(exact - exact.max())))
+    likeliest = np.argsort(-exact, kind="stable")[:num_top]
+    top = tuple((int(i), float(logprobs[i])) for i in likeliest if logprobs[i] > -np.inf)
+    return TokenLogprobs(float(logprobs[token_id]), top)
 
 
 def threshold(logits: Array, sampling: Sampling) -> float:

@@ -3,19 +3,20 @@
 Both backends read this very layout; kernels get the section offsets as constants. Sections, in
 words (T, S, O, B = the largest batch's tokens, seqs, outputs, blocks):
 
-    header         4        num_tokens, num_seqs, num_outputs, num_biases
-    flags          4        chained, 0, 0, 0
-    token_ids      T        ignored where chained: row t then takes the device's sampled[t]
+    header         4        num_tokens, num_seqs, num_outputs, resample (1: sample given logits)
+    token_ids      T        a token's id, or FROM_SAMPLED | o: what output o sampled before
     positions      T        position of each token in its sequence
     seq_ids        T        row of each token's sequence below
     slots          T        KV slot it is written to: block * block_size + offset
     context_lens   S        positions in the KV cache after this step
     query_starts   S + 1    first token of each sequence; a sequence's tokens are contiguous
     output_rows    O        token row of each output
-    sampling       O x 8    temperature f32 (0: greedy), top_p f32, min_p f32, top_k (0: off),
-                            seed, 0, 0, 0
+    sampling       O x 12   temperature f32 (0: greedy), top_p f32, min_p f32, top_k (0: off),
+                            seed, repetition_penalty f32, frequency_penalty f32,
+                            presence_penalty f32, 1 + num_logprobs (0: none wanted),
+                            first_edit (a word of the step), num_edits, 0
     block_tables   S x B    KV blocks of each sequence
-    biases         1024 x 3 output row, token id, value f32 (logit_bias); must stay last
+    edits          E x 3    token id, bias f32, count; right behind the last block table in use
 """
 
 from __future__ import annotations
@@ -23,18 +24,34 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import Struct
 
 from webllm.ops.program import BatchShape
 
-SAMPLING_WORDS = 8
-MAX_BIASES = 1024
+FROM_SAMPLED = 1 << 31
+SAMPLING_WORDS = 12
+EDIT_WORDS = 3
+IN_PROMPT = 1 << 31
+MAX_EDITS = 1 << 17  # in one step
+MAX_LOGPROBS = 20
 
-_SAMPLING = Struct("=fffII12x")
-_BIAS = Struct("=IIf")
+_HEADER_WORDS = 4
+_SAMPLING = Struct("=fffIIfffI")
+_EDIT = Struct("=IfI")
 
 assert array("I").itemsize == 4, sys.platform
+
+
+def sampled_by(output: int) -> int:
+    """The id of a token that the device alone knows: the one that row `output` of the last step
+    with outputs samples."""
+    return FROM_SAMPLED | output
+
+
+def edit(token_id: int, bias: float = 0.0, count: int = 0) -> array[int]:
+    """One entry of `StepSequence.edits`; `count` may have IN_PROMPT set."""
+    return array("I", _EDIT.pack(token_id, bias, count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +63,72 @@ class Sampling:
     min_p: float = 0.0
     top_k: int = 0
     seed: int = 0  # 32 bits
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
+
+    def pack(self) -> bytes:
+        """The first words of its section, up to `first_edit`."""
+        return _SAMPLING.pack(
+            self.temperature,
+            self.top_p,
+            self.min_p,
+            self.top_k,
+            self.seed,
+            self.repetition_penalty,
+            self.frequency_penalty,
+            self.presence_penalty,
+            0 if self.num_logprobs is None else 1 + self.num_logprobs,
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it draws from the logits as they are, and only draws."""
+        return (
+            self.num_logprobs is None
+            and self.repetition_penalty == 1.0
+            and self.frequency_penalty == 0.0
+            and self.presence_penalty == 0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class StepSequence:
     """One sequence's share of a step; its new tokens end at `context_len`."""
 
-    token_ids: Sequence[int]
+    token_ids: Sequence[int]  # arrays "I" are packed fastest, here and in blocks
     context_len: int  # positions filled after this step, this step's tokens included
     blocks: Sequence[int]
     outputs: Sequence[int]  # rows within token_ids whose logits are wanted
     sampling: Sampling = Sampling()
-    biases: Sequence[tuple[int, float]] = ()
+    # [num_edits, EDIT_WORDS], at most one entry a token: `edit()`. Holds for all its outputs.
+    edits: array[int] = field(default_factory=lambda: array("I"))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch. `chained`: the tokens are the ones the previous step sampled, row by row."""
+    """One batch."""
 
     sequences: Sequence[StepSequence]
-    chained: bool = False
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(sequence.token_ids) for sequence in self.sequences)
+        return sum([len(sequence.token_ids) for sequence in self.sequences])
 
     @property
     def num_outputs(self) -> int:
-        return sum(len(sequence.outputs) for sequence in self.sequences)
+        return sum([len(sequence.outputs) for sequence in self.sequences])
+
+    def without_sampling(self) -> Step:
+        """The same tokens, their logits left as they are; what is drawn means nothing."""
+        plain = [replace(s, sampling=Sampling(), edits=array("I")) for s in self.sequences]
+        return Step(plain)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no output wants edits, penalties or logprobs."""
+        return all(not s.edits and s.sampling.is_plain for s in self.sequences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,112 +137,101 @@ class StepLayout:
 
     shape: BatchShape
     block_size: int
-    header: int = field(default=0, init=False)
-    flags: int = field(default=4, init=False)
-    token_ids: int = field(default=8, init=False)
+    header: int = field(init=False, default=0)
+    resample: int = field(init=False, default=3)
+    token_ids: int = field(init=False)
+    positions: int = field(init=False)
+    seq_ids: int = field(init=False)
+    slots: int = field(init=False)
+    context_lens: int = field(init=False)
+    query_starts: int = field(init=False)
+    output_rows: int = field(init=False)
+    sampling: int = field(init=False)
+    block_tables: int = field(init=False)
+    num_words: int = field(init=False)  # at most
 
-    @property
-    def positions(self) -> int:
-        return self.token_ids + self.shape.max_tokens
-
-    @property
-    def seq_ids(self) -> int:
-        return self.positions + self.shape.max_tokens
-
-    @property
-    def slots(self) -> int:
-        return self.seq_ids + self.shape.max_tokens
-
-    @property
-    def context_lens(self) -> int:
-        return self.slots + self.shape.max_tokens
-
-    @property
-    def query_starts(self) -> int:
-        return self.context_lens + self.shape.max_seqs
-
-    @property
-    def output_rows(self) -> int:
-        return self.query_starts + self.shape.max_seqs + 1
-
-    @property
-    def sampling(self) -> int:
-        return self.output_rows + self.shape.max_outputs
-
-    @property
-    def block_tables(self) -> int:
-        return self.sampling + SAMPLING_WORDS * self.shape.max_outputs
-
-    @property
-    def biases(self) -> int:
-        return self.block_tables + self.shape.max_seqs * self.shape.max_blocks
-
-    @property
-    def num_words(self) -> int:
-        return self.biases + 3 * MAX_BIASES
+    def __post_init__(self) -> None:
+        tokens, seqs, outputs = self.shape.max_tokens, self.shape.max_seqs, self.shape.max_outputs
+        sizes = {
+            "token_ids": tokens,
+            "positions": tokens,
+            "seq_ids": tokens,
+            "slots": tokens,
+            "context_lens": seqs,
+            "query_starts": seqs + 1,
+            "output_rows": outputs,
+            "sampling": SAMPLING_WORDS * outputs,
+            "block_tables": seqs * self.shape.max_blocks + EDIT_WORDS * MAX_EDITS,
+        }
+        end = _HEADER_WORDS
+        for name, size in sizes.items():
+            object.__setattr__(self, name, end)
+            end += size
+        object.__setattr__(self, "num_words", end)
 
     def pack(self, step: Step) -> array[int]:
         """The step as words, cut after what is used."""
-        return _Packer(self).pack(step)
+        return _Packer(self, step).words
 
 
 class _Packer:
-    def __init__(self, layout: StepLayout) -> None:
+    def __init__(self, layout: StepLayout, step: Step) -> None:
         self.layout = layout
-        self.words = array("I", bytes(4 * layout.biases))
-        self.biases = bytearray()
+        num_seqs = len(step.sequences)
+        used = layout.block_tables + num_seqs * layout.shape.max_blocks
+        self.words = array("I", bytes(4 * used))
         self.num_tokens = 0
         self.num_outputs = 0
-
-    def pack(self, step: Step) -> array[int]:
         for seq_id, sequence in enumerate(step.sequences):
             self._add_tokens(seq_id, sequence)
-            self._add_outputs(sequence)
+            if sequence.outputs:
+                self._add_outputs(sequence)
             self.num_tokens += len(sequence.token_ids)
-        words, layout = self.words, self.layout
-        words[layout.query_starts + len(step.sequences)] = self.num_tokens
-        num_biases = len(self.biases) // _BIAS.size
-        words[0:4] = array(
-            "I", (self.num_tokens, len(step.sequences), self.num_outputs, num_biases)
-        )
-        words[layout.flags] = step.chained
-        if self.biases:
-            words.frombytes(bytes(self.biases))
-            return words
-        return words[: layout.block_tables + len(step.sequences) * layout.shape.max_blocks]
+        self.words[layout.query_starts + num_seqs] = self.num_tokens
+        self.words[:3] = array("I", (self.num_tokens, num_seqs, self.num_outputs))
+        assert len(self.words) <= used + EDIT_WORDS * MAX_EDITS, "too many edits"
 
     def _add_tokens(self, seq_id: int, sequence: StepSequence) -> None:
-        words, layout, row, count = (
-            self.words,
-            self.layout,
-            self.num_tokens,
-            len(sequence.token_ids),
-        )
-        first = sequence.context_len - count
-        size = layout.block_size
-        words[layout.token_ids + row : layout.token_ids + row + count] = array(
-            "I", sequence.token_ids
-        )
-        for i in range(count):
-            position = first + i
-            words[layout.positions + row + i] = position
-            words[layout.seq_ids + row + i] = seq_id
-            words[layout.slots + row + i] = (
-                sequence.blocks[position // size] * size + position % size
-            )
-        words[layout.context_lens + seq_id] = sequence.context_len
+        words, layout, row = self.words, self.layout, self.num_tokens
+        count, end = len(sequence.token_ids), sequence.context_len
+        if count == 1:
+            block, offset = divmod(end - 1, layout.block_size)
+            words[layout.token_ids + row] = sequence.token_ids[0]
+            words[layout.positions + row] = end - 1
+            words[layout.seq_ids + row] = seq_id
+            words[layout.slots + row] = sequence.blocks[block] * layout.block_size + offset
+        else:
+            self._put(layout.token_ids + row, sequence.token_ids)
+            self._put(layout.positions + row, range(end - count, end))
+            self._put(layout.seq_ids + row, array("I", (seq_id,)) * count)
+            self._put(layout.slots + row, _slots(sequence, layout.block_size))
+        words[layout.context_lens + seq_id] = end
         words[layout.query_starts + seq_id] = row
-        table = layout.block_tables + seq_id * layout.shape.max_blocks
-        words[table : table + len(sequence.blocks)] = array("I", sequence.blocks)
+        self._put(layout.block_tables + seq_id * layout.shape.max_blocks, sequence.blocks)
 
     def _add_outputs(self, sequence: StepSequence) -> None:
-        words, layout, s = self.words, self.layout, sequence.sampling
-        packed = array("I", _SAMPLING.pack(s.temperature, s.top_p, s.min_p, s.top_k, s.seed))
+        words, layout = self.words, self.layout
+        sampling = array("I", sequence.sampling.pack())
+        if sequence.edits:
+            sampling.extend((len(words), len(sequence.edits) // EDIT_WORDS))
+            words.extend(sequence.edits)
         for row in sequence.outputs:
-            output = self.num_outputs
-            words[layout.output_rows + output] = self.num_tokens + row
-            at = layout.sampling + SAMPLING_WORDS * output
-            words[at : at + SAMPLING_WORDS] = packed
-            for token_id, value in sequence.biases:
-                self.biases += _BIAS.pack(output, token_id, value)
+            words[layout.output_rows + self.num_outputs] = self.num_tokens + row
+            self._put(layout.sampling + SAMPLING_WORDS * self.num_outputs, sampling)
             self.num_outputs += 1
+
+    def _put(self, at: int, values: Sequence[int]) -> None:
+        self.words[at : at + len(values)] = array("I", values)
+
+
+def _slots(sequence: StepSequence, block_size: int) -> array[int]:
+    slots = array("I")
+    end = sequence.context_len
+    position = end - len(sequence.token_ids)
+    while position < end:
+        block, offset = divmod(position, block_size)
+        count = min(block_size - offset, end - position)
+        first = sequence.blocks[block] * block_size + offset
+        slots.extend(range(first, first + count))
+        position += count
+    return slots

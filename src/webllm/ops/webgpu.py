@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from functools import cached_property
 from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.errors import DeviceMemoryError
-from webllm.gpu.device import AdapterKind, Device, Recording, Slice
+from webllm.gpu.device import AdapterKind, Device, Dispatch, Recording, Slice
 from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
 from webllm.kernels.target import Target
-from webllm.ops.backend import OnBytes
+from webllm.ops.backend import Logits, OnBytes, Sampled
 from webllm.ops.program import BatchShape, Program, RopeKV
+from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import Step, StepLayout
 from webllm.ops.values import RopeTable
-from webllm.ops.webgpu_lowering import Lowering, Memory
+from webllm.ops.webgpu_lowering import Lowering, Memory, SampleStage
 from webllm.ops.webgpu_memory import Pool
 from webllm.ops.webgpu_self_test import working_target
 from webllm.ops.webgpu_weights import load_weights, weight_bytes
@@ -34,7 +35,9 @@ class WebGPUBackend:
         self._is_chosen = target is not None
         self.name = f"{device.info.name} ({device.info.api})"
         # A software adapter works on one step with all threads: a second gains nothing.
-        self.steps_in_flight = 1 if device.info.kind is AdapterKind.SOFTWARE else 2
+        is_software = device.info.kind is AdapterKind.SOFTWARE
+        self.steps_in_flight = 1 if is_software else 2
+        self.prompt_tokens_beside_decode = 64 if is_software else 512
         self._memory: Memory | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
@@ -67,13 +70,15 @@ class WebGPUBackend:
             self.target = await working_target(self.device, self.target)
         weights = await load_weights(self.device, program, checkpoint, on_bytes)
         layout = StepLayout(limits, program.kv_cache.block_size)
+        sampled = SampledLayout(limits.max_outputs)
         self._memory = Memory(
             weights,
             self._kv_cache(program, num_blocks),
             self._ropes(program),
             self._slice(4 * layout.num_words, "step"),
             layout,
-            self._slice(4 * limits.max_outputs, "sampled"),
+            self._slice(sampled.num_bytes(limits.max_outputs), "sampled"),
+            sampled,
             Pool(self.device),
         )
 
@@ -81,11 +86,9 @@ class WebGPUBackend:
         assert self._memory is not None, "load first"
         lowering = Lowering(self.device, self.target, self._memory, shape)
         lowering.lower(program)
-        assert lowering.logits is not None
-        recording = self.device.record(lowering.dispatches)
-        sampled = Slice(self._memory.sampled.buffer, 0, 4 * shape.max_outputs)
+        assert lowering.sample_stage is not None
         return WebGPUExecutable(
-            self.device, self._memory, shape, recording, sampled, lowering.logits
+            self.device, self._memory, shape, lowering.dispatches, lowering.sample_stage
         )
 
     def close(self) -> None:
@@ -119,37 +122,60 @@ class WebGPUBackend:
 
 
 class WebGPUExecutable:
-    """See `webllm.ops.backend.Executable`."""
+    """See `webllm.ops.backend.Executable`. Steps that only draw have a recording of their own."""
 
     def __init__(
         self,
         device: Device,
         memory: Memory,
         shape: BatchShape,
-        recording: Recording,
-        sampled: Slice,
-        logits: Slice,
+        model: Sequence[Dispatch],
+        sample_stage: SampleStage,
     ) -> None:
         self.device = device
         self.shape = shape
-        self.recording = recording
+        self.recording = device.record([*model, *sample_stage.plain])
+        self._model = model
+        self._sample_stage = sample_stage
         self._memory = memory
-        self._sampled = sampled
-        self._logits = logits
-        self._running: deque[tuple[int, Awaitable[bytes]]] = deque()
+        buffer, layout = memory.sampled.buffer, memory.sampled_layout
+        self._token_ids = Slice(buffer, 0, 4 * shape.max_outputs)
+        self._with_logprobs = Slice(buffer, 0, layout.num_bytes(shape.max_outputs))
+        self._running: deque[tuple[Step, Awaitable[bytes]]] = deque()
         self._num_outputs = 0  # of the step read last
 
+    @cached_property
+    def _full_recording(self) -> Recording:
+        return self.device.record([*self._model, *self._sample_stage.full])
+
+    @cached_property
+    def _resampling(self) -> Recording:
+        return self.device.record(self._sample_stage.full)
+
     def submit(self, step: Step) -> None:
+        if step.is_plain:
+            self._replay(step, self.recording, self._token_ids)
+        else:
+            self._replay(step, self._full_recording, self._with_logprobs)
+
+    def _replay(self, step: Step, recording: Recording, readback: Slice) -> None:
         words = self._memory.layout.pack(step)
         self.device.write(self._memory.step, memoryview(words))
-        tokens = self.device.replay(self.recording, self._sampled)
-        self._running.append((step.num_outputs, tokens))
+        self._running.append((step, self.device.replay(recording, readback)))
 
-    async def tokens(self) -> Sequence[int]:
-        self._num_outputs, tokens = self._running.popleft()
-        return array("I", (await tokens)[: 4 * self._num_outputs])
+    async def sampled(self) -> Sampled:
+        step, data = self._running.popleft()
+        self._num_outputs = step.num_outputs
+        return self._memory.sampled_layout.read(await data, step)
 
     async def logits(self) -> memoryview:
-        row_bytes = self._logits.size // self.shape.max_outputs
-        part = Slice(self._logits.buffer, 0, row_bytes * self._num_outputs)
+        logits = self._sample_stage.logits
+        row_bytes = logits.size // self.shape.max_outputs
+        part = Slice(logits.buffer, 0, row_bytes * self._num_outputs)
         return cast(memoryview, memoryview(await self.device.read(part)).cast("f"))
+
+    def resample(self, step: Step, logits: Sequence[Logits]) -> None:
+        assert not self._running, "the last step has not been read"
+        assert len(logits) == step.num_outputs == self._num_outputs, len(logits)
+        self.device.write(self._sample_stage.logits, b"".join(logits))
+        self._replay(step, self._resampling, self._with_logprobs)

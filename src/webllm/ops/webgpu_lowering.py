@@ -38,6 +38,7 @@ from webllm.ops.program import (
     Sample,
     TakeOutputs,
 )
+from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import StepLayout
 from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 from webllm.ops.webgpu_memory import Pool, last_uses
@@ -55,20 +56,30 @@ class Memory:
     ropes: dict[RopeTable, Rope]
     step: Slice
     layout: StepLayout
-    sampled: Slice  # u32 [outputs]
+    sampled: Slice
+    sampled_layout: SampledLayout
     pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class SampleStage:
+    """The end of every step."""
+
+    logits: Slice  # what is sampled from
+    plain: list[Dispatch]
+    full: list[Dispatch]  # with edits, penalties and logprobs
 
 
 @dataclass(slots=True)
 class Lowering:
-    """`dispatches` of the ops lowered so far; `logits`: what was sampled from."""
+    """`dispatches` of the ops lowered so far, without those of sampling."""
 
     device: Device
     target: Target
     memory: Memory
     shape: BatchShape
     dispatches: list[Dispatch] = field(default_factory=list)
-    logits: Slice | None = None
+    sample_stage: SampleStage | None = None
     step: StepBuffer = field(init=False)
     _buffers: dict[int, Buffer] = field(default_factory=dict)  # by value id
     _norm_eps: dict[int, float] = field(default_factory=dict)  # of values left without their norm
@@ -245,20 +256,25 @@ class Lowering:
         self.dispatches.append(launched)
 
     def _sample(self, op: Sample) -> None:
-        self.logits = self._floats(op.logits)
-        outputs, vocab = self.shape.max_outputs, op.logits.cols
-        sizes = sample_scratch_bytes(self.target, vocab, outputs)
-        best, threshold = (self._temporary(n) for n in sizes)
-        self.dispatches += sample(
-            self.device,
-            self.target,
-            step=self.step,
-            logits=self.logits,
-            vocab=vocab,
-            scratch=SampleScratch(best, threshold),
-            sampled=self.memory.sampled,
+        logits, vocab = self._floats(op.logits), op.logits.cols
+        sizes = sample_scratch_bytes(self.target, vocab, self.shape.max_outputs)
+        scratch = [self._temporary(n) for n in sizes]
+        plain, full = (
+            sample(
+                self.device,
+                self.target,
+                step=self.step,
+                logits=logits,
+                vocab=vocab,
+                scratch=SampleScratch(*scratch),
+                sampled=self.memory.sampled,
+                first_logprobs=self.memory.sampled_layout.logprobs,
+                is_plain=is_plain,
+            )
+            for is_plain in (True, False)
         )
-        self._give_back(best, threshold)
+        self.sample_stage = SampleStage(logits, plain, full)
+        self._give_back(*scratch)
 
     def _matrix(self, *weights: Weight) -> Matrix:
         return self.memory.weights.matrices[weights]

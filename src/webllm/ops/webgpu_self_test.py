@@ -110,7 +110,7 @@ class _Run:
 
     async def agrees(self, target: Target, matrix: Matrix, tokens: int) -> bool:
         layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16)
-        words = self.upload(pack("<4I", tokens, 1, 1, 0) + bytes(4 * layout.num_words - 16))
+        words = self.upload(pack("<4I", tokens, 1, 1, 0) + bytes(4 * layout.block_tables))
         step = StepBuffer(words, layout, tokens, 1, 1, 1)
         out = self.upload(bytes(4 * tokens * _ROWS))
         launches = linear(

@@ -1,6 +1,12 @@
 """How a token is drawn. Every backend follows this rule, so that a seed means the same anywhere.
 
-1.  logits += biases of this output row (`logit_bias`).
+1.  The edits of this output row, each token once. n is how often the token was generated, which
+    includes the row's own input token where the device alone knows it (FROM_SAMPLED):
+        logit += bias                                       (-inf masks the token)
+        if n > 0 or the token is in the prompt:             (arXiv:1909.05858)
+            logit = logit / repetition_penalty if logit > 0 else logit * repetition_penalty
+        logit -= frequency_penalty * n + presence_penalty * (n > 0)     (OpenAI's API reference)
+    Log-probabilities that are asked for are of the softmax of these logits.
 2.  temperature 0: the largest logit, the lowest id among equals. Done.
 3.  scaled = logits / temperature.
 4.  top_k > 0: keep the k largest, with all that equal the k-th.

@@ -1,0 +1,88 @@
+"""What the host does in a decode step besides waiting: microseconds, by number of sequences.
+
+    python benchmarks/step_overhead.py
+
+schedule: choose the batch; pack: its words for the device; accept: take the sampled tokens in;
+text: detokenize them, look for stop strings and queue the deltas. The device is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from itertools import pairwise
+from statistics import median
+
+from webllm.engine.block_manager import BlockManager
+from webllm.engine.output import TextDelta, TextOutput, Timing
+from webllm.engine.scheduler import Scheduler
+from webllm.engine.sequence import Sequence, SequenceParams
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Sampling, StepLayout
+from webllm.sampling.edits import LogitEdits
+
+CONTEXT, BLOCK_SIZE, STEPS = 4096, 16, 300
+SAMPLING = Sampling(temperature=0.7, top_p=0.9, frequency_penalty=0.5)
+
+
+class Letters:
+    """As much of a tokenizer as a detokenizer asks for."""
+
+    special_ids: frozenset[int] = frozenset()
+    add_space_prefix = False
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b" word%d" % token_id
+
+
+def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
+    """Medians over the steps, in microseconds."""
+    scheduler = Scheduler(BlockManager(64 * CONTEXT // BLOCK_SIZE, BLOCK_SIZE))
+    limits = scheduler.limits
+    shape = BatchShape(
+        limits.max_tokens, limits.max_sequences, limits.max_sequences, CONTEXT // BLOCK_SIZE
+    )
+    layout = StepLayout(shape, BLOCK_SIZE)
+    outputs: dict[Sequence, TextOutput] = {}
+    deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
+    for i in range(num_sequences):
+        params = SequenceParams(STEPS + 100, frozenset({2}), SAMPLING if penalties else Sampling())
+        sequence = Sequence(array("I", range(i, i + 200)), params, LogitEdits(counts=penalties))
+        outputs[sequence] = TextOutput(Letters(), ("\n\n",), i, deltas, Timing())
+        scheduler.add(sequence)
+    times: dict[str, list[float]] = {"schedule": [], "pack": [], "accept": [], "text": []}
+    for step in range(STEPS):
+        marks = [time.perf_counter()]
+        batch = scheduler.next_batch()
+        assert batch is not None
+        marks.append(time.perf_counter())
+        layout.pack(batch.step)
+        marks.append(time.perf_counter())
+        for i, sequence in enumerate(batch.sampled):
+            sequence.accept(1000 + (step * 7 + i) % 500)
+        marks.append(time.perf_counter())
+        for i, sequence in enumerate(batch.sampled):
+            outputs[sequence].accept(1000 + (step * 7 + i) % 500, None)
+        marks.append(time.perf_counter())
+        if len(batch.sampled) == num_sequences:
+            for name, (begin, end) in zip(times, pairwise(marks), strict=True):
+                times[name].append(1e6 * (end - begin))
+    return {name: median(spent) for name, spent in times.items()}
+
+
+def main() -> None:
+    print(
+        f"{'sequences':>9} {'penalties':>9} {'schedule':>9} {'pack':>7} {'accept':>7} {'text':>7}"
+    )
+    for num_sequences in (1, 4, 16, 64):
+        for penalties in (False, True):
+            spent = measure(num_sequences, penalties=penalties)
+            print(
+                f"{num_sequences:9} {'yes' if penalties else 'no':>9} {spent['schedule']:9.1f} "
+                f"{spent['pack']:7.1f} {spent['accept']:7.1f} {spent['text']:7.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

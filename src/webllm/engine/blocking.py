@@ -1,0 +1,166 @@
+"""`BlockingMLCEngine`: the interface of `MLCEngine` without async, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+
+from webllm.api.base import Response
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
+from webllm.api.completion import Completion
+from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest
+from webllm.api.resources import ChatStream, CompletionStream
+from webllm.config import ChatOptions, MLCEngineConfig
+from webllm.engine.engine import MLCEngine
+from webllm.engine.event_loop_thread import BlockingStream, EventLoopThread
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Whole = TypeVar("_Whole", bound=Response)
+_Chunk = TypeVar("_Chunk", bound=Response)
+
+
+def _waiting(
+    method: Callable[Concatenate[MLCEngine, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[BlockingMLCEngine, _P], _T]:
+    """A coroutine method of the engine, waited for."""
+
+    @wraps(method)
+    def blocking(self: BlockingMLCEngine, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._thread.wait_for(method(self._engine, *args, **kwargs))
+
+    return blocking
+
+
+def _called(
+    method: Callable[Concatenate[MLCEngine, _P], _T],
+) -> Callable[Concatenate[BlockingMLCEngine, _P], _T]:
+    """A plain method of the engine, called where the engine runs."""
+
+    @wraps(method)
+    def blocking(self: BlockingMLCEngine, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._thread.call(method, self._engine, *args, **kwargs)
+
+    return blocking
+
+
+class BlockingMLCEngine:
+    """An `MLCEngine` on an event loop in a thread of its own; every method waits for its answer.
+
+    Works inside a running event loop, as in Jupyter, and from several threads at once, whose
+    requests then share steps. A stream is an iterator; leaving its loop, or its `close()`, ends
+    the answer at once. Ctrl-C cancels what is waited for. Callbacks and logit processors run on
+    the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does letting
+    go of the engine and its streams.
+    """
+
+    def __init__(self, config: MLCEngineConfig | None = None) -> None:
+        self._engine = MLCEngine(config)
+        self._thread = EventLoopThread(self._engine.unload)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unloads and ends the thread; after that every call raises ModelNotLoadedError."""
+        self._thread.close()
+
+    @property
+    def chat(self) -> BlockingChat:
+        return BlockingChat(self)
+
+    @property
+    def completions(self) -> BlockingCreate[Completion, Completion]:
+        return BlockingCreate(self.completion)
+
+    @property
+    def embeddings(self) -> BlockingEmbeddings:
+        return BlockingEmbeddings(self)
+
+    def chat_completion(
+        self, request: ChatCompletionRequest | Mapping[str, object]
+    ) -> ChatCompletion | BlockingStream[ChatCompletionChunk]:
+        """Answers a conversation; a stream if the request has `stream=True`."""
+        reply: ChatCompletion | ChatStream
+        reply = self._thread.wait_for(self._engine.chat_completion(request))
+        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+
+    def completion(
+        self, request: CompletionRequest | Mapping[str, object]
+    ) -> Completion | BlockingStream[Completion]:
+        """Continues a text; a stream if the request has `stream=True`."""
+        reply: Completion | CompletionStream
+        reply = self._thread.wait_for(self._engine.completion(request))
+        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+
+    embedding = _waiting(MLCEngine.embedding)
+    reload = _waiting(MLCEngine.reload)
+    unload = _waiting(MLCEngine.unload)
+    reset_chat = _waiting(MLCEngine.reset_chat)
+    get_message = _waiting(MLCEngine.get_message)
+    runtime_stats_text = _waiting(MLCEngine.runtime_stats_text)
+    forward_tokens_and_sample = _waiting(MLCEngine.forward_tokens_and_sample)
+    get_gpu_vendor = _waiting(MLCEngine.get_gpu_vendor)
+    get_max_storage_buffer_binding_size = _waiting(MLCEngine.get_max_storage_buffer_binding_size)
+    benchmark = _waiting(MLCEngine.benchmark)
+
+    interrupt_generate = _called(MLCEngine.interrupt_generate)
+    device_name = _called(MLCEngine.device_name)
+    set_init_progress_callback = _called(MLCEngine.set_init_progress_callback)
+    get_init_progress_callback = _called(MLCEngine.get_init_progress_callback)
+    set_app_config = _called(MLCEngine.set_app_config)
+    set_log_level = _called(MLCEngine.set_log_level)
+
+
+class BlockingCreate(Generic[_Whole, _Chunk]):
+    """`create(...)` of chat completions and of completions."""
+
+    def __init__(
+        self, answer: Callable[[Mapping[str, object]], _Whole | BlockingStream[_Chunk]]
+    ) -> None:
+        self._answer = answer
+
+    @overload
+    def create(self, *, stream: Literal[True], **fields: Any) -> BlockingStream[_Chunk]: ...
+    @overload
+    def create(self, *, stream: Literal[False] | None = None, **fields: Any) -> _Whole: ...
+    @overload
+    def create(self, *, stream: bool, **fields: Any) -> _Whole | BlockingStream[_Chunk]: ...
+    def create(self, **fields: Any) -> _Whole | BlockingStream[_Chunk]:
+        """The fields are those of `ChatCompletionRequest` or `CompletionRequest`."""
+        return self._answer(fields)
+
+
+class BlockingChat:
+    def __init__(self, engine: BlockingMLCEngine) -> None:
+        self.completions: BlockingCreate[ChatCompletion, ChatCompletionChunk]
+        self.completions = BlockingCreate(engine.chat_completion)
+
+
+class BlockingEmbeddings:
+    def __init__(self, engine: BlockingMLCEngine) -> None:
+        self._engine = engine
+
+    def create(self, **fields: Any) -> CreateEmbeddingResponse:
+        """Embeds texts; the fields are those of `EmbeddingRequest`."""
+        return self._engine.embedding(fields)
+
+
+def create_blocking_mlc_engine(
+    model_id: str | Sequence[str],
+    config: MLCEngineConfig | None = None,
+    chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+) -> BlockingMLCEngine:
+    """A new engine with one or more models loaded; raises what `MLCEngine.reload` raises."""
+    engine = BlockingMLCEngine(config)
+    try:
+        engine.reload(model_id, chat_options)
+    except BaseException:
+        engine.close()
+        raise
+    return engine

@@ -1,0 +1,166 @@
+"""An event loop in a thread of its own, for callers that have none or must not block theirs.
+
+Knows nothing of engines: it runs coroutines for other threads, and streams for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future, wait
+from threading import Thread, current_thread
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+
+from webllm.errors import ModelNotLoadedError, RequestError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_WAKE_S = 0.25  # Windows delivers Ctrl-C only between waits
+
+
+class EventLoopThread:
+    """Runs until `close`, or until nobody refers to it; then `at_end` runs as its last coroutine.
+
+    Any number of threads may use it at once.
+    """
+
+    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=_run, args=(self._loop,), name="webllm", daemon=True)
+        self._thread.start()
+        self._end = weakref.finalize(self, _end, self._loop, self._thread, at_end)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """The coroutine's result; an exception in the caller, such as Ctrl-C, cancels it.
+
+        Raises ModelNotLoadedError after `close`, and RequestError where it would wait for itself.
+        """
+        try:
+            future = self._submit(coroutine)
+        except BaseException:
+            coroutine.close()
+            raise
+        try:
+            while not wait((future,), _WAKE_S).done:
+                if not self._thread.is_alive():
+                    raise CancelledError
+            return future.result()
+        except CancelledError:
+            raise _closed() from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Calls a function on the event loop; callbacks that run there may use this, too."""
+        if current_thread() is self._thread:
+            return function(*args, **kwargs)
+
+        async def call() -> _T:
+            return function(*args, **kwargs)
+
+        return self.wait_for(call())
+
+    def close(self) -> None:
+        """Returns when the thread has ended; raises what `at_end` raises. May be repeated."""
+        self._end()
+
+    def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
+        if not self._end.alive:
+            raise _closed()
+        if current_thread() is self._thread:
+            raise RequestError(
+                "a callback of the engine waits for the engine, which waits for the callback; "
+                "ask from another thread"
+            )
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+def _closed() -> ModelNotLoadedError:
+    return ModelNotLoadedError("this engine is closed; make a new one")
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+def _end(
+    loop: asyncio.AbstractEventLoop, thread: Thread, at_end: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Also the garbage collector's, which may call from any thread, this one included."""
+
+    async def finish() -> None:
+        try:
+            await at_end()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await loop.shutdown_asyncgens()
+
+    future = asyncio.run_coroutine_threadsafe(finish(), loop)
+    future.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+    if current_thread() is not thread:
+        future.result()
+        thread.join()
+
+
+_END: Final = object()
+
+
+class BlockingStream(Generic[_T], Iterator[_T]):
+    """The items of an async generator that runs on an event loop's thread.
+
+    `close` ends it at once, also while another thread waits for an item. Letting go of it does
+    so too: asyncio closes an async generator that nobody refers to.
+    """
+
+    def __init__(self, thread: EventLoopThread, items: AsyncGenerator[_T, None]) -> None:
+        self._thread = thread
+        self._items = items
+        self._turn = asyncio.Lock()
+        self._reader: asyncio.Task[Any] | None = None
+        self._is_closed = False
+
+    def __next__(self) -> _T:
+        item = self._thread.wait_for(self._next())
+        if item is _END:
+            raise StopIteration
+        return item  # type: ignore[return-value]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing comes any more. May be repeated, and come after the engine's end."""
+        try:
+            self._thread.wait_for(self._close())
+        except ModelNotLoadedError:
+            return  # the engine's end was the stream's
+
+    async def _next(self) -> object:
+        async with self._turn:
+            self._reader = asyncio.current_task()
+            try:
+                return await anext(self._items, _END)
+            except asyncio.CancelledError:
+                if self._is_closed:
+                    return _END
+                raise
+            finally:
+                self._reader = None
+
+    async def _close(self) -> None:
+        self._is_closed = True
+        if self._reader:
+            self._reader.cancel()
+        async with self._turn:
+            await self._items.aclose()
