@@ -18,7 +18,8 @@ from webllm.ops.step import FROM_SAMPLED, Step
 
 class FakeBackend:
     name = "fake"
-    prompt_tokens_beside_decode = 8
+    step_tokens = 32
+    step_tokens_beside_decode = 8
 
     def __init__(
         self, vocab_size: int = 1000, steps_in_flight: int = 2, *, hashes: bool = False

@@ -27,7 +27,8 @@ class CPUBackend:
     """See `webllm.ops.backend.Backend`. Holds one model."""
 
     steps_in_flight = 1
-    prompt_tokens_beside_decode = 128
+    step_tokens = 256
+    step_tokens_beside_decode = 128
 
     def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
         self.host: Host = host or NativeHost(num_threads)

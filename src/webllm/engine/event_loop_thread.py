@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from threading import Thread, current_thread
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
@@ -53,9 +53,14 @@ class EventLoopThread:
             future.cancel()
             raise
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return current_thread() is self._thread
+
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Calls a function on the event loop; callbacks that run there may use this, too."""
-        if current_thread() is self._thread:
+        if self.is_current:
             return function(*args, **kwargs)
 
         async def call() -> _T:
@@ -70,7 +75,7 @@ class EventLoopThread:
     def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
         if not self._end.alive:
             raise _closed()
-        if current_thread() is self._thread:
+        if self.is_current:
             raise RequestError(
                 "a callback of the engine waits for the engine, which waits for the callback; "
                 "ask from another thread"
@@ -116,8 +121,8 @@ _END: Final = object()
 class BlockingStream(Generic[_T], Iterator[_T]):
     """The items of an async generator that runs on an event loop's thread.
 
-    `close` ends it at once, also while another thread waits for an item. Letting go of it does
-    so too: asyncio closes an async generator that nobody refers to.
+    `close` ends it at once, also while another thread waits for an item. Leaving its `for` loop
+    does so, too, and letting go of it: asyncio closes an async generator nobody refers to.
     """
 
     def __init__(self, thread: EventLoopThread, items: AsyncGenerator[_T, None]) -> None:
@@ -128,10 +133,17 @@ class BlockingStream(Generic[_T], Iterator[_T]):
         self._is_closed = False
 
     def __next__(self) -> _T:
-        item = self._thread.wait_for(self._next())
+        item: _T = self._wait()
         if item is _END:
             raise StopIteration
-        return item  # type: ignore[return-value]
+        return item
+
+    def __iter__(self) -> Generator[_T, None, None]:
+        try:
+            yield from iter(self._wait, _END)
+        finally:
+            if not self._thread.is_current:  # where the garbage collector may have come by
+                self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +158,11 @@ class BlockingStream(Generic[_T], Iterator[_T]):
         except ModelNotLoadedError:
             return  # the engine's end was the stream's
 
-    async def _next(self) -> object:
+    def _wait(self) -> Any:
+        """The next item, or _END."""
+        return self._thread.wait_for(self._next())
+
+    async def _next(self) -> Any:
         async with self._turn:
             self._reader = asyncio.current_task()
             try:

@@ -147,7 +147,10 @@ def _scheduler(
                 raise
         else:
             break
-    return Scheduler(blocks, StepLimits(max_prompt_tokens=backend.prompt_tokens_beside_decode))
+    limits = StepLimits(
+        max_tokens=backend.step_tokens, max_prompt_tokens=backend.step_tokens_beside_decode
+    )
+    return Scheduler(blocks, limits)
 
 
 async def _load(

@@ -56,13 +56,12 @@ class Executable(Protocol):
 
 
 class Backend(Protocol):
-    """One device. `steps_in_flight` is how many steps may be submitted and not yet read,
-    `prompt_tokens_beside_decode` how many take no longer than a stream may wait for its next token.
-    """
+    """One device."""
 
     name: str
-    steps_in_flight: int
-    prompt_tokens_beside_decode: int
+    steps_in_flight: int  # how many may be submitted and not yet read
+    step_tokens: int  # more in one step gain nothing
+    step_tokens_beside_decode: int  # of prompts: more keep streams waiting
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""

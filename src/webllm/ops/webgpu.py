@@ -37,7 +37,8 @@ class WebGPUBackend:
         # A software adapter works on one step with all threads: a second gains nothing.
         is_software = device.info.kind is AdapterKind.SOFTWARE
         self.steps_in_flight = 1 if is_software else 2
-        self.prompt_tokens_beside_decode = 64 if is_software else 512
+        self.step_tokens = 512
+        self.step_tokens_beside_decode = 64 if is_software else 512
         self._memory: Memory | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
