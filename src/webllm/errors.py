@@ -17,7 +17,8 @@
     │   ├── DeviceNotFoundError    no adapter of the kind asked for
     │   ├── DeviceMemoryError      the model does not fit; refused before loading
     │   └── DeviceLostError        the device went away while running
-    └── TemplateError              a chat template failed or asked for what it may not have
+    ├── TemplateError              a chat template failed or asked for what it may not have
+    └── WorkerLostError            the worker that holds the engine ended or was closed
 
 Each class has a `code` (stable, for programs) and a `status` (HTTP). A message says what was
 wrong, the value received and what to do next.
@@ -113,3 +114,8 @@ class DeviceLostError(DeviceError):
 class TemplateError(WebLLMError):
     code = "template_error"
     status = 400
+
+
+class WorkerLostError(WebLLMError, ConnectionError):
+    code = "worker_lost"
+    status = 503

@@ -49,6 +49,83 @@ def test_webllms_records_decode() -> None:
     assert decoded.cache_backend == "opfs"
 
 
+# As JSON.stringify writes WebLLM's prebuiltAppConfig (model libraries v0_2_80); the second record
+# has the fields that few records have.
+PREBUILT = """{
+    "cacheBackend": "cross-origin",
+    "model_list": [{
+        "model": "https://huggingface.co/mlc-ai/Llama-3.2-1B-Instruct-q4f16_1-MLC",
+        "model_id": "Llama-3.2-1B-Instruct-q4f16_1-MLC",
+        "model_lib": "https://raw.githubusercontent.com/mlc-ai/binary-mlc-llm-libs/main/web-llm-\
+models/v0_2_80/Llama-3.2-1B-Instruct-q4f16_1-ctx4k_cs1k-webgpu.wasm",
+        "vram_required_MB": 879.04,
+        "low_resource_required": true,
+        "required_features": ["shader-f16"],
+        "overrides": {"context_window_size": 4096}
+    }, {
+        "model": "https://huggingface.co/mlc-ai/Phi-3.5-vision-instruct-q4f16_1-MLC",
+        "model_id": "Phi-3.5-vision-instruct-q4f16_1-MLC",
+        "model_lib": "x.wasm",
+        "vram_required_MB": 3952.18,
+        "low_resource_required": true,
+        "overrides": {"context_window_size": -1, "sliding_window_size": 1024,
+                      "attention_sink_size": 0},
+        "buffer_size_required_bytes": 262144000,
+        "model_type": 2
+    }]
+}"""
+
+
+def test_webllms_catalogue_decodes() -> None:
+    config = msgspec.json.decode(PREBUILT, type=AppConfig, strict=True)
+    assert config.cache_backend == "cross-origin"
+    llama, phi = config.model_list
+    assert llama == ModelRecord(
+        model="https://huggingface.co/mlc-ai/Llama-3.2-1B-Instruct-q4f16_1-MLC",
+        model_id="Llama-3.2-1B-Instruct-q4f16_1-MLC",
+        model_lib=llama.model_lib,
+        vram_required_mb=879.04,
+        low_resource_required=True,
+        required_features=("shader-f16",),
+        overrides=ChatOptions(context_window_size=4096),
+    )
+    assert llama.model_lib.endswith("webgpu.wasm")
+    assert config.find(phi.model_id) is phi
+    assert (phi.model_type, phi.buffer_size_required_bytes) == ("VLM", 262144000)
+    assert phi.overrides == ChatOptions(sliding_window_size=1024, attention_sink_size=0)
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "LLM"), (1, "embedding"), (2, "VLM")])
+def test_webllms_model_types_are_numbers(number: int, name: str) -> None:
+    plain = {"model": "m", "model_id": "x", "model_type": number}
+    assert msgspec.convert(plain, ModelRecord).model_type == name
+    assert msgspec.convert({**plain, "model_type": name}, ModelRecord).model_type == name
+    with pytest.raises(msgspec.ValidationError, match="model_type"):
+        msgspec.convert({**plain, "model_type": 3}, ModelRecord)
+
+
+def test_chat_options_of_webllm_decode() -> None:
+    """A model's mlc-chat-config.json has them all; what is not ours is passed over."""
+    plain = {
+        "tokenizer_files": ["tokenizer.json"],
+        "vocab_size": 32000,
+        "context_window_size": -1,
+        "sliding_window_size": 4096,
+        "attention_sink_size": 4,
+        "repetition_penalty": 1.1,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "top_p": 0.95,
+        "temperature": 0.7,
+        "bos_token_id": 1,
+        "conv_template": {"system_template": "{system_message}", "roles": {"user": "U"}},
+    }
+    options = msgspec.convert(plain, ChatOptions)
+    for name in ChatOptions.__struct_fields__:
+        expected = None if name == "context_window_size" else plain.get(name)
+        assert getattr(options, name) == expected, name
+
+
 def test_options_are_laid_over_others() -> None:
     base = ChatOptions(temperature=0.5, top_p=0.9)
     assert ChatOptions(temperature=0.0).over(base) == ChatOptions(temperature=0.0, top_p=0.9)
@@ -59,6 +136,13 @@ def test_options_are_laid_over_others() -> None:
     "options",
     [
         {"temperature": 3},
+        {"temperature": -1},
+        {"top_p": 1.5},
+        {"repetition_penalty": 0},
+        {"frequency_penalty": 3},
+        {"presence_penalty": -3},
+        {"attention_sink_size": 5000},
+        {"sliding_window_size": -5},
         {"context_window_size": 0},
         {"context_window_size": 5, "sliding_window_size": 5},
     ],
@@ -66,5 +150,9 @@ def test_options_are_laid_over_others() -> None:
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ChatOptions(**options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="num_threads"):
-        MLCEngineConfig(num_threads=0)
+
+
+@pytest.mark.parametrize("name", ["num_threads", "kv_cache_tokens"])
+def test_impossible_engine_configurations_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 0; give at least 1"):
+        MLCEngineConfig(**{name: 0})  # type: ignore[arg-type]

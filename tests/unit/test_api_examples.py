@@ -1,26 +1,65 @@
-"""Every example runs, on a fake engine, and is short."""
+"""Every example runs, on an engine that echoes or on a model of letters, and is short."""
+
+from __future__ import annotations
 
 import runpy
 from pathlib import Path
 
+import fake_model
 import pytest
 from cli_fakes import FakeEngine
+from fake_model import loaded_models
 
 import webllm
+from webllm.engine.loading import LoadedModel
+
+__all__ = ["loaded_models"]  # a fixture
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 SAID = {
+    "at_once": "What colour is the sky?\n  Message 1: What colour is the sky?\n"
+    "How many legs has a spider?\n  Message 1: How many legs has a spider?\n"
+    "Is ice cold?\n  Message 1: Is ice cold?\n",
     "chat": "And of Italy?\n  Message 4: And of Italy?\n",
     "completion": "after Once upon a time\nlength\n",
     "stream": "Message 1: Write a haiku about rain. \n55.2 tokens per second\n",
 }
+SAID_IN_LETTERS = {
+    "blocking": "@ABCDEFGHI",
+    "logit_processor": "/0123456789:;<=>?@ABCDEFGHIJKL\n",
+}
+
+
+class LetterTokenizer(fake_model.NumberTokenizer):
+    """A token is a character."""
+
+    def encode(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> list[int]:
+        return list(map(ord, text))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
+
+
+def test_every_example_is_run() -> None:
+    assert {example.stem for example in EXAMPLES} == {*SAID, *SAID_IN_LETTERS}
+    assert all(len(example.read_text().splitlines()) < 40 for example in EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(
-    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    example: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    loaded_models: list[LoadedModel],
 ) -> None:
-    monkeypatch.setattr(webllm, "MLCEngine", FakeEngine, raising=False)
+    monkeypatch.setattr(fake_model, "NumberTokenizer", LetterTokenizer)
+    if example.stem in SAID:
+        monkeypatch.setattr(webllm, "MLCEngine", FakeEngine, raising=False)
     runpy.run_path(str(example), run_name="__main__")
-    assert capsys.readouterr().out.endswith(SAID[example.stem])
-    assert len(example.read_text().splitlines()) < 40
+    said = capsys.readouterr().out
+    if example.stem in SAID:
+        assert said.endswith(SAID[example.stem])
+    else:
+        assert said.startswith(SAID_IN_LETTERS[example.stem])

@@ -132,7 +132,8 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
     known = kind.__struct_fields__
     for name in map(str, fields):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            snake_case = re.sub(r"(?=[A-Z])", "_", name).lower()
+            near = difflib.get_close_matches(snake_case, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             raise RequestError(f"unknown field {name!r}; {hint}", field=name)
 

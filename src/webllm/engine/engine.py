@@ -65,7 +65,8 @@ class MLCEngine:
         """Unloads what is loaded, then fetches and loads models, by id or source string.
 
         chat_options: for one model, or one for each. Raises ModelNotFoundError, ArtifactError,
-        UnsupportedModelError, DeviceError or ConfigError; after an error nothing is loaded.
+        UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded; only
+        arguments that contradict each other are refused before anything is unloaded.
         """
         wanted = _options_by_id(model_id, chat_options)
         async with self._loading:

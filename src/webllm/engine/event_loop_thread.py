@@ -48,6 +48,7 @@ class EventLoopThread:
                     raise CancelledError
             return future.result()
         except CancelledError:
+            coroutine.close()  # if the event loop ended before it began
             raise _closed() from None
         except BaseException:
             future.cancel()
@@ -80,7 +81,10 @@ class EventLoopThread:
                 "a callback of the engine waits for the engine, which waits for the callback; "
                 "ask from another thread"
             )
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # another thread has closed it a moment ago
+            raise _closed() from None
 
 
 def _closed() -> ModelNotLoadedError:

@@ -20,6 +20,7 @@ from webllm.errors import ContextLengthError, RequestError, TemplateError
 from webllm.ops.step import MAX_EDITS, Sampling
 from webllm.sampling.edits import LogitEdits
 
+_LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
 
 
@@ -173,8 +174,9 @@ def _prompt_field(request: GenerationParams) -> str:
 
 
 def _sampling(options: ChatOptions, request: GenerationParams, seed: int) -> Sampling:
+    temperature = _first(request.temperature, options.temperature, 1.0)
     return Sampling(
-        temperature=_first(request.temperature, options.temperature, 1.0),
+        temperature=temperature if temperature >= _LOWEST_TEMPERATURE else 0.0,
         top_p=_first(request.top_p, options.top_p, 1.0),
         min_p=request.min_p or 0.0,
         top_k=request.top_k or 0,

@@ -1,0 +1,121 @@
+"""`MLCEngine` with models of numbers: a fake device follows token t with t + 1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+from fake_backend import FakeBackend
+from test_engine_generation import BLOCK_SIZE, make_loop
+
+from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.engine import engine as engine_module
+from webllm.engine.loading import LoadedModel
+from webllm.engine.model import Model
+from webllm.engine.processing import HostSampler
+
+EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256
+NO_THOUGHT = 500
+
+
+class NumberTokenizer:
+    """Token 7 is written "7 ", and so on."""
+
+    vocab_size, bos_id = VOCAB_SIZE, None
+    eos_ids = special_ids = frozenset({EOS})
+    add_space_prefix = False
+
+    def encode(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> list[int]:
+        return [int(number) for number in text.split()]
+
+    def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
+        return b"".join(map(self.token_bytes, token_ids)).decode()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"" if token_id == EOS else b"%d " % token_id
+
+    def token_id(self, text: str) -> int | None:
+        return int(text)
+
+
+class AllMessages:
+    """The tokens of every message, and one more if there is to be no thinking."""
+
+    stop_strings: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+
+    def encode(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tokenizer: NumberTokenizer,
+        enable_thinking: bool = True,
+    ) -> list[int]:
+        token_ids = tokenizer.encode(" ".join(str(message["content"]) for message in messages))
+        return token_ids if enable_thinking else [*token_ids, NO_THOUGHT]
+
+
+def make_loaded(
+    model_id: str = "numbers",
+    options: ChatOptions | None = None,
+    backend: FakeBackend | None = None,
+    windows: int = 1,
+) -> LoadedModel:
+    """`windows`: how many context windows the KV cache holds."""
+    options = options or ChatOptions()
+    context = options.context_window_size or options.sliding_window_size or CONTEXT
+    backend = backend or FakeBackend(vocab_size=VOCAB_SIZE)
+    loop = make_loop(backend, windows * context // BLOCK_SIZE)
+    return LoadedModel(model_id, options, context, NumberTokenizer(), AllMessages(), loop)
+
+
+def make_engine(
+    backend: FakeBackend | None = None, windows: int = 1, **options: object
+) -> MLCEngine:
+    engine = MLCEngine()
+    loaded = make_loaded("numbers", ChatOptions(**options), backend, windows)
+    engine._models["numbers"] = Model(loaded)
+    return engine
+
+
+@pytest.fixture
+def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
+    """`reload` loads models of numbers, whatever it is asked for; "broken" does not load."""
+    loaded_models: list[LoadedModel] = []
+
+    async def load_model(
+        record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+    ) -> LoadedModel:
+        await settle()
+        if record.model_id == "broken":
+            raise OSError("no such file")
+        loaded = make_loaded(record.model_id, options, windows=4)
+        if processor := config.logit_processor_registry.get(record.model_id):
+            loaded.runner.host_sampler = HostSampler(processor, VOCAB_SIZE)
+        loaded_models.append(loaded)
+        return loaded
+
+    monkeypatch.setattr(engine_module, "load_model", load_model)
+    return loaded_models
+
+
+def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
+    """Blocks of the KV cache in use."""
+    blocks = engine._model(model_id).loaded.loop.scheduler.blocks
+    return blocks.num_blocks - blocks.num_free
+
+
+def asked(content: str, **fields: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+def counted(first: int, last: int) -> str:
+    """The text of the tokens from `first` to `last`."""
+    return "".join(f"{token_id} " for token_id in range(first, last + 1))
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)

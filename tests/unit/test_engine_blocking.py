@@ -1,0 +1,397 @@
+"""`BlockingMLCEngine`: the same interface without async, from any thread, and nothing left over."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from fake_backend import FakeBackend
+from fake_model import VOCAB_SIZE, asked, counted, loaded_models, make_loaded, num_used
+
+from webllm import BlockingMLCEngine, ChatOptions, MLCEngineConfig, create_blocking_mlc_engine
+from webllm.api.interface import MLCEngineInterface
+from webllm.engine.blocking import MLCEngine
+from webllm.engine.loading import LoadedModel
+from webllm.engine.model import Model
+from webllm.errors import (
+    ConfigError,
+    ContextLengthError,
+    DeviceLostError,
+    ModelNotFoundError,
+    ModelNotLoadedError,
+    RequestError,
+)
+
+__all__ = ["loaded_models"]  # a fixture
+
+FOREVER = 10**6
+
+
+@pytest.fixture
+def engine() -> Iterator[BlockingMLCEngine]:
+    """With a model that never ends by itself under context_overflow "shift"."""
+    with BlockingMLCEngine() as engine:
+        load(engine)
+        yield engine
+
+
+def load(engine: BlockingMLCEngine, backend: FakeBackend | None = None) -> None:
+    loaded = make_loaded(options=ChatOptions(context_overflow="shift"), backend=backend, windows=4)
+    engine._engine._models["numbers"] = Model(loaded)
+
+
+def forever(engine: BlockingMLCEngine) -> Iterator[object]:
+    return engine.chat.completions.create(
+        **asked("1", max_tokens=FOREVER, ignore_eos=True, stream=True)
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.001)
+
+
+def read_until_closed(stream: Iterator[object]) -> bool:
+    """True, also if the engine is closed before the last chunk has been asked for."""
+    with suppress(ModelNotLoadedError):
+        for _ in stream:
+            pass
+    return True
+
+
+def is_idle(engine: BlockingMLCEngine) -> bool:
+    return engine._thread.call(num_used, engine._engine) == 0
+
+
+def num_threads() -> int:
+    return sum(thread.name == "webllm" for thread in threading.enumerate())
+
+
+def interrupt_soon(delay_s: float = 0.1) -> threading.Timer:
+    """As Ctrl-C would."""
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """A job in the background inherits SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_it_has_all_of_the_interface_with_the_same_parameters() -> None:
+    for name in [name for name in dir(MLCEngineInterface) if not name.startswith("_")]:
+        assert hasattr(BlockingMLCEngine, name), name
+    for name, method in inspect.getmembers(MLCEngine, inspect.isfunction):
+        if not name.startswith("_"):
+            ours = getattr(BlockingMLCEngine, name)
+            parameters = inspect.signature(method).parameters
+            assert inspect.signature(ours).parameters == parameters, name
+            assert ours.__doc__ == method.__doc__, name
+
+
+def test_whole_answers(engine: BlockingMLCEngine) -> None:
+    reply = engine.chat.completions.create(**asked("1 2 3", max_tokens=3))
+    assert reply.choices[0].message.content == "4 5 6 "
+    assert engine.completions.create(prompt="7", max_tokens=2).choices[0].text == "8 9 "
+    assert engine.get_message() == "8 9 "
+    assert engine.forward_tokens_and_sample([5, 6], is_prefill=True) == 7
+    assert engine.runtime_stats_text().startswith("prefill: ")
+    assert engine.device_name() == "fake"
+    engine.reset_chat()
+    assert engine.get_message() == ""
+
+
+def test_streams(engine: BlockingMLCEngine) -> None:
+    stream = engine.chat.completions.create(**asked("1 2 3", max_tokens=3, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "4 5 6 "
+    assert list(stream) == []
+    texts = engine.completions.create(prompt="7", max_tokens=2, stream=True)
+    assert "".join(text.choices[0].text for text in texts) == "8 9 "
+
+
+def test_errors_come_as_they_are(engine: BlockingMLCEngine) -> None:
+    with pytest.raises(RequestError, match="temperature is 9"):
+        engine.chat.completions.create(**asked("1", temperature=9))
+    with pytest.raises(ModelNotLoadedError, match="embedding"):
+        engine.embeddings.create(input="x")
+    with pytest.raises(ConfigError, match="log_level"):
+        engine.set_log_level("LOUD")
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        engine.reset_chat(keep_statistics=True)
+    with pytest.raises(ModelNotFoundError):
+        create_blocking_mlc_engine("no-such-model")
+    assert num_threads() == 1
+
+
+def test_a_failing_device_fails_the_stream(engine: BlockingMLCEngine) -> None:
+    backend = FakeBackend(vocab_size=VOCAB_SIZE)
+    load(engine, backend)
+    stream = forever(engine)
+    next(stream)
+    backend.error = DeviceLostError("gone")
+    with pytest.raises(DeviceLostError):
+        list(stream)
+
+
+def test_closing_a_stream_frees_its_blocks(engine: BlockingMLCEngine) -> None:
+    for num_chunks in range(5):
+        stream = forever(engine)
+        for _ in range(num_chunks):
+            next(stream)
+        stream.close()
+        assert is_idle(engine)
+        assert list(stream) == []
+        stream.close()
+    with forever(engine) as stream:
+        next(stream)
+    assert is_idle(engine)
+
+
+def test_leaving_a_loop_ends_the_answer(engine: BlockingMLCEngine) -> None:
+    stream = forever(engine)
+    next(stream)
+    for i, _ in enumerate(stream):
+        if i == 3:
+            break
+    assert is_idle(engine)
+    assert list(stream) == []
+
+
+def test_an_exception_in_a_loop_ends_the_answer(engine: BlockingMLCEngine) -> None:
+    stream = forever(engine)
+
+    def read() -> None:
+        for _ in stream:
+            raise OSError("no paper")
+
+    with pytest.raises(OSError, match="no paper"):
+        read()
+    assert is_idle(engine)
+
+
+def test_a_stream_nobody_refers_to_ends(engine: BlockingMLCEngine) -> None:
+    stream = forever(engine)
+    next(stream)
+    assert not is_idle(engine)
+    del stream
+    until(lambda: is_idle(engine))
+
+
+def test_closing_from_another_thread_ends_a_waiting_loop(engine: BlockingMLCEngine) -> None:
+    stream = forever(engine)
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(list, stream) for _ in range(2)]
+        time.sleep(0.05)
+        stream.close()
+        assert sum(len(reader.result(5)) for reader in readers) > 10
+    assert is_idle(engine)
+
+
+def test_several_threads_share_steps(engine: BlockingMLCEngine) -> None:
+    def ask(first: int) -> str | None:
+        reply = engine.chat.completions.create(**asked(str(first), max_tokens=40))
+        return reply.choices[0].message.content
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(0, 800, 100)))
+    assert answers == [counted(first + 1, first + 40) for first in range(0, 800, 100)]
+
+
+async def test_it_works_inside_a_running_event_loop(engine: BlockingMLCEngine) -> None:
+    asyncio.get_running_loop()
+    reply = engine.chat.completions.create(**asked("1", max_tokens=1))
+    assert reply.choices[0].message.content == "2 "
+
+
+def test_interrupt_generate_ends_answers_of_other_threads(engine: BlockingMLCEngine) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(
+            engine.chat.completions.create, **asked("1", max_tokens=FOREVER, ignore_eos=True)
+        )
+        until(lambda: not is_idle(engine))
+        engine.interrupt_generate()
+        assert answer.result(5).choices[0].finish_reason == "abort"
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_cancels_an_answer_and_the_engine_goes_on(engine: BlockingMLCEngine) -> None:
+    timer = interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        engine.chat.completions.create(**asked("1", max_tokens=FOREVER, ignore_eos=True))
+    timer.join()
+    until(lambda: is_idle(engine))
+    timer = interrupt_soon()
+    stream = forever(engine)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stream:
+            pass
+    timer.join()
+    stream.close()
+    until(lambda: is_idle(engine))
+    test_whole_answers(engine)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_cancels_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = threading.Event()
+
+    async def load_model(*_: object) -> LoadedModel:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    monkeypatch.setattr("webllm.engine.engine.load_model", load_model)
+    with BlockingMLCEngine() as engine:
+        timer = interrupt_soon()
+        with pytest.raises(KeyboardInterrupt):
+            engine.reload("a.gguf")
+        timer.join()
+        assert cancelled.wait(5)
+    assert num_threads() == 0
+
+
+def test_after_close_everything_says_so(loaded_models: list[LoadedModel]) -> None:
+    engine = create_blocking_mlc_engine(["a.gguf", "b.gguf"])
+    stream = engine.chat.completions.create(**asked("1", model="a", stream=True))
+    next(stream)
+    engine.close()
+    assert num_threads() == 0
+    assert all(loaded.loop._is_closed for loaded in loaded_models)
+    engine.close()
+    stream.close()
+    for call in (
+        lambda: engine.chat.completions.create(**asked("1")),
+        lambda: next(stream),
+        lambda: engine.reload("a.gguf"),
+        engine.interrupt_generate,
+        engine.get_message,
+    ):
+        with pytest.raises(ModelNotLoadedError, match="this engine is closed; make a new one"):
+            call()
+
+
+def test_close_ends_answers_of_other_threads() -> None:
+    engine = BlockingMLCEngine()
+    load(engine)
+    with ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(
+            engine.chat.completions.create, **asked("1", max_tokens=FOREVER, ignore_eos=True)
+        )
+        ended = pool.submit(read_until_closed, forever(engine))
+        until(lambda: num_used(engine._engine) > 2)
+        engine.close()
+        assert whole.result(5).choices[0].finish_reason == "abort"
+        assert ended.result(5)
+    assert num_threads() == 0
+
+
+def test_calls_of_other_threads_while_it_closes_are_answered_or_refused() -> None:
+    def call(engine: BlockingMLCEngine) -> int:
+        for num_calls in range(10**6):
+            try:
+                engine.get_init_progress_callback()
+            except ModelNotLoadedError:
+                return num_calls
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            engine = BlockingMLCEngine()
+            calls = [pool.submit(call, engine) for _ in range(4)]
+            time.sleep(0.005)
+            engine.close()
+            assert all(each.result(5) >= 0 for each in calls)
+
+
+def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:
+    engine = BlockingMLCEngine()
+    load(engine)
+
+    def close() -> None:
+        raise DeviceLostError("gone")
+
+    engine._engine._model(None).loaded.runner.close = close
+    with pytest.raises(DeviceLostError):
+        engine.close()
+    until(lambda: num_threads() == 0)
+
+
+def test_letting_go_of_engine_and_streams_ends_the_thread() -> None:
+    engine = BlockingMLCEngine()
+    load(engine)
+    backend = weakref.ref(engine._engine._model(None).loaded.runner.backend)
+    stream = forever(engine)
+    del engine
+    next(stream)
+    next(stream)
+    assert num_threads() == 1
+    del stream
+    until(lambda: num_threads() == 0)
+    gc.collect()
+    assert backend() is None
+
+
+def test_an_engine_left_open_lets_python_end() -> None:
+    script = """if True:
+        from webllm import BlockingMLCEngine
+        engine = BlockingMLCEngine()
+        engine.set_log_level("INFO")
+        print(engine._thread._thread.is_alive())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+def test_callbacks_may_interrupt_but_not_wait(loaded_models: list[LoadedModel]) -> None:
+    said: list[str] = []
+
+    class Curious:
+        def process_logits(self, logits: object) -> object:
+            engine.interrupt_generate()
+            try:
+                engine.get_message()
+            except RequestError as error:
+                said.append(str(error))
+            return logits
+
+        def process_sampled_token(self, token: int) -> None: ...
+
+        def reset_state(self) -> None: ...
+
+    config = MLCEngineConfig(logit_processor_registry={"a": Curious()})
+    with create_blocking_mlc_engine("a.gguf", config) as engine:
+        reply = engine.chat.completions.create(**asked("1"))
+        assert reply.choices[0].finish_reason == "abort"
+    assert "ask from another thread" in said[0]
+
+
+def test_options_reach_the_model(loaded_models: list[LoadedModel]) -> None:
+    options = ChatOptions(context_window_size=32)
+    with create_blocking_mlc_engine("a.gguf", chat_options=options) as engine:
+        assert loaded_models[0].context_window_size == 32
+        with pytest.raises(ContextLengthError):
+            engine.completions.create(prompt=counted(0, 40))
