@@ -60,6 +60,8 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         self._check_windows()
         _check_range("attention_sink_size", self.attention_sink_size, 0, 1024)
         _check_range("temperature", self.temperature, 0, 2)
+        if self.top_p == 0:
+            raise ConfigError("top_p is 0; give a number above 0, to 1 (temperature 0 is greedy)")
         _check_range("top_p", self.top_p, 0, 1)
         _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _check_range("frequency_penalty", self.frequency_penalty, -2, 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import dataclass
 
 from webllm.artifacts.checkpoint import Checkpoint
@@ -26,6 +28,8 @@ from webllm.text.conv_template import conv_template_from_json
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
 from webllm.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
@@ -65,6 +69,7 @@ async def load_model(
     record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
 ) -> LoadedModel:
     """Raises what its parts raise: artifact, checkpoint, model and device errors."""
+    started = time.perf_counter()
     path = await ensure_artifact(record.source, DirectoryStore(), config.init_progress_callback)
     with open_gguf(path) as checkpoint:
         # The tokenizer is Python and the repacking is not: they run side by side.
@@ -80,7 +85,17 @@ async def load_model(
         except BaseException:
             loop.runner.close()
             raise
-    return LoadedModel(record.model_id, options, context, tokenizer, chat_format, loop)
+    loaded = LoadedModel(record.model_id, options, context, tokenizer, chat_format, loop)
+    kv_tokens = loop.scheduler.blocks.num_blocks * loop.scheduler.blocks.block_size
+    _log.info(
+        "%s on %s: context of %d tokens, KV cache of %d, after %.1f s",
+        record.model_id,
+        loaded.device_name,
+        context,
+        kv_tokens,
+        time.perf_counter() - started,
+    )
+    return loaded
 
 
 def _heed(task: asyncio.Task[object]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from array import array
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 
 from webllm.api.requests import (
     ChatCompletionRequest,
@@ -80,23 +82,25 @@ def _conversation(
     extra = request.extra_body or ExtraBody()
     messages = [{"role": m.role, "content": m.text} for m in request.messages]
     enable_thinking = extra.enable_thinking is not False
-    token_ids = chat_format.encode(messages, model.tokenizer, enable_thinking)
-    if _overflow(model, request) == "truncate_oldest_messages":
-        window = model.context_window_size
-        room = window - min(request.max_tokens or window // 4, window - 1)
-        while len(token_ids) > room and (shorter := without_oldest(messages)):
-            messages = shorter
-            token_ids = chat_format.encode(messages, model.tokenizer, enable_thinking)
-    return token_ids
+    encode = partial(chat_format.encode, tokenizer=model.tokenizer, enable_thinking=enable_thinking)
+    token_ids = encode(messages)
+    window = model.context_window_size
+    room = window - min(request.max_tokens or window // 4, window - 1)
+    if len(token_ids) <= room or _overflow(model, request) != "truncate_oldest_messages":
+        return token_ids
+    shorter = without_oldest(messages)
+    fits = bisect_left(shorter, True, key=lambda messages: len(encode(messages)) <= room)
+    return encode(shorter[min(fits, len(shorter) - 1)])
 
 
-def without_oldest(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
-    """The messages without the oldest turn, from a user's message on; None if that is the last."""
+def without_oldest(messages: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The messages, then ever fewer: without the oldest turns, the system's message always kept.
+
+    A turn begins with a user's message; the last one stays.
+    """
     first = 1 if messages[0]["role"] == "system" else 0
-    for i in range(first + 1, len(messages)):
-        if messages[i]["role"] == "user":
-            return messages[:first] + messages[i:]
-    return None
+    starts = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
+    return [messages, *(messages[:first] + messages[i:] for i in starts)]
 
 
 def _overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:

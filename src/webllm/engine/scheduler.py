@@ -7,6 +7,7 @@ computed again, so that the oldest always ends.
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections import deque
 from collections.abc import Sequence as Tokens
@@ -17,6 +18,8 @@ from webllm.engine.sequence import FinishReason, Sequence
 from webllm.errors import ContextLengthError
 from webllm.ops.step import MAX_EDITS, Step, StepSequence, sampled_by
 from webllm.sampling.edits import LogitEdits
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class Scheduler:
         sequence.num_remembered = max(sequence.num_remembered, known)
 
     def _preempt(self, sequence: Sequence) -> None:
+        _log.debug("a sequence of %d tokens gives its blocks back", sequence.num_tokens)
         self._release(sequence)
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)

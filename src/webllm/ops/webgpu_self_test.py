@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from itertools import chain
 from struct import pack
@@ -18,6 +19,8 @@ from webllm.kernels.target import ActivationFormat, Target
 from webllm.ops.program import BatchShape
 from webllm.ops.step import StepLayout
 
+_log = logging.getLogger(__name__)
+
 # More columns than the largest subgroup has groups of 32.
 _ROWS, _COLS, _MOST_TOKENS = 16, 2048 + 32, 9
 
@@ -25,10 +28,12 @@ _ROWS, _COLS, _MOST_TOKENS = 16, 2048 + 32, 9
 async def working_target(device: Device, target: Target) -> Target:
     """`target`, or the fastest safer one that computes rightly; DeviceError if none does."""
     candidate: Target | None = target
-    reasons = []
+    reasons: list[str] = []
     while candidate is not None:
         try:
             if await _computes_rightly(device, candidate):
+                if reasons:
+                    _log.warning("%s fails the self-test: %s", device.info.name, reasons)
                 return candidate
             reasons.append("wrong results")
         except DeviceError as error:
