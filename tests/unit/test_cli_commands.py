@@ -61,7 +61,7 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
         (("bench", "--batch", "1,x"), 2, "1,x"),
         (("pull", "gopher:x"), 1, "unknown kind of model source"),
         (("pull", "./absent.gguf"), 1, "does not exist"),
-        (("rm", DEFAULT_MODEL_ID), 1, "is not in the store"),
+        (("rm", DEFAULT_MODEL_ID), 1, "is not on this disk"),
         (("rm", "./model.gguf"), 2, "a file of yours"),
         (("dance",), 2, "dance"),
     ],

@@ -58,8 +58,10 @@ def local_file(path: Path) -> Path:
     candidates = sorted(path.glob("*.gguf"))
     if len(candidates) == 1:
         return candidates[0]
-    names = ", ".join(candidate.name for candidate in candidates) or "none"
-    raise ModelNotFoundError(f"{path} holds not one .gguf file but these: {names}; name the file")
+    if not candidates:
+        raise ModelNotFoundError(f"{path} holds no .gguf file; name another folder or a file")
+    names = ", ".join(candidate.name for candidate in candidates)
+    raise ModelNotFoundError(f"{path} holds several .gguf files: {names}; name one of them")
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import typer
 
 from webllm.cli.options import ModelArgument
 from webllm.cli.terminal import console, note, progress_bar, size
+from webllm.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from webllm.artifacts.source import Source
@@ -54,7 +55,10 @@ def rm(model: ModelArgument) -> None:
     source = _source(model)
     if isinstance(source, LocalSource):
         raise typer.BadParameter(f"{source} is a file of yours, not a fetched model")
-    freed_bytes = DirectoryStore().delete(source)
+    store = DirectoryStore()
+    if not store.has(source):
+        raise ModelNotFoundError(f"{model} is not on this disk ({store.root})")
+    freed_bytes = store.delete(source)
     typer.echo(f"Deleted {model}, {size(freed_bytes)} freed.")
 
 
