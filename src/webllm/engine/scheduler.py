@@ -105,8 +105,8 @@ class Scheduler:
     def _shift(self) -> None:
         """Sequences whose window is full start over with what they keep."""
         for sequence in [s for s in self.running if s.needs_shift and not s.num_pending]:
-            sequence.shift()
             self._preempt(sequence)
+            sequence.shift()
 
     def _decode(self, draft: _Draft) -> None:
         for sequence in tuple(self.running):
