@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from webllm.engine.blocking import BlockingMLCEngine, create_blocking_mlc_engine
     from webllm.engine.engine import MLCEngine, create_mlc_engine
     from webllm.errors import WebLLMError
+    from webllm.workers.handler import MLCEngineHandler
+    from webllm.workers.process import create_worker_process
+    from webllm.workers.proxy import WorkerMLCEngine
 
 _HOMES = {
     "AppConfig": "config",
@@ -32,10 +35,13 @@ _HOMES = {
     "InitProgressReport": "artifacts.progress",
     "MLCEngine": "engine.engine",
     "MLCEngineConfig": "config",
+    "MLCEngineHandler": "workers.handler",
     "ModelRecord": "config",
     "WebLLMError": "errors",
+    "WorkerMLCEngine": "workers.proxy",
     "create_blocking_mlc_engine": "engine.blocking",
     "create_mlc_engine": "engine.engine",
+    "create_worker_process": "workers.process",
     "prebuilt_app_config": "config",
 }
 
@@ -46,10 +52,13 @@ __all__ = [
     "InitProgressReport",
     "MLCEngine",
     "MLCEngineConfig",
+    "MLCEngineHandler",
     "ModelRecord",
     "WebLLMError",
+    "WorkerMLCEngine",
     "create_blocking_mlc_engine",
     "create_mlc_engine",
+    "create_worker_process",
     "prebuilt_app_config",
 ]
 

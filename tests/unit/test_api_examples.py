@@ -9,6 +9,7 @@ import fake_model
 import pytest
 from cli_fakes import FakeEngine
 from fake_model import loaded_models
+from fake_worker import create_worker_here
 
 import webllm
 from webllm.engine.loading import LoadedModel
@@ -27,6 +28,7 @@ SAID = {
 SAID_IN_LETTERS = {
     "blocking": "@ABCDEFGHI",
     "logit_processor": "/0123456789:;<=>?@ABCDEFGHIJKL\n",
+    "worker_process": "\n/0123456789:;<=>?@ABC",
 }
 
 
@@ -55,6 +57,7 @@ def test_example(
     loaded_models: list[LoadedModel],
 ) -> None:
     monkeypatch.setattr(fake_model, "NumberTokenizer", LetterTokenizer)
+    monkeypatch.setattr(webllm, "create_worker_process", create_worker_here, raising=False)
     if example.stem in SAID:
         monkeypatch.setattr(webllm, "MLCEngine", FakeEngine, raising=False)
     runpy.run_path(str(example), run_name="__main__")

@@ -1,0 +1,97 @@
+"""`Connection`: one client of a worker: its port, its requests under way and its open streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from webllm.errors import WebLLMError, WorkerLostError
+from webllm.workers.error_info import throw
+from webllm.workers.messages import (
+    Abort,
+    AnyAnswer,
+    Heartbeat,
+    KeepAlive,
+    Work,
+    read_request,
+)
+from webllm.workers.port import Port
+from webllm.workers.streams import Streams
+
+Handle = Callable[["Connection", Work], Awaitable[AnyAnswer | None]]
+
+
+class Connection:
+    """Runs every request as a task of its own; ends them all when the client is gone."""
+
+    def __init__(self, port: Port, handle: Handle, on_end: Callable[[Connection], None]) -> None:
+        self.streams = Streams()
+        self._port = port
+        self._handle = handle
+        self._on_end = on_end
+        self._tasks: dict[str | None, asyncio.Task[None]] = {}
+        self._ending: asyncio.Task[None] | None = None
+        port.listen(self._receive, self._on_close)
+
+    def post(self, answer: AnyAnswer) -> None:
+        """To the client, if it is still there."""
+        try:
+            self._port.post(answer)
+        except WorkerLostError:
+            return  # its tasks are ending
+
+    def _receive(self, message: object) -> None:
+        """Messages of another kind of protocol are skipped, as WebLLM does."""
+        if not isinstance(message, dict) or "kind" not in message:
+            return
+        try:
+            request = read_request(message)
+        except msgspec.ValidationError as error:
+            if isinstance(uuid := message.get("uuid"), str):
+                self.post(throw(uuid, error))
+            return
+        if isinstance(request, KeepAlive):
+            if request.uuid is not None:
+                self.post(Heartbeat(uuid=request.uuid))
+        elif not isinstance(request, Abort) or not self._cancel(request.uuid):
+            self._start(request)
+
+    def _cancel(self, uuid: str) -> bool:
+        """False if there is no such request under way; a stream may have its uuid."""
+        task = self._tasks.get(uuid)
+        return task is not None and task.cancel()
+
+    def _start(self, request: Work) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(request))
+        self._tasks[request.uuid] = task
+        task.add_done_callback(lambda _: self._forget(request.uuid, task))
+
+    def _forget(self, uuid: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(uuid) is task:  # an abort has the uuid of what it ends
+            del self._tasks[uuid]
+
+    async def _run(self, request: Work) -> None:
+        try:
+            answer = await self._handle(self, request)
+            if answer is not None:
+                self.post(answer)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # by the client, who waits no longer
+            self.post(
+                throw(request.uuid, WebLLMError("the worker gave this request up; ask again"))
+            )
+        except Exception as error:
+            self.post(throw(request.uuid, error))
+
+    def _on_close(self, _reason: str) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await self.streams.close()
+        self._on_end(self)

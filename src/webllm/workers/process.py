@@ -1,0 +1,190 @@
+"""An engine in a process of its own, so that the caller's event loop never waits for a model.
+
+`worker_process` is what runs there; the two talk over the child's standard input and output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio import BaseTransport, SubprocessTransport, WriteTransport
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+from uuid import uuid4
+
+import msgspec
+
+from webllm.config import ChatOptions, MLCEngineConfig
+from webllm.errors import ConfigError, WorkerLostError
+from webllm.workers.error_info import rebuild
+from webllm.workers.frames import FrameReader, frame
+from webllm.workers.messages import Throw, read_answer
+from webllm.workers.port import OnClose, OnMessage, Port
+from webllm.workers.proxy import WorkerMLCEngine
+
+ENGINE_FACTORY = "webllm.engine.engine:MLCEngine"
+
+_GRACE_S = 2.0  # for the child to end by itself
+_STDIN = 0
+# The child imports from where this process does, and nothing before that.
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from webllm.workers.worker_process import main; main()"
+)
+
+
+class Start(msgspec.Struct, kw_only=True, frozen=True):
+    """The first message to the child: what makes its engine. Answered like any request."""
+
+    uuid: str
+    engine_factory: str  # "module:function"
+    device: str
+    num_threads: int | None
+    kv_cache_tokens: int | None
+
+
+async def create_worker_process(
+    model_id: str | Sequence[str] | None = None,
+    config: MLCEngineConfig | None = None,
+    chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    *,
+    engine_factory: str = ENGINE_FACTORY,
+) -> WorkerMLCEngine:
+    """An engine in a new Python process, with a model loaded if one is named.
+
+    Close it, or use it as `async with await create_worker_process(...) as engine`. A process that
+    is killed makes calls raise WorkerLostError; `restart` or the next `reload` starts another.
+
+    engine_factory: "module:function" that makes the engine there, of an MLCEngineConfig; for
+    logit processors, which cannot cross to another process. Raises what `MLCEngine.reload` raises.
+    """
+    config = config or MLCEngineConfig()
+    if config.logit_processor_registry:
+        raise ConfigError(
+            "logit_processor_registry cannot cross to another process; register the processors "
+            "there, in a function named by engine_factory='my_module:make_engine'"
+        )
+    start = Start(
+        uuid=str(uuid4()),
+        engine_factory=engine_factory,
+        device=config.device,
+        num_threads=config.num_threads,
+        kv_cache_tokens=config.kv_cache_tokens,
+    )
+
+    async def open_port() -> Port:
+        return await _open_port(start)
+
+    crossing = replace(config, device="auto", num_threads=None, kv_cache_tokens=None)
+    engine = WorkerMLCEngine(await open_port(), crossing, open_port=open_port)
+    try:
+        if model_id is not None:
+            await engine.reload(model_id, chat_options)
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
+
+
+async def _open_port(start: Start) -> Port:
+    """A process whose engine is made; raises what the engine's factory raises."""
+    port = await ProcessPort.open()
+    started: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def receive(message: object) -> None:
+        if not started.done():
+            started.set_result(message)
+
+    def lose(reason: str) -> None:
+        if not started.done():
+            started.set_exception(WorkerLostError(f"the worker did not start: {reason}"))
+
+    try:
+        port.listen(receive, lose)
+        port.post(start)
+        answer = read_answer(await started)
+        if isinstance(answer, Throw):
+            raise rebuild(answer)
+    except BaseException:
+        await port.close()
+        raise
+    return port
+
+
+class ProcessPort(asyncio.SubprocessProtocol):
+    """This end of the channel to a child process; `open` makes one."""
+
+    def __init__(self) -> None:
+        self._frames = FrameReader()
+        self._on_message: OnMessage = _ignore
+        self._on_close: OnClose = _ignore
+        self._gone = asyncio.get_running_loop().create_future()
+        self._lost: str | None = None  # why
+
+    @classmethod
+    async def open(cls) -> ProcessPort:
+        """Raises WorkerLostError if no process can be started."""
+        command = (sys.executable, "-c", _BOOT, json.dumps([str(path) for path in sys.path]))
+        try:
+            _, port = await asyncio.get_running_loop().subprocess_exec(cls, *command, stderr=None)
+        except OSError as error:
+            raise WorkerLostError(f"no worker process could be started: {error}") from error
+        return port
+
+    @property
+    def pid(self) -> int:
+        return self._transport.get_pid()
+
+    def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
+        """The child says nothing unasked, so that nothing comes before this."""
+        self._on_message, self._on_close = on_message, on_close
+        if self._lost is not None:
+            on_close(self._lost)
+
+    def post(self, message: object) -> None:
+        data = frame(message)
+        if self._lost is not None:
+            raise WorkerLostError("the worker process has ended; start another")
+        self._stdin.write(data)
+
+    async def close(self) -> None:
+        """Lets the child end, kills it if it does not, and waits until it is gone."""
+        self._lose("it was closed")
+        self._stdin.close()
+        try:
+            await asyncio.wait([self._gone], timeout=_GRACE_S)
+        finally:
+            self._transport.close()  # kills
+        await asyncio.wait([self._gone])
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        self._transport = cast(SubprocessTransport, transport)
+        self._stdin = cast(WriteTransport, self._transport.get_pipe_transport(_STDIN))
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Each message by itself: a callback that raises must not swallow the next one."""
+        for message in self._frames.feed(data):
+            asyncio.get_running_loop().call_soon(self._on_message, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The child has ended, and all that it said was received."""
+        self._transport.close()
+        self._lose(_ending(self._transport.get_returncode()))
+        self._gone.set_result(None)
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+            self._on_close(reason)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was killed by signal {-code}"
+    return f"its process ended with exit code {code}; its standard error may say why"
+
+
+def _ignore(_: object) -> None:
+    """Nobody listens any more."""

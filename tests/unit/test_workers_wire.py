@@ -1,0 +1,346 @@
+"""The handler and WebLLM's npm client: messages as in `web_worker.ts` and `service_worker.ts`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import count
+
+import pytest
+from fake_model import asked, counted, loaded_models, num_used, settle
+
+from webllm import AppConfig, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.engine.loading import LoadedModel
+from webllm.workers.handler import MLCEngineHandler, WebWorkerMLCEngineHandler
+from webllm.workers.port import LoopbackPort
+
+__all__ = ["loaded_models"]  # a fixture
+
+pytestmark = pytest.mark.usefixtures("loaded_models")
+
+NO_CONTENT = object()
+NUMBERS = ModelRecord(model="numbers.gguf", model_id="numbers")
+CONFIG = MLCEngineConfig(app_config=AppConfig(model_list=(NUMBERS,)))
+
+
+class Thrown(Exception):  # noqa: N818
+    """What the npm client rejects with: the content of a "throw"."""
+
+
+class NpmClient:
+    """`WebWorkerMLCEngine` of WebLLM 0.2.79, its messages written by hand."""
+
+    def __init__(self, handler: MLCEngineHandler) -> None:
+        self.port, theirs = LoopbackPort.pair()
+        handler.serve(theirs)
+        self.port.listen(self.on_message, lambda reason: None)
+        self.uuids = (f"uuid-{i}" for i in count())
+        self.pending: dict[str, asyncio.Future[object]] = {}
+        self.seen: list[dict[str, object]] = []
+
+    def on_message(self, message: dict[str, object]) -> None:
+        json.dumps(message)  # chrome.runtime.Port passes JSON
+        self.seen.append(message)
+        if message["kind"] in ("initProgressCallback", "heartbeat"):
+            return
+        future = self.pending.pop(message["uuid"])  # "return from a unknown uuid" otherwise
+        if message["kind"] == "throw":
+            future.set_exception(Thrown(message["content"]))
+        else:
+            assert message["kind"] == "return"
+            future.set_result(message.get("content", NO_CONTENT))
+
+    def post(self, kind: str, content: object = None) -> str:
+        uuid = next(self.uuids)
+        self.port.post({"kind": kind, "uuid": uuid, "content": content})
+        return uuid
+
+    async def ask(self, kind: str, content: object = None) -> object:
+        uuid = self.post(kind, content)
+        self.pending[uuid] = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(5):
+            return await self.pending[uuid]
+
+    async def begin(self, request: dict[str, object], kind: str = "chatCompletion") -> None:
+        content = {"request": {**request, "stream": True}, "selectedModelId": "numbers"}
+        content |= {"modelId": ["numbers"], "chatOpts": None}
+        assert await self.ask(f"{kind}StreamInit", content) is None
+
+    async def chunk(self) -> object:
+        return await self.ask("completionStreamNextChunk", {"selectedModelId": "numbers"})
+
+    async def rest(self) -> str:
+        """`asyncGenerate`: until the answer is not an object; null is one in JavaScript."""
+        text = ""
+        while (chunk := await self.chunk()) is not NO_CONTENT:
+            assert isinstance(chunk, dict)
+            choice = chunk["choices"][0]
+            text += choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+        return text
+
+
+@pytest.fixture
+def handler() -> MLCEngineHandler:
+    return MLCEngineHandler(config=CONFIG)
+
+
+@pytest.fixture
+def npm(handler: MLCEngineHandler) -> NpmClient:
+    return NpmClient(handler)
+
+
+@pytest.fixture
+async def client(npm: NpmClient) -> NpmClient:
+    assert await npm.ask("reload", {"modelId": ["numbers"]}) is None
+    return npm
+
+
+def engine_of(handler: MLCEngineHandler) -> MLCEngine:
+    assert isinstance(handler.engine, MLCEngine)
+    return handler.engine
+
+
+def numbers(request: dict[str, object]) -> dict[str, object]:
+    return {"request": request, "modelId": ["numbers"], "chatOpts": None}
+
+
+async def test_chat_completion(client: NpmClient) -> None:
+    reply = await client.ask("chatCompletionNonStreaming", numbers(asked("1", max_tokens=3)))
+    assert isinstance(reply, dict)
+    assert reply["object"] == "chat.completion"
+    message = {"role": "assistant", "content": "2 3 4 "}
+    assert reply["choices"][0] == {
+        "index": 0,
+        "message": message,
+        "finish_reason": "length",
+        "logprobs": None,
+    }
+    assert reply["usage"]["completion_tokens"] == 3
+    assert reply["usage"]["extra"]["decode_tokens_per_s"] > 0
+
+
+async def test_completion(client: NpmClient) -> None:
+    request = {"prompt": "5", "max_tokens": 2}
+    reply = await client.ask("completionNonStreaming", numbers(request))
+    assert isinstance(reply, dict)
+    assert (reply["object"], reply["choices"][0]["text"]) == ("text_completion", "6 7 ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        ("chatCompletion", asked("1", max_tokens=3)),
+        ("completion", {"prompt": "1", "max_tokens": 3}),
+    ],
+)
+async def test_a_stream_ends_without_content(
+    client: NpmClient, kind: str, request_: dict[str, object]
+) -> None:
+    await client.begin(request_, kind)
+    assert await client.rest() == "2 3 4 "
+    assert await client.chunk() is NO_CONTENT  # as a generator of JavaScript's that has ended
+
+
+async def test_other_kinds(client: NpmClient, handler: MLCEngineHandler) -> None:
+    await client.ask("chatCompletionNonStreaming", numbers(asked("1", max_tokens=3)))
+    assert await client.ask("getMessage", {"modelId": None}) == "2 3 4 "
+    stats = await client.ask("runtimeStatsText", {})
+    assert isinstance(stats, str)
+    assert stats.startswith("prefill: ")
+    assert await client.ask("resetChat", {"keepStats": False, "modelId": "numbers"}) is None
+    assert await client.ask("getMessage", {}) == ""
+    forward = {"inputIds": [4, 5], "isPrefill": True}
+    assert await client.ask("forwardTokensAndSample", forward) == 6
+    assert await client.ask("interruptGenerate") is None
+    assert await client.ask("unload") is None
+    with pytest.raises(Thrown, match="ModelNotLoadedError: no model is loaded"):
+        await client.ask("getMessage", {})
+
+
+async def test_settings_are_not_answered(client: NpmClient, handler: MLCEngineHandler) -> None:
+    record = {"model": "x.gguf", "model_id": "x", "model_lib": "x.wasm", "model_type": 1}
+    catalogue = {"model_list": [record], "cacheBackend": "indexeddb", "useIndexedDBCache": True}
+    client.post("setAppConfig", catalogue)
+    client.post("setLogLevel", "SILENT")
+    client.post("keepAlive")
+    await settle()
+    assert [message["kind"] for message in client.seen[1:]] == ["heartbeat"]
+    [found] = engine_of(handler).config.app_config.model_list
+    assert (found.model_id, found.model_type) == ("x", "embedding")
+    engine_of(handler).set_log_level("WARN")
+
+
+async def test_heartbeat_as_service_workers_and_extensions_ask(npm: NpmClient) -> None:
+    npm.port.post({"kind": "keepAlive", "uuid": "u"})
+    npm.port.post({"kind": "keepAlive"})  # an extension's page, which knows no heartbeat
+    await settle()
+    assert npm.seen == [{"kind": "heartbeat", "uuid": "u"}]
+
+
+async def test_gpu_of_a_worker(npm: NpmClient, handler: MLCEngineHandler) -> None:
+    async def vendor() -> str:
+        return "acme"
+
+    async def size() -> int:
+        return 2**31
+
+    engine_of(handler).get_gpu_vendor = vendor  # type: ignore[method-assign]
+    engine_of(handler).get_max_storage_buffer_binding_size = size  # type: ignore[method-assign]
+    assert await npm.ask("getGPUVendor") == "acme"
+    assert await npm.ask("getMaxStorageBufferBindingSize") == 2**31
+
+
+async def test_errors_are_strings_with_ours_beside(client: NpmClient) -> None:
+    with pytest.raises(Thrown, match=r"^RequestError: temperature is 9\.0; it has to be at least"):
+        await client.ask("chatCompletionNonStreaming", numbers(asked("1", temperature=9.0)))
+    assert client.seen[-1]["error"] == {
+        "name": "RequestError",
+        "message": "temperature is 9.0; it has to be at least 0 and at most 2",
+        "code": "invalid_request_error",
+        "status": 400,
+        "field": "temperature",
+    }
+    with pytest.raises(Thrown, match="ModelNotLoadedError"):
+        await client.ask("embedding", numbers({"input": "x"}))
+    with pytest.raises(Thrown, match="OSError: no such file"):
+        await client.ask("reload", {"modelId": ["broken.gguf"]})
+
+
+async def test_messages_that_are_wrong_are_thrown_back(npm: NpmClient) -> None:
+    with pytest.raises(Thrown, match=r"RequestError: .*modelId"):
+        await npm.ask("reload", {})
+    with pytest.raises(Thrown, match=r"RequestError: .*generate"):
+        await npm.ask("generate", {"input": "old"})
+    with pytest.raises(Thrown, match="ConfigError: temperature is 50"):
+        await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": [{"temperature": 50}]})
+    npm.port.post("no message of ours")
+    npm.port.post({"type": "webpackOk"})
+    npm.port.post({"kind": "someone's", "data": 1})
+    await settle()
+    assert len(npm.seen) == 3
+
+
+async def test_a_restarted_worker_reloads_by_itself(
+    npm: NpmClient, loaded_models: list[LoadedModel]
+) -> None:
+    content = numbers(asked("1", max_tokens=1)) | {"chatOpts": [{"top_p": 0.5}]}
+    replies = [npm.ask("chatCompletionNonStreaming", content) for _ in range(3)]
+    assert all(await asyncio.gather(*replies))
+    assert [loaded.options.top_p for loaded in loaded_models] == [0.5]
+    await npm.begin(asked("1", max_tokens=1))
+    assert await npm.rest() == "2 "
+    assert len(loaded_models) == 1
+
+
+async def test_streams_of_one_model_take_turns(client: NpmClient) -> None:
+    await client.begin(asked("1", max_tokens=3))
+    second = asyncio.create_task(client.begin(asked("7", max_tokens=3)))
+    await settle()
+    assert not second.done()
+    assert await client.rest() == "2 3 4 "
+    await second
+    assert await client.rest() == "8 9 10 "
+
+
+async def test_chunks_may_be_asked_for_several_at_a_time(client: NpmClient) -> None:
+    await client.begin(asked("1", max_tokens=3))
+    chunks = await asyncio.gather(*(client.chunk() for _ in range(6)))
+    texts = [c["choices"][0]["delta"].get("content") for c in chunks[:5] if isinstance(c, dict)]
+    assert texts == ["", "2 ", "3 ", "4 ", None]
+    assert chunks[5] is NO_CONTENT
+
+
+async def test_a_stream_left_after_an_interrupt_makes_way(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    await client.begin(asked("1", ignore_eos=True))
+    await client.chunk()
+    await client.ask("interruptGenerate")
+    await client.begin(asked("7", max_tokens=3))
+    assert await client.rest() == "8 9 10 "
+    assert num_used(engine_of(handler)) == 0
+
+
+async def test_an_interrupted_stream_that_is_read_on_says_abort(client: NpmClient) -> None:
+    await client.begin(asked("1", ignore_eos=True))
+    await client.chunk()
+    await client.ask("interruptGenerate")
+    reasons = []
+    while isinstance(chunk := await client.chunk(), dict):
+        reasons.append(chunk["choices"][0]["finish_reason"])
+    assert (reasons[-1], len(reasons) < 10) == ("abort", True)
+
+
+async def test_a_failed_beginning_leaves_the_turn(client: NpmClient) -> None:
+    with pytest.raises(Thrown, match="max_tokens"):
+        await client.begin(asked("1", max_tokens=0))
+    await client.begin(asked("1", max_tokens=1))
+    assert await client.rest() == "2 "
+
+
+async def test_two_pages_have_streams_of_their_own(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    other = NpmClient(handler)
+    await client.begin(asked("1", max_tokens=40))
+    await other.begin(asked("100", max_tokens=40))
+    texts = await asyncio.gather(client.rest(), other.rest())
+    assert texts == [counted(2, 41), counted(101, 140)]
+
+
+async def test_a_page_that_is_gone_leaves_nothing_running(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    await client.begin(asked("1", ignore_eos=True))
+    await client.chunk()
+    client.post("chatCompletionNonStreaming", numbers(asked("1", ignore_eos=True)))
+    client.post("chatCompletionStreamInit", {**numbers(asked("1")), "selectedModelId": "numbers"})
+    await settle()
+    assert num_used(engine_of(handler)) > 0
+    await client.port.close()
+    await settle()
+    assert num_used(engine_of(handler)) == 0
+    assert await NpmClient(handler).ask("getMessage", {}) is not None
+
+
+async def test_progress_goes_to_the_page_that_reloads(
+    handler: MLCEngineHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webllm.artifacts.progress import InitProgressReport, Phase
+    from webllm.engine import engine as engine_module
+
+    load = engine_module.load_model
+
+    async def load_model(record: object, options: object, config: object) -> LoadedModel:
+        config.init_progress_callback(InitProgressReport(0.5, 1.5, "half", Phase.FETCH, 5, 10))
+        return await load(record, options, config)
+
+    monkeypatch.setattr(engine_module, "load_model", load_model)
+    own: list[str] = []
+    handler.engine.set_init_progress_callback(lambda report: own.append(report.text))
+    npm, other = NpmClient(handler), NpmClient(handler)
+    await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": None})
+    content = {"progress": 0.5, "timeElapsed": 1.5, "text": "half"}
+    content |= {"phase": "fetch", "loadedBytes": 5, "totalBytes": 10}
+    assert npm.seen[0] == {"kind": "initProgressCallback", "uuid": "uuid-0", "content": content}
+    assert not other.seen
+    assert own == ["half"]
+
+
+async def test_a_service_worker_does_not_load_twice(loaded_models: list[LoadedModel]) -> None:
+    npm = NpmClient(WebWorkerMLCEngineHandler(config=CONFIG, reuse_loaded=True))
+    for options in (None, None, [{"top_p": 0.5}]):
+        await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": options})
+    assert len(loaded_models) == 2
+    assert npm.seen[1]["content"]["progress"] == 1
+
+
+async def test_custom_requests() -> None:
+    async def answer(name: str, message: object) -> object:
+        return [name, message]
+
+    npm = NpmClient(MLCEngineHandler(on_custom_request=answer))
+    content = {"requestName": "weather", "requestMessage": {"city": "Berlin"}}
+    assert await npm.ask("customRequest", content) == ["weather", {"city": "Berlin"}]
+    with pytest.raises(Thrown, match="weather"):
+        await NpmClient(MLCEngineHandler(config=CONFIG)).ask("customRequest", content)

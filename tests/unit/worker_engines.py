@@ -1,0 +1,39 @@
+"""Engines that tests have made in a worker process, by name. They print where they should not."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from fake_model import make_loaded
+
+from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.artifacts.progress import InitProgressReport, Phase
+from webllm.engine import engine as engine_module
+from webllm.engine.loading import LoadedModel
+from webllm.errors import DeviceNotFoundError
+
+
+def numbers(config: MLCEngineConfig) -> MLCEngine:
+    """Models of numbers. "slow" blocks for half a second while it loads, "stuck" for a minute."""
+    print("made with", config.device, config.num_threads, config.kv_cache_tokens, flush=True)
+    engine_module.load_model = _load_model
+    return MLCEngine(config)
+
+
+def without_device(config: MLCEngineConfig) -> MLCEngine:
+    raise DeviceNotFoundError(f"there is no {config.device}")
+
+
+def exits(config: MLCEngineConfig) -> MLCEngine:
+    os._exit(3)
+
+
+async def _load_model(
+    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+) -> LoadedModel:
+    os.write(1, b"noise of a library\n")
+    assert config.init_progress_callback
+    config.init_progress_callback(InitProgressReport(0.5, 1.0, f"{os.getpid()}", Phase.LOAD))
+    time.sleep({"slow": 0.5, "stuck": 60}.get(record.model_id, 0))
+    return make_loaded(record.model_id, options, windows=4)
