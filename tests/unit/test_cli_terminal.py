@@ -114,3 +114,24 @@ def test_ctrl_c_ends_run_with_130() -> None:
         assert "Traceback" not in terminal.expect(r"ended with 130")
     finally:
         terminal.close()
+
+
+CTRL_C_AT_IMPORT = """
+import os, signal, sys
+
+class PressCtrlC:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, PressCtrlC())
+from webllm.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_modules_load_is_quiet() -> None:
+    command = [sys.executable, "-c", CTRL_C_AT_IMPORT]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (130, "")
