@@ -82,6 +82,9 @@ class MadeUpCheckpoint:
         source = self._ones if info.dtype is GGMLType.F32 else self._blocks
         return source[: info.nbytes]
 
+    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
+        return self.data(name)[start : start + num_bytes]
+
     def close(self) -> None:
         pass
 

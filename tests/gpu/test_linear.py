@@ -84,7 +84,7 @@ def forms(rows: int):
     """(target, activation) pairs."""
     found = [("simple", F32)]
     found += [(name, form) for name in ("subgroup", "workgroup") for form in BARRIERS]
-    return found if rows <= 8 else [("simple", F32)] + [("workgroup", form) for form in BARRIERS]
+    return found if rows <= 32 else [("simple", F32)] + [("workgroup", form) for form in BARRIERS]
 
 
 @pytest.mark.parametrize("dtype", list(FORMATS), ids=lambda dtype: dtype.name)
@@ -105,7 +105,10 @@ def test_every_format(device, dtype, tokens):
 
 @pytest.mark.parametrize(
     ("tokens", "rows", "cols"),
-    [(1, 33, 576), (2, 70, 1536), (8, 64, 96), (64, 64, 64), (70, 36, 96), (129, 130, 32)],
+    [
+        *((1, 33, 576), (2, 70, 1536), (8, 64, 96), (24, 70, 96), (64, 64, 64), (29, 64, 64)),
+        *((70, 36, 96), (129, 130, 32)),
+    ],
 )
 def test_shapes_off_the_tiles(device, tokens, rows, cols):
     case = Case(device, GGMLType.Q4_0, rows, cols, tokens)
@@ -127,7 +130,7 @@ def test_shapes_off_the_tiles(device, tokens, rows, cols):
 
 @pytest.mark.parametrize(
     ("tokens", "cols", "activation"),
-    [(1, 576, "silu"), (8, 576, "gelu_tanh"), (70, 96, "silu")],
+    [(1, 576, "silu"), (8, 576, "gelu_tanh"), (16, 96, "silu"), (70, 96, "silu")],
 )
 def test_gated(device, tokens, cols, activation):
     case = Case(device, GGMLType.Q4_0 if cols % 256 else GGMLType.Q4_K, 192, cols, tokens)
@@ -147,7 +150,7 @@ def test_gated(device, tokens, cols, activation):
                 weight=case.matrix, activation=activation, out=out,
             )
         )  # fmt: skip
-        got = case.decoded(out, tokens, 96)[: case.used] if tokens <= 8 else read_rows(case, out)
+        got = case.decoded(out, tokens, 96)[: case.used] if tokens <= 32 else read_rows(case, out)
         check(got, want[: case.used], 6e-3 if form is I8 else 2e-3)
 
 
@@ -156,7 +159,7 @@ def read_rows(case: Case, out: Encoded) -> np.ndarray:
     return case.decoded(out, case.used, 96)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 8])
+@pytest.mark.parametrize("tokens", [1, 2, 8, 24])
 @pytest.mark.parametrize("cols", [96, 576])
 def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
     target = target_of(device, "subgroup")
@@ -216,7 +219,7 @@ def test_shards(device, tokens):
         case.run(launched + gated(device, target, activation="silu", out=half, **common))
         y = values @ case.values.T
         check(case.floats(out, case.used, 512), y[: case.used])
-        rows = tokens if tokens <= 8 and name != "simple" else case.used
+        rows = tokens if tokens <= 32 and name != "simple" else case.used
         g, up = y[:rows, 0::2], y[:rows, 1::2]
         check(case.decoded(half, rows, 256), g / (1 + np.exp(-g)) * up, 6e-3)
 

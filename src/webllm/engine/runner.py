@@ -54,9 +54,9 @@ class Runner:
     def compile(self, num_tokens: int, num_seqs: int) -> Executable:
         """The executable for up to so many tokens and sequences; outputs are at most one each."""
         shape = BatchShape(
-            max_tokens=min(_power_of_two(num_tokens), self.limits.max_tokens),
-            max_seqs=min(_power_of_two(num_seqs), self.limits.max_seqs),
-            max_outputs=min(_power_of_two(num_seqs), self.limits.max_outputs),
+            max_tokens=min(_rounded(num_tokens), self.limits.max_tokens),
+            max_seqs=min(_rounded(num_seqs), self.limits.max_seqs),
+            max_outputs=min(_rounded(num_seqs), self.limits.max_outputs),
             max_blocks=self.limits.max_blocks,
         )
         if shape not in self._executables:
@@ -72,5 +72,10 @@ class Runner:
         self.backend.close()
 
 
-def _power_of_two(count: int) -> int:
+def _rounded(count: int) -> int:
+    """Up to a power of two, or between 8 and 32, where work grows with every eight rows, to eight:
+    few shapes are compiled, and little of each goes to waste.
+    """
+    if 8 < count <= 32:
+        return -(-count // 8) * 8
     return 1 << (count - 1).bit_length()

@@ -1,6 +1,6 @@
 """Matrix products x W^T in three forms, each with several endings.
 
-    few      at most 8 rows of x, bound by reading the weight (`linear_few.py`)
+    few      at most 32 rows of x, bound by reading the weight (`linear_few.py`)
     many     tiles of 64 rows of x (`linear_many.py`)
     simple   one thread for eight rows of W, no barriers: software adapters (`linear_simple.py`)
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from webllm.gpu.device import Device, Dispatch, Slice
 from webllm.kernels.activation import Encoded
-from webllm.kernels.linear_few import MAX_ROWS, few
+from webllm.kernels.linear_few import few, is_few
 from webllm.kernels.linear_form import Gated, Job, Store
 from webllm.kernels.linear_many import many
 from webllm.kernels.linear_simple import simple
@@ -35,7 +35,7 @@ def linear(
 ) -> list[Dispatch]:
     """out (+)= x W^T + bias. x: [rows, cols]; out: f32 [rows, weight.rows]; bias: [weight.rows].
 
-    norm_eps: x is what `linear_residual` left: see there; at most MAX_ROWS rows.
+    norm_eps: x is what `linear_residual` left: see there.
     """
     job = Job(step, rows, x, weight, Store(out, bias, accumulate))
     return _product(device, target, job, norm_eps)
@@ -64,7 +64,7 @@ def gated(
 def _product(device: Device, target: Target, job: Job, norm_eps: float | None) -> list[Dispatch]:
     if not target.barriers:
         return simple(device, job)
-    if job.rows.maximum <= MAX_ROWS:
+    if is_few(job.rows):
         return few(device, target, job, norm_eps)
     assert norm_eps is None
     return many(device, job)

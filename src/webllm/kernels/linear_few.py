@@ -1,4 +1,4 @@
-"""Products of at most 8 rows of x: how threads are laid out over the weight."""
+"""Products of few rows of x, eight at a time: how threads are laid out over the weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from webllm.kernels.step_buffer import RowCount, StepBuffer
 from webllm.kernels.target import ActivationFormat, Target
 from webllm.kernels.template import snippet, source
 
-MAX_ROWS = 8  # of x
+_MAX_ROWS = 32  # of x; as measured on an H200
+_ROWS_AT_ONCE = 8
 _MAX_LANES = 128
 _GROUP = 32  # columns; subgroups of as many threads encode a group without workgroup memory
 
@@ -57,7 +58,13 @@ def lay_out(groups: int, pairs: int | None, subgroup: int, max_threads: int) -> 
 def can_fuse_norm(target: Target, rows: RowCount) -> bool:
     """Whether `linear_residual` and `norm_eps` may be used."""
     integers = target.activation is ActivationFormat.I8
-    return integers and target.subgroup > 0 and target.barriers and rows.maximum <= MAX_ROWS
+    return integers and target.subgroup > 0 and target.barriers and is_few(rows)
+
+
+def is_few(rows: RowCount) -> bool:
+    """Whether `few` takes them: nothing may be left over."""
+    at_once = min(rows.maximum, _ROWS_AT_ONCE)
+    return rows.maximum <= _MAX_ROWS and rows.maximum % at_once == 0
 
 
 def few(device: Device, target: Target, job: Job, norm_eps: float | None = None) -> list[Dispatch]:
@@ -95,15 +102,17 @@ def _few(
         "LANES": teams.lanes,
         "TEAMS": teams.teams,
         "LOOPS": teams.loops,
+        "MAX_TOKENS": job.rows.maximum,
     }
     if target.subgroup:
         constants["SUBGROUP"] = target.subgroup
     if norm_eps is not None:
         constants["EPS"] = norm_eps
     inputs = job.inputs(shard)
+    rows_at_once = min(job.rows.maximum, _ROWS_AT_ONCE)
     code = source(
         "linear_few",
-        tokens=str(job.rows.maximum),
+        tokens=str(rows_at_once),
         pairs=str(teams.pairs),
         parts=str(teams.lanes // target.subgroup if target.subgroup else 1),
         threads=str(teams.threads),
@@ -117,7 +126,10 @@ def _few(
     return Dispatch(
         device.pipeline(code, constants, label, proven=True),
         (*inputs, *job.outputs()),
-        (*grid(-(-shard.rows // (2 * teams.pairs)), device.limits.max_workgroups), 1),
+        (
+            *grid(-(-shard.rows // (2 * teams.pairs)), device.limits.max_workgroups),
+            job.rows.maximum // rows_at_once,
+        ),
         label,
     )
 

@@ -1,4 +1,4 @@
-// Matrix products of a few rows of x (decode): bound by reading the weight once.
+// Matrix products of a few rows of x (decode): bound by reading the weight once for TOKENS of them.
 //
 // A team of LANES threads takes two rows of the weight at a time, each thread every LANES-th group
 // of 32 columns. A workgroup has TEAMS teams, each LOOPS times: PAIRS = TEAMS * LOOPS pairs of rows.
@@ -17,9 +17,12 @@ override LANES: u32;
 override TEAMS: u32;
 override LOOPS: u32;
 override OUT_COLS: u32;
+override MAX_TOKENS: u32;  // rows of x in all
 
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> side: array<u32>;
+
+var<private> first_token: u32;  // of this workgroup
 
 var<workgroup> partials: array<vec2<f32>, TOKENS * PAIRS * PARTS>;  // [tokens, pairs, parts]
 
@@ -52,6 +55,7 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let first = (workgroup.y * num_workgroups.x + workgroup.x) * 2u * PAIRS;
+  first_token = workgroup.z * TOKENS;
   let lane = thread % LANES;
   let team = thread / LANES;
   _ = side[0];
@@ -64,7 +68,7 @@ fn main(
       let a = load_group(row * GROUPS + group);
       let b = load_group(next * GROUPS + group);
       for (var token = 0u; token < TOKENS; token++) {
-        let x = load_x(token * GROUPS + group);
+        let x = load_x((first_token + token) * GROUPS + group);
         sums[token] += vec2(group_dot(a, x), group_dot(b, x));
       }
     }

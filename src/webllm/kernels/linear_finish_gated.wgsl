@@ -17,7 +17,7 @@ fn finish(first: u32, thread: u32) {
     let token = group / (PAIRS / 32u);
     let column = (FIRST_ROW + first) / 64u + group % (PAIRS / 32u);
     if column < OUT_COLS / 32u {
-      store_part(token * (OUT_COLS / 32u) + column, 32u * group, i % 8u);
+      store_part((first_token + token) * (OUT_COLS / 32u) + column, 32u * group, i % 8u);
     }
   }
 }

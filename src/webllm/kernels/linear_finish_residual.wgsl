@@ -14,7 +14,7 @@ fn finish(first: u32, thread: u32) {
   let group = (FIRST_ROW + first) / 32u;
   for (var i = thread; i < TOKENS * 32u; i += THREADS) {
     let column = 32u * group + i % 32u;
-    let at = (i / 32u) * OUT_COLS + column;
+    let at = (first_token + i / 32u) * OUT_COLS + column;
     let x = residual[at] + pair_sum(i / 32u, i / 2u % 16u)[i % 2u];
     residual[at] = x;
     squares[i] = x * x;
@@ -23,14 +23,14 @@ fn finish(first: u32, thread: u32) {
   workgroupBarrier();
   for (var i = thread; i < TOKENS * 8u; i += THREADS) {
     let token = i / 8u;
-    let out = token * (OUT_COLS / 32u) + group;
+    let out = (first_token + token) * (OUT_COLS / 32u) + group;
     store_part(out, 32u * token, i % 8u);
     if i % 8u == 7u {
       var sum = 0.0;
       for (var k = 32u * token; k < 32u * token + 32u; k++) {
         sum += squares[k];
       }
-      out_scales[TOKENS * (OUT_COLS / 32u) + out] = vec2(sum, 0.0);
+      out_scales[MAX_TOKENS * (OUT_COLS / 32u) + out] = vec2(sum, 0.0);
     }
   }
 }

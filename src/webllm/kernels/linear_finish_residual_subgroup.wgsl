@@ -12,7 +12,8 @@ fn finish(first: u32, thread: u32) {
   for (var start = 0u; start < TOKENS; start += THREADS / 32u) {
     let token = min(start + thread / 32u, TOKENS - 1u);
     let mine = start + thread / 32u < TOKENS;
-    let x = residual[token * OUT_COLS + column] + pair_sum(token, lane / 2u)[lane % 2u];
+    let at = (first_token + token) * OUT_COLS + column;
+    let x = residual[at] + pair_sum(token, lane / 2u)[lane % 2u];
     let value = x * gamma[column];
     let largest = subgroupMax(abs(value));
     let q = i32(round(value * select(0.0, 127.0 / largest, largest > 0.0)));
@@ -22,15 +23,15 @@ fn finish(first: u32, thread: u32) {
     let pair = byte | subgroupShuffleXor(byte, 1u);
     let word = pair | subgroupShuffleXor(pair, 2u);
     if mine {
-      residual[token * OUT_COLS + column] = x;
-      let out = token * (OUT_COLS / 32u) + group;
+      residual[at] = x;
+      let out = (first_token + token) * (OUT_COLS / 32u) + group;
       if lane % 4u == 0u {
         out_values[out * 8u + lane / 4u] = word;
       }
       if lane == 0u {
         let scale = largest / 127.0;
         out_scales[out] = vec2(scale, scale * f32(sum));
-        out_scales[TOKENS * (OUT_COLS / 32u) + out] = vec2(squares, 0.0);
+        out_scales[MAX_TOKENS * (OUT_COLS / 32u) + out] = vec2(squares, 0.0);
       }
     }
   }
