@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 
-import wgpu
+import wgpu.backends.wgpu_native  # with its diagnostics
 
 from golden import compare
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
@@ -26,6 +28,27 @@ async def test_ten_loads_leave_nothing_behind() -> None:
     # A software adapter's memory is the host's. Mesa keeps some of what it compiled for a device;
     # the weights alone would be 98 MB a load.
     assert (used[-1] - used[2]) / 7 < 20 << 20, [u >> 20 for u in used]
+
+
+LEFT_LOADED = """
+import asyncio
+from webllm import ChatOptions, MLCEngineConfig, create_mlc_engine
+
+async def main():
+    global engine
+    options = ChatOptions(context_window_size=256)
+    engine = await create_mlc_engine({path!r}, MLCEngineConfig(device="webgpu"), options)
+    await engine.completions.create(prompt="Hi", max_tokens=5, ignore_eos=True)
+
+asyncio.run(main())
+raise SystemExit(3)
+"""
+
+
+async def test_a_program_may_end_with_a_model_loaded() -> None:
+    code = LEFT_LOADED.format(path=str(await compare.model_path("smollm2-135m")))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert (ended.returncode, ended.stderr) == (3, "")
 
 
 def alive() -> dict[str, int]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from sys import is_finalizing
 from typing import Any
 from weakref import WeakSet
 
@@ -220,7 +221,8 @@ class NativeRecording:
             self._submitter.discard(left.result())
 
     def __del__(self) -> None:
-        self.discard_next()
+        if not is_finalizing():  # when Python ends, the device may be gone before
+            self.discard_next()
 
 
 class NativeDevice:
@@ -296,9 +298,11 @@ class NativeDevice:
             ) from error
 
     def write(self, target: Slice, data: Data) -> None:
+        assert isinstance(data, bytes | bytearray | memoryview), type(data)
         view = memoryview(data).cast("B")
         assert len(view) <= target.size, (len(view), target)
-        assert len(view) % 4 == 0, len(view)
+        if len(view) % 4:
+            view = memoryview(bytes(view) + bytes(-len(view) % 4))
         if len(view):
             self._submitter.write(_handle(target), target.offset, view)
 
