@@ -5,15 +5,17 @@ VENV ?= .venv
 MODEL ?= SmolLM2-135M-Instruct
 PROMPT ?= Explain in two sentences what a GPU is good at.
 BATCH ?= 1,4
-TIERS ?= tests/unit tests/models tests/gpu
+TIERS ?= tests/unit tests/models tests/gpu tests/browser
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/cpu/*.c src/webllm/cpu/*.h)
+SITE_FROM := $(BUILT_FROM) js/build.mjs js/snapshot.mjs js/wheels.py \
+	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl')
 
 export PROMPT
 
-.PHONY: help run test lint bench vulkan
+.PHONY: help run test lint bench site vulkan chromium
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -21,13 +23,16 @@ help: ## this list
 run: $(VENV)/.installed ## ask the default model something: make run PROMPT="…" MODEL=…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
 
-test: lint vulkan ## everything that must hold: lint, types, every tier of tests
+test: lint vulkan chromium site ## everything that must hold: lint, types, every tier of tests
 	$(BIN)/pytest $(TIERS)
 
-lint: $(VENV)/.installed-dev ## ruff and mypy
+lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and prettier
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	npm --prefix js run --silent check
+
+site: js/dist/.built ## what a browser loads, into js/dist: our scripts, Python and the wheels
 
 bench: $(VENV)/.installed ## tokens per second here: make bench BATCH=1,4,16
 	@$(BIN)/webllm bench "$(MODEL)" --batch "$(BATCH)"
@@ -44,13 +49,32 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@WEBLLM_BUILD_WASM=1 $(PIP_INSTALL) '.[dev]'
 	@touch $@
 
+js/node_modules/.installed: js/package-lock.json
+	npm --prefix js ci --silent
+	@touch $@
+
+js/dist/.built: $(VENV)/.installed-dev js/node_modules/.installed $(SITE_FROM)
+	$(BIN)/python js/wheels.py js/dist/wheels
+	npm --prefix js run --silent build
+	@touch $@
+
 # The gpu tier needs an adapter. On a Linux machine without a GPU that is Mesa's lavapipe.
 VULKAN_PACKAGES := libvulkan1 mesa-vulkan-drivers
 vulkan:
 	@[ "$$(uname)" != Linux ] && exit 0; \
 	ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 && \
 		ls /usr/lib/*/libvulkan.so.1 /usr/lib64/libvulkan.so.1 2>/dev/null | grep -q . && exit 0; \
-	if [ "$$(id -u)" = 0 ]; then root=; \
-	elif sudo -n true 2>/dev/null; then root=sudo; \
-	else echo "The gpu tests need a Vulkan driver: sudo apt-get install $(VULKAN_PACKAGES)" >&2; exit 1; fi; \
-	$$root apt-get update -q && $$root apt-get install -qy --no-install-recommends $(VULKAN_PACKAGES)
+	$(call apt_install,The gpu tests need a Vulkan driver,$(VULKAN_PACKAGES))
+
+# The browser tier needs Chromium, or Chrome.
+chromium:
+	@command -v chromium google-chrome >/dev/null && exit 0; \
+	$(call apt_install,The browser tests need Chromium,chromium)
+
+# $(call apt_install,what for,packages)
+define apt_install
+if [ "$$(id -u)" = 0 ]; then root=; \
+elif sudo -n true 2>/dev/null; then root=sudo; \
+else echo "$(1): sudo apt-get install $(2)" >&2; exit 1; fi; \
+$$root apt-get update -q && $$root apt-get install -qy --no-install-recommends $(2)
+endef

@@ -76,17 +76,24 @@ def check_int8(agreements: list[Agreement]) -> None:
 
 async def teacher_forced(executable: Executable, prompt: dict[str, Any]) -> Agreement:
     logits = await forced_logits(executable, prompt["prompt_ids"], prompt["token_ids"])
+    return agreement(logits, prompt)
+
+
+def agreement(logits: np.ndarray, prompt: dict[str, Any]) -> Agreement:
+    """Of the logits of the first steps, float64 [num_steps, vocab]."""
     logprobs = logits - _logsumexp(logits)[:, None]
     steps = np.arange(len(logits))
-    token_ids, margins = np.array(prompt["token_ids"]), prompt["margins"]
-    errors = np.abs(logprobs[steps, token_ids] - np.array(prompt["logprobs"]))
-    missed = np.flatnonzero(logits.argmax(axis=1) != np.array(prompt["top_ids"])[:, 0])
-    top_ids, top_logprobs = np.array(prompt["top_ids"]), np.array(prompt["top_logprobs"])
+    expected = ("token_ids", "logprobs", "top_ids", "top_logprobs")
+    token_ids, likely, top_ids, top_logprobs = (
+        np.array(prompt[key])[: len(logits)] for key in expected
+    )
+    errors = np.abs(logprobs[steps, token_ids] - likely)
+    missed = np.flatnonzero(logits.argmax(axis=1) != top_ids[:, 0])
     ours = np.take_along_axis(logprobs, top_ids, axis=1)
     return Agreement(
         worst_logprob_error=float(errors.max()),
         num_steps=len(logits),
-        misses=[(int(step), margins[step]) for step in missed],
+        misses=[(int(step), prompt["margins"][step]) for step in missed],
         mean_kl=float(_kl(top_logprobs, ours).mean()),
     )
 

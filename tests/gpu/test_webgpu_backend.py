@@ -82,6 +82,9 @@ class SmallCheckpoint:
     def data(self, name: str) -> memoryview:
         return memoryview(self._data[name])
 
+    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
+        return self.data(name)[start : start + num_bytes]
+
 
 CHECKPOINT = SmallCheckpoint()
 PROGRAM = registry.record(CHECKPOINT, 16 * BLOCKS)

@@ -105,6 +105,9 @@ class FakeCheckpoint:
     def data(self, name: str) -> memoryview:
         return memoryview(self.bytes_of[name])
 
+    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
+        return self.data(name)[start : start + num_bytes]
+
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
         data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)

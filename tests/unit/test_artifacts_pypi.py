@@ -112,7 +112,7 @@ async def test_cancelling_ends_pip(store: DirectoryStore, options: FetchOptions)
 async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match="holds no .gguf file"):
+    with pytest.raises(ModelNotFoundError, match="holds no"):
         await ensure_artifact(str(folder), store)
     file = folder / "a.gguf"
     file.touch()

@@ -353,7 +353,7 @@ class TestConfiguration:
     async def test_what_gpu_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked_for: list[str] = []
 
-        def find_adapter(device: str) -> SimpleNamespace:
+        async def find_adapter(device: str) -> SimpleNamespace:
             asked_for.append(device)
             if device == "none":
                 raise DeviceNotFoundError("no adapter")

@@ -97,6 +97,15 @@ class TensorInfo:
     nbytes: int
 
 
+class JsBytes(Protocol):
+    """A browser's Uint8Array: bytes outside of Python's memory."""
+
+    byteLength: int  # noqa: N815 - JavaScript's name
+
+
+RawBytes = memoryview | JsBytes
+
+
 class Checkpoint(Protocol):
     """An open model file."""
 
@@ -115,8 +124,12 @@ class Checkpoint(Protocol):
     def data(self, name: str) -> memoryview:
         """The tensor's bytes, read-only, uncopied; ModelNotFoundError if there is no such tensor.
 
-        A view stays valid after `close`; the file is unmapped when the last one is dropped.
+        In a browser only vectors can be had so; what may be large, `read` reads. A view stays
+        valid after `close`; the file is unmapped when the last one is dropped.
         """
+
+    async def read(self, name: str, start: int, num_bytes: int) -> RawBytes:
+        """Part of a tensor, on its way to a device: in a browser it passes Python by."""
 
     def close(self) -> None:
         """Let go of the file. Closing twice is harmless."""

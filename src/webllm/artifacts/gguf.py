@@ -64,6 +64,9 @@ class GGUFCheckpoint:
             )
         return memoryview(self._mapped)[tensor.offset : tensor.offset + tensor.nbytes]
 
+    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
+        return self.data(name)[start : start + num_bytes]
+
     def close(self) -> None:
         """Unmap the file, or leave that to the last view that is still held."""
         mapped, self._mapped = self._mapped, None

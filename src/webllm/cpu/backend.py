@@ -11,8 +11,8 @@ from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.cpu.host import Host
+from webllm.cpu.hosts import open_host
 from webllm.cpu.loading import LoadedWeights, WeightLoader
-from webllm.cpu.native import NativeHost
 from webllm.cpu.plan import Plan
 from webllm.cpu.weights import packed_bytes
 from webllm.errors import DeviceMemoryError
@@ -31,7 +31,7 @@ class CPUBackend:
     step_tokens_beside_decode = 128
 
     def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
-        self.host: Host = host or NativeHost(num_threads)
+        self.host = host or open_host(num_threads)
         self.name = f"CPU ({self.host.isa}, {self.host.num_threads} threads)"
         self._model: _Model | None = None
 
@@ -71,7 +71,8 @@ class CPUBackend:
         try:
             loaded = 0
             for piece in loader.pieces:
-                await asyncio.wrap_future(self.host.submit(partial(loader.pack, piece)))
+                data = await checkpoint.read(piece.tensor, piece.start, piece.num_bytes)
+                await asyncio.wrap_future(self.host.submit(partial(loader.pack, piece, data)))
                 loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:
@@ -105,6 +106,9 @@ class CPUExecutable:
         self._model = model
         self._running: Future[None] | None = None
         self._step = Step(())
+
+    async def ready(self) -> None:
+        """The kernels came compiled."""
 
     def submit(self, step: Step) -> None:
         assert self._running is None, "the last step's tokens have not been read"

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from webllm.artifacts.checkpoint import RawBytes
+
 Bytes = bytes | bytearray | memoryview
 
 
@@ -41,7 +43,7 @@ class Host(Protocol):
     def available_bytes(self) -> int | None:
         """Memory that can still be allocated; None if unknown."""
 
-    def source(self, data: memoryview) -> AbstractContextManager[int]:
+    def source(self, data: RawBytes) -> AbstractContextManager[int]:
         """The address at which kernels read `data`, which will not be needed again soon."""
 
     def run(self, plan_address: int) -> None:

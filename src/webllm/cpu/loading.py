@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.checkpoint import Checkpoint, RawBytes
 from webllm.cpu.host import Bytes, Host, Memory
 from webllm.cpu.records import PackingRecord, matrix_record, matrix_record_bytes
 from webllm.cpu.space import Space
@@ -72,8 +72,7 @@ class WeightLoader:
             self.memory.close()
             raise
 
-    def pack(self, piece: Piece) -> None:
-        data = self._checkpoint.data(piece.tensor)[piece.start : piece.start + piece.num_bytes]
+    def pack(self, piece: Piece, data: RawBytes) -> None:
         with self._host.source(data) as source:
             self.memory.write(self._packing_offset, piece.packing.pack(source))
             self._host.pack(self.memory.address + self._packing_offset)

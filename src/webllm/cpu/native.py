@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from webllm.artifacts.checkpoint import RawBytes
 from webllm.cpu.available import available_bytes
 from webllm.cpu.host import Bytes
 from webllm.cpu.library import load_kernels
@@ -72,7 +73,8 @@ class NativeHost:
         return available_bytes()
 
     @contextmanager
-    def source(self, data: memoryview) -> Iterator[int]:
+    def source(self, data: RawBytes) -> Iterator[int]:
+        assert isinstance(data, memoryview), data
         yield _address(data)
         _let_go(data)
 

@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING
 from webllm.errors import DeviceNotFoundError
 
 if TYPE_CHECKING:
-    from webllm.gpu.native import Adapter
+    from webllm.gpu.hosts import Adapter
     from webllm.ops.backend import Backend
 
 
-def open_backend(device: str, num_threads: int | None = None) -> Backend:
+async def open_backend(device: str, num_threads: int | None = None) -> Backend:
     """`device` is "auto", "cpu", "webgpu" or part of an adapter's name.
 
     "auto" takes a real GPU, else the CPU. A software adapter runs only when asked for: by
     "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError.
     """
-    if device == "cpu" or (device == "auto" and not _has_gpu()):
+    if device == "cpu" or (device == "auto" and not await _has_gpu()):
         from webllm.cpu.backend import CPUBackend
 
         return CPUBackend(num_threads)
 
-    from webllm.gpu import native
+    from webllm.gpu import hosts
     from webllm.ops.webgpu import WebGPUBackend
 
-    return WebGPUBackend(native.open_device("webgpu" if device == "auto" else device))
+    return WebGPUBackend(await hosts.open_device("webgpu" if device == "auto" else device))
 
 
-def find_adapter(device: str) -> Adapter:
+async def find_adapter(device: str) -> Adapter:
     """The GPU that `device` names, or the best there is for "auto" and "cpu".
 
     Raises DeviceNotFoundError.
     """
-    from webllm.gpu import native
+    from webllm.gpu import hosts
 
-    return native.find_adapter("webgpu" if device in ("auto", "cpu") else device)
+    return await hosts.find_adapter("webgpu" if device in ("auto", "cpu") else device)
 
 
-def _has_gpu() -> bool:
-    from webllm.gpu import native
+async def _has_gpu() -> bool:
+    from webllm.gpu import hosts
 
     try:
-        return any(adapter.reason is None for adapter in native.adapters())
+        return (await hosts.find_adapter()).reason is None
     except DeviceNotFoundError:
         return False

@@ -151,11 +151,11 @@ class MLCEngine:
 
     async def get_gpu_vendor(self) -> str:
         """Vendor of the GPU that `device` names or would choose; raises DeviceNotFoundError."""
-        return find_adapter(self.config.device).info.vendor
+        return (await find_adapter(self.config.device)).info.vendor
 
     async def get_max_storage_buffer_binding_size(self) -> int:
         """Of the same GPU, in bytes; raises DeviceNotFoundError."""
-        return find_adapter(self.config.device).limits.max_binding_bytes
+        return (await find_adapter(self.config.device)).limits.max_binding_bytes
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
         self.config = replace(self.config, init_progress_callback=callback)

@@ -8,11 +8,10 @@ import time
 from dataclasses import dataclass
 
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
-from webllm.artifacts.resolve import ensure_artifact
-from webllm.artifacts.store import DirectoryStore
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
+from webllm.engine.background import in_background
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.devices import open_backend
@@ -70,10 +69,10 @@ async def load_model(
 ) -> LoadedModel:
     """Raises what its parts raise: artifact, checkpoint, model and device errors."""
     started = time.perf_counter()
-    path = await ensure_artifact(record.source, DirectoryStore(), config.init_progress_callback)
-    with open_gguf(path) as checkpoint:
+    store = config.app_config.cache_backend
+    with await open_model(record.source, store, config.init_progress_callback) as checkpoint:
         # The tokenizer is Python and the repacking is not: they run side by side.
-        text = asyncio.create_task(asyncio.to_thread(_read_text, checkpoint, options))
+        text = asyncio.create_task(in_background(_read_text, checkpoint, options))
         try:
             context = context_window(checkpoint, options)
             loop = await _start(checkpoint, context, record.model_id, config)
@@ -128,7 +127,7 @@ async def _start(
     checkpoint: Checkpoint, context: int, model_id: str, config: MLCEngineConfig
 ) -> GenerationLoop:
     program = registry.record(checkpoint, context)
-    backend = open_backend(config.device, config.num_threads)
+    backend = await open_backend(config.device, config.num_threads)
     try:
         scheduler = _scheduler(backend, program, checkpoint, context, config.kv_cache_tokens)
         runner = await _load(backend, program, checkpoint, context, scheduler, config)
@@ -194,7 +193,7 @@ async def _load(
     runner = Runner(backend, program, limits)
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
-    runner.compile(1, 1)
-    runner.compile(limits.max_tokens, 1)
+    for executable in [runner.compile(1, 1), runner.compile(limits.max_tokens, 1)]:
+        await executable.ready()
     compiling.update("Ready", 1, 1)
     return runner

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-Data = bytes | bytearray | memoryview
+
+class JsBytes(Protocol):
+    """A browser's Uint8Array: bytes outside of Python's memory."""
+
+    byteLength: int  # noqa: N815 - JavaScript's name
+
+
+Data = bytes | bytearray | memoryview | JsBytes  # JsBytes in a browser only
 
 
 class AdapterKind(Enum):
@@ -104,17 +111,24 @@ class Device(Protocol):
         binding it declares, numbered from 0. `proven`: every index in it is known to be in range
         and every loop to end, so that the driver's checks may be left out.
 
-        May compile in the background: `record` raises DeviceError if it failed.
+        May compile in the background: `record`, `ready` or what `replay` gives raises DeviceError
+        if it failed.
         """
 
     def write(self, target: Slice, data: Data) -> None:
-        """Enqueues a copy from host memory, a multiple of 4 bytes; in order with replays."""
+        """Enqueues a copy from host memory, in order with replays.
+
+        Zeros follow it up to a multiple of 4 bytes.
+        """
 
     def record(self, dispatches: Sequence[Dispatch]) -> Recording:
         """Encodes dispatches for replay; each sees what those before it wrote.
 
         No buffer is bound both to be read and to be written by one dispatch, in whatever parts.
         """
+
+    async def ready(self, recording: Recording) -> None:
+        """Waits until its kernels are compiled; raises DeviceError if it cannot be replayed."""
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         """Submits a recording at once; the awaitable gives the bytes of `readback` after it."""

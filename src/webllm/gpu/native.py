@@ -361,6 +361,9 @@ class NativeDevice:
             label = dispatches[0].label or "a kernel"
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
+    async def ready(self, recording: Recording) -> None:
+        """It is: `record` has waited."""
+
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
         source = None if readback is None else _source(readback)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from webllm.gpu.device import Device, Dispatch
 from webllm.kernels.linear_form import Gated, Job, Store, grid
 from webllm.kernels.repack import Shard
@@ -9,7 +11,7 @@ from webllm.kernels.template import snippet, source
 
 _THREADS = 16
 _ROWS = 8  # of the weight that a thread takes
-_MAX_TOKENS = 8  # rows of x a thread takes
+_MAX_TOKENS = 4  # rows of x a thread takes
 
 
 def simple(device: Device, job: Job) -> list[Dispatch]:
@@ -36,6 +38,9 @@ def _simple(device: Device, job: Job, shard: Shard) -> Dispatch:
         epilogue=epilogue,
         reader=reading["reader"],
         input=reading["input"],
+        begin=_each_token("linear_simple_begin", tokens),
+        halves=_floats(tokens) if job.weight.form.is_float else _halves(tokens),
+        end=_each_token("linear_simple_end", tokens),
     )
     constants = job.constants(shard) | {"COUNT": job.rows.word}
     label = f"linear_simple {type(job.ending).__name__.lower()}"
@@ -46,3 +51,42 @@ def _simple(device: Device, job: Job, shard: Shard) -> Dispatch:
         (width, height, -(-job.rows.maximum // tokens)),
         label,
     )
+
+
+@cache
+def _halves(tokens: int) -> str:
+    """A group of integers: 16 columns of one scale, then 16 more."""
+    return "".join(
+        source(
+            "linear_simple_half",
+            scale="xz"[half],
+            min="yw"[half],
+            begin=_each_token("linear_simple_half_begin", tokens),
+            words="".join(_word(half, word, tokens) for word in range(4)),
+            end=_each_token("linear_simple_half_end", tokens),
+        )
+        for half in range(2)
+    )
+
+
+def _word(half: int, word: int, tokens: int) -> str:
+    products = _each_token("linear_simple_token", tokens, word=str(4 * half + word))
+    place = {"half": ("low", "high")[half], "component": "xyzw"[word]}
+    return source("linear_simple_word", tokens=products, **place)
+
+
+@cache
+def _floats(tokens: int) -> str:
+    """A group of floats."""
+    return "".join(
+        source(
+            "linear_simple_word_float",
+            word=str(word),
+            tokens=_each_token("linear_simple_token_float", tokens, word=str(word)),
+        )
+        for word in range(8)
+    )
+
+
+def _each_token(name: str, tokens: int, **snippets: str) -> str:
+    return "".join(source(name, token=str(token), **snippets) for token in range(tokens))

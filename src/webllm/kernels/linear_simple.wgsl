@@ -1,8 +1,8 @@
 // Matrix products without barriers, for software adapters: one thread takes eight rows of the
 // weight and a run of rows of x. A load costs more there than a product, also of what all threads
-// load, so that each x loaded is used eight times.
+// load, so that each x loaded is used eight times. Words and rows of x are written out, because
+// such adapters index a vector or an array by comparing with every index.
 
-const TOKENS = ${tokens}u;  // of a thread
 const OUT = ${out}u;        // first binding of the output
 
 override COUNT: u32;        // word of the step that holds the number of rows of x
@@ -26,13 +26,20 @@ fn first_groups(row: u32) -> vec4<u32> {
   return min(vec4(row, row + 1u, row + 2u, row + 3u), vec4(ROWS - 1u)) * GROUPS;
 }
 
+fn finish_rows(token: u32, row: u32, low: vec4<f32>, high: vec4<f32>) {
+  finish(token, row, low);
+  if row + 4u < ROWS {
+    finish(token, row + 4u, high);
+  }
+}
+
 @compute @workgroup_size(16)
 fn main(
   @builtin(global_invocation_id) id: vec3<u32>,
   @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
   let row = 8u * (id.y * num_workgroups.x * 16u + id.x);
-  let first = id.z * TOKENS;
+  let first = id.z * ${tokens}u;
   let count = step[COUNT];
   _ = side[0];
   if row >= ROWS || first >= count {
@@ -40,8 +47,7 @@ fn main(
   }
   let low_groups = first_groups(row);
   let high_groups = first_groups(row + 4u);
-  var low: array<vec4<f32>, TOKENS>;   // sums of rows 0-3
-  var high: array<vec4<f32>, TOKENS>;  // and 4-7
+$begin
   for (var group = 0u; group < GROUPS; group++) {
     let a = load_group(low_groups.x + group);
     let b = load_group(low_groups.y + group);
@@ -51,26 +57,7 @@ fn main(
     let f = load_group(high_groups.y + group);
     let g = load_group(high_groups.z + group);
     let h = load_group(high_groups.w + group);
-    for (var j = 0u; j < 8u; j++) {
-      let wa = group_value(a, j);
-      let wb = group_value(b, j);
-      let wc = group_value(c, j);
-      let wd = group_value(d, j);
-      let we = group_value(e, j);
-      let wf = group_value(f, j);
-      let wg = group_value(g, j);
-      let wh = group_value(h, j);
-      for (var token = 0u; token < TOKENS; token++) {
-        let x = x_value(load_x(min(first + token, count - 1u) * GROUPS + group), j);
-        low[token] += vec4(dot(wa, x), dot(wb, x), dot(wc, x), dot(wd, x));
-        high[token] += vec4(dot(we, x), dot(wf, x), dot(wg, x), dot(wh, x));
-      }
-    }
+$halves
   }
-  for (var token = 0u; token < min(TOKENS, count - first); token++) {
-    finish(first + token, row, low[token]);
-    if row + 4u < ROWS {
-      finish(first + token, row + 4u, high[token]);
-    }
-  }
+$end
 }

@@ -38,6 +38,9 @@ class Executable(Protocol):
 
     shape: BatchShape
 
+    async def ready(self) -> None:
+        """Waits until steps will not wait for kernels; DeviceError if one does not compile."""
+
     def submit(self, step: Step) -> None:
         """Enqueues one step; does not wait for the device."""
 

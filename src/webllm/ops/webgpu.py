@@ -153,6 +153,9 @@ class WebGPUExecutable:
     def _resampling(self) -> Recording:
         return self.device.record(self._sample_stage.full)
 
+    async def ready(self) -> None:
+        await self.device.ready(self.recording)
+
     def submit(self, step: Step) -> None:
         if step.is_plain:
             self._replay(step, self.recording, self._token_ids)

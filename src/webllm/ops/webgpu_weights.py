@@ -125,7 +125,6 @@ class _Loader:
 
     async def _load_part(self, part: Part, matrix: Matrix, first_row: int, stride: int) -> None:
         tensor = self.checkpoint.tensors[part.tensor]
-        data = self.checkpoint.data(part.tensor)
         row_bytes = tensor.nbytes // part.rows
         rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
         params = Slice(self.params, 0, PARAMS.size)
@@ -143,7 +142,8 @@ class _Loader:
         for row in range(0, part.rows, rows_at_once):
             rows = min(rows_at_once, part.rows - row)
             chunk = Chunk(row, rows, head_dim, first_row, stride)
-            self.device.write(blocks, _padded(data[row * row_bytes : (row + rows) * row_bytes]))
+            data = await self.checkpoint.read(part.tensor, row * row_bytes, rows * row_bytes)
+            self.device.write(blocks, data)
             for shard, recording in recordings:
                 self.device.write(params, chunk.params(matrix, shard))
                 done = self.device.replay(recording)
@@ -159,11 +159,6 @@ class _Loader:
 
     async def finish(self) -> None:
         await self._wait(0)
-
-
-def _padded(data: memoryview) -> bytes | memoryview:
-    rest = -len(data) % 4
-    return bytes(data) + bytes(rest) if rest else data
 
 
 def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:

@@ -35,10 +35,11 @@ class GgufFields:
 
     def strings(self, name: str) -> Sequence[str]:
         """As the file's reader keeps them, which may be one block of bytes."""
-        values = self._array(name)
-        if not all(isinstance(value, str) for value in values):
-            raise _wrong(name, "an array of strings", values)
-        return cast("Sequence[str]", values)
+        return _checked_strings(name, self._array(name))
+
+    def string_list(self, name: str) -> list[str]:
+        """Each a string of its own: for those who go through them more than once."""
+        return cast("list[str]", _checked_strings(name, list(self._array(name))))
 
     def numbers(self, name: str, num_tokens: int) -> list[float]:
         """One number a token."""
@@ -56,6 +57,12 @@ class GgufFields:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise _wrong(name, "an array", value)
         return value
+
+
+def _checked_strings(name: str, values: Sequence[object]) -> Sequence[str]:
+    if not set(map(type, values)) <= {str}:
+        raise _wrong(name, "an array of strings", values)
+    return cast("Sequence[str]", values)
 
 
 def _wrong(name: str, expected: str, value: object) -> CheckpointError:

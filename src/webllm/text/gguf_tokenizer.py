@@ -1,8 +1,9 @@
 """The tokenizer that a GGUF file's `tokenizer.ggml.*` metadata describes.
 
 Two kinds: "gpt2", byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`, on the
-`tokenizers` library; and "llama", SentencePiece's BPE, on our own `SentencePieceBpe`. Where GGUF
-says less than the original tokenizer did, llama.cpp's reading counts. Keys:
+`tokenizers` library or, without it, on our own `ByteLevelBpe`; and "llama", SentencePiece's BPE, on
+our own `SentencePieceBpe`. Where GGUF says less than the original tokenizer did, llama.cpp's
+reading counts. Keys:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
 
@@ -14,12 +15,13 @@ from functools import partial
 import msgspec
 
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.byte_level_bpe import ByteLevelBpe
 from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
 from webllm.text.gguf_fields import GgufFields
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
 from webllm.text.tokenizer import ModelTokenizer
-from webllm.text.tokenizer_library import load_encoder
+from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
     END_NAMES_IF_CONTROL,
@@ -72,6 +74,12 @@ class _Tokens:
         """Spelling to id of the tokens of `types`, for matching in text."""
         return {self.texts[i]: i for kind in types for i in self.of_type.get(kind, [])}
 
+    def ids_in_text(self) -> dict[str, int]:
+        """Spelling to id of the tokens that text may become: all but the control tokens."""
+        control = set(self.of_type[TokenType.CONTROL])
+        ids = index_tokens(self.texts)
+        return {text: token_id for text, token_id in ids.items() if token_id not in control}
+
 
 def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
     ends = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL)
@@ -99,14 +107,23 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
             f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; the model's "
             "tokenizer.json may work instead"
         )
-    tokens = _read_tokens(fields, fields.strings("tokens"))
-    library = load_encoder(_tokenizer_json(tokens, fields.strings("merges"), pre))
-    encode = partial(library.encode, parse_special=False, add_special=False)
+    read = fields.strings if has_library() else fields.string_list
+    tokens = _read_tokens(fields, read("tokens"))
+    encode = _byte_level_encode(tokens, read("merges"), pre)
     return _assemble(fields, tokens, encode, byte_level_speller(), SpacePolicy(), pre.add_bos)
 
 
+def _byte_level_encode(
+    tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer
+) -> Callable[[str], list[int]]:
+    if not has_library():
+        return ByteLevelBpe(tokens.ids_in_text(), merges, pre).encode
+    library = load_encoder(_tokenizer_json(tokens, merges, pre))
+    return partial(library.encode, parse_special=False, add_special=False)
+
+
 def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
-    tokens = _read_tokens(fields, list(fields.strings("tokens")))
+    tokens = _read_tokens(fields, fields.string_list("tokens"))
     num_tokens = len(tokens.texts)
     scores = dict(zip(tokens.texts, fields.numbers("scores", num_tokens), strict=True))
     for token_ids in tokens.of_type.values():

@@ -9,8 +9,8 @@ have to be derived from 262k spellings at every start, and cannot express equal 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from heapq import heapify, heappop, heappush
 
+from webllm.text.bpe_merge import merge
 from webllm.text.vocabulary import SPACE_MARK
 
 # Words up to this many characters are remembered, and so many of them.
@@ -49,7 +49,11 @@ class SentencePieceBpe:
         return token_ids
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
-        return tuple(self._token_ids(_merge(word, self._scores)))
+        return tuple(self._token_ids(merge(list(word), self._rank)))
+
+    def _rank(self, left: str, right: str) -> float | None:
+        score = self._scores.get(left + right)
+        return None if score is None else -score
 
     def _token_ids(self, pieces: Iterable[str]) -> Iterator[int]:
         was_unknown = False
@@ -62,36 +66,6 @@ class SentencePieceBpe:
             elif self._unknown_id is not None and not was_unknown:
                 yield self._unknown_id
             was_unknown = token_id is None
-
-
-def _merge(word: str, scores: Mapping[str, float]) -> list[str]:
-    """The pieces `word` merges into."""
-    pieces = list(word)
-    before = list(range(-1, len(word) - 1))
-    after = list(range(1, len(word) + 1))
-    candidates: list[tuple[float, int, int, str]] = []
-    for left in range(len(word) - 1):
-        merged = word[left : left + 2]
-        if merged in scores:
-            candidates.append((-scores[merged], left, left + 1, merged))
-    heapify(candidates)
-    while candidates:
-        _, left, right, merged = heappop(candidates)
-        if after[left] != right or len(pieces[left]) + len(pieces[right]) != len(merged):
-            continue  # one of the two has merged with another meanwhile
-        pieces[left], pieces[right] = merged, ""
-        following = after[left] = after[right]
-        after[right] = -1
-        if following < len(word):
-            before[following] = left
-            longer = merged + pieces[following]
-            if longer in scores:
-                heappush(candidates, (-scores[longer], left, following, longer))
-        if (previous := before[left]) >= 0:
-            longer = pieces[previous] + merged
-            if longer in scores:
-                heappush(candidates, (-scores[longer], previous, left, longer))
-    return [piece for piece in pieces if piece]
 
 
 def _word_pattern(tokens: Iterable[str]) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""The one module that touches the `tokenizers` library; a browser puts another library here.
+"""The one module that touches the `tokenizers` library. A browser has none.
 
 What crosses this boundary is a `tokenizer.json` document, which every such library reads, and
 after that only text and token ids.
@@ -6,6 +6,7 @@ after that only text and token ids.
 
 import ctypes
 import sys
+from importlib.util import find_spec
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ class LibraryEncoder:
                 return self._library.encode(text, add_special_tokens=add_special).ids
             except BaseException as error:
                 raise _refused(error) from error
+
+
+def has_library() -> bool:
+    return find_spec("tokenizers") is not None
 
 
 def load_encoder(document: bytes) -> Encoder:

@@ -1,0 +1,34 @@
+// Bundles src/ into dist/, beside the files of Pyodide's runtime. The wheels come from wheels.py.
+
+import { cp, mkdir, rm } from "node:fs/promises";
+import { build } from "esbuild";
+
+const RUNTIME = [
+  "pyodide.mjs",
+  "pyodide.asm.mjs",
+  "pyodide.asm.wasm",
+  "python_stdlib.zip",
+  "pyodide-lock.json",
+];
+
+const dist = new URL("dist/", import.meta.url);
+const runtime = new URL("pyodide/", dist);
+await rm(runtime, { recursive: true, force: true });
+await mkdir(runtime, { recursive: true });
+for (const name of RUNTIME) {
+  await cp(new URL(`node_modules/pyodide/${name}`, import.meta.url), new URL(name, runtime));
+}
+await build({
+  entryPoints: ["src/boot.ts", "src/worker.ts"],
+  absWorkingDir: import.meta.dirname,
+  outdir: "dist",
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  target: "es2022",
+  alias: {
+    pyodide: "./pyodide/pyodide.mjs",
+    "pyodide/pyodide.asm.mjs": "./pyodide/pyodide.asm.mjs",
+  },
+  external: ["./pyodide/*"],
+});

@@ -1,0 +1,3 @@
+  if first + ${token}u < count {
+    finish_rows(first + ${token}u, row, low${token}, high${token});
+  }

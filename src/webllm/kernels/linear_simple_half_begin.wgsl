@@ -1,0 +1,3 @@
+      var low_part${token} = vec4<f32>();
+      var high_part${token} = vec4<f32>();
+      var x_part${token} = vec4<f32>();

@@ -1,0 +1,41 @@
+"""Byte-pair merging of one word: the best pair of neighbours first, of equal ones the leftmost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+# Of two neighbours: what their merge ranks, smallest first; None if they never merge.
+Rank = Callable[[str, str], float | None]
+
+
+def merge(pieces: list[str], rank: Rank) -> list[str]:
+    """What `pieces` merge into, in n log n; the list is used up."""
+    num_pieces = len(pieces)
+    before = list(range(-1, num_pieces - 1))
+    after = list(range(1, num_pieces + 1))
+
+    def pair(left: int, right: int) -> tuple[float, int, int, int] | None:
+        """A candidate: its rank, where it is, and how long it becomes."""
+        found = rank(pieces[left], pieces[right])
+        if found is None:
+            return None
+        return found, left, right, len(pieces[left]) + len(pieces[right])
+
+    candidates = [found for left in range(num_pieces - 1) if (found := pair(left, left + 1))]
+    heapify(candidates)
+    while candidates:
+        _, left, right, length = heappop(candidates)
+        if after[left] != right or len(pieces[left]) + len(pieces[right]) != length:
+            continue  # one of the two has merged with another meanwhile
+        pieces[left] += pieces[right]
+        pieces[right] = ""
+        following = after[left] = after[right]
+        after[right] = -1
+        if following < num_pieces:
+            before[following] = left
+            if candidate := pair(left, following):
+                heappush(candidates, candidate)
+        if (previous := before[left]) >= 0 and (candidate := pair(previous, left)):
+            heappush(candidates, candidate)
+    return [piece for piece in pieces if piece]

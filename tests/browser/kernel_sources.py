@@ -1,0 +1,235 @@
+"""Every kernel that the programs of some models come to, rendered for every target.
+
+`python tests/browser/kernel_sources.py` prints them as JSON, for validate_kernels.mjs.
+"""
+
+from __future__ import annotations
+
+import json
+from asyncio import Future, get_running_loop
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.errors import UnsupportedModelError
+from webllm.gpu.device import AdapterInfo, AdapterKind, Features, Limits, Slice
+from webllm.kernels.quant.planar import FORMATS, joined
+from webllm.kernels.repack import PARAMS, allocate, repack
+from webllm.kernels.target import ActivationFormat, Target
+from webllm.models import registry
+from webllm.ops.program import BatchShape
+from webllm.ops.webgpu import WebGPUBackend
+
+I8, F16, F32 = ActivationFormat
+TARGETS = {
+    "software": Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
+    "workgroup": Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
+    "subgroup16": Target(I8, kv_f16=True, f16=False, subgroup=16, barriers=True),
+    "subgroup32": Target(I8, kv_f16=True, f16=False, subgroup=32, barriers=True),
+    "f16": Target(F16, kv_f16=True, f16=True, subgroup=32, barriers=True),
+}
+SHAPES = [(1, 1), (4, 4), (64, 2), (512, 1)]  # tokens, sequences
+LIMITS = {
+    "small": Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535),
+    "large": Limits(1 << 32, 1 << 32, 16, 32768, 1024, 65535),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    label: str
+    target: str
+    limits: str  # "small": what every browser has, or "large"
+    source: str
+    constants: dict[str, float]
+
+
+@dataclass
+class FakeBuffer:
+    size: int
+
+    def destroy(self) -> None:
+        """Nothing."""
+
+
+class CollectingDevice:
+    """A `Device` that keeps what it is asked to compile."""
+
+    info = AdapterInfo("collector", "", "", "none", AdapterKind.DISCRETE)
+
+    def __init__(self, target: str, limits: str) -> None:
+        self.limits = LIMITS[limits]
+        self.features = Features(True, True, 4, 128, False)
+        self.kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._names = target, limits
+
+    def buffer(self, num_bytes: int, label: str = "") -> FakeBuffer:
+        return FakeBuffer(-(-num_bytes // 256) * 256)
+
+    def pipeline(
+        self,
+        source: str,
+        constants: Mapping[str, float] | None = None,
+        label: str = "",
+        proven: bool = False,
+    ) -> None:
+        values = {name: float(value) for name, value in (constants or {}).items()}
+        kernel = Kernel(label, *self._names, source, values)
+        self.kernels.setdefault((source, *sorted(values.items())), kernel)
+
+    def write(self, target: Slice, data: object) -> None:
+        """Nothing."""
+
+    def record(self, dispatches: Sequence[object]) -> None:
+        """Nothing."""
+
+    def replay(self, recording: object, readback: object = None) -> Awaitable[bytes]:
+        done: Future[bytes] = get_running_loop().create_future()
+        done.set_result(b"")
+        return done
+
+    def memory_bytes(self) -> None:
+        """Unknown."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Shapes:
+    """A checkpoint of zeros: `types` are those of its matrices, by the end of their names."""
+
+    architecture: str
+    hidden: int
+    wide: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    types: dict[str, GGMLType]
+
+    def __post_init__(self) -> None:
+        prefix = self.architecture
+        self.metadata: dict[str, Any] = {
+            "general.architecture": prefix,
+            f"{prefix}.embedding_length": self.hidden,
+            f"{prefix}.block_count": 2,
+            f"{prefix}.feed_forward_length": self.wide,
+            f"{prefix}.attention.head_count": self.heads,
+            f"{prefix}.attention.head_count_kv": self.kv_heads,
+            f"{prefix}.attention.key_length": self.head_dim,
+            f"{prefix}.attention.value_length": self.head_dim,
+            f"{prefix}.attention.layer_norm_rms_epsilon": 1e-5,
+            f"{prefix}.attention.sliding_window": 512,
+            f"{prefix}.context_length": 2048,
+            f"{prefix}.rope.freq_base": 1e6,
+        }
+        self.tensors: dict[str, TensorInfo] = {}
+        self._add("token_embd.weight", self.vocab, self.hidden)
+        self._add("output_norm.weight", self.hidden)
+        for layer in range(2):
+            for name, shape in self._layer().items():
+                self._add(f"blk.{layer}.{name}", *shape)
+        self.nbytes = sum(info.nbytes for info in self.tensors.values())
+        self._zeros = bytes(max(info.nbytes for info in self.tensors.values()))
+
+    def _layer(self) -> dict[str, tuple[int, ...]]:
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {
+            "attn_norm.weight": (self.hidden,),
+            "ffn_norm.weight": (self.hidden,),
+            "attn_q.weight": (q, self.hidden),
+            "attn_k.weight": (kv, self.hidden),
+            "attn_v.weight": (kv, self.hidden),
+            "attn_output.weight": (self.hidden, q),
+            "ffn_gate.weight": (self.wide, self.hidden),
+            "ffn_up.weight": (self.wide, self.hidden),
+            "ffn_down.weight": (self.hidden, self.wide),
+        }
+        if self.architecture == "qwen2":
+            shapes |= {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+        if self.architecture in ("qwen3", "gemma3"):
+            shapes |= {f"attn_{x}_norm.weight": (self.head_dim,) for x in "qk"}
+        if self.architecture == "gemma3":
+            for name in ("post_attention_norm", "post_ffw_norm"):
+                shapes[f"{name}.weight"] = (self.hidden,)
+        return shapes
+
+    def _add(self, name: str, *shape: int) -> None:
+        dtype = GGMLType.F32
+        if len(shape) == 2:
+            kind = name.rsplit(".", 2)[-2]
+            dtype = self.types.get(kind, self.types[""])
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        nbytes = count // dtype.block_elements * dtype.block_bytes
+        self.tensors[name] = TensorInfo(name, shape, dtype, 0, nbytes)
+
+    def data(self, name: str) -> memoryview:
+        return memoryview(self._zeros)[: self.tensors[name].nbytes]
+
+    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
+        return memoryview(self._zeros)[:num_bytes]
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def models() -> list[Shapes]:
+    """Of the sizes of SmolLM2, Gemma 3 270M, Llama 3.2 1B, Qwen2.5 0.5B and Qwen3 0.6B."""
+    kinds = GGMLType
+    small = {"": kinds.Q4_1, "token_embd": kinds.Q8_0}
+    mixed = {"": kinds.Q4_K, "attn_v": kinds.Q6_K, "ffn_down": kinds.Q6_K, "token_embd": kinds.Q6_K}
+    fives = {"": kinds.Q5_0, "attn_v": kinds.Q8_0, "ffn_down": kinds.Q4_0}
+    return [
+        Shapes("llama", 576, 1536, 9, 3, 64, 49152, small),
+        Shapes("gemma3", 640, 2048, 4, 1, 256, 262144, {"": kinds.Q8_0}),
+        Shapes("llama", 2048, 8192, 32, 8, 64, 128256, mixed),
+        Shapes("qwen2", 896, 4864, 14, 2, 64, 151936, fives | {"token_embd": kinds.Q8_0}),
+        Shapes("qwen3", 1024, 3072, 16, 8, 128, 151936, {"": kinds.F16, "ffn_down": kinds.BF16}),
+    ]
+
+
+async def kernels() -> list[Kernel]:
+    found: dict[tuple[Any, ...], Kernel] = {}
+    for limits in LIMITS:
+        for name, target in TARGETS.items():
+            device = CollectingDevice(name, limits)
+            for model in models():
+                await _compile_all(device, target, model)
+            _repack_all(device)
+            found = device.kernels | found
+    return list(found.values())
+
+
+async def _compile_all(device: Any, target: Target, checkpoint: Shapes) -> None:
+    program = registry.record(checkpoint, 2048)
+    backend = WebGPUBackend(device, target)
+    limits = BatchShape(512, 4, 4, 128)
+    await backend.load(program, checkpoint, 128, limits, lambda *_: None)
+    for tokens, seqs in SHAPES:
+        backend.compile(program, BatchShape(tokens, seqs, seqs, 128))
+
+
+def _repack_all(device: Any) -> None:
+    params = Slice(device.buffer(PARAMS.size), 0, PARAMS.size)
+    for pair in _repackable():
+        matrix = allocate(device, 256, 256, joined(list(pair)))
+        for dtype in pair:
+            repack(device, dtype, matrix, matrix.shards[0], params, params, 1)
+
+
+def _repackable() -> Iterator[tuple[GGMLType, GGMLType]]:
+    for pair in combinations_with_replacement(FORMATS, 2):
+        try:
+            joined(list(pair))
+        except UnsupportedModelError:
+            continue
+        yield pair
+
+
+if __name__ == "__main__":
+    import asyncio
+
+    print(json.dumps([asdict(kernel) for kernel in asyncio.run(kernels())]))

@@ -1,0 +1,122 @@
+"""The engine in a Web Worker, asked from outside: by the npm package and by our own proxy."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Page
+
+from browser.conftest import RunPython
+
+NPM_ENGINE = """
+async () => {
+  const webllm = await import("/node_modules/@mlc-ai/web-llm/lib/index.js");
+  window.reports = [];
+  const record = { model: "/models/smollm2.gguf", model_id: "smollm2", model_lib: "" };
+  window.engine = await webllm.CreateWebWorkerMLCEngine(
+    new Worker("/worker.js", { type: "module" }),
+    "smollm2",
+    {
+      appConfig: { model_list: [record] },
+      initProgressCallback: (report) => window.reports.push(report.progress),
+    },
+  );
+}
+"""
+COLOURS = {
+    "messages": [{"role": "user", "content": "Name three colours."}],
+    "temperature": 0,
+    "max_tokens": 16,
+}
+
+
+@pytest.fixture
+async def npm_page(page: Page) -> Page:
+    """`engine` is `@mlc-ai/web-llm`'s, in front of our worker."""
+    await page.evaluate(NPM_ENGINE)
+    return page
+
+
+async def test_the_npm_client_chats(npm_page: Page) -> None:
+    assert 1 in await npm_page.evaluate("reports")
+    reply = await npm_page.evaluate("request => engine.chat.completions.create(request)", COLOURS)
+    text = reply["choices"][0]["message"]["content"]
+    assert "Red" in text
+    assert await npm_page.evaluate("engine.getMessage()") == text
+    assert "decoding" in await npm_page.evaluate("engine.runtimeStatsText()")
+    streamed = await npm_page.evaluate(
+        """async (request) => {
+            const stream = await engine.chat.completions.create({ ...request, stream: true });
+            const pieces = [];
+            for await (const chunk of stream) pieces.push(chunk.choices[0]?.delta.content ?? "");
+            return pieces;
+        }""",
+        COLOURS,
+    )
+    assert len(streamed) > 3
+    assert "".join(streamed) == text
+
+
+async def test_the_npm_client_interrupts(npm_page: Page) -> None:
+    reason = await npm_page.evaluate(
+        """async (request) => {
+            const long = { ...request, max_tokens: 4000, stream: true, ignore_eos: true };
+            let count = 0, reason = null;
+            for await (const chunk of await engine.chat.completions.create(long)) {
+                if (++count === 5) engine.interruptGenerate();
+                reason = chunk.choices[0]?.finish_reason ?? reason;
+            }
+            return reason;
+        }""",
+        COLOURS,
+    )
+    assert reason == "abort"
+
+
+async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
+    message = await npm_page.evaluate(
+        "engine.embeddings.create({ input: 'a' }).then(() => '', (error) => String(error))"
+    )
+    assert "no embedding model" in message
+
+
+async def test_python_in_front_of_a_worker(run_python: RunPython) -> None:
+    """Two streams at once, typed errors, and a worker that is gone."""
+    await run_python("""
+        import asyncio, js
+        from webllm import AppConfig, MLCEngineConfig, ModelRecord
+        from webllm.workers.browser import create_web_worker_mlc_engine
+
+        options = js.Object.fromEntries([["type", "module"]])
+        worker = js.Worker.new("/worker.js", options)
+        record = ModelRecord(model="/models/smollm2.gguf", model_id="smollm2")
+        config = MLCEngineConfig(app_config=AppConfig(model_list=(record,)))
+        engine = await create_web_worker_mlc_engine(worker, "smollm2", config)
+    """)
+    texts = await run_python("""
+        async def ask(question):
+            messages = [{"role": "user", "content": question}]
+            stream = await engine.chat.completions.create(
+                messages=messages, temperature=0, max_tokens=12, stream=True
+            )
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        "|".join(await asyncio.gather(ask("Name three colours."), ask("What is 2+2?")))
+    """)
+    first, second = texts.split("|")
+    assert "Red" in first
+    assert second
+    assert second != first
+    name = await run_python("""
+        async def error_of(call):
+            try:
+                await call
+            except Exception as error:
+                return type(error).__name__
+
+        await error_of(engine.chat.completions.create(messages=[], temperature=0))
+    """)
+    assert name == "RequestError"
+    assert (
+        await run_python("await engine.close(); await error_of(engine.runtime_stats_text())")
+        == "WorkerLostError"
+    )
