@@ -10,12 +10,12 @@ TIERS ?= tests/unit tests/models tests/gpu tests/browser
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/cpu/*.c src/webllm/cpu/*.h)
-SITE_FROM := $(BUILT_FROM) js/build.mjs js/snapshot.mjs js/wheels.py \
+SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs) js/wheels.py \
 	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl')
 
 export PROMPT
 
-.PHONY: help run test lint bench site vulkan chromium
+.PHONY: help run test lint bench web site vulkan chromium
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and p
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	npm --prefix js run --silent check
+
+web: site ## the chat page with a model, on localhost: make web MODEL=…
+	@$(BIN)/python js/serve.py --model "$(MODEL)"
 
 site: js/dist/.built ## what a browser loads, into js/dist: our scripts, Python and the wheels
 

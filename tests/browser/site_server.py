@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
@@ -45,7 +45,8 @@ class _Handler(SimpleHTTPRequestHandler):
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:
         cut = self.server.cut_after_bytes
         if cut is None or not self.path.startswith("/models/"):
-            super().copyfile(source, outputfile)
+            with suppress(ConnectionError):  # a page may cancel
+                super().copyfile(source, outputfile)
         else:
             outputfile.write(source.read(cut))
             self.close_connection = True

@@ -12,7 +12,7 @@ from js import URL, AbortController, fetch, location
 from pyodide.ffi import JsException
 
 from webllm.artifacts.browser_gguf import BlobCheckpoint, open_gguf_blob
-from webllm.artifacts.browser_store import BrowserStore, open_store
+from webllm.artifacts.browser_store import BrowserStore, open_store, settled
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
     HTTPSource,
@@ -87,7 +87,7 @@ class _Download:
         incoming = await store.receive(name)
         try:
             reader = response.body.getReader()
-            while not (part := await reader.read()).done:
+            while not (part := await settled(reader.read())).done:
                 self._take(part.value)
                 await incoming.write(part.value)
             self._verify()
@@ -102,7 +102,7 @@ class _Download:
     async def _request(self) -> Any:
         self._reporter.update("Fetching model")
         try:
-            response = await fetch(self._url, signal=self._abort.signal)
+            response = await settled(fetch(self._url, signal=self._abort.signal))
         except JsException as error:
             raise self._broken(error) from error
         if response.status in (404, 410):

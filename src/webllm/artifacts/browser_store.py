@@ -5,6 +5,7 @@ A file comes in through `Incoming` and is found under its name only after `keep`
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 from js import Blob, Headers, Object, Response, caches, navigator
@@ -143,9 +144,14 @@ async def _folder() -> Any:
     return await root.getDirectoryHandle(_NAME, Object.fromEntries(to_js([["create", True]])))
 
 
+async def settled(promise: Any) -> Any:
+    """`await promise`, which may be cancelled: Pyodide fails when it settles after that."""
+    return await asyncio.shield(promise)
+
+
 async def _written(promise: Any) -> None:
     """Waits for it. Pyodide cannot raise Chromium's QuotaExceededError, and would wait forever."""
-    name = await promise.then(lambda _: "", lambda reason: reason.name)
+    name = await settled(promise.then(lambda _: "", lambda reason: reason.name))
     if name == "QuotaExceededError":
         raise StorageFullError(
             "the browser keeps no more for this site; free some space, or take a smaller model"

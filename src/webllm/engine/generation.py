@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from webllm.engine.background import Pauses
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence
@@ -32,6 +33,7 @@ class GenerationLoop:
         self._outputs: dict[Sequence, Output] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._pauses = Pauses()
 
     def add(self, sequence: Sequence, output: Output) -> None:
         """Raises ContextLengthError, ModelNotLoadedError after `close`, or RequestError from a
@@ -83,6 +85,7 @@ class GenerationLoop:
         """Submits what the device takes, then accepts the tokens of the oldest step."""
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
             self.runner.submit(batch)
+        await self._pauses.pause()
         batch, sampled = await self.runner.oldest()
         for i, sequence in enumerate(batch.sampled):
             if sequence.finish_reason is None:

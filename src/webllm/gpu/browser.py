@@ -67,7 +67,7 @@ async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
             "use the CPU backend"
         )
     handle = await gpu.requestAdapter(_to_js({"powerPreference": "high-performance"}))
-    if handle is None:
+    if not handle:  # null, which is not None
         raise DeviceNotFoundError(
             "the browser offers no GPU: it may be on its block list, or hardware acceleration "
             "switched off; use the CPU backend"

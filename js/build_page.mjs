@@ -1,0 +1,30 @@
+// Bundles the chat page and the client for other pages into dist/.
+
+import { cp } from "node:fs/promises";
+import { build } from "esbuild";
+
+const COPIES = {
+  "src/page/index.html": "index.html",
+  "src/page/icon.svg": "icon.svg",
+  "src/client/prebuilt.json": "models.json",
+  "node_modules/@fontsource-variable/inter/LICENSE": "inter-license.txt",
+};
+
+await build({
+  entryPoints: [
+    { in: "src/page/page.ts", out: "page" },
+    { in: "src/page/styles/page.css", out: "page" },
+    { in: "src/client/index.ts", out: "client" },
+  ],
+  absWorkingDir: import.meta.dirname,
+  outdir: "dist",
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  loader: { ".woff2": "file" },
+  assetNames: "[name]",
+});
+for (const [from, to] of Object.entries(COPIES)) {
+  await cp(new URL(from, import.meta.url), new URL(`dist/${to}`, import.meta.url));
+}

@@ -1,0 +1,287 @@
+// Made by client_types.py from src/webllm/api/; do not edit.
+
+export interface ChatCompletionRequest {
+  model?: string | null;
+  stream?: boolean | null;
+  stream_options?: StreamOptions | null;
+  max_tokens?: number | null;
+  n?: number | null;
+  temperature?: number | null;
+  top_p?: number | null;
+  top_k?: number | null;
+  min_p?: number | null;
+  frequency_penalty?: number | null;
+  presence_penalty?: number | null;
+  repetition_penalty?: number | null;
+  logit_bias?: Record<string, number> | null;
+  logprobs?: boolean | null;
+  top_logprobs?: number | null;
+  seed?: number | null;
+  stop?: string | string[] | null;
+  ignore_eos?: boolean;
+  extra_body?: ExtraBody | null;
+  messages: ChatCompletionMessageParam[];
+  tools?: ChatCompletionTool[] | null;
+  tool_choice?: "auto" | "none" | "required" | ChatCompletionNamedToolChoice | null;
+  response_format?: ResponseFormat | null;
+  user?: string | null;
+}
+
+export interface StreamOptions {
+  include_usage?: boolean;
+}
+
+/** Fields that OpenAI does not have. */
+export interface ExtraBody {
+  enable_thinking?: boolean | null;
+  enable_latency_breakdown?: boolean | null;
+  context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+}
+
+/** One message; which fields belong to which role, `api.validation` checks. */
+export interface ChatCompletionMessageParam {
+  role: "assistant" | "system" | "tool" | "user";
+  content?: string | ChatCompletionContentPart[] | null;
+  name?: string | null;
+  tool_calls?: ToolCallParam[] | null;
+  tool_call_id?: string | null;
+}
+
+/** A piece of a message: `text` if type is "text", else `image_url`. */
+export interface ChatCompletionContentPart {
+  type: "image_url" | "text";
+  text?: string | null;
+  image_url?: ImageURL | null;
+}
+
+export interface ImageURL {
+  url: string;
+  detail?: "auto" | "high" | "low" | null;
+}
+
+export interface ToolCallParam {
+  id: string;
+  function: ToolCallFunction;
+  type?: "function";
+}
+
+export interface ToolCallFunction {
+  name: string;
+  arguments: string;
+}
+
+export interface ChatCompletionTool {
+  function: FunctionDefinition;
+  type?: "function";
+}
+
+export interface FunctionDefinition {
+  name: string;
+  description?: string | null;
+  parameters?: Record<string, unknown> | null;
+  strict?: boolean | null;
+}
+
+export interface ChatCompletionNamedToolChoice {
+  function: NamedFunction;
+  type?: "function";
+}
+
+export interface NamedFunction {
+  name: string;
+}
+
+export interface ResponseFormat {
+  type?: "grammar" | "json_object" | "json_schema" | "text";
+  schema?: string | null;
+  grammar?: string | null;
+  json_schema?: JSONSchemaFormat | null;
+}
+
+/** OpenAI's `json_schema` object. */
+export interface JSONSchemaFormat {
+  name: string;
+  schema?: Record<string, unknown> | null;
+  description?: string | null;
+  strict?: boolean | null;
+}
+
+export interface CompletionRequest {
+  model?: string | null;
+  stream?: boolean | null;
+  stream_options?: StreamOptions | null;
+  max_tokens?: number | null;
+  n?: number | null;
+  temperature?: number | null;
+  top_p?: number | null;
+  top_k?: number | null;
+  min_p?: number | null;
+  frequency_penalty?: number | null;
+  presence_penalty?: number | null;
+  repetition_penalty?: number | null;
+  logit_bias?: Record<string, number> | null;
+  logprobs?: boolean | null;
+  top_logprobs?: number | null;
+  seed?: number | null;
+  stop?: string | string[] | null;
+  ignore_eos?: boolean;
+  extra_body?: ExtraBody | null;
+  prompt: string;
+  echo?: boolean | null;
+}
+
+export interface EmbeddingRequest {
+  input: string | (string | number | number[])[];
+  model?: string | null;
+  encoding_format?: "float" | null;
+  user?: string | null;
+}
+
+export interface ChatCompletion {
+  object: "chat.completion";
+  id: string;
+  created: number;
+  model: string;
+  choices: Choice[];
+  usage?: CompletionUsage | null;
+  system_fingerprint?: string | null;
+}
+
+export interface Choice {
+  index: number;
+  message: ChatCompletionMessage;
+  finish_reason: "abort" | "length" | "stop" | "tool_calls";
+  logprobs: Logprobs | null;
+}
+
+export interface ChatCompletionMessage {
+  role: "assistant";
+  content: string | null;
+  tool_calls?: ChatCompletionMessageToolCall[] | null;
+}
+
+export interface ChatCompletionMessageToolCall {
+  type: "function";
+  id: string;
+  function: FunctionCall;
+}
+
+export interface FunctionCall {
+  name: string;
+  arguments: string;
+}
+
+export interface Logprobs {
+  content: ChatCompletionTokenLogprob[] | null;
+}
+
+export interface ChatCompletionTokenLogprob {
+  token: string;
+  bytes: number[] | null;
+  logprob: number;
+  top_logprobs: TopLogprob[];
+}
+
+export interface TopLogprob {
+  token: string;
+  bytes: number[] | null;
+  logprob: number;
+}
+
+/** `completion_tokens` are those of all choices. */
+export interface CompletionUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  extra: UsageExtra;
+  prompt_tokens_details?: PromptTokensDetails | null;
+}
+
+/** Times in seconds, from the moment the engine received the request. */
+export interface UsageExtra {
+  e2e_latency_s: number;
+  prefill_tokens_per_s: number;
+  decode_tokens_per_s: number;
+  time_to_first_token_s: number;
+  time_per_output_token_s: number;
+  grammar_init_s?: number | null;
+  grammar_per_token_s?: number | null;
+  latencyBreakdown?: Record<string, number[]> | null;
+}
+
+export interface PromptTokensDetails {
+  cached_tokens: number;
+}
+
+/** One piece of a stream; `choices` is empty in the last one if that carries `usage`. */
+export interface ChatCompletionChunk {
+  object: "chat.completion.chunk";
+  id: string;
+  created: number;
+  model: string;
+  choices: ChunkChoice[];
+  usage?: CompletionUsage | null;
+  system_fingerprint?: string | null;
+}
+
+export interface ChunkChoice {
+  index: number;
+  delta: Delta;
+  finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
+  logprobs?: Logprobs | null;
+}
+
+/** What a chunk adds to its choice's message. */
+export interface Delta {
+  role?: "assistant" | null;
+  content?: string | null;
+  tool_calls?: ToolCallDelta[] | null;
+}
+
+export interface ToolCallDelta {
+  index: number;
+  id?: string | null;
+  type?: "function" | null;
+  function?: FunctionCallDelta | null;
+}
+
+export interface FunctionCallDelta {
+  name?: string | null;
+  arguments?: string | null;
+}
+
+export interface Completion {
+  object: "text_completion";
+  id: string;
+  created: number;
+  model: string;
+  choices: CompletionChoice[];
+  usage?: CompletionUsage | null;
+  system_fingerprint?: string | null;
+}
+
+/** `logprobs` has the shape it has in chat completions, as in WebLLM. */
+export interface CompletionChoice {
+  index: number;
+  text: string;
+  finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
+  logprobs: Logprobs | null;
+}
+
+export interface CreateEmbeddingResponse {
+  object: "list";
+  data: Embedding[];
+  model: string;
+  usage: EmbeddingUsage;
+}
+
+export interface Embedding {
+  object: "embedding";
+  index: number;
+  embedding: number[];
+}
+
+export interface EmbeddingUsage {
+  prompt_tokens: number;
+  total_tokens: number;
+}

@@ -1,0 +1,182 @@
+// `WebWorkerMLCEngine`: WebLLM's engine in front of a worker; it computes nothing.
+
+import type {
+  ChatCompletion,
+  ChatCompletionRequest,
+  Completion,
+  CompletionRequest,
+  CreateEmbeddingResponse,
+  EmbeddingRequest,
+} from "./api";
+import { Calls, newUuid, type Work } from "./calls";
+import { toList, type InitProgressCallback, type MLCEngineConfig } from "./config";
+import { toEndpoint, type WorkerLike } from "./endpoint";
+import type { AppConfig, ChatOptions, LogLevel, ReloadParams, StreamInitParams } from "./messages";
+import type { AnswersChats, Chat, Completions, ContinuesTexts, Embeddings } from "./resources";
+import { ChunkStream } from "./stream";
+
+type Unsent = Work extends infer Kind ? (Kind extends Work ? Omit<Kind, "uuid"> : never) : never;
+type StreamKind = "chatCompletionStreamInit" | "completionStreamInit";
+
+/** When the worker is lost, every call throws WorkerLostError. */
+export class WebWorkerMLCEngine {
+  readonly chat: Chat;
+  readonly completions: Completions;
+  readonly embeddings: Embeddings;
+  private readonly calls: Calls;
+  private models: ReloadParams = { modelId: [] }; // what the worker should have loaded
+  private onProgress: InitProgressCallback | undefined;
+
+  constructor(worker: WorkerLike, config: MLCEngineConfig = {}) {
+    this.chat = { completions: { create: this.chatCompletion } };
+    this.completions = { create: this.completion };
+    this.embeddings = { create: (request) => this.embedding(request) };
+    this.onProgress = config.initProgressCallback;
+    this.calls = new Calls(toEndpoint(worker), (report) => this.onProgress?.(report));
+    if (config.appConfig) this.setAppConfig(config.appConfig);
+    if (config.logLevel) this.setLogLevel(config.logLevel);
+  }
+
+  /** Unloads what is loaded, then fetches and loads one or more models. */
+  async reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void> {
+    const options = toList(chatOpts);
+    const models: ReloadParams = {
+      modelId: typeof modelId === "string" ? [modelId] : modelId,
+      ...(options && { chatOpts: options }),
+    };
+    this.models = { modelId: [] };
+    await this.call({ kind: "reload", content: models });
+    this.models = models;
+  }
+
+  async unload(): Promise<void> {
+    this.models = { modelId: [] };
+    await this.call({ kind: "unload", content: null });
+  }
+
+  /** Ends the worker for good; whoever waits for it gets a WorkerLostError. */
+  terminate(): void {
+    this.calls.close();
+  }
+
+  readonly chatCompletion = (async (request: ChatCompletionRequest) => {
+    if (request.stream) return this.stream("chatCompletionStreamInit", request);
+    const content = this.expecting(request);
+    return (await this.call({ kind: "chatCompletionNonStreaming", content })) as ChatCompletion;
+  }) as AnswersChats;
+
+  readonly completion = (async (request: CompletionRequest) => {
+    if (request.stream) return this.stream("completionStreamInit", request);
+    const content = this.expecting(request);
+    return (await this.call({ kind: "completionNonStreaming", content })) as Completion;
+  }) as ContinuesTexts;
+
+  async embedding(request: EmbeddingRequest): Promise<CreateEmbeddingResponse> {
+    const content = this.expecting(request);
+    return (await this.call({ kind: "embedding", content })) as CreateEmbeddingResponse;
+  }
+
+  /** Ends every answer under way with finish_reason "abort". */
+  interruptGenerate(): void {
+    this.tell({ kind: "interruptGenerate", content: null });
+  }
+
+  async resetChat(keepStats = false, modelId?: string): Promise<void> {
+    await this.call({ kind: "resetChat", content: { keepStats, ...named(modelId) } });
+  }
+
+  /** The text of the last answer. */
+  async getMessage(modelId?: string): Promise<string> {
+    return (await this.call({ kind: "getMessage", content: named(modelId) })) as string;
+  }
+
+  async runtimeStatsText(modelId?: string): Promise<string> {
+    return (await this.call({ kind: "runtimeStatsText", content: named(modelId) })) as string;
+  }
+
+  async forwardTokensAndSample(
+    inputIds: number[],
+    isPrefill: boolean,
+    modelId?: string,
+  ): Promise<number> {
+    const content = { inputIds, isPrefill, ...named(modelId) };
+    return (await this.call({ kind: "forwardTokensAndSample", content })) as number;
+  }
+
+  /** Throws DeviceNotFoundError where the worker has no GPU. */
+  async getGPUVendor(): Promise<string> {
+    return (await this.call({ kind: "getGPUVendor", content: null })) as string;
+  }
+
+  async getMaxStorageBufferBindingSize(): Promise<number> {
+    const kind = "getMaxStorageBufferBindingSize";
+    return (await this.call({ kind, content: null })) as number;
+  }
+
+  /** Asks what the worker's handler was given `on_custom_request` for. */
+  async customRequest(requestName: string, requestMessage?: unknown): Promise<unknown> {
+    return this.call({ kind: "customRequest", content: { requestName, requestMessage } });
+  }
+
+  setInitProgressCallback(callback: InitProgressCallback | undefined): void {
+    this.onProgress = callback;
+  }
+
+  getInitProgressCallback(): InitProgressCallback | undefined {
+    return this.onProgress;
+  }
+
+  /** The catalogue from the next reload on. */
+  setAppConfig(appConfig: AppConfig): void {
+    this.tell({ kind: "setAppConfig", content: appConfig });
+  }
+
+  setLogLevel(logLevel: LogLevel): void {
+    this.tell({ kind: "setLogLevel", content: logLevel });
+  }
+
+  /** Begins a stream; the uuid of the message that begins it is its id. */
+  private async stream<Chunk>(
+    kind: StreamKind,
+    request: ChatCompletionRequest | CompletionRequest,
+  ): Promise<ChunkStream<Chunk>> {
+    const [only, ...others] = this.models.modelId;
+    const selectedModelId = request.model ?? (others.length ? null : (only ?? null));
+    const streamId = newUuid();
+    const content: StreamInitParams = { ...this.expecting(request), selectedModelId, streamId };
+    await this.calls.call({ kind, uuid: streamId, content });
+    return new ChunkStream<Chunk>(this.calls, streamId, selectedModelId);
+  }
+
+  /** A worker that was started anew loads the models that its client expects. */
+  private expecting(request: object) {
+    return { request: { ...request }, ...this.models };
+  }
+
+  private call(request: Unsent): Promise<unknown> {
+    return this.calls.call({ ...request, uuid: newUuid() });
+  }
+
+  private tell(request: Unsent): void {
+    this.calls.tell({ ...request, uuid: newUuid() });
+  }
+}
+
+/** What an engine can be asked; here every engine is in a worker. */
+export type MLCEngineInterface = Pick<WebWorkerMLCEngine, keyof WebWorkerMLCEngine>;
+
+function named(modelId: string | undefined): { modelId?: string } {
+  return modelId === undefined ? {} : { modelId };
+}
+
+/** An engine in a worker, with one or more models loaded. */
+export async function CreateWebWorkerMLCEngine(
+  worker: WorkerLike,
+  modelId: string | string[],
+  engineConfig?: MLCEngineConfig,
+  chatOpts?: ChatOptions | ChatOptions[],
+): Promise<WebWorkerMLCEngine> {
+  const engine = new WebWorkerMLCEngine(worker, engineConfig);
+  await engine.reload(modelId, chatOpts);
+  return engine;
+}

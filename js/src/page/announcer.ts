@@ -1,0 +1,11 @@
+// What a screen reader is told. An answer is read once, when it is whole: not word by word.
+
+export class Announcer {
+  constructor(private readonly region: HTMLElement) {}
+
+  say(text: string): void {
+    const line = document.createElement("p");
+    line.textContent = text;
+    this.region.replaceChildren(line);
+  }
+}

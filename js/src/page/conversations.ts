@@ -1,0 +1,65 @@
+// What can happen to conversations. Plain functions: lists in, lists out.
+
+import type { Conversation, Message } from "./state";
+
+const TITLE_LENGTH = 60;
+
+export function newId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(8)), hex).join("");
+}
+
+export function newMessage(role: Message["role"], text: string): Message {
+  return { id: newId(), role, text, state: role === "user" ? "done" : "waiting" };
+}
+
+export function title(conversation: Conversation): string {
+  const first = conversation.messages.find((message) => message.role === "user")?.text ?? "";
+  const line = first.trim().replace(/\s+/g, " ");
+  return line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1)}…` : line || "New chat";
+}
+
+export function find(conversations: Conversation[], id: string): Conversation | undefined {
+  return conversations.find((each) => each.id === id);
+}
+
+/** The conversation, now with these messages, is the first one. */
+export function withMessages(
+  conversations: Conversation[],
+  id: string,
+  messages: Message[],
+): Conversation[] {
+  const changed = { id, changedAt: Date.now(), messages };
+  return [changed, ...without(conversations, id)];
+}
+
+export function without(conversations: Conversation[], id: string): Conversation[] {
+  return conversations.filter((each) => each.id !== id);
+}
+
+/** Also when its conversation is gone meanwhile: then nothing changes. */
+export function withMessage(
+  conversations: Conversation[],
+  id: string,
+  message: Message,
+): Conversation[] {
+  return conversations.map((each) => {
+    if (each.id !== id) return each;
+    const messages = each.messages.map((old) => (old.id === message.id ? message : old));
+    return { ...each, messages };
+  });
+}
+
+/** What comes before a message. */
+export function before(messages: Message[], messageId: string): Message[] {
+  const at = messages.findIndex((message) => message.id === messageId);
+  return at < 0 ? messages : messages.slice(0, at);
+}
+
+export function isAnswering(conversation: Conversation | undefined): boolean {
+  const state = conversation?.messages.at(-1)?.state;
+  return state === "waiting" || state === "streaming";
+}
+
+function hex(byte: number): string {
+  return byte.toString(16).padStart(2, "0");
+}

@@ -1,0 +1,46 @@
+// What this browser and device offer, as far as a page is told.
+
+export interface Gpu {
+  maxBindingBytes: number;
+  features: ReadonlySet<string>;
+}
+
+export interface Device {
+  gpu: Gpu | null; // one worth using: no software adapter
+  noGpuBecause: string; // "" where there is one
+  memoryBytes: number | null; // at least this much; browsers tell no more than 8 GiB
+  freeStorageBytes: number | null;
+}
+
+export async function detectDevice(): Promise<Device> {
+  const [found, freeStorageBytes] = await Promise.all([findGpu(), findFreeStorage()]);
+  const { deviceMemory } = navigator as { deviceMemory?: number };
+  return {
+    gpu: typeof found === "string" ? null : found,
+    noGpuBecause: typeof found === "string" ? found : "",
+    memoryBytes: deviceMemory ? deviceMemory * 2 ** 30 : null,
+    freeStorageBytes,
+  };
+}
+
+/** A GPU, or why there is none. */
+async function findGpu(): Promise<Gpu | string> {
+  if (!navigator.gpu) {
+    return isSecureContext
+      ? "this browser has no WebGPU"
+      : "WebGPU needs a page from https or localhost";
+  }
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  if (adapter === null) return "WebGPU found no graphics adapter";
+  if (adapter.info.isFallbackAdapter) return "WebGPU has only a software adapter here";
+  return {
+    maxBindingBytes: adapter.limits.maxStorageBufferBindingSize,
+    features: new Set(adapter.features),
+  };
+}
+
+async function findFreeStorage(): Promise<number | null> {
+  if (!navigator.storage) return null; // as on pages without TLS
+  const { quota, usage } = await navigator.storage.estimate();
+  return quota === undefined ? null : quota - (usage ?? 0);
+}

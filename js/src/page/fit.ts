@@ -1,0 +1,47 @@
+// Whether a model fits a device.
+
+import type { ModelRecord } from "../client";
+import type { Device } from "./device";
+import { bytes } from "./format";
+
+const MB = 1e6;
+const WASM_BYTES = 3.5 * 2 ** 30; // what WebAssembly can address, less the runtime
+
+export interface Fit {
+  fits: boolean;
+  text: string;
+}
+
+export function fit(model: ModelRecord, device: Device): Fit {
+  const problem = device.gpu ? gpuProblem(model, device.gpu) : cpuProblem(model);
+  const found = problem ?? memoryProblem(model, device) ?? storageProblem(model, device);
+  return found ? { fits: false, text: found } : { fits: true, text: "Fits this device" };
+}
+
+function gpuProblem(model: ModelRecord, gpu: NonNullable<Device["gpu"]>): string | null {
+  const missing = (model.required_features ?? []).filter((name) => !gpu.features.has(name));
+  if (missing.length) return `The GPU lacks ${missing.join(", ")}`;
+  const needed = model.buffer_size_required_bytes ?? 0;
+  if (needed <= gpu.maxBindingBytes) return null;
+  return `Needs GPU buffers of ${bytes(needed)}; here they hold ${bytes(gpu.maxBindingBytes)}`;
+}
+
+function cpuProblem(model: ModelRecord): string | null {
+  return memoryBytes(model) > WASM_BYTES ? "Too large to run without WebGPU" : null;
+}
+
+function memoryProblem(model: ModelRecord, device: Device): string | null {
+  const has = device.memoryBytes;
+  if (has === null || memoryBytes(model) <= has / 2) return null;
+  return `Needs ${bytes(memoryBytes(model))} of memory; this device may have too little`;
+}
+
+function storageProblem(model: ModelRecord, device: Device): string | null {
+  const free = device.freeStorageBytes;
+  if (free === null || (model.size_bytes ?? 0) <= free) return null;
+  return `The browser can keep ${bytes(free)} more for this site`;
+}
+
+function memoryBytes(model: ModelRecord): number {
+  return (model.vram_required_MB ?? 0) * MB;
+}

@@ -1,0 +1,32 @@
+// Numbers as people read them.
+
+const UNITS = ["kB", "MB", "GB"];
+
+/** "98 MB", in powers of 1000 as shops and downloads have it. */
+export function bytes(count: number): string {
+  let value = count / 1000;
+  let unit = 0;
+  while (value >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  const digits = value < 10 && unit > 0 ? 1 : 0;
+  return `${value.toLocaleString("en", { maximumFractionDigits: digits })} ${UNITS[unit]}`;
+}
+
+export function decimals(value: number, digits: number): string {
+  return value.toLocaleString("en", {
+    minimumFractionDigits: digits,
+    maximumFractionDigits: digits,
+  });
+}
+
+/** An error's message, as a sentence of its own. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** "SmolLM2 135M Instruct" */
+export function modelName(modelId: string): string {
+  return modelId.replaceAll("-", " ").replaceAll("_", " ");
+}

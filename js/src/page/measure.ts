@@ -1,0 +1,37 @@
+// How fast an answer came: what the engine says, or else what was seen here.
+
+import type { ChatCompletionChunk, CompletionUsage } from "../client";
+import type { Stats } from "./state";
+
+export class Measure {
+  private begun = 0; // ms
+  private first: number | undefined;
+  private last = 0;
+  private tokens = 0;
+  private usage: CompletionUsage | undefined;
+
+  begin(): void {
+    this.begun = performance.now();
+  }
+
+  add(chunk: ChatCompletionChunk): void {
+    if (chunk.usage) this.usage = chunk.usage;
+    if (!chunk.choices[0]?.delta.content) return;
+    this.last = performance.now();
+    this.first ??= this.last;
+    this.tokens += 1;
+  }
+
+  /** undefined: there was no token. */
+  stats(): Stats | undefined {
+    if (this.first === undefined) return undefined;
+    const firstTokenSeconds = (this.first - this.begun) / 1000;
+    if (this.usage) {
+      const { completion_tokens: tokens, extra } = this.usage;
+      return { tokens, tokensPerSecond: extra.decode_tokens_per_s, firstTokenSeconds };
+    }
+    const seconds = (this.last - this.first) / 1000;
+    const tokensPerSecond = seconds > 0 ? (this.tokens - 1) / seconds : 0;
+    return { tokens: this.tokens, tokensPerSecond, firstTokenSeconds };
+  }
+}

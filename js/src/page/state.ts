@@ -1,0 +1,45 @@
+// What the page knows: plain data, replaced and never changed in place.
+
+import type { ModelRecord } from "../client";
+import type { Device } from "./device";
+import type { Settings } from "./settings";
+
+export interface Stats {
+  tokens: number;
+  tokensPerSecond: number;
+  firstTokenSeconds: number;
+}
+
+/** "cut": ended by the limit on its length. */
+export type MessageState = "done" | "waiting" | "streaming" | "stopped" | "cut" | "failed";
+
+export interface Message {
+  id: string;
+  role: "user" | "assistant";
+  text: string;
+  state: MessageState;
+  error?: string;
+  stats?: Stats;
+}
+
+export interface Conversation {
+  id: string;
+  changedAt: number; // ms
+  messages: Message[];
+}
+
+export type ModelState =
+  | { phase: "none" }
+  | { phase: "loading"; text: string; progress: number | null; detail: string }
+  | { phase: "ready"; gpuVendor: string | null } // null: on the CPU
+  | { phase: "failed"; error: string };
+
+export interface State {
+  conversations: Conversation[]; // the last changed first
+  currentId: string; // of a conversation, or of one to be
+  models: ModelRecord[];
+  modelId: string; // the chosen one
+  model: ModelState;
+  device: Device | null; // null: not known yet
+  settings: Settings;
+}

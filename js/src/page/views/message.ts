@@ -1,0 +1,174 @@
+// One message of the thread, and what can be done with it.
+
+import type { Announcer } from "../announcer";
+import { h } from "../dom";
+import { decimals, sentence } from "../format";
+import { icon, type IconName } from "../icons";
+import type { Message, Stats } from "../state";
+import { StreamingMarkdown } from "../streaming_markdown";
+import { codeBlock, copyButton } from "./code_block";
+
+export interface MessageActions {
+  regenerate(messageId: string): void;
+  edit(messageId: string, text: string): void;
+}
+
+export interface MessageView {
+  element: HTMLElement;
+  update(message: Message): void;
+}
+
+export function messageView(
+  message: Message,
+  actions: MessageActions,
+  announcer: Announcer,
+): MessageView {
+  return message.role === "user"
+    ? new UserMessage(message, actions, announcer)
+    : new Answer(message, actions, announcer);
+}
+
+class UserMessage implements MessageView {
+  readonly element = h("article", { class: "message user" });
+
+  constructor(
+    private message: Message,
+    private readonly actions: MessageActions,
+    private readonly announcer: Announcer,
+  ) {
+    this.show();
+  }
+
+  update(message: Message): void {
+    this.message = message;
+  }
+
+  private show(): void {
+    const edit = iconButton("edit", "Edit message", () => this.edit());
+    this.element.replaceChildren(
+      h("h2", { class: "visually-hidden" }, "You"),
+      h("div", { class: "bubble" }, this.message.text),
+      h(
+        "div",
+        { class: "message-actions" },
+        copyButton("Copy message", () => this.message.text, this.announcer),
+        edit,
+      ),
+    );
+  }
+
+  private edit(): void {
+    const field = h("textarea", { value: this.message.text, aria: { label: "Edit message" } });
+    const save = () => {
+      if (field.value.trim()) this.actions.edit(this.message.id, field.value.trim());
+    };
+    const leave = () => {
+      this.show();
+      this.element.querySelector<HTMLElement>(".message-actions button:last-child")?.focus();
+    };
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") leave();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+    });
+    const form = h(
+      "form",
+      { class: "edit", on: { submit: (event) => (event.preventDefault(), save()) } },
+      field,
+      h(
+        "div",
+        { class: "edit-actions" },
+        h("span", { class: "hint" }, "What followed is replaced by a new answer."),
+        h("button", { class: "button quiet", type: "button", on: { click: leave } }, "Cancel"),
+        h("button", { class: "button primary", type: "submit" }, "Send"),
+      ),
+    );
+    this.element.replaceChildren(form);
+    field.focus();
+  }
+}
+
+const NOTES: Partial<Record<Message["state"], string>> = {
+  stopped: "Stopped",
+  cut: "Ended: the answer reached the limit on its length",
+};
+
+class Answer implements MessageView {
+  readonly element: HTMLElement;
+  private readonly text = h("div", { class: "markdown" });
+  private readonly foot = h("div", { class: "message-foot" });
+  private readonly markdown: StreamingMarkdown;
+
+  constructor(
+    private message: Message,
+    private readonly actions: MessageActions,
+    private readonly announcer: Announcer,
+  ) {
+    this.markdown = new StreamingMarkdown(this.text, (pre, language) =>
+      codeBlock(pre, language, announcer),
+    );
+    const heading = h("h2", { class: "visually-hidden" }, "Answer");
+    this.element = h("article", { class: "message answer" }, heading, this.text, this.foot);
+    this.show();
+  }
+
+  update(message: Message): void {
+    const isStateChanged = message.state !== this.message.state;
+    this.message = message;
+    if (isStateChanged) this.show();
+    else this.markdown.show(message.text);
+  }
+
+  private show(): void {
+    const { text, state } = this.message;
+    const isUnderWay = state === "waiting" || state === "streaming";
+    this.element.dataset.state = state;
+    this.element.ariaBusy = String(isUnderWay);
+    this.markdown.show(text);
+    this.foot.replaceChildren(...(isUnderWay ? [thinking()] : this.ended()));
+  }
+
+  private ended(): HTMLElement[] {
+    const { id, text, state, stats, error } = this.message;
+    const again = iconButton("again", "Answer again", () => this.actions.regenerate(id));
+    const note = NOTES[state];
+    const parts = [
+      error !== undefined && failure(error),
+      h(
+        "div",
+        { class: "message-actions" },
+        text !== "" && copyButton("Copy answer", () => this.message.text, this.announcer),
+        again,
+        note !== undefined && h("span", { class: "note" }, note),
+        stats !== undefined && h("span", { class: "stats" }, statsText(stats)),
+      ),
+    ];
+    return parts.filter((part) => part !== false);
+  }
+}
+
+function statsText({ tokens, tokensPerSecond, firstTokenSeconds }: Stats): string {
+  const rate = `${decimals(tokensPerSecond, 1)} tokens/s`;
+  return `${tokens} tokens · ${rate} · first after ${decimals(firstTokenSeconds, 2)} s`;
+}
+
+function thinking(): HTMLElement {
+  return h("span", { class: "thinking", role: "img", aria: { label: "Answering" } });
+}
+
+function failure(error: string): HTMLElement {
+  const title = h("strong", {}, "No answer. ");
+  return h(
+    "div",
+    { class: "failure", role: "alert" },
+    icon("alert"),
+    h("p", {}, title, sentence(error)),
+  );
+}
+
+function iconButton(name: IconName, label: string, click: () => void): HTMLButtonElement {
+  return h(
+    "button",
+    { class: "icon-button", title: label, aria: { label }, on: { click } },
+    icon(name),
+  );
+}

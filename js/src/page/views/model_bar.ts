@@ -1,0 +1,101 @@
+// How the chosen model is: to be loaded, loading, ready, or what went wrong.
+
+import { byId, h } from "../dom";
+import { bytes, modelName, sentence } from "../format";
+import { icon } from "../icons";
+import type { ModelSession } from "../model_session";
+import type { ModelState, State } from "../state";
+import type { Store } from "../store";
+
+type Loading = Extract<ModelState, { phase: "loading" }>;
+
+export class ModelBar {
+  private readonly bar = byId("model-bar", HTMLDivElement);
+  private readonly text = h("span", { class: "model-bar-text" });
+  private readonly detail = h("span", { class: "model-bar-detail" });
+  private readonly progress = h("progress", { aria: { label: "Load progress" } });
+  private phase: ModelState["phase"] | undefined;
+
+  constructor(
+    private readonly store: Store<State>,
+    private readonly session: ModelSession,
+    private readonly chooseModel: () => void,
+  ) {
+    store.watch(["model", "modelId", "models"], () => this.render());
+  }
+
+  private render(): void {
+    const model = this.store.get("model");
+    if (model.phase !== this.phase || model.phase === "none") this.rebuild(model);
+    this.phase = model.phase;
+    if (model.phase === "loading") this.showProgress(model);
+  }
+
+  private rebuild(model: ModelState): void {
+    this.bar.hidden = model.phase === "ready";
+    this.bar.className = `model-bar ${model.phase}`;
+    this.bar.replaceChildren(...this.content(model));
+  }
+
+  private content(model: ModelState): Node[] {
+    switch (model.phase) {
+      case "none":
+        return this.offer();
+      case "loading":
+        return [
+          h("div", { class: "model-bar-row" }, this.text, this.detail),
+          actions(button("Cancel", "quiet", () => this.session.cancel())),
+          this.progress,
+        ];
+      case "failed":
+        return [
+          h(
+            "div",
+            { class: "failure", role: "alert" },
+            icon("alert"),
+            h("p", {}, h("strong", {}, "The model could not be loaded. "), sentence(model.error)),
+          ),
+          this.choice("Try again"),
+        ];
+      case "ready":
+        return [];
+    }
+  }
+
+  private offer(): Node[] {
+    const modelId = this.store.get("modelId");
+    const model = this.store.get("models").find((each) => each.model_id === modelId);
+    const size = model?.size_bytes ? `${bytes(model.size_bytes)} to download once` : "";
+    return [
+      h(
+        "div",
+        { class: "model-bar-row" },
+        h("span", { class: "model-bar-text" }, modelName(modelId)),
+        h("span", { class: "model-bar-detail" }, size),
+      ),
+      this.choice("Load model"),
+    ];
+  }
+
+  private showProgress({ text, detail, progress }: Loading): void {
+    this.text.textContent = text;
+    this.detail.textContent = detail;
+    if (progress === null) this.progress.removeAttribute("value");
+    else this.progress.value = progress;
+  }
+
+  private choice(text: string): HTMLElement {
+    return actions(
+      button("Other model", "quiet", this.chooseModel),
+      button(text, "primary", () => this.session.load(this.store.get("modelId"))),
+    );
+  }
+}
+
+function actions(...buttons: HTMLElement[]): HTMLElement {
+  return h("div", { class: "model-bar-actions" }, ...buttons);
+}
+
+function button(text: string, kind: "quiet" | "primary", click: () => void): HTMLButtonElement {
+  return h("button", { class: `button ${kind}`, on: { click } }, text);
+}

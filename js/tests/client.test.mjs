@@ -1,0 +1,221 @@
+// The client in front of a worker at the other end of a MessageChannel; under plain Node.
+
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+import { CreateWebWorkerMLCEngine, WebLLMError, WebWorkerMLCEngine } from "../dist/client.js";
+
+const ASK = { messages: [{ role: "user", content: "Hello" }] };
+const ports = [];
+
+afterEach(() => ports.splice(0).forEach((port) => port.close()));
+
+/** An engine, and all that its worker has received. `answers` maps kinds to functions. */
+function connect(answers = {}, config = {}) {
+  const { port1, port2 } = new MessageChannel();
+  const received = [];
+  const known = { hello: () => ({ protocol: 1 }), reload: () => null, ...answers };
+  port2.onmessage = async ({ data }) => {
+    received.push(data);
+    const { kind, uuid, content } = data;
+    if (!known[kind]) return;
+    try {
+      const answer = await known[kind](content, port2, uuid);
+      port2.postMessage({ kind: "return", uuid, content: answer });
+    } catch (error) {
+      port2.postMessage({ kind: "throw", uuid, content: String(error), error: error.info });
+    }
+  };
+  ports.push(port1, port2);
+  return { engine: new WebWorkerMLCEngine(port1, config), received, port: port1 };
+}
+
+function chunk(content) {
+  return { choices: [{ index: 0, delta: { content }, finish_reason: null }] };
+}
+
+/** Streams that never end: "a1", "a2", … */
+function counting() {
+  const counts = new Map();
+  return {
+    chatCompletionStreamInit: ({ streamId }) => void counts.set(streamId, 0),
+    completionStreamNextChunk: ({ streamId }) => {
+      counts.set(streamId, counts.get(streamId) + 1);
+      return chunk(String(counts.get(streamId)));
+    },
+  };
+}
+
+function kinds(received) {
+  return received.map(({ kind }) => kind);
+}
+
+async function settle() {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+test("loads a model and reports progress", async () => {
+  const reports = [];
+  const { port1, port2 } = new MessageChannel();
+  ports.push(port1, port2);
+  const received = [];
+  port2.onmessage = ({ data: { kind, uuid, content } }) => {
+    received.push({ kind, content });
+    if (kind !== "reload") return;
+    const report = { progress: 0.5, timeElapsed: 1, text: "half" };
+    port2.postMessage({ kind: "initProgressCallback", uuid, content: report });
+    port2.postMessage({ kind: "return", uuid, content: null });
+  };
+  const appConfig = { model_list: [] };
+  const initProgressCallback = (report) => reports.push(report.text);
+  const options = { temperature: 0 };
+  await CreateWebWorkerMLCEngine(port1, "m", { appConfig, initProgressCallback }, options);
+  assert.deepEqual(reports, ["half"]);
+  assert.deepEqual(received.slice(1), [
+    { kind: "setAppConfig", content: appConfig },
+    { kind: "reload", content: { modelId: ["m"], chatOpts: [options] } },
+  ]);
+});
+
+test("asks for whole answers, and says which models it expects", async () => {
+  const { engine, received } = connect({
+    chatCompletionNonStreaming: () => ({ choices: [{ message: { content: "Hi" } }] }),
+  });
+  await engine.reload(["m", "n"]);
+  const reply = await engine.chat.completions.create({ ...ASK, model: "n" });
+  assert.equal(reply.choices[0].message.content, "Hi");
+  const { request, modelId } = received.at(-1).content;
+  assert.deepEqual(modelId, ["m", "n"]);
+  assert.deepEqual(request, { ...ASK, model: "n" });
+});
+
+test("streams several answers at once", async () => {
+  const { engine } = connect(counting());
+  await engine.reload("m");
+  const request = { ...ASK, stream: true };
+  const streams = await Promise.all([1, 2].map(() => engine.chat.completions.create(request)));
+  const texts = [];
+  for (let turn = 0; turn < 2; turn += 1) {
+    for (const stream of streams) {
+      texts.push((await stream.next()).value.choices[0].delta.content);
+    }
+  }
+  assert.deepEqual(texts, ["1", "1", "2", "2"]);
+});
+
+test("ends the answer in the worker when the loop is left", async () => {
+  const { engine, received } = connect(counting());
+  await engine.reload("m");
+  const stream = await engine.chatCompletion({ ...ASK, stream: true });
+  for await (const each of stream) {
+    if (each.choices[0].delta.content === "3") break;
+  }
+  await settle();
+  const { uuid, content } = received.find(({ kind }) => kind === "chatCompletionStreamInit");
+  assert.equal(content.streamId, uuid);
+  assert.deepEqual(received.at(-1), { kind: "abort", uuid, content: null });
+  assert.deepEqual(await stream.next(), { done: true, value: undefined });
+});
+
+test("ends a wait for the next chunk when the stream is left meanwhile", async () => {
+  const { engine } = connect({
+    ...counting(),
+    completionStreamNextChunk: () => new Promise(() => {}),
+  });
+  await engine.reload("m");
+  const stream = await engine.chatCompletion({ ...ASK, stream: true });
+  const next = stream.next();
+  await stream.return();
+  assert.deepEqual(await next, { done: true, value: undefined });
+});
+
+test("interrupts workers of WebLLM's, which know no abort", async () => {
+  const { engine, received } = connect({ ...counting(), hello: () => new Promise(() => {}) });
+  await engine.reload("m");
+  for await (const _ of await engine.chatCompletion({ ...ASK, stream: true })) break;
+  await settle();
+  assert.equal(kinds(received).at(-1), "interruptGenerate");
+});
+
+test("a stream that ended is not aborted", async () => {
+  let left = 2;
+  const { engine, received } = connect({
+    completionStreamInit: () => null,
+    completionStreamNextChunk: () => (left-- > 0 ? { choices: [{ text: "a" }] } : undefined),
+  });
+  await engine.reload("m");
+  const texts = [];
+  for await (const each of await engine.completions.create({ prompt: "p", stream: true })) {
+    texts.push(each.choices[0].text);
+  }
+  assert.deepEqual(texts, ["a", "a"]);
+  assert.ok(!kinds(received).includes("abort"));
+});
+
+test("throws errors with their names, codes and fields", async () => {
+  const info = {
+    name: "RequestError",
+    message: "temperature is 9",
+    code: "invalid_request_error",
+    status: 400,
+    field: "temperature",
+  };
+  const refuse = () => {
+    throw Object.assign(new Error("temperature is 9"), { info });
+  };
+  const { engine } = connect({ chatCompletionNonStreaming: refuse, embedding: () => refuse() });
+  await engine.reload("m");
+  for (const ask of [engine.chatCompletion(ASK), engine.embeddings.create({ input: "a" })]) {
+    const error = await ask.catch((each) => each);
+    assert.ok(error instanceof WebLLMError);
+    const { name, message, code, status, field } = error;
+    assert.deepEqual({ name, message, code, status, field }, info);
+  }
+});
+
+test("throws what a worker of WebLLM's gives: text alone", async () => {
+  const { engine } = connect({
+    getMessage: () => {
+      throw new TypeError("undefined is no function");
+    },
+  });
+  await assert.rejects(engine.getMessage(), {
+    name: "WebLLMError",
+    message: "TypeError: undefined is no function",
+  });
+});
+
+test("refuses what cannot be posted", async () => {
+  const { engine } = connect();
+  await assert.rejects(engine.chatCompletion({ ...ASK, stop: () => {} }), { name: "RequestError" });
+});
+
+test("whoever waits for a worker learns that it is closed", async () => {
+  const { engine } = connect({ getMessage: () => new Promise(() => {}) });
+  const waiting = engine.getMessage();
+  engine.terminate();
+  await assert.rejects(waiting, { name: "WorkerLostError", code: "worker_lost", status: 503 });
+  await assert.rejects(engine.unload(), { name: "WorkerLostError" });
+});
+
+test("every other method is one message", async () => {
+  const answer = (content) => content ?? "nothing";
+  const names = [
+    ...["unload", "resetChat", "getMessage", "runtimeStatsText", "forwardTokensAndSample"],
+    ...["getGPUVendor", "getMaxStorageBufferBindingSize", "customRequest"],
+  ];
+  const { engine, received } = connect(Object.fromEntries(names.map((name) => [name, answer])));
+  await engine.unload();
+  await engine.resetChat(true, "m");
+  assert.deepEqual(await engine.getMessage("m"), { modelId: "m" });
+  assert.deepEqual(await engine.runtimeStatsText(), {});
+  const forwarded = await engine.forwardTokensAndSample([1, 2], true);
+  assert.deepEqual(forwarded, { inputIds: [1, 2], isPrefill: true });
+  assert.equal(await engine.getGPUVendor(), "nothing");
+  assert.equal(await engine.getMaxStorageBufferBindingSize(), "nothing");
+  const asked = await engine.customRequest("name", { a: 1 });
+  assert.deepEqual(asked, { requestName: "name", requestMessage: { a: 1 } });
+  engine.setLogLevel("DEBUG");
+  engine.interruptGenerate();
+  await settle();
+  assert.deepEqual(kinds(received), ["hello", ...names, "setLogLevel", "interruptGenerate"]);
+});
