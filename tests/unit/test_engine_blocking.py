@@ -198,11 +198,19 @@ def test_a_stream_nobody_refers_to_ends(engine: BlockingMLCEngine) -> None:
 
 def test_closing_from_another_thread_ends_a_waiting_loop(engine: BlockingMLCEngine) -> None:
     stream = forever(engine)
+    read = threading.Semaphore(0)
+
+    def read_on() -> None:
+        for _ in stream:
+            read.release()
+
     with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(list, stream) for _ in range(2)]
-        time.sleep(0.05)
+        readers = [pool.submit(read_on) for _ in range(2)]
+        for _ in range(10):
+            assert read.acquire(timeout=20)
         stream.close()
-        assert sum(len(reader.result(5)) for reader in readers) > 10
+        for reader in readers:
+            reader.result(5)
     assert is_idle(engine)
 
 
