@@ -34,7 +34,6 @@ from webllm.errors import (
 )
 
 __all__ = ["loaded_models"]  # a fixture
-
 FOREVER = 10**6
 
 
@@ -52,16 +51,15 @@ def load(engine: BlockingMLCEngine, backend: FakeBackend | None = None) -> None:
 
 
 def forever(engine: BlockingMLCEngine) -> Iterator[object]:
-    return engine.chat.completions.create(
-        **asked("1", max_tokens=FOREVER, ignore_eos=True, stream=True)
-    )
+    fields = asked("1", max_tokens=FOREVER, ignore_eos=True, stream=True)
+    return engine.chat.completions.create(**fields)
 
 
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
+    assert condition(), "it never happened"
 
 
 def read_until_closed(stream: Iterator[object]) -> bool:
@@ -82,8 +80,7 @@ def num_threads() -> int:
 
 def interrupt_soon(delay_s: float = 0.1) -> threading.Timer:
     """As Ctrl-C would."""
-    main = threading.main_thread().ident
-    assert main is not None
+    main = threading.main_thread().ident or 0
     timer = threading.Timer(delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
     return timer
@@ -205,12 +202,10 @@ def test_closing_from_another_thread_ends_a_waiting_loop(engine: BlockingMLCEngi
             read.release()
 
     with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read_on) for _ in range(2)]
-        for _ in range(10):
-            assert read.acquire(timeout=20)
+        readers = [pool.submit(read_on), pool.submit(read_on)]
+        assert all(read.acquire(timeout=20) for _ in range(10))
         stream.close()
-        for reader in readers:
-            reader.result(5)
+        assert [reader.result(5) for reader in readers] == [None, None]
     assert is_idle(engine)
 
 
