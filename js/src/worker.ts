@@ -9,7 +9,7 @@ self.addEventListener("message", keep);
 
 const python = await boot();
 await python.runPythonAsync(`
-from webllm.workers.browser import WebWorkerMLCEngineHandler
+from webllm import WebWorkerMLCEngineHandler
 
 handler = WebWorkerMLCEngineHandler()
 `);

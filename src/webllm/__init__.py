@@ -6,7 +6,8 @@
         await engine.reload("SmolLM2-135M-Instruct")
         reply = await engine.chat.completions.create(messages=[{"role": "user", "content": "Hi"}])
 
-Names are imported when they are first used, so that `import webllm` costs nothing.
+Names are imported when they are first used, so that `import webllm` costs nothing; those of Web
+Workers exist in a browser only.
 """
 
 from importlib import import_module
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from webllm.engine.blocking import BlockingMLCEngine, create_blocking_mlc_engine
     from webllm.engine.engine import MLCEngine, create_mlc_engine
     from webllm.errors import WebLLMError
+    from webllm.workers.browser import (
+        WebWorkerMLCEngine,
+        WebWorkerMLCEngineHandler,
+        create_web_worker_mlc_engine,
+    )
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
@@ -38,9 +44,12 @@ _HOMES = {
     "MLCEngineHandler": "workers.handler",
     "ModelRecord": "config",
     "WebLLMError": "errors",
+    "WebWorkerMLCEngine": "workers.browser",
+    "WebWorkerMLCEngineHandler": "workers.browser",
     "WorkerMLCEngine": "workers.proxy",
     "create_blocking_mlc_engine": "engine.blocking",
     "create_mlc_engine": "engine.engine",
+    "create_web_worker_mlc_engine": "workers.browser",
     "create_worker_process": "workers.process",
     "prebuilt_app_config": "config",
 }
@@ -55,9 +64,12 @@ __all__ = [
     "MLCEngineHandler",
     "ModelRecord",
     "WebLLMError",
+    "WebWorkerMLCEngine",
+    "WebWorkerMLCEngineHandler",
     "WorkerMLCEngine",
     "create_blocking_mlc_engine",
     "create_mlc_engine",
+    "create_web_worker_mlc_engine",
     "create_worker_process",
     "prebuilt_app_config",
 ]

@@ -11,7 +11,7 @@ from fake_model import asked, counted, loaded_models, num_used, settle
 
 from webllm import AppConfig, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.engine.loading import LoadedModel
-from webllm.workers.handler import MLCEngineHandler, WebWorkerMLCEngineHandler
+from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
 
 __all__ = ["loaded_models"]  # a fixture
@@ -328,7 +328,7 @@ async def test_progress_goes_to_the_page_that_reloads(
 
 
 async def test_a_service_worker_does_not_load_twice(loaded_models: list[LoadedModel]) -> None:
-    npm = NpmClient(WebWorkerMLCEngineHandler(config=CONFIG, reuse_loaded=True))
+    npm = NpmClient(MLCEngineHandler(config=CONFIG, reuse_loaded=True))
     for options in (None, None, [{"top_p": 0.5}]):
         await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": options})
     assert len(loaded_models) == 2

@@ -213,8 +213,6 @@ class MLCEngineHandler:
         return m.HelloAnswer(protocol=m.PROTOCOL)
 
 
-WebWorkerMLCEngineHandler = MLCEngineHandler  # WebLLM's name
-
 _ALREADY_LOADED = InitProgressReport(1.0, 0.0, "The model is loaded already", Phase.LOAD)
 
 
