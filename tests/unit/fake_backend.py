@@ -20,6 +20,7 @@ class FakeBackend:
     name = "fake"
     step_tokens = 32
     step_tokens_beside_decode = 8
+    least_prompt_tokens = 1
 
     def __init__(
         self, vocab_size: int = 1000, steps_in_flight: int = 2, *, hashes: bool = False

@@ -9,7 +9,7 @@ import pytest
 from fake_backend import FakeBackend
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.scheduler import Batch, Scheduler, StepLimits
@@ -20,6 +20,7 @@ from webllm.sampling.edits import LogitEdits
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
 LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=3)
+IN_TURNS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=0)
 
 
 def make_scheduler(num_blocks: int = NUM_BLOCKS, limits: StepLimits = LIMITS) -> Scheduler:
@@ -46,7 +47,7 @@ class Device:
     def submit(self) -> bool:
         batch = self.scheduler.next_batch()
         if batch is not None:
-            check(batch)
+            check(batch, self.scheduler.limits)
             self.in_flight.append((batch, self.backend.run(batch.step, BLOCK_SIZE)))
         return batch is not None
 
@@ -68,8 +69,11 @@ class Device:
             self.read()
 
 
-def check(batch: Batch) -> None:
+def check(batch: Batch, limits: StepLimits) -> None:
     shares = batch.step.sequences
+    decoding = [share for share in shares if share.token_ids[0] >= FROM_SAMPLED]
+    assert batch.reads_prompts or all(len(share.token_ids) == 1 for share in shares)
+    assert limits.max_prompt_tokens or not (batch.reads_prompts and decoding)
     assert 1 <= batch.step.num_tokens <= LIMITS.max_tokens
     assert batch.step.num_outputs == len(batch.sampled)
     assert all(sum(t >= FROM_SAMPLED for t in share.token_ids) <= 1 for share in shares)
@@ -88,9 +92,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.device = Device(make_scheduler())
-        self.scheduler = self.device.scheduler
         self.prompts: dict[Sequence, list[int]] = {}
+
+    @initialize(limits=st.sampled_from([LIMITS, IN_TURNS]))
+    def begin(self, limits: StepLimits) -> None:
+        self.device = Device(make_scheduler(limits=limits))
+        self.scheduler = self.device.scheduler
 
     @rule(
         first=st.integers(0, 1),
@@ -166,9 +173,10 @@ SchedulerMachine.TestCase.settings = settings(
 TestScheduler = SchedulerMachine.TestCase
 
 
+@pytest.mark.parametrize("limits", [LIMITS, IN_TURNS], ids=["together", "in turns"])
 @pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
-def test_all_that_is_added_ends(steps_in_flight: int) -> None:
-    device = Device(make_scheduler())
+def test_all_that_is_added_ends(steps_in_flight: int, limits: StepLimits) -> None:
+    device = Device(make_scheduler(limits=limits))
     sequences = [make_sequence([i % 5] * (1 + i % 9), 1 + i % 7) for i in range(50)]
     for sequence in sequences:
         device.scheduler.add(sequence)
@@ -207,6 +215,20 @@ def test_a_running_stream_keeps_prompt_chunks_small() -> None:
     batch = device.scheduler.next_batch()
     assert batch is not None
     assert [len(share.token_ids) for share in batch.step.sequences] == [1, 3]
+
+
+def test_prompts_and_decoding_take_turns_where_asked_to() -> None:
+    device = Device(make_scheduler(limits=IN_TURNS))
+    device.scheduler.add(make_sequence([1] * 3, 20))
+    assert device.submit()
+    device.read()
+    device.scheduler.add(make_sequence([2] * 20, 1))
+    turns = []
+    for _ in range(6):
+        assert device.submit()
+        turns.append(device.in_flight[-1][0].step.num_tokens)
+        device.read()
+    assert turns == [1, 7, 1, 7, 1, 6]
 
 
 def test_the_youngest_makes_room_and_goes_on_later() -> None:

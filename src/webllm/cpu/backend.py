@@ -29,6 +29,7 @@ class CPUBackend:
     steps_in_flight = 1
     step_tokens = 256
     step_tokens_beside_decode = 128
+    least_prompt_tokens = 1
 
     def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
         self.host = host or open_host(num_threads)

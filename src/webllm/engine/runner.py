@@ -64,7 +64,10 @@ class Runner:
         return self._executables[shape]
 
     def executable(self, batch: Batch) -> Executable:
-        return self.compile(batch.step.num_tokens, len(batch.step.sequences))
+        num_tokens = batch.step.num_tokens
+        if batch.reads_prompts:
+            num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
+        return self.compile(num_tokens, len(batch.step.sequences))
 
     def close(self) -> None:
         self._in_flight.clear()
@@ -73,9 +76,9 @@ class Runner:
 
 
 def _rounded(count: int) -> int:
-    """Up to a power of two, or between 8 and 32, where work grows with every eight rows, to eight:
+    """Up to a power of two, or between 8 and 64, where work grows with every eight rows, to eight:
     few shapes are compiled, and little of each goes to waste.
     """
-    if 8 < count <= 32:
+    if 8 < count <= 64:
         return -(-count // 8) * 8
     return 1 << (count - 1).bit_length()

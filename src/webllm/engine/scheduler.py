@@ -1,4 +1,5 @@
-"""What runs next: one token of every sequence that decodes, and beside them prompts in chunks.
+"""What runs next: one token of every sequence that decodes, and prompts in chunks, beside them or
+in turns.
 
 Pure bookkeeping. A sequence is admitted when the KV cache has room for its tokens so far. When a
 running one finds no block for its next token, the youngest gives its blocks back and waits to be
@@ -28,11 +29,14 @@ class Batch:
 
     step: Step
     sampled: Tokens[Sequence]
+    reads_prompts: bool  # else it only decodes
 
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """max_prompt_tokens: of prompts in a step that decodes as well; more keep streams waiting."""
+    """max_prompt_tokens: of prompts in a step that decodes as well; more keep streams waiting. 0:
+    steps decode or read prompts, in turns.
+    """
 
     max_sequences: int = 64
     max_tokens: int = 512
@@ -47,6 +51,7 @@ class _Draft:
     sampled: list[Sequence] = field(default_factory=list)
     num_tokens: int = 0
     num_edits: int = 0
+    reads_prompts: bool = False
     held: Sequence | None = None  # has to give its blocks back: takes no further step
 
     def has_room_for(self, edits: LogitEdits) -> bool:
@@ -62,6 +67,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by age
         self._num_steps = 0  # with outputs
+        self._read_prompts = False  # the last step did
 
     @property
     def has_work(self) -> bool:
@@ -95,12 +101,24 @@ class Scheduler:
         """None if there is nothing to do before a step in flight has been read."""
         draft = _Draft()
         self._shift()
-        self._decode(draft)
-        self._prefill(draft)
+        if self.limits.max_prompt_tokens:
+            self._decode(draft)
+            self._prefill(draft, self.limits.max_prompt_tokens)
+        else:
+            self._take_turns(draft)
         if not draft.shares:
             return None
         self._num_steps += bool(draft.sampled)
-        return Batch(Step(draft.shares), draft.sampled)
+        self._read_prompts = draft.reads_prompts
+        return Batch(Step(draft.shares), draft.sampled, draft.reads_prompts)
+
+    def _take_turns(self, draft: _Draft) -> None:
+        if self._read_prompts:
+            self._decode(draft)
+        if not draft.shares:
+            self._prefill(draft)
+        if not draft.shares and not self._read_prompts:
+            self._decode(draft)
 
     def _shift(self) -> None:
         """Sequences whose window is full start over with what they keep."""
@@ -115,7 +133,7 @@ class Scheduler:
                 self._take(sequence, 1, draft)
 
     def _may_decode(self, sequence: Sequence) -> bool:
-        if sequence.num_uncomputed != 1 or sequence.is_all_sampled or sequence.needs_shift:
+        if not sequence.decodes or sequence.is_all_sampled or sequence.needs_shift:
             return False
         if not sequence.num_pending:
             return sequence.num_computed > 0  # else it was preempted a moment ago
@@ -140,20 +158,23 @@ class Scheduler:
                 return False
         return True
 
-    def _prefill(self, draft: _Draft) -> None:
-        limits = self.limits
-        room = limits.max_tokens - draft.num_tokens
+    def _prefill(self, draft: _Draft, beside_decode: int = 0) -> None:
+        room = self.limits.max_tokens - draft.num_tokens
         if draft.shares:
-            room = min(room, limits.max_prompt_tokens)
+            room = min(room, beside_decode)
         for sequence in self.running:
-            if room and sequence.num_uncomputed > 1 and draft.has_room_for(sequence.edits):
-                room -= self._take(sequence, room, draft)
-        while room and self.waiting and len(self.running) < limits.max_sequences:
+            if room and sequence.reads_prompt and draft.has_room_for(sequence.edits):
+                room -= self._read_prompt(sequence, room, draft)
+        while room and self.waiting and len(self.running) < self.limits.max_sequences:
             sequence = self.waiting[0]
             if not (draft.has_room_for(sequence.edits) and self._admit(sequence)):
                 return
             self.running.append(self.waiting.popleft())
-            room -= self._take(sequence, room, draft)
+            room -= self._read_prompt(sequence, room, draft)
+
+    def _read_prompt(self, sequence: Sequence, room: int, draft: _Draft) -> int:
+        draft.reads_prompts = True
+        return self._take(sequence, room, draft)
 
     def _admit(self, sequence: Sequence) -> bool:
         """Blocks for all its tokens, shared as far as their content is known; one stays free for

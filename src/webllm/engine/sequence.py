@@ -74,6 +74,15 @@ class Sequence:
         return len(self.token_ids) + self.num_pending - self.num_computed
 
     @property
+    def decodes(self) -> bool:
+        """What is left to compute is a token that was sampled."""
+        return self.num_uncomputed == 1 and self.num_output_tokens + self.num_pending > 0
+
+    @property
+    def reads_prompt(self) -> bool:
+        return self.num_uncomputed > 0 and not self.decodes
+
+    @property
     def max_positions(self) -> int:
         """Positions of the KV cache it may come to fill: its last token's is never written."""
         most = self.num_prompt_tokens + self.params.max_tokens - 1

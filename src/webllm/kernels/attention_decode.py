@@ -17,6 +17,7 @@ _THREADS = 128
 _MAX_UNITS = 256  # of the q heads of a workgroup, in its memory
 _WORKGROUPS = 1024  # enough to fill a large GPU
 _MAX_SPLITS = 64
+_MAX_PARTIAL_COLS = 1 << 19  # so that 64 tokens of f32 fit into any binding
 _MOST_ROUNDS = 60000
 
 
@@ -54,12 +55,15 @@ class Partial:
 
 
 def decode_splits(target: Target, shape: AttentionShape, step: StepBuffer) -> int:
-    """Shares the context is cut into at most, when decoding."""
+    """Shares the context is cut into at most, when decoding: so many for any batch, or a token's
+    result would depend on the others.
+    """
     if not target.barriers:
         return max(4, _least_splits(shape, step))
-    workgroups = step.max_tokens * shape.num_q // shape.heads_together()
+    workgroups = shape.num_q // shape.heads_together()  # of one token
     longest = -(-step.max_blocks * BLOCK_SIZE // _tile(shape.heads_together()))
-    return max(1, min(_MAX_SPLITS, longest, _WORKGROUPS // workgroups))
+    fitting = _MAX_PARTIAL_COLS // (shape.num_q * shape.head_dim)
+    return max(1, min(_MAX_SPLITS, longest, _WORKGROUPS // workgroups, fitting))
 
 
 def prefill_splits(target: Target, shape: AttentionShape, step: StepBuffer) -> int:

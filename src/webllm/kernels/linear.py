@@ -1,6 +1,6 @@
 """Matrix products x W^T in three forms, each with several endings.
 
-    few      at most 32 rows of x, bound by reading the weight (`linear_few.py`)
+    few      at most 64 rows of x, bound by reading the weight (`linear_few.py`)
     many     tiles of 64 rows of x (`linear_many.py`)
     simple   one thread for eight rows of W, no barriers: software adapters (`linear_simple.py`)
 

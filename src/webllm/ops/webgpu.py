@@ -10,6 +10,7 @@ from typing import cast
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.errors import DeviceMemoryError
 from webllm.gpu.device import AdapterKind, Device, Dispatch, Recording, Slice
+from webllm.kernels.linear_few import MOST_FEW_ROWS
 from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
 from webllm.kernels.target import Target
 from webllm.ops.backend import Logits, OnBytes, Sampled
@@ -38,7 +39,10 @@ class WebGPUBackend:
         is_software = device.info.kind is AdapterKind.SOFTWARE
         self.steps_in_flight = 1 if is_software else 2
         self.step_tokens = 512
-        self.step_tokens_beside_decode = 64 if is_software else 512
+        # Products of few rows and of many round differently, in int8 so much that tokens differ:
+        # prompts always take the one form, what decodes the other, whatever else is in the batch.
+        self.step_tokens_beside_decode = 0 if self.target.barriers else 64
+        self.least_prompt_tokens = 2 * MOST_FEW_ROWS if self.target.barriers else 1
         self._memory: Memory | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
