@@ -266,6 +266,13 @@ class TestForwardTokens:
         assert backend.steps[-1].sequences[0].context_len == 1
         assert num_used(engine) == 0
 
+    async def test_calls_at_once_go_on_from_each_other(self) -> None:
+        engine = make_engine()
+        calls = [engine.forward_tokens_and_sample([i], is_prefill=True) for i in (1, 5, 9)]
+        assert await asyncio.gather(*calls) == [2, 6, 10]
+        backend = engine._model(None).loaded.runner.backend
+        assert backend.context([*backend.steps[-1].sequences[0].blocks], 3, 16) == [1, 5, 9]
+
     @pytest.mark.parametrize("input_ids", [[1000], [-1], [5, 2**33]])
     async def test_wrong_ids_change_nothing(self, input_ids: list[int]) -> None:
         engine = make_engine()

@@ -32,6 +32,7 @@ class Model:
         self._last_answer: Answer | None = None
         self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
         self._forwarded: list[int] = []
+        self._forwarding = asyncio.Lock()  # one call goes on from where the last ended
 
     async def chat_completion(
         self, request: ChatCompletionRequest
@@ -54,16 +55,17 @@ class Model:
 
     async def forward_tokens_and_sample(self, input_ids: Tokens[int]) -> int:
         """The token that follows all that was forwarded since `reset_chat`, and `input_ids`."""
-        token_ids = [*self._forwarded, *input_ids]
-        output = _OneToken()
-        sequence = forwarded_sequence(self.loaded, token_ids)
-        self.loaded.loop.add(sequence, output)
-        try:
-            token_id = await output.token_id
-        finally:
-            self.loaded.loop.finish(sequence, FinishReason.ABORT)
-        self._forwarded = token_ids
-        return token_id
+        async with self._forwarding:
+            token_ids = [*self._forwarded, *input_ids]
+            output = _OneToken()
+            sequence = forwarded_sequence(self.loaded, token_ids)
+            self.loaded.loop.add(sequence, output)
+            try:
+                token_id = await output.token_id
+            finally:
+                self.loaded.loop.finish(sequence, FinishReason.ABORT)
+            self._forwarded = token_ids
+            return token_id
 
     def reset_chat(self, keep_stats: bool = False) -> None:
         """Forgets what was said: the last message, forwarded tokens, known prefixes of the KV
