@@ -1,0 +1,68 @@
+"""In one form of product a token's logits are the same bits in any batch: the scheduler keeps
+prompts in the one and what decodes in the other.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from test_webgpu_backend import BLOCKS, CHECKPOINT, PROGRAM, VOCAB, target_of
+
+from webllm.gpu.native import NativeDevice
+from webllm.kernels.linear_few import MOST_FEW_ROWS
+from webllm.ops.program import BatchShape
+from webllm.ops.step import Step, StepSequence
+from webllm.ops.webgpu import WebGPUBackend
+
+LENGTH = 100
+NUM_SEQS = 12
+LIMITS = BatchShape(2 * MOST_FEW_ROWS, NUM_SEQS, NUM_SEQS, BLOCKS)
+
+
+class Logits:
+    """Runs shares of made-up sequences; sequence k has blocks of its own."""
+
+    def __init__(self, backend: WebGPUBackend) -> None:
+        self.backend = backend
+        self.ids = np.random.default_rng(0).integers(0, VOCAB, (NUM_SEQS, LENGTH)).tolist()
+
+    def share(self, k: int, begin: int, end: int) -> StepSequence:
+        blocks = list(range(k * BLOCKS, (k + 1) * BLOCKS))
+        return StepSequence(self.ids[k][begin:end], end, blocks, [end - begin - 1])
+
+    async def prompts(self, *shares: StepSequence) -> np.ndarray:
+        return await self._last_row(LIMITS, shares)
+
+    async def decoded(self, *shares: StepSequence) -> np.ndarray:
+        rows = 1 << (len(shares) - 1).bit_length()
+        return await self._last_row(BatchShape(rows, rows, rows, BLOCKS), shares)
+
+    async def _last_row(self, shape: BatchShape, shares: tuple[StepSequence, ...]) -> np.ndarray:
+        executable = self.backend.compile(PROGRAM, shape)
+        executable.submit(Step(shares))
+        await executable.sampled()
+        return np.array(await executable.logits()).reshape(len(shares), VOCAB)[-1]
+
+
+@pytest.mark.parametrize("name", ["workgroup", "subgroup", "floats"])
+async def test_logits_do_not_depend_on_the_batch(device: NativeDevice, name: str) -> None:
+    backend = WebGPUBackend(device, target_of(device, name))
+    assert backend.least_prompt_tokens > MOST_FEW_ROWS
+    assert backend.step_tokens_beside_decode == 0
+    await backend.load(PROGRAM, CHECKPOINT, NUM_SEQS * BLOCKS, LIMITS, lambda *_: None)
+    logits = Logits(backend)
+    whole = await logits.prompts(logits.share(0, 0, LENGTH))
+    for cuts in ([0, 99, 100], [0, 33, 100]):
+        for begin, end in pairwise(cuts):
+            found = await logits.prompts(logits.share(0, begin, end))
+        assert np.array_equal(found, whole), cuts
+    beside = await logits.prompts(logits.share(1, 0, 70), logits.share(0, 50, LENGTH))
+    assert np.array_equal(beside, whole), "beside another prompt"
+
+    others = [logits.share(k, 0, 1) for k in range(1, NUM_SEQS)]
+    last = logits.share(0, LENGTH - 1, LENGTH)
+    alone = await logits.decoded(last)
+    for count in (1, 2, 5, 8, 11):
+        assert np.array_equal(await logits.decoded(*others[:count], last), alone), count
