@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from webllm.engine.blocking import BlockingMLCEngine, create_blocking_mlc_engine
     from webllm.engine.engine import MLCEngine, create_mlc_engine
     from webllm.errors import WebLLMError
+    from webllm.server.openai_client import openai_client
+    from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransport
     from webllm.workers.browser import (
         WebWorkerMLCEngine,
         WebWorkerMLCEngineHandler,
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AppConfig": "config",
     "BlockingMLCEngine": "engine.blocking",
+    "BlockingOpenAITransport": "server.openai_transport",
     "ChatOptions": "config",
     "InitProgressReport": "artifacts.progress",
     "MLCEngine": "engine.engine",
     "MLCEngineConfig": "config",
     "MLCEngineHandler": "workers.handler",
     "ModelRecord": "config",
+    "OpenAITransport": "server.openai_transport",
     "WebLLMError": "errors",
     "WebWorkerMLCEngine": "workers.browser",
     "WebWorkerMLCEngineHandler": "workers.browser",
@@ -51,18 +55,21 @@ _HOMES = {
     "create_mlc_engine": "engine.engine",
     "create_web_worker_mlc_engine": "workers.browser",
     "create_worker_process": "workers.process",
+    "openai_client": "server.openai_client",
     "prebuilt_app_config": "config",
 }
 
 __all__ = [
     "AppConfig",
     "BlockingMLCEngine",
+    "BlockingOpenAITransport",
     "ChatOptions",
     "InitProgressReport",
     "MLCEngine",
     "MLCEngineConfig",
     "MLCEngineHandler",
     "ModelRecord",
+    "OpenAITransport",
     "WebLLMError",
     "WebWorkerMLCEngine",
     "WebWorkerMLCEngineHandler",
@@ -71,6 +78,7 @@ __all__ = [
     "create_mlc_engine",
     "create_web_worker_mlc_engine",
     "create_worker_process",
+    "openai_client",
     "prebuilt_app_config",
 ]
 

@@ -129,7 +129,7 @@ async def test_errors_name_the_way_out(engine: MLCEngine) -> None:
         await ask(engine, temperature=-1)
     with pytest.raises(RequestError, match="vocabulary has 49152"):
         await ask(engine, logit_bias={"50000": 1})
-    with pytest.raises(RequestError, match="model is 'another', loaded: "):
+    with pytest.raises(ModelNotFoundError, match="model is 'another', loaded: "):
         await ask(engine, model="another")
 
 

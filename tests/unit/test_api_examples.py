@@ -27,6 +27,7 @@ SAID = {
 }
 SAID_IN_LETTERS = {
     "blocking": "@ABCDEFGHI",
+    "openai_client": "/0123456789:;<=>?@ABC",
     "logit_processor": "/0123456789:;<=>?@ABCDEFGHIJKL\n",
     "worker_process": "\n/0123456789:;<=>?@ABC",
 }

@@ -52,6 +52,9 @@ class MLCEngineInterface(Protocol):
 
     async def unload(self) -> None: ...
 
+    def loaded_model_ids(self) -> list[str]:
+        """What `model` may be in a request."""
+
     def interrupt_generate(self) -> None:
         """Ends every answer under way with finish_reason "abort"."""
 

@@ -14,7 +14,7 @@ from webllm.api.requests import ChatCompletionRequest, CompletionRequest
 from webllm.api.resources import ChatStream, CompletionStream
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.engine.engine import MLCEngine
-from webllm.engine.event_loop_thread import BlockingStream, EventLoopThread
+from webllm.engine.event_loop_thread import BlockingStream, ClosableItems, EventLoopThread
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -71,6 +71,11 @@ class BlockingMLCEngine:
         self._thread.close()
 
     @property
+    def on_thread(self) -> MLCEngine:
+        """The engine itself, for coroutines that run on its thread: see `wait_for`."""
+        return self._engine
+
+    @property
     def chat(self) -> BlockingChat:
         return BlockingChat(self)
 
@@ -98,6 +103,14 @@ class BlockingMLCEngine:
         reply = self._thread.wait_for(self._engine.completion(request))
         return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
 
+    def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """The result of a coroutine, run on the thread that `on_thread` is for."""
+        return self._thread.wait_for(coroutine)
+
+    def iterate(self, items: ClosableItems[_T]) -> BlockingStream[_T]:
+        """Items that come on that thread."""
+        return BlockingStream(self._thread, items)
+
     embedding = _waiting(MLCEngine.embedding)
     reload = _waiting(MLCEngine.reload)
     unload = _waiting(MLCEngine.unload)
@@ -109,6 +122,7 @@ class BlockingMLCEngine:
     get_max_storage_buffer_binding_size = _waiting(MLCEngine.get_max_storage_buffer_binding_size)
     benchmark = _waiting(MLCEngine.benchmark)
 
+    loaded_model_ids = _called(MLCEngine.loaded_model_ids)
     interrupt_generate = _called(MLCEngine.interrupt_generate)
     device_name = _called(MLCEngine.device_name)
     set_init_progress_callback = _called(MLCEngine.set_init_progress_callback)

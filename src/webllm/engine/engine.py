@@ -24,7 +24,7 @@ from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
 from webllm.engine.loading import load_model
 from webllm.engine.model import Model
-from webllm.errors import ConfigError, ModelNotLoadedError, RequestError
+from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
 
 _LOG_LEVELS: dict[LogLevel, int] = {
     "TRACE": 5,
@@ -120,6 +120,10 @@ class MLCEngine:
             f"{', '.join(self._models) or 'nothing'}); language models give no embeddings"
         )
 
+    def loaded_model_ids(self) -> list[str]:
+        """What `model` may be in a request."""
+        return list(self._models)
+
     def interrupt_generate(self) -> None:
         """Ends every answer under way, of every model, with finish_reason "abort"."""
         for model in self._models.values():
@@ -191,7 +195,7 @@ class MLCEngine:
         if model_id is None:
             raise RequestError(f"model is missing; name one of {loaded}", field="model")
         if model_id not in self._models:
-            raise RequestError(f"model is {model_id!r}, loaded: {loaded}", field="model")
+            raise ModelNotFoundError(f"model is {model_id!r}, loaded: {loaded}")
         return self._models[model_id]
 
 

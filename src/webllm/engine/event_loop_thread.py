@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from threading import Thread, current_thread
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from webllm.errors import ModelNotLoadedError, RequestError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
 _WAKE_S = 0.25  # Windows delivers Ctrl-C only between waits
 
@@ -122,14 +123,22 @@ def _end(
 _END: Final = object()
 
 
+class ClosableItems(Protocol[_T_co]):
+    """An async generator, or what can be read and closed like one."""
+
+    def __anext__(self) -> Awaitable[_T_co]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
+
+
 class BlockingStream(Generic[_T], Iterator[_T]):
-    """The items of an async generator that runs on an event loop's thread.
+    """Items that come on an event loop's thread.
 
     `close` ends it at once, also while another thread waits for an item. Leaving its `for` loop
     does so, too, and letting go of it: asyncio closes an async generator nobody refers to.
     """
 
-    def __init__(self, thread: EventLoopThread, items: AsyncGenerator[_T, None]) -> None:
+    def __init__(self, thread: EventLoopThread, items: ClosableItems[_T]) -> None:
         self._thread = thread
         self._items = items
         self._turn = asyncio.Lock()

@@ -27,7 +27,7 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
 )
-from webllm.errors import ConfigError, RequestError
+from webllm.errors import ConfigError, ModelNotFoundError, RequestError
 from webllm.workers import messages as m
 from webllm.workers.client import Client, new_uuid
 from webllm.workers.port import Port
@@ -133,6 +133,10 @@ class WorkerMLCEngine:
         call = m.Embedding(content=self._engine_params(_plain(request)), uuid=new_uuid())
         return msgspec.convert(await self._call(call), CreateEmbeddingResponse)
 
+    def loaded_model_ids(self) -> list[str]:
+        """What `model` may be in a request."""
+        return [self._model_id(each) for each in self._models.model_id]
+
     def interrupt_generate(self) -> None:
         """Ends every answer under way with finish_reason "abort"."""
         self._client.tell(m.InterruptGenerate(uuid=new_uuid()))
@@ -189,6 +193,13 @@ class WorkerMLCEngine:
             raise ConfigError(f"log_level is {log_level!r}; give one of {levels}")
         self._log_level = log_level
         self._client.tell(m.SetLogLevel(content=log_level, uuid=new_uuid()))
+
+    def _model_id(self, model: str) -> str:
+        """The id that the worker gives to a source; what is none is an id of its catalogue."""
+        try:
+            return (self._app_config or AppConfig(model_list=())).find(model).model_id
+        except ModelNotFoundError:
+            return model
 
     def _engine_params(self, fields: dict[str, Any]) -> m.EngineParams:
         return m.EngineParams(fields, self._models.model_id or None, self._models.chat_opts)

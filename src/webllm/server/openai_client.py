@@ -1,0 +1,38 @@
+"""OpenAI's own client before an engine in the same process. The user brings the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+from webllm.api.interface import MLCEngineInterface
+from webllm.engine.blocking import BlockingMLCEngine
+from webllm.errors import ConfigError
+from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransport
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+_URL = "http://webllm/v1"  # of no host: the transport does not look at it
+_KEY = "none"
+
+
+@overload
+def openai_client(engine: BlockingMLCEngine) -> OpenAI: ...
+@overload
+def openai_client(engine: MLCEngineInterface) -> AsyncOpenAI: ...
+def openai_client(engine: BlockingMLCEngine | MLCEngineInterface) -> OpenAI | AsyncOpenAI:
+    """A client that asks `engine`; raises ConfigError without the package `openai`.
+
+    Closing the client leaves the engine as it is.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError("openai_client needs the package `openai`: pip install openai") from error
+    if isinstance(engine, BlockingMLCEngine):
+        transport: Any = BlockingOpenAITransport(engine)
+        client = openai.DefaultHttpxClient(transport=transport)
+        return openai.OpenAI(base_url=_URL, api_key=_KEY, http_client=client)
+    transport = OpenAITransport(engine)
+    async_client = openai.DefaultAsyncHttpxClient(transport=transport)
+    return openai.AsyncOpenAI(base_url=_URL, api_key=_KEY, http_client=async_client)
