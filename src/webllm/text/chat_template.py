@@ -36,8 +36,8 @@ class ChatTemplate:
     ) -> str:
         """The prompt for OpenAI-style `messages`.
 
-        `variables` are passed on (`enable_thinking`, `documents`). Encode the result with
-        `parse_special=True, add_special=False`: the template writes its own BOS. Every failure is
+        `variables` are passed on (`enable_thinking`, `documents`). Tokenize the result with
+        `encode_prompt`, and what comes from users first with `guard`. Every failure is
         a `TemplateError` with the template's message and line, also one to compile.
         """
         return self._compiled.render(

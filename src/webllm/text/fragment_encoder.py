@@ -1,9 +1,9 @@
 """Encoding of text between special tokens, for tokenizers built from GGUF metadata."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from webllm.text.special_tokens import SpecialTokens
+from webllm.text.special_tokens import GUARD, SpecialTokens, with_guards
 from webllm.text.vocabulary import SPACE_MARK
 
 
@@ -35,13 +35,13 @@ class FragmentEncoder:
         self._spaces = spaces
         self._before, self._after = affixes
         self._always = SpecialTokens(self._marked_keys(always))
+        self._parsed = SpecialTokens(self._marked_keys(parsed))
         self._all = SpecialTokens(self._marked_keys({**always, **parsed}))
 
     def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
         token_ids = list(self._before) if add_special else []
-        special_tokens = self._all if parse_special else self._always
         after_special = True
-        for part in special_tokens.split(self._marked(text)):
+        for part in self._split(self._marked(text), parse_special):
             if isinstance(part, int):
                 token_ids.append(part)
             else:
@@ -49,6 +49,19 @@ class FragmentEncoder:
                 token_ids += self._encode_fragment(prefix + part)
             after_special = isinstance(part, int)
         return token_ids + self._after if add_special else token_ids
+
+    def guard(self, text: str) -> str:
+        return with_guards(text, self._parsed.starts(self._marked(text)))
+
+    def _split(self, text: str, parse_special: bool) -> Iterator[str | int]:
+        if not parse_special:
+            yield from self._always.split(text)
+            return
+        for part in self._all.split(text):
+            if isinstance(part, int) or GUARD not in part:
+                yield part
+            else:
+                yield from self._always.split(part.replace(GUARD, ""))
 
     def _marked(self, text: str) -> str:
         return text.replace(" ", SPACE_MARK) if self._spaces.mark else text

@@ -4,10 +4,24 @@ Leftmost match first, the longest of those that start there, as Aho-Corasick mat
 vocabulary may have thousands of such tokens (Gemma's 6,000 unused ones), too many for one regular
 expression: here a match is tried only where a token's first character stands, and only for the
 lengths that tokens with that character have.
+
+Text that is to stay text inside of a prompt, whatever it spells, carries a GUARD behind the first
+character of each token in it. Who tokenizes the text between tokens takes the guards out.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+GUARD = "\udfff"  # half of a surrogate pair: well-formed text never has one
+
+
+def with_guards(text: str, starts: Iterable[int]) -> str:
+    """`text` with a guard behind each of the characters at `starts`, which ascend."""
+    pieces, cut = [], 0
+    for start in starts:
+        pieces.append(text[cut : start + 1])
+        cut = start + 1
+    return GUARD.join([*pieces, text[cut:]])
 
 
 class SpecialTokens:
@@ -38,9 +52,17 @@ class SpecialTokens:
         if plain_from < len(text):
             yield text[plain_from:]
 
+    def starts(self, text: str) -> Iterator[int]:
+        """Where a token begins, also inside of another one."""
+        position = 0
+        while self._start and (found := self._start.search(text, position)):
+            if self._match(text, found.start()) is not None:
+                yield found.start()
+            position = found.start() + 1
+
     def _match(self, text: str, position: int) -> str | None:
         for length in self._lengths[text[position]]:
             token = text[position : position + length]
-            if token in self._ids:
+            if token in self._ids and not text.startswith(GUARD, position + 1):
                 return token
         return None

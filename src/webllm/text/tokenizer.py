@@ -7,6 +7,7 @@ which differs by model family and host). It knows nothing of chat templates or o
 from collections.abc import Iterable
 from typing import Protocol
 
+from webllm.text.special_tokens import GUARD
 from webllm.text.vocabulary import Vocabulary
 
 
@@ -38,9 +39,19 @@ class Tokenizer(Protocol):
         """Token ids of `text`.
 
         `parse_special` lets control tokens written in `text` become those tokens: only for text
-        that a template wrote, never for text a user typed. `add_special` adds BOS and EOS as the
-        model wants; pass False for a rendered chat template, which writes its own. Unpaired
-        surrogates are read as U+FFFD.
+        that a caller vouches for, never for text a user typed. `add_special` adds BOS and EOS as
+        the model wants. Unpaired surrogates are read as U+FFFD.
+        """
+
+    def guard(self, text: str) -> str:
+        """`text`, marked where it spells a control token, so that it stays text in a prompt.
+
+        What spells none comes back as it is.
+        """
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of a rendered chat template, which writes BOS and control tokens itself; what
+        was put in through `guard` becomes the tokens of ordinary text.
         """
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
@@ -56,7 +67,10 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """The half of a tokenizer that needs a library or an algorithm: text to ids."""
 
-    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]: ...
+    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+        """With `parse_special`, heeds guards and takes them out."""
+
+    def guard(self, text: str) -> str: ...
 
 
 class ModelTokenizer:
@@ -80,6 +94,13 @@ class ModelTokenizer:
         return self._encoder.encode(
             _well_formed(text), parse_special=parse_special, add_special=add_special
         )
+
+    def guard(self, text: str) -> str:
+        return self._encoder.guard(_well_formed(text))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        text = GUARD.join(map(_well_formed, prompt.split(GUARD)))
+        return self._encoder.encode(text, parse_special=True, add_special=False)
 
 
 def _well_formed(text: str) -> str:

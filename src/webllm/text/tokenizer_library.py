@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.special_tokens import GUARD, SpecialTokens, with_guards
 from webllm.text.tokenizer import Encoder
 
 if TYPE_CHECKING:
@@ -23,8 +24,15 @@ class LibraryEncoder:
     def __init__(self, library: "Library") -> None:
         self._library = library
         self._lock = Lock()
+        added = library.get_added_tokens_decoder().items()
+        self._special = SpecialTokens({token.content: i for i, token in added if token.special})
+
+    def guard(self, text: str) -> str:
+        return with_guards(text, self._special.starts(text))
 
     def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+        if parse_special and GUARD in text:
+            return self._encode_guarded(text)
         # The switch is the library object's, not the call's: two threads must not interleave.
         with self._lock:
             self._library.encode_special_tokens = not parse_special
@@ -32,6 +40,17 @@ class LibraryEncoder:
                 return self._library.encode(text, add_special_tokens=add_special).ids
             except BaseException as error:
                 raise _refused(error) from error
+
+    def _encode_guarded(self, text: str) -> list[int]:
+        """Of a prompt: the library knows no guards, so that the text is cut for it."""
+        token_ids: list[int] = []
+        for part in self._special.split(text):
+            if isinstance(part, int):
+                token_ids.append(part)
+            else:
+                plain = part.replace(GUARD, "")
+                token_ids += self.encode(plain, parse_special=False, add_special=False)
+        return token_ids
 
 
 def has_library() -> bool:
