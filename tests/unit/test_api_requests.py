@@ -239,9 +239,10 @@ def test_a_wrong_field_is_named(
         (
             [{"role": "bot", "content": "Hello"}],
             "messages[0].role",
-            "one of system, user, assistant, tool, received 'bot'",
+            "one of system, developer, user, assistant, tool, received 'bot'",
         ),
-        ([{"role": "developer", "content": "x"}, USER], "messages[0].role", "'developer'"),
+        ([{"role": "model", "content": "x"}, USER], "messages[0].role", "'model'"),
+        ([USER, {"role": "developer", "content": "x"}], "messages[1].role", "'developer'; only"),
         ([{"role": "function", "content": "x"}], "messages[0].role", "'function'"),
         ([USER, "Hello"], "messages[1]", "received 'Hello'"),
         ([{**USER, "name": 3}], "messages[0].name", "expected str"),
@@ -296,6 +297,15 @@ def test_a_request_object_is_read_as_well() -> None:
     with pytest.raises(RequestError, match="top_p"):
         chat_completion_request(msgspec.structs.replace(request, top_p=7))
     assert isinstance(request, ChatCompletionRequest)
+
+
+def test_newer_names_of_openai() -> None:
+    messages = [{"role": "developer", "content": "Be brief."}, USER]
+    request = chat_completion_request(
+        {"messages": messages, "max_completion_tokens": 5, "max_tokens": 5}
+    )
+    assert (request.messages[0].role, request.max_tokens) == ("system", 5)
+    assert messages[0]["role"] == "developer"
 
 
 def test_text_parts_are_joined() -> None:

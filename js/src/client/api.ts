@@ -40,7 +40,7 @@ export interface ExtraBody {
 
 /** One message; which fields belong to which role, `api.validation` checks. */
 export interface ChatCompletionMessageParam {
-  role: "assistant" | "system" | "tool" | "user";
+  role: "assistant" | "developer" | "system" | "tool" | "user";
   content?: string | ChatCompletionContentPart[] | null;
   name?: string | null;
   tool_calls?: ToolCallParam[] | null;

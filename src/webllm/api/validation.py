@@ -98,7 +98,8 @@ def _read(
             raise RequestError(f"{name} is not supported; {unsupported[name]}", field=name)
     fields = {k: v for k, v in _without_none(fields).items() if k not in unsupported}
     if isinstance(fields.get("messages"), list):
-        fields["messages"] = [_without_none(message) for message in fields["messages"]]
+        messages = [_without_none(message) for message in fields["messages"]]
+        fields["messages"] = [*map(_first_message, messages[:1]), *messages[1:]]
     _check_names(fields, kind)
     if isinstance(fields.get("logit_bias"), dict):
         fields["logit_bias"] = _by_token_id(fields["logit_bias"])
@@ -115,10 +116,17 @@ def _without_none(fields: Any) -> Any:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _first_message(fields: Any) -> Any:
+    """OpenAI's newer name of the role "system" is "developer"."""
+    if isinstance(fields, dict) and fields.get("role") == "developer":
+        return fields | {"role": "system"}
+    return fields
+
+
 def _rename_max_tokens(fields: dict[str, Any]) -> None:
     """OpenAI's newer name of max_tokens."""
     newer = fields.pop("max_completion_tokens", None)
-    if newer is not None and fields.get("max_tokens") is not None:
+    if newer is not None and fields.get("max_tokens") not in (None, newer):
         raise RequestError(
             f"max_tokens is {fields['max_tokens']} and max_completion_tokens, its newer name, "
             f"{newer}; give one of them",
@@ -228,9 +236,10 @@ def _check_messages(messages: list[ChatCompletionMessageParam]) -> None:
         raise RequestError("messages is empty; give at least one user message", field="messages")
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
-        if message.role == "system" and i > 0:
+        if message.role in ("system", "developer") and i > 0:
             raise RequestError(
-                f"{path}.role is 'system'; only the first message may be", field=f"{path}.role"
+                f"{path}.role is {message.role!r}; only the first message may be",
+                field=f"{path}.role",
             )
         _check_message(path, message)
     last = messages[-1].role
