@@ -7,10 +7,10 @@ imported here: a transport answers with the classes of the library that its requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.engine.blocking import BlockingMLCEngine
@@ -18,8 +18,6 @@ from webllm.engine.event_loop_thread import BlockingStream
 from webllm.errors import WebLLMError
 from webllm.server.event_stream import EventStream
 from webllm.server.routes import Reply, Routes, error_reply
-
-_T = TypeVar("_T")
 
 
 class OpenAITransport:
@@ -84,20 +82,52 @@ class BlockingOpenAITransport:
 
 
 class _Events:
-    """The body of a streamed response: every event within the client's read timeout."""
+    """The body of a streamed response: every event within the client's read timeout.
+
+    A stream has one timer, not one for each event: Pyodide keeps cancelled ones until their time.
+    """
 
     def __init__(self, events: EventStream, request: Any) -> None:
         self._events = events
         self._request = request
+        self._read_s = _read_timeout(request)
+        self._asked: float | None = None  # when the reader that waits began to, by the event loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None  # because an event took too long
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        return await _in_time(self._events.__anext__(), self._request)
+        loop = asyncio.get_running_loop()
+        self._asked = loop.time()
+        if self._timer is None and self._read_s is not None:
+            self._timer = loop.call_later(self._read_s, self._check)
+        try:
+            return await self._events.__anext__()
+        except StopAsyncIteration:
+            if self._ending is None:
+                raise
+            await self._ending
+            raise _read_timed_out(self._request) from None
+        finally:
+            self._asked = None
 
     async def aclose(self) -> None:
-        await self._events.aclose()
+        if self._timer is not None:
+            self._timer.cancel()
+        await (self._ending or self._events.aclose())
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._asked is None or self._read_s is None:
+            return  # the next one who waits sets the timer
+        loop = asyncio.get_running_loop()
+        left_s = self._asked + self._read_s - loop.time()
+        if left_s > 0:
+            self._timer = loop.call_later(left_s, self._check)
+        else:
+            self._ending = loop.create_task(self._events.aclose())
 
 
 class _BlockingEvents:
@@ -112,20 +142,25 @@ class _BlockingEvents:
 
 
 async def _answer(routes: Routes, request: Any) -> Reply:
-    answer = routes.answer(request.method, request.url.path, request.content)
-    return await _in_time(answer, request)
-
-
-async def _in_time(work: Coroutine[Any, Any, _T], request: Any) -> _T:
-    read_s = request.extensions.get("timeout", {}).get("read")
     try:
-        async with asyncio.timeout(read_s) as limit:
-            return await work
+        async with asyncio.timeout(_read_timeout(request)) as limit:
+            return await routes.answer(request.method, request.url.path, request.content)
     except TimeoutError as error:
         if not limit.expired():
             raise
-        message = f"no answer within {read_s} seconds, the client's read timeout"
-        raise _library(request).ReadTimeout(message, request=request) from error
+        raise _read_timed_out(request) from error
+
+
+def _read_timeout(request: Any) -> float | None:
+    """In seconds."""
+    seconds: float | None = request.extensions.get("timeout", {}).get("read")
+    return seconds
+
+
+def _read_timed_out(request: Any) -> Exception:
+    message = f"nothing came within {_read_timeout(request)} seconds, the client's read timeout"
+    error: Exception = _library(request).ReadTimeout(message, request=request)
+    return error
 
 
 def _response(request: Any, reply: Reply, **body: object) -> Any:

@@ -47,7 +47,7 @@ class Routes:
 
     def __init__(self, engine: MLCEngineInterface) -> None:
         self._engine = engine
-        self._created = int(time.time())
+        self._created = int(time.time())  # of models, as far as is known here
         self._posts: dict[str, Callable[[dict[str, Any]], Awaitable[Response | _Stream | bytes]]]
         self._posts = {
             "/v1/chat/completions": self._chat_completion,
