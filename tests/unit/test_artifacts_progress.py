@@ -13,9 +13,9 @@ class Clock:
 
 
 def test_webllm_names() -> None:
-    report = InitProgressReport(0.5, 2.0, "half", Phase.LOAD, 5, 10)
+    report = InitProgressReport(0.5, 2.0, "half", Phase.UPLOAD, 5, 10)
     assert report.to_webllm() == {"progress": 0.5, "timeElapsed": 2.0, "text": "half"}
-    assert f"{report.phase}" == "load"
+    assert f"{report.phase}" == "upload"
 
 
 def test_progress_never_falls_and_reports_are_spaced() -> None:

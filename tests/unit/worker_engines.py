@@ -34,6 +34,6 @@ async def _load_model(
 ) -> LoadedModel:
     os.write(1, b"noise of a library\n")
     assert config.init_progress_callback
-    config.init_progress_callback(InitProgressReport(0.5, 1.0, f"{os.getpid()}", Phase.LOAD))
+    config.init_progress_callback(InitProgressReport(0.5, 1.0, f"{os.getpid()}", Phase.UPLOAD))
     time.sleep({"slow": 0.5, "stuck": 60}.get(record.model_id, 0))
     return make_loaded(record.model_id, options, windows=4)

@@ -7,22 +7,23 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What is being done to make a model ready."""
+    """What is being done to make a model ready, in this order."""
 
+    RUNTIME = "runtime"  # Python itself starts: in a browser, before there is anything else
     FETCH = "fetch"
-    LOAD = "load"
+    UPLOAD = "upload"  # the weights, to where they are computed with
     COMPILE = "compile"
 
 
 @dataclass(frozen=True)
 class InitProgressReport:
-    """One message about how far a phase has come."""
+    """One message about how far a phase has come; an engine's, about how far its reload has."""
 
-    progress: float  # 0 to 1, never falling within a phase; stays where it is without a total
-    time_elapsed: float  # seconds since the phase began
+    progress: float  # 0 to 1, never falling; stays where it is without a total
+    time_elapsed: float  # seconds since the phase, or the reload, began
     text: str
     phase: Phase
-    loaded_bytes: int = 0
+    loaded_bytes: int = 0  # of the phase
     total_bytes: int | None = None
 
     def to_webllm(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from webllm.config import (
 )
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
+from webllm.engine.load_progress import LoadProgress
 from webllm.engine.loading import load_model
 from webllm.engine.model import Model
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
@@ -73,12 +74,15 @@ class MLCEngine:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
+            progress = LoadProgress(self.config.init_progress_callback, len(records))
+            config = replace(self.config, init_progress_callback=progress)
             try:
                 for record, options in zip(records, wanted.values(), strict=True):
                     options = options.over(record.overrides)
                     _refuse_unserved(options)
-                    loaded = await load_model(record, options, self.config)
+                    loaded = await load_model(record, options, config)
                     self._models[record.model_id] = Model(loaded)
+                    progress.model_ready()
             except BaseException:
                 await self._unload()
                 raise

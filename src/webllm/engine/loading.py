@@ -181,14 +181,14 @@ async def _load(
         max_outputs=scheduler.limits.max_sequences,
         max_blocks=scheduler.blocks.blocks_for(context),
     )
-    loading = ProgressReporter(config.init_progress_callback, Phase.LOAD)
+    uploading = ProgressReporter(config.init_progress_callback, Phase.UPLOAD)
     text = f"Loading weights onto {backend.name}"
     await backend.load(
         program,
         checkpoint,
         scheduler.blocks.num_blocks,
         limits,
-        lambda loaded, total: loading.update(text, loaded, total),
+        lambda loaded, total: uploading.update(text, loaded, total),
     )
     runner = Runner(backend, program, limits)
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)

@@ -213,7 +213,7 @@ class MLCEngineHandler:
         return m.HelloAnswer(protocol=m.PROTOCOL)
 
 
-_ALREADY_LOADED = InitProgressReport(1.0, 0.0, "The model is loaded already", Phase.LOAD)
+_ALREADY_LOADED = InitProgressReport(1.0, 0.0, "The model is loaded already", Phase.COMPILE)
 
 
 def _progress(uuid: str, report: InitProgressReport) -> m.InitProgressCallback:

@@ -283,7 +283,7 @@ def _report(progress: m.InitProgress) -> InitProgressReport:
         progress=progress.progress,
         time_elapsed=progress.time_elapsed,
         text=progress.text,
-        phase=Phase(progress.phase or Phase.LOAD),
+        phase=Phase(progress.phase or Phase.UPLOAD),
         loaded_bytes=progress.loaded_bytes,
         total_bytes=progress.total_bytes,
     )

@@ -1,0 +1,59 @@
+"""One progress from 0 to 1 for a whole reload, made of the progress of its phases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
+
+# What each phase takes of the time, roughly.
+_RUNTIME = 0.1  # of a whole reload; over when Python can report, see js/src/starting.ts
+_WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}  # of one model
+_ORDER = list(_WEIGHTS)
+
+
+class LoadProgress:
+    """A progress callback for the phases of `num_models` models, one after the other.
+
+    Each phase has its span. A model that is in the store has no fetch: its other phases share
+    what that would have had.
+    """
+
+    def __init__(
+        self,
+        callback: ProgressCallback | None,
+        num_models: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._callback = callback
+        self._num_models = num_models
+        self._clock = clock
+        self._started = clock()
+        self._num_ready = 0
+        self._phases: list[Phase] = []  # of the model under way; empty before its first report
+        self._progress = 0.0
+
+    def __call__(self, report: InitProgressReport) -> None:
+        if self._callback is None:
+            return
+        if not self._phases:
+            self._phases = _ORDER[_ORDER.index(report.phase) :]
+        models = self._num_ready + self._of_model(report)
+        progress = _RUNTIME + (1 - _RUNTIME) * models / self._num_models
+        self._progress = max(self._progress, min(1.0, progress))
+        elapsed = self._clock() - self._started
+        self._callback(replace(report, progress=self._progress, time_elapsed=elapsed))
+
+    def model_ready(self) -> None:
+        """The reports from now on are about the next model."""
+        self._num_ready += 1
+        self._phases = []
+
+    def _of_model(self, report: InitProgressReport) -> float:
+        before = _ORDER[: _ORDER.index(report.phase)]
+        done = sum(_WEIGHTS[phase] for phase in self._phases if phase in before)
+        whole = sum(_WEIGHTS[phase] for phase in self._phases)
+        return (done + _WEIGHTS[report.phase] * report.progress) / whole
