@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
-from webllm.cli import bench, chat, devices, models, run
+from webllm.cli import bench, bundle, chat, devices, models, run, web
 from webllm.errors import WebLLMError
 
 
@@ -69,5 +69,7 @@ for command in (
     models.rm,
     devices.devices,
     bench.bench,
+    web.web,
+    bundle.bundle,
 ):
     app.command()(command)

@@ -15,6 +15,15 @@ ModelArgument = Annotated[
         "pypi:package/file.",
     ),
 ]
+SiteModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="A model for the page, as in `webllm pull`; may be repeated. [default: a small one]",
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

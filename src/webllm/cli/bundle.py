@@ -1,0 +1,127 @@
+"""`webllm bundle`: a static site with models in it, for any file host."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from webllm.cli.options import SiteModelsOption
+from webllm.cli.site import CATALOGUE, site_files, site_folder
+from webllm.cli.terminal import progress_bar, size
+from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
+
+if TYPE_CHECKING:
+    from webllm.cli.site_models import SiteModel
+
+_CHUNK_BYTES = 4 << 20
+
+
+def bundle(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    model: SiteModelsOption = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="The site alone, with an empty list of models.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that is not empty.")
+    ] = False,
+) -> None:
+    """Write the chat page and models as a static site.
+
+    Any file host can serve it, under any path; it fetches nothing from elsewhere.
+    """
+    import asyncio
+
+    from webllm.cli.site_models import site_models
+    from webllm.config import DEFAULT_MODEL_ID
+
+    if model and no_model:
+        raise typer.BadParameter("--model and --no-model contradict each other")
+    site = site_folder()
+    check_folder(out, site, force)
+    names = [] if no_model else model or [DEFAULT_MODEL_ID]
+    with progress_bar() as on_progress:
+        models = asyncio.run(site_models(names, on_progress))
+    num_bytes = write_bundle(site, models, out)
+    listed = ", ".join(each.record.model_id for each in models) or "no model"
+    typer.echo(f"{out}: {size(num_bytes)}, with {listed}")
+
+
+def check_folder(out: Path, site: Path, force: bool) -> None:
+    """Raises ConfigError for a place where a bundle would overwrite something."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder to write")
+    if out.resolve().is_relative_to(site.resolve()):
+        raise ConfigError(f"{out} is where the site itself is taken from; name another folder")
+    if force or not out.exists() or not any(out.iterdir()):
+        return
+    what = "holds an earlier bundle" if (out / CATALOGUE).is_file() else "is not empty"
+    raise ConfigError(
+        f"{out} {what}; name another folder, or write into it with --force, which deletes nothing"
+    )
+
+
+def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
+    """Writes a site and models into `out`, the catalogue last; returns the number of bytes.
+
+    Raises StorageFullError, ArtifactError for what else keeps a file from being written, and
+    IntegrityError for a model that is not what its record promises.
+    """
+    from webllm.cli.site_models import catalogue
+
+    files = list(site_files(site))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        num_bytes = sum((site / name).stat().st_size for name in files)
+        num_bytes += sum(model.file.stat().st_size for model in models)
+        _require_space(out, num_bytes)
+        (out / CATALOGUE).unlink(missing_ok=True)
+        for name in files:
+            _copy(site / name, out / name)
+        hashed = [_with_hash(model, _copy(model.file, out / model.path)) for model in models]
+        (out / CATALOGUE).write_bytes(catalogue(hashed))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageFullError(f"the disk of {out} is full; free some space") from error
+        where = error.filename or out
+        raise ArtifactError(f"{where} cannot be written: {error.strerror or error}") from error
+    return num_bytes
+
+
+def _require_space(out: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(out).free
+    if num_bytes > free:
+        raise StorageFullError(
+            f"the bundle needs {num_bytes} bytes, but {out} has {free} bytes free; "
+            "free some space, or name a folder on another disk"
+        )
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Returns the SHA-256 of what was copied, in hex."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
+
+
+def _with_hash(model: SiteModel, sha256: str) -> SiteModel:
+    import msgspec
+
+    from webllm.cli.site_models import SiteModel
+
+    promised = model.record.sha256
+    if promised not in (None, sha256):
+        raise IntegrityError(
+            f"{model.file} has the SHA-256 {sha256}, not the {promised} promised; delete it there "
+            f"(webllm rm {model.record.model_id}) and try again"
+        )
+    return SiteModel(msgspec.structs.replace(model.record, sha256=sha256), model.file)

@@ -1,0 +1,42 @@
+"""The built site: the chat page, the worker, Python for the browser. In the wheel or a checkout.
+
+Knows nothing of models; see `site_models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from webllm.errors import ArtifactError
+
+CATALOGUE = "models.json"
+MODELS = "models"  # the folder of model files
+NEEDED = ("index.html", "worker.js", "python.snapshot", "wheels/index.json")
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def site_folder() -> Path:
+    """Raises ArtifactError if this installation has no site."""
+    places = [_PACKAGE / "site"]
+    checkout = _PACKAGE.parents[1]
+    if (checkout / "js" / "build.mjs").is_file():
+        places.append(checkout / "js" / "dist")
+    for place in places:
+        if all((place / name).is_file() for name in NEEDED):
+            return place
+    if len(places) > 1:
+        raise ArtifactError(f"{places[-1]} holds no built site; `make site` builds it with Node")
+    raise ArtifactError(
+        f"this installation of webllm was built without the site ({places[0]}); install a wheel "
+        "that has it, or build one: WEBLLM_BUILD_SITE=1 pip install . in a checkout, with Node"
+    )
+
+
+def site_files(folder: Path) -> Iterator[str]:
+    """Every file of a site but the catalogue, as a path relative to its folder, with slashes."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != CATALOGUE and not path.name.startswith("."):
+            yield name

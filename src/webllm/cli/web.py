@@ -1,0 +1,77 @@
+"""`webllm web`: the chat page on this machine, with models of its disk."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from webllm.cli.options import SiteModelsOption
+from webllm.cli.site import CATALOGUE, site_folder
+from webllm.cli.terminal import note, progress_bar
+from webllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from webllm.cli.site_models import SiteModel
+    from webllm.cli.site_server import SiteServer
+
+DEFAULT_PORT = 8000
+
+
+def web(
+    model: SiteModelsOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            "-p",
+            min=0,
+            max=65535,
+            help=f"0: any that is free. [default: {DEFAULT_PORT}, or any if that is taken]",
+            show_default=False,
+        ),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+) -> None:
+    """Serve the chat page to this machine's browser, until Ctrl-C."""
+    import asyncio
+    import webbrowser
+
+    from webllm.cli.site_models import site_models
+    from webllm.config import DEFAULT_MODEL_ID
+
+    site_folder()  # rather now than after a download
+    with progress_bar() as on_progress:
+        models = asyncio.run(site_models(model or [DEFAULT_MODEL_ID], on_progress))
+    with open_server(models, port) as server:
+        listed = ", ".join(each.record.model_id for each in models)
+        typer.echo(f"{listed} at {server.url}")
+        note("Only this machine can reach it. Ctrl-C ends it.")
+        if not no_open:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
+    """The site with models in it, not yet served; they stay where they are on the disk.
+
+    Raises ConfigError if the port is taken. Without one, the default port is tried first.
+    """
+    from webllm.cli.site_models import catalogue, with_version
+    from webllm.cli.site_server import SiteServer
+
+    extra: dict[str, Path | bytes] = {f"/{model.path}": model.file for model in models}
+    extra[f"/{CATALOGUE}"] = catalogue([with_version(model) for model in models])
+    for attempt in [DEFAULT_PORT, 0] if port is None else [port]:
+        try:
+            return SiteServer(attempt, site_folder(), extra)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or attempt == 0:
+                raise
+            reason = error.strerror
+    raise ConfigError(f"port {port} cannot be had ({reason}); give another --port, or 0 for any")
