@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and p
 	npm --prefix js run --silent check
 
 web: site ## the chat page with a model, on localhost: make web MODEL=…
-	@$(BIN)/python js/serve.py --model "$(MODEL)"
+	@$(BIN)/webllm web --model "$(MODEL)"
 
 site: js/dist/.built ## what a browser loads, into js/dist: our scripts, Python and the wheels
 

@@ -1,6 +1,6 @@
 // Bundles src/ into dist/, beside the files of Pyodide's runtime. The wheels come from wheels.py.
 
-import { cp, mkdir, rm } from "node:fs/promises";
+import { cp, mkdir, readdir, rm } from "node:fs/promises";
 import { build } from "esbuild";
 
 const RUNTIME = [
@@ -15,6 +15,9 @@ const dist = new URL("dist/", import.meta.url);
 const runtime = new URL("pyodide/", dist);
 await rm(runtime, { recursive: true, force: true });
 await mkdir(runtime, { recursive: true });
+for (const name of await readdir(dist)) {
+  if (name.startsWith("chunk-")) await rm(new URL(name, dist)); // of an earlier build
+}
 for (const name of RUNTIME) {
   await cp(new URL(`node_modules/pyodide/${name}`, import.meta.url), new URL(name, runtime));
 }

@@ -1,17 +1,32 @@
 // A Web Worker that serves an engine to the page that made it, whose messages may come before
 // Python is there.
 
-import { boot } from "./boot";
+import { fetchCatalogue } from "./catalogue";
+import { Prefetch } from "./prefetch";
+import { Starting } from "./starting";
+
+declare global {
+  var webllmPrefetch: Prefetch; // Python's downloads ask it first
+}
 
 const early: MessageEvent[] = [];
-const keep = (event: MessageEvent) => void early.push(event);
+const root = new URL("./", import.meta.url);
+const catalogue = fetchCatalogue(root);
+globalThis.webllmPrefetch = new Prefetch();
+const starting = new Starting(webllmPrefetch, catalogue, (message) => self.postMessage(message));
+const keep = (event: MessageEvent) => {
+  early.push(event);
+  starting.heed(event.data ?? {});
+};
 self.addEventListener("message", keep);
 
-const python = await boot();
+const { boot } = await import("./boot"); // only now: messages come in meanwhile
+const python = await boot({ root, catalogue, onProgress: (part) => starting.advance(0.8 * part) });
 await python.runPythonAsync(`
 from webllm import WebWorkerMLCEngineHandler
 
 handler = WebWorkerMLCEngineHandler()
 `);
+starting.advance(1);
 self.removeEventListener("message", keep);
 for (const { data } of early) self.dispatchEvent(new MessageEvent("message", { data }));

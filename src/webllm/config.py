@@ -7,9 +7,10 @@ how a source is fetched, what a model file holds or which devices there are.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -138,7 +139,7 @@ class AppConfig(
         """
         for record in self.model_list:
             if record.model_id == model:
-                return record
+                return _had_elsewhere(record)
         if _looks_like_source(model):
             return ModelRecord(model=model, model_id=_name_of(model))
         known = [record.model_id for record in self.model_list]
@@ -191,7 +192,12 @@ class MLCEngineConfig:
 
 
 def prebuilt_app_config() -> AppConfig:
-    """The models that webllm knows by name."""
+    """The models that webllm knows by name: its own, or those of the file in `WEBLLM_MODELS`.
+
+    In a browser the site's models.json is that file. Raises ConfigError if it cannot be read.
+    """
+    if file := os.environ.get("WEBLLM_MODELS"):
+        return _read_catalogue(Path(file))
     return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M))
 
 
@@ -200,12 +206,33 @@ def _check_range(name: str, value: float | None, low: float, high: float) -> Non
         raise ConfigError(f"{name} is {value}; give a number from {low} to {high}")
 
 
+def _read_catalogue(file: Path) -> AppConfig:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=AppConfig)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"WEBLLM_MODELS names {file}, which is no catalogue of models: {error}; name a file "
+            'like {"model_list": [{"model_id": "name", "model": "path/to/model.gguf"}]}'
+        ) from error
+
+
+def _had_elsewhere(record: ModelRecord) -> ModelRecord:
+    """A browser has no pip: there a file of packages is one of the site, if that has the same."""
+    if record.sha256 is None or not record.model.startswith("pypi:"):
+        return record
+    for other in prebuilt_app_config().model_list:
+        if other.sha256 == record.sha256:
+            return msgspec.structs.replace(record, model=other.model)
+    return record
+
+
 def _looks_like_source(model: str) -> bool:
     return ":" in model or "/" in model or "\\" in model or model.endswith(".gguf")
 
 
 def _name_of(source: str) -> str:
-    return PurePosixPath(source.replace("\\", "/")).name.removesuffix(".gguf") or source
+    path = source.partition("#sha256=")[0].replace("\\", "/")
+    return PurePosixPath(path).name.removesuffix(".gguf") or source
 
 
 _SMOLLM2_135M = ModelRecord(

@@ -1,13 +1,14 @@
 // Where the page finds its worker and its models: beside its own script.
 
+import { fetchCatalogue } from "../catalogue";
 import type { AppConfig } from "../client";
 
-export const WORKER = new URL("worker.js", import.meta.url);
-const MODELS = new URL("models.json", import.meta.url);
+const ROOT = new URL("./", import.meta.url);
+export const WORKER = new URL("worker.js", ROOT);
 
 /** The catalogue of this site. */
 export async function loadAppConfig(): Promise<AppConfig> {
-  const response = await fetch(MODELS);
-  if (!response.ok) throw new Error(`${MODELS.href} cannot be fetched: ${response.status}`);
-  return (await response.json()) as AppConfig;
+  const catalogue = await fetchCatalogue(ROOT);
+  if (catalogue === null) throw new Error(`${ROOT.href} has no models.json`);
+  return catalogue;
 }

@@ -1,4 +1,4 @@
-// Load progress as one bar: each phase of WebLLM's reports has its part of it.
+// Load progress as one bar, and in words.
 
 import type { InitProgressReport } from "../client";
 import { bytes } from "./format";
@@ -6,17 +6,11 @@ import type { ModelState } from "./state";
 
 type Loading = Extract<ModelState, { phase: "loading" }>;
 
-interface Part {
-  text: string;
-  begin: number;
-  end: number;
-}
-
-const PARTS: Record<string, Part> = {
-  runtime: { text: "Starting Python", begin: 0, end: 0.05 },
-  fetch: { text: "Downloading the model", begin: 0.05, end: 0.8 },
-  load: { text: "Loading the model", begin: 0.8, end: 0.95 },
-  compile: { text: "Preparing the device", begin: 0.95, end: 1 },
+const TEXTS: Record<string, string> = {
+  runtime: "Starting Python",
+  fetch: "Downloading the model",
+  upload: "Loading the model",
+  compile: "Preparing the device",
 };
 
 export const STARTING: Loading = {
@@ -28,12 +22,10 @@ export const STARTING: Loading = {
 
 /** What to show after a report; the bar never goes back. */
 export function loading(report: InitProgressReport, last: Loading): Loading {
-  const part = PARTS[report.phase ?? ""] ?? { text: "Loading the model", begin: 0, end: 1 };
-  const progress = part.begin + report.progress * (part.end - part.begin);
   return {
     phase: "loading",
-    text: part.text,
-    progress: Math.max(last.progress ?? 0, progress),
+    text: TEXTS[report.phase ?? ""] ?? "Loading the model",
+    progress: Math.max(last.progress ?? 0, report.progress),
     detail: amount(report),
   };
 }

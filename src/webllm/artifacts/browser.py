@@ -62,8 +62,8 @@ def _url(source: RemoteSource) -> str:
             return f"https://huggingface.co/{path}"
         case PyPISource():
             raise ConfigError(
-                f"{source} cannot be fetched in a browser; give the model as https://…, "
-                "hf:owner/repo/file or a path on this site"
+                f"{source} cannot be fetched in a browser; put the model on the site, as `webllm "
+                "bundle` and `webllm web` do, or give https://…, hf:owner/repo/file or a path"
             )
 
 

@@ -80,7 +80,7 @@ async function reload(modelId, uuid) {
   for (let step = 1; step <= steps; step += 1) {
     report(uuid, {
       phase: "fetch",
-      progress: step / 20,
+      progress: (0.8 * step) / 20,
       loadedBytes: (totalBytes * step) / 20,
       totalBytes,
     });
@@ -93,7 +93,7 @@ async function reload(modelId, uuid) {
       "the model could not be downloaded: the server answered 404",
     );
   }
-  report(uuid, { phase: "load", progress: 1 });
+  report(uuid, { phase: "upload", progress: 0.9 });
   report(uuid, { phase: "compile", progress: 1 });
 }
 

@@ -1,0 +1,19 @@
+// The models of a site: models.json beside its scripts.
+
+import type { AppConfig, ModelRecord } from "./client/messages";
+
+const SCHEME = /^[a-z][a-z0-9.+-]+:/i; // not of a path
+
+/** The catalogue of the site in a folder, its paths made absolute; null if it has none. */
+export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
+  const response = await fetch(new URL("models.json", root));
+  if (response.status === 404) return null;
+  if (!response.ok) throw new Error(`${response.url} cannot be fetched: ${response.status}`);
+  const catalogue: AppConfig = await response.json();
+  const absolute = (record: ModelRecord) => ({ ...record, model: resolved(record.model, root) });
+  return { ...catalogue, model_list: catalogue.model_list.map(absolute) };
+}
+
+function resolved(model: string, root: URL): string {
+  return SCHEME.test(model) ? model : new URL(model, root).href;
+}

@@ -1,0 +1,89 @@
+// What a worker does for a reload that comes while Python starts: tells how far that is, and
+// begins to fetch the model. All other messages can wait.
+
+import type { AppConfig, InitProgressCallback, ModelRecord } from "./client/messages";
+import type { Prefetch } from "./prefetch";
+
+const SHARE = 0.1; // of a reload's progress; the rest is Python's, see engine/load_progress.py
+const STORE = "webllm"; // the name of every store, see artifacts/browser_store.py
+
+type Early =
+  | { kind: "setAppConfig"; content: AppConfig }
+  | { kind: "reload"; uuid: string; content: { modelId: string[] } }
+  | { kind: undefined };
+
+export class Starting {
+  private appConfig: AppConfig | undefined;
+  private progress = 0; // 0 to 1, of the start
+  private readonly reloads = new Map<string, number>(); // uuid, time of arrival in ms
+
+  constructor(
+    private readonly prefetch: Prefetch,
+    private readonly site: Promise<AppConfig | null>,
+    private readonly post: (message: InitProgressCallback) => void,
+  ) {}
+
+  heed(message: Early): void {
+    if (message.kind === "setAppConfig") this.appConfig = message.content;
+    if (message.kind !== "reload") return;
+    this.reloads.set(message.uuid, performance.now());
+    this.report(message.uuid);
+    for (const modelId of message.content.modelId.slice(0, 1)) {
+      this.fetchModel(modelId).catch(() => {}); // Python will find the same, and say so
+    }
+  }
+
+  /** `progress`: how much of the start is done, 0 to 1. */
+  advance(progress: number): void {
+    this.progress = progress;
+    for (const uuid of this.reloads.keys()) this.report(uuid);
+  }
+
+  private report(uuid: string): void {
+    const seconds = (performance.now() - (this.reloads.get(uuid) ?? 0)) / 1000;
+    const content = {
+      progress: SHARE * this.progress,
+      timeElapsed: seconds,
+      text: "Starting Python",
+      phase: "runtime",
+    };
+    this.post({ kind: "initProgressCallback", uuid, content });
+  }
+
+  private async fetchModel(modelId: string): Promise<void> {
+    const [site, mayBeStored] = await Promise.all([this.site, hasStore()]);
+    if (mayBeStored) return;
+    const record = find(modelId, this.appConfig ?? site);
+    const model = record?.model.startsWith("pypi:") ? sameFile(record, site) : record?.model;
+    if (model === undefined) return;
+    const url = new URL(model, location.href);
+    url.hash = ""; // may be the hash of the file
+    if (url.protocol === "https:" || url.protocol === "http:") this.prefetch.begin(url);
+  }
+}
+
+function find(modelId: string, catalogue: AppConfig | null): ModelRecord | undefined {
+  return catalogue?.model_list.find((each) => each.model_id === modelId);
+}
+
+/** Where the site has what a record names by its hash. */
+function sameFile(record: ModelRecord, site: AppConfig | null): string | undefined {
+  return site?.model_list.find((each) => each.sha256 && each.sha256 === record.sha256)?.model;
+}
+
+/** Whether this origin has kept models before, in any of the stores. */
+async function hasStore(): Promise<boolean> {
+  if (!isSecureContext) return false; // there is none, then
+  const found = await Promise.all([
+    caches.has(STORE),
+    indexedDB.databases().then((all) => all.some(({ name }) => name === STORE)),
+    navigator.storage
+      .getDirectory()
+      .then((folder) => folder.getDirectoryHandle(STORE))
+      .then(
+        () => true,
+        () => false,
+      ),
+  ]);
+  return found.includes(true);
+}
