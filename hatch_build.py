@@ -7,6 +7,9 @@ asked for as a build dependency. Zig also builds for other machines:
 
 and the WebAssembly modules: WEBLLM_BUILD_WASM=1 adds them, the target `wasm32` builds them alone,
 into the pure wheel that browsers load. An editable install compiles into the source tree.
+
+The wheel also has the site of `webllm web` and `webllm bundle` in it, if js/dist is built. A
+release must: WEBLLM_BUILD_SITE=1 builds it anew, with Node and what package-lock.json names.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ZIG = "ziglang>=0.14"
 SOURCE = Path("src/webllm/cpu/kernels.c")
 INSTALLED = "webllm/cpu/lib"
+SITE, INSTALLED_SITE = Path("js/dist"), "webllm/site"
 # No -ffast-math: it would fold away exact rounding. No contraction: all variants round alike.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden")
 
@@ -132,10 +136,33 @@ def build(target: Target, source: Path, folder: Path) -> list[Path]:
     return built
 
 
+def build_site(root: Path) -> None:
+    """Raises CalledProcessError, or FileNotFoundError without Node: no wheel is better than one
+    that lacks what was asked for.
+    """
+    npm = ["npm", "--prefix", "js"]
+    wheels = [sys.executable, "js/wheels.py", str(SITE / "wheels")]
+    for command in ([*npm, "ci"], wheels, [*npm, "run", "build"]):
+        executable = shutil.which(command[0])
+        if executable is None:
+            raise FileNotFoundError(f"WEBLLM_BUILD_SITE needs {command[0]}, of Node.js 20 or newer")
+        subprocess.run([executable, *command[1:]], check=True, cwd=root)
+
+
+def site_files(root: Path) -> dict[str, str]:
+    """Where each file of a built site goes in the wheel; nothing if there is none."""
+    site = root / SITE
+    if not (site / "python.snapshot").is_file():  # the last thing that is built
+        return {}
+    files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {str(path): f"{INSTALLED_SITE}/{path.relative_to(site).as_posix()}" for path in files}
+
+
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
     def dependencies(self) -> list[str]:
-        asked = {"WEBLLM_BUILD_TARGET", "WEBLLM_BUILD_WASM"} & os.environ.keys()
-        return [ZIG] if asked or system_compiler() is None else []
+        asked = {"WEBLLM_BUILD_TARGET", "WEBLLM_BUILD_WASM", "WEBLLM_BUILD_SITE"}
+        compiler = [ZIG] if asked & os.environ.keys() or system_compiler() is None else []
+        return [*compiler, "pip"] if "WEBLLM_BUILD_SITE" in os.environ else compiler
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         target = self._target()
@@ -150,7 +177,12 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{target.tag}"
         if not editable:
-            build_data["force_include"] = {str(path): f"{INSTALLED}/{path.name}" for path in built}
+            files = {str(path): f"{INSTALLED}/{path.name}" for path in built}
+            if target.variants is not WASM32:  # the pure wheel is a part of the site
+                if "WEBLLM_BUILD_SITE" in os.environ:
+                    build_site(Path(self.root))
+                files |= site_files(Path(self.root))
+            build_data["force_include"] = files
 
     def _target(self) -> Target:
         name = os.environ.get("WEBLLM_BUILD_TARGET")
