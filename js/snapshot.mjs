@@ -1,27 +1,49 @@
-// Starts Python once, at build time, and keeps its memory with what webllm imports of others: so
-// it starts in a browser in a fourth of the time. Pyodide's option for that is not public yet; the
-// version in package.json is exact. After build.mjs and wheels.py.
+// Starts Python once, at build time, and keeps its memory with what can be imported before a
+// browser is there: so it starts in a browser in a fourth of the time. Pyodide's option for that is
+// not public yet; the version in package.json is exact. After build.mjs and wheels.py.
 
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { loadPyodide } from "pyodide";
 
-// Pure Python only: what compiled modules do to memory cannot be kept.
-const PACKAGES = /^(jinja2|markupsafe)-/;
+// Of others, what webllm imports.
 const MODULES =
-  "array, asyncio, concurrent.futures, contextlib, ctypes, dataclasses, datetime, difflib, enum, " +
-  "hashlib, heapq, inspect, jinja2.ext, jinja2.sandbox, json, logging, math, pathlib, re, shutil, " +
-  "struct, typing, unicodedata, urllib.parse, uuid, zipfile";
+  "array, asyncio, concurrent.futures, contextlib, ctypes, dataclasses, datetime, decimal, " +
+  "difflib, encodings.unicode_escape, enum, hashlib, heapq, inspect, jinja2.ext, jinja2.sandbox, " +
+  "json, logging, math, pathlib, re, shutil, site, struct, typing, unicodedata, urllib.parse, " +
+  "uuid, zipfile";
+const EXTENSION = /_wasm32\.whl$/; // those others are Python only, and stay in an archive
+const ARCHIVE = "/packages.zip"; // as in src/boot.ts
 
-const wheels = new URL("dist/wheels/", import.meta.url);
+const dist = new URL("dist/", import.meta.url);
+const wheels = (await readdir(new URL("wheels/", dist))).filter((name) => name.endsWith(".whl"));
 const python = await loadPyodide({ _makeSnapshot: true });
-const extractDir = python.runPython("import site; site.getsitepackages()[0]");
-for (const name of await readdir(wheels)) {
-  if (!PACKAGES.test(name)) continue;
-  const wheel = await readFile(new URL(name, wheels));
-  python.unpackArchive(new Uint8Array(wheel), "wheel", { extractDir });
-}
-python.runPython(`import ${MODULES}`);
+python.runPython(await readFile(new URL("python_packages.py", import.meta.url), "utf8"));
+
+await unpack(
+  wheels.filter((name) => !EXTENSION.test(name)),
+  "/packages",
+);
+python.runPython(`shutil.rmtree("/packages/webllm/cli")`);
+python.runPython(`pack("/packages", "${ARCHIVE}", unpacked=False); sys.path.append("${ARCHIVE}")`);
+await writeFile(new URL("packages.zip", dist), python.FS.readFile(ARCHIVE));
+const count = python.runPython(`import ${MODULES}; import_early("webllm")`);
+console.log(`${count} modules of webllm are in the snapshot`);
 const memory = gzipSync(python.makeMemorySnapshot(), { level: 9 });
-await writeFile(new URL("dist/python.snapshot", import.meta.url), memory);
+await writeFile(new URL("python.snapshot", dist), memory);
+
+await unpack(
+  wheels.filter((name) => EXTENSION.test(name)),
+  "/extensions",
+);
+python.runPython(`pack("/extensions", "/extensions.zip", unpacked=True)`);
+await writeFile(new URL("extensions.zip", dist), python.FS.readFile("/extensions.zip"));
 process.exit(0); // Pyodide keeps Node running
+
+async function unpack(names, extractDir) {
+  python.FS.mkdir(extractDir);
+  for (const name of names) {
+    const wheel = await readFile(new URL(`wheels/${name}`, dist));
+    python.unpackArchive(new Uint8Array(wheel), "zip", { extractDir });
+  }
+}

@@ -1,8 +1,8 @@
 // A Web Worker that serves an engine to the page that made it, whose messages may come before
 // Python is there.
 
-import { fetchCatalogue } from "./catalogue";
 import { Prefetch } from "./prefetch";
+import { fetchRuntime } from "./runtime_files";
 import { Starting } from "./starting";
 
 declare global {
@@ -10,10 +10,12 @@ declare global {
 }
 
 const early: MessageEvent[] = [];
-const root = new URL("./", import.meta.url);
-const catalogue = fetchCatalogue(root);
+const files = fetchRuntime();
 globalThis.webllmPrefetch = new Prefetch();
-const starting = new Starting(webllmPrefetch, catalogue, (message) => self.postMessage(message));
+const starting = new Starting(webllmPrefetch, files.catalogue, (message) =>
+  self.postMessage(message),
+);
+void files.snapshot.then(() => starting.advance(0.3));
 const keep = (event: MessageEvent) => {
   early.push(event);
   starting.heed(event.data ?? {});
@@ -21,7 +23,7 @@ const keep = (event: MessageEvent) => {
 self.addEventListener("message", keep);
 
 const { boot } = await import("./boot"); // only now: messages come in meanwhile
-const python = await boot({ root, catalogue, onProgress: (part) => starting.advance(0.8 * part) });
+const python = await boot(files, (part) => starting.advance(0.8 * part));
 await python.runPythonAsync(`
 from webllm import WebWorkerMLCEngineHandler
 

@@ -1,5 +1,7 @@
 """Configuration: the catalogue, WebLLM's JSON and what is refused."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -156,3 +158,20 @@ def test_impossible_options_are_refused(options: dict[str, float]) -> None:
 def test_impossible_engine_configurations_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} is 0; give at least 1"):
         MLCEngineConfig(**{name: 0})  # type: ignore[arg-type]
+
+
+def test_a_site_has_its_own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built_in = prebuilt_app_config()
+    ours = built_in.model_list[0]
+    file = tmp_path / "models.json"
+    here = msgspec.structs.replace(ours, model="https://site/m.gguf", model_id="mine")
+    file.write_bytes(msgspec.json.encode(AppConfig(model_list=(here,))))
+    monkeypatch.setenv("WEBLLM_MODELS", str(file))
+    assert [record.model_id for record in prebuilt_app_config().model_list] == ["mine"]
+    found = built_in.find(ours.model_id)  # what a client sends that knows the package's list
+    assert found == msgspec.structs.replace(ours, model="https://site/m.gguf")
+    assert built_in.find(built_in.model_list[1].model_id).model.startswith("pypi:")
+    for text in ("", "[]", '{"model_list": [{"model": 1}]}'):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="WEBLLM_MODELS names"):
+            prebuilt_app_config()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from js import Uint8Array, WebAssembly
@@ -16,7 +16,7 @@ from webllm.cpu.host import Bytes
 from webllm.errors import DeviceMemoryError, DeviceNotFoundError
 
 VARIANTS = ("relaxed", "simd128")  # the fastest first
-FOLDER = Path(__file__).parent / "lib"
+FOLDER = files("webllm.cpu") / "lib"
 _PAGE_BYTES = 65536
 _ADDRESS_SPACE = 4 << 30
 _ALIGNMENT = 64

@@ -1,0 +1,222 @@
+"""The site of `webllm web` and `webllm bundle`: what is written, what is served, what is refused."""
+
+import hashlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from webllm.cli import bundle, site, web
+from webllm.cli.main import app
+from webllm.cli.site_models import SiteModel
+from webllm.cli.site_server import HEADERS, byte_range
+from webllm.config import ModelRecord
+from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
+
+WEIGHTS = bytes(range(256)) * 4
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site with little in it, where the package has its own."""
+    folder = tmp_path / "package" / "site"
+    for name in (*site.NEEDED, "models.json", "pyodide/pyodide.asm.wasm", "page.mjs", ".built"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    monkeypatch.setattr(site, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("WEBLLM_HOME", str(tmp_path / "home"))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    file = tmp_path / "My model (v2).gguf"
+    file.write_bytes(WEIGHTS)
+    return file
+
+
+def webllm(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_holds_the_site_and_its_models(built: Path, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"other")
+    out = tmp_path / "deep" / "out"
+    result = webllm("bundle", out, "--model", model, "--model", other)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "My model (v2), other" in result.stdout
+    names = {"models/My-model-v2.gguf", "models/other.gguf"}
+    assert files(out) == (files(built) - {".built"}) | names
+    assert (out / "models/My-model-v2.gguf").read_bytes() == WEIGHTS
+    records = json.loads((out / "models.json").read_text())["model_list"]
+    assert records[0] == {
+        "model": "models/My-model-v2.gguf",
+        "model_id": "My model (v2)",
+        "size_bytes": 1024,
+        "sha256": hashlib.sha256(WEIGHTS).hexdigest(),
+    }
+    assert len(records) == 2
+
+
+def test_a_bundle_without_a_model(built: Path, tmp_path: Path) -> None:
+    assert webllm("bundle", tmp_path / "out", "--no-model").exit_code == 0
+    assert json.loads((tmp_path / "out" / "models.json").read_text())["model_list"] == []
+
+
+def test_a_folder_that_is_not_empty_needs_force(built: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    result = webllm("bundle", out, "--model", model)
+    assert (result.exit_code, files(out)) == (1, {"thesis.txt"})
+    assert "is not empty" in result.stderr
+    assert webllm("bundle", out, "--model", model, "--force").exit_code == 0
+    assert (out / "thesis.txt").read_text() == "mine"
+    assert "holds an earlier bundle" in webllm("bundle", out, "--model", model).stderr
+    with pytest.raises(ConfigError, match="is a file"):
+        bundle.check_folder(model, built, force=True)
+    with pytest.raises(ConfigError, match="taken from"):
+        bundle.check_folder(built / "out", built, force=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--model", "absent.gguf"), 1, "does not exist"),
+        (("--model", "SmolLM9"), 1, "no model called"),
+        (("--model", "a.gguf", "--no-model"), 2, "contradict"),
+        (("--model", "x/a.gguf", "--model", "y/a.gguf"), 1, "given twice, or is called like"),
+    ],
+)
+def test_refusals_write_nothing(
+    built: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    result = webllm("bundle", tmp_path / "out", *arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_built_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "_PACKAGE", tmp_path / "src" / "webllm")
+    with pytest.raises(ArtifactError, match="WEBLLM_BUILD_SITE=1"):
+        site.site_folder()
+    (tmp_path / "js").mkdir()
+    (tmp_path / "js" / "build.mjs").touch()
+    with pytest.raises(ArtifactError, match="make site"):
+        site.site_folder()
+
+
+def test_what_cannot_be_written_is_an_error(
+    built: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ModelRecord(model="models/m.gguf", model_id="m", sha256="0" * 64)
+    out = tmp_path / "out"
+    with pytest.raises(IntegrityError, match="webllm rm m"):
+        bundle.write_bundle(built, [SiteModel(record, model)], out)
+    assert not (out / "models.json").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        bundle.write_bundle(built, [], tmp_path / "file" / "out")
+    monkeypatch.setattr(bundle.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageFullError, match="1000 bytes free"):
+        bundle.write_bundle(built, [SiteModel(record, model)], out)
+
+
+@contextmanager
+def served(models: list[SiteModel]) -> Iterator[http.client.HTTPConnection]:
+    with web.open_server(models, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        yield connection
+        connection.close()
+        server.shutdown()
+        thread.join()
+
+
+def get(
+    connection: http.client.HTTPConnection, path: str, method: str = "GET", **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def test_the_server_has_the_site_and_the_models(built: Path, model: Path) -> None:
+    record = ModelRecord(model="models/m.gguf", model_id="m")
+    with served([SiteModel(record, model)]) as connection:
+        status, headers, body = get(connection, "/")
+        assert (status, body) == (200, b"index.html")
+        assert {name: headers[name] for name in HEADERS} == HEADERS
+        for path, kind in [
+            ("/pyodide/pyodide.asm.wasm", "application/wasm"),
+            ("/page.mjs", "text/javascript; charset=utf-8"),
+            ("/wheels/index.json?v=1", "application/json"),
+            ("/models/m.gguf", "application/octet-stream"),
+        ]:
+            status, headers, _ = get(connection, path)
+            assert (status, headers["Content-Type"]) == (200, kind)
+        (listed,) = json.loads(get(connection, "/models.json")[2])["model_list"]
+        assert listed["model"].startswith("models/m.gguf?")  # another URL for another file
+        assert get(connection, f"/{listed['model']}")[2] == WEIGHTS
+        for path in ("/absent", "/.built", "/../secret", "/%2e%2e/secret", "/models", "/a%00b"):
+            status, headers, _ = get(connection, path)
+            assert (status, headers["Cross-Origin-Embedder-Policy"]) == (404, "require-corp")
+
+
+def test_the_server_resumes_and_revalidates(built: Path, model: Path) -> None:
+    record = ModelRecord(model="models/m.gguf", model_id="m", sha256="0" * 64)
+    path = "/models/m.gguf"
+    with served([SiteModel(record, model)]) as connection:
+        _, headers, body = get(connection, path, "HEAD")
+        tag = headers["ETag"]
+        assert (headers["Content-Length"], headers["Accept-Ranges"], body) == ("1024", "bytes", b"")
+        status, headers, body = get(connection, path, Range="bytes=1000-", If_Range=tag)
+        assert (status, headers["Content-Range"]) == (206, "bytes 1000-1023/1024")
+        assert body == WEIGHTS[1000:]
+        assert get(connection, path, Range="bytes=1000-", If_Range='"old"')[::2] == (200, WEIGHTS)
+        status, headers, body = get(connection, path, Range="bytes=1024-")
+        assert (status, headers["Content-Range"], body) == (416, "bytes */1024", b"")
+        assert get(connection, path, If_None_Match=tag)[::2] == (304, b"")
+        assert get(connection, "/")[0] == 200  # the connection is still in step
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("bytes=0-0", range(0, 1)),
+        ("bytes=2-", range(2, 10)),
+        ("bytes=2-99", range(2, 10)),
+        ("bytes=-3", range(7, 10)),
+        ("bytes=-99", range(0, 10)),
+        ("bytes=10-", range(10, 10)),
+        ("bytes=-0", range(10, 10)),
+        *((each, None) for each in (None, "bytes=5-2", "bytes=-", "bytes=0-1,3-4", "lines=1-2")),
+    ],
+)
+def test_ranges(header: str | None, wanted: range | None) -> None:
+    assert byte_range(header, 10) == wanted
+
+
+def test_a_port_in_use(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} .* another --port"):
+            web.open_server([], port)
+        monkeypatch.setattr(web, "DEFAULT_PORT", port)
+        with web.open_server([], None) as server:
+            assert server.server_port != port
