@@ -152,7 +152,7 @@ def build_site(root: Path) -> None:
 def site_files(root: Path) -> dict[str, str]:
     """Where each file of a built site goes in the wheel; nothing if there is none."""
     site = root / SITE
-    if not (site / "python.snapshot").is_file():  # the last thing that is built
+    if not (site / "extensions.zip").is_file():  # the last thing that is built
         return {}
     files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return {str(path): f"{INSTALLED_SITE}/{path.relative_to(site).as_posix()}" for path in files}

@@ -14,7 +14,7 @@ MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 
 
 def test_the_client_in_front_of_a_fake_worker() -> None:
-    command = ["node", "--test", "tests/client.test.mjs"]
+    command = ["node", "--test", "tests/client.test.mjs", "tests/starting.test.mjs"]
     done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -12,7 +12,7 @@ from webllm.errors import ArtifactError
 
 CATALOGUE = "models.json"
 MODELS = "models"  # the folder of model files
-NEEDED = ("index.html", "worker.js", "python.snapshot", "wheels/index.json")
+NEEDED = ("index.html", "worker.js", "packages.zip", "extensions.zip", "python.snapshot")
 
 _PACKAGE = Path(__file__).parents[1]
 
