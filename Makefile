@@ -10,7 +10,7 @@ TIERS ?= tests/unit tests/models tests/gpu tests/browser
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/cpu/*.c src/webllm/cpu/*.h)
-SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs) js/wheels.py \
+SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
 	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl')
 
 export PROMPT

@@ -18,11 +18,15 @@ sys.path_importer_cache.pop(site.getsitepackages()[0], None)
 `;
 const CATALOGUE = "/webllm-models.json"; // in Python's own file system
 
-/** Python, ready for `import webllm`. `onProgress` is told how much is done, 0 to 1. */
-export async function boot(
-  files: RuntimeFiles = fetchRuntime(),
-  onProgress: (part: number) => void = () => {},
-): Promise<PyodideAPI> {
+export interface BootOptions {
+  root?: URL; // the folder of the files, by default that of this script
+  files?: RuntimeFiles; // which somebody fetches already
+  onProgress?: (part: number) => void; // 0 to 1
+}
+
+/** Python, ready for `import webllm`. */
+export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
+  const { files = fetchRuntime(options.root), onProgress = () => {} } = options;
   const python = await loadPyodide({
     indexURL: new URL("pyodide/", files.root).href,
     createPyodideModule, // a service worker may not import it later

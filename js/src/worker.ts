@@ -23,7 +23,7 @@ const keep = (event: MessageEvent) => {
 self.addEventListener("message", keep);
 
 const { boot } = await import("./boot"); // only now: messages come in meanwhile
-const python = await boot(files, (part) => starting.advance(0.8 * part));
+const python = await boot({ files, onProgress: (part) => starting.advance(0.8 * part) });
 await python.runPythonAsync(`
 from webllm import WebWorkerMLCEngineHandler
 

@@ -107,6 +107,14 @@ def test_packages_are_imported_in_their_places_only(module: str) -> None:
         assert ok, f"{module} imports {package}, whose place is {PLACES[package]}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if ".browser" in name])
+def test_in_a_browser_files_are_read_as_resources(module: str) -> None:
+    """There the package is in an archive: `__file__` names no file."""
+    nodes = ast.walk(ast.parse(MODULES[module].read_text()))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    assert "__file__" not in names, f"{module} uses __file__; use importlib.resources.files"
+
+
 @pytest.mark.parametrize("file", PYTHON_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_and_functions_are_short(file: Path) -> None:
     text = file.read_text()
