@@ -23,7 +23,8 @@ export class Starting {
     private readonly post: (message: InitProgressCallback) => void,
   ) {}
 
-  heed(message: Early): void {
+  heed(given: unknown): void {
+    const message = given as Early;
     if (message.kind === "setAppConfig") this.appConfig = message.content;
     if (message.kind !== "reload") return;
     this.reloads.set(message.uuid, performance.now());

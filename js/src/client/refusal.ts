@@ -1,0 +1,15 @@
+// What a worker answers in which Python cannot start.
+
+import type { Throw } from "./messages";
+
+export function couldNotStart(
+  message: unknown,
+  error: unknown,
+  post: (answer: Throw) => void,
+): void {
+  const { uuid } = (message ?? {}) as { uuid?: unknown };
+  if (typeof uuid !== "string") return; // nobody waits for an answer
+  const text = `the worker is lost: Python could not start in it: ${String(error)}`;
+  const info = { name: "WorkerLostError", message: text, code: "worker_lost", status: 503 };
+  post({ kind: "throw", uuid, content: `${info.name}: ${text}`, error: info });
+}
