@@ -146,7 +146,7 @@ async def test_progress_is_monotone_and_ends_at_one(smollm2: Path) -> None:
     config = MLCEngineConfig(device="cpu", init_progress_callback=reports.append)
     async with MLCEngine(config) as engine:
         await engine.reload(str(smollm2), ChatOptions(context_window_size=256))
-        assert engine.device_name().startswith("CPU")
+        assert (await engine.device_name()).startswith("CPU")
     assert list(dict.fromkeys(r.phase for r in reports)) == ["upload", "compile"]
     for values in ([r.progress for r in reports], [r.time_elapsed for r in reports]):
         assert values == sorted(values)

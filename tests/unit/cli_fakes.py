@@ -69,7 +69,7 @@ class FakeEngine:
             report(InitProgressReport(loaded / 100, 0.1, text, Phase.FETCH, loaded, 100))
             await asyncio.sleep(0.02)
 
-    def device_name(self) -> str:
+    async def device_name(self) -> str:
         return self._device_name
 
     async def unload(self) -> None:

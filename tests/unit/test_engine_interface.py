@@ -323,7 +323,7 @@ class TestConfiguration:
     ) -> None:
         engine = await create_mlc_engine("a.gguf")
         engine.set_app_config(AppConfig(model_list=(ModelRecord(model="m.gguf", model_id="own"),)))
-        assert engine.device_name("a") == "fake"
+        assert await engine.device_name("a") == "fake"
         await engine.reload("own")
         assert loaded_models[-1].model_id == "own"
         with pytest.raises(ModelNotFoundError, match="known are own"):

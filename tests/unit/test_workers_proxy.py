@@ -28,6 +28,7 @@ from webllm.errors import (
 )
 from webllm.workers.error_info import rebuild, throw
 from webllm.workers.messages import ErrorInfo, Throw
+from webllm.workers.port import LoopbackPort
 from webllm.workers.proxy import WorkerMLCEngine
 
 __all__ = ["loaded_models"]  # a fixture
@@ -72,6 +73,25 @@ async def test_whole_answers(engine: WorkerMLCEngine) -> None:
     await engine.reset_chat(keep_stats=True)
     assert await engine.get_message() == ""
     assert await engine.forward_tokens_and_sample((4, 5), is_prefill=True) == 6
+
+
+async def test_what_a_model_runs_on(engine: WorkerMLCEngine) -> None:
+    assert await engine.device_name() == "fake"
+    with pytest.raises(RequestError, match="other"):
+        await engine.device_name("other")
+
+
+async def test_a_worker_that_is_too_old_to_say_what_it_runs_on() -> None:
+    port, theirs = LoopbackPort.pair()
+    asked: list[Any] = []
+    theirs.listen(asked.append, lambda reason: None)
+    engine = WorkerMLCEngine(port)
+    await settle()
+    assert await engine.device_name() == ""  # WebLLM's answers no hello
+    theirs.post({"kind": "return", "uuid": asked[0]["uuid"], "content": {"protocol": 1}})
+    await settle()
+    assert await engine.device_name() == ""
+    assert [message["kind"] for message in asked] == ["hello"]
 
 
 async def test_streams_are_those_of_the_engine(engine: WorkerMLCEngine, worker: Worker) -> None:

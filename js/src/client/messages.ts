@@ -229,6 +229,13 @@ export interface Abort {
   content?: null;
 }
 
+/** Ours, from protocol 2 on: what a loaded model runs on, as text. */
+export interface GetDeviceName {
+  kind: "getDeviceName";
+  uuid: string;
+  content: ModelParams;
+}
+
 /** Answered with a heartbeat if it has a uuid: that of an extension's page has none. */
 export interface KeepAlive {
   kind: "keepAlive";
@@ -300,6 +307,7 @@ export type AnyRequest =
   | CustomRequest
   | Hello
   | Abort
+  | GetDeviceName
   | KeepAlive;
 
 export type AnyAnswer = Return | Throw | InitProgressCallback | Heartbeat;

@@ -69,6 +69,9 @@ class MLCEngineInterface(Protocol):
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
     ) -> int: ...
 
+    async def device_name(self, model_id: str | None = None) -> str:
+        """What a loaded model runs on, for people."""
+
     async def get_gpu_vendor(self) -> str: ...
 
     async def get_max_storage_buffer_binding_size(self) -> int: ...

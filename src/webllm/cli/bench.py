@@ -92,7 +92,7 @@ async def _measure(
             )
         return BenchReport(
             model=loading.model,
-            device=engine.device_name(),
+            device=await engine.device_name(),
             threads=loading.threads,
             load_s=round(load_s, 3),
             peak_rss_bytes=_peak_rss_bytes(),

@@ -55,7 +55,7 @@ def chat(
     with asyncio.Runner() as runner:
         engine = runner.run(load(Loading(model, device, threads, context)))
         try:
-            note(f"{model} on {engine.device_name()}. /help lists the commands.")
+            note(f"{model} on {runner.run(engine.device_name())}. /help lists the commands.")
             Conversation(runner, engine, system, fields).run()
         finally:
             runner.run(engine.unload())

@@ -67,4 +67,4 @@ async def _run(loading: Loading, fields: dict[str, object]) -> None:
         finally:
             if answer.pieces:
                 write("\n")
-        note(statistics(answer, engine.device_name()))
+        note(statistics(answer, await engine.device_name()))

@@ -120,11 +120,11 @@ class BlockingMLCEngine:
     forward_tokens_and_sample = _waiting(MLCEngine.forward_tokens_and_sample)
     get_gpu_vendor = _waiting(MLCEngine.get_gpu_vendor)
     get_max_storage_buffer_binding_size = _waiting(MLCEngine.get_max_storage_buffer_binding_size)
+    device_name = _waiting(MLCEngine.device_name)
     benchmark = _waiting(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)
     interrupt_generate = _called(MLCEngine.interrupt_generate)
-    device_name = _called(MLCEngine.device_name)
     set_init_progress_callback = _called(MLCEngine.set_init_progress_callback)
     get_init_progress_callback = _called(MLCEngine.get_init_progress_callback)
     set_app_config = _called(MLCEngine.set_app_config)

@@ -181,8 +181,8 @@ class MLCEngine:
             raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(_LOG_LEVELS)}")
         logging.getLogger("webllm").setLevel(_LOG_LEVELS[log_level])
 
-    def device_name(self, model_id: str | None = None) -> str:
-        """What a loaded model runs on."""
+    async def device_name(self, model_id: str | None = None) -> str:
+        """What a loaded model runs on, for people."""
         return self._model(model_id).loaded.device_name
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:

@@ -35,7 +35,7 @@ class Client:
         self.lost: str | None = None
         self._on_progress = on_progress
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._protocol: int | None = None  # the worker's; None: WebLLM's and no more
+        self.protocol: int | None = None  # the worker's; None: WebLLM's and no more
         self._hello = Hello(uuid=new_uuid())
         port.listen(self._receive, self._lose)
         self.tell(self._hello)
@@ -64,7 +64,7 @@ class Client:
 
     def end_stream(self, stream_id: str) -> None:
         """WebLLM's workers can only end every answer."""
-        is_ours = self._protocol is not None
+        is_ours = self.protocol is not None
         self.tell(Abort(uuid=stream_id) if is_ours else InterruptGenerate(uuid=new_uuid()))
 
     def _post(self, request: Work) -> None:
@@ -81,7 +81,7 @@ class Client:
         if isinstance(answer, InitProgressCallback):
             self._on_progress(answer.content)
         elif answer.uuid == self._hello.uuid and isinstance(answer, Return):
-            self._protocol = msgspec.convert(answer.content, HelloAnswer).protocol
+            self.protocol = msgspec.convert(answer.content, HelloAnswer).protocol
         elif (future := self._waiting.get(answer.uuid)) and not future.done():
             if isinstance(answer, Return):
                 future.set_result(answer.content)

@@ -67,6 +67,7 @@ class MLCEngineHandler:
             m.CustomRequest: self._custom_request,
             m.Hello: self._hello,
             m.Abort: self._abort,
+            m.GetDeviceName: self._get_device_name,
         }
 
     def serve(self, port: Port) -> None:
@@ -208,6 +209,9 @@ class MLCEngineHandler:
         return await self._on_custom_request(
             request.content.request_name, request.content.request_message
         )
+
+    async def _get_device_name(self, _: Connection, request: m.GetDeviceName) -> str:
+        return await self.engine.device_name(request.content.model_id)
 
     async def _hello(self, _: Connection, __: m.Hello) -> m.HelloAnswer:
         return m.HelloAnswer(protocol=m.PROTOCOL)

@@ -3,8 +3,9 @@
 A request is `{kind, uuid, content}`, its answer `{kind: "return" | "throw", uuid, content}`. What
 WebLLM does not have is optional, so that its clients and workers are understood: the kinds "hello"
 and "abort", which carry no content because WebLLM's workers skip unknown kinds without one;
-`streamId`; `error` beside the text of a "throw". Requests and responses inside `content` stay
-plain data here: the engine and the proxy read them.
+`streamId`; `error` beside the text of a "throw"; "getDeviceName", for workers whose "hello" says
+that they know it. Requests and responses inside `content` stay plain data here: the engine and the
+proxy read them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from webllm.config import AppConfig, ChatOptions, LogLevel
 
-PROTOCOL = 1  # of what we add to WebLLM's protocol
+PROTOCOL = 2  # of what we add to WebLLM's protocol
+DEVICE_NAME_SINCE = 2
 
 
 class Content(Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -171,6 +173,12 @@ class Abort(Request, kw_only=True, tag="abort"):
     content: None = None
 
 
+class GetDeviceName(Request, kw_only=True, tag="getDeviceName"):
+    """Ours, from protocol 2 on: what a loaded model runs on, as text."""
+
+    content: ModelParams
+
+
 class HelloAnswer(Content):
     protocol: int
 
@@ -241,6 +249,7 @@ Work: TypeAlias = (
     | CustomRequest
     | Hello
     | Abort
+    | GetDeviceName
 )
 AnyRequest: TypeAlias = Work | KeepAlive
 AnyAnswer: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat

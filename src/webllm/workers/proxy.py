@@ -163,6 +163,13 @@ class WorkerMLCEngine:
         call = m.ForwardTokensAndSample(content=content, uuid=new_uuid())
         return msgspec.convert(await self._call(call), int)
 
+    async def device_name(self, model_id: str | None = None) -> str:
+        """What a loaded model runs on, for people; "" from a worker that is too old to say."""
+        if (self._client.protocol or 0) < m.DEVICE_NAME_SINCE:
+            return ""
+        call = m.GetDeviceName(content=m.ModelParams(model_id), uuid=new_uuid())
+        return msgspec.convert(await self._call(call), str)
+
     async def get_gpu_vendor(self) -> str:
         return msgspec.convert(await self._call(m.GetGPUVendor(uuid=new_uuid())), str)
 
