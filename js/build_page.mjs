@@ -14,7 +14,6 @@ await build({
   entryPoints: [
     { in: "src/page/page.ts", out: "page" },
     { in: "src/page/styles/page.css", out: "page" },
-    { in: "src/client/index.ts", out: "client" },
   ],
   absWorkingDir: import.meta.dirname,
   outdir: "dist",
@@ -24,6 +23,15 @@ await build({
   target: "es2022",
   loader: { ".woff2": "file" },
   assetNames: "[name]",
+});
+// Not minified: bundlers read its comments, and minify it themselves.
+await build({
+  entryPoints: { client: "src/client/index.ts" },
+  absWorkingDir: import.meta.dirname,
+  outdir: "dist",
+  bundle: true,
+  format: "esm",
+  target: "es2022",
 });
 for (const [from, to] of Object.entries(COPIES)) {
   await cp(new URL(from, import.meta.url), new URL(`dist/${to}`, import.meta.url));

@@ -1,18 +1,20 @@
 """Writes what TypeScript must know of Python into src/client/: python client_types.py
 
 messages.ts and api.ts are the types of the worker's messages, of requests and of responses;
-prebuilt.json is the catalogue of models.
+error_classes.ts is the tree of errors, prebuilt.json the catalogue of models.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from webllm import errors
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
@@ -36,8 +38,30 @@ def files() -> dict[str, str]:
     return {
         "messages.ts": _module("workers/messages.py", MESSAGES, []),
         "api.ts": _module("api/", {}, API),
+        "error_classes.ts": _error_classes(),
         "prebuilt.json": json.dumps(msgspec.to_builtins(prebuilt_app_config()), indent=2) + "\n",
     }
+
+
+def _error_classes() -> str:
+    lines = [
+        "// Made by client_types.py from src/webllm/errors.py; do not edit.\n",
+        'import { WebLLMError } from "./errors";\n',
+        *(f"export class {_extended(kind)} {{}}" for kind in _below(errors.WebLLMError)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _extended(kind: type) -> str:
+    return f"{kind.__name__} extends {kind.__bases__[0].__name__}"
+
+
+def _below(kind: type) -> Iterator[type]:
+    """Parents before their children."""
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child
+            yield from _below(child)
 
 
 def _module(source: str, aliases: dict[str, Any], structs: list[type]) -> str:

@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { CreateWebWorkerMLCEngine, WebLLMError, WebWorkerMLCEngine } from "../dist/client.js";
+import * as webllm from "../dist/client.js";
+
+const { CreateWebWorkerMLCEngine, WebLLMError, WebWorkerMLCEngine } = webllm;
 
 const ASK = { messages: [{ role: "user", content: "Hello" }] };
 const ports = [];
@@ -218,4 +220,53 @@ test("every other method is one message", async () => {
   engine.interruptGenerate();
   await settle();
   assert.deepEqual(kinds(received), ["hello", ...names, "setLogLevel", "interruptGenerate"]);
+});
+
+test("asks what the model runs on where the worker can say", async () => {
+  const hello = () => ({ protocol: 2 });
+  const { engine } = connect({ hello, getDeviceName: ({ modelId }) => `CPU for ${modelId}` });
+  await engine.reload("m");
+  assert.equal(await engine.getDeviceName("m"), "CPU for m");
+  const older = connect();
+  await older.engine.reload("m");
+  assert.equal(await older.engine.getDeviceName(), "");
+  assert.ok(!kinds(older.received).includes("getDeviceName"));
+});
+
+test("errors are of the classes of their names", async () => {
+  const info = { name: "IntegrityError", message: "no", code: "integrity_error", status: 502 };
+  const { engine } = connect({
+    getMessage: () => {
+      throw Object.assign(new Error(), { info });
+    },
+  });
+  const error = await engine.getMessage().catch((thrown) => thrown);
+  assert.ok(error instanceof webllm.IntegrityError && error instanceof webllm.ArtifactError);
+  assert.ok(error instanceof WebLLMError && !(error instanceof webllm.RequestError));
+});
+
+test("logit processors that cannot cross are refused", () => {
+  const config = { logitProcessorRegistry: new Map() };
+  assert.throws(() => connect({}, config), /register the processors in its own script/);
+});
+
+test("a handler whose Python is not there answers every message", async (context) => {
+  const shown = context.mock.method(console, "error", () => {});
+  globalThis.location = { href: import.meta.url };
+  const posted = [];
+  const handler = new webllm.WebWorkerMLCEngineHandler({ root: "nowhere" });
+  handler.postMessage = (message) => posted.push(message);
+  handler.onmessage({ data: { kind: "hello", uuid: "early", content: null } });
+  handler.onmessage({ data: null });
+  while (posted.length === 0) await settle();
+  handler.onmessage({ data: { kind: "unload", uuid: "late", content: null } });
+  assert.deepEqual(
+    posted.map(({ kind, uuid, error }) => [kind, uuid, error.name]),
+    [
+      ["throw", "early", "WorkerLostError"],
+      ["throw", "late", "WorkerLostError"],
+    ],
+  );
+  assert.match(posted[0].content, /Python could not start in it: .*nowhere\/boot.js/);
+  assert.equal(shown.mock.callCount(), 1);
 });

@@ -1,6 +1,6 @@
 // Compiled, never run: a page written for WebLLM, with only the import changed.
 
-import * as webllm from "../src/client";
+import * as webllm from "webllm";
 
 export async function main(show: (text: string) => void): Promise<string> {
   const initProgressCallback = (report: webllm.InitProgressReport) => show(report.text);

@@ -1,8 +1,9 @@
 // The calls that wait for answers from one worker. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
-import { rebuild, requestError, workerLost, type WebLLMError } from "./errors";
+import type { WebLLMError } from "./errors";
 import type { AnyAnswer, AnyRequest, InitProgress } from "./messages";
+import { rebuild, requestError, workerLost } from "./thrown";
 
 export type Work = Exclude<AnyRequest, { kind: "keepAlive" }>;
 
@@ -14,7 +15,7 @@ interface Waiting {
 export class Calls {
   private readonly waiting = new Map<string, Waiting>();
   private readonly hello = newUuid();
-  private isOurs = false; // whether the worker understands "abort"
+  private protocol = 0; // of ours; 0: a worker of WebLLM's
   private lost: WebLLMError | undefined;
 
   constructor(
@@ -55,10 +56,15 @@ export class Calls {
   /** WebLLM's workers can only end every answer. */
   endStream(streamId: string): void {
     this.tell(
-      this.isOurs
+      this.speaks(1)
         ? { kind: "abort", uuid: streamId, content: null }
         : { kind: "interruptGenerate", uuid: newUuid(), content: null },
     );
+  }
+
+  /** Whether the worker speaks this version of what we add to WebLLM's protocol. */
+  speaks(version: number): boolean {
+    return this.protocol >= version;
   }
 
   close(): void {
@@ -77,7 +83,7 @@ export class Calls {
   private receive(message: unknown): void {
     if (!isAnswer(message)) return;
     if (message.kind === "initProgressCallback") this.onProgress(message.content);
-    else if (message.uuid === this.hello) this.isOurs = message.kind === "return";
+    else if (message.uuid === this.hello) this.protocol = protocolOf(message);
     else if (message.kind === "return") this.waiting.get(message.uuid)?.resolve(message.content);
     else if (message.kind === "throw") this.waiting.get(message.uuid)?.reject(rebuild(message));
   }
@@ -92,6 +98,11 @@ export class Calls {
 export function newUuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function protocolOf(answer: AnyAnswer): number {
+  if (answer.kind !== "return") return 0;
+  return (answer.content as { protocol?: number } | null)?.protocol ?? 0;
 }
 
 /** Messages of other protocols are skipped, as in WebLLM. */

@@ -14,8 +14,11 @@ import { toEndpoint, type WorkerLike } from "./endpoint";
 import type { AppConfig, ChatOptions, LogLevel, ReloadParams, StreamInitParams } from "./messages";
 import type { AnswersChats, Chat, Completions, ContinuesTexts, Embeddings } from "./resources";
 import { ChunkStream } from "./stream";
+import { configError } from "./thrown";
 
 type Unsent = Work extends infer Kind ? (Kind extends Work ? Omit<Kind, "uuid"> : never) : never;
+const DEVICE_NAME_SINCE = 2; // protocol version
+
 type StreamKind = "chatCompletionStreamInit" | "completionStreamInit";
 
 /** When the worker is lost, every call throws WorkerLostError. */
@@ -28,6 +31,7 @@ export class WebWorkerMLCEngine {
   private onProgress: InitProgressCallback | undefined;
 
   constructor(worker: WorkerLike, config: MLCEngineConfig = {}) {
+    refuseLogitProcessors(config);
     this.chat = { completions: { create: this.chatCompletion } };
     this.completions = { create: this.completion };
     this.embeddings = { create: (request) => this.embedding(request) };
@@ -103,6 +107,12 @@ export class WebWorkerMLCEngine {
     return (await this.call({ kind: "forwardTokensAndSample", content })) as number;
   }
 
+  /** What a loaded model runs on, for people; "" from a worker that cannot say. */
+  async getDeviceName(modelId?: string): Promise<string> {
+    if (!this.calls.speaks(DEVICE_NAME_SINCE)) return "";
+    return (await this.call({ kind: "getDeviceName", content: named(modelId) })) as string;
+  }
+
   /** Throws DeviceNotFoundError where the worker has no GPU. */
   async getGPUVendor(): Promise<string> {
     return (await this.call({ kind: "getGPUVendor", content: null })) as string;
@@ -164,6 +174,13 @@ export class WebWorkerMLCEngine {
 
 /** What an engine can be asked; here every engine is in a worker. */
 export type MLCEngineInterface = Pick<WebWorkerMLCEngine, keyof WebWorkerMLCEngine>;
+
+function refuseLogitProcessors(config: object): void {
+  if (!("logitProcessorRegistry" in config) || config.logitProcessorRegistry === undefined) return;
+  throw configError(
+    "logitProcessorRegistry cannot cross to a worker; register the processors in its own script",
+  );
+}
 
 function named(modelId: string | undefined): { modelId?: string } {
   return modelId === undefined ? {} : { modelId };

@@ -1,6 +1,6 @@
-// Errors as the worker throws them: their names, codes and statuses are those of webllm.errors.
+// The root of the errors, whose names, codes and statuses are those of webllm.errors.
 
-import type { ErrorInfo, Throw } from "./messages";
+import type { ErrorInfo } from "./messages";
 
 export class WebLLMError extends Error {
   /** Stable, for programs. */
@@ -17,33 +17,4 @@ export class WebLLMError extends Error {
     this.status = info.status;
     this.field = info.field ?? null;
   }
-}
-
-/** WebLLM's own workers give the error's text alone. */
-export function rebuild(thrown: Throw): WebLLMError {
-  const unnamed = {
-    name: "WebLLMError",
-    message: thrown.content,
-    code: "webllm_error",
-    status: 500,
-  };
-  return new WebLLMError(thrown.error ?? unnamed);
-}
-
-export function workerLost(reason: string): WebLLMError {
-  return new WebLLMError({
-    name: "WorkerLostError",
-    message: `the worker is lost: ${reason}; make a new engine`,
-    code: "worker_lost",
-    status: 503,
-  });
-}
-
-export function requestError(message: string): WebLLMError {
-  return new WebLLMError({
-    name: "RequestError",
-    message,
-    code: "invalid_request_error",
-    status: 400,
-  });
 }

@@ -1,0 +1,22 @@
+// Made by client_types.py from src/webllm/errors.py; do not edit.
+
+import { WebLLMError } from "./errors";
+
+export class ConfigError extends WebLLMError {}
+export class RequestError extends WebLLMError {}
+export class ContextLengthError extends RequestError {}
+export class ModelNotFoundError extends WebLLMError {}
+export class ModelNotLoadedError extends WebLLMError {}
+export class LogitProcessorError extends WebLLMError {}
+export class UnsupportedModelError extends WebLLMError {}
+export class ArtifactError extends WebLLMError {}
+export class FetchError extends ArtifactError {}
+export class IntegrityError extends ArtifactError {}
+export class StorageFullError extends ArtifactError {}
+export class CheckpointError extends ArtifactError {}
+export class DeviceError extends WebLLMError {}
+export class DeviceNotFoundError extends DeviceError {}
+export class DeviceMemoryError extends DeviceError {}
+export class DeviceLostError extends DeviceError {}
+export class TemplateError extends WebLLMError {}
+export class WorkerLostError extends WebLLMError {}

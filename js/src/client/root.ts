@@ -1,0 +1,12 @@
+// Where webllm's static files are: worker.js, boot.js and what Python starts from.
+
+/** A folder's address, relative to the page's or the worker's own. */
+export type Root = string | URL;
+
+const THIS_SCRIPT = import.meta.url;
+
+/** By default the folder of this script: that of the built client, or of a bundle with it. */
+export function fileAt(name: string, root: Root = new URL("./", THIS_SCRIPT)): URL {
+  const folder = new URL(root, location.href).href;
+  return new URL(name, folder.endsWith("/") ? folder : `${folder}/`);
+}
