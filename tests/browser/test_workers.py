@@ -7,9 +7,11 @@ from playwright.async_api import Page
 
 from browser.conftest import RunPython
 
-NPM_ENGINE = """
-async () => {
-  const webllm = await import("/node_modules/@mlc-ai/web-llm/lib/index.js");
+NPM_CLIENT = "/node_modules/@mlc-ai/web-llm/lib/index.js"
+OUR_CLIENT = "/client.js"
+ENGINE = """
+async (client) => {
+  const webllm = await import(client);
   window.reports = [];
   const record = { model: "/models/smollm2.gguf", model_id: "smollm2", model_lib: "" };
   window.engine = await webllm.CreateWebWorkerMLCEngine(
@@ -32,12 +34,14 @@ COLOURS = {
 @pytest.fixture
 async def npm_page(page: Page) -> Page:
     """`engine` is `@mlc-ai/web-llm`'s, in front of our worker."""
-    await page.evaluate(NPM_ENGINE)
+    await page.evaluate(ENGINE, NPM_CLIENT)
     return page
 
 
 async def test_the_npm_client_chats(npm_page: Page) -> None:
-    assert 1 in await npm_page.evaluate("reports")
+    reports = await npm_page.evaluate("reports")
+    assert reports == sorted(reports)
+    assert (len(reports) > 3, reports[-1]) == (True, 1)
     reply = await npm_page.evaluate("request => engine.chat.completions.create(request)", COLOURS)
     text = reply["choices"][0]["message"]["content"]
     assert "Red" in text
@@ -79,6 +83,24 @@ async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
     assert "no embedding model" in message
 
 
+@pytest.mark.parametrize("client", [NPM_CLIENT, OUR_CLIENT])
+async def test_a_token_with_a_bias_no_longer_comes(page: Page, client: str) -> None:
+    await page.evaluate(ENGINE, client)
+    assert " Red" in await tokens(page, {})
+    without = await tokens(page, {"3950": -100})  # " Red"
+    assert len(without) == COLOURS["max_tokens"]
+    assert " Red" not in without
+    assert " Red" in await tokens(page, {"3951": -100})
+
+
+async def tokens(page: Page, bias: dict[str, float]) -> list[str]:
+    """The pieces of an answer with that `logit_bias`."""
+    request = {**COLOURS, "logit_bias": bias, "logprobs": True}
+    reply = await page.evaluate("request => engine.chat.completions.create(request)", request)
+    pieces: list[str] = [each["token"] for each in reply["choices"][0]["logprobs"]["content"]]
+    return pieces
+
+
 async def test_python_in_front_of_a_worker(run_python: RunPython) -> None:
     """Two streams at once, typed errors, and a worker that is gone."""
     await run_python("""
@@ -106,6 +128,7 @@ async def test_python_in_front_of_a_worker(run_python: RunPython) -> None:
     assert "Red" in first
     assert second
     assert second != first
+    assert "CPU" in await run_python("await engine.device_name()")
     name = await run_python("""
         async def error_of(call):
             try:
