@@ -54,7 +54,9 @@ export class WorkerHost {
     const serve: (endpoint: Endpoint) => void = python.runPython(SERVE);
     serve(this.endpoint);
     this.starting.advance(1);
-    this.handOver((data) => void this.endpoint.dispatchEvent(new MessageEvent("message", { data })));
+    this.handOver(
+      (data) => void this.endpoint.dispatchEvent(new MessageEvent("message", { data })),
+    );
   }
 
   private refuse(error: unknown): void {

@@ -260,6 +260,7 @@ test("a handler whose Python is not there answers every message", async (context
   handler.onmessage({ data: null });
   while (posted.length === 0) await settle();
   handler.onmessage({ data: { kind: "unload", uuid: "late", content: null } });
+  await settle();
   assert.deepEqual(
     posted.map(({ kind, uuid, error }) => [kind, uuid, error.name]),
     [
@@ -267,6 +268,6 @@ test("a handler whose Python is not there answers every message", async (context
       ["throw", "late", "WorkerLostError"],
     ],
   );
-  assert.match(posted[0].content, /Python could not start in it: .*nowhere\/boot.js/);
+  assert.match(posted[0].content, /Python could not start in it: .*nowhere\/host.js/);
   assert.equal(shown.mock.callCount(), 1);
 });

@@ -62,7 +62,7 @@ async def test_the_documented_pair_runs(page: Page, pair_site: SiteServer) -> No
     assert (len(reports) > 3, reports[-1]) == (True, 1)
     await expect(page.locator("#stats")).to_contain_text("decoding")
     assert await page.inner_text("#message") == await first.inner_text()
-    assert json.loads(await page.inner_text("#usage"))["completion_tokens"] == 12
+    assert 1 < json.loads(await page.inner_text("#usage"))["completion_tokens"] <= 12
     await expect(page.locator("#reason")).to_have_text("stop")
     await page.click("#stop")
     await expect(page.locator("#reason")).to_have_text("abort")

@@ -1,4 +1,4 @@
-// Where webllm's static files are: worker.js, boot.js and what Python starts from.
+// Where webllm's static files are: worker.js, host.js and what Python starts from.
 
 /** A folder's address, relative to the page's or the worker's own. */
 export type Root = string | URL;

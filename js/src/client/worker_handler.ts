@@ -1,6 +1,6 @@
 // `WebWorkerMLCEngineHandler`: what a worker script needs to serve the page that made it.
 
-import { WorkerHost, type Python } from "../worker_host";
+import { couldNotStart } from "./refusal";
 import { fileAt, type Root } from "./root";
 
 /**
@@ -14,16 +14,14 @@ import { fileAt, type Root } from "./root";
  * bundle that this class ends up in. Another origin has to allow its use by CORS.
  */
 export class WebWorkerMLCEngineHandler {
-  private readonly host: WorkerHost;
+  private readonly host: Promise<Host>;
 
   constructor({ root }: { root?: Root } = {}) {
-    this.host = new WorkerHost(boot(fileAt("boot.js", root)), (message) =>
-      this.postMessage(message),
-    );
+    this.host = start(fileAt("host.js", root), (message) => this.postMessage(message));
   }
 
-  onmessage(event: MessageEvent): void {
-    this.host.receive(event.data);
+  onmessage({ data }: MessageEvent): void {
+    void this.host.then((host) => host.receive(data));
   }
 
   /** To the page. May be overridden, as WebLLM's. */
@@ -32,8 +30,19 @@ export class WebWorkerMLCEngineHandler {
   }
 }
 
-/** Python is never part of a bundle: it is fetched from where it is served. */
-async function boot(script: URL): Promise<Python> {
-  const { boot } = await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
-  return boot();
+interface Host {
+  receive(message: unknown): void;
+}
+
+type Post = (message: unknown) => void;
+
+/** What starts Python is never part of a bundle: it is fetched from where it is served. */
+async function start(script: URL, post: Post): Promise<Host> {
+  try {
+    const { WorkerHost } = await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
+    return new WorkerHost(post);
+  } catch (error) {
+    console.error(error);
+    return { receive: (message) => couldNotStart(message, error, post) };
+  }
 }
