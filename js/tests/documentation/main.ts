@@ -21,7 +21,7 @@ async function stream(engine: webllm.MLCEngineInterface, max_tokens: number): Pr
     { role: "system", content: "You are a helpful AI assistant." },
     { role: "user", content: "Name three colours." },
   ];
-  const request = { messages, temperature: 0, max_tokens };
+  const request = { messages, temperature: 0, max_tokens, ignore_eos: true };
   const chunks = await engine.chat.completions.create({
     ...request,
     stream: true,
