@@ -46,7 +46,7 @@ def files() -> dict[str, str]:
 def _error_classes() -> str:
     lines = [
         "// Made by client_types.py from src/webllm/errors.py; do not edit.\n",
-        'import { WebLLMError } from "./errors";\n',
+        'import { WebLLMError } from "./error_base";\n',
         *(f"export class {_extended(kind)} {{}}" for kind in _below(errors.WebLLMError)),
     ]
     return "\n".join(lines) + "\n"

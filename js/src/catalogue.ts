@@ -10,7 +10,8 @@ export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`${response.url} cannot be fetched: ${response.status}`);
   const catalogue: AppConfig = await response.json();
-  const absolute = (record: ModelRecord) => ({ ...record, model: resolved(record.model, root) });
+  const absolute = ({ model, ...others }: ModelRecord): ModelRecord =>
+    model ? { ...others, model: resolved(model, root) } : others;
   return { ...catalogue, model_list: catalogue.model_list.map(absolute) };
 }
 

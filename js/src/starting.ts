@@ -55,7 +55,7 @@ export class Starting {
     const [site, mayBeStored] = await Promise.all([this.site, hasStore()]);
     if (mayBeStored) return;
     const record = find(modelId, this.appConfig ?? site);
-    const model = record?.model.startsWith("pypi:") ? sameFile(record, site) : record?.model;
+    const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
     if (model === undefined) return;
     const url = new URL(model, location.href);
     url.hash = ""; // may be the hash of the file

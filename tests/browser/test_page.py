@@ -38,13 +38,13 @@ async def test_loads_a_model_and_says_where_it_runs(chat: Page) -> None:
     await chat.click("text=Load model")
     await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
     await expect(chat.locator("#device-badge")).to_have_text("CPU")
-    note = "Runs here, on the CPU: this browser has no WebGPU."
+    note = "Runs here, on the CPU (WebAssembly, 2 threads): this browser has no WebGPU."
     await expect(chat.locator("#device-note")).to_contain_text(note)
 
 
 async def test_shows_sizes_and_what_does_not_fit(chat: Page) -> None:
     await chat.click("#open-models")
-    quick, _, broken = await chat.locator("#models label").all_inner_texts()
+    quick, _, _, broken = await chat.locator("#models label").all_inner_texts()
     assert "98 MB to download · 250 MB of memory" in quick
     assert "Fits this device" in quick
     assert "Too large to run without WebGPU" in broken
@@ -89,6 +89,21 @@ async def test_what_streams_looks_as_what_is_whole(chat: Page) -> None:
     await chat.click("#conversations .conversation")
     await expect(chat.locator(".markdown blockquote")).to_contain_text("the sieve.")
     assert await chat.inner_html(".markdown") == streamed
+
+
+async def test_lists_that_stream_item_by_item_are_whole(chat: Page) -> None:
+    await ask(chat, "lists")
+    answer = chat.locator(".answer .markdown")
+    await expect(answer.locator("> :last-child")).to_have_text("The end.")
+    assert await answer.locator("> ol").evaluate_all("all => all.map(each => each.start)") == [3]
+    assert await answer.locator("> ol > li").count() == 3
+    assert await answer.locator("> ol > li > p").count() == 4  # the empty line makes it loose
+    assert await answer.locator("> ul > li").all_inner_texts() == ["a point", "☑ a task"]
+    streamed = await answer.inner_html()
+    await chat.reload()
+    await chat.click("#conversations .conversation")
+    await expect(answer.locator("> :last-child")).to_have_text("The end.")
+    assert await answer.inner_html() == streamed
 
 
 async def test_what_a_model_says_does_nothing(chat: Page) -> None:

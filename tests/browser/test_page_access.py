@@ -67,6 +67,13 @@ async def test_nothing_is_wider_than_the_screen(fake_site: SiteServer, width: in
         assert await page.evaluate("document.documentElement.scrollWidth") == width
         scroller = page.locator("#scroller")
         assert await scroller.evaluate("each => each.scrollWidth <= each.clientWidth")
+        await page.click("#open-models")
+        inside = "each => [...each.querySelectorAll('button, label')].every(is_inside, each)"
+        await page.evaluate("""window.is_inside = function (element) {
+            const [inner, outer] = [element, this].map((each) => each.getBoundingClientRect());
+            return inner.left >= outer.left && inner.right <= outer.right;
+        }""")
+        assert await page.locator("#models").evaluate(inside)
 
 
 async def test_an_answer_is_announced_once(chat: Page) -> None:

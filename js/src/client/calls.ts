@@ -1,9 +1,8 @@
 // The calls that wait for answers from one worker. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
-import type { WebLLMError } from "./errors";
+import { rebuild, requestError, workerLost, type WebLLMError } from "./errors";
 import type { AnyAnswer, AnyRequest, InitProgress } from "./messages";
-import { rebuild, requestError, workerLost } from "./thrown";
 
 export type Work = Exclude<AnyRequest, { kind: "keepAlive" }>;
 

@@ -14,7 +14,7 @@ import { toEndpoint, type WorkerLike } from "./endpoint";
 import type { AppConfig, ChatOptions, LogLevel, ReloadParams, StreamInitParams } from "./messages";
 import type { AnswersChats, Chat, Completions, ContinuesTexts, Embeddings } from "./resources";
 import { ChunkStream } from "./stream";
-import { configError } from "./thrown";
+import { configError } from "./errors";
 
 type Unsent = Work extends infer Kind ? (Kind extends Work ? Omit<Kind, "uuid"> : never) : never;
 const DEVICE_NAME_SINCE = 2; // protocol version

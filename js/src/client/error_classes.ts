@@ -1,6 +1,6 @@
 // Made by client_types.py from src/webllm/errors.py; do not edit.
 
-import { WebLLMError } from "./errors";
+import { WebLLMError } from "./error_base";
 
 export class ConfigError extends WebLLMError {}
 export class RequestError extends WebLLMError {}

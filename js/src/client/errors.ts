@@ -1,20 +1,38 @@
-// The root of the errors, whose names, codes and statuses are those of webllm.errors.
+// Errors that are thrown here: those of the worker, rebuilt, and those of the way to it.
 
-import type { ErrorInfo } from "./messages";
+import * as classes from "./error_classes";
+import { WebLLMError } from "./error_base";
+import type { ErrorInfo, Throw } from "./messages";
 
-export class WebLLMError extends Error {
-  /** Stable, for programs. */
-  readonly code: string;
-  /** That of HTTP. */
-  readonly status: number;
-  /** The field of the request that is wrong. */
-  readonly field: string | null;
+export { WebLLMError };
 
-  constructor(info: ErrorInfo) {
-    super(info.message);
-    this.name = info.name;
-    this.code = info.code;
-    this.status = info.status;
-    this.field = info.field ?? null;
-  }
+/** WebLLM's own workers give the error's text alone. */
+export function rebuild({ content, error }: Throw): WebLLMError {
+  if (error) return make(error);
+  return new WebLLMError({
+    name: "WebLLMError",
+    message: content,
+    code: "webllm_error",
+    status: 500,
+  });
+}
+
+const CLASSES: Record<string, typeof WebLLMError> = { ...classes };
+
+export function workerLost(reason: string): WebLLMError {
+  const message = `the worker is lost: ${reason}; make a new engine`;
+  return make({ name: "WorkerLostError", message, code: "worker_lost", status: 503 });
+}
+
+export function requestError(message: string): WebLLMError {
+  return make({ name: "RequestError", message, code: "invalid_request_error", status: 400 });
+}
+
+export function configError(message: string): WebLLMError {
+  return make({ name: "ConfigError", message, code: "invalid_config", status: 400 });
+}
+
+/** A newer worker may have errors of names that are not known here. */
+function make(info: ErrorInfo): WebLLMError {
+  return new (CLASSES[info.name] ?? WebLLMError)(info);
 }

@@ -16,9 +16,17 @@ export type {
   LogLevel,
   ModelRecord,
 } from "./messages";
+export {
+  deleteChatConfigInCache,
+  deleteModelAllInfoInCache,
+  deleteModelInCache,
+  deleteModelWasmInCache,
+  hasModelInCache,
+} from "./model_store";
 export * from "./names";
 export { CreateMLCEngine, MLCEngine } from "./own_engine";
 export type { OwnEngineConfig } from "./own_engine";
+export { modelFromFile } from "./picked";
 export type * from "./requests";
 export type { Chat, Completions, Embeddings } from "./resources";
 export type { Root } from "./root";

@@ -180,7 +180,8 @@ export interface SetAppConfig {
 /** The catalogue. `cache_backend` None: a directory natively, the Cache API in a browser. */
 export interface AppConfig {
   model_list: ModelRecord[];
-  cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "opfs" | null;
+  cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
+  useIndexedDBCache?: boolean;
 }
 
 /**
@@ -191,8 +192,9 @@ export interface AppConfig {
  * ignored: kernels come with the package.
  */
 export interface ModelRecord {
-  model: string;
+  model?: string;
   model_id: string;
+  model_path?: string | null;
   model_lib?: string | null;
   overrides?: ChatOptions | null;
   vram_required_MB?: number | null;

@@ -12,9 +12,11 @@ export interface Fit {
   text: string;
 }
 
-export function fit(model: ModelRecord, device: Device): Fit {
+/** What the browser keeps already needs no more room in it. */
+export function fit(model: ModelRecord, device: Device, isKept: boolean): Fit {
   const problem = device.gpu ? gpuProblem(model, device.gpu) : cpuProblem(model);
-  const found = problem ?? memoryProblem(model, device) ?? storageProblem(model, device);
+  const storage = isKept ? null : storageProblem(model, device);
+  const found = problem ?? memoryProblem(model, device) ?? storage;
   return found ? { fits: false, text: found } : { fits: true, text: "Fits this device" };
 }
 

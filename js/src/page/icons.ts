@@ -15,6 +15,7 @@ const PATHS = {
   down: "M7 10l5 5l5-5",
   arrow: "M12 5v14M6 13l6 6l6-6",
   close: "M6 6l12 12M18 6L6 18",
+  file: "M6 3.5h8l4 4v13H6zM14 3.5v4h4",
   chip: "M8 8h8v8H8zM10 4v4M14 4v4M10 16v4M14 16v4M4 10h4M4 14h4M16 10h4M16 14h4",
   alert: "M12 4L21 19H3zM12 10v4M12 16.5v.1",
 };

@@ -2,7 +2,7 @@
 // shown as links (nothing is fetched), and what is left is sanitized.
 
 import DOMPurify from "dompurify";
-import { Marked, type Token, type TokensList } from "marked";
+import { Marked, type Token, type Tokens } from "marked";
 
 const marked = new Marked({
   gfm: true,
@@ -27,14 +27,41 @@ const ALLOWED_URI_REGEXP = /^(?:https?|mailto):/i;
 
 export type CodeBlock = (code: HTMLPreElement, language: string) => HTMLElement;
 
-/** The text's top-level blocks: what is before the last one no longer changes as text comes. */
-export function blocks(text: string): TokensList {
-  return marked.lexer(text);
+/** A block of the text, or one item of a list, which alone may be as long as the whole answer. */
+export interface Block {
+  raw: string;
+  key: string; // the same for what looks the same
+  isSpace: boolean;
+  continuesList: boolean; // its first element is a list whose item belongs to the one before
+  token: Token;
+}
+
+export function blocks(text: string): Block[] {
+  return marked.lexer(text).flatMap((token) => (isList(token) ? items(token) : [block(token)]));
+}
+
+function isList(token: Token): token is Tokens.List {
+  return token.type === "list";
+}
+
+function block(token: Token): Block {
+  const { raw, type } = token;
+  return { raw, key: raw, isSpace: type === "space", continuesList: false, token };
+}
+
+function items(list: Tokens.List): Block[] {
+  return list.items.map((item, index) => ({
+    raw: item.raw,
+    key: `${item.loose} ${item.raw}`,
+    isSpace: false,
+    continuesList: index > 0,
+    token: { ...list, raw: item.raw, items: [item] },
+  }));
 }
 
 /** `codeBlock` puts what the page adds around a block of code. */
-export function render(block: Token, codeBlock: CodeBlock): DocumentFragment {
-  const fragment = DOMPurify.sanitize(marked.parser([block]), {
+export function render(token: Token, codeBlock: CodeBlock): DocumentFragment {
+  const fragment = DOMPurify.sanitize(marked.parser([token]), {
     ALLOWED_TAGS,
     ALLOWED_ATTR,
     ALLOWED_URI_REGEXP,

@@ -8,6 +8,7 @@ import { newId } from "./conversations";
 import { detectDevice } from "./device";
 import { byId } from "./dom";
 import { placeIcons } from "./icons";
+import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
 import { applyTheme, keepSettings, readSettings } from "./settings";
 import type { State } from "./state";
@@ -38,32 +39,37 @@ async function main(): Promise<void> {
     conversations: await db.all(),
     currentId: newId(),
     models,
+    kept: new Set(),
     modelId: (known ?? models[0])?.model_id ?? "",
     model: { phase: "none" },
     device: null,
     settings,
   });
-  const device = detectDevice();
-  const session = new ModelSession(store, appConfig, device);
+  const session = new ModelSession(store, appConfig);
   show(store, session);
   keep(store, db);
   if (known) session.load(known.model_id);
-  store.set("device", await device);
+  store.set("device", await detectDevice());
 }
 
 function show(store: Store<State>, session: ModelSession): void {
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
   const answering = new Answering(store, session);
+  const confirm = new Confirm();
+  const kept = new KeptModels(store);
   const composer = new Composer(store, answering);
-  const dialog = new ModelDialog(store, session);
+  const dialog = new ModelDialog(store, session, kept, confirm);
   new Sidebar(
     store,
     (id) => answering.stop(id),
-    new Confirm(),
+    confirm,
     () => composer.focus(),
   );
   new Welcome(store, (text) => composer.send(text));
   new Thread(store, answering, announcer, () => composer.focus());
+  store.watch(["model"], () => {
+    if (store.get("model").phase !== "loading") void kept.look();
+  });
   new ModelBar(store, session, () => dialog.open());
   new DeviceNote(store);
   new SettingsDialog(store);

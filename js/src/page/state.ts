@@ -31,13 +31,14 @@ export interface Conversation {
 export type ModelState =
   | { phase: "none" }
   | { phase: "loading"; text: string; progress: number | null; detail: string }
-  | { phase: "ready"; gpuVendor: string | null } // null: on the CPU
-  | { phase: "failed"; error: string };
+  | { phase: "ready"; device: string } // as the worker names it
+  | { phase: "failed"; error: string; isStorageFull: boolean };
 
 export interface State {
   conversations: Conversation[]; // the last changed first
   currentId: string; // of a conversation, or of one to be
   models: ModelRecord[];
+  kept: ReadonlySet<string>; // ids of the models that the browser has stored
   modelId: string; // the chosen one
   model: ModelState;
   device: Device | null; // null: not known yet

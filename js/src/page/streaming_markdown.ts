@@ -1,10 +1,8 @@
 // Markdown that grows: at most one rendering a frame, and only of the blocks that can have changed.
 
-import { blocks, render, type CodeBlock } from "./markdown";
+import { blocks, render, type Block, type CodeBlock } from "./markdown";
 
-interface Block {
-  raw: string;
-  isSpace: boolean;
+interface Rendered extends Block {
   nodes: ChildNode[];
 }
 
@@ -12,7 +10,7 @@ export class StreamingMarkdown {
   private text = "";
   private shown = "";
   private frame: number | undefined;
-  private rendered: Block[] = [];
+  private rendered: Rendered[] = [];
 
   constructor(
     private readonly element: HTMLElement,
@@ -28,23 +26,26 @@ export class StreamingMarkdown {
     this.frame = undefined;
     let kept = this.text.startsWith(this.shown) ? this.numSettled() : 0;
     const begin = this.rendered.slice(0, kept).reduce((sum, { raw }) => sum + raw.length, 0);
-    const tokens = blocks(this.text.slice(begin));
-    while (tokens[0] && tokens[0].raw === this.rendered[kept]?.raw) {
-      tokens.shift();
-      kept += 1;
-    }
+    const found = blocks(this.text.slice(begin));
+    const isSame = (each: Block, index: number) => each.key === this.rendered[kept + index]?.key;
+    const numSame = found.findIndex((each, index) => !isSame(each, index));
+    kept += numSame < 0 ? found.length : numSame;
     for (const { nodes } of this.rendered.splice(kept)) nodes.forEach((node) => node.remove());
-    for (const token of tokens) {
-      const fragment = render(token, this.codeBlock);
-      const nodes = [...fragment.childNodes];
-      this.rendered.push({ raw: token.raw, isSpace: token.type === "space", nodes });
-      this.element.append(fragment);
-    }
+    for (const each of numSame < 0 ? [] : found.slice(numSame)) this.append(each);
     this.shown = this.text;
+  }
+
+  private append(block: Block): void {
+    const fragment = render(block.token, this.codeBlock);
+    const list = block.continuesList ? this.element.lastElementChild : null;
+    const nodes = [...(list ? fragment.firstElementChild! : fragment).childNodes];
+    this.rendered.push({ ...block, nodes });
+    (list ?? this.element).append(...nodes);
   }
 
   /** What comes can belong to the last block, also after empty lines: to a list. */
   private numSettled(): number {
-    return Math.max(0, this.rendered.map(({ isSpace }) => isSpace).lastIndexOf(false));
+    const isBegin = ({ isSpace, continuesList }: Block) => !isSpace && !continuesList;
+    return Math.max(0, this.rendered.findLastIndex(isBegin));
   }
 }

@@ -32,6 +32,17 @@ Three things to know about it:
 
 > For a single number, trial division is simpler. See [the sieve](https://example.org/sieve).
 `,
+  lists: `3. three
+4. four
+
+   and more of four
+5. five
+   - inner
+
+- a point
+- [x] a task
+
+The end.`,
   hostile: `<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
 
 [a link](javascript:window.hacked=3) ![an image](https://example.org/track.png)
@@ -40,6 +51,7 @@ Three things to know about it:
 };
 
 const streams = new Map();
+let appConfig;
 
 onmessage = async ({ data: { kind, uuid, content } }) => {
   try {
@@ -58,7 +70,9 @@ onmessage = async ({ data: { kind, uuid, content } }) => {
 };
 
 const HANDLERS = {
-  hello: () => ({ protocol: 1 }),
+  hello: () => ({ protocol: 2 }),
+  setAppConfig: (content) => void (appConfig = content),
+  getDeviceName: () => "CPU (relaxed, 2 threads)",
   reload: ({ modelId: [modelId] }, uuid) => reload(modelId, uuid),
   chatCompletionStreamInit: ({ request, streamId }) => {
     streams.set(streamId, chunks(request));
@@ -69,9 +83,6 @@ const HANDLERS = {
     return (await stream.next()).value;
   },
   abort: (_, uuid) => void streams.delete(uuid),
-  getGPUVendor: () => {
-    throw fault("DeviceNotFoundError", "there is no GPU");
-  },
 };
 
 async function reload(modelId, uuid) {
@@ -91,6 +102,12 @@ async function reload(modelId, uuid) {
     throw fault(
       "FetchError",
       "the model could not be downloaded: the server answered 404",
+    );
+  }
+  if (modelId.startsWith("Full") && appConfig.cacheBackend !== "none") {
+    throw fault(
+      "StorageFullError",
+      "it needs 90 MB more, but the browser lets this site keep 50 MB; delete a model",
     );
   }
   report(uuid, { phase: "upload", progress: 0.9 });

@@ -1,6 +1,7 @@
 // Says plainly where the model runs.
 
 import { byId } from "../dom";
+import { deviceKind, deviceText, isCpu } from "../device_text";
 import { modelName } from "../format";
 import type { Device } from "../device";
 import type { ModelState, State } from "../state";
@@ -25,16 +26,17 @@ export class DeviceNote {
     this.name.textContent = modelName(this.store.get("modelId"));
     this.dot.dataset.phase = model.phase;
     this.badge.hidden = model.phase !== "ready";
-    this.badge.textContent = model.phase === "ready" && model.gpuVendor !== null ? "WebGPU" : "CPU";
+    if (model.phase !== "ready") return;
+    this.badge.textContent = deviceKind(model.device);
+    this.badge.title = model.device;
   }
 }
 
 function note(model: ModelState, device: Device | null): string {
-  if (model.phase === "ready" && model.gpuVendor !== null) {
-    return `Runs here, on WebGPU (${model.gpuVendor}). ${PRIVATE}`;
+  const because = device?.noGpuBecause ? `: ${device.noGpuBecause}` : "";
+  if (model.phase === "ready") {
+    return `Runs here, on ${deviceText(model.device)}${isCpu(model.device) ? because : ""}. ${PRIVATE}`;
   }
   if (device === null) return PRIVATE;
-  if (device.gpu && model.phase !== "ready") return `Will run here, on WebGPU. ${PRIVATE}`;
-  const because = device.noGpuBecause ? `: ${device.noGpuBecause}` : "";
-  return `Runs here, on the CPU${because}. ${PRIVATE}`;
+  return `Will run here, on ${device.gpu ? "WebGPU" : "the CPU"}${because}. ${PRIVATE}`;
 }

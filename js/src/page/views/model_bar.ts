@@ -7,6 +7,7 @@ import type { ModelSession } from "../model_session";
 import type { ModelState, State } from "../state";
 import type { Store } from "../store";
 
+type Failed = Extract<ModelState, { phase: "failed" }>;
 type Loading = Extract<ModelState, { phase: "loading" }>;
 
 export class ModelBar {
@@ -21,7 +22,7 @@ export class ModelBar {
     private readonly session: ModelSession,
     private readonly chooseModel: () => void,
   ) {
-    store.watch(["model", "modelId", "models"], () => this.render());
+    store.watch(["model", "modelId", "models", "kept"], () => this.render());
   }
 
   private render(): void {
@@ -53,9 +54,9 @@ export class ModelBar {
             "div",
             { class: "failure", role: "alert" },
             icon("alert"),
-            h("p", {}, h("strong", {}, "The model could not be loaded. "), sentence(model.error)),
+            h("p", {}, h("strong", {}, "The model could not be loaded. "), reason(model)),
           ),
-          this.choice("Try again"),
+          this.choice(model.isStorageFull ? this.unkept() : this.load("Try again")),
         ];
       case "ready":
         return [];
@@ -65,7 +66,9 @@ export class ModelBar {
   private offer(): Node[] {
     const modelId = this.store.get("modelId");
     const model = this.store.get("models").find((each) => each.model_id === modelId);
-    const size = model?.size_bytes ? `${bytes(model.size_bytes)} to download once` : "";
+    const isKept = this.store.get("kept").has(modelId);
+    const where = isKept ? "in this browser" : "to download once";
+    const size = model?.size_bytes ? `${bytes(model.size_bytes)} ${where}` : "";
     return [
       h(
         "div",
@@ -73,7 +76,7 @@ export class ModelBar {
         h("span", { class: "model-bar-text" }, modelName(modelId)),
         h("span", { class: "model-bar-detail" }, size),
       ),
-      this.choice("Load model"),
+      this.choice(this.load("Load model")),
     ];
   }
 
@@ -84,12 +87,22 @@ export class ModelBar {
     else this.progress.value = progress;
   }
 
-  private choice(text: string): HTMLElement {
-    return actions(
-      button("Other model", "quiet", this.chooseModel),
-      button(text, "primary", () => this.session.load(this.store.get("modelId"))),
-    );
+  private choice(load: HTMLButtonElement): HTMLElement {
+    return actions(button("Other model", "quiet", this.chooseModel), load);
   }
+
+  private load(text: string): HTMLButtonElement {
+    return button(text, "primary", () => this.session.load(this.store.get("modelId")));
+  }
+
+  private unkept(): HTMLButtonElement {
+    return button("Run without keeping it", "primary", () => this.session.loadUnkept());
+  }
+}
+
+/** What is full is said for users; what to do about it, the button beside it offers. */
+function reason({ error, isStorageFull }: Failed): string {
+  return sentence(isStorageFull ? (error.split("; ")[0] ?? error) : error);
 }
 
 function actions(...buttons: HTMLElement[]): HTMLElement {

@@ -1,62 +1,82 @@
-// The choice of a model: what each one weighs, and whether it fits this device.
+// The choice of a model: what each one weighs, whether it fits this device, and whether it is here.
 
 import type { ModelRecord } from "../../client";
 import { byId, h } from "../dom";
 import { fit } from "../fit";
-import { bytes, modelName } from "../format";
+import { bytes, modelName, sentence } from "../format";
 import { icon } from "../icons";
+import type { KeptModels } from "../kept_models";
 import type { ModelSession } from "../model_session";
 import type { State } from "../state";
 import type { Store } from "../store";
+import type { Confirm } from "./confirm";
 
 export class ModelDialog {
   private readonly dialog = byId("models", HTMLDialogElement);
+  private chosen = "";
 
   constructor(
     private readonly store: Store<State>,
     private readonly session: ModelSession,
+    private readonly kept: KeptModels,
+    private readonly confirm: Confirm,
   ) {
     byId("open-models", HTMLButtonElement).addEventListener("click", () => this.open());
+    store.watch(["kept", "device"], () => this.dialog.open && this.build());
   }
 
   open(): void {
-    const models = this.store.get("models").filter(isLanguageModel);
-    const form = h(
-      "form",
-      { class: "model-form", on: { submit: (event) => this.load(event) } },
-      h(
-        "div",
-        { class: "model-list", role: "radiogroup", aria: { labelledby: "models-title" } },
-        ...models.map((each) => this.option(each)),
-      ),
-      h(
-        "div",
-        { class: "dialog-actions" },
-        h(
-          "button",
-          { class: "button quiet", type: "button", on: { click: () => this.close() } },
-          "Cancel",
-        ),
-        h("button", { class: "button primary", type: "submit" }, "Load model"),
-      ),
-    );
-    this.dialog.replaceChildren(
-      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, "Choose a model")),
-      this.deviceText(),
-      form,
-    );
+    this.chosen = this.store.get("modelId");
+    this.build();
     this.dialog.showModal();
+    void this.kept.look();
   }
 
-  private close(): void {
-    this.dialog.close();
+  private build(error?: string): void {
+    const models = this.store.get("models").filter(isLanguageModel);
+    this.dialog.replaceChildren(
+      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, "Choose a model")),
+      error === undefined ? this.deviceText() : failure(error),
+      h(
+        "form",
+        { class: "model-form", on: { submit: (event) => this.load(event) } },
+        h(
+          "div",
+          { class: "model-list", role: "radiogroup", aria: { labelledby: "models-title" } },
+          ...models.map((each) => this.option(each)),
+        ),
+        this.actions(),
+      ),
+    );
+    this.dialog.querySelector<HTMLInputElement>("input:checked")?.focus();
+  }
+
+  private actions(): HTMLElement {
+    const file = h("input", { type: "file", hidden: true });
+    file.accept = ".gguf";
+    file.addEventListener("change", () => this.loadFile(file.files?.[0]));
+    const pick = { class: "button quiet from-disk", type: "button" };
+    const cancel = { class: "button quiet", type: "button" };
+    return h(
+      "div",
+      { class: "dialog-actions" },
+      file,
+      h("button", { ...pick, on: { click: () => file.click() } }, icon("file"), "Open a file…"),
+      h("button", { ...cancel, on: { click: () => this.dialog.close() } }, "Cancel"),
+      h("button", { class: "button primary", type: "submit" }, "Load model"),
+    );
   }
 
   private load(event: SubmitEvent): void {
     event.preventDefault();
-    const chosen = new FormData(event.target as HTMLFormElement).get("model");
-    this.close();
-    if (typeof chosen === "string") this.session.load(chosen);
+    this.dialog.close();
+    this.session.load(this.chosen);
+  }
+
+  private loadFile(file: File | undefined): void {
+    if (file === undefined) return;
+    this.dialog.close();
+    void this.session.loadFile(file);
   }
 
   private deviceText(): HTMLElement {
@@ -76,34 +96,67 @@ export class ModelDialog {
     );
   }
 
-  private option(model: ModelRecord): HTMLLabelElement {
+  private option(model: ModelRecord): HTMLElement {
+    const { model_id: id } = model;
     const device = this.store.get("device");
-    const fits = device && fit(model, device);
-    const checked = model.model_id === this.store.get("modelId");
-    const radio = h("input", { type: "radio", name: "model", value: model.model_id, checked });
-    return h(
+    const isKept = this.store.get("kept").has(id);
+    const fits = device && fit(model, device, isKept);
+    const on = { change: () => void (this.chosen = id) };
+    const radio = h("input", {
+      type: "radio",
+      name: "model",
+      value: id,
+      checked: id === this.chosen,
+      on,
+    });
+    const label = h(
       "label",
-      { class: "model-option" },
+      {},
       radio,
       h(
         "span",
         { class: "model-option-text" },
-        h("span", { class: "model-option-name" }, modelName(model.model_id)),
-        h("span", { class: "model-option-detail" }, sizes(model)),
+        h("span", { class: "model-option-name" }, modelName(id)),
+        h("span", { class: "model-option-detail" }, sizes(model, isKept)),
       ),
       fits && h("span", { class: fits.fits ? "fit yes" : "fit no" }, fits.text),
     );
+    return h("div", { class: "model-option" }, label, isKept && this.deletion(id));
   }
+
+  private deletion(modelId: string): HTMLButtonElement {
+    const label = `Delete ${modelName(modelId)} from this browser`;
+    const click = () => void this.delete(modelId);
+    const properties = { class: "icon-button", type: "button", title: label, aria: { label } };
+    return h("button", { ...properties, on: { click } }, icon("trash"));
+  }
+
+  private async delete(modelId: string): Promise<void> {
+    const isMeant = await this.confirm.ask({
+      title: "Delete this model?",
+      text: `${modelName(modelId)} will be downloaded again when it is next loaded.`,
+      action: "Delete",
+    });
+    if (!isMeant) return;
+    await this.kept.delete(modelId).catch((error: Error) => this.build(error.message));
+  }
+}
+
+function failure(error: string): HTMLElement {
+  return h("div", { class: "failure", role: "alert" }, icon("alert"), h("p", {}, sentence(error)));
 }
 
 function isLanguageModel({ model_type: type }: ModelRecord): boolean {
   return type !== "embedding" && type !== 1;
 }
 
-function sizes({ size_bytes: size, vram_required_MB: memory }: ModelRecord): string {
-  const parts = [
-    size && `${bytes(size)} to download`,
-    memory && `${bytes(memory * 1e6)} of memory`,
-  ];
+function sizes(model: ModelRecord, isKept: boolean): string {
+  const { size_bytes: size, vram_required_MB: memory } = model;
+  const where = isFile(model) ? "on this disk" : isKept ? "in this browser" : "to download";
+  const parts = [size && `${bytes(size)} ${where}`, memory && `${bytes(memory * 1e6)} of memory`];
   return parts.filter(Boolean).join(" · ") || "Size not known";
+}
+
+function isFile({ model }: ModelRecord): boolean {
+  return model?.startsWith("picked:") ?? false;
 }

@@ -1,0 +1,111 @@
+// The stores of src/webllm/artifacts/browser_backends.py, as far as pages need them.
+
+import { requestError } from "./errors";
+import type { AppConfig } from "./messages";
+
+/** To look makes no store: by that our worker tells a first visit. */
+export interface Blobs {
+  get(key: string): Promise<Blob | undefined>;
+  delete(key: string): Promise<void>;
+  keys(prefix: string): Promise<string[]>;
+}
+
+const NAME = "webllm";
+const FOLDER = "/webllm-models/";
+const TABLE = "blobs";
+
+export function openBlobs({ cacheBackend, useIndexedDBCache }: AppConfig): Blobs {
+  const backend = cacheBackend ?? (useIndexedDBCache ? "indexeddb" : "cache");
+  if (useIndexedDBCache && backend !== "indexeddb") {
+    throw requestError(`cacheBackend is "${backend}" and useIndexedDBCache true; give one of them`);
+  }
+  const open = { cache: inCacheApi, indexeddb: inIndexedDb, opfs: inOpfs, none: nowhere };
+  if (!(backend in open)) throw requestError(`a browser has no cacheBackend "${backend}"`);
+  return open[backend as keyof typeof open]();
+}
+
+function inCacheApi(): Blobs {
+  return {
+    async get(key) {
+      const response = await caches.match(FOLDER + key, { cacheName: NAME });
+      return response?.blob();
+    },
+    async delete(key) {
+      await (await caches.open(NAME)).delete(FOLDER + key);
+    },
+    async keys(prefix) {
+      const requests = await (await caches.open(NAME)).keys();
+      const keys = requests.map(({ url }) => new URL(url).pathname.replace(FOLDER, ""));
+      return keys.filter((key) => key.startsWith(prefix));
+    },
+  };
+}
+
+function inIndexedDb(): Blobs {
+  async function run<Result>(
+    mode: IDBTransactionMode,
+    ask: (table: IDBObjectStore) => IDBRequest<Result>,
+  ): Promise<Result> {
+    const opening = indexedDB.open(NAME, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore(TABLE);
+    const database = await new Promise<IDBDatabase>((resolve, reject) => {
+      opening.onsuccess = () => resolve(opening.result);
+      opening.onerror = () => reject(opening.error);
+    });
+    const transaction = database.transaction(TABLE, mode);
+    const request = ask(transaction.objectStore(TABLE));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        transaction.oncomplete = () => resolve();
+        transaction.onabort = () => reject(transaction.error);
+      });
+    } finally {
+      database.close();
+    }
+    return request.result;
+  }
+  const isThere = async () => (await indexedDB.databases()).some(({ name }) => name === NAME);
+  return {
+    async get(key) {
+      if (!(await isThere())) return undefined;
+      return run<Blob | undefined>("readonly", (table) => table.get(key));
+    },
+    async delete(key) {
+      if (await isThere()) await run<undefined>("readwrite", (table) => table.delete(key));
+    },
+    async keys(prefix) {
+      if (!(await isThere())) return [];
+      const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
+      return (await run("readonly", (table) => table.getAllKeys(range))) as string[];
+    },
+  };
+}
+
+function inOpfs(): Blobs {
+  async function folder(): Promise<FileSystemDirectoryHandle> {
+    return (await navigator.storage.getDirectory()).getDirectoryHandle(NAME);
+  }
+  return {
+    get: (key) => ifFound(async () => (await (await folder()).getFileHandle(key)).getFile()),
+    delete: (key) => ifFound(async () => (await folder()).removeEntry(key)),
+    async keys(prefix) {
+      const keys: string[] = [];
+      const entries = await ifFound(folder);
+      for await (const key of entries?.keys() ?? []) if (key.startsWith(prefix)) keys.push(key);
+      return keys;
+    },
+  };
+}
+
+async function ifFound<Result>(get: () => Promise<Result>): Promise<Result | undefined> {
+  try {
+    return await get();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "NotFoundError") return undefined;
+    throw error;
+  }
+}
+
+function nowhere(): Blobs {
+  return { get: async () => undefined, delete: async () => {}, keys: async () => [] };
+}

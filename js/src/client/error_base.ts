@@ -1,0 +1,20 @@
+// The root of the errors, whose names, codes and statuses are those of webllm.errors.
+
+import type { ErrorInfo } from "./messages";
+
+export class WebLLMError extends Error {
+  /** Stable, for programs. */
+  readonly code: string;
+  /** That of HTTP. */
+  readonly status: number;
+  /** The field of the request that is wrong. */
+  readonly field: string | null;
+
+  constructor(info: ErrorInfo) {
+    super(info.message);
+    this.name = info.name;
+    this.code = info.code;
+    this.status = info.status;
+    this.field = info.field ?? null;
+  }
+}

@@ -1,0 +1,18 @@
+// What a model runs on, from the worker's name of it: "CPU (relaxed, 2 threads)",
+// "NVIDIA H200 (WebGPU)".
+
+/** For a badge: the kind alone. */
+export function deviceKind(name: string): string {
+  return isCpu(name) ? "CPU" : "WebGPU";
+}
+
+/** For a sentence, after "on". */
+export function deviceText(name: string): string {
+  if (!isCpu(name)) return `WebGPU (${name.replace(/ \(WebGPU\)$/, "")})`;
+  const threads = Number(/(\d+) threads?/.exec(name)?.[1] ?? 1);
+  return `the CPU (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`;
+}
+
+export function isCpu(name: string): boolean {
+  return name.startsWith("CPU");
+}

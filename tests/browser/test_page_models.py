@@ -1,0 +1,74 @@
+"""Models on the chat page: from a file, kept by the browser, or without room to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from browser.chat_page import ask, chat_page, choose_model, serving_fake
+from browser.site_server import SiteServer
+
+KEEP = """
+async () => {
+  const name = "sha256-" + "ab".repeat(32);
+  const note = { size: 5, part_bytes: 4194304, sha256: "ab".repeat(32) };
+  const store = await caches.open("webllm");
+  await store.put(`/webllm-models/${name}.note`, new Response(JSON.stringify(note)));
+  await store.put(`/webllm-models/${name}.00000`, new Response("model"));
+}
+"""
+NUM_KEPT = "caches.open('webllm').then(store => store.keys()).then(keys => keys.length)"
+
+
+@pytest.fixture(scope="module")
+def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
+    with serving_fake(tmp_path_factory.mktemp("page")) as server:
+        yield server
+
+
+@pytest.fixture
+async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
+    async with chat_page(fake_site.url) as page:
+        yield page
+
+
+async def test_a_file_of_this_disk_is_loaded(chat: Page, tmp_path: Path) -> None:
+    file = tmp_path / "My-Model-Q4.gguf"
+    file.write_bytes(b"GGUF" * 500_000)
+    await chat.click("#open-models")
+    async with chat.expect_file_chooser() as chooser:
+        await chat.click("text=Open a file…")
+    await (await chooser.value).set_files(file)
+    await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+    await expect(chat.locator("#model-name")).to_have_text("My Model Q4")
+    await chat.click("#open-models")
+    await expect(chat.locator("#models label").last).to_contain_text("2 MB on this disk")
+    await expect(chat.locator("#models input:checked")).to_have_value("My-Model-Q4")
+
+
+async def test_a_kept_model_can_be_deleted(chat: Page) -> None:
+    await chat.evaluate(KEEP)
+    await chat.click("#open-models")
+    full = chat.locator("#models .model-option:has-text('Full')")
+    await expect(full).to_contain_text("90 MB in this browser")
+    await expect(chat.locator("#models .icon-button")).to_have_count(1)
+    await full.get_by_label("Delete Full 90M from this browser").click()
+    await chat.click("#confirm button:has-text('Delete')")
+    await expect(full).to_contain_text("90 MB to download")
+    assert await chat.evaluate(NUM_KEPT) == 0
+
+
+async def test_what_cannot_be_kept_runs_without(chat: Page) -> None:
+    await choose_model(chat, "Full")
+    alert = chat.locator("#model-bar [role=alert]")
+    await expect(alert).to_have_text(
+        "The model could not be loaded. It needs 90 MB more, but the browser lets this site keep "
+        "50 MB"
+    )
+    await chat.click("text=Run without keeping it")
+    await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+    await ask(chat, "one")
+    await expect(chat.locator(".answer .markdown")).to_contain_text("You asked")
