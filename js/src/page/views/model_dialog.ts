@@ -33,6 +33,7 @@ export class ModelDialog {
   }
 
   private build(error?: string): void {
+    const { scrollTop } = this.dialog;
     const models = this.store.get("models").filter(isLanguageModel);
     this.dialog.replaceChildren(
       h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, "Choose a model")),
@@ -48,7 +49,8 @@ export class ModelDialog {
         this.actions(),
       ),
     );
-    this.dialog.querySelector<HTMLInputElement>("input:checked")?.focus();
+    this.dialog.querySelector<HTMLInputElement>("input:checked")?.focus({ preventScroll: true });
+    this.dialog.scrollTop = scrollTop;
   }
 
   private actions(): HTMLElement {
