@@ -1,0 +1,44 @@
+// What is measured: an engine that can be started, asked to continue a text, and closed.
+
+import type { ModelRecord } from "../client";
+
+export interface Settings {
+  model: ModelRecord; // a GGUF file
+  mlcModelId: string; // the model of WebLLM's catalogue that stands beside it
+  promptTokens: number;
+  maxTokens: number;
+  numThreads: number; // of the engines that take more than one
+}
+
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+}
+
+/** One that has its model loaded. */
+export interface Engine {
+  bootMs: number | null; // until it could be asked anything; null where that cannot be told
+  device: string;
+  /** Greedy, to the last of `maxTokens`; calls back for each piece of text. */
+  complete(prompt: string, maxTokens: number, onText: () => void): Promise<Usage>;
+}
+
+export interface Contender {
+  id: string;
+  name: string;
+  version: string; // of a package that is not ours
+  comparedWith: string; // the id of ours that it is held against
+  /** Why it cannot run here, or "". */
+  obstacle(settings: Settings): string;
+  /** Empties its store of the model. */
+  forget(settings: Settings): Promise<void>;
+  /** The engine is closed when `life` is aborted, also while it starts. */
+  start(settings: Settings, life: AbortSignal): Promise<Engine>;
+}
+
+export const NO_GPU = "this browser has no WebGPU";
+export const NOT_ISOLATED = "threads need a page that is cross-origin isolated";
+
+export function modelUrl({ model }: ModelRecord): URL {
+  return new URL(model, document.baseURI);
+}

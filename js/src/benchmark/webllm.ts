@@ -1,0 +1,82 @@
+// Ours: Python in a worker, asked through our client as any page asks it.
+
+import { WebWorkerMLCEngine } from "../client";
+import { NO_GPU, NOT_ISOLATED, type Contender, type Engine, type Settings } from "./contender";
+import { read } from "./reading";
+
+const WORKER = new URL("benchmark_worker.js", import.meta.url);
+
+interface Place {
+  device: "cpu" | "webgpu";
+  threads: (settings: Settings) => number;
+}
+
+interface Booted {
+  engine: WebWorkerMLCEngine;
+  bootMs: number;
+}
+
+function contender(id: string, name: string, place: Place, obstacle: () => string): Contender {
+  return {
+    id,
+    name,
+    version: "",
+    comparedWith: id,
+    obstacle,
+    async forget(settings) {
+      const life = new AbortController();
+      const { engine } = await boot(place, settings, life.signal);
+      const { model, sha256 } = settings.model;
+      await engine.customRequest("forget", sha256 ? `${model}#sha256=${sha256}` : model);
+      life.abort();
+    },
+    async start(settings, life) {
+      const { engine, bootMs } = await boot(place, settings, life);
+      await engine.reload(settings.model.model_id);
+      const device = String(await engine.customRequest("device"));
+      return { bootMs, device, complete: complete(engine) };
+    },
+  };
+}
+
+async function boot(place: Place, settings: Settings, life: AbortSignal): Promise<Booted> {
+  const begun = performance.now();
+  const url = new URL(WORKER);
+  url.searchParams.set("device", place.device);
+  url.searchParams.set("threads", String(place.threads(settings)));
+  const worker = new Worker(url, { type: "module" });
+  life.addEventListener("abort", () => worker.terminate());
+  await new Promise<void>((resolve, reject) => {
+    worker.onmessage = ({ data }) => data === "ready" && resolve();
+    worker.onerror = ({ message }) => reject(new Error(message || "the worker did not start"));
+  });
+  worker.onmessage = worker.onerror = null;
+  const bootMs = performance.now() - begun;
+  const appConfig = { model_list: [settings.model] };
+  return { engine: new WebWorkerMLCEngine(worker, { appConfig }), bootMs };
+}
+
+function complete(engine: WebWorkerMLCEngine): Engine["complete"] {
+  return async (prompt, max_tokens, onText) => {
+    const request = { prompt, max_tokens, temperature: 0, ignore_eos: true } as const;
+    const stream_options = { include_usage: true };
+    const chunks = await engine.completions.create({ ...request, stream: true, stream_options });
+    return read(chunks, onText);
+  };
+}
+
+const withoutGpu = () => ("gpu" in navigator ? "" : NO_GPU);
+const withoutIsolation = () => (crossOriginIsolated ? "" : NOT_ISOLATED);
+const one = () => 1;
+const many = ({ numThreads }: Settings) => numThreads;
+
+export const OURS: Contender[] = [
+  contender("webllm-cpu", "webllm, CPU, one thread", { device: "cpu", threads: one }, () => ""),
+  contender(
+    "webllm-threads",
+    "webllm, CPU, threads",
+    { device: "cpu", threads: many },
+    withoutIsolation,
+  ),
+  contender("webllm-webgpu", "webllm, WebGPU", { device: "webgpu", threads: one }, withoutGpu),
+];
