@@ -13,6 +13,7 @@ _T = TypeVar("_T")
 
 
 _PAUSE_EVERY_S = 0.03
+_PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less; messages would come ever more rarely
 
 
 class Pauses:
@@ -24,7 +25,7 @@ class Pauses:
     async def pause(self) -> None:
         """Waits for a timer, now and then and only in a browser."""
         if sys.platform == "emscripten" and time.perf_counter() - self._last > _PAUSE_EVERY_S:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(_PAUSE_S)
             self._last = time.perf_counter()
 
 
