@@ -4,9 +4,10 @@ import { loadAppConfig } from "../page/config";
 import { byId, h } from "../page/dom";
 import { applyTheme, readSettings } from "../page/settings";
 import { Choices } from "./choices";
+import type { Machine } from "./contender";
 import { measure, type Sample } from "./measure";
 import { loadPeers } from "./peers";
-import { describeGpu, report } from "./report";
+import { describeMachine, report } from "./report";
 import { FIGURES, type Result } from "./summary";
 import { table } from "./table";
 import { OURS } from "./webllm";
@@ -29,26 +30,29 @@ main().catch((error: unknown) => {
 
 async function main(): Promise<void> {
   const withPeers = new URLSearchParams(location.search).has("peers");
-  const [appConfig, peers, gpu] = await Promise.all([
+  const [appConfig, peers, machine] = await Promise.all([
     loadAppConfig(),
     withPeers ? loadPeers() : { contenders: [], mlcModelIds: [] },
-    describeGpu(),
+    describeMachine(),
   ]);
   const contenders = [...OURS, ...peers.contenders];
-  const choices = new Choices(contenders, appConfig.model_list, peers.mlcModelIds);
+  const choices = new Choices(contenders, appConfig.model_list, peers.mlcModelIds, machine);
   const never = new AbortController().signal;
   window.measure = (engineId) => {
     const contender = contenders.find(({ id }) => id === engineId);
     if (!contender) throw new Error(`there is no engine ${engineId}`);
     return measure(contender, choices.settings, say, never);
   };
-  define(gpu);
-  new Runs(choices, gpu);
+  define(machine);
+  new Runs(choices, machine);
 }
 
-function define(gpu: string): void {
-  const isolated = crossOriginIsolated ? "isolated" : "not isolated";
-  const words = [`${navigator.hardwareConcurrency} cores`, `GPU: ${gpu}`, isolated];
+function define({ gpu, isIsolated }: Machine): void {
+  const words = [
+    `${navigator.hardwareConcurrency} cores`,
+    gpu || "no GPU",
+    isIsolated ? "isolated" : "not isolated",
+  ];
   byId("machine", HTMLParagraphElement).textContent = words.join(" · ");
   const entries = FIGURES.flatMap(({ label, meaning }) => [
     h("dt", {}, label),
@@ -66,7 +70,7 @@ class Runs {
 
   constructor(
     private readonly choices: Choices,
-    private readonly gpu: string,
+    private readonly machine: Machine,
   ) {
     choices.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -116,7 +120,7 @@ class Runs {
   }
 
   private async copy(): Promise<void> {
-    const all = report(this.choices.settings, this.choices.repeats, this.results, this.gpu);
+    const all = report(this.choices.settings, this.choices.repeats, this.results, this.machine);
     await navigator.clipboard.writeText(JSON.stringify(all, null, 2));
     say("Copied.");
   }

@@ -3,7 +3,7 @@
 import type { ModelRecord } from "../client";
 import { byId, h } from "../page/dom";
 import { bytes, modelName } from "../page/format";
-import type { Contender, Settings } from "./contender";
+import type { Contender, Machine, Settings } from "./contender";
 
 const CHOSEN = ["webllm-cpu", "wllama"]; // at first
 
@@ -18,6 +18,7 @@ export class Choices {
     private readonly contenders: Contender[],
     private readonly models: ModelRecord[],
     mlcModelIds: string[],
+    private readonly machine: Machine,
   ) {
     for (const each of models) this.model.append(new Option(label(each), each.model_id));
     for (const id of mlcModelIds) this.mlcModel.append(new Option(id));
@@ -63,7 +64,7 @@ export class Choices {
 
   private showEngines(chosen: string[]): void {
     const options = this.contenders.map((contender) => {
-      const obstacle = contender.obstacle(this.settings);
+      const obstacle = contender.obstacle(this.settings, this.machine);
       const checked = !obstacle && chosen.includes(contender.id);
       const box = h("input", { type: "checkbox", value: contender.id, checked });
       box.disabled = obstacle !== "";

@@ -10,6 +10,11 @@ export interface Settings {
   numThreads: number; // of the engines that take more than one
 }
 
+export interface Machine {
+  gpu: string; // the graphics adapter in words, "" without one
+  isIsolated: boolean; // may have threads that share memory
+}
+
 export interface Usage {
   promptTokens: number;
   completionTokens: number;
@@ -29,15 +34,20 @@ export interface Contender {
   version: string; // of a package that is not ours
   comparedWith: string; // the id of ours that it is held against
   /** Why it cannot run here, or "". */
-  obstacle(settings: Settings): string;
+  obstacle(settings: Settings, machine: Machine): string;
   /** Empties its store of the model. */
   forget(settings: Settings): Promise<void>;
   /** The engine is closed when `life` is aborted, also while it starts. */
   start(settings: Settings, life: AbortSignal): Promise<Engine>;
 }
 
-export const NO_GPU = "this browser has no WebGPU";
-export const NOT_ISOLATED = "threads need a page that is cross-origin isolated";
+export function withoutGpu({ gpu }: Machine): string {
+  return gpu ? "" : "WebGPU finds no graphics adapter here";
+}
+
+export function withoutThreads({ isIsolated }: Machine): string {
+  return isIsolated ? "" : "threads need a page that is cross-origin isolated";
+}
 
 export function modelUrl({ model }: ModelRecord): URL {
   return new URL(model, document.baseURI);

@@ -1,14 +1,13 @@
 // The measurements with all that bears upon them, to be copied.
 
-import type { Settings } from "./contender";
+import type { Machine, Settings } from "./contender";
 import { FIGURES, ratio, spread, type Result } from "./summary";
 
-export function report(settings: Settings, repeats: number, results: Result[], gpu: string) {
+export function report(settings: Settings, repeats: number, results: Result[], machine: Machine) {
   return {
     browser: navigator.userAgent,
     cores: navigator.hardwareConcurrency,
-    crossOriginIsolated,
-    gpu,
+    ...machine,
     settings,
     repeats,
     engines: results.map((result) => ({
@@ -28,11 +27,12 @@ export function report(settings: Settings, repeats: number, results: Result[], g
   };
 }
 
-/** The graphics adapter in words. */
-export async function describeGpu(): Promise<string> {
+export async function describeMachine(): Promise<Machine> {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  if (!adapter) return "none";
-  const { vendor, architecture, description, isFallbackAdapter } = adapter.info;
-  const words = [vendor, architecture, description].filter(Boolean).join(" ");
-  return isFallbackAdapter ? `${words} (software)` : words;
+  return { gpu: adapter ? words(adapter.info) : "", isIsolated: crossOriginIsolated };
+}
+
+function words({ vendor, architecture, description, isFallbackAdapter }: GPUAdapterInfo): string {
+  const known = [vendor, architecture, description].filter(Boolean);
+  return [...known, isFallbackAdapter ? "(software)" : ""].join(" ").trim() || "unnamed";
 }

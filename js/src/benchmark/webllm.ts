@@ -1,7 +1,14 @@
 // Ours: Python in a worker, asked through our client as any page asks it.
 
 import { WebWorkerMLCEngine } from "../client";
-import { NO_GPU, NOT_ISOLATED, type Contender, type Engine, type Settings } from "./contender";
+import {
+  withoutGpu,
+  withoutThreads,
+  type Contender,
+  type Engine,
+  type Machine,
+  type Settings,
+} from "./contender";
 import { read } from "./reading";
 
 const WORKER = new URL("benchmark_worker.js", import.meta.url);
@@ -9,6 +16,7 @@ const WORKER = new URL("benchmark_worker.js", import.meta.url);
 interface Place {
   device: "cpu" | "webgpu";
   threads: (settings: Settings) => number;
+  obstacle: (machine: Machine) => string;
 }
 
 interface Booted {
@@ -16,13 +24,13 @@ interface Booted {
   bootMs: number;
 }
 
-function contender(id: string, name: string, place: Place, obstacle: () => string): Contender {
+function contender(id: string, name: string, place: Place): Contender {
   return {
     id,
     name,
     version: "",
     comparedWith: id,
-    obstacle,
+    obstacle: (_, machine) => place.obstacle(machine),
     async forget(settings) {
       const life = new AbortController();
       const { engine } = await boot(place, settings, life.signal);
@@ -65,18 +73,23 @@ function complete(engine: WebWorkerMLCEngine): Engine["complete"] {
   };
 }
 
-const withoutGpu = () => ("gpu" in navigator ? "" : NO_GPU);
-const withoutIsolation = () => (crossOriginIsolated ? "" : NOT_ISOLATED);
 const one = () => 1;
 const many = ({ numThreads }: Settings) => numThreads;
 
 export const OURS: Contender[] = [
-  contender("webllm-cpu", "webllm, CPU, one thread", { device: "cpu", threads: one }, () => ""),
-  contender(
-    "webllm-threads",
-    "webllm, CPU, threads",
-    { device: "cpu", threads: many },
-    withoutIsolation,
-  ),
-  contender("webllm-webgpu", "webllm, WebGPU", { device: "webgpu", threads: one }, withoutGpu),
+  contender("webllm-cpu", "webllm, CPU, one thread", {
+    device: "cpu",
+    threads: one,
+    obstacle: () => "",
+  }),
+  contender("webllm-threads", "webllm, CPU, threads", {
+    device: "cpu",
+    threads: many,
+    obstacle: withoutThreads,
+  }),
+  contender("webllm-webgpu", "webllm, WebGPU", {
+    device: "webgpu",
+    threads: one,
+    obstacle: withoutGpu,
+  }),
 ];

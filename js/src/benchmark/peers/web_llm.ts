@@ -7,7 +7,7 @@ import {
   type WebWorkerMLCEngine,
 } from "@mlc-ai/web-llm";
 import { version } from "@mlc-ai/web-llm/package.json";
-import { NO_GPU, type Contender, type Engine } from "../contender";
+import { withoutGpu, type Contender, type Engine } from "../contender";
 import { read } from "../reading";
 
 const WORKER = new URL("web_llm_worker.js", import.meta.url);
@@ -34,7 +34,7 @@ export const contenders: Contender[] = [
     name: "WebLLM, WebGPU",
     version,
     comparedWith: "webllm-webgpu",
-    obstacle: () => ("gpu" in navigator ? "" : NO_GPU),
+    obstacle: (_, machine) => withoutGpu(machine),
     forget: ({ mlcModelId }) => deleteModelAllInfoInCache(mlcModelId, prebuiltAppConfig),
     async start({ mlcModelId }, life) {
       const worker = new Worker(WORKER, { type: "module" });

@@ -4,10 +4,11 @@ import { LoggerWithoutDebug, Wllama } from "@wllama/wllama/esm/index.js";
 import { version } from "@wllama/wllama/package.json";
 import {
   modelUrl,
-  NO_GPU,
-  NOT_ISOLATED,
+  withoutGpu,
+  withoutThreads,
   type Contender,
   type Engine,
+  type Machine,
   type Settings,
 } from "../contender";
 import { read } from "../reading";
@@ -19,7 +20,7 @@ interface Place {
   comparedWith: string;
   threads: (settings: Settings) => number;
   gpuLayers: number;
-  obstacle: () => string;
+  obstacle: (machine: Machine) => string;
 }
 
 function contender(id: string, name: string, place: Place): Contender {
@@ -28,7 +29,7 @@ function contender(id: string, name: string, place: Place): Contender {
     name,
     version,
     comparedWith: place.comparedWith,
-    obstacle: ({ model }) => foreign(modelUrl(model)) || place.obstacle(),
+    obstacle: ({ model }, machine) => foreign(modelUrl(model)) || place.obstacle(machine),
     forget: ({ model }) => open().cacheManager.delete(modelUrl(model).href),
     async start(settings, life) {
       const wllama = open();
@@ -75,12 +76,12 @@ export const contenders: Contender[] = [
     comparedWith: "webllm-threads",
     threads: ({ numThreads }) => numThreads,
     gpuLayers: 0,
-    obstacle: () => (crossOriginIsolated ? "" : NOT_ISOLATED),
+    obstacle: withoutThreads,
   }),
   contender("wllama-webgpu", "wllama, WebGPU", {
     comparedWith: "webllm-webgpu",
     threads: () => 1,
     gpuLayers: 99_999,
-    obstacle: () => ("gpu" in navigator ? "" : NO_GPU),
+    obstacle: withoutGpu,
   }),
 ];
