@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/cpu/*.c src/webllm/cpu/*.h)
 SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
-	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl')
+	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl' -o -name '*.js')
 
 export PROMPT
 

@@ -1,12 +1,14 @@
-"""The GPU through `navigator.gpu`, under Pyodide. What runs for every step is js/src/gpu.ts."""
+"""The GPU through `navigator.gpu`, under Pyodide. What runs for every step is browser.js."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from js import Object, navigator
-from pyodide.ffi import JsException, to_js
+from js import URL, Blob, Object, navigator
+from pyodide.code import run_js
+from pyodide.ffi import JsException, register_js_module, to_js
 
 from webllm import errors
 from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
@@ -83,20 +85,41 @@ async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
 async def open_device(device: str = "webgpu") -> BrowserDevice:
     """The device of `find_adapter`."""
     adapter = await find_adapter(device)
-    try:
-        from webllm_gpu import Gpu  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise DeviceNotFoundError(
-            "Python was started without webllm's boot.js, whose module webllm_gpu drives the GPU; "
-            "start it with boot.js, or use the CPU backend"
-        ) from error
+    module = await _module()
     names = [name for name in _FEATURES if adapter.handle.features.has(name)]
     limits = [*_LIMITS.values(), *_MORE_LIMITS]
     try:
-        gpu = await Gpu.open(adapter.handle, to_js(names), to_js(limits))
+        gpu = await module.Gpu.open(adapter.handle, to_js(names), to_js(limits))
     except JsException as error:
         raise DeviceError(f"{adapter.info.name}: the browser gave no device: {error}") from error
     return BrowserDevice(adapter, gpu)
+
+
+async def _module() -> Any:
+    """browser.js: as boot.js registered it, or made from the file beside this one."""
+    try:
+        import webllm_gpu  # type: ignore[import-not-found]
+    except ImportError:
+        webllm_gpu = await _imported(Path(__file__).with_suffix(".js").read_text())
+        register_js_module("webllm_gpu", webllm_gpu)
+    return webllm_gpu
+
+
+async def _imported(source: str) -> Any:
+    """A JavaScript module from its text, which takes JavaScript's `eval` for want of an `import`
+    that Python could call.
+    """
+    url = URL.createObjectURL(Blob.new(to_js([source]), _to_js({"type": "text/javascript"})))
+    try:
+        return await run_js("(url) => import(url)")(url)
+    except JsException as error:
+        raise DeviceNotFoundError(
+            f"the page's Content-Security-Policy keeps the GPU's JavaScript out: {error}; before "
+            "the engine is made, call pyodide.registerJsModule('webllm_gpu', await import(…)) with "
+            "webllm/gpu/browser.js served from the site, or use the CPU backend"
+        ) from error
+    finally:
+        URL.revokeObjectURL(url)
 
 
 def _info(raw: Any) -> AdapterInfo:
@@ -160,7 +183,7 @@ class BrowserReadback:
 
 
 def _typed(error: JsException) -> Exception:
-    """js/src/gpu.ts names its errors after our classes."""
+    """browser.js names its errors after our classes."""
     kind = getattr(errors, str(error.name), DeviceError)
     return kind(str(error.message)) if issubclass(kind, DeviceError) else error
 

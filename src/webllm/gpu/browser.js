@@ -1,0 +1,329 @@
+// The hot half of browser.py: what runs for every step is one call from Python. A plain module, so
+// that it travels in the wheel; Python imports it as `webllm_gpu`. Checked with js/.
+
+/** @typedef {{ label: string, pipeline: Promise<GPUComputePipeline> }} Kernel */
+
+/**
+ * @typedef {object} Dispatch
+ * @property {Kernel} kernel
+ * @property {[GPUBuffer, number, number][]} bindings buffer, offset, size
+ * @property {[number, number, number]} workgroups
+ * @property {string} label
+ */
+
+/**
+ * @typedef {object} Command
+ * @property {GPUComputePipeline} pipeline
+ * @property {GPUBindGroup} bindGroup
+ * @property {[number, number, number]} workgroups
+ */
+
+/**
+ * `commands` undefined: its kernels are being compiled.
+ * @typedef {{ commands: Command[] | undefined, ready: Promise<Command[]> }} Recording
+ */
+
+/** @typedef {Uint8Array<ArrayBuffer>} Bytes */
+
+/**
+ * Of Pyodide: memory of Python's.
+ * @typedef {{ getBuffer(type: "u8"): { data: Bytes, release(): void } }} PyBuffer
+ */
+
+/**
+ * Missing in TypeScript's lib.dom.d.ts; undefined where there is no WebGPU.
+ * @type {{
+ *   GPUBufferUsage: Record<"COPY_SRC" | "COPY_DST" | "MAP_READ" | "STORAGE", number>,
+ *   GPUMapMode: Record<"READ", number>,
+ * }}
+ */
+const { GPUBufferUsage, GPUMapMode } = /** @type {any} */ (globalThis);
+
+/** `name` is the class of the error that Python raises. */
+class GpuError extends Error {
+  /**
+   * @param {"DeviceError" | "DeviceMemoryError" | "DeviceLostError"} name
+   * @param {string} message
+   */
+  constructor(name, message) {
+    super(message);
+    this.name = name;
+  }
+}
+
+/** One device. Writes and replays take effect in the order of the calls. */
+export class Gpu {
+  #device;
+  /** @type {GPUBuffer[]} */
+  #staging = []; // for readback, not in use
+  /** @type {Promise<unknown> | undefined} */
+  #backlog; // waits for kernels, and what came after it
+  /** @type {string | undefined} */
+  #lost;
+  /** @type {GpuError | undefined} */
+  #error; // of a call without an answer: all answers are wrong now
+
+  /** @param {GPUDevice} device */
+  constructor(device) {
+    this.#device = device;
+    void device.lost.then(({ message, reason }) => (this.#lost = message || reason));
+    device.onuncapturederror = (event) => {
+      event.preventDefault();
+      this.#error ??= new GpuError("DeviceError", event.error.message);
+    };
+  }
+
+  /**
+   * @param {GPUAdapter} adapter
+   * @param {GPUFeatureName[]} features
+   * @param {(keyof GPUSupportedLimits)[]} limits
+   */
+  static async open(adapter, features, limits) {
+    const requiredLimits = Object.fromEntries(limits.map((name) => [name, adapter.limits[name]]));
+    return new Gpu(await adapter.requestDevice({ requiredFeatures: features, requiredLimits }));
+  }
+
+  /**
+   * @param {string} code
+   * @param {Record<string, number>} constants
+   * @param {string} label
+   * @returns {Kernel}
+   */
+  compile(code, constants, label) {
+    const pipeline = this.#pipeline(code, constants, label);
+    pipeline.catch(() => {}); // whoever records it hears of it
+    return { label, pipeline };
+  }
+
+  /**
+   * @param {string} code
+   * @param {Record<string, number>} constants
+   * @param {string} label
+   */
+  async #pipeline(code, constants, label) {
+    this.#device.pushErrorScope("validation");
+    const module = this.#device.createShaderModule({ label, code });
+    const invalid = this.#device.popErrorScope();
+    try {
+      const compute = { module, entryPoint: "main", constants };
+      return await this.#device.createComputePipelineAsync({ label, layout: "auto", compute });
+    } catch (error) {
+      if (this.#lost !== undefined) throw this.#failure(error);
+      const reason = (await invalid)?.message ?? /** @type {Error} */ (error).message;
+      const values = JSON.stringify(constants);
+      throw new GpuError(
+        "DeviceError",
+        `the kernel ${label} does not compile with ${values}: ${reason}`,
+      );
+    }
+  }
+
+  /**
+   * @param {number} size
+   * @param {string} label
+   */
+  buffer(size, label) {
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    this.#device.pushErrorScope("out-of-memory");
+    const buffer = this.#device.createBuffer({ label, size, usage: STORAGE | COPY_SRC | COPY_DST });
+    void this.#device.popErrorScope().then((error) => {
+      if (error === null) return;
+      const message = `the browser has no ${size} bytes left for ${label}: ${error.message}`;
+      this.#error ??= new GpuError("DeviceMemoryError", message);
+    });
+    return buffer;
+  }
+
+  /**
+   * Pads with zeros to a multiple of 4 bytes.
+   * @param {GPUBuffer} buffer
+   * @param {number} offset
+   * @param {Bytes | PyBuffer} data
+   */
+  write(buffer, offset, data) {
+    if (data instanceof Uint8Array) return this.#writeBytes(buffer, offset, data);
+    const view = data.getBuffer("u8");
+    this.#writeBytes(buffer, offset, view.data);
+    view.release();
+  }
+
+  /**
+   * @param {GPUBuffer} buffer
+   * @param {number} offset
+   * @param {Bytes} data
+   */
+  #writeBytes(buffer, offset, data) {
+    if (this.#backlog !== undefined) {
+      const copy = data.slice();
+      void this.#afterBacklog(() => this.#writeNow(buffer, offset, copy));
+    } else this.#writeNow(buffer, offset, data);
+  }
+
+  /**
+   * @param {GPUBuffer} buffer
+   * @param {number} offset
+   * @param {Bytes} data
+   */
+  #writeNow(buffer, offset, data) {
+    const whole = data.length & ~3;
+    this.#device.queue.writeBuffer(buffer, offset, data, 0, whole);
+    if (whole === data.length) return;
+    const rest = new Uint8Array(4);
+    rest.set(data.subarray(whole));
+    this.#device.queue.writeBuffer(buffer, offset + whole, rest);
+  }
+
+  /**
+   * @param {Dispatch[]} dispatches
+   * @returns {Recording}
+   */
+  record(dispatches) {
+    const ready = this.#commands(dispatches);
+    /** @type {Recording} */
+    const recording = { commands: undefined, ready };
+    ready.then(
+      (commands) => (recording.commands = commands),
+      () => {}, // whoever replays it hears of it
+    );
+    return recording;
+  }
+
+  /** @param {Dispatch[]} dispatches */
+  async #commands(dispatches) {
+    const pipelines = await Promise.all(dispatches.map(({ kernel }) => kernel.pipeline));
+    this.#device.pushErrorScope("validation");
+    const commands = dispatches.map(({ bindings, workgroups, label }, i) => {
+      const entries = bindings.map(([buffer, offset, size], binding) => ({
+        binding,
+        resource: { buffer, offset, size },
+      }));
+      const pipeline = /** @type {GPUComputePipeline} */ (pipelines[i]);
+      const layout = pipeline.getBindGroupLayout(0);
+      return {
+        pipeline,
+        bindGroup: this.#device.createBindGroup({ label, layout, entries }),
+        workgroups,
+      };
+    });
+    this.#device.queue.submit([this.#encode(commands, true).finish()]); // has it validated, once
+    const error = await this.#device.popErrorScope();
+    if (error !== null)
+      throw new GpuError("DeviceError", `the browser refuses a dispatch: ${error.message}`);
+    return commands;
+  }
+
+  /** @param {Command[]} commands */
+  #encode(commands, empty = false) {
+    const encoder = this.#device.createCommandEncoder();
+    if (commands.length === 0) return encoder;
+    const pass = encoder.beginComputePass();
+    /** @type {GPUComputePipeline | undefined} */
+    let current;
+    for (const { pipeline, bindGroup, workgroups } of commands) {
+      if (pipeline !== current) pass.setPipeline((current = pipeline));
+      pass.setBindGroup(0, bindGroup);
+      if (empty) pass.dispatchWorkgroups(0);
+      else pass.dispatchWorkgroups(...workgroups);
+    }
+    pass.end();
+    return encoder;
+  }
+
+  /**
+   * Submits a recording; resolves to the bytes of `source` after it, or to none without one.
+   * @param {Recording | undefined} recording
+   * @param {GPUBuffer} [source]
+   */
+  replay(recording, source, offset = 0, size = 0) {
+    const commands = recording === undefined ? [] : recording.commands;
+    const submit = (/** @type {Command[]} */ ready) => this.#submit(ready, source, offset, size);
+    /** @type {Promise<Bytes>} */
+    let done;
+    if (commands !== undefined && this.#backlog === undefined) done = submit(commands);
+    else {
+      const submitted = this.#afterBacklog(async () => ({
+        done: submit(await (recording?.ready ?? [])),
+      }));
+      done = submitted.then(({ done }) => done);
+    }
+    done.catch(() => {}); // not every replay is waited for
+    return done;
+  }
+
+  /**
+   * @param {Command[]} commands
+   * @param {GPUBuffer | undefined} source
+   * @param {number} offset
+   * @param {number} size
+   */
+  async #submit(commands, source, offset, size) {
+    const encoder = this.#encode(commands);
+    const staging = source === undefined ? undefined : this.#takeStaging(size);
+    if (source && staging) encoder.copyBufferToBuffer(source, offset, staging, 0, size);
+    this.#device.queue.submit([encoder.finish()]);
+    const bytes = await (staging === undefined ? this.#finished() : this.#fetch(staging, size));
+    if (this.#lost !== undefined) throw this.#failure(this.#lost);
+    if (this.#error !== undefined) throw this.#error;
+    return bytes;
+  }
+
+  /** @param {number} size */
+  #takeStaging(size) {
+    const found = this.#staging.findIndex((buffer) => buffer.size >= size);
+    const [buffer] = found < 0 ? [] : this.#staging.splice(found, 1);
+    if (buffer !== undefined) return buffer;
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    return this.#device.createBuffer({ label: "staging", size, usage });
+  }
+
+  async #finished() {
+    await this.#device.queue.onSubmittedWorkDone();
+    return new Uint8Array();
+  }
+
+  /**
+   * @param {GPUBuffer} staging
+   * @param {number} size
+   */
+  async #fetch(staging, size) {
+    try {
+      await staging.mapAsync(GPUMapMode.READ, 0, size);
+    } catch (error) {
+      throw this.#error ?? this.#failure(error); // of a step that was refused, or a lost device
+    }
+    const bytes = new Uint8Array(staging.getMappedRange(0, size)).slice();
+    staging.unmap();
+    this.#staging.push(staging);
+    return bytes;
+  }
+
+  /** @param {unknown} cause */
+  #failure(cause) {
+    const reason = this.#lost ?? (cause instanceof Error ? cause.message : String(cause));
+    return new GpuError(
+      "DeviceLostError",
+      `the GPU stopped answering (${reason}): reload the model`,
+    );
+  }
+
+  /**
+   * @template T
+   * @param {() => T | Promise<T>} work
+   */
+  #afterBacklog(work) {
+    const result = (this.#backlog ?? Promise.resolve()).then(work);
+    const end = result.then(
+      () => {},
+      () => {},
+    );
+    this.#backlog = end;
+    void end.then(() => {
+      if (this.#backlog === end) this.#backlog = undefined;
+    });
+    return result;
+  }
+
+  close() {
+    this.#device.destroy();
+  }
+}
