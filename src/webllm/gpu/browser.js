@@ -205,7 +205,7 @@ export class Gpu {
         workgroups,
       };
     });
-    this.#device.queue.submit([this.#encode(commands, true).finish()]); // has it validated, once
+    this.#encode(commands).finish(); // has it validated
     const error = await this.#device.popErrorScope();
     if (error !== null)
       throw new GpuError("DeviceError", `the browser refuses a dispatch: ${error.message}`);
@@ -213,7 +213,7 @@ export class Gpu {
   }
 
   /** @param {Command[]} commands */
-  #encode(commands, empty = false) {
+  #encode(commands) {
     const encoder = this.#device.createCommandEncoder();
     if (commands.length === 0) return encoder;
     const pass = encoder.beginComputePass();
@@ -222,8 +222,7 @@ export class Gpu {
     for (const { pipeline, bindGroup, workgroups } of commands) {
       if (pipeline !== current) pass.setPipeline((current = pipeline));
       pass.setBindGroup(0, bindGroup);
-      if (empty) pass.dispatchWorkgroups(0);
-      else pass.dispatchWorkgroups(...workgroups);
+      pass.dispatchWorkgroups(...workgroups);
     }
     pass.end();
     return encoder;
