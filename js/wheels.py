@@ -23,13 +23,13 @@ def main(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     _pip("wheel", "--no-deps", "--wheel-dir", str(out), str(ROOT))
-    _download(out, PLATFORM, MSGSPEC, JINJA2)
+    download(out, PLATFORM, MSGSPEC, JINJA2)
     _pure_markupsafe(out)
     names = sorted(path.name for path in out.glob("*.whl"))
     (out / "index.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
-def _download(out: Path, platform: str, *requirements: str) -> None:
+def download(out: Path, platform: str, *requirements: str) -> None:
     tags = ["--python-version", PYTHON, "--implementation", "cp", "--platform", platform]
     options = ["--no-deps", "--only-binary=:all:", *tags, "--dest", str(out)]
     _pip("download", *options, *requirements)
@@ -40,7 +40,7 @@ def _pure_markupsafe(out: Path) -> None:
     for WebAssembly on PyPI.
     """
     scratch = out / "scratch"
-    _download(scratch, "manylinux_2_17_x86_64", MARKUPSAFE)
+    download(scratch, "manylinux_2_17_x86_64", MARKUPSAFE)
     (wheel,) = scratch.glob("*.whl")
     pure = out / f"{'-'.join(wheel.name.split('-')[:2])}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as given, zipfile.ZipFile(pure, "w", zipfile.ZIP_DEFLATED) as kept:
