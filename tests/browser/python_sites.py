@@ -24,12 +24,16 @@ NODE_MODULES = ROOT / "js" / "node_modules"
 RUNTIME = NODE_MODULES / "pyodide"
 WHEELS = ROOT / "js" / "dist" / "wheels"
 EXAMPLES = ROOT / "examples" / "browser"
+download = runpy.run_path(str(ROOT / "js" / "wheels.py"))["download"]
 COLLECTED = ("msgspec", "jinja2", "markupsafe")
 
 
 @contextmanager
-def example_site(folder: Path, *packages: str) -> Iterator[SiteServer]:
-    """examples/browser with all beside it, and these tests' pages in /tests/."""
+def example_site(folder: Path, *packages: str, **more: Path) -> Iterator[SiteServer]:
+    """examples/browser with all beside it, these tests' pages in /tests/, and `more` folders.
+
+    `packages` of Pyodide's release are there besides micropip and those that webllm needs.
+    """
     models = folder / "models"
     models.mkdir()
     (models / "smollm2.gguf").symlink_to(asyncio.run(compare.model_path("smollm2-135m")))
@@ -40,6 +44,7 @@ def example_site(folder: Path, *packages: str) -> Iterator[SiteServer]:
         "wheels": WHEELS,
         "models": models,
         "tests": Path(__file__).parent / "pages",
+        **more,
     }
     with serving(folders) as server:
         yield server
@@ -49,7 +54,6 @@ def pyodide_release(folder: Path, *packages: str) -> Path:
     """Fills a folder; `packages` of the lock file are fetched, in its versions."""
     shutil.copytree(RUNTIME, folder)
     lock = json.loads((RUNTIME / "pyodide-lock.json").read_text())
-    download = runpy.run_path(str(ROOT / "js" / "wheels.py"))["download"]
     for name in packages:
         download(folder, "any", f"{name}=={lock['packages'][name]['version']}")
     for name in COLLECTED:

@@ -8,7 +8,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.conftest import TIMEOUT_S
-from browser.python_sites import example_site
+from browser.jupyter_site import IPYTHON, build_jupyter_lite
+from browser.python_sites import EXAMPLES, example_site
 from browser.site_server import SiteServer
 
 PATIENCE_MS = 1000 * TIMEOUT_S
@@ -16,7 +17,8 @@ PATIENCE_MS = 1000 * TIMEOUT_S
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    with example_site(tmp_path_factory.mktemp("site")) as server:
+    jupyter = build_jupyter_lite(tmp_path_factory.mktemp("jupyter"), EXAMPLES / "notebook.ipynb")
+    with example_site(tmp_path_factory.mktemp("site"), *IPYTHON, jupyter=jupyter) as server:
         yield server
 
 
@@ -29,3 +31,14 @@ async def test_a_page_with_pyscript(page: Page, site: SiteServer) -> None:
     await page.goto(f"{site.url}/pyscript.html")
     await page.click("#ask")
     await expect(page.locator("#answer")).to_contain_text("Red", timeout=PATIENCE_MS)
+
+
+async def test_a_notebook_of_jupyter_lite(page: Page, site: SiteServer) -> None:
+    """In a page of its own: JupyterLite itself warns in its console."""
+    assert page.context.browser is not None
+    notebook = await page.context.browser.new_page()
+    await notebook.goto(f"{site.url}/jupyter/notebooks/index.html?path=notebook.ipynb")
+    await notebook.get_by_role("menuitem", name="Run", exact=True).click()
+    await notebook.get_by_text("Run All Cells", exact=True).click()
+    answer = notebook.locator(".jp-OutputArea-output").last
+    await expect(answer).to_contain_text("Red", timeout=PATIENCE_MS)
