@@ -57,6 +57,8 @@ AARCH64 = (
 WASM32 = (
     Variant("simd128", (), "generic+simd128+bulk_memory"),
     Variant("relaxed", (), "generic+simd128+bulk_memory+relaxed_simd"),
+    Variant("simd128_threads", (), "generic+simd128+bulk_memory+atomics"),
+    Variant("relaxed_threads", (), "generic+simd128+bulk_memory+relaxed_simd+atomics"),
 )
 
 
@@ -87,6 +89,13 @@ WASM_LINK = (
     "-Wl,--export=__heap_base",
     "-Wl,-z,stack-size=1048576",
 )
+# Every thread instantiates the module on one memory, and is given its stack by the host.
+WASM_THREADS_LINK = (
+    "-Wl,--import-memory",
+    "-Wl,--shared-memory",
+    "-Wl,--max-memory=4294901760",
+    "-Wl,--export=__stack_pointer",
+)
 
 
 def this_machine() -> Target:
@@ -115,7 +124,9 @@ def compile_command(target: Target, variant: Variant, source: Path, out: Path) -
         flags = [*FLAGS, f"-mcpu={variant.zig_cpu}", "-s"]
     if target.triple:
         flags += ["-target", target.triple]
-    link = WASM_LINK if target.variants is WASM32 else ("-shared", "-fPIC", "-pthread")
+    link = ("-shared", "-fPIC", "-pthread")
+    if target.variants is WASM32:
+        link = (*WASM_LINK, *WASM_THREADS_LINK) if "atomics" in variant.zig_cpu else WASM_LINK
     return [*compiler, *flags, *link, str(source), "-o", str(out)]
 
 

@@ -35,3 +35,4 @@ await build({
   },
   external: ["./pyodide/*"],
 });
+await cp(new URL("../src/webllm/cpu/thread.js", import.meta.url), new URL("thread.js", dist));

@@ -35,6 +35,8 @@ export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
   onProgress(0.8);
   python.runPython("import random; random.seed()"); // not as in everybody's snapshot
   python.registerJsModule("webllm_gpu", gpu);
+  const threads = { url: new URL("thread.js", files.root).href };
+  python.registerJsModule("webllm_threads", threads);
   python.FS.writeFile(ARCHIVE, new Uint8Array(await files.packages));
   python.FS.writeFile(EXTENSIONS, new Uint8Array(await files.extensions));
   python.runPython(UNPACK);

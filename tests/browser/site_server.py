@@ -21,6 +21,7 @@ class SiteServer(ThreadingHTTPServer):
         self.folders = folders
         self.requested: list[str] = []
         self.cut_after_bytes: int | None = None  # of model files
+        self.isolated = False  # pages from other origins: what threads need
 
     @property
     def url(self) -> str:
@@ -41,6 +42,12 @@ class _Handler(SimpleHTTPRequestHandler):
     def send_head(self):
         self.server.requested.append(self.path)
         return super().send_head()
+
+    def end_headers(self) -> None:
+        if self.server.isolated:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:
         cut = self.server.cut_after_bytes

@@ -8,6 +8,7 @@ import pytest
 
 from golden import compare
 from webllm.cpu.backend import CPUBackend
+from webllm.cpu.native import NativeHost
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
 
 NAMES = ["smollm2-135m", "gemma3-270m"]
@@ -15,7 +16,7 @@ NAMES = ["smollm2-135m", "gemma3-270m"]
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_logits(name: str) -> None:
-    backend = CPUBackend(2)
+    backend = CPUBackend(NativeHost(2))
     executable = await compare.load(backend, await compare.model_path(name))
     agreements = [
         await compare.teacher_forced(executable, prompt) for prompt in compare.read(name)["prompts"]
@@ -47,7 +48,7 @@ async def test_every_instruction_set_agrees(smollm2: Path, monkeypatch: pytest.M
     assert len(variants()) >= 2
     for isa in variants():
         monkeypatch.setenv("WEBLLM_CPU_ISA", isa)
-        backend = CPUBackend(1)
+        backend = CPUBackend(NativeHost(1))
         assert isa in backend.name
         executable = await compare.load(backend, smollm2)
         assert (await compare.teacher_forced(executable, prompt)).mean_kl < 0.01, isa

@@ -159,7 +159,7 @@ class Runner:
         limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:
-        self.backend = CPUBackend(host=host)
+        self.backend = CPUBackend(host)
         loading = self.backend.load(program, checkpoint, num_blocks, limits, lambda *_: None)
         self.loop = asyncio.new_event_loop()
         try:

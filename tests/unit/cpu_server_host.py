@@ -29,6 +29,7 @@ class ServerMemory:
 
 class ServerHost:
     num_threads = 2
+    is_blocking = True
 
     def __init__(self, command: str) -> None:
         self.isa = command

@@ -43,6 +43,7 @@ class WasmMemory:
 
 class WasmHost:
     num_threads = 1
+    is_blocking = True
 
     def __init__(self, path: Path) -> None:
         module = _compiled(path)

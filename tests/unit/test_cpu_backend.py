@@ -49,7 +49,7 @@ def test_loading_again_and_again_leaks_nothing() -> None:
 def test_reports_loaded_bytes() -> None:
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
-    backend, seen = CPUBackend(1), list[tuple[int, int]]()
+    backend, seen = CPUBackend(NativeHost(1)), list[tuple[int, int]]()
     limits = BatchShape(1, 1, 1, 1)
     asyncio.run(backend.load(program, checkpoint, 1, limits, lambda *s: seen.append(s)))
     backend.close()
@@ -61,7 +61,7 @@ def test_reports_loaded_bytes() -> None:
 def test_refuses_what_does_not_fit() -> None:
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
-    backend = CPUBackend(1)
+    backend = CPUBackend(NativeHost(1))
     backend.check_fits(program, checkpoint, num_blocks=1)
     with pytest.raises(DeviceMemoryError, match=r"needs \d+ MiB .* \d+ MiB are available"):
         backend.check_fits(program, checkpoint, num_blocks=1 << 40)

@@ -11,7 +11,6 @@ from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.cpu.host import Host
-from webllm.cpu.hosts import open_host
 from webllm.cpu.loading import LoadedWeights, WeightLoader
 from webllm.cpu.plan import Plan
 from webllm.cpu.weights import packed_bytes
@@ -27,13 +26,15 @@ class CPUBackend:
     """See `webllm.ops.backend.Backend`. Holds one model."""
 
     steps_in_flight = 1
-    step_tokens = 256
-    step_tokens_beside_decode = 128
     least_prompt_tokens = 1
 
-    def __init__(self, num_threads: int | None = None, host: Host | None = None) -> None:
-        self.host = host or open_host(num_threads)
-        self.name = f"CPU ({self.host.isa}, {self.host.num_threads} threads)"
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        threads = "thread" if host.num_threads == 1 else "threads"
+        self.name = f"CPU ({host.isa}, {host.num_threads} {threads})"
+        # A step that keeps its caller from all else has to be short.
+        self.step_tokens = 64 if host.is_blocking else 256
+        self.step_tokens_beside_decode = 64 if host.is_blocking else 128
         self._model: _Model | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
-from js import Uint8Array, WebAssembly
-from pyodide.ffi import JsException, to_js
+from js import Uint8Array
+from pyodide.ffi import JsException
 
 from webllm.artifacts.checkpoint import RawBytes
+from webllm.cpu.browser_kernels import PAGE_BYTES, Kernels
 from webllm.cpu.host import Bytes
-from webllm.errors import DeviceMemoryError, DeviceNotFoundError
+from webllm.errors import DeviceMemoryError
 
-VARIANTS = ("relaxed", "simd128")  # the fastest first
-FOLDER = files("webllm.cpu") / "lib"
-_PAGE_BYTES = 65536
-_ADDRESS_SPACE = 4 << 30
 _ALIGNMENT = 64
 
 
@@ -43,37 +39,40 @@ class LinearMemory:
 
 
 class BrowserHost:
-    """See `host.Host`. `variant` None: the fastest that computes rightly here."""
+    """See `host.Host`. Work is done by the time it is submitted."""
 
-    num_threads = 1
+    is_blocking = True
 
-    def __init__(self, variant: str | None = None) -> None:
-        self.isa, self._kernels = _open_kernels((variant,) if variant else VARIANTS)
-        self.kv_element_bytes = int(self._kernels.kv_element_bytes())
-        self.bytes: Any = Uint8Array.new(self._kernels.memory.buffer)  # replaced when it grows
-        self._end = int(getattr(self._kernels, "__heap_base").value)  # a class would mangle it
-        self._pool = self._kernels.pool_create(1)
+    def __init__(self, kernels: Kernels, num_threads: int = 1) -> None:
+        """With several threads, all but this one are to be started by `browser_threads`."""
+        self.isa, self.num_threads, self.kernels = kernels.isa, num_threads, kernels
+        self.helpers: list[Any] = []  # workers
+        self._exports = kernels.exports
+        self.kv_element_bytes = int(self._exports.kv_element_bytes())
+        self.bytes: Any = Uint8Array.new(kernels.memory.buffer)  # replaced when it grows
+        self._end = int(getattr(self._exports, "__heap_base").value)  # a class would mangle it
+        self.pool = int(self._exports.pool_create(num_threads))
 
     def allocate(self, num_bytes: int, *, filled: bool = False) -> LinearMemory:
         address = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         missing = address + num_bytes - self.bytes.byteLength
         if missing > 0:
-            self._grow(-(-missing // _PAGE_BYTES))
+            self._grow(-(-missing // PAGE_BYTES))
         self._end = address + num_bytes
         return LinearMemory(self, address)
 
     def _grow(self, num_pages: int) -> None:
         try:
-            self._kernels.memory.grow(num_pages)
+            self.kernels.memory.grow(num_pages)
         except JsException as error:
             raise DeviceMemoryError(
-                f"the browser gives no {num_pages * _PAGE_BYTES >> 20} MiB more: {error}; take a "
+                f"the browser gives no {num_pages * PAGE_BYTES >> 20} MiB more: {error}; take a "
                 "smaller model or a shorter context window"
             ) from error
-        self.bytes = Uint8Array.new(self._kernels.memory.buffer)
+        self.bytes = Uint8Array.new(self.kernels.memory.buffer)
 
     def available_bytes(self) -> int | None:
-        return _ADDRESS_SPACE - self._end
+        return self.kernels.most_bytes - self._end
 
     @contextmanager
     def source(self, data: RawBytes) -> Iterator[int]:
@@ -90,13 +89,13 @@ class BrowserHost:
         self._end = before
 
     def run(self, plan_address: int) -> None:
-        self._kernels.run(self._pool, plan_address)
+        self._exports.run(self.pool, plan_address)
 
     def pack(self, packing_address: int) -> None:
-        self._kernels.pack(self._pool, packing_address)
+        self._exports.pack(self.pool, packing_address)
 
     def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        self._kernels.dequantize(type_id, source, num_weights, out)
+        self._exports.dequantize(type_id, source, num_weights, out)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         done: Future[None] = Future()
@@ -110,18 +109,6 @@ class BrowserHost:
 
     def close(self) -> None:
         """Nothing runs between two calls."""
-
-
-def _open_kernels(names: tuple[str, ...]) -> tuple[str, Any]:
-    """The first variant of `names` that this browser runs, and runs rightly, and its exports."""
-    for name in names:
-        code = to_js((FOLDER / f"webllm_cpu_{name}.wasm").read_bytes())
-        if not WebAssembly.validate(code):
-            continue
-        kernels = WebAssembly.Instance.new(WebAssembly.Module.new(code)).exports
-        if kernels.self_test():
-            return name, kernels
-    raise DeviceNotFoundError(
-        f"none of the CPU kernels {list(names)} runs in this browser; it needs WebAssembly with "
-        "SIMD: update the browser"
-    )
+        for helper in self.helpers:
+            helper.terminate()
+        self.helpers.clear()

@@ -33,6 +33,7 @@ class Host(Protocol):
 
     isa: str  # the kernels' variant, such as "avx2"
     num_threads: int
+    is_blocking: bool  # submit() returns when the work is done
     kv_element_bytes: int
 
     def allocate(self, num_bytes: int, *, filled: bool = False) -> Memory:

@@ -7,12 +7,15 @@ import sys
 from webllm.cpu.host import Host
 
 
-def open_host(num_threads: int | None = None) -> Host:
-    """Raises DeviceNotFoundError if no kernels run here. A browser has one thread."""
-    if sys.platform == "emscripten":
-        from webllm.cpu.browser import BrowserHost
+async def open_host(num_threads: int | None = None) -> Host:
+    """`num_threads` None: as many as pay. A browser has one where a page may not have threads.
 
-        return BrowserHost()
+    Raises DeviceNotFoundError if no kernels run here.
+    """
+    if sys.platform == "emscripten":
+        from webllm.cpu.browser_threads import open_browser_host
+
+        return await open_browser_host(num_threads)
 
     from webllm.cpu.native import NativeHost
 

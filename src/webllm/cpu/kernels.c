@@ -2,7 +2,7 @@
 // functions marked EXPORT; nothing here allocates memory.
 //
 //   simd.h       vectors per instruction set      formats.h    weight formats
-//   threads.h    the thread pool                  matmul.h     activations, matrix tiles
+//   threads.h    the thread pool, system.h        matmul.h     activations, matrix tiles
 //   ops.h        what Python hands over           rope_kv.h    rotary, KV cache
 //   packing.h    file to panels                   attention.h  attention over the KV cache
 //   shares.h     an op's items among threads      sample.h     the sampling rule
@@ -18,6 +18,7 @@
 #include "shares.h"
 #include "threads.h"
 #if !defined(__wasm__)
+#include <stdlib.h>
 #include "variants.h"
 #endif
 
@@ -271,7 +272,6 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
     return step;
 }
 
-#if !defined(__wasm__)
 #define SHORTEST_HOLD_NS 100000000ull
 #define LONGEST_HOLD_NS 3200000000ull
 
@@ -289,15 +289,12 @@ static void adapt_threads(Pool *pool, uint32_t num_threads) {
         pool->all_since = now;
     }
 }
-#endif
 
 // Runs one step of the plan.
 EXPORT void run(Pool *pool, const Plan *plan) {
     Step step = begin_step(plan, pool->active);
     pool_run(pool, walk_ops, &step);
-#if !defined(__wasm__)
     adapt_threads(pool, step.num_threads);
-#endif
 }
 
 // --------------------------------------------------------------------------------- the library
@@ -315,12 +312,18 @@ EXPORT uint32_t kv_element_bytes(void) { return sizeof(KV); }
 
 #if defined(__wasm__)
 
+// The host has every helper call pool_help(), on a stack of its own, and ends it from outside.
 EXPORT Pool *pool_create(uint32_t num_threads) {
-    static Pool pool = {1};
-    (void)num_threads;
+    static Pool pool;
+    pool.num_threads = pool.active = num_threads;
     return &pool;
 }
-EXPORT void pool_destroy(Pool *pool) { (void)pool; }
+#if defined(__wasm_atomics__)
+EXPORT void pool_help(Pool *pool, uint32_t id) {
+    pool->helpers[id] = (Helper){.pool = pool, .id = id};
+    help(&pool->helpers[id]);
+}
+#endif
 
 // What simd.h declares; the compiler calls them too. `volatile` keeps it from calling them here.
 void *memcpy(void *restrict to, const void *restrict from, size_t n) {
@@ -341,6 +344,11 @@ EXPORT void pool_destroy(Pool *pool) {
     mutex_unlock(&pool->mutex);
     for (uint32_t i = 1; i < pool->num_threads; i++) thread_join(pool->helpers[i].thread);
     free(pool);
+}
+
+static THREAD_RESULT helper_main(void *helper) {
+    help(helper);
+    return 0;
 }
 
 // A pool of up to `num_threads` threads; fewer if the system gives no more. NULL without memory.

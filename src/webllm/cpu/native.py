@@ -56,6 +56,8 @@ def _anonymous_mapping(num_bytes: int) -> mmap.mmap:
 class NativeHost:
     """See `host.Host`."""
 
+    is_blocking = False
+
     def __init__(self, num_threads: int | None = None, variant: str | None = None) -> None:
         self._library = _declare(load_kernels(variant))
         self.isa = self._library.isa().decode()

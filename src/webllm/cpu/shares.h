@@ -37,7 +37,7 @@ static uint32_t claim(const Share *share, int own, uint32_t least, uint32_t *fir
     return 0;  // the op is over, and others are further
 }
 
-#define WAIT_SPINS 2000  // some 30 us; longer means that the thread we wait for is not running
+#define WAIT_SPINS (25 * SPINS_PER_US)  // longer means that the thread we wait for is not running
 
 // Until every item of the op is done. Returns the time lost beyond what work in step would cost.
 static uint64_t await_items(const Progress *progress, uint32_t items) {

@@ -22,8 +22,9 @@ async def open_backend(device: str, num_threads: int | None = None) -> Backend:
     """
     if device == "cpu" or (device == "auto" and not await _has_gpu()):
         from webllm.cpu.backend import CPUBackend
+        from webllm.cpu.hosts import open_host
 
-        return CPUBackend(num_threads)
+        return CPUBackend(await open_host(num_threads))
 
     from webllm.gpu import hosts
     from webllm.ops.webgpu import WebGPUBackend
