@@ -32,6 +32,7 @@ export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
     createPyodideModule, // a service worker may not import it later
     _loadSnapshot: files.snapshot,
   });
+  structuredClone(null, { transfer: [await files.snapshot] }); // 30 MB that Pyodide would hold on to
   onProgress(0.8);
   python.runPython("import random; random.seed()"); // not as in everybody's snapshot
   python.registerJsModule("webllm_gpu", gpu);

@@ -33,8 +33,8 @@ class CPUBackend:
         threads = "thread" if host.num_threads == 1 else "threads"
         self.name = f"CPU ({host.isa}, {host.num_threads} {threads})"
         # A step that keeps its caller from all else has to be short.
-        self.step_tokens = 64 if host.is_blocking else 256
-        self.step_tokens_beside_decode = 64 if host.is_blocking else 128
+        self.step_tokens = 32 if host.is_blocking else 256
+        self.step_tokens_beside_decode = 32 if host.is_blocking else 128
         self._model: _Model | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
-_KV_WINDOWS = (4, 2, 1)  # context windows the KV cache holds, if they fit
+# Context windows the KV cache holds, if they fit. A tab is to stay small, as it is with WebLLM.
+_KV_WINDOWS = (1,) if sys.platform == "emscripten" else (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
