@@ -109,6 +109,7 @@ class BrowserHost:
 
     def close(self) -> None:
         """Nothing runs between two calls."""
+        self._exports.pool_destroy(self.pool)  # or a browser waits seconds for sleeping helpers
         for helper in self.helpers:
             helper.terminate()
         self.helpers.clear()

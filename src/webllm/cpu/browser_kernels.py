@@ -46,7 +46,7 @@ def open_kernels(names: tuple[str, ...] = tuple(VARIANTS)) -> Kernels:
     return _first_right({name: name for name in names}, instantiate)
 
 
-def open_shared_kernels() -> Kernels:
+def open_shared_kernels(names: tuple[str, ...] = tuple(VARIANTS)) -> Kernels:
     """The same for several threads, on a memory that workers can share."""
     now = performance.now.bind(performance)
 
@@ -55,7 +55,7 @@ def open_shared_kernels() -> Kernels:
         imports = as_object({"env": {"memory": memory}, "host": {"now": now}})
         return WebAssembly.Instance.new(module, imports).exports, memory, most_bytes
 
-    return _first_right({name: f"{name}_threads" for name in VARIANTS}, instantiate)
+    return _first_right({name: f"{name}_threads" for name in names}, instantiate)
 
 
 def _first_right(

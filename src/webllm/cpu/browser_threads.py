@@ -49,18 +49,19 @@ def _can_have_threads() -> bool:
 
 async def _with_threads(num_threads: int) -> BrowserHost:
     host = BrowserHost(open_shared_kernels(), num_threads)
+    script = _script_url()
     try:
         async with asyncio.timeout(_START_TIMEOUT_S):
-            await asyncio.gather(*(_start(host, id) for id in range(1, num_threads)))
+            await asyncio.gather(*(_start(host, id, script) for id in range(1, num_threads)))
     except BaseException:
         host.close()
         raise
     return host
 
 
-async def _start(host: BrowserHost, id: int) -> None:
+async def _start(host: BrowserHost, id: int, script: str) -> None:
     """Starts a worker, and waits until it is about to enter the pool."""
-    worker = js.Worker.new(_script_url())
+    worker = js.Worker.new(script)
     host.helpers.append(worker)
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -76,7 +77,7 @@ async def _start(host: BrowserHost, id: int) -> None:
         shared = {"module": host.kernels.module, "memory": host.kernels.memory}
         worker.postMessage(as_object({**start, **shared}))
         if await answered != "message":
-            raise DeviceError(f"the worker {_script_url()} does not start")
+            raise DeviceError(f"the worker {script} does not start")
     finally:
         worker.onmessage = worker.onerror = None
         listener.destroy()

@@ -312,12 +312,13 @@ EXPORT uint32_t kv_element_bytes(void) { return sizeof(KV); }
 
 #if defined(__wasm__)
 
-// The host has every helper call pool_help(), on a stack of its own, and ends it from outside.
+// The host has every helper call pool_help(), on a stack of its own.
 EXPORT Pool *pool_create(uint32_t num_threads) {
     static Pool pool;
     pool.num_threads = pool.active = num_threads;
     return &pool;
 }
+EXPORT void pool_destroy(Pool *pool) { stop_helpers(pool); }
 #if defined(__wasm_atomics__)
 EXPORT void pool_help(Pool *pool, uint32_t id) {
     pool->helpers[id] = (Helper){.pool = pool, .id = id};
@@ -338,10 +339,7 @@ void *memset(void *to, int byte, size_t n) {
 #else
 
 EXPORT void pool_destroy(Pool *pool) {
-    mutex_lock(&pool->mutex);
-    atomic_set(&pool->stopping, 1);
-    condition_broadcast(&pool->wake);
-    mutex_unlock(&pool->mutex);
+    stop_helpers(pool);
     for (uint32_t i = 1; i < pool->num_threads; i++) thread_join(pool->helpers[i].thread);
     free(pool);
 }

@@ -72,6 +72,13 @@ static inline void wake_helpers(Pool *pool) {
     mutex_unlock(&pool->mutex);
 }
 
+static inline void stop_helpers(Pool *pool) {
+    mutex_lock(&pool->mutex);
+    atomic_set(&pool->stopping, 1);
+    condition_broadcast(&pool->wake);
+    mutex_unlock(&pool->mutex);
+}
+
 // Runs the job on this thread and on the active helpers; nobody is inside it on return.
 static inline void pool_run(Pool *pool, Job job, void *argument) {
     pool->job = job;
