@@ -166,9 +166,11 @@ class LogitProcessor(Protocol):
 class MLCEngineConfig:
     """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
 
-    `num_threads` None lets the CPU backend count the cores it may use. `kv_cache_tokens` is how
-    many tokens the KV cache of a model holds, of all its sequences together, at least one context
-    window; None: four context windows, or fewer where they do not fit.
+    `num_threads` None lets the CPU backend count the cores it may use. A browser gives it one,
+    whatever is asked for, unless the page is cross-origin isolated and the engine in a Web Worker.
+    `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
+    together, at least one context window; None: one window in a browser, elsewhere four, or fewer
+    where they do not fit.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
