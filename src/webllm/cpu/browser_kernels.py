@@ -70,8 +70,8 @@ def _first_right(
         if exports.self_test():
             return Kernels(VARIANTS[name], module, exports, memory, most_bytes)
     raise DeviceNotFoundError(
-        f"none of the CPU kernels {list(libraries)} runs in this browser; it needs WebAssembly with "
-        "SIMD: update the browser"
+        f"none of the CPU kernels {list(libraries)} runs in this browser; it needs WebAssembly "
+        "with SIMD: update the browser"
     )
 
 

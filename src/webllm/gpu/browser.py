@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from js import URL, Blob, Object, navigator
@@ -100,7 +100,7 @@ async def _module() -> Any:
     try:
         import webllm_gpu  # type: ignore[import-not-found]
     except ImportError:
-        webllm_gpu = await _imported(Path(__file__).with_suffix(".js").read_text())
+        webllm_gpu = await _imported((files("webllm.gpu") / "browser.js").read_text())
         register_js_module("webllm_gpu", webllm_gpu)
     return webllm_gpu
 
