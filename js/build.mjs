@@ -22,7 +22,12 @@ for (const name of RUNTIME) {
   await cp(new URL(`node_modules/pyodide/${name}`, import.meta.url), new URL(name, runtime));
 }
 await build({
-  entryPoints: { boot: "src/boot.ts", worker: "src/worker.ts", host: "src/worker_host.ts" },
+  entryPoints: {
+    boot: "src/boot.ts",
+    worker: "src/worker.ts",
+    host: "src/worker_host.ts",
+    benchmark_worker: "src/benchmark/worker.ts",
+  },
   absWorkingDir: import.meta.dirname,
   outdir: "dist",
   bundle: true,

@@ -21,14 +21,8 @@ await build({
   entryPoints: [
     { in: "src/benchmark/benchmark.ts", out: "benchmark" },
     { in: "src/benchmark/benchmark.css", out: "benchmark" },
-    { in: "src/benchmark/worker.ts", out: "benchmark_worker" },
   ],
   outdir: "dist",
-  alias: {
-    pyodide: "./pyodide/pyodide.mjs",
-    "pyodide/pyodide.asm.mjs": "./pyodide/pyodide.asm.mjs",
-  },
-  external: ["./pyodide/*"],
   loader: { ".woff2": "file" },
   assetNames: "[name]",
 });

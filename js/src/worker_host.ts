@@ -19,7 +19,10 @@ from webllm.workers.handler import MLCEngineHandler
 lambda endpoint: MLCEngineHandler().serve(BrowserPort(endpoint, js.self.close))
 `;
 
-/** Hands the page's messages to a handler in Python. Where Python cannot start, it says so. */
+/**
+ * Hands the page's messages to a handler in Python. Where Python cannot start, it says so.
+ * `serving` is Python code whose value serves an endpoint.
+ */
 export class WorkerHost {
   private readonly files = fetchRuntime();
   private readonly prefetch = (globalThis.webllmPrefetch = new Prefetch());
@@ -28,7 +31,10 @@ export class WorkerHost {
   private early: unknown[] = [];
   private deliver: Post = (message) => this.keep(message);
 
-  constructor(private readonly post: Post) {
+  constructor(
+    private readonly post: Post,
+    private readonly serving = SERVE,
+  ) {
     this.starting = new Starting(this.prefetch, this.files.catalogue, post);
     this.endpoint = new Endpoint(post);
     this.files.snapshot.then(
@@ -51,7 +57,7 @@ export class WorkerHost {
     const { boot } = await import("./boot"); // only now: messages come in meanwhile
     const onProgress = (part: number) => this.starting.advance(0.8 * part);
     const python = await boot({ files: this.files, onProgress });
-    const serve: (endpoint: Endpoint) => void = python.runPython(SERVE);
+    const serve: (endpoint: Endpoint) => void = python.runPython(this.serving);
     serve(this.endpoint);
     this.starting.advance(1);
     this.handOver(

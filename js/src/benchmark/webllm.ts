@@ -19,11 +19,6 @@ interface Place {
   obstacle: (machine: Machine) => string;
 }
 
-interface Booted {
-  engine: WebWorkerMLCEngine;
-  bootMs: number;
-}
-
 function contender(id: string, name: string, place: Place): Contender {
   return {
     id,
@@ -33,35 +28,28 @@ function contender(id: string, name: string, place: Place): Contender {
     obstacle: (_, machine) => place.obstacle(machine),
     async forget(settings) {
       const life = new AbortController();
-      const { engine } = await boot(place, settings, life.signal);
       const { model, sha256 } = settings.model;
-      await engine.customRequest("forget", sha256 ? `${model}#sha256=${sha256}` : model);
+      const source = sha256 ? `${model}#sha256=${sha256}` : model;
+      await open(place, settings, life.signal).customRequest("forget", source);
       life.abort();
     },
     async start(settings, life) {
-      const { engine, bootMs } = await boot(place, settings, life);
-      await engine.reload(settings.model.model_id);
-      const device = String(await engine.customRequest("device"));
-      return { bootMs, device, complete: complete(engine) };
+      const begun = performance.now();
+      const engine = open(place, settings, life);
+      const booted = engine.customRequest("boot").then(() => performance.now() - begun);
+      const [bootMs] = await Promise.all([booted, engine.reload(settings.model.model_id)]);
+      return { bootMs, device: await engine.getDeviceName(), complete: complete(engine) };
     },
   };
 }
 
-async function boot(place: Place, settings: Settings, life: AbortSignal): Promise<Booted> {
-  const begun = performance.now();
+function open(place: Place, settings: Settings, life: AbortSignal): WebWorkerMLCEngine {
   const url = new URL(WORKER);
   url.searchParams.set("device", place.device);
   url.searchParams.set("threads", String(place.threads(settings)));
   const worker = new Worker(url, { type: "module" });
   life.addEventListener("abort", () => worker.terminate());
-  await new Promise<void>((resolve, reject) => {
-    worker.onmessage = ({ data }) => data === "ready" && resolve();
-    worker.onerror = ({ message }) => reject(new Error(message || "the worker did not start"));
-  });
-  worker.onmessage = worker.onerror = null;
-  const bootMs = performance.now() - begun;
-  const appConfig = { model_list: [settings.model] };
-  return { engine: new WebWorkerMLCEngine(worker, { appConfig }), bootMs };
+  return new WebWorkerMLCEngine(worker, { appConfig: { model_list: [settings.model] } });
 }
 
 function complete(engine: WebWorkerMLCEngine): Engine["complete"] {

@@ -1,34 +1,35 @@
-// Like worker.ts of the site, on the device and with the threads that its URL asks for. Says when
-// it can be asked, and answers what only a benchmark asks: the device's name, and to forget a model.
+// Like worker.ts of the site, on the device and with the threads that its URL asks for. Two requests
+// of its own: "boot" is answered when anything is, "forget" empties the store of a model.
 
-import { boot } from "../boot";
+import { WorkerHost } from "../worker_host";
+
+const asked = new URL(self.location.href).searchParams;
+const device = JSON.stringify(asked.get("device"));
+const numThreads = Number(asked.get("threads"));
 
 const SERVE = `
-from webllm import MLCEngineConfig, WebWorkerMLCEngineHandler
+import js
+from webllm import MLCEngineConfig
 from webllm.artifacts import browser, browser_store
+from webllm.workers.browser import BrowserPort
+from webllm.workers.handler import MLCEngineHandler
 
 
-async def forget(source):
-    remote = browser._remote(source)
-    name = browser._name(browser._url(remote), remote.sha256)
-    await browser_store.open_store(None).delete(name)
+async def answer(name, message):
+    if name == "forget":
+        remote = browser._remote(message)
+        name = browser._name(browser._url(remote), remote.sha256)
+        await browser_store.open_store(None).delete(name)
 
 
-def serve(device, num_threads):
-    async def answer(name, message):
-        if name == "forget":
-            return await forget(message)
-        return handler.engine.device_name()
-
-    config = MLCEngineConfig(device=device, num_threads=num_threads)
-    handler = WebWorkerMLCEngineHandler(config=config, on_custom_request=answer)
+def serve(endpoint):
+    config = MLCEngineConfig(device=${device}, num_threads=${numThreads})
+    handler = MLCEngineHandler(config=config, on_custom_request=answer)
+    handler.serve(BrowserPort(endpoint, js.self.close))
 
 
 serve
 `;
 
-const asked = new URL(self.location.href).searchParams;
-const python = await boot();
-const serve = python.runPython(SERVE) as (device: string, numThreads: number) => void;
-serve(asked.get("device") ?? "auto", Number(asked.get("threads") ?? 1));
-self.postMessage("ready");
+const host = new WorkerHost((message) => self.postMessage(message), SERVE);
+self.onmessage = ({ data }: MessageEvent) => host.receive(data);
