@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     )
     from webllm.engine.blocking import BlockingMLCEngine, create_blocking_mlc_engine
     from webllm.engine.engine import MLCEngine, create_mlc_engine
+    from webllm.engine.model_store import (
+        delete_chat_config_in_cache,
+        delete_model_all_info_in_cache,
+        delete_model_in_cache,
+        has_model_in_cache,
+        model_from_file,
+    )
     from webllm.errors import WebLLMError
     from webllm.server.openai_client import openai_client
     from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransport
@@ -56,6 +63,11 @@ _HOMES = {
     "create_web_worker_mlc_engine": "workers.browser",
     "create_worker_process": "workers.process",
     "openai_client": "server.openai_client",
+    "delete_chat_config_in_cache": "engine.model_store",
+    "delete_model_all_info_in_cache": "engine.model_store",
+    "delete_model_in_cache": "engine.model_store",
+    "has_model_in_cache": "engine.model_store",
+    "model_from_file": "engine.model_store",
     "prebuilt_app_config": "config",
 }
 
@@ -79,6 +91,11 @@ __all__ = [
     "create_web_worker_mlc_engine",
     "create_worker_process",
     "openai_client",
+    "delete_chat_config_in_cache",
+    "delete_model_all_info_in_cache",
+    "delete_model_in_cache",
+    "has_model_in_cache",
+    "model_from_file",
     "prebuilt_app_config",
 ]
 

@@ -19,7 +19,7 @@ from webllm.errors import ConfigError, ModelNotFoundError
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
-CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "cross-origin"]
+CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "none", "cross-origin"]
 ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "SILENT"]
 ModelType = Literal["LLM", "embedding", "VLM"]
@@ -97,12 +97,15 @@ class ModelRecord(
     """One model of the catalogue.
 
     `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
-    `pypi:…`, see `webllm.artifacts.source`. `model_lib` is accepted from WebLLM's records and
-    ignored: kernels come with the package.
+    `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
+    of them. A path is one of this disk, or in a browser one of the site that the engine's script
+    is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
+    `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package.
     """
 
-    model: str
+    model: str = ""
     model_id: str
+    model_path: str | None = None
     model_lib: str | None = None
     overrides: ChatOptions | None = None
     vram_required_mb: float | None = None
@@ -114,6 +117,15 @@ class ModelRecord(
     sha256: str | None = None
 
     def __post_init__(self) -> None:
+        if self.model_path is not None and self.model in ("", self.model_path):
+            msgspec.structs.force_setattr(self, "model", self.model_path)
+        elif self.model_path is not None:
+            raise ConfigError(
+                f"{self.model_id!r} has the model {self.model!r} and the model_path "
+                f"{self.model_path!r}; give one of them"
+            )
+        if not self.model:
+            raise ConfigError(f"{self.model_id!r} does not say where it is; give model=…")
         if isinstance(self.model_type, int):
             name = get_args(ModelType)[self.model_type]
             msgspec.structs.force_setattr(self, "model_type", name)
@@ -125,12 +137,32 @@ class ModelRecord(
 
 
 class AppConfig(
-    msgspec.Struct, frozen=True, kw_only=True, rename={"cache_backend": "cacheBackend"}
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"cache_backend": "cacheBackend", "use_indexed_db": "useIndexedDBCache"},
 ):
-    """The catalogue. `cache_backend` None: a directory natively, the Cache API in a browser."""
+    """The catalogue, and where a browser keeps models.
+
+    `cache_backend` is "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models
+    are not kept, and fetched each time. Natively it is a directory, whichever of these is named.
+    `use_indexed_db` is WebLLM's older way to say "indexeddb".
+    """
 
     model_list: tuple[ModelRecord, ...]
     cache_backend: CacheBackend | None = None
+    use_indexed_db: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.use_indexed_db:
+            return
+        if self.cache_backend not in (None, "indexeddb"):
+            raise ConfigError(
+                f"cache_backend is {self.cache_backend!r} and use_indexed_db is true; "
+                "give one of them"
+            )
+        msgspec.structs.force_setattr(self, "cache_backend", "indexeddb")
 
     def find(self, model: str) -> ModelRecord:
         """The record of a model id, or a new one for any source string.

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
+
+PIECE_BYTES = 1 << 16
+
+
+@dataclass
+class ModelAnswers:
+    """How model files are answered, for the next requests, and what was asked."""
+
+    takes_ranges: bool = True
+    has_length: bool = True
+    claimed_bytes: int | None = None  # instead of the true length
+    etag: str | None = '"1"'
+    cut_after_bytes: int | None = None  # of each answer
+    pause_s: float = 0  # before each piece of 64 KiB
+    is_corrupt: bool = False  # the last byte of each answer is wrong
+    num_answers: int | None = None  # more requests are refused, for ten minutes
+    ranges: list[str | None] = field(default_factory=list)
+    sent_bytes: int = 0
 
 
 class SiteServer(ThreadingHTTPServer):
@@ -20,8 +41,8 @@ class SiteServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folders = folders
         self.requested: list[str] = []
-        self.cut_after_bytes: int | None = None  # of model files
         self.isolated = False  # pages from other origins: what threads need
+        self.models = ModelAnswers()
 
     @property
     def url(self) -> str:
@@ -39,9 +60,44 @@ class _Handler(SimpleHTTPRequestHandler):
             return str(folders[first] / rest)
         return str(folders[""] / first / rest)
 
-    def send_head(self):
+    def send_head(self) -> Any:
         self.server.requested.append(self.path)
-        return super().send_head()
+        file = Path(self.translate_path(self.path))
+        if not self.path.startswith("/models/") or not file.is_file():
+            return super().send_head()
+        models = self.server.models
+        if len(models.ranges) == models.num_answers:
+            self.send_response(503)
+            self.send_header("Retry-After", "600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        models.ranges.append(self.headers["Range"])
+        return self._send_model_head(file, models)
+
+    def _send_model_head(self, file: Path, models: ModelAnswers) -> BinaryIO:
+        size = file.stat().st_size
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
+        is_part = models.takes_ranges and asked is not None
+        first, end = 0, size
+        if is_part:
+            first, end = int(asked[1]), int(asked[2] or size - 1) + 1
+        self.send_response(206 if is_part else 200)
+        if is_part:
+            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
+        if models.takes_ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if models.etag:
+            self.send_header("ETag", models.etag)
+        if models.has_length:
+            self.send_header("Content-Length", str(models.claimed_bytes or end - first))
+        else:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        source = file.open("rb")
+        source.seek(first)
+        self._left = end - first
+        return source
 
     def end_headers(self) -> None:
         if self.server.isolated:
@@ -50,13 +106,25 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:
-        cut = self.server.cut_after_bytes
-        if cut is None or not self.path.startswith("/models/"):
-            with suppress(ConnectionError):  # a page may cancel
+        with suppress(ConnectionError):  # a page may cancel
+            if self.path.startswith("/models/"):
+                self._copy_model(source, outputfile, self.server.models)
+            else:
                 super().copyfile(source, outputfile)
-        else:
-            outputfile.write(source.read(cut))
+
+    def _copy_model(self, source: BinaryIO, output: BinaryIO, models: ModelAnswers) -> None:
+        left = self._left
+        if models.cut_after_bytes is not None and models.cut_after_bytes < left:
+            left = models.cut_after_bytes
             self.close_connection = True
+        while left:
+            time.sleep(models.pause_s)
+            piece = source.read(min(PIECE_BYTES, left))
+            left -= len(piece)
+            if models.is_corrupt and not left:
+                piece = piece[:-1] + bytes([piece[-1] ^ 1])
+            output.write(piece)
+            models.sent_bytes += len(piece)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: what a test needs is in `requested`."""

@@ -1,130 +1,191 @@
-"""Model files in the browser's stores: kept once they are right, found again, gone when damaged."""
+"""Model files in the browser's stores: kept once they are right, found again, gone when deleted."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 from playwright.async_api import Page
 
 from browser.conftest import RunPython
 from browser.site_server import SiteServer
+from browser.store_cases import (
+    OPEN,
+    PART_BYTES,
+    STORES,
+    WEIGHTS,
+    another_page,
+    answer,
+    run_in,
+    source_of,
+    write_model,
+)
 
-OPEN = """
-from webllm.artifacts.browser import open_model
-
-async def first_weights(source, store):
-    with await open_model(source, store, None) as checkpoint:
-        return bytes((await checkpoint.read("matrix", 64, 8)).to_bytes()).hex()
-"""
+WAITING = "Waiting for another tab that fetches this model"
 
 
 @pytest.fixture
-def small_file(site: SiteServer) -> Path:
+def small_file(site: SiteServer) -> Iterator[Path]:
     """A new model file in the folder /models/ of the site."""
-    file = site.folders["models"] / "small.gguf"
-    writer = gguf.GGUFWriter(file, "llama")
-    numbers = np.arange(1 << 20, dtype=np.float32)
-    writer.add_tensor("matrix", numbers.reshape(1024, 1024))
-    writer.add_tensor("vector", numbers[:16])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
+    answer(site)
+    yield write_model(site.folders["models"] / "small.gguf")
+    answer(site)
 
 
-WEIGHTS = np.arange(16, 18, dtype=np.float32).tobytes().hex()
+async def set_quota(page: Page, site: SiteServer, num_bytes: int) -> None:
+    session = await page.context.new_cdp_session(page)
+    quota = {"origin": site.url, "quotaSize": num_bytes}
+    await session.send("Storage.overrideQuotaForOrigin", quota)
 
 
-@pytest.mark.parametrize("store", ["cache", "opfs"])
+@pytest.mark.parametrize("store", STORES)
 async def test_a_file_is_fetched_once(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path, store: str
 ) -> None:
-    source = f"/models/small.gguf#sha256={hashlib.sha256(small_file.read_bytes()).hexdigest()}"
+    source = source_of(small_file)
     await run_python(OPEN)
-    assert await run_python(f"await first_weights({source!r}, {store!r})") == WEIGHTS
+    assert await run_python(f"await load({source!r}, {store!r})") == WEIGHTS
     small_file.unlink()  # what comes now comes from the store
     await page.reload()
     site.requested.clear()
     await run_python(OPEN)
-    assert await run_python(f"await first_weights({source!r}, {store!r})") == WEIGHTS
+    assert await run_python(f"await load({source!r}, {store!r})") == WEIGHTS
     assert not [path for path in site.requested if path.startswith("/models/")]
 
 
-@pytest.mark.parametrize("store", ["cache", "opfs"])
-@pytest.mark.parametrize("what", ["wrong hash", "cut off"])
-async def test_what_is_not_right_is_not_kept(
-    site: SiteServer, run_python: RunPython, small_file: Path, store: str, what: str
-) -> None:
-    sha256 = hashlib.sha256(small_file.read_bytes()).hexdigest()
-    wrong = "0" * 64 if what == "wrong hash" else sha256
-    site.cut_after_bytes = 1 << 20 if what == "cut off" else None
-    await run_python(OPEN)
-    kind = await run_python(f"""
-        try:
-            await first_weights("/models/small.gguf#sha256={wrong}", {store!r})
-            kind = "none"
-        except Exception as error:
-            kind = type(error).__name__
-        kind
-    """)
-    assert kind == {"wrong hash": "IntegrityError", "cut off": "FetchError"}[what]
-    found = await run_python(f"""
-        from webllm.artifacts.browser_store import open_store
-        await open_store({store!r}).find("sha256-{wrong}") is not None
-    """)
-    assert found is False
-    site.cut_after_bytes = None
-    source = f"/models/small.gguf#sha256={sha256}"
-    assert await run_python(f"await first_weights({source!r}, {store!r})") == WEIGHTS
-
-
-async def test_a_file_that_does_not_fit_is_refused(
+async def test_what_is_not_stored_leaves_nothing(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path
 ) -> None:
-    session = await page.context.new_cdp_session(page)
-    quota = {"origin": site.url, "quotaSize": small_file.stat().st_size // 2}
-    await session.send("Storage.overrideQuotaForOrigin", quota)
+    await set_quota(page, site, PART_BYTES)
     await run_python(OPEN)
-    kind = await run_python("""
-        try:
-            await first_weights("/models/small.gguf", "cache")
-        except Exception as error:
-            kind = type(error).__name__
-        kind
-    """)
-    assert kind == "StorageFullError"
+    assert await run_python(f"await load({source_of(small_file)!r}, 'none')") == WEIGHTS
+    left = await page.evaluate("""async () => {
+        const left = [...await caches.keys()];
+        for (const { name } of await indexedDB.databases()) left.push(name);
+        for await (const name of (await navigator.storage.getDirectory()).keys()) left.push(name);
+        return left;
+    }""")
+    assert left == []
 
 
-async def test_a_cancelled_download_leaves_nothing(site: SiteServer, run_python: RunPython) -> None:
+async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    answer(site, claimed_bytes=10**15)  # Chromium's estimate tells nothing of the quota set here
     await run_python(OPEN)
-    left = await run_python("""
-        import asyncio, js
-        task = asyncio.create_task(first_weights("/models/smollm2.gguf", "opfs"))
-        await asyncio.sleep(0.3)
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            folder = await (await js.navigator.storage.getDirectory()).getDirectoryHandle("webllm")
-            left = ",".join([name async for name in folder.keys()])
-        left
-    """)
-    assert left == ""
+    error = await run_python("await fails('/models/small.gguf', 'cache')")
+    assert error.startswith("StorageFullError: http://127.0.0.1")
+    assert "needs 1000000000 MB more, but the browser lets this site keep " in error
+    assert "cache_backend='none'" in error
+    assert await run_python("await kept('cache')") == 0
+    assert "MB" not in await run_python("texts[-1]")
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_a_store_that_fills_up(
+    site: SiteServer, page: Page, run_python: RunPython, small_file: Path, store: str
+) -> None:
+    answer(site, has_length=False)  # so that nobody knows beforehand
+    await set_quota(page, site, 10 << 20)
+    await run_python(OPEN)
+    error = await run_python(f"await fails('/models/small.gguf', {store!r})")
+    assert error.startswith("StorageFullError: the browser keeps no more for this site")
+    assert await run_python(f"await kept({store!r})") == 0
+
+
+async def test_a_server_that_tells_no_size(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    answer(site, has_length=False, takes_ranges=False, etag=None)
+    await run_python(OPEN)
+    assert await run_python(f"await load({source_of(small_file)!r}, None)") == WEIGHTS
+    assert await run_python(f"await load({source_of(small_file)!r}, None)") == WEIGHTS
+    assert site.models.ranges == [None]
+
+
+async def test_what_is_not_right_is_not_kept(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    source = source_of(small_file)
+    answer(site, is_corrupt=True)
+    await run_python(OPEN)
+    error = await run_python(f"await fails({source!r}, 'cache')")
+    assert error.startswith("IntegrityError: what came from ")
+    assert await run_python("await kept('cache')") == 0
+    answer(site)
+    assert await run_python(f"await load({source!r}, 'cache')") == WEIGHTS
+
+
+async def test_two_tabs_fetch_a_file_once(
+    site: SiteServer, page: Page, run_python: RunPython, small_file: Path
+) -> None:
+    source = source_of(small_file)
+    await run_python(OPEN)
+    other = await another_page(page)
+    answer(site, pause_s=0.005)
+    await run_python(f"import asyncio; task = asyncio.create_task(load({source!r}, 'opfs')); None")
+    await run_python("while not texts: await asyncio.sleep(0.01)")
+    assert await run_in(other, f"await load({source!r}, 'opfs')") == WEIGHTS
+    assert await run_in(other, "'; '.join(texts)") == WAITING
+    assert await run_python("await task") == WEIGHTS
+    assert site.models.sent_bytes == small_file.stat().st_size
 
 
 async def test_a_store_there_is_not(run_python: RunPython) -> None:
     await run_python(OPEN)
-    message = await run_python("""
-        from webllm import WebLLMError
+    message = await run_python("await fails('/tests/index.html', 'cross-origin')")
+    assert "give 'cache', 'indexeddb', 'opfs' or 'none'" in message
+
+
+async def test_a_folder_of_the_site_has_a_model(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    small_file.rename(site.folders["models"] / "model.gguf")
+    await run_python(OPEN)
+    assert await run_python("await load('../models', 'none')") == WEIGHTS
+    assert await run_python("await load('/models/', 'none')") == WEIGHTS
+
+
+async def test_has_and_delete(site: SiteServer, run_python: RunPython, small_file: Path) -> None:
+    await run_python(OPEN)
+    found = await run_python(f"""
+        import webllm
+
+        async def story(store):
+            record = webllm.ModelRecord(model_id="small", model_path={source_of(small_file)!r})
+            config = webllm.AppConfig(model_list=(record,), cache_backend=store)
+            has = [await webllm.has_model_in_cache("small", config)]
+            await load(record.source, store)
+            has += [await webllm.has_model_in_cache("small", config)]
+            await webllm.delete_chat_config_in_cache("small", config)
+            has += [await webllm.has_model_in_cache("small", config)]
+            await webllm.delete_model_in_cache("small", config)
+            has += [await webllm.has_model_in_cache("small", config), await kept(store)]
+            await webllm.delete_model_all_info_in_cache("small", config)
+            return has
+        str([await story(store) for store in {STORES}])
+    """)
+    assert found == str([[False, True, True, False, 0]] * 3)
+
+
+async def test_a_file_under_way_is_not_deleted(
+    site: SiteServer, page: Page, run_python: RunPython, small_file: Path
+) -> None:
+    source = source_of(small_file)
+    await run_python(OPEN)
+    answer(site, pause_s=0.005)
+    await run_python(f"import asyncio; task = asyncio.create_task(load({source!r}, 'cache')); None")
+    error = await run_python(f"""
+        from webllm.artifacts.browser import delete_model
+
+        while not texts:
+            await asyncio.sleep(0.01)
         try:
-            await first_weights("/tests/index.html", "indexeddb")
+            await delete_model({source!r}, "cache")
         except WebLLMError as error:
             message = str(error)
         message
     """)
-    assert "give 'cache' or 'opfs'" in message
+    assert error.endswith("is being fetched; end that, then delete it")
+    assert await run_python("await task") == WEIGHTS

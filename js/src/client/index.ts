@@ -16,6 +16,7 @@ export type {
   LogLevel,
   ModelRecord,
 } from "./messages";
+export type { AppConfig, ChatOptions, LogLevel, ModelRecord } from "./messages";
 export {
   deleteChatConfigInCache,
   deleteModelAllInfoInCache,

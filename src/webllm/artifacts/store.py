@@ -112,6 +112,22 @@ class DirectoryStore:
             self._index_file(source).unlink()
         return 0 if shared else entry.size_bytes
 
+    def discard(self, source: RemoteSource) -> None:
+        """Delete `source` and what was left of a fetch of it; harmless if there is nothing.
+
+        Raises ArtifactError while it is fetched, or in use (Windows).
+        """
+        lock = self.lock(source)
+        if not lock.try_acquire():
+            raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+        try:
+            if self._read(self._index_file(source)) is not None:
+                self.delete(source)
+            self.partial(source).drop()
+            shutil.rmtree(self.root / "partial" / _key(source), ignore_errors=True)
+        finally:
+            lock.release()
+
     def require_space(self, num_bytes: int, what: object) -> None:
         """Raise StorageFullError unless `num_bytes` more fit on this disk."""
         free = shutil.disk_usage(self.root).free

@@ -1,0 +1,94 @@
+"""Where a browser keeps bytes: Blobs by key, behind one protocol. The kinds have a file each.
+
+Knows nothing of models: see `browser_store` for how a file is made of Blobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import js
+from pyodide.ffi import to_js
+
+from webllm.errors import ArtifactError, ConfigError, StorageFullError
+
+NAME = "webllm"  # of our cache, database or folder in the site's storage
+
+
+class BlobStore(Protocol):
+    """Blobs by key: letters, digits, "-" and ".". `put` replaces, whole or not at all.
+
+    Raises StorageFullError where the quota of the site is used up.
+    """
+
+    async def get(self, key: str) -> Any | None:
+        """The Blob, whose bytes are read when they are asked for; None if it is not here."""
+
+    async def put(self, key: str, blob: Any) -> None: ...
+
+    async def delete(self, key: str) -> None:
+        """Harmless if it is not here."""
+
+    async def keys(self, prefix: str) -> set[str]: ...
+
+
+class SessionBlobs:
+    """Keeps nothing beyond this object: the choice to run without storing."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, Any] = {}
+
+    async def get(self, key: str) -> Any | None:
+        return self._blobs.get(key)
+
+    async def put(self, key: str, blob: Any) -> None:
+        self._blobs[key] = blob
+
+    async def delete(self, key: str) -> None:
+        self._blobs.pop(key, None)
+
+    async def keys(self, prefix: str) -> set[str]:
+        return {key for key in self._blobs if key.startswith(prefix)}
+
+
+def no_store(backend: str, missing: str) -> ConfigError:
+    """The error where a browser has no such store."""
+    return ConfigError(
+        f"cache_backend is {backend!r}, but there is no {missing} here: browsers have it on https "
+        "and localhost only; serve the site so, or give 'indexeddb' or 'none'"
+    )
+
+
+async def settled(promise: Any) -> Any:
+    """`await promise`, which may be cancelled: Pyodide fails when it settles after that."""
+    return await asyncio.shield(promise)
+
+
+async def done(target: Any, method: str, *arguments: Any) -> Any:
+    """`await target.method(*arguments)` of a store.
+
+    The promise stays in JavaScript, in an array: as a future, Pyodide would wait forever for one
+    that ends in Chromium's QuotaExceededError, which it cannot raise.
+    """
+    bound = js.Reflect.apply(
+        js.Function.prototype.bind, getattr(target, method), to_js([target, *arguments])
+    )
+    promises = getattr(js.Array, "from")(to_js([0]), bound)
+    outcome = (await settled(js.Promise.allSettled(promises)))[0]
+    if outcome.status == "rejected":
+        raise store_error(outcome.reason.name or "Error")
+    return outcome.value
+
+
+def store_error(name: str) -> ArtifactError:
+    """Of a DOMException's name."""
+    if name == "QuotaExceededError":
+        return StorageFullError(
+            "the browser keeps no more for this site; delete a model, take a smaller one, or load "
+            "it without keeping it: AppConfig(cache_backend='none')"
+        )
+    return ArtifactError(
+        f"the browser's store failed ({name}); try again, or load the model without keeping it: "
+        "AppConfig(cache_backend='none')"
+    )

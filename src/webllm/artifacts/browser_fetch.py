@@ -1,0 +1,263 @@
+"""Downloads one file into a browser's store: resumed where it broke off, hashed as it comes.
+
+The file comes as one stream. Where that is slow and the server answers ranges, the rest comes in
+parts, several at a time. What is here already is kept if the server still has the same version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from js import Uint8Array
+
+from webllm.artifacts.browser_response import Answer, BrokenError, ChangedError, request
+from webllm.artifacts.browser_store import PART_BYTES, Incoming, part_size
+from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.progress import ProgressReporter
+from webllm.artifacts.retry import RetryPolicy
+from webllm.errors import FetchError, IntegrityError, StorageFullError
+
+_CONNECTIONS = 4
+_SLOW_PART_S = 1.0  # a part that took longer is followed by parallel ones
+_MIN_PARALLEL_PARTS = 2  # fewer are not worth new connections
+_UNREACHED_ATTEMPTS = 3  # of a server that never answered: most often it forbids this site (CORS)
+
+
+@dataclass(frozen=True)
+class FetchJob:
+    """What to fetch, and who is asked and told about it."""
+
+    url: str
+    sha256: str | None
+    reporter: ProgressReporter
+    require_space: Callable[[int], Awaitable[None]]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Download:
+    """Brings `incoming` to the whole file; hold the lock for its name."""
+
+    def __init__(self, job: FetchJob, incoming: Incoming) -> None:
+        self._job, self._incoming = job, incoming
+        self._hash = hashlib.sha256()
+        self._part = 0  # all before it are here and hashed
+        self._chunks: list[Any] = []  # the beginning of that part
+        self._chunk_bytes = 0
+        self._loaded = 0  # bytes here, in whatever order they came
+        self._was_reached = self._has_ended = False
+        self._takes_ranges: bool | None = None  # None: not known yet
+
+    async def run(self) -> None:
+        """Raises ModelNotFoundError, FetchError (what came is kept), StorageFullError and
+        IntegrityError (it is dropped).
+        """
+        self._job.reporter.update("Fetching model")
+        await self._incoming.recover()
+        try:
+            while not self._has_ended:
+                await self._round()
+            await self._incoming.keep(self._loaded, self._verified())
+        except (IntegrityError, StorageFullError):
+            await self._incoming.drop()
+            raise
+
+    async def _round(self) -> None:
+        """A stream, and parallel parts after it if it was left for them."""
+        try:
+            await self._persist(self._stream)
+            if not self._has_ended:
+                await self._in_parallel()
+        except ChangedError:
+            self._takes_ranges = False  # also of a server whose answers do not fit together
+            await self._start_over(RemoteVersion())
+
+    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Repeats an attempt that breaks, until too many in a row bring nothing."""
+        furthest, failures = self._loaded, 0
+        while True:
+            try:
+                return await attempt()
+            except BrokenError as broken:
+                failures = 1 if self._loaded > furthest else failures + 1
+                furthest = max(furthest, self._loaded)
+                await asyncio.sleep(self._pause_s(broken, failures))
+
+    def _pause_s(self, broken: BrokenError, failures: int) -> float:
+        retry = self._job.retry
+        asked_s = broken.pause_s or 0
+        if asked_s > retry.longest_asked_s:
+            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; fetch later")
+        if failures >= (retry.attempts if self._was_reached else _UNREACHED_ATTEMPTS):
+            raise FetchError(
+                f"{self._job.url} failed {failures} times in a row, at last because {broken}; "
+                f"{self._incoming.num_bytes} bytes are kept: load it again to go on from there"
+            )
+        return max(asked_s, retry.pause_s(failures))
+
+    async def _stream(self) -> None:
+        """What follows what is here, until the end, or until it is better had in parts."""
+        await self._hash_what_is_here()
+        start = self._part * PART_BYTES + self._chunk_bytes
+        self._loaded = self._incoming.num_bytes + self._chunk_bytes
+        if self._incoming.version.size == start > 0:
+            self._has_ended = True
+            return
+        async with request(self._job.url, start, None) as answer:
+            self._was_reached = True
+            await self._accept(answer, start)
+            began = time.monotonic()
+            async for chunk in answer.chunks():
+                if await self._append(chunk):
+                    if self._is_better_in_parts(time.monotonic() - began):
+                        self._drop_beginning()
+                        return
+                    began = time.monotonic()
+        await self._end()
+
+    async def _hash_what_is_here(self) -> None:
+        while not self._chunks and self._part in self._incoming.parts:
+            blob = await self._incoming.get(self._part)
+            if blob is None:
+                return
+            self._take([Uint8Array.new(await blob.arrayBuffer())])
+
+    async def _accept(self, answer: Answer, start: int) -> None:
+        """Go on with the rest, or start over with the whole."""
+        if not answer.is_part:
+            await self._incoming.drop()  # what another version takes up is free for this one
+            self._loaded = 0
+        elif not self._continues(answer, start):
+            raise ChangedError
+        if answer.version.size is not None:
+            await self._job.require_space(answer.version.size - self._loaded)
+        if not answer.is_part:
+            await self._start_over(answer.version)
+        if self._takes_ranges is None:
+            self._takes_ranges = answer.takes_ranges
+
+    def _continues(self, answer: Answer, start: int) -> bool:
+        return answer.continues(self._incoming.version, start, self._job.sha256 is not None)
+
+    async def _start_over(self, version: RemoteVersion) -> None:
+        await self._incoming.restart(version)
+        self._hash = hashlib.sha256()
+        self._part, self._chunks, self._chunk_bytes, self._loaded = 0, [], 0, 0
+
+    async def _append(self, chunk: Any) -> bool:
+        """Take more of the stream; returns whether that filled a part."""
+        self._arrived(chunk.byteLength)
+        first_part = self._part
+        while (room := PART_BYTES - self._chunk_bytes) <= chunk.byteLength:
+            self._chunks.append(chunk.subarray(0, room))
+            await self._put()
+            chunk = chunk.subarray(room)
+        if chunk.byteLength:
+            self._chunks.append(chunk)
+            self._chunk_bytes += chunk.byteLength
+        return self._part > first_part
+
+    async def _put(self) -> None:
+        await self._incoming.put(self._part, self._chunks)
+        self._take(self._chunks)
+        self._chunks, self._chunk_bytes = [], 0
+
+    def _take(self, chunks: list[Any]) -> None:
+        """The next part is here."""
+        for chunk in chunks:
+            self._hash.update(chunk.to_bytes())
+        self._part += 1
+
+    def _drop_beginning(self) -> None:
+        self._loaded -= self._chunk_bytes
+        self._chunks, self._chunk_bytes = [], 0
+
+    def _is_better_in_parts(self, part_s: float) -> bool:
+        size = self._incoming.version.size
+        if not self._takes_ranges or size is None:
+            return False
+        if self._part in self._incoming.parts:
+            return True
+        return part_s > _SLOW_PART_S and size - self._part * PART_BYTES > (
+            _MIN_PARALLEL_PARTS * PART_BYTES
+        )
+
+    async def _end(self) -> None:
+        size = self._incoming.version.size
+        if size is not None and self._loaded < size:
+            raise BrokenError(f"the body ended after {self._loaded} of {size} bytes")
+        if self._chunks:
+            await self._put()
+        self._has_ended = True
+
+    async def _in_parallel(self) -> None:
+        """The parts that are missing, several at a time, hashed in their order."""
+        size = self._incoming.version.size
+        assert size is not None
+        parts = iter(range(self._part, -(-size // PART_BYTES)))
+        under_way: deque[asyncio.Task[list[Any]]] = deque()
+        try:
+            while True:
+                while len(under_way) < _CONNECTIONS and (part := next(parts, None)) is not None:
+                    under_way.append(asyncio.create_task(self._fetch_part(part, size)))
+                if not under_way:
+                    break
+                self._take(await under_way.popleft())
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        self._has_ended = True
+
+    async def _fetch_part(self, part: int, size: int) -> list[Any]:
+        if part in self._incoming.parts:
+            here = await self._incoming.get(part)
+            if here is not None:
+                return [Uint8Array.new(await here.arrayBuffer())]
+            self._loaded -= part_size(size, part)
+        start, end = part * PART_BYTES, part * PART_BYTES + part_size(size, part)
+        chunks: list[Any] = []
+
+        async def attempt() -> None:
+            first = start + sum(chunk.byteLength for chunk in chunks)
+            async with request(self._job.url, first, end) as answer:
+                if not self._continues(answer, first):
+                    raise ChangedError
+                async for chunk in answer.chunks():
+                    chunks.append(chunk)
+                    first += chunk.byteLength
+                    self._arrived(chunk.byteLength)
+            if first > end:
+                raise ChangedError
+            if first < end:
+                raise BrokenError(f"the part of {end} ended after {first} bytes")
+
+        await self._persist(attempt)
+        await self._incoming.put(part, chunks)
+        return chunks
+
+    def _arrived(self, num_bytes: int) -> None:
+        self._loaded += num_bytes
+        total = self._incoming.version.size
+        if total is not None and self._loaded > total:
+            raise IntegrityError(
+                f"{self._job.url} sends more than the {total} bytes it promised; what came was "
+                "dropped, load it again"
+            )
+        of_total = f" of {total / 1e6:.1f}" if total is not None else ""
+        text = f"Fetching model: {self._loaded / 1e6:.1f}{of_total} MB"
+        self._job.reporter.update(text, self._loaded, total)
+
+    def _verified(self) -> str:
+        digest = self._hash.hexdigest()
+        if self._job.sha256 not in (None, digest):
+            raise IntegrityError(
+                f"what came from {self._job.url} has the SHA-256 {digest}, not the "
+                f"{self._job.sha256} promised; it was dropped, load it again"
+            )
+        return digest

@@ -1,0 +1,48 @@
+"""What the browser lets this site keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import js
+from pyodide.ffi import JsException
+
+from webllm.artifacts.browser_blobs import settled
+from webllm.errors import StorageFullError
+
+_NOTE_BYTES = 1 << 20  # for what stores add: keys, tables
+
+
+async def require_space(num_bytes: int, url: str) -> None:
+    """Raises StorageFullError if the browser says that so many more do not fit."""
+    storage = _storage()
+    if storage is None:
+        return
+    estimate = await settled(storage.estimate())
+    quota, usage = int(estimate.quota), int(estimate.usage)
+    if num_bytes + _NOTE_BYTES > quota - usage:
+        raise StorageFullError(
+            f"{url} needs {num_bytes / 1e6:.0f} MB more, but the browser lets this site keep "
+            f"{quota / 1e6:.0f} MB, of which {usage / 1e6:.0f} MB are used; delete a model "
+            "(delete_model_all_info_in_cache), take a smaller one, or load it without keeping it: "
+            "AppConfig(cache_backend='none')"
+        )
+
+
+async def ask_to_keep() -> None:
+    """Asks the browser not to clear this site's storage by itself. A refusal is no error.
+
+    Only a page can ask, not a worker.
+    """
+    storage = _storage()
+    if storage is None or not hasattr(storage, "persist"):
+        return
+    try:
+        await settled(storage.persist())
+    except JsException:
+        return  # as good as a refusal
+
+
+def _storage() -> Any | None:
+    """None on a page without https."""
+    return getattr(js.navigator, "storage", None) or None

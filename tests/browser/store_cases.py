@@ -1,0 +1,80 @@
+"""What the tests of the browser's stores share: a model file of five parts, Python to load it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import gguf
+import numpy as np
+from playwright.async_api import Page
+
+from browser.conftest import TIMEOUT_S
+from browser.site_server import ModelAnswers, SiteServer
+
+PART_BYTES = 4 << 20
+STORES = ["cache", "indexeddb", "opfs"]
+WEIGHTS = np.arange(16, 18, dtype=np.float32).tobytes().hex()
+
+OPEN = """
+from webllm import WebLLMError
+from webllm.artifacts.browser import open_model
+from webllm.artifacts.browser_backends import open_blobs
+
+texts = []
+
+async def load(source, store):
+    with await open_model(source, store, lambda report: texts.append(report.text)) as checkpoint:
+        return bytes((await checkpoint.read("matrix", 64, 8)).to_bytes()).hex()
+
+async def fails(source, store):
+    try:
+        return await load(source, store)
+    except WebLLMError as error:
+        return f"{type(error).__name__}: {error}"
+
+async def kept(store):
+    return len(await open_blobs(store).keys(""))
+"""
+
+
+def write_model(file: Path, first: int = 0) -> Path:
+    """A file of a little more than 16 MiB, whose numbers count up from `first`."""
+    writer = gguf.GGUFWriter(file, "llama")
+    numbers = np.arange(first, first + (4 << 20), dtype=np.float32)
+    writer.add_tensor("matrix", numbers.reshape(4096, 1024))
+    writer.add_tensor("vector", numbers[:16])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def source_of(file: Path) -> str:
+    """Its path on the site, and its hash."""
+    return f"/models/{file.name}#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+async def run_in(page: Page, code: str) -> Any:
+    """As the fixture `run_python`, in any page."""
+    return await asyncio.wait_for(page.evaluate("code => run(code)", dedent(code)), TIMEOUT_S)
+
+
+async def another_page(page: Page) -> Page:
+    """Of the same browser, with the same stores."""
+    async with page.expect_popup() as opened:
+        await page.evaluate("() => void window.open('/tests/index.html', '_blank', 'noopener')")
+    other = await opened.value
+    await other.wait_for_load_state()
+    await run_in(other, OPEN)
+    return other
+
+
+def answer(site: SiteServer, **how: Any) -> ModelAnswers:
+    """From now on, with nothing asked yet."""
+    site.models = ModelAnswers(**how)
+    return site.models
