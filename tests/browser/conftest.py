@@ -27,7 +27,7 @@ FLAGS = [
     "--use-webgpu-adapter=swiftshader",
 ]
 
-TIMEOUT_S = 25
+TIMEOUT_S = 40
 
 RunPython = Callable[[str], Awaitable[Any]]
 

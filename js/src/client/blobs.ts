@@ -10,6 +10,12 @@ export interface Blobs {
   keys(prefix: string): Promise<string[]>;
 }
 
+/** Asks the browser not to clear what is stored by itself: only a page can. It may refuse. */
+export function askToKeep(appConfig?: AppConfig): void {
+  if (appConfig?.cacheBackend === "none") return;
+  void globalThis.navigator?.storage?.persist?.().catch(() => {});
+}
+
 const NAME = "webllm";
 const FOLDER = "/webllm-models/";
 const TABLE = "blobs";

@@ -8,6 +8,7 @@ import type {
   CreateEmbeddingResponse,
   EmbeddingRequest,
 } from "./api";
+import { askToKeep } from "./blobs";
 import { Calls, newUuid, type Work } from "./calls";
 import { toList, type InitProgressCallback, type MLCEngineConfig } from "./config";
 import { toEndpoint, type WorkerLike } from "./endpoint";
@@ -194,6 +195,7 @@ export async function CreateWebWorkerMLCEngine(
   chatOpts?: ChatOptions | ChatOptions[],
 ): Promise<WebWorkerMLCEngine> {
   const engine = new WebWorkerMLCEngine(worker, engineConfig);
+  askToKeep(engineConfig?.appConfig);
   await engine.reload(modelId, chatOpts);
   return engine;
 }

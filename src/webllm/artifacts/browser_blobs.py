@@ -74,7 +74,7 @@ async def done(target: Any, method: str, *arguments: Any) -> Any:
     bound = js.Reflect.apply(
         js.Function.prototype.bind, getattr(target, method), to_js([target, *arguments])
     )
-    promises = getattr(js.Array, "from")(to_js([0]), bound)
+    promises = getattr(js.Array, "from")(to_js([None]), bound)
     outcome = (await settled(js.Promise.allSettled(promises)))[0]
     if outcome.status == "rejected":
         raise store_error(outcome.reason.name or "Error")
