@@ -27,7 +27,7 @@ FLAGS = [
     "--use-webgpu-adapter=swiftshader",
 ]
 
-TIMEOUT_S = 40
+TIMEOUT_S = 120
 
 RunPython = Callable[[str], Awaitable[Any]]
 
