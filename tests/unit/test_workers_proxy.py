@@ -77,7 +77,7 @@ async def test_whole_answers(engine: WorkerMLCEngine) -> None:
 
 async def test_what_a_model_runs_on(engine: WorkerMLCEngine) -> None:
     assert await engine.device_name() == "fake"
-    with pytest.raises(RequestError, match="other"):
+    with pytest.raises(ModelNotFoundError, match="other"):
         await engine.device_name("other")
 
 
