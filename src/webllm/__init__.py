@@ -90,12 +90,12 @@ __all__ = [
     "create_mlc_engine",
     "create_web_worker_mlc_engine",
     "create_worker_process",
-    "openai_client",
     "delete_chat_config_in_cache",
     "delete_model_all_info_in_cache",
     "delete_model_in_cache",
     "has_model_in_cache",
     "model_from_file",
+    "openai_client",
     "prebuilt_app_config",
 ]
 

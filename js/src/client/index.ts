@@ -16,7 +16,6 @@ export type {
   LogLevel,
   ModelRecord,
 } from "./messages";
-export type { AppConfig, ChatOptions, LogLevel, ModelRecord } from "./messages";
 export {
   deleteChatConfigInCache,
   deleteModelAllInfoInCache,
