@@ -49,6 +49,6 @@ export function withoutThreads({ isIsolated }: Machine): string {
   return isIsolated ? "" : "threads need a page that is cross-origin isolated";
 }
 
-export function modelUrl({ model }: ModelRecord): URL {
-  return new URL(model ?? "", document.baseURI); // the benchmark's records have one
+export function modelUrl({ model, model_path }: ModelRecord): URL {
+  return new URL(model ?? model_path ?? "", document.baseURI);
 }

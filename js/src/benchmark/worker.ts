@@ -10,16 +10,14 @@ const numThreads = Number(asked.get("threads"));
 const SERVE = `
 import js
 from webllm import MLCEngineConfig
-from webllm.artifacts import browser, browser_store
+from webllm.artifacts.opening import delete_model
 from webllm.workers.browser import BrowserPort
 from webllm.workers.handler import MLCEngineHandler
 
 
 async def answer(name, message):
     if name == "forget":
-        remote = browser._remote(message)
-        name = browser._name(browser._url(remote), remote.sha256)
-        await browser_store.open_store(None).delete(name)
+        await delete_model(message, None)
 
 
 def serve(endpoint):

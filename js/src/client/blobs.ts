@@ -1,6 +1,6 @@
 // The stores of src/webllm/artifacts/browser_backends.py, as far as pages need them.
 
-import { requestError } from "./errors";
+import { configError } from "./errors";
 import type { AppConfig } from "./messages";
 
 /** To look makes no store: by that our worker tells a first visit. */
@@ -23,10 +23,10 @@ const TABLE = "blobs";
 export function openBlobs({ cacheBackend, useIndexedDBCache }: AppConfig): Blobs {
   const backend = cacheBackend ?? (useIndexedDBCache ? "indexeddb" : "cache");
   if (useIndexedDBCache && backend !== "indexeddb") {
-    throw requestError(`cacheBackend is "${backend}" and useIndexedDBCache true; give one of them`);
+    throw configError(`cacheBackend is "${backend}" and useIndexedDBCache true; give one of them`);
   }
   const open = { cache: inCacheApi, indexeddb: inIndexedDb, opfs: inOpfs, none: nowhere };
-  if (!(backend in open)) throw requestError(`a browser has no cacheBackend "${backend}"`);
+  if (!(backend in open)) throw configError(`a browser has no cacheBackend "${backend}"`);
   return open[backend as keyof typeof open]();
 }
 

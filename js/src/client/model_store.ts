@@ -2,7 +2,8 @@
 // layout is that of src/webllm/artifacts/browser_store.py.
 
 import { openBlobs, type Blobs } from "./blobs";
-import { requestError, WebLLMError } from "./errors";
+import { ArtifactError, ModelNotFoundError } from "./error_classes";
+import { configError } from "./errors";
 import type { AppConfig, ModelRecord } from "./messages";
 import { prebuiltAppConfig } from "./config";
 
@@ -81,7 +82,7 @@ function find(modelId: string, appConfig: AppConfig): ModelRecord {
   const record = appConfig.model_list.find((each) => each.model_id === modelId);
   if (record) return record;
   const known = appConfig.model_list.map((each) => each.model_id).join(", ");
-  throw new WebLLMError({
+  throw new ModelNotFoundError({
     name: "ModelNotFoundError",
     message: `no model called "${modelId}"; known are ${known || "none"}`,
     code: "model_not_found",
@@ -92,7 +93,7 @@ function find(modelId: string, appConfig: AppConfig): ModelRecord {
 function urlOf(source: string): string {
   const hub = /^hf:([\w.-]+\/[\w.-]+)(?:@([^/\s]+))?\/(\S+)$/.exec(source);
   if (hub) return `https://huggingface.co/${hub[1]}/resolve/${hub[2] ?? "main"}/${hub[3]}`;
-  if (/^pypi:/.test(source)) throw requestError(`${source} cannot be kept in a browser`);
+  if (/^pypi:/.test(source)) throw configError(`${source} cannot be kept in a browser`);
   if (/^[a-z][a-z0-9.-]+:/i.test(source)) return source;
   const path = source.endsWith(".gguf") ? source : `${source.replace(/\/+$/, "")}/model.gguf`;
   return new URL(path, location.href).href;
@@ -103,8 +104,8 @@ async function digest(text: string): Promise<string> {
   return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function inUse(modelId: string): WebLLMError {
-  return new WebLLMError({
+function inUse(modelId: string): ArtifactError {
+  return new ArtifactError({
     name: "ArtifactError",
     message: `${modelId} is being fetched; end that, then delete it`,
     code: "artifact_error",
