@@ -59,7 +59,7 @@ export class Starting {
     if (model === undefined) return;
     const url = new URL(model, location.href);
     url.hash = ""; // may be the hash of the file
-    if (url.protocol === "https:" || url.protocol === "http:") this.prefetch.begin(url);
+    if (/^https?:.*\.gguf$/.test(url.href)) this.prefetch.begin(url); // else Python knows where
   }
 }
 
