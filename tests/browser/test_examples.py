@@ -38,6 +38,8 @@ async def test_a_notebook_of_jupyter_lite(page: Page, site: SiteServer) -> None:
     assert page.context.browser is not None
     notebook = await page.context.browser.new_page()
     await notebook.goto(f"{site.url}/jupyter/notebooks/index.html?path=notebook.ipynb")
+    kernel = notebook.locator(".jp-Notebook-ExecutionIndicator")
+    await expect(kernel).to_have_attribute("data-status", "idle", timeout=PATIENCE_MS)
     await notebook.get_by_role("menuitem", name="Run", exact=True).click()
     await notebook.get_by_text("Run All Cells", exact=True).click()
     answer = notebook.locator(".jp-OutputArea-output").last

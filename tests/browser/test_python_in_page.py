@@ -216,4 +216,4 @@ async def test_a_worker_made_anew_loads_its_model_again(python: RunPython) -> No
     )
     assert lost == "WorkerLostError"
     assert "Red" in text
-    assert phases == ["compile", "load"]  # nothing was fetched again
+    assert phases == ["compile", "upload"]  # nothing was fetched again

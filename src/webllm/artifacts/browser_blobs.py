@@ -61,8 +61,13 @@ def no_store(backend: str, missing: str) -> ConfigError:
 
 
 async def settled(promise: Any) -> Any:
-    """`await promise`, which may be cancelled: Pyodide fails when it settles after that."""
-    return await asyncio.shield(promise)
+    """`await promise`, which may be cancelled: Pyodide fails when it settles after that, and
+    asyncio.shield reports how it ended to the console.
+    """
+    future = asyncio.ensure_future(promise)
+    future.add_done_callback(lambda _: future.cancelled() or future.exception())
+    await asyncio.wait([future])
+    return future.result()
 
 
 async def done(target: Any, method: str, *arguments: Any) -> Any:
