@@ -91,10 +91,16 @@ def test_leaving_a_loop_ends_the_answer(client: openai.OpenAI, engine: BlockingM
 
 def test_closing_from_another_thread(client: openai.OpenAI, engine: BlockingMLCEngine) -> None:
     stream = client.chat.completions.create(**ENDLESS, stream=True)
-    next(stream)
-    closing = threading.Timer(0.1, stream.close)
+    has_come = threading.Event()
+
+    def close() -> None:
+        assert has_come.wait(30)
+        stream.close()
+
+    closing = threading.Thread(target=close)
     closing.start()
-    assert len(list(stream)) > 0
+    for _ in stream:  # ends because it is closed
+        has_come.set()
     closing.join()
     assert is_idle(engine)
 
