@@ -6,6 +6,7 @@ MODEL ?= SmolLM2-135M-Instruct
 PROMPT ?= Explain in two sentences what a GPU is good at.
 BATCH ?= 1,4
 TIERS ?= tests/unit tests/models tests/gpu tests/browser
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -24,7 +25,7 @@ run: $(VENV)/.installed ## ask the default model something: make run PROMPT="…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
 
 test: lint vulkan chromium site ## everything that must hold: lint, types, every tier of tests
-	$(BIN)/pytest $(TIERS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(TIERS)
 
 lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and prettier
 	$(BIN)/ruff check

@@ -26,7 +26,7 @@ from playwright.async_api import Page, async_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser.conftest import FLAGS  # noqa: E402
+from browser.chromium import FLAGS  # noqa: E402
 from browser.site_server import SiteServer, serving  # noqa: E402
 from golden import compare  # noqa: E402
 

@@ -1,33 +1,20 @@
-"""Real Chromium, driven by Playwright, on the built site. An error in the console fails a test."""
+"""The built site in Chromium, and Python in its pages."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, async_playwright
+from playwright.async_api import Page
 
-from browser.site_server import SiteServer, serving
+from browser.chat_page import chat_page, serving_fake
+from browser.chromium import TIMEOUT_S, new_context, watched_page
+from browser.site_server import DIST, ROOT, SiteServer, serving
 from golden import compare
-
-ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-unsafe-webgpu",
-    "--use-webgpu-adapter=swiftshader",
-]
-
-TIMEOUT_S = 120
 
 RunPython = Callable[[str], Awaitable[Any]]
 
@@ -35,13 +22,12 @@ RunPython = Callable[[str], Awaitable[Any]]
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
     """The built site, these tests' pages in /tests/, and /models/smollm2.gguf, gemma3.gguf."""
-    dist = ROOT / "js" / "dist"
-    assert (dist / "wheels" / "index.json").exists(), "make site builds what is served here"
+    assert (DIST / "wheels" / "index.json").exists(), "make site builds what is served here"
     models = tmp_path_factory.mktemp("models")
     for file, name in (("smollm2", "smollm2-135m"), ("gemma3", "gemma3-270m")):
         (models / f"{file}.gguf").symlink_to(asyncio.run(compare.model_path(name)))
     folders = {
-        "": dist,
+        "": DIST,
         "tests": Path(__file__).parent / "pages",
         "models": models,
         "node_modules": ROOT / "js" / "node_modules",
@@ -53,24 +39,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
 @pytest.fixture
 async def page(site: SiteServer) -> AsyncIterator[Page]:
     """An empty page of a new browser, whose worker runs Python: `await run(code)`."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path, "these tests need Chromium: apt-get install chromium"
-    problems: list[str] = []
-
-    def on_console(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            problems.append(f"{message.type}: {message.text}")
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
-        page = await browser.new_page()
-        page.set_default_timeout(1000 * TIMEOUT_S)
-        page.on("console", on_console)
-        page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+    async with new_context() as context, watched_page(context) as page:
         await page.goto(f"{site.url}/tests/index.html")
         yield page
-        await browser.close()
-    assert not problems, problems
 
 
 @pytest.fixture
@@ -81,3 +52,16 @@ def run_python(page: Page) -> RunPython:
         return await asyncio.wait_for(page.evaluate("code => run(code)", dedent(code)), TIMEOUT_S)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
+    """The chat page, in front of a worker that has no model."""
+    with serving_fake(tmp_path_factory.mktemp("page")) as server:
+        yield server
+
+
+@pytest.fixture
+async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
+    async with chat_page(fake_site.url) as page:
+        yield page

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+ROOT = Path(__file__).parents[2]
+DIST = ROOT / "js" / "dist"
 PIECE_BYTES = 1 << 16
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, Route, async_playwright, expect
+from playwright.async_api import Page, Route, expect
 
-from browser.conftest import FLAGS, ROOT, TIMEOUT_S
-from browser.site_server import SiteServer, serving
+from browser.chromium import new_context, watched_page
+from browser.site_server import ROOT, SiteServer, serving
 
 JS = ROOT / "js"
 AXE = JS / "node_modules" / "axe-core" / "axe.min.js"
@@ -37,26 +36,10 @@ def benchmark_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 async def benchmark(benchmark_site: str) -> AsyncIterator[Page]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path, "these tests need Chromium: apt-get install chromium"
-    problems: list[str] = []
-
-    def on_console(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            problems.append(f"{message.type}: {message.text}")
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
-        context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-        page = await context.new_page()
-        page.set_default_timeout(1000 * TIMEOUT_S)
-        page.on("console", on_console)
-        page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+    async with new_context() as context, watched_page(context) as page:
         await page.goto(f"{benchmark_site}?peers")
         await expect(page.locator(".engine")).to_have_count(7)
         yield page
-        await browser.close()
-    assert not problems, problems
 
 
 async def measured(page: Page) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from browser.conftest import ROOT
+from browser.site_server import ROOT
 
 JS = ROOT / "js"
 MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.conftest import ROOT, TIMEOUT_S
-from browser.site_server import SiteServer, serving
+from browser.site_server import ROOT, SiteServer, serving
 
 JS = ROOT / "js"
 TOOLS = JS / "node_modules" / ".bin"
@@ -37,4 +36,4 @@ def example_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
 
 async def test_the_typescript_example_answers(page: Page, example_site: SiteServer) -> None:
     await page.goto(f"{example_site.url}/example.html")
-    await expect(page.locator("#text")).to_contain_text("Red", timeout=1000 * TIMEOUT_S)
+    await expect(page.locator("#text")).to_contain_text("Red")

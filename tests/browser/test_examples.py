@@ -7,12 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.conftest import TIMEOUT_S
 from browser.jupyter_site import IPYTHON, build_jupyter_lite
 from browser.python_sites import EXAMPLES, example_site
 from browser.site_server import SiteServer
-
-PATIENCE_MS = 1000 * TIMEOUT_S
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +21,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
 
 async def test_a_page_with_pyodide(page: Page, site: SiteServer) -> None:
     await page.goto(f"{site.url}/pyodide.html")
-    await expect(page.locator("#text")).to_contain_text("WebLLM", timeout=PATIENCE_MS)
+    await expect(page.locator("#text")).to_contain_text("WebLLM")
 
 
 async def test_a_page_with_pyscript(page: Page, site: SiteServer) -> None:
     await page.goto(f"{site.url}/pyscript.html")
     await page.click("#ask")
-    await expect(page.locator("#answer")).to_contain_text("Red", timeout=PATIENCE_MS)
+    await expect(page.locator("#answer")).to_contain_text("Red")
 
 
 async def test_a_notebook_of_jupyter_lite(page: Page, site: SiteServer) -> None:
@@ -39,8 +36,8 @@ async def test_a_notebook_of_jupyter_lite(page: Page, site: SiteServer) -> None:
     notebook = await page.context.browser.new_page()
     await notebook.goto(f"{site.url}/jupyter/notebooks/index.html?path=notebook.ipynb")
     kernel = notebook.locator(".jp-Notebook-ExecutionIndicator")
-    await expect(kernel).to_have_attribute("data-status", "idle", timeout=PATIENCE_MS)
+    await expect(kernel).to_have_attribute("data-status", "idle")
     await notebook.get_by_role("menuitem", name="Run", exact=True).click()
     await notebook.get_by_text("Run All Cells", exact=True).click()
     answer = notebook.locator(".jp-OutputArea-output").last
-    await expect(answer).to_contain_text("Red", timeout=PATIENCE_MS)
+    await expect(answer).to_contain_text("Red")

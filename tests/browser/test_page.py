@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import answers, ask, begin, chat_page, choose_model, serving_fake
-from browser.site_server import SiteServer
-
-
-@pytest.fixture(scope="module")
-def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    with serving_fake(tmp_path_factory.mktemp("page")) as server:
-        yield server
-
-
-@pytest.fixture
-async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
-    async with chat_page(fake_site.url) as page:
-        yield page
+from browser.chat_page import answers, ask, begin, choose_model
 
 
 async def request_of(page: Page, text: str) -> dict[str, Any]:

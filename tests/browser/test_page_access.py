@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, begin, chat_page, choose_model, serving_fake
-from browser.conftest import ROOT
-from browser.site_server import SiteServer
+from browser.chat_page import ask, begin, chat_page, choose_model
+from browser.site_server import ROOT, SiteServer
 
 AXE = ROOT / "js" / "node_modules" / "axe-core" / "axe.min.js"
 OUTSIDE = """(box) => {
@@ -19,18 +16,6 @@ OUTSIDE = """(box) => {
   return inner.filter((each) => isOutside(each.getBoundingClientRect())).map(String);
 }"""
 FOCUSED = "document.activeElement.id || document.activeElement.ariaLabel"
-
-
-@pytest.fixture(scope="module")
-def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    with serving_fake(tmp_path_factory.mktemp("page")) as server:
-        yield server
-
-
-@pytest.fixture
-async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
-    async with chat_page(fake_site.url) as page:
-        yield page
 
 
 async def violations(page: Page) -> list[str]:

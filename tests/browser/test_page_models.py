@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, chat_page, choose_model, serving_fake
-from browser.site_server import SiteServer
+from browser.chat_page import ask, choose_model
 
 KEEP = """
 async () => {
@@ -21,18 +18,6 @@ async () => {
 }
 """
 NUM_KEPT = "caches.open('webllm').then(store => store.keys()).then(keys => keys.length)"
-
-
-@pytest.fixture(scope="module")
-def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    with serving_fake(tmp_path_factory.mktemp("page")) as server:
-        yield server
-
-
-@pytest.fixture
-async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
-    async with chat_page(fake_site.url) as page:
-        yield page
 
 
 async def test_a_file_of_this_disk_is_loaded(chat: Page, tmp_path: Path) -> None:

@@ -165,12 +165,30 @@ async def test_a_cancelled_stream_stops_the_work(in_front: RunPython) -> None:
             await anext(stream)
             going_on = await growth()
             await stream.aclose()
-            await engine.custom_request("count")
+            await growth()  # a step that had begun may end
             json.dumps([going_on, await growth()])
         """)
     )
     assert going_on > 0
     assert after == 0
+
+
+async def test_the_page_asks_to_keep_what_is_stored(python: RunPython) -> None:
+    error, *asked = json.loads(
+        await python("""
+            from js import StorageManager
+            from pyodide.ffi import create_proxy
+
+            asked = []
+            StorageManager.prototype.persist = create_proxy(lambda: asked.append("persist"))
+            worker = Worker.new("/worker.js", type="module")
+            config = MLCEngineConfig(app_config=catalogue)
+            error = await error_of(create_web_worker_mlc_engine(worker, "no-such-model", config))
+            json.dumps([error, *asked])
+        """)
+    )
+    assert error == "ModelNotFoundError"
+    assert asked == ["persist"]
 
 
 async def test_logit_processors_of_the_worker_script(in_front: RunPython) -> None:
@@ -208,7 +226,7 @@ async def test_a_worker_made_anew_loads_its_model_again(python: RunPython) -> No
             )))
             await asyncio.sleep(1)
             workers[0].terminate()
-            lost = await asyncio.wait_for(asking, 10)
+            lost = await asyncio.wait_for(asking, 60)
             await engine.restart()
             text = text_of(await engine.chat.completions.create(**COLOURS))
             json.dumps([lost, text, sorted(set(phases))])

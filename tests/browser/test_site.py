@@ -9,8 +9,8 @@ import pytest
 from playwright.async_api import Page
 
 from browser.chat_page import answers, ask, chat_page
-from browser.conftest import ROOT
 from browser.site_on_disk import Served, serving_site
+from browser.site_server import ROOT
 from browser.test_page_real import ready
 
 NPM_CLIENT = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
@@ -73,7 +73,6 @@ async def blank(served: Served) -> AsyncIterator[Page]:
     """A page of the site without a script, of an origin that has kept nothing."""
     async with chat_page(served.url.rstrip("/")) as page:
         await page.goto(f"{served.url}blank.html")
-        page.set_default_timeout(120_000)
         served.requests.clear()
         yield page
 

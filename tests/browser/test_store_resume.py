@@ -141,7 +141,7 @@ async def test_a_slow_server_is_asked_for_several_parts_at_a_time(
 ) -> None:
     size = small_file.stat().st_size
     answer(site, pause_s=0.02)
-    await run_python(OPEN)
+    await run_python(OPEN + "browser_fetch._SLOW_PART_S = 0.5")
     assert await run_python(f"await load({source_of(small_file)!r}, 'cache')") == WEIGHTS
     first, *parts = site.models.ranges
     bounds = [*range(PART_BYTES, size, PART_BYTES), size]

@@ -76,25 +76,24 @@ def check_int8(agreements: list[Agreement]) -> None:
 
 async def teacher_forced(executable: Executable, prompt: dict[str, Any]) -> Agreement:
     logits = await forced_logits(executable, prompt["prompt_ids"], prompt["token_ids"])
-    return agreement(logits, prompt)
+    wanted = np.take_along_axis(logits, compared_ids(prompt), axis=1)
+    return agreement(prompt, logits.argmax(axis=1), wanted - _logsumexp(logits)[:, None])
 
 
-def agreement(logits: np.ndarray, prompt: dict[str, Any]) -> Agreement:
-    """Of the logits of the first steps, float64 [num_steps, vocab]."""
-    logprobs = logits - _logsumexp(logits)[:, None]
-    steps = np.arange(len(logits))
-    expected = ("token_ids", "logprobs", "top_ids", "top_logprobs")
-    token_ids, likely, top_ids, top_logprobs = (
-        np.array(prompt[key])[: len(logits)] for key in expected
-    )
-    errors = np.abs(logprobs[steps, token_ids] - likely)
-    missed = np.flatnonzero(logits.argmax(axis=1) != top_ids[:, 0])
-    ours = np.take_along_axis(logprobs, top_ids, axis=1)
+def compared_ids(prompt: dict[str, Any]) -> np.ndarray:
+    """The reference's token and its 32 most probable ones, by step: [num_steps, 33]."""
+    return np.column_stack([prompt["token_ids"], prompt["top_ids"]])
+
+
+def agreement(prompt: dict[str, Any], tops: np.ndarray, logprobs: np.ndarray) -> Agreement:
+    """Of each step's top token, and of its log-probs of `compared_ids`."""
+    errors = np.abs(logprobs[:, 0] - prompt["logprobs"])
+    missed = np.flatnonzero(tops != compared_ids(prompt)[:, 1])
     return Agreement(
         worst_logprob_error=float(errors.max()),
-        num_steps=len(logits),
+        num_steps=len(tops),
         misses=[(int(step), prompt["margins"][step]) for step in missed],
-        mean_kl=float(_kl(top_logprobs, ours).mean()),
+        mean_kl=float(_kl(np.array(prompt["top_logprobs"]), logprobs[:, 1:]).mean()),
     )
 
 

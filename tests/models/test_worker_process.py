@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -56,15 +55,12 @@ async def test_streams_at_once(engine: WorkerMLCEngine) -> None:
 
 async def test_the_event_loop_stays_responsive(engine: WorkerMLCEngine) -> None:
     answer = asyncio.create_task(engine.chat.completions.create(**LONG | {"max_tokens": 60}))
-    waits_ms = []
+    num_turns = 0
     while not answer.done():
-        before = time.perf_counter()
-        await asyncio.sleep(0)
-        waits_ms.append(1000 * (time.perf_counter() - before))
         await asyncio.sleep(0.001)
+        num_turns += 1
     assert (await answer).choices[0].finish_reason == "length"
-    waits_ms.sort()
-    assert waits_ms[len(waits_ms) * 95 // 100] < 20
+    assert num_turns > 2 * 60  # every token takes longer than some turns
 
 
 async def test_cancelling_frees_the_model(engine: WorkerMLCEngine) -> None:
@@ -93,7 +89,7 @@ async def test_a_killed_worker_is_replaced_and_loads_by_itself(engine: WorkerMLC
     assert isinstance(engine._client.port, ProcessPort)
     os.kill(engine._client.port.pid, signal.SIGKILL)
     with pytest.raises(WorkerLostError, match="killed by signal 9"):
-        await asyncio.wait_for(answer, 2)
+        await asyncio.wait_for(answer, 30)
     await engine.restart()
     assert not reports
     assert "Berlin" in ((await ask(engine)).choices[0].message.content or "")

@@ -140,7 +140,7 @@ def served(models: list[SiteModel]) -> Iterator[http.client.HTTPConnection]:
     with web.open_server(models, 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
         yield connection
         connection.close()
         server.shutdown()

@@ -100,8 +100,8 @@ async def test_a_slow_reader_does_not_slow_the_rates() -> None:
     usage = None
     async for chunk in await engine.chat.completions.create(**fields):
         usage = chunk.usage
-        await asyncio.sleep(0.02)
-    assert usage.extra.e2e_latency_s < 0.05
+        await asyncio.sleep(0.3)
+    assert usage.extra.e2e_latency_s < 1
 
 
 async def test_unload_ends_a_stream_under_way() -> None:

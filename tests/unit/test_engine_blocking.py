@@ -56,7 +56,7 @@ def forever(engine: BlockingMLCEngine) -> Iterator[object]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
     assert condition(), "it never happened"
@@ -78,7 +78,7 @@ def num_threads() -> int:
     return sum(thread.name == "webllm" for thread in threading.enumerate())
 
 
-def interrupt_soon(delay_s: float = 0.1) -> threading.Timer:
+def interrupt_soon(delay_s: float = 0.3) -> threading.Timer:
     """As Ctrl-C would."""
     main = threading.main_thread().ident or 0
     timer = threading.Timer(delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
@@ -271,7 +271,7 @@ def test_ctrl_c_cancels_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(KeyboardInterrupt):
             engine.reload("a.gguf")
         timer.join()
-        assert cancelled.wait(5)
+        assert cancelled.wait(30)
     assert num_threads() == 0
 
 
@@ -305,8 +305,8 @@ def test_close_ends_answers_of_other_threads() -> None:
         ended = pool.submit(read_until_closed, forever(engine))
         until(lambda: num_used(engine._engine) > 2)
         engine.close()
-        assert whole.result(5).choices[0].finish_reason == "abort"
-        assert ended.result(5)
+        assert whole.result(30).choices[0].finish_reason == "abort"
+        assert ended.result(30)
     assert num_threads() == 0
 
 
@@ -325,7 +325,7 @@ def test_calls_of_other_threads_while_it_closes_are_answered_or_refused() -> Non
             calls = [pool.submit(call, engine) for _ in range(4)]
             time.sleep(0.005)
             engine.close()
-            assert all(each.result(5) >= 0 for each in calls)
+            assert all(each.result(30) >= 0 for each in calls)
 
 
 def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:

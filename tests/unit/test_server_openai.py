@@ -289,7 +289,7 @@ class TestEnds:
         reading = asyncio.create_task(read(stream))
         await settle()
         await stream.close()
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 30)
         await settle()
         assert num_used(computing) == 0
 

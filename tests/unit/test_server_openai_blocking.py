@@ -101,6 +101,7 @@ def test_closing_from_another_thread(client: openai.OpenAI, engine: BlockingMLCE
     closing.start()
     for _ in stream:  # ends because it is closed
         has_come.set()
+    assert has_come.is_set()
     closing.join()
     assert is_idle(engine)
 
@@ -110,7 +111,7 @@ def test_timeouts(client: openai.OpenAI, engine: BlockingMLCEngine) -> None:
     before = time.monotonic()
     with pytest.raises(openai.APITimeoutError):
         hasty.chat.completions.create(**ENDLESS)
-    assert 0.2 < time.monotonic() - before < 5
+    assert time.monotonic() - before > 0.2
     assert is_idle(engine)
 
 

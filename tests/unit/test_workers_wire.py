@@ -58,7 +58,7 @@ class NpmClient:
     async def ask(self, kind: str, content: object = None) -> object:
         uuid = self.post(kind, content)
         self.pending[uuid] = asyncio.get_running_loop().create_future()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self.pending[uuid]
 
     async def begin(self, request: dict[str, object], kind: str = "chatCompletion") -> None:

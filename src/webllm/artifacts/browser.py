@@ -84,7 +84,7 @@ async def _ensure(
         found = await files.find(name)  # fetched while this call waited
         if found is not None:
             return found
-        await ask_to_keep()
+        ask_to_keep()
         job = FetchJob(url, sha256, reporter, partial(require_space, url=url))
         await Download(job, files.incoming(name)).run()
         found = await files.find(name)

@@ -125,7 +125,7 @@ class Download:
             blob = await self._incoming.get(self._part)
             if blob is None:
                 return
-            self._take([Uint8Array.new(await blob.arrayBuffer())])
+            await self._take([Uint8Array.new(await blob.arrayBuffer())])
 
     async def _accept(self, answer: Answer, start: int) -> None:
         """Go on with the rest, or start over with the whole."""
@@ -163,11 +163,11 @@ class Download:
         return self._part > first_part
 
     async def _put(self) -> None:
-        await self._incoming.put(self._part, self._chunks)
-        self._take(self._chunks)
+        writing = self._incoming.put(self._part, self._chunks)
+        await asyncio.gather(writing, self._take(self._chunks))  # hashed while it is written
         self._chunks, self._chunk_bytes = [], 0
 
-    def _take(self, chunks: list[Any]) -> None:
+    async def _take(self, chunks: list[Any]) -> None:
         """The next part is here."""
         for chunk in chunks:
             self._hash.update(chunk.to_bytes())
@@ -207,7 +207,7 @@ class Download:
                     under_way.append(asyncio.create_task(self._fetch_part(part, size)))
                 if not under_way:
                     break
-                self._take(await under_way.popleft())
+                await self._take(await under_way.popleft())
         finally:
             for task in under_way:
                 task.cancel()

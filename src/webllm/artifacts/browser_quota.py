@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import js
-from pyodide.ffi import JsException
+from pyodide.ffi import to_js
 
 from webllm.artifacts.browser_blobs import settled
 from webllm.errors import StorageFullError
@@ -29,18 +29,14 @@ async def require_space(num_bytes: int, url: str) -> None:
         )
 
 
-async def ask_to_keep() -> None:
-    """Asks the browser not to clear this site's storage by itself. A refusal is no error.
+def ask_to_keep() -> None:
+    """Asks the browser not to clear this site's storage by itself. It may refuse.
 
-    Only a page can ask, not a worker.
+    Only a page can ask, not a worker. Nothing waits for the answer: it may be a person's.
     """
     storage = _storage()
-    if storage is None or not hasattr(storage, "persist"):
-        return
-    try:
-        await settled(storage.persist())
-    except JsException:
-        return  # as good as a refusal
+    if storage is not None and hasattr(storage, "persist"):
+        js.Promise.allSettled(to_js([storage.persist()]))
 
 
 def _storage() -> Any | None:

@@ -14,6 +14,7 @@ import msgspec
 from pyodide.ffi import create_once_callable, create_proxy, to_js
 
 from webllm.api.interface import MLCEngineInterface
+from webllm.artifacts.browser_quota import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
@@ -161,5 +162,7 @@ async def create_web_worker_mlc_engine(
 ) -> WebWorkerMLCEngine:
     """A `WebWorkerMLCEngine` with models loaded; raises what `MLCEngine.reload` raises."""
     engine = WebWorkerMLCEngine(worker, config)
+    if config is None or config.app_config.cache_backend != "none":
+        ask_to_keep()  # a worker cannot
     await engine.reload(model_id, chat_options)
     return engine

@@ -1,0 +1,56 @@
+"""Real Chromium, driven by Playwright. An error or a warning in a page's console fails a test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+]
+TIMEOUT_S = 120  # for what takes seconds on a machine that does nothing else
+HARMLESS = ("No available adapters",)  # Chromium's words where it has no WebGPU adapter
+
+expect.set_options(timeout=1000 * TIMEOUT_S)
+
+
+@asynccontextmanager
+async def new_context(**options: Any) -> AsyncIterator[BrowserContext]:
+    """A context, which may use the clipboard, of a new browser."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "these tests need Chromium: apt-get install chromium"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        permissions = ["clipboard-read", "clipboard-write"]
+        context = await browser.new_context(permissions=permissions, **options)
+        context.set_default_timeout(1000 * TIMEOUT_S)
+        yield context
+        await browser.close()
+
+
+@asynccontextmanager
+async def watched_page(context: BrowserContext) -> AsyncIterator[Page]:
+    """A page whose console stays empty."""
+    problems: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(HARMLESS):
+            problems.append(f"{message.type}: {message.text}")
+
+    page = await context.new_page()
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+    yield page
+    await page.close()
+    assert not problems, problems
