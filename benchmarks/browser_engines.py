@@ -83,8 +83,10 @@ class Handler(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *args: Any, model: Path, catalogue: bytes, isolated: bool) -> None:
-        self.model, self.catalogue, self.isolated = model, catalogue, isolated
+    def __init__(
+        self, *args: Any, model: Path, catalogue: bytes, mlc: Path | None, isolated: bool
+    ) -> None:
+        self.model, self.catalogue, self.mlc, self.isolated = model, catalogue, mlc, isolated
         super().__init__(*args, directory=str(JS / "dist"))
 
     def translate_path(self, path: str) -> str:
@@ -92,6 +94,8 @@ class Handler(SimpleHTTPRequestHandler):
             return str(self.model)
         if path.startswith("/peers/"):
             return str(JS / "peers" / Path(path).name)
+        if self.mlc is not None and path.startswith("/mlc/"):
+            return str(self.mlc / path.removeprefix("/mlc/"))
         return super().translate_path(path)
 
     def do_GET(self) -> None:
@@ -120,15 +124,18 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serving(record: ModelRecord, model: Path, isolated: bool, port: int = 0) -> Iterator[str]:
+def serving(options: argparse.Namespace, record: ModelRecord, model: Path) -> Iterator[str]:
     """The benchmark page's address."""
     here = msgspec.structs.replace(record, model=MODEL_PATH, size_bytes=model.stat().st_size)
     catalogue = json.dumps({"model_list": [msgspec.to_builtins(here)]}).encode()
-    handler = partial(Handler, model=model, catalogue=catalogue, isolated=isolated)
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    isolated = not options.not_isolated
+    served = {"model": model, "catalogue": catalogue, "mlc": options.mlc, "isolated": isolated}
+    port = options.port if options.serve else 0
+    with ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, **served)) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/benchmark.html?peers"
+        query = "peers" if options.mlc is None else "peers&mlc=/mlc/models.json"
+        yield f"http://127.0.0.1:{server.server_port}/benchmark.html?{query}"
         server.shutdown()
 
 
@@ -140,7 +147,7 @@ def benchmark_page(url: str, options: argparse.Namespace) -> Iterator[Any]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         raise RuntimeError("there is no chromium and no google-chrome to run; install one")
-    flags = [*FLAGS, *(SWIFTSHADER if options.swiftshader else [])]
+    flags = [*FLAGS, *(SWIFTSHADER if options.swiftshader else []), *options.flag]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         page = browser.new_page()
@@ -261,6 +268,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--not-isolated", action="store_true", help="without COOP and COEP headers")
     parser.add_argument("--swiftshader", action="store_true", help="WebGPU in software")
+    parser.add_argument("--flag", action="append", default=[], help="one more for Chromium")
+    parser.add_argument("--mlc", type=Path, help="a folder of models for WebLLM, see README.md")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--serve", action="store_true", help="serve the page and measure nothing")
     parser.add_argument("--port", type=int, default=8000, help="to serve it at")
@@ -273,8 +282,7 @@ def main() -> None:
     options = parse()
     record = prebuilt_app_config().find(options.model)
     model = asyncio.run(ensure_artifact(record.source, DirectoryStore()))
-    port = options.port if options.serve else 0
-    with serving(record, model, not options.not_isolated, port) as url:
+    with serving(options, record, model) as url:
         if options.serve:
             print(f"{url}; Ctrl-C ends it", flush=True)
             with suppress(KeyboardInterrupt):

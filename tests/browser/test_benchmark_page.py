@@ -18,6 +18,7 @@ AXE = JS / "node_modules" / "axe-core" / "axe.min.js"
 SETTLE = "document.getAnimations().forEach(each => each.finish())"
 SIZE_BYTES = 98_362_432
 MODEL = {"model": "models/smollm2.gguf", "model_id": "SmolLM2-135M", "size_bytes": SIZE_BYTES}
+MLC_MODEL = {"model": "mlc/Given", "model_id": "Given-MLC", "model_lib": "mlc/given.wasm"}
 PROMPT_TOKENS, MAX_TOKENS = 12, 4
 
 
@@ -29,6 +30,7 @@ def benchmark_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -
         (folder / file.name).symlink_to(file)
     (folder / "models.json").unlink()
     (folder / "models.json").write_text(json.dumps({"model_list": [MODEL]}))
+    (folder / "mlc.json").write_text(json.dumps([MLC_MODEL]))
     folders = {"": folder, "models": site.folders["models"], "peers": JS / "peers"}
     with serving(folders) as server:
         yield f"{server.url}/benchmark.html"
@@ -106,6 +108,13 @@ async def test_stops_at_once(benchmark: Page) -> None:
     await expect(benchmark.locator("#repeats")).to_be_enabled()
     await expect(benchmark.locator("tr[data-engine]")).to_have_count(2)
     await expect(benchmark.locator(".results .error")).to_have_count(0)
+
+
+async def test_a_model_for_webllm_can_be_given(benchmark_site: str, benchmark: Page) -> None:
+    offered = benchmark.locator("#mlc-model option")
+    await expect(offered.first).to_have_text("SmolLM2-135M-Instruct-q0f32-MLC")
+    await benchmark.goto(f"{benchmark_site}?peers&mlc=mlc.json")
+    await expect(offered.first).to_have_text("Given-MLC")
 
 
 async def test_what_cannot_run_here_says_why(benchmark: Page) -> None:

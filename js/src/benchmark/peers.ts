@@ -7,17 +7,14 @@ export interface Peers {
   mlcModelIds: string[];
 }
 
-const DEFAULT_MLC_MODEL = "SmolLM2-135M-Instruct-q0f32-MLC"; // first in the list that is offered
-
 export async function loadPeers(): Promise<Peers> {
   const [wllama, webLlm] = (await Promise.all(
     ["wllama.js", "web_llm.js"].map(
       (name) => import(new URL(`peers/${name}`, import.meta.url).href),
     ),
   )) as [typeof import("./peers/wllama"), typeof import("./peers/web_llm")];
-  const others = webLlm.modelIds.filter((id) => id !== DEFAULT_MLC_MODEL);
   return {
     contenders: [...wllama.contenders, ...webLlm.contenders],
-    mlcModelIds: [DEFAULT_MLC_MODEL, ...others],
+    mlcModelIds: webLlm.modelIds,
   };
 }

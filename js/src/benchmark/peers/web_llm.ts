@@ -1,9 +1,11 @@
-// WebLLM from npm: the same model in its own form, which it fetches from its own addresses.
+// WebLLM from npm: the same model in its own form, which it fetches from its own addresses, or from
+// those in the list of records that the page's `?mlc=` names.
 
 import {
   CreateWebWorkerMLCEngine,
   deleteModelAllInfoInCache,
   prebuiltAppConfig,
+  type ModelRecord,
   type WebWorkerMLCEngine,
 } from "@mlc-ai/web-llm";
 import { version } from "@mlc-ai/web-llm/package.json";
@@ -12,10 +14,31 @@ import { read } from "../reading";
 
 const WORKER = new URL("web_llm_worker.js", import.meta.url);
 
-/** The models of its catalogue that continue texts. */
-export const modelIds = prebuiltAppConfig.model_list
+const DEFAULT_MODEL = "SmolLM2-135M-Instruct-q0f32-MLC";
+const appConfig = {
+  ...prebuiltAppConfig,
+  model_list: [...(await givenRecords()), ...prebuiltAppConfig.model_list],
+};
+const isOfferedFirst = ({ model_id }: ModelRecord) =>
+  model_id === DEFAULT_MODEL || !prebuiltAppConfig.model_list.some((each) => each.model_id === model_id);
+
+/** The models that continue texts. */
+export const modelIds = appConfig.model_list
   .filter(({ model_type }) => !model_type)
+  .sort((a, b) => Number(isOfferedFirst(b)) - Number(isOfferedFirst(a)))
   .map(({ model_id }) => model_id);
+
+async function givenRecords(): Promise<ModelRecord[]> {
+  const list = new URLSearchParams(location.search).get("mlc");
+  if (list === null) return [];
+  const records = (await (await fetch(list)).json()) as ModelRecord[];
+  const absolute = (path: string) => new URL(path, document.baseURI).href;
+  return records.map((each) => ({
+    ...each,
+    model: absolute(each.model),
+    model_lib: absolute(each.model_lib),
+  }));
+}
 
 function complete(engine: WebWorkerMLCEngine): Engine["complete"] {
   return async (prompt, max_tokens, onText) => {
@@ -35,11 +58,11 @@ export const contenders: Contender[] = [
     version,
     comparedWith: "webllm-webgpu",
     obstacle: (_, machine) => withoutGpu(machine),
-    forget: ({ mlcModelId }) => deleteModelAllInfoInCache(mlcModelId, prebuiltAppConfig),
+    forget: ({ mlcModelId }) => deleteModelAllInfoInCache(mlcModelId, appConfig),
     async start({ mlcModelId }, life) {
       const worker = new Worker(WORKER, { type: "module" });
       life.addEventListener("abort", () => worker.terminate());
-      const engine = await CreateWebWorkerMLCEngine(worker, mlcModelId);
+      const engine = await CreateWebWorkerMLCEngine(worker, mlcModelId, { appConfig });
       const device = `WebGPU (${await engine.getGPUVendor()}), ${mlcModelId}`;
       return { bootMs: null, device, complete: complete(engine) };
     },
