@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from js import Uint8Array
 
+from webllm.artifacts.browser_blobs import settled
+from webllm.artifacts.browser_windows import BlobWindows
 from webllm.artifacts.checkpoint import JsBytes, TensorInfo
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
@@ -42,7 +45,7 @@ async def _read_header(blob: Any) -> GGUFHeader:
 
 
 async def _slice(blob: Any, start: int, end: int) -> Any:
-    return Uint8Array.new(await blob.slice(start, end).arrayBuffer())
+    return Uint8Array.new(await settled(blob.slice(start, end).arrayBuffer()))
 
 
 class BlobCheckpoint:
@@ -54,13 +57,16 @@ class BlobCheckpoint:
         self.nbytes = sum(tensor.nbytes for tensor in header.tensors.values())
         self._name = name
         self._blob = blob
+        self._windows: BlobWindows | None = BlobWindows(blob)
         self._vectors: dict[str, bytes] = {}
 
     async def read_vectors(self) -> None:
-        for name, tensor in self.tensors.items():
-            if len(tensor.shape) == 1:
-                data = await _slice(self._blob, tensor.offset, tensor.offset + tensor.nbytes)
-                self._vectors[name] = data.to_bytes()
+        vectors = [tensor for tensor in self.tensors.values() if len(tensor.shape) == 1]
+        found = await asyncio.gather(
+            *(_slice(self._blob, each.offset, each.offset + each.nbytes) for each in vectors)
+        )
+        for tensor, data in zip(vectors, found, strict=True):
+            self._vectors[tensor.name] = data.to_bytes()
 
     def data(self, name: str) -> memoryview:
         """The bytes of a vector."""
@@ -69,14 +75,14 @@ class BlobCheckpoint:
         return memoryview(self._vectors[name]).toreadonly()
 
     async def read(self, name: str, start: int, num_bytes: int) -> JsBytes:
-        if self._blob is None:
+        if self._windows is None:
             raise CheckpointError(f"{self._name}: is closed; open it again to read {name!r}")
         first = self.tensors[name].offset + start
-        data: JsBytes = await _slice(self._blob, first, first + num_bytes)
+        data: JsBytes = await self._windows.read(first, first + num_bytes)
         return data
 
     def close(self) -> None:
-        self._blob = None
+        self._blob = self._windows = None
 
     def __enter__(self) -> Self:
         return self

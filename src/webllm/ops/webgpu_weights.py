@@ -107,6 +107,7 @@ class _Loader:
         self.staging = device.buffer(CHUNK_BYTES, "staging")
         self.params = device.buffer(PARAMS.size, "repack parameters")
         self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
+        self.running_bytes = 0
 
     def close(self) -> None:
         self.staging.destroy()
@@ -148,12 +149,15 @@ class _Loader:
                 self.device.write(params, chunk.params(matrix, shard))
                 done = self.device.replay(recording)
             self.running.append((rows * row_bytes, done))
-            await self._wait(1)
+            self.running_bytes += rows * row_bytes
+            await self._wait(CHUNK_BYTES)
 
-    async def _wait(self, num_left: int) -> None:
-        while len(self.running) > num_left:
+    async def _wait(self, bytes_left: int) -> None:
+        """Until no more than `bytes_left` are on their way: the queue holds copies of them."""
+        while self.running_bytes > bytes_left:
             num_bytes, done = self.running.popleft()
             await done
+            self.running_bytes -= num_bytes
             self.loaded += num_bytes
             self.on_bytes(self.loaded, self.total)
 
