@@ -18,7 +18,8 @@ async def open_backend(device: str, num_threads: int | None = None) -> Backend:
     """`device` is "auto", "cpu", "webgpu" or part of an adapter's name.
 
     "auto" takes a real GPU, else the CPU. A software adapter runs only when asked for: by
-    "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError.
+    "webgpu" where there is no real GPU, or by name. A GPU's kernels are the fastest that compute
+    rightly on it. Raises DeviceNotFoundError, DeviceError.
     """
     if device == "cpu" or (device == "auto" and not await _has_gpu()):
         from webllm.cpu.backend import CPUBackend
@@ -27,9 +28,16 @@ async def open_backend(device: str, num_threads: int | None = None) -> Backend:
         return CPUBackend(await open_host(num_threads))
 
     from webllm.gpu import hosts
+    from webllm.kernels.target import Target
     from webllm.ops.webgpu import WebGPUBackend
+    from webllm.ops.webgpu_self_test import working_target
 
-    return WebGPUBackend(await hosts.open_device("webgpu" if device == "auto" else device))
+    gpu = await hosts.open_device("webgpu" if device == "auto" else device)
+    try:
+        return WebGPUBackend(gpu, await working_target(gpu, Target.for_device(gpu)))
+    except BaseException:
+        gpu.close()
+        raise
 
 
 async def find_adapter(device: str) -> Adapter:

@@ -71,32 +71,58 @@ async def load_model(
 ) -> LoadedModel:
     """Raises what its parts raise: artifact, checkpoint, model and device errors."""
     started = time.perf_counter()
-    store = config.app_config.cache_backend
-    with await open_model(record.source, store, config.init_progress_callback) as checkpoint:
-        # The tokenizer is Python and the repacking is not: they run side by side.
-        text = asyncio.create_task(in_background(_read_text, checkpoint, options))
-        try:
-            context = context_window(checkpoint, options)
-            loop = await _start(checkpoint, context, record.model_id, config)
-        except BaseException:
-            text.add_done_callback(_heed)
-            raise
-        try:
-            tokenizer, chat_format = await text
-        except BaseException:
-            loop.runner.close()
-            raise
-    loaded = LoadedModel(record.model_id, options, context, tokenizer, chat_format, loop)
-    kv_tokens = loop.scheduler.blocks.num_blocks * loop.scheduler.blocks.block_size
+    # The device is opened, and its kernels are tested, while the model comes.
+    opening = asyncio.create_task(open_backend(config.device, config.num_threads))
+    try:
+        store = config.app_config.cache_backend
+        with await open_model(record.source, store, config.init_progress_callback) as checkpoint:
+            loaded = await _load_from(checkpoint, opening, record.model_id, options, config)
+    except BaseException:
+        if opening.done():
+            _close_opened(opening)
+        else:
+            opening.add_done_callback(_close_opened)
+        raise
+    kv_tokens = loaded.loop.scheduler.blocks.num_blocks * loaded.loop.scheduler.blocks.block_size
     _log.info(
         "%s on %s: context of %d tokens, KV cache of %d, after %.1f s",
         record.model_id,
         loaded.device_name,
-        context,
+        loaded.context_window_size,
         kv_tokens,
         time.perf_counter() - started,
     )
     return loaded
+
+
+def _close_opened(opening: asyncio.Task[Backend]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+async def _load_from(
+    checkpoint: Checkpoint,
+    opening: asyncio.Task[Backend],
+    model_id: str,
+    options: ChatOptions,
+    config: MLCEngineConfig,
+) -> LoadedModel:
+    """Whoever began `opening` closes what it opened if this raises."""
+    # The tokenizer is Python and the repacking is not: they run side by side.
+    text = asyncio.create_task(in_background(_read_text, checkpoint, options))
+    try:
+        context = context_window(checkpoint, options)
+        program = registry.record(checkpoint, context)
+        await asyncio.wait([opening])  # which goes on if this is cancelled
+        loop = await _start(opening.result(), program, checkpoint, context, config)
+    except BaseException:
+        text.add_done_callback(_heed)
+        raise
+    tokenizer, chat_format = await text
+    processor = config.logit_processor_registry.get(model_id)
+    if processor is not None:
+        loop.runner.host_sampler = HostSampler(processor, program.vocab_size)
+    return LoadedModel(model_id, options, context, tokenizer, chat_format, loop)
 
 
 def _heed(task: asyncio.Task[object]) -> None:
@@ -126,19 +152,14 @@ def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer,
 
 
 async def _start(
-    checkpoint: Checkpoint, context: int, model_id: str, config: MLCEngineConfig
+    backend: Backend,
+    program: Program,
+    checkpoint: Checkpoint,
+    context: int,
+    config: MLCEngineConfig,
 ) -> GenerationLoop:
-    program = registry.record(checkpoint, context)
-    backend = await open_backend(config.device, config.num_threads)
-    try:
-        scheduler = _scheduler(backend, program, checkpoint, context, config.kv_cache_tokens)
-        runner = await _load(backend, program, checkpoint, context, scheduler, config)
-    except BaseException:
-        backend.close()
-        raise
-    processor = config.logit_processor_registry.get(model_id)
-    if processor is not None:
-        runner.host_sampler = HostSampler(processor, program.vocab_size)
+    scheduler = _scheduler(backend, program, checkpoint, context, config.kv_cache_tokens)
+    runner = await _load(backend, program, checkpoint, context, scheduler, config)
     return GenerationLoop(scheduler, runner)
 
 
@@ -195,7 +216,7 @@ async def _load(
     runner = Runner(backend, program, limits)
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
-    for executable in [runner.compile(1, 1), runner.compile(limits.max_tokens, 1)]:
-        await executable.ready()
+    executables = [runner.compile(1, 1), runner.compile(limits.max_tokens, 1)]
+    await asyncio.gather(*(executable.ready() for executable in executables))
     compiling.update("Ready", 1, 1)
     return runner

@@ -20,20 +20,18 @@ from webllm.ops.step import Step, StepLayout
 from webllm.ops.values import RopeTable
 from webllm.ops.webgpu_lowering import Lowering, Memory, SampleStage
 from webllm.ops.webgpu_memory import Pool
-from webllm.ops.webgpu_self_test import working_target
 from webllm.ops.webgpu_weights import load_weights, weight_bytes
 
 
 class WebGPUBackend:
     """See `webllm.ops.backend.Backend`. Closes `device` with itself.
 
-    target: the forms of the kernels; None: the fastest that pass the self-test.
+    target: the forms of the kernels; None: the fastest, untested (see `working_target`).
     """
 
     def __init__(self, device: Device, target: Target | None = None) -> None:
         self.device = device
         self.target = target or Target.for_device(device)
-        self._is_chosen = target is not None
         self.name = f"{device.info.name} ({device.info.api})"
         # A software adapter works on one step with all threads: a second gains nothing.
         is_software = device.info.kind is AdapterKind.SOFTWARE
@@ -71,8 +69,6 @@ class WebGPUBackend:
         on_bytes: OnBytes,
     ) -> None:
         assert self._memory is None, "loaded already"
-        if not self._is_chosen:
-            self.target = await working_target(self.device, self.target)
         weights = await load_weights(self.device, program, checkpoint, on_bytes)
         layout = StepLayout(limits, program.kv_cache.block_size)
         sampled = SampledLayout(limits.max_outputs)
