@@ -15,18 +15,17 @@ import { read } from "../reading";
 const WORKER = new URL("web_llm_worker.js", import.meta.url);
 
 const DEFAULT_MODEL = "SmolLM2-135M-Instruct-q0f32-MLC";
-const appConfig = {
-  ...prebuiltAppConfig,
-  model_list: [...(await givenRecords()), ...prebuiltAppConfig.model_list],
-};
-const isOfferedFirst = ({ model_id }: ModelRecord) =>
-  model_id === DEFAULT_MODEL || !prebuiltAppConfig.model_list.some((each) => each.model_id === model_id);
+const given = await givenRecords();
+const appConfig = { ...prebuiltAppConfig, model_list: [...given, ...prebuiltAppConfig.model_list] };
 
-/** The models that continue texts. */
-export const modelIds = appConfig.model_list
-  .filter(({ model_type }) => !model_type)
-  .sort((a, b) => Number(isOfferedFirst(b)) - Number(isOfferedFirst(a)))
-  .map(({ model_id }) => model_id);
+/** The models that continue texts: those given, the default, the others. */
+export const modelIds = [
+  ...given.map(({ model_id }) => model_id),
+  DEFAULT_MODEL,
+  ...prebuiltAppConfig.model_list
+    .filter(({ model_type, model_id }) => !model_type && model_id !== DEFAULT_MODEL)
+    .map(({ model_id }) => model_id),
+];
 
 async function givenRecords(): Promise<ModelRecord[]> {
   const list = new URLSearchParams(location.search).get("mlc");
