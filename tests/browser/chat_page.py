@@ -64,6 +64,13 @@ async def begin(page: Page, text: str) -> None:
     await page.wait_for_selector(".answer:last-child")
 
 
+async def shorten_answers(page: Page) -> None:
+    """A real model may go on until its context is full."""
+    await page.click("#open-settings")
+    await page.get_by_label("Longest answer").fill("24")
+    await page.keyboard.press("Escape")
+
+
 async def choose_model(page: Page, name: str) -> None:
     await page.click("#open-models")
     await page.click(f"#models label:has-text('{name}')")

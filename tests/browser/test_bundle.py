@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from browser.chat_page import answers, ask, chat_page
+from browser.chat_page import answers, ask, chat_page, shorten_answers
 from browser.test_page_real import ready
 
 
@@ -51,6 +51,7 @@ async def test_a_bundle_under_a_sub_path_outlives_its_server(tmp_path: Path) -> 
     with ExitStack() as first_visit:
         first_visit.enter_context(file_host(tmp_path, port))
         async with chat_page(f"http://127.0.0.1:{port}/some/where") as page:
+            await shorten_answers(page)
             await page.click("text=Load model")
             await ready(page)
             first_visit.close()

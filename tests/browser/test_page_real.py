@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.async_api import BrowserContext, Page, Route, expect
 
-from browser.chat_page import answers, ask, chat_page
+from browser.chat_page import answers, ask, chat_page, shorten_answers
 from browser.site_server import SiteServer
 
 RECORD = {
@@ -42,9 +42,7 @@ async def with_model(context: BrowserContext) -> None:
 
 async def test_a_chat_with_smollm2(site: SiteServer) -> None:
     async with chat_page(site.url, prepare=with_model) as page:
-        await page.click("#open-settings")
-        await page.get_by_label("Longest answer").fill("24")
-        await page.keyboard.press("Escape")
+        await shorten_answers(page)
         await page.click("text=Load model")
         await ready(page)
         await ask(page, "Name three colours.")

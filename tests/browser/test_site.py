@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from playwright.async_api import Page
 
-from browser.chat_page import answers, ask, chat_page
+from browser.chat_page import answers, ask, chat_page, shorten_answers
 from browser.site_on_disk import Served, serving_site
 from browser.site_server import ROOT
 from browser.test_page_real import ready
@@ -102,6 +102,7 @@ async def test_clients_find_the_models_of_the_site(blank: Page) -> None:
 async def test_the_chat_page_keeps_to_the_policy(served: Served) -> None:
     served.violations.clear()
     async with chat_page(served.url.rstrip("/")) as page:
+        await shorten_answers(page)
         await page.click("text=Load model")
         await ready(page)
         await ask(page, "Name a colour.")
