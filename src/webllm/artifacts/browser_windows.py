@@ -13,7 +13,7 @@ from js import Uint8Array
 
 from webllm.artifacts.browser_blobs import settled
 
-_WINDOW_BYTES = 8 << 20
+_WINDOW_BYTES = 2 << 20  # the browser takes its time to free what was read
 _MOST_WINDOWS = 4  # kept; tensors are not asked for quite in the order of the file
 
 
