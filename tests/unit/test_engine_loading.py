@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -16,6 +17,18 @@ class Device:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+async def fail_to_load(
+    monkeypatch: pytest.MonkeyPatch,
+    open_backend: Callable[..., Awaitable[object]],
+    open_model: Callable[..., Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(loading, "open_backend", open_backend)
+    monkeypatch.setattr(loading, "open_model", open_model)
+    record = ModelRecord(model_id="m", model="m.gguf")
+    with pytest.raises(ModelNotFoundError):
+        await loading.load_model(record, ChatOptions(), MLCEngineConfig())
 
 
 @pytest.mark.parametrize("opens_first", [True, False])
@@ -35,12 +48,7 @@ async def test_a_model_that_does_not_come(
             await is_open.wait()
         raise ModelNotFoundError("no such file")
 
-    monkeypatch.setattr(loading, "open_backend", open_backend)
-    monkeypatch.setattr(loading, "open_model", open_model)
-    with pytest.raises(ModelNotFoundError):
-        await loading.load_model(
-            ModelRecord(model_id="m", model="m.gguf"), ChatOptions(), MLCEngineConfig()
-        )
+    await fail_to_load(monkeypatch, open_backend, open_model)
     may_open.set()
     await is_open.wait()
     for _ in range(3):  # turns of the loop, until the task has ended and says so
@@ -56,9 +64,4 @@ async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0)
         raise ModelNotFoundError("no such file")
 
-    monkeypatch.setattr(loading, "open_backend", open_backend)
-    monkeypatch.setattr(loading, "open_model", open_model)
-    with pytest.raises(ModelNotFoundError):
-        await loading.load_model(
-            ModelRecord(model_id="m", model="m.gguf"), ChatOptions(), MLCEngineConfig()
-        )
+    await fail_to_load(monkeypatch, open_backend, open_model)
