@@ -202,7 +202,8 @@ class MLCEngineConfig:
     whatever is asked for, unless the page is cross-origin isolated and the engine in a Web Worker.
     `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
     together, at least one context window; None: one window in a browser, elsewhere four, or fewer
-    where they do not fit.
+    where they do not fit. Without an `init_progress_callback` an engine in this process shows
+    downloads on a terminal and in a notebook.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())

@@ -13,6 +13,9 @@ from webllm.api.chat_completion import (
     Delta,
 )
 from webllm.api.completion import Completion, CompletionChoice
+from webllm.api.embedding import CreateEmbeddingResponse, Embedding, EmbeddingUsage
+from webllm.api.fields import ChatCompletionFields, CompletionFields, EmbeddingFields
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions
 from webllm.api.usage import CompletionUsage, UsageExtra
 
@@ -92,3 +95,77 @@ async def test_resources_pass_the_fields_on() -> None:
     assert await Chat(engine).completions.create(messages=[], n=1) is ANSWER
     assert await Completions(engine).create(prompt="p") is text
     assert seen == [{"messages": [], "n": 1}, {"prompt": "p"}]
+
+
+def test_model_dump_has_every_field_as_pydantics() -> None:
+    dumped = ANSWER.model_dump()
+    assert list(dumped) == [
+        *("object", "id", "created", "model", "choices", "usage", "system_fingerprint")
+    ]
+    assert dumped["system_fingerprint"] is None
+    assert dumped["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Hi",
+        "tool_calls": None,
+    }
+    assert msgspec.convert(dumped, ChatCompletion) == ANSWER
+    assert ANSWER.model_dump(exclude_none=True) == ANSWER.to_dict() | {
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hi"},
+                "finish_reason": "stop",
+            }
+        ]
+    }
+    assert json.loads(ANSWER.model_dump_json(indent=2)) == dumped
+    assert "\n" not in ANSWER.model_dump_json()
+
+
+def test_a_repr_is_short() -> None:
+    long = msgspec.structs.replace(
+        ANSWER,
+        choices=[
+            Choice(
+                index=i,
+                message=ChatCompletionMessage(content="la " * 1000),
+                finish_reason="stop",
+                logprobs=None,
+            )
+            for i in range(100)
+        ],
+    )
+    assert repr(USAGE) == "CompletionUsage(3 + 2 = 5 tokens)"
+    assert "content='Hi'" in repr(ANSWER)
+    assert len(repr(long)) < 800
+    assert "100 in all" in repr(long)
+    embedded = CreateEmbeddingResponse(
+        data=[Embedding(index=0, embedding=[0.1] * 384)],
+        model="m",
+        usage=EmbeddingUsage(prompt_tokens=1, total_tokens=1),
+    )
+    assert "embedding=[0.1, 0.1, 0.1, ...]" in repr(embedded)
+
+
+def test_notebooks_show_answers_as_markdown() -> None:
+    assert ANSWER._repr_markdown_() == "Hi"
+    both = msgspec.structs.replace(ANSWER, choices=ANSWER.choices * 2)
+    assert both._repr_markdown_() == "Hi\n\n---\n\nHi"
+    text = Completion(
+        id="1",
+        created=1,
+        model="m",
+        choices=[CompletionChoice(index=0, text="**on**", finish_reason=None, logprobs=None)],
+    )
+    assert text._repr_markdown_() == "**on**"
+
+
+def test_keyword_arguments_have_the_names_of_the_requests() -> None:
+    for kind, fields in (
+        (ChatCompletionRequest, ChatCompletionFields),
+        (CompletionRequest, CompletionFields),
+        (EmbeddingRequest, EmbeddingFields),
+    ):
+        theirs = {*kind.__struct_fields__} - {"stream"}
+        ours = {*fields.__annotations__} - {"max_completion_tokens"}
+        assert ours == theirs

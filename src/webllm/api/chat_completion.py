@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import Response
+from webllm.api.base import CHOICES_APART, Response
 from webllm.api.usage import CompletionUsage
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
@@ -62,6 +62,10 @@ class ChatCompletion(Response, tag_field="object", tag="chat.completion"):
     choices: list[Choice]
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
+
+    def _repr_markdown_(self) -> str:
+        """How notebooks show it: the answer, or each of several."""
+        return CHOICES_APART.join(choice.message.content or "" for choice in self.choices)
 
 
 class FunctionCallDelta(Response):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import Response
+from webllm.api.base import CHOICES_APART, Response
 from webllm.api.chat_completion import FinishReason, Logprobs
 from webllm.api.usage import CompletionUsage
 
@@ -27,3 +27,7 @@ class Completion(Response, tag_field="object", tag="text_completion"):
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
+
+    def _repr_markdown_(self) -> str:
+        """How notebooks show it: the text, or each of several."""
+        return CHOICES_APART.join(choice.text for choice in self.choices)

@@ -7,11 +7,12 @@ Works on anything that has `chat_completion`, `completion` and `embedding`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Literal, Protocol, overload
+from typing import Literal, Protocol, Unpack, overload
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.fields import ChatCompletionFields, CompletionFields, EmbeddingFields
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 
 ChatStream = AsyncGenerator[ChatCompletionChunk, None]
@@ -41,14 +42,18 @@ class ChatCompletions:
         self._engine = engine
 
     @overload
-    async def create(self, *, stream: Literal[True], **fields: Any) -> ChatStream: ...
+    async def create(
+        self, *, stream: Literal[True], **fields: Unpack[ChatCompletionFields]
+    ) -> ChatStream: ...
     @overload
     async def create(
-        self, *, stream: Literal[False] | None = None, **fields: Any
+        self, *, stream: Literal[False] | None = None, **fields: Unpack[ChatCompletionFields]
     ) -> ChatCompletion: ...
     @overload
-    async def create(self, *, stream: bool, **fields: Any) -> ChatCompletion | ChatStream: ...
-    async def create(self, **fields: Any) -> ChatCompletion | ChatStream:
+    async def create(
+        self, *, stream: bool | None, **fields: Unpack[ChatCompletionFields]
+    ) -> ChatCompletion | ChatStream: ...
+    async def create(self, **fields: object) -> ChatCompletion | ChatStream:
         """Answers a conversation; the fields are those of `ChatCompletionRequest`."""
         return await self._engine.chat_completion(fields)
 
@@ -63,14 +68,18 @@ class Completions:
         self._engine = engine
 
     @overload
-    async def create(self, *, stream: Literal[True], **fields: Any) -> CompletionStream: ...
+    async def create(
+        self, *, stream: Literal[True], **fields: Unpack[CompletionFields]
+    ) -> CompletionStream: ...
     @overload
     async def create(
-        self, *, stream: Literal[False] | None = None, **fields: Any
+        self, *, stream: Literal[False] | None = None, **fields: Unpack[CompletionFields]
     ) -> Completion: ...
     @overload
-    async def create(self, *, stream: bool, **fields: Any) -> Completion | CompletionStream: ...
-    async def create(self, **fields: Any) -> Completion | CompletionStream:
+    async def create(
+        self, *, stream: bool | None, **fields: Unpack[CompletionFields]
+    ) -> Completion | CompletionStream: ...
+    async def create(self, **fields: object) -> Completion | CompletionStream:
         """Continues a text; the fields are those of `CompletionRequest`."""
         return await self._engine.completion(fields)
 
@@ -79,6 +88,6 @@ class Embeddings:
     def __init__(self, engine: EmbedsTexts) -> None:
         self._engine = engine
 
-    async def create(self, **fields: Any) -> CreateEmbeddingResponse:
+    async def create(self, **fields: Unpack[EmbeddingFields]) -> CreateEmbeddingResponse:
         """Embeds texts; the fields are those of `EmbeddingRequest`."""
         return await self._engine.embedding(fields)

@@ -30,3 +30,7 @@ class CompletionUsage(Response):
     total_tokens: int
     extra: UsageExtra
     prompt_tokens_details: PromptTokensDetails | None = None
+
+    def __repr__(self) -> str:
+        tokens = f"{self.prompt_tokens} + {self.completion_tokens} = {self.total_tokens} tokens"
+        return f"CompletionUsage({tokens})"

@@ -29,6 +29,7 @@ from webllm.config import DEFAULT_MODEL_ID
 from webllm.errors import RequestError
 
 if TYPE_CHECKING:
+    from webllm.api.fields import GenerationFields
     from webllm.engine.engine import MLCEngine
 
 HELP = """\
@@ -69,7 +70,7 @@ class Conversation:
         runner: asyncio.Runner,
         engine: MLCEngine,
         system: str | None,
-        fields: dict[str, object],
+        fields: GenerationFields,
     ) -> None:
         self._runner = runner
         self._engine = engine
@@ -122,7 +123,7 @@ class Conversation:
 
     async def _stream(self, messages: list[dict[str, str]], answer: Answer) -> None:
         with _ctrl_c_interrupts(self._engine):
-            await answer_chat(self._engine, {**self._fields, "messages": messages}, answer)
+            await answer_chat(self._engine, messages, self._fields, answer)
 
 
 def _read_line() -> str | None:

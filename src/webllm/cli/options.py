@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from webllm.api.fields import GenerationFields
 
 ModelArgument = Annotated[
     str,
@@ -71,6 +74,14 @@ class Loading:
     context: int | None = None
 
 
-def request_fields(**fields: object) -> dict[str, object]:
-    """The fields of a request that were given on the command line."""
-    return {name: value for name, value in fields.items() if value is not None}
+def request_fields(
+    *, max_tokens: int | None, temperature: float | None, top_p: float | None, seed: int | None
+) -> GenerationFields:
+    """The fields of a streamed request with its usage; None leaves a field to the model."""
+    return {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stream_options": {"include_usage": True},
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from webllm.cli.options import (
 )
 from webllm.cli.session import Answer, answer_chat, answer_completion, load, statistics
 from webllm.cli.terminal import note, write
+
+if TYPE_CHECKING:
+    from webllm.api.fields import GenerationFields
 
 PromptArgument = Annotated[
     str, typer.Argument(metavar="PROMPT", help="What to ask; - reads it from standard input.")
@@ -49,21 +52,24 @@ def run(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    if raw:
-        if system is not None:
-            raise typer.BadParameter("--raw has no place for a system message")
-        fields["prompt"] = text
-    else:
-        messages = [{"role": "system", "content": system}] if system is not None else []
-        fields["messages"] = [*messages, {"role": "user", "content": text}]
-    asyncio.run(_run(Loading(model, device, threads, context), fields))
+    if raw and system is not None:
+        raise typer.BadParameter("--raw has no place for a system message")
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages.append({"role": "user", "content": text})
+    asyncio.run(_run(Loading(model, device, threads, context), text if raw else messages, fields))
 
 
-async def _run(loading: Loading, fields: dict[str, object]) -> None:
+async def _run(
+    loading: Loading, prompt: str | list[dict[str, str]], fields: GenerationFields
+) -> None:
+    """Answers messages, or continues a text."""
     answer = Answer()
     async with await load(loading) as engine:
         try:
-            await (answer_completion if "prompt" in fields else answer_chat)(engine, fields, answer)
+            if isinstance(prompt, str):
+                await answer_completion(engine, prompt, fields, answer)
+            else:
+                await answer_chat(engine, prompt, fields, answer)
         finally:
             if answer.pieces:
                 write("\n")

@@ -11,6 +11,7 @@ from webllm.cli.terminal import progress_bar, write
 
 if TYPE_CHECKING:
     from webllm.api.chat_completion import FinishReason
+    from webllm.api.fields import GenerationFields
     from webllm.api.usage import CompletionUsage
     from webllm.engine.engine import MLCEngine
 
@@ -52,11 +53,11 @@ async def load(loading: Loading) -> MLCEngine:
     return engine
 
 
-async def answer_chat(engine: MLCEngine, fields: dict[str, object], answer: Answer) -> None:
+async def answer_chat(
+    engine: MLCEngine, messages: list[dict[str, str]], fields: GenerationFields, answer: Answer
+) -> None:
     """Streams the answer to a conversation into `answer` and onto the terminal."""
-    stream = await engine.chat.completions.create(
-        stream=True, stream_options={"include_usage": True}, **fields
-    )
+    stream = await engine.chat.completions.create(messages=messages, stream=True, **fields)
     async with aclosing(stream):
         async for chunk in stream:
             for choice in chunk.choices:
@@ -64,11 +65,11 @@ async def answer_chat(engine: MLCEngine, fields: dict[str, object], answer: Answ
             answer.usage = chunk.usage
 
 
-async def answer_completion(engine: MLCEngine, fields: dict[str, object], answer: Answer) -> None:
-    """The same for a text to go on with."""
-    stream = await engine.completions.create(
-        stream=True, stream_options={"include_usage": True}, **fields
-    )
+async def answer_completion(
+    engine: MLCEngine, prompt: str, fields: GenerationFields, answer: Answer
+) -> None:
+    """Streams the continuation of a text into `answer` and onto the terminal."""
+    stream = await engine.completions.create(prompt=prompt, stream=True, **fields)
     async with aclosing(stream):
         async for chunk in stream:
             for choice in chunk.choices:

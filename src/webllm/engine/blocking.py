@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from webllm.api.base import Response
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.fields import ChatCompletionFields, CompletionFields, EmbeddingFields
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest
 from webllm.api.resources import ChatStream, CompletionStream
 from webllm.config import ChatOptions, MLCEngineConfig
@@ -18,8 +19,6 @@ from webllm.engine.event_loop_thread import BlockingStream, ClosableItems, Event
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Whole = TypeVar("_Whole", bound=Response)
-_Chunk = TypeVar("_Chunk", bound=Response)
 
 
 def _waiting(
@@ -80,8 +79,8 @@ class BlockingMLCEngine:
         return BlockingChat(self)
 
     @property
-    def completions(self) -> BlockingCreate[Completion, Completion]:
-        return BlockingCreate(self.completion)
+    def completions(self) -> BlockingCompletions:
+        return BlockingCompletions(self)
 
     @property
     def embeddings(self) -> BlockingEmbeddings:
@@ -131,36 +130,58 @@ class BlockingMLCEngine:
     set_log_level = _called(MLCEngine.set_log_level)
 
 
-class BlockingCreate(Generic[_Whole, _Chunk]):
-    """`create(...)` of chat completions and of completions."""
-
-    def __init__(
-        self, answer: Callable[[Mapping[str, object]], _Whole | BlockingStream[_Chunk]]
-    ) -> None:
-        self._answer = answer
+class BlockingChatCompletions:
+    def __init__(self, engine: BlockingMLCEngine) -> None:
+        self._engine = engine
 
     @overload
-    def create(self, *, stream: Literal[True], **fields: Any) -> BlockingStream[_Chunk]: ...
+    def create(
+        self, *, stream: Literal[True], **fields: Unpack[ChatCompletionFields]
+    ) -> BlockingStream[ChatCompletionChunk]: ...
     @overload
-    def create(self, *, stream: Literal[False] | None = None, **fields: Any) -> _Whole: ...
+    def create(
+        self, *, stream: Literal[False] | None = None, **fields: Unpack[ChatCompletionFields]
+    ) -> ChatCompletion: ...
     @overload
-    def create(self, *, stream: bool, **fields: Any) -> _Whole | BlockingStream[_Chunk]: ...
-    def create(self, **fields: Any) -> _Whole | BlockingStream[_Chunk]:
-        """The fields are those of `ChatCompletionRequest` or `CompletionRequest`."""
-        return self._answer(fields)
+    def create(
+        self, *, stream: bool | None, **fields: Unpack[ChatCompletionFields]
+    ) -> ChatCompletion | BlockingStream[ChatCompletionChunk]: ...
+    def create(self, **fields: object) -> ChatCompletion | BlockingStream[ChatCompletionChunk]:
+        """Answers a conversation; the fields are those of `ChatCompletionRequest`."""
+        return self._engine.chat_completion(fields)
 
 
 class BlockingChat:
     def __init__(self, engine: BlockingMLCEngine) -> None:
-        self.completions: BlockingCreate[ChatCompletion, ChatCompletionChunk]
-        self.completions = BlockingCreate(engine.chat_completion)
+        self.completions = BlockingChatCompletions(engine)
+
+
+class BlockingCompletions:
+    def __init__(self, engine: BlockingMLCEngine) -> None:
+        self._engine = engine
+
+    @overload
+    def create(
+        self, *, stream: Literal[True], **fields: Unpack[CompletionFields]
+    ) -> BlockingStream[Completion]: ...
+    @overload
+    def create(
+        self, *, stream: Literal[False] | None = None, **fields: Unpack[CompletionFields]
+    ) -> Completion: ...
+    @overload
+    def create(
+        self, *, stream: bool | None, **fields: Unpack[CompletionFields]
+    ) -> Completion | BlockingStream[Completion]: ...
+    def create(self, **fields: object) -> Completion | BlockingStream[Completion]:
+        """Continues a text; the fields are those of `CompletionRequest`."""
+        return self._engine.completion(fields)
 
 
 class BlockingEmbeddings:
     def __init__(self, engine: BlockingMLCEngine) -> None:
         self._engine = engine
 
-    def create(self, **fields: Any) -> CreateEmbeddingResponse:
+    def create(self, **fields: Unpack[EmbeddingFields]) -> CreateEmbeddingResponse:
         """Embeds texts; the fields are those of `EmbeddingRequest`."""
         return self._engine.embedding(fields)
 

@@ -19,12 +19,14 @@ from webllm.config import (
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
+    ModelRecord,
 )
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
 from webllm.engine.load_progress import LoadProgress
 from webllm.engine.loading import load_model
 from webllm.engine.model import Model
+from webllm.engine.progress_line import progress_line
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
 
 _LOG_LEVELS: dict[LogLevel, int] = {
@@ -74,18 +76,27 @@ class MLCEngine:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
-            progress = LoadProgress(self.config.init_progress_callback, len(records))
-            config = replace(self.config, init_progress_callback=progress)
-            try:
-                for record, options in zip(records, wanted.values(), strict=True):
-                    options = options.over(record.overrides)
-                    _refuse_unserved(options)
-                    loaded = await load_model(record, options, config)
-                    self._models[record.model_id] = Model(loaded)
-                    progress.model_ready()
-            except BaseException:
-                await self._unload()
-                raise
+            with progress_line(self.config.init_progress_callback) as on_progress:
+                await self._load(records, list(wanted.values()), on_progress)
+
+    async def _load(
+        self,
+        records: list[ModelRecord],
+        options: list[ChatOptions],
+        on_progress: InitProgressCallback | None,
+    ) -> None:
+        progress = LoadProgress(on_progress, len(records))
+        config = replace(self.config, init_progress_callback=progress)
+        try:
+            for record, own_options in zip(records, options, strict=True):
+                effective = own_options.over(record.overrides)
+                _refuse_unserved(effective)
+                loaded = await load_model(record, effective, config)
+                self._models[record.model_id] = Model(loaded)
+                progress.model_ready()
+        except BaseException:
+            await self._unload()
+            raise
 
     async def unload(self) -> None:
         """Ends every answer under way with finish_reason "abort" and frees the device.
