@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that breaks off, changes, lies and refuses."""
 
 import asyncio
+import errno
 import multiprocessing
 import shutil
 import threading
@@ -16,10 +17,11 @@ import pytest
 from webllm.artifacts import hub
 from webllm.artifacts.fetch import RemoteFile
 from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.retry import RetryPolicy
-from webllm.artifacts.source import HTTPSource, HubSource
+from webllm.artifacts.source import HTTPSource, HubSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore
 from webllm.errors import (
     FetchError,
@@ -388,3 +390,32 @@ def test_hub_metadata_becomes_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
         with pytest.raises(expected):
             hub.locate(source)
+
+
+class FullDisk(PartialFile):
+    """A disk with room for the first bytes alone."""
+
+    def append(self, chunk: bytes) -> None:
+        super().append(chunk[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class StoreOnFullDisk(DirectoryStore):
+    is_full = True
+
+    def partial(self, source: RemoteSource) -> PartialFile:
+        partial = super().partial(source)
+        if not self.is_full:
+            return partial
+        partial.close()
+        return FullDisk(partial.path)
+
+
+async def test_a_disk_that_fills_up_keeps_what_came(server: FileServer, tmp_path: Path) -> None:
+    store = StoreOnFullDisk(tmp_path / "store")
+    with pytest.raises(StorageFullError, match=r"store is full; free some space.*WEBLLM_HOME"):
+        await ensure_artifact(server.url, store, None, QUICK)
+    store.is_full = False
+    path = await ensure_artifact(server.url, store, None, QUICK)
+    assert path.read_bytes() == server.body
+    assert server.ranges == [None, "bytes=1000-"]

