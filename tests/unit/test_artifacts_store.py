@@ -226,6 +226,14 @@ async def test_a_read_only_store_says_so(others_store: DirectoryStore) -> None:
     assert others_store.has(A)
 
 
+def test_other_users_may_read_the_index(store: DirectoryStore) -> None:
+    add(store, A, b"bytes")
+    umask = os.umask(0o022)
+    os.umask(umask)
+    modes = {file.stat().st_mode & 0o777 for file in (store.root / "index").iterdir()}
+    assert modes == {0o666 & ~umask}
+
+
 def test_another_users_index_is_not_taken_for_empty(others_store: DirectoryStore) -> None:
     for file in (others_store.root / "index").iterdir():
         file.chmod(0o600)

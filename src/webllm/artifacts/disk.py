@@ -27,7 +27,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageFullError(
                 f"the disk of {folder} is full; free some space, or set WEBLLM_HOME to a folder on "
-                "another disk, then fetch again: a download goes on where it broke off"
+                "another disk, then fetch again"
             ) from error
         if error.errno in _NOT_OURS:
             raise ConfigError(

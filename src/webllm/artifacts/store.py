@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -205,12 +204,14 @@ class DirectoryStore:
                 return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
-        handle, name = tempfile.mkstemp(dir=self.root / "index", suffix=".new")
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(entry), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, self._index_file(source))
+        """Hold the index. Other users may read the file, if the folder lets them."""
+        file = self._index_file(source)
+        new = file.with_suffix(".new")
+        with new.open("w") as stream:
+            json.dump(asdict(entry), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, file)
 
 
 def _key(source: RemoteSource) -> str:
