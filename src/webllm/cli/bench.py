@@ -9,7 +9,7 @@ import typer
 
 from webllm.cli.options import DeviceOption, Loading, ModelArgument, ThreadsOption
 from webllm.cli.session import load
-from webllm.cli.terminal import console, note, size
+from webllm.cli.terminal import note, print_table, say, size
 from webllm.config import DEFAULT_MODEL_ID
 
 
@@ -58,7 +58,7 @@ def bench(
     if as_json:
         import json
 
-        typer.echo(json.dumps(asdict(report)))
+        say(json.dumps(asdict(report)))
     else:
         _print_table(report)
 
@@ -113,20 +113,18 @@ def _peak_rss_bytes() -> int | None:
 
 
 def _print_table(report: BenchReport) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("batch", "prompt", "generated", "prefill tok/s", "decode tok/s"):
-        table.add_column(name, justify="right")
-    for result in report.results:
-        table.add_row(
+    rows = [
+        (
             str(result.batch),
             str(result.prompt_tokens),
             str(result.gen_tokens),
             f"{result.prefill_tps:.0f}",
             f"{result.decode_tps:.1f}",
         )
-    console().print(table)
+        for result in report.results
+    ]
+    columns = ("batch", "prompt", "generated", "prefill tok/s", "decode tok/s")
+    print_table(columns, rows, numeric=True)
     note(
         f"{report.model} on {report.device}, loaded in {report.load_s:.1f} s, "
         f"peak memory {size(report.peak_rss_bytes)}"

@@ -12,7 +12,7 @@ import typer
 
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_files, site_folder
-from webllm.cli.terminal import progress_bar, size
+from webllm.cli.terminal import progress_bar, say, size
 from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def bundle(
         models = asyncio.run(site_models(names, on_progress))
     num_bytes = write_bundle(site, models, out)
     listed = ", ".join(each.record.model_id for each in models) or "no model"
-    typer.echo(f"{out}: {size(num_bytes)}, with {listed}")
+    say(f"{out}: {size(num_bytes)}, with {listed}")
 
 
 def check_folder(out: Path, site: Path, force: bool) -> None:

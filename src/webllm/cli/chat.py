@@ -132,7 +132,7 @@ def _read_line() -> str | None:
     except EOFError:
         return None
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
+        write("\n")
         return ""
 
 

@@ -10,7 +10,7 @@ import typer
 
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_folder
-from webllm.cli.terminal import note, progress_bar
+from webllm.cli.terminal import note, progress_bar, say
 from webllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def web(
         models = asyncio.run(site_models(model or [DEFAULT_MODEL_ID], on_progress))
     with open_server(models, port) as server:
         listed = ", ".join(each.record.model_id for each in models)
-        typer.echo(f"{listed} at {server.url}")
+        say(f"{listed} at {server.url}")
         note("Only this machine can reach it. Ctrl-C ends it.")
         if not no_open:
             webbrowser.open(server.url)
