@@ -1,7 +1,12 @@
 """Commands through typer's runner, on a fake engine."""
 
+import ast
 import json
+import os
+import re
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +14,13 @@ import pytest
 from cli_fakes import FakeEngine
 from typer.testing import CliRunner, Result
 
+from webllm import __version__, cli
 from webllm.artifacts.source import RemoteSource, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.cli.main import app
 from webllm.config import DEFAULT_MODEL_ID, prebuilt_app_config
+
+SOURCE = str(Path(cli.__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +54,104 @@ def test_run_raw_goes_on_with_the_text() -> None:
 def test_an_answer_cannot_steer_the_terminal() -> None:
     result = webllm("run", DEFAULT_MODEL_ID, "a\x1b[31mb\x07c\x9b")
     assert result.stdout == "Message 1: a[31mbc \n"
+    split = webllm("run", DEFAULT_MODEL_ID, "a\x1b [31mb \x9b 2J")  # pieces end within sequences
+    assert split.stdout == "Message 1: a [31mb  2J \n"
+
+
+EVIL = "\x1b[2J\x9b31m\r\x08\x7f\u202ecod\u2069[red]x[/red]:warning:"
+SHOWN = r"\x1b[2J\x9b31m\x0d\x08\x7f\u202ecod\u2069[red]x[/red]:warning:"
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\udc80-\udcff]")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", DEFAULT_MODEL_ID, f"refuse: {EVIL}"),  # a template's raise_exception
+        ("run", DEFAULT_MODEL_ID, f"crash: {EVIL}"),  # a traceback
+        ("chat", "--device", EVIL),
+        ("pull", f"/absent{EVIL}.gguf"),
+        ("bench", "--batch", EVIL),
+        ("run", DEFAULT_MODEL_ID, "Hi", "--seed", EVIL),
+        (EVIL,),
+        ("run", f"--{EVIL}"),
+        ("bundle", f"/dev/null/{EVIL}", "--no-model"),
+    ],
+)
+def test_no_text_steers_the_terminal(arguments: tuple[str, ...]) -> None:
+    result = webllm(*arguments)
+    assert not FORBIDDEN.search(result.output)
+    assert not FORBIDDEN.search(result.stderr)
+    assert "31m" in result.output
+
+
+def test_escapes_are_shown_and_markup_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"{EVIL.replace('/', '')}.gguf"
+    file.write_bytes(b"")
+    assert webllm("pull", str(file)).stdout == f"{tmp_path}/{SHOWN.replace('/', '')}.gguf\n"
+    _put(f"pypi:package/{EVIL}", tmp_path / "a")
+    assert f"pypi:package/{SHOWN}" in webllm("models").stdout
+    catalogue = {"model_list": [{"model_id": f"{EVIL}\nsecond", "model": "x/m.gguf"}]}
+    (tmp_path / "models.json").write_text(json.dumps(catalogue))
+    monkeypatch.setenv("WEBLLM_MODELS", str(tmp_path / "models.json"))
+    assert f"{SHOWN}\\nsecond" in webllm("models").stdout
+    assert SHOWN in webllm("run", "other", "Hi").stderr  # "known are …"
+    (tmp_path / "models.json").write_text(EVIL)
+    assert not FORBIDDEN.search(webllm("models").stderr)
+
+
+def test_a_name_of_undecodable_bytes_is_shown() -> None:
+    assert r"\x9b31m.gguf" in webllm("pull", "./\udc9b31m.gguf").stderr
+
+
+def test_only_the_door_prints() -> None:
+    """The other modules of the command print by the functions of `webllm.cli.terminal`."""
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        if file.name != "terminal.py":
+            called = {
+                ast.unparse(node.func)
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Call)
+            }
+            printing = re.compile(r"print|.*\becho|.*\bsecho|.*Console|sys\.std(out|err)\.\w+")
+            assert not [name for name in called if printing.fullmatch(name)], file.name
+
+
+def test_a_bug_is_shown_as_a_traceback() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "crash: of mine")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "RuntimeError: of mine" in result.stderr
+
+
+def test_what_has_no_place_in_the_encoding_is_a_question_mark() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("cli_fakes.py")), "run"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": SOURCE}
+    for prompt, said in [
+        ("ä\x1b", b"Message 1: ? "),
+        ("refuse: ä\x1b", rb"webllm: ?\x1b"),
+        ("warn: \x1b", rb"\x1b"),  # a log
+    ]:
+        ended = subprocess.run(
+            [*command, DEFAULT_MODEL_ID, prompt], capture_output=True, env=environment, timeout=60
+        )
+        assert said in ended.stdout + ended.stderr
+        assert b"\x1b" not in ended.stdout + ended.stderr
+    ended = subprocess.run([*command, "--\x1b"], capture_output=True, env=environment, timeout=60)
+    assert (ended.returncode, b"\x1b" in ended.stderr) == (2, False)
+
+
+def test_the_version_is_told_everywhere_alike() -> None:
+    assert webllm("--version").stdout == f"webllm {__version__}\n"
+    command = [sys.executable, "-m", "webllm", "--version"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": SOURCE}
+    )
+    assert ended.stdout == f"webllm {__version__}\n"
+    assert version("webllm") == __version__
+    package = json.loads((Path(SOURCE).parent / "js" / "package.json").read_text())
+    assert package["version"] == __version__
 
 
 @pytest.mark.parametrize(
