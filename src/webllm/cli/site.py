@@ -35,8 +35,15 @@ def site_folder() -> Path:
 
 
 def site_files(folder: Path) -> Iterator[str]:
-    """Every file of a site but the catalogue, as a path relative to its folder, with slashes."""
+    """Every file of a site but the catalogue, as a path relative to its folder, with slashes.
+
+    Left out is what is hidden, and links that lead out of the folder.
+    """
+    home = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != CATALOGUE and not path.name.startswith("."):
-            yield name
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if hidden or relative.as_posix() == CATALOGUE or not path.is_file():
+            continue
+        if path.resolve().is_relative_to(home):
+            yield relative.as_posix()
