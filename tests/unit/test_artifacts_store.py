@@ -2,18 +2,21 @@
 
 import errno
 import json
+import os
 import shutil
 import sys
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from webllm.artifacts import file_lock
+from webllm.artifacts import fetch_source, file_lock
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile, RemoteVersion
+from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
@@ -61,6 +64,95 @@ def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
     assert not path.exists()
     with pytest.raises(ModelNotFoundError):
         store.delete(B)
+
+
+def test_nothing_is_deleted_while_it_is_fetched(store: DirectoryStore) -> None:
+    path = add(store, A, b"bytes")
+    with store.lock(A):
+        with pytest.raises(ArtifactError, match=r"host/a is being fetched"):
+            store.delete(A)
+        assert path.read_bytes() == b"bytes"
+        assert store.has(A)
+    assert store.delete(A) == 5
+
+
+def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> None:
+    partial = store.partial(A)
+    partial.restart(RemoteVersion())
+    partial.append(b"1234")
+    partial.close()
+    (store.scratch(A) / "wheel").write_bytes(b"x")
+    assert store.delete(A) == 4
+    assert not list((store.root / "partial").iterdir())
+    with pytest.raises(ModelNotFoundError):
+        store.delete(A)
+
+
+def refusing(number: int) -> Any:
+    """A function of the system that refuses."""
+
+    def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.EACCES, ArtifactError, "Permission denied; check its permissions, or set WEBLLM"),
+        (errno.EROFS, ArtifactError, "Read-only file system"),
+        (errno.EIO, ArtifactError, "Input/output error"),
+        (errno.ENOSPC, StorageFullError, "is full.*free some space"),
+        (errno.EDQUOT, StorageFullError, "is full.*free some space"),
+    ],
+)
+def test_what_the_disk_refuses_is_an_error_of_ours(
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[ArtifactError],
+    said: str,
+) -> None:
+    add(store, A, b"bytes")
+    new = store.root / "new"
+    new.write_bytes(b"new")
+    refuse = refusing(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        for ask in (store.entries, lambda: store.has(A), lambda: store.path(A)):
+            with pytest.raises(kind, match=said):
+                ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(kind, match=said):
+            store.put(B, new, sha256(b"new").hexdigest())
+        with pytest.raises(kind, match=said):
+            store.adopt(B, sha256(b"bytes").hexdigest())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)  # of the lock
+        with pytest.raises(kind, match=said):
+            store.delete(A)
+        with pytest.raises(kind, match=said):
+            store.clean()
+    assert store.has(A)
+    assert {file.suffix for file in (store.root / "index").iterdir()} == {".json"}
+
+
+async def test_what_the_disk_refuses_of_a_fetch(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", refusing(errno.EACCES))
+    with pytest.raises(ArtifactError, match=r"Permission denied.*WEBLLM_HOME"):
+        await ensure_artifact(A, store)
+    monkeypatch.undo()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch_source, "fetch_http", full)
+    with pytest.raises(StorageFullError, match=str(store.root)):
+        await ensure_artifact(A, store)
 
 
 def test_known_hash_is_adopted(store: DirectoryStore) -> None:

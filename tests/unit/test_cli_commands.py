@@ -182,6 +182,55 @@ def test_errors_are_one_line_with_an_exit_code(
     assert code == 2 or result.stderr.count("\n") == 1
 
 
+def test_rm_waits_for_no_pull(tmp_path: Path) -> None:
+    _put("hf:owner/repo/model.gguf", tmp_path / "b")
+    source = parse_source("hf:owner/repo/model.gguf")
+    assert isinstance(source, RemoteSource)
+    with DirectoryStore().lock(source):
+        refused = webllm("rm", "hf:owner/repo/model.gguf")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "is being fetched; end that, then delete it" in refused.stderr
+        assert DirectoryStore().has(source)
+    assert webllm("rm", "hf:owner/repo/model.gguf").exit_code == 0
+    assert not DirectoryStore().has(source)
+
+
+def test_a_path_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "q"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"")
+    (folder / "weights").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert webllm("pull", "q").stdout == "q/model.gguf\n"
+    monkeypatch.chdir(folder)
+    assert webllm("pull", ".").stdout == "model.gguf\n"
+    assert webllm("pull", "weights").stdout == "weights\n"
+    unknown = webllm("pull", "r").stderr
+    assert "no model called 'r', and no file or folder of that name here" in unknown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", DEFAULT_MODEL_ID, "-"], 1, "webllm: standard input is not text"),
+        (["run", DEFAULT_MODEL_ID, "\udcff"], 1, "webllm: PROMPT is not text"),
+        (["chat", "--system", "\udcff"], 1, "webllm: --system is not text"),
+        (["chat"], 0, "that line is not text"),
+    ],
+)
+def test_input_that_is_no_text(arguments: list[str], code: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("cli_fakes.py")), *arguments],
+        input=b"a\xff\nHello\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": SOURCE, "PYTHONUTF8": "1"},
+        timeout=60,
+    )
+    assert ended.returncode == code
+    assert said in ended.stderr.decode()
+    assert code or b"Message 1: Hello" in ended.stdout  # the next line is answered
+
+
 def test_models_says_what_is_on_disk_and_rm_deletes_it(tmp_path: Path) -> None:
     assert _row(DEFAULT_MODEL_ID) == [DEFAULT_MODEL_ID, "98", "MB", "no"]
     _put(prebuilt_app_config().find(DEFAULT_MODEL_ID).source, tmp_path / "a")

@@ -128,7 +128,7 @@ def test_what_cannot_be_written_is_an_error(
         bundle.write_bundle(built, [SiteModel(record, model)], out)
     assert not (out / "models.json").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match="cannot be written"):
+    with pytest.raises(ArtifactError, match="cannot be read or written"):
         bundle.write_bundle(built, [], tmp_path / "file" / "out")
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(StorageFullError, match="1000 bytes free"):

@@ -1,12 +1,12 @@
 """A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
 
-import errno
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from webllm.artifacts.storage_errors import FULL
 from webllm.errors import StorageFullError
 
 _CHUNK_BYTES = 1 << 20
@@ -75,7 +75,7 @@ class PartialFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             raise StorageFullError(
                 f"the disk filled up after {self.num_bytes} bytes of {self.path}; free some space, "

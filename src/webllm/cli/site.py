@@ -5,6 +5,7 @@ Knows nothing of models; see `site_models`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def site_files(folder: Path) -> Iterator[str]:
     Left out is what is hidden, and links that lead out of the folder.
     """
     home = folder.resolve()
-    for path in sorted(folder.rglob("*")):
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    for path in sorted(found):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if hidden or relative.as_posix() == CATALOGUE or not path.is_file():

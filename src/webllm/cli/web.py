@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +59,7 @@ def web(
 def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
     """The site with models in it, not yet served; they stay where they are on the disk.
 
-    Raises ConfigError if the port is taken. Without one, the default port is tried first.
+    Raises ConfigError if the port cannot be had. Without one, the default port is tried first.
     """
     from webllm.cli.site_models import catalogue, with_version
     from webllm.cli.site_server import SiteServer
@@ -71,7 +70,5 @@ def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
         try:
             return SiteServer(attempt, site_folder(), extra)
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or attempt == 0:
-                raise
             reason = error.strerror
-    raise ConfigError(f"port {port} cannot be had ({reason}); give another --port, or 0 for any")
+    raise ConfigError(f"port {attempt} cannot be had ({reason}); give another --port, or 0 for any")
