@@ -27,7 +27,7 @@ from webllm.api.usage import CompletionUsage, UsageExtra
 from webllm.api.validation import chat_completion_request, completion_request
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import DEFAULT_MODEL_ID, ChatOptions, MLCEngineConfig
-from webllm.errors import ContextLengthError, TemplateError
+from webllm.errors import ContextLengthError, RequestError, TemplateError
 
 USAGE = CompletionUsage(
     prompt_tokens=7,
@@ -85,6 +85,8 @@ class FakeEngine:
         return "prefill: 310.4 tokens/sec, decoding: 55.2 tokens/sec"
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int) -> Rates:
+        if batch * (prompt_tokens + gen_tokens) > 4096:
+            raise RequestError(f"batch is {batch}; take a smaller batch or fewer tokens")
         return Rates(0.5, 2.0, batch * gen_tokens)
 
     async def chat_completion(self, request: Any) -> Any:

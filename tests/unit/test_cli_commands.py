@@ -165,6 +165,8 @@ def test_the_version_is_told_everywhere_alike() -> None:
         (("run", DEFAULT_MODEL_ID, "Hi", "--top-p", "0"), 1, "above 0"),
         (("run", DEFAULT_MODEL_ID, "Hi", "--threads", "0"), 2, "--threads"),
         (("bench", "--batch", "1,x"), 2, "1,x"),
+        (("bench", "--batch", "1,0"), 2, "1,0"),
+        (("bench", "--batch", "9" * 5000), 2, "write sizes as"),
         (("pull", "gopher:x"), 1, "unknown kind of model source"),
         (("pull", "./absent.gguf"), 1, "does not exist"),
         (("rm", DEFAULT_MODEL_ID), 1, "is not on this disk"),
@@ -279,6 +281,18 @@ def test_bench_reports_rates_by_batch_size() -> None:
         "tok/s",
     ]
     assert table[1].split() == ["1", "128", "64", "256", "32.0"]
+
+
+def test_bench_prints_the_batches_that_fit_and_the_error() -> None:
+    result = webllm("bench", "--batch", "1,4,64,2")
+    assert result.exit_code == 1
+    assert [row.split()[0] for row in result.stdout.splitlines()] == ["batch", "1", "4"]
+    assert result.stderr.endswith("\nwebllm: batch is 64; take a smaller batch or fewer tokens\n")
+    result = webllm("bench", "--batch", "1,64", "--json")
+    assert (result.exit_code, len(json.loads(result.stdout)["results"])) == (1, 1)
+    result = webllm("bench", "-p", "6000")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
 
 
 def test_chat_reads_lines_to_the_end_of_its_input() -> None:

@@ -30,8 +30,9 @@ def site_folder() -> Path:
     if len(places) > 1:
         raise ArtifactError(f"{places[-1]} holds no built site; `make site` builds it with Node")
     raise ArtifactError(
-        f"this installation of webllm was built without the site ({places[0]}); install a wheel "
-        "that has it, or build one: WEBLLM_BUILD_SITE=1 pip install . in a checkout, with Node"
+        f"this installation of webllm was built without the chat page ({places[0]} is missing); "
+        "install a wheel that has it, or build one in a checkout, with Node.js 20 or newer: "
+        "WEBLLM_BUILD_SITE=1 pip install ."
     )
 
 
