@@ -118,6 +118,11 @@ def test_only_the_door_prints() -> None:
             assert not [name for name in called if printing.fullmatch(name)], file.name
 
 
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "refuse: a\nwebllm: all is well\n")
+    assert (result.exit_code, result.stderr) == (1, "webllm: a\\nwebllm: all is well\\n\n")
+
+
 def test_a_bug_is_shown_as_a_traceback() -> None:
     result = webllm("run", DEFAULT_MODEL_ID, "crash: of mine")
     assert result.exit_code == 1

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,13 @@ def test_without_a_built_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "js").mkdir()
     (tmp_path / "js" / "build.mjs").touch()
     with pytest.raises(ArtifactError, match="make site"):
+        site.site_folder()
+
+
+def test_a_site_of_links_says_so(built: Path, tmp_path: Path) -> None:
+    shutil.move(built / "worker.js", tmp_path / "worker.js")
+    (built / "worker.js").symlink_to(tmp_path / "worker.js")
+    with pytest.raises(ArtifactError, match=r"links to files elsewhere.*--link-mode copy"):
         site.site_folder()
 
 

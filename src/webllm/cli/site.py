@@ -25,8 +25,14 @@ def site_folder() -> Path:
     if (checkout / "js" / "build.mjs").is_file():
         places.append(checkout / "js" / "dist")
     for place in places:
-        if all((place / name).is_file() for name in NEEDED):
-            return place
+        if not all((place / name).is_file() for name in NEEDED):
+            continue
+        if not set(NEEDED) <= set(site_files(place)):
+            raise ArtifactError(
+                f"{place} holds links to files elsewhere, which are not served; install webllm "
+                "with copies (uv: --link-mode copy)"
+            )
+        return place
     if len(places) > 1:
         raise ArtifactError(f"{places[-1]} holds no built site; `make site` builds it with Node")
     raise ArtifactError(

@@ -242,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", content.tag)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Cache-Control", "no-cache")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.send_header("Content-Range", f"bytes */{content.size}")
             self.send_header("Content-Length", "0")

@@ -53,8 +53,8 @@ def say(text: str) -> None:
 
 
 def fail(error: BaseException) -> None:
-    """One line on stderr about what went wrong."""
-    _print_line(sys.stderr, f"webllm: {error}")
+    """One line on stderr about what went wrong, whatever the error quotes."""
+    _print_line(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS))
 
 
 def note(text: str) -> None:
