@@ -16,16 +16,22 @@ SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
 
 export PROMPT
 
-.PHONY: help run test lint bench web site vulkan chromium
+.PHONY: help run test test-long lint bench web site vulkan chromium
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 run: $(VENV)/.installed ## ask the default model something: make run PROMPT="…" MODEL=…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
 
-test: lint vulkan chromium site ## everything that must hold: lint, types, every tier of tests
+# What a tier needs besides Python; TIERS may also name files of one.
+tier_needs = $(if $(filter tests tests/ tests/$(1) tests/$(1)/%,$(TIERS)),$(2))
+
+test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,chromium site) ## everything that must hold: lint, types, every tier of tests
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(TIERS)
+
+test-long: $(VENV)/.installed-dev ## what takes minutes: a wheel with the site in it, built by pip
+	$(BIN)/pytest tests/long
 
 lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and prettier
 	$(BIN)/ruff check

@@ -153,7 +153,7 @@ def build_site(root: Path) -> None:
     """
     npm = ["npm", "--prefix", "js"]
     wheels = [sys.executable, "js/wheels.py", str(SITE / "wheels")]
-    for command in ([*npm, "ci"], wheels, [*npm, "run", "build"]):
+    for command in ([*npm, "ci", "--include=dev"], wheels, [*npm, "run", "build"]):
         executable = shutil.which(command[0])
         if executable is None:
             raise FileNotFoundError(f"WEBLLM_BUILD_SITE needs {command[0]}, of Node.js 20 or newer")

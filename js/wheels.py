@@ -17,6 +17,25 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLATFORM, PYTHON = "pyemscripten_2026_0_wasm32", "3.14"
 MSGSPEC, JINJA2, MARKUPSAFE = "msgspec==0.22.0", "jinja2==3.1.6", "markupsafe==3.0.4"
+# Where pip takes packages from, and how it gets there.
+PIP_SETTINGS = {
+    "PIP_CACHE_DIR",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PIP_KEYRING_PROVIDER",
+    "PIP_NO_CACHE_DIR",
+    "PIP_NO_INDEX",
+    "PIP_NO_INPUT",
+    "PIP_PROXY",
+    "PIP_RETRIES",
+    "PIP_TIMEOUT",
+    "PIP_TRUSTED_HOST",
+}
 
 
 def main(out: Path) -> None:
@@ -51,9 +70,18 @@ def _pure_markupsafe(out: Path) -> None:
 
 
 def _pip(*arguments: str) -> None:
-    environment = {**os.environ, "WEBLLM_BUILD_TARGET": "wasm32"}
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    subprocess.run(command, check=True, env=environment)
+    environment = {name: value for name, value in os.environ.items() if _is_for_all(name)}
+    subprocess.run(command, check=True, env={**environment, "WEBLLM_BUILD_TARGET": "wasm32"})
+
+
+def _is_for_all(name: str) -> bool:
+    """Whether a variable is not one of a build around this one: of its pip (a tracker of what is
+    built already, folders, platforms), or of what it builds.
+    """
+    if name.startswith("PIP_"):
+        return name in PIP_SETTINGS
+    return not name.startswith("WEBLLM_BUILD_")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ Names are imported when they are first used, so that `import webllm` costs nothi
 Workers exist in a browser only.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"  # the package's metadata take it from here
 
 if TYPE_CHECKING:
     from webllm.artifacts.progress import InitProgressReport
@@ -34,11 +37,9 @@ if TYPE_CHECKING:
     from webllm.errors import WebLLMError
     from webllm.server.openai_client import openai_client
     from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransport
-    from webllm.workers.browser import (
-        WebWorkerMLCEngine,
-        WebWorkerMLCEngineHandler,
-        create_web_worker_mlc_engine,
-    )
+    from webllm.workers.browser import WebWorkerMLCEngine as WebWorkerMLCEngine
+    from webllm.workers.browser import WebWorkerMLCEngineHandler as WebWorkerMLCEngineHandler
+    from webllm.workers.browser import create_web_worker_mlc_engine as create_web_worker_mlc_engine
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
@@ -83,12 +84,9 @@ __all__ = [
     "ModelRecord",
     "OpenAITransport",
     "WebLLMError",
-    "WebWorkerMLCEngine",
-    "WebWorkerMLCEngineHandler",
     "WorkerMLCEngine",
     "create_blocking_mlc_engine",
     "create_mlc_engine",
-    "create_web_worker_mlc_engine",
     "create_worker_process",
     "delete_chat_config_in_cache",
     "delete_model_all_info_in_cache",
@@ -99,8 +97,17 @@ __all__ = [
     "prebuilt_app_config",
 ]
 
+if sys.platform == "emscripten":
+    __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'webllm' has no attribute {name!r}")
-    return getattr(import_module(f"webllm.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    if home == "workers.browser" and sys.platform != "emscripten":
+        raise ImportError(
+            f"webllm.{name} is for Web Workers and exists in a browser only; "
+            "here create_worker_process starts a worker"
+        )
+    return getattr(import_module(f"webllm.{home}"), name)

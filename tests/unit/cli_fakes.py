@@ -1,9 +1,11 @@
 """An engine without a model for the CLI's tests; as a program, the CLI on top of it.
 
-It answers with what it was asked, word by word, and reports loading as the real one does.
+It answers with what it was asked, word by word, and reports loading as the real one does. Asked
+for "refuse: …", "crash: …" or "warn: …" it raises a TemplateError, raises what is a bug, or logs.
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -17,14 +19,15 @@ from webllm.api.chat_completion import (
     Choice,
     ChunkChoice,
     Delta,
+    FinishReason,
 )
 from webllm.api.completion import Completion, CompletionChoice
 from webllm.api.resources import Chat, Completions
 from webllm.api.usage import CompletionUsage, UsageExtra
 from webllm.api.validation import chat_completion_request, completion_request
 from webllm.artifacts.progress import InitProgressReport, Phase
-from webllm.config import ChatOptions, MLCEngineConfig
-from webllm.errors import ContextLengthError
+from webllm.config import DEFAULT_MODEL_ID, ChatOptions, MLCEngineConfig
+from webllm.errors import ContextLengthError, RequestError, TemplateError
 
 USAGE = CompletionUsage(
     prompt_tokens=7,
@@ -65,7 +68,7 @@ class FakeEngine:
         self.config.app_config.find(model)
         report = self.config.init_progress_callback or (lambda report: None)
         for loaded in range(0, 101, 20):
-            text = f"Fetching model: {loaded} of 100 MB"
+            text = f"Fetching {'model' if model == DEFAULT_MODEL_ID else model}: {loaded} of 100 MB"
             report(InitProgressReport(loaded / 100, 0.1, text, Phase.FETCH, loaded, 100))
             await asyncio.sleep(0.02)
 
@@ -82,6 +85,8 @@ class FakeEngine:
         return "prefill: 310.4 tokens/sec, decoding: 55.2 tokens/sec"
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int) -> Rates:
+        if batch * (prompt_tokens + gen_tokens) > 4096:
+            raise RequestError(f"batch is {batch}; take a smaller batch or fewer tokens")
         return Rates(0.5, 2.0, batch * gen_tokens)
 
     async def chat_completion(self, request: Any) -> Any:
@@ -89,6 +94,13 @@ class FakeEngine:
         text = checked.messages[-1].text
         if text == "too long":
             raise ContextLengthError("the prompt has 9000 tokens; the context window holds 8192")
+        kind, _, rest = text.partition(": ")
+        if kind == "refuse":
+            raise TemplateError(rest)
+        if kind == "crash":
+            raise RuntimeError(rest)
+        if kind == "warn":
+            logging.getLogger("webllm.fake").warning(rest)
         words = f"Message {len(checked.messages)}: {text}".split()
         if text == "forever":
             words = [str(i) for i in range(10_000)]
@@ -106,7 +118,7 @@ class FakeEngine:
             delta = Delta(content=f"{word} ")
             yield _chunk([ChunkChoice(index=0, delta=delta, finish_reason=None)])
             await asyncio.sleep(0.005)
-        reason = "abort" if self.interrupted else "stop"
+        reason: FinishReason = "abort" if self.interrupted else "stop"
         yield _chunk([ChunkChoice(index=0, delta=Delta(), finish_reason=reason)])
         yield _chunk([], USAGE)
 

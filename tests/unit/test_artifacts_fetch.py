@@ -1,27 +1,23 @@
 """Downloads from a server on this machine that breaks off, changes, lies and refuses."""
 
 import asyncio
-import errno
 import multiprocessing
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from file_server import BODY, SHA, Answer, FileServer
 
 from webllm.artifacts import hub
 from webllm.artifacts.fetch import RemoteFile
 from webllm.artifacts.job import FetchOptions
-from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.retry import RetryPolicy
-from webllm.artifacts.source import HTTPSource, HubSource, RemoteSource
+from webllm.artifacts.source import HTTPSource, HubSource
 from webllm.artifacts.store import DirectoryStore
 from webllm.errors import (
     FetchError,
@@ -31,70 +27,7 @@ from webllm.errors import (
     WebLLMError,
 )
 
-BODY = bytes(i * 7 % 251 for i in range(300_000))
-SHA = sha256(BODY).hexdigest()
 QUICK = FetchOptions(RetryPolicy(attempts=4, first_pause_s=0.001))
-
-
-@dataclass
-class Answer:
-    """How the server departs from serving the file, once."""
-
-    status: int | None = None
-    cut: int | None = None  # close after so many bytes of this body
-    extra_length: int = 0  # added to Content-Length
-    ignore_range: bool = False
-    shift: int = 0  # added to where the body begins, and said so
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class FileServer(ThreadingHTTPServer):
-    """Serves `body` at every path; `script` holds departures for the next requests."""
-
-    daemon_threads = False  # joined on closing: no socket is left to the garbage collector
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body = BODY
-        self.headers: dict[str, str] = {"ETag": '"v1"'}
-        self.script: list[Answer] = []
-        self.ranges: list[str | None] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: FileServer
-
-    def do_GET(self) -> None:
-        server = self.server
-        wanted = self.headers.get("Range")
-        server.ranges.append(wanted)
-        answer = server.script.pop(0) if server.script else Answer()
-        if answer.status is not None:
-            return self.answer(answer.status, {"Content-Length": "0", **answer.headers}, b"")
-        valid = self.headers.get("If-Range") in (None, *server.headers.values())
-        if wanted is None or answer.ignore_range or not valid:
-            length = str(len(server.body) + answer.extra_length)
-            return self.answer(
-                200, {"Content-Length": length, **server.headers}, server.body[: answer.cut]
-            )
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
-        if start >= len(server.body):
-            return self.answer(416, {"Content-Length": "0"}, b"")
-        rest = server.body[start:]
-        described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
-        headers = {"Content-Length": str(len(rest)), "Content-Range": described}
-        return self.answer(206, {**headers, **server.headers}, rest[: answer.cut])
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 @pytest.fixture
@@ -392,30 +325,60 @@ def test_hub_metadata_becomes_a_remote_file(monkeypatch: pytest.MonkeyPatch) -> 
             hub.locate(source)
 
 
-class FullDisk(PartialFile):
-    """A disk with room for the first bytes alone."""
-
-    def append(self, chunk: bytes) -> None:
-        super().append(chunk[:1000])
-        raise OSError(errno.ENOSPC, "No space left on device")
+HUGE = "9" * 5000
 
 
-class StoreOnFullDisk(DirectoryStore):
-    is_full = True
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "\xb2"},
+        {"Retry-After": "Mon, 01 Jan 0001 00:00:00 GMT"},
+        {"Retry-After": "soon"},
+    ],
+)
+async def test_pauses_without_sense(
+    server: FileServer, store: DirectoryStore, headers: dict[str, str]
+) -> None:
+    server.script = [Answer(status=503, headers=headers)]
+    assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
+    server.script = [Answer(status=503, headers={"Retry-After": HUGE})]
+    with pytest.raises(FetchError, match="asks to wait"):
+        await ensure_artifact(server.url + "?2", store, None, QUICK)
 
-    def partial(self, source: RemoteSource) -> PartialFile:
-        partial = super().partial(source)
-        if not self.is_full:
-            return partial
-        partial.close()
-        return FullDisk(partial.path)
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Range": f"bytes {HUGE}-{HUGE}/{HUGE}"},
+        {"Content-Range": f"bytes 100000-{HUGE}/*"},
+        {"Content-Range": "bytes \xb2-5/7"},
+    ],
+)
+async def test_ranges_without_sense(
+    server: FileServer, store: DirectoryStore, headers: dict[str, str]
+) -> None:
+    server.script = [Answer(cut=100_000), Answer(status=206, headers=headers)]
+    assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
 
 
-async def test_a_disk_that_fills_up_keeps_what_came(server: FileServer, tmp_path: Path) -> None:
-    store = StoreOnFullDisk(tmp_path / "store")
-    with pytest.raises(StorageFullError, match=r"store is full; free some space.*WEBLLM_HOME"):
-        await ensure_artifact(server.url, store, None, QUICK)
-    store.is_full = False
-    path = await ensure_artifact(server.url, store, None, QUICK)
-    assert path.read_bytes() == server.body
-    assert server.ranges == [None, "bytes=1000-"]
+async def test_a_version_that_no_header_can_hold(server: FileServer, store: DirectoryStore) -> None:
+    server.headers = {"ETag": '"\xe9"'}
+    server.script = [Answer(cut=100_000)]
+    assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "nonsense://127.0.0.1:1"),
+        ("ALL_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "/dev/null/absent.pem"),
+    ],
+)
+async def test_settings_that_cannot_be_used(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FetchError, match=r"check the proxies .* and certificates"):
+        await ensure_artifact("https://127.0.0.1:1/m.gguf", store, None, QUICK)

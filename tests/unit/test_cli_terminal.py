@@ -91,6 +91,17 @@ def test_chat_shows_progress_then_answers(chat: Terminal) -> None:
     chat.expect(r"ended with 0")
 
 
+def test_progress_cannot_steer_the_terminal() -> None:
+    terminal = Terminal("chat", "./\x1b]0;owned\x07.gguf")
+    try:
+        seen = terminal.expect("> ")
+    finally:
+        terminal.close()
+    assert r"Fetching ./\x1b]0;owned\x07.gguf" in seen
+    assert "\x1b]" not in seen
+    assert "\x07" not in seen
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(chat: Terminal) -> None:
     chat.expect("> ")
     chat.send("forever\n")

@@ -117,9 +117,7 @@ def _url(source: RemoteSource) -> str:
         case HTTPSource():
             return source.url
         case HubSource():
-            revision = source.revision or "main"
-            path = f"{source.repository}/resolve/{revision}/{source.filename}"
-            return f"https://huggingface.co/{path}"
+            return f"https://huggingface.co/{source.url_path}"
         case PyPISource():
             raise ConfigError(
                 f"{source} cannot be fetched in a browser; put the model on the site, as `webllm "

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import httpx
 
 
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file behind a URL and what is known of it beforehand."""
@@ -76,7 +79,13 @@ def _client() -> "httpx.AsyncClient":
         import httpx
     except ImportError:
         raise ConfigError("a download needs httpx; install webllm[native]") from None
-    return httpx.AsyncClient(follow_redirects=True, timeout=httpx.Timeout(30.0, read=60.0))
+    try:
+        return httpx.AsyncClient(follow_redirects=True, timeout=httpx.Timeout(30.0, read=60.0))
+    except Exception as error:  # each setting that it cannot use has its own
+        raise FetchError(
+            f"downloads cannot be set up: {error}; check the proxies (HTTPS_PROXY, ALL_PROXY) and "
+            "certificates (SSL_CERT_FILE) of this machine"
+        ) from error
 
 
 def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
@@ -98,7 +107,7 @@ async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJo
             await _receive(response, job)
     except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
         raise FetchError(f"{remote.url} cannot be fetched: {error!r}; check the URL") from error
-    except httpx.TransportError as error:
+    except httpx.HTTPError as error:
         raise _BrokenError(f"the connection broke ({error!r})") from error
 
 
@@ -110,7 +119,7 @@ def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
         headers["Range"] = f"bytes={job.partial.num_bytes}-"
         strong = version.etag if version.etag and not version.etag.startswith("W/") else None
         validator = strong or version.last_modified  # RFC 9110, 13.1.5: no weak ETag here
-        if validator:
+        if validator and validator.isascii():  # what else came as one, no header can hold
             headers["If-Range"] = validator
     return headers
 
@@ -154,7 +163,7 @@ def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
     headers = response.headers
     length, start = headers.get("Content-Length", ""), 0
     if response.status_code == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+        match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         start, length = (int(match[1]), match[2]) if match else (-1, "")
     size = int(length) if length.isdecimal() else None
     return RemoteVersion(headers.get("ETag"), headers.get("Last-Modified"), size), start

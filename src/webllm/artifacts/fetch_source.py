@@ -1,10 +1,8 @@
 """Fetches a remote source into the store, each kind in its own way."""
 
 import asyncio
-from contextlib import closing
 from pathlib import Path
 
-from webllm.artifacts.disk import disk_errors
 from webllm.artifacts.fetch import fetch_http
 from webllm.artifacts.hub import fetch_hub
 from webllm.artifacts.job import FetchJob, FetchOptions
@@ -20,11 +18,9 @@ async def fetch_source(
     reporter: ProgressReporter,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Fetch `source` into `store`; the caller holds its lock there.
-
-    Raises as the kinds of fetch do, and what `disk_errors` raises.
-    """
-    with disk_errors(store.root), closing(store.partial(source)) as partial:
+    """Fetch `source` into `store`; the caller holds its lock there. Raises as the kinds do."""
+    partial = store.partial(source)
+    try:
         job = FetchJob(source, store, partial, reporter, options or FetchOptions())
         match source:
             case HTTPSource():
@@ -37,4 +33,6 @@ async def fetch_source(
         partial.close()  # before the move: Windows moves no open file
         path = store.put(source, partial.path, sha256)
         partial.drop()  # the note, and the bytes if the store had them already
+    finally:
+        partial.close()
     return path

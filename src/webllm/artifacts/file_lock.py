@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from webllm.artifacts.disk import disk_errors
 from webllm.errors import ConfigError
 
 if sys.platform == "win32":
@@ -35,11 +34,9 @@ class FileLock:
     def try_acquire(self) -> bool:
         """Take the lock if it is free; says whether it did.
 
-        Raises ConfigError where the file system has no locks (some network shares), and what
-        `disk_errors` raises where the file cannot be opened.
+        Raises ConfigError where the file system has no locks (some network shares).
         """
-        with disk_errors(self._path.parent):
-            file = self._path.open("ab")
+        file = self._path.open("ab")
         try:
             _lock(file)
         except (BlockingIOError, PermissionError):  # held by another

@@ -17,8 +17,8 @@ _SHA256_DIGITS = 64
 async def fetch_hub(source: HubSource, job: FetchJob) -> str:
     """Download `source` into the job's partial file; returns its SHA-256 in hex.
 
-    Raises what `download` raises, and ModelNotFoundError if there is no such repository or file
-    (or the user may not see it).
+    Raises what `download` raises, ModelNotFoundError if there is no such repository or file (or
+    the user may not see it), and FetchError if the hub cannot be asked.
     """
     job.reporter.update(f"Looking up {source}")
     return await download(await asyncio.to_thread(locate, source), job)
@@ -27,7 +27,6 @@ async def fetch_hub(source: HubSource, job: FetchJob) -> str:
 def locate(source: HubSource) -> RemoteFile:
     """Ask the hub where the file lies, how large it is and, for large files, its hash."""
     try:
-        import httpx
         import huggingface_hub as hub
         from huggingface_hub import errors
     except ImportError:
@@ -39,12 +38,21 @@ def locate(source: HubSource) -> RemoteFile:
     )
     try:
         url = hub.hf_hub_url(source.repository, source.filename, revision=source.revision)
-        found = hub.get_hf_file_metadata(url)
+        found, token = hub.get_hf_file_metadata(url), hub.get_token()
+    except errors.GatedRepoError as error:
+        raise FetchError(
+            f"{source} needs its licence accepted on the page of {source.repository} and a login "
+            f"(hf auth login): {_one_line(error)}"
+        ) from error
     except missing as error:
-        raise ModelNotFoundError(f"{source} does not exist, or needs a login: {error}") from error
-    except (httpx.HTTPError, OSError, ValueError) as error:
-        raise FetchError(f"{source} cannot be looked up: {error}; try again later") from error
-    etag, token = found.etag or "", hub.get_token()
+        raise ModelNotFoundError(
+            f"{source} does not exist, or needs a login (hf auth login): {_one_line(error)}"
+        ) from error
+    except Exception as error:  # of whichever HTTP library this version of the hub's is built on
+        raise FetchError(
+            f"{source} cannot be looked up: {_one_line(error)}; {_way_out(error)}"
+        ) from error
+    etag = found.etag or ""
     return RemoteFile(
         url,
         # The hub's ETag is the SHA-256 for files in large-file storage, a git hash for others.
@@ -52,3 +60,16 @@ def locate(source: HubSource) -> RemoteFile:
         size=found.size,
         headers={"Authorization": f"Bearer {token}"} if token else {},
     )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _way_out(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "log in (hf auth login), or accept the model's licence on its page"
+    if status is not None:
+        return "try again later"
+    return "check the network and its proxies, or name a file on this disk"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.progress import ProgressCallback
-from webllm.errors import ConfigError
+from webllm.errors import ConfigError, ModelNotFoundError
 
 
 async def open_model(
@@ -64,7 +65,8 @@ async def delete_model(source: str, store: str | None) -> None:
 
     remote = parse_source(source)
     if not isinstance(remote, LocalSource):
-        DirectoryStore().discard(remote)
+        with suppress(ModelNotFoundError):
+            DirectoryStore().delete(remote)
 
 
 async def offer_file(file: object) -> str:

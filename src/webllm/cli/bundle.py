@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from webllm.artifacts.storage_errors import storage_errors
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_files, site_folder
-from webllm.cli.terminal import progress_bar, size
-from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
+from webllm.cli.terminal import progress_bar, say, size
+from webllm.errors import ConfigError, IntegrityError, StorageFullError
 
 if TYPE_CHECKING:
     from webllm.cli.site_models import SiteModel
@@ -49,7 +49,7 @@ def bundle(
         models = asyncio.run(site_models(names, on_progress))
     num_bytes = write_bundle(site, models, out)
     listed = ", ".join(each.record.model_id for each in models) or "no model"
-    typer.echo(f"{out}: {size(num_bytes)}, with {listed}")
+    say(f"{out}: {size(num_bytes)}, with {listed}")
 
 
 def check_folder(out: Path, site: Path, force: bool) -> None:
@@ -75,7 +75,7 @@ def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
     from webllm.cli.site_models import catalogue
 
     files = list(site_files(site))
-    try:
+    with storage_errors(out, "name a folder on another disk"):
         out.mkdir(parents=True, exist_ok=True)
         num_bytes = sum((site / name).stat().st_size for name in files)
         num_bytes += sum(model.file.stat().st_size for model in models)
@@ -85,11 +85,6 @@ def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
             _copy(site / name, out / name)
         hashed = [_with_hash(model, _copy(model.file, out / model.path)) for model in models]
         (out / CATALOGUE).write_bytes(catalogue(hashed))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageFullError(f"the disk of {out} is full; free some space") from error
-        where = error.filename or out
-        raise ArtifactError(f"{where} cannot be written: {error.strerror or error}") from error
     return num_bytes
 
 

@@ -21,7 +21,9 @@ from webllm.cli.options import (
     TemperatureOption,
     ThreadsOption,
     TopPOption,
+    bear_any_input,
     request_fields,
+    require_text,
 )
 from webllm.cli.session import Answer, answer_chat, load
 from webllm.cli.terminal import note, write
@@ -52,6 +54,7 @@ def chat(
     context: ContextOption = None,
 ) -> None:
     """Talk with a model."""
+    require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with asyncio.Runner() as runner:
         engine = runner.run(load(Loading(model, device, threads, context)))
@@ -82,12 +85,14 @@ class Conversation:
     def run(self) -> None:
         with suppress(ImportError):
             import readline  # noqa: F401  (line editing in input())
+        bear_any_input()
         while (line := _read_line()) not in (None, "/exit", "/quit"):
             text = (line or "").strip()
             if text.startswith("/"):
                 self._command(text)
             elif text:
                 try:
+                    require_text(text, "that line")
                     self._answer(text)
                 except RequestError as error:  # the context is full, or an option is out of range
                     note(f"{error}\n/reset forgets the conversation so far.")
@@ -133,7 +138,7 @@ def _read_line() -> str | None:
     except EOFError:
         return None
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
+        write("\n")
         return ""
 
 

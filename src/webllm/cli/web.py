@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_folder
-from webllm.cli.terminal import note, progress_bar
+from webllm.cli.terminal import note, progress_bar, say
 from webllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def web(
         models = asyncio.run(site_models(model or [DEFAULT_MODEL_ID], on_progress))
     with open_server(models, port) as server:
         listed = ", ".join(each.record.model_id for each in models)
-        typer.echo(f"{listed} at {server.url}")
+        say(f"{listed} at {server.url}")
         note("Only this machine can reach it. Ctrl-C ends it.")
         if not no_open:
             webbrowser.open(server.url)
@@ -60,7 +59,7 @@ def web(
 def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
     """The site with models in it, not yet served; they stay where they are on the disk.
 
-    Raises ConfigError if the port is taken. Without one, the default port is tried first.
+    Raises ConfigError if the port cannot be had. Without one, the default port is tried first.
     """
     from webllm.cli.site_models import catalogue, with_version
     from webllm.cli.site_server import SiteServer
@@ -71,7 +70,5 @@ def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
         try:
             return SiteServer(attempt, site_folder(), extra)
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or attempt == 0:
-                raise
             reason = error.strerror
-    raise ConfigError(f"port {port} cannot be had ({reason}); give another --port, or 0 for any")
+    raise ConfigError(f"port {attempt} cannot be had ({reason}); give another --port, or 0 for any")

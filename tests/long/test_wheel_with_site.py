@@ -1,0 +1,42 @@
+"""A wheel with the site in it, built and installed as a user would."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_pip_builds_a_wheel_with_the_site(tmp_path: Path) -> None:
+    checkout, out = tmp_path / "checkout", tmp_path / "out"
+    _copy_checkout(checkout)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    environment = {**os.environ, "WEBLLM_BUILD_SITE": "1"}
+    command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(out), str(checkout)]
+    subprocess.run(command, check=True, env=environment)
+    (wheel,) = out.glob("webllm-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"webllm/site/index.html", "webllm/site/pyodide/pyodide.asm.wasm"} <= names
+    assert any(name.startswith("webllm/site/wheels/webllm-") for name in names)
+
+    venv.create(tmp_path / "env", with_pip=False)
+    (python,) = (tmp_path / "env").glob("*/python" + (".exe" if os.name == "nt" else ""))
+    target = ["--python", str(python), "install", "--quiet", f"{wheel}[cli,native]"]
+    subprocess.run([*pip, *target], check=True)
+    bundle = [str(python), "-m", "webllm", "bundle", str(tmp_path / "bundle"), "--no-model"]
+    subprocess.run(bundle, check=True, cwd=tmp_path)
+    assert (tmp_path / "bundle" / "index.html").is_file()
+
+
+def _copy_checkout(folder: Path) -> None:
+    """What git has or would have, without what was built."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, names.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)

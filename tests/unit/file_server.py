@@ -1,0 +1,69 @@
+"""A server on this machine that departs from serving its one file, as told."""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BODY = bytes(i * 7 % 251 for i in range(300_000))
+SHA = sha256(BODY).hexdigest()
+
+
+@dataclass
+class Answer:
+    """How the server departs from serving the file, once."""
+
+    status: int | None = None
+    cut: int | None = None  # close after so many bytes of this body
+    extra_length: int = 0  # added to Content-Length
+    ignore_range: bool = False
+    shift: int = 0  # added to where the body begins, and said so
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `body` at every path; `script` holds departures for the next requests."""
+
+    daemon_threads = False  # joined on closing: no socket is left to the garbage collector
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = BODY
+        self.headers: dict[str, str] = {"ETag": '"v1"'}
+        self.script: list[Answer] = []
+        self.ranges: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        wanted = self.headers.get("Range")
+        server.ranges.append(wanted)
+        answer = server.script.pop(0) if server.script else Answer()
+        if answer.status is not None:
+            return self.answer(answer.status, {"Content-Length": "0", **answer.headers}, b"")
+        valid = self.headers.get("If-Range") in (None, *server.headers.values())
+        if wanted is None or answer.ignore_range or not valid:
+            length = str(len(server.body) + answer.extra_length)
+            return self.answer(
+                200, {"Content-Length": length, **server.headers}, server.body[: answer.cut]
+            )
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        if start >= len(server.body):
+            return self.answer(416, {"Content-Length": "0"}, b"")
+        rest = server.body[start:]
+        described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+        headers = {"Content-Length": str(len(rest)), "Content-Range": described}
+        return self.answer(206, {**headers, **server.headers}, rest[: answer.cut])
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass

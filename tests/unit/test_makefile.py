@@ -1,0 +1,33 @@
+"""`make test`: each tier brings what it needs, and no other."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITE, CHROMIUM, VULKAN = "js/wheels.py", "need Chromium", "need a Vulkan driver"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        ([], {SITE, CHROMIUM, VULKAN}),
+        (["TIERS=tests"], {SITE, CHROMIUM, VULKAN}),
+        (["TIERS=tests/unit"], set()),
+        (["TIERS=tests/unit tests/models"], set()),
+        (["TIERS=tests/unit/test_makefile.py"], set()),
+        (["TIERS=tests/gpu"], {VULKAN}),
+        (["TIERS=tests/browser/test_page.py"], {SITE, CHROMIUM}),
+    ],
+)
+def test_a_tier_brings_its_own_needs(arguments: list[str], needs: set[str]) -> None:
+    """What would be run if nothing were there yet."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    command = ["make", "--always-make", "--dry-run", "test", *arguments]
+    planned = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert {need for need in (SITE, CHROMIUM, VULKAN) if need in planned} == needs
+    assert "/pytest " in planned
