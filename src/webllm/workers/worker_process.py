@@ -49,6 +49,8 @@ def main() -> None:
         return
     channel.write(frame(Return(uuid=start.uuid)))
     asyncio.run(_serve(engine, channel))
+    if channel.is_broken:
+        sys.exit(1)
 
 
 async def _serve(engine: MLCEngineInterface, channel: Channel) -> None:
@@ -98,6 +100,7 @@ class Channel:
         self._early: SimpleQueue[object] = SimpleQueue()
         self._receive: Callable[[object], None] = self._early.put
         self._receiving = Lock()
+        self.is_broken = False
         Thread(target=self._read, daemon=True).start()
 
     def first(self) -> object:
@@ -131,6 +134,7 @@ class Channel:
                     self._hand_over(message)
         except (OSError, WorkerLostError) as error:
             print(f"webllm's worker process ends: {error}", file=sys.stderr, flush=True)
+            self.is_broken = True
             return str(error)
         return "the parent is gone"
 
