@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from webllm.config import AppConfig, ChatOptions, LogLevel
+from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
+from webllm.errors import ConfigError
 
 PROTOCOL = 2  # of what we add to WebLLM's protocol
 DEVICE_NAME_SINCE = 2
@@ -256,9 +257,26 @@ AnyAnswer: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
 
 
 def read_request(message: object) -> AnyRequest:
-    """Raises msgspec.ValidationError."""
-    request: AnyRequest = msgspec.convert(message, AnyRequest)
+    """Raises msgspec.ValidationError, caused by a ConfigError where a configuration is wrong."""
+    try:
+        request: AnyRequest = msgspec.convert(message, AnyRequest)
+    except msgspec.ValidationError as error:
+        raise error from (_config_error(message) or error.__cause__)
     return request
+
+
+def _config_error(message: object) -> ConfigError | None:
+    """What is wrong with the configuration in a message, if anything is."""
+    try:
+        match message:
+            case {"kind": "setAppConfig", "content": config}:
+                read_config(config, AppConfig)
+            case {"content": {"chatOpts": [*options]}}:
+                for each in options:
+                    read_config(each, ChatOptions)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def read_answer(message: object) -> AnyAnswer:
