@@ -1,5 +1,7 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
+import type { ConvTemplateConfig } from "./conv_template";
+
 export interface Reload {
   kind: "reload";
   uuid: string;
@@ -32,14 +34,14 @@ export interface ChatOptions {
   sliding_window_size?: number | null;
   attention_sink_size?: number | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
-  conv_template?: Record<string, unknown> | null;
+  conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
   temperature?: number | null;
   top_p?: number | null;
   repetition_penalty?: number | null;
   frequency_penalty?: number | null;
   presence_penalty?: number | null;
   bos_token_id?: number | null;
-  conv_config?: Record<string, unknown> | null;
+  conv_config?: Partial<ConvTemplateConfig> | null;
   tokenizer_files?: unknown;
   tokenizer_info?: unknown;
   token_table_postproc_method?: unknown;
@@ -303,6 +305,9 @@ export interface ErrorInfo {
   code: string;
   status: number;
   field?: string | null;
+  url?: string | null;
+  expected?: string | null;
+  actual?: string | null;
 }
 
 export interface InitProgressCallback {

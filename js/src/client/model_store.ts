@@ -4,8 +4,8 @@
 import { openBlobs, type Blobs } from "./blobs";
 import { ArtifactError, ModelNotFoundError } from "./error_classes";
 import { configError } from "./errors";
-import type { AppConfig, ModelRecord } from "./messages";
-import { prebuiltAppConfig } from "./config";
+import type { ModelRecord } from "./messages";
+import { modelsOf, prebuiltAppConfig, type AppConfigLike } from "./config";
 
 interface Note {
   size: number;
@@ -16,7 +16,7 @@ interface Note {
 /** Whether the model is here, whole. Paths are those of the site that the page is from. */
 export async function hasModelInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<boolean> {
   const name = await nameOf(modelId, appConfig);
   if (name === undefined) return false;
@@ -32,7 +32,7 @@ export async function hasModelInCache(
 /** Deletes the model, also what came of one that is not whole. */
 export async function deleteModelAllInfoInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<void> {
   const name = await nameOf(modelId, appConfig);
   if (name === undefined) return;
@@ -50,7 +50,7 @@ export const deleteModelInCache = deleteModelAllInfoInCache;
 /** Deletes nothing: a model's chat configuration is in its file, and goes with that. */
 export async function deleteChatConfigInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<void> {
   find(modelId, appConfig);
 }
@@ -69,7 +69,7 @@ async function readNote(blobs: Blobs, name: string): Promise<Note | undefined> {
 }
 
 /** What a model's file is called in the store; undefined for a file that is never stored. */
-async function nameOf(modelId: string, appConfig: AppConfig): Promise<string | undefined> {
+async function nameOf(modelId: string, appConfig: AppConfigLike): Promise<string | undefined> {
   const record = find(modelId, appConfig);
   const source = record.model ?? record.model_path ?? "";
   if (source.startsWith("picked:")) return undefined;
@@ -78,10 +78,11 @@ async function nameOf(modelId: string, appConfig: AppConfig): Promise<string | u
   return sha256 ? `sha256-${sha256.toLowerCase()}` : `url-${await digest(urlOf(place))}`;
 }
 
-function find(modelId: string, appConfig: AppConfig): ModelRecord {
-  const record = appConfig.model_list.find((each) => each.model_id === modelId);
+function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
+  const models = modelsOf(appConfig);
+  const record = models.find((each) => each.model_id === modelId);
   if (record) return record;
-  const known = appConfig.model_list.map((each) => each.model_id).join(", ");
+  const known = models.map((each) => each.model_id).join(", ");
   throw new ModelNotFoundError({
     name: "ModelNotFoundError",
     message: `no model called "${modelId}"; known are ${known || "none"}`,

@@ -1,5 +1,6 @@
 // `WebWorkerMLCEngineHandler`: what a worker script needs to serve the page that made it.
 
+import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { couldNotStart } from "./refusal";
 import { fileAt, type Root } from "./root";
 
@@ -22,6 +23,11 @@ export class WebWorkerMLCEngineHandler {
 
   onmessage({ data }: MessageEvent): void {
     void this.host.then((host) => host.receive(data));
+  }
+
+  /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
+  setLogitProcessorRegistry(registry?: LogitProcessorRegistry): void {
+    refuseLogitProcessors(registry);
   }
 
   /** To the page. May be overridden, as WebLLM's. */

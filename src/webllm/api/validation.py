@@ -243,8 +243,9 @@ def _check_message(path: str, message: ChatCompletionMessageParam) -> None:
         raise RequestError(f"{path}.tool_call_id {needs}", field=f"{path}.tool_call_id")
     for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
         at = f"{path}.content[{i}]"
-        if part.type == "image_url":
-            raise RequestError(f"{at} is an image; only text is supported", field=at)
+        if part.type != "text":
+            kind = "an image" if part.type == "image_url" else "audio"
+            raise RequestError(f"{at} is {kind}; only text is supported", field=at)
         if part.text is None:
             raise RequestError(f"{at}.text is missing", field=f"{at}.text")
 
@@ -265,6 +266,12 @@ def _check_tools(request: ChatCompletionRequest) -> None:
 
 def _check_response_format(response_format: ResponseFormat) -> None:
     """Each of the three ways to constrain the answer goes with its own type."""
+    if response_format.type == "structural_tag":
+        raise RequestError(
+            "response_format.type is 'structural_tag', which is not supported; give 'json_schema' "
+            "or 'grammar'",
+            field="response_format",
+        )
     for name, kind in (
         ("schema", "json_object"),
         ("grammar", "grammar"),

@@ -191,7 +191,10 @@ class ErrorInfo(Content):
     message: str
     code: str
     status: int
-    field: str | None = None
+    field: str | None = None  # of the request that is wrong
+    url: str | None = None  # of what is not as promised
+    expected: str | None = None
+    actual: str | None = None
 
 
 class InitProgress(Content, kw_only=True):
