@@ -3,6 +3,7 @@
 import { Announcer } from "./announcer";
 import { Answering } from "./answering";
 import { loadAppConfig } from "./config";
+import type { AppConfig } from "../client";
 import { ConversationDb } from "./conversation_db";
 import { newId } from "./conversations";
 import { detectDevice } from "./device";
@@ -46,17 +47,17 @@ async function main(): Promise<void> {
     settings,
   });
   const session = new ModelSession(store, appConfig);
-  show(store, session);
+  show(store, session, appConfig);
   keep(store, db);
   if (known) session.load(known.model_id);
   store.set("device", await detectDevice());
 }
 
-function show(store: Store<State>, session: ModelSession): void {
+function show(store: Store<State>, session: ModelSession, appConfig: AppConfig): void {
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
   const answering = new Answering(store, session);
   const confirm = new Confirm();
-  const kept = new KeptModels(store);
+  const kept = new KeptModels(store, appConfig);
   const composer = new Composer(store, answering);
   const dialog = new ModelDialog(store, session, kept, confirm);
   new Sidebar(
