@@ -203,9 +203,9 @@ async def test_a_download_waits_for_a_deletion_under_way(
             await asyncio.sleep(0.01)
         may_delete.set()
         await deletion
-        [texts[0], await loading, await kept("cache")]
+        str([texts[0], await loading, await kept("cache")])
     """)
-    assert found == [WAITING, WEIGHTS, 6]
+    assert found == str([WAITING, WEIGHTS, 6])
 
 
 async def test_a_file_under_way_is_not_deleted(
