@@ -11,7 +11,7 @@ const STORE = "webllm"; // the name of every store, see artifacts/browser_store.
 
 type Early =
   | { kind: "setAppConfig"; content: AppConfigLike }
-  | { kind: "reload"; uuid: string; content: { modelId: string[] } }
+  | { kind: "reload"; uuid: string; content: { modelId: [string, ...unknown[]] } }
   | { kind: undefined };
 
 export class Starting {
@@ -31,9 +31,7 @@ export class Starting {
     if (message.kind !== "reload") return;
     this.reloads.set(message.uuid, performance.now());
     this.report(message.uuid);
-    for (const modelId of message.content.modelId.slice(0, 1)) {
-      this.fetchModel(modelId).catch(() => {}); // Python will find the same, and say so
-    }
+    this.fetchModel(message).catch(() => {}); // Python will find the same, and say so
   }
 
   /** `progress`: how much of the start is done, 0 to 1. */
@@ -53,7 +51,8 @@ export class Starting {
     this.post({ kind: "initProgressCallback", uuid, content });
   }
 
-  private async fetchModel(modelId: string): Promise<void> {
+  private async fetchModel({ content }: Early & { kind: "reload" }): Promise<void> {
+    const [modelId] = content.modelId;
     const [site, mayBeStored] = await Promise.all([this.site, hasStore()]);
     if (mayBeStored) return;
     const record = find(modelId, this.appConfig && namedModels(this.appConfig), site);

@@ -12,10 +12,13 @@ from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine import engine as engine_module
 from webllm.engine.loading import LoadedModel
 from webllm.errors import DeviceNotFoundError
+from webllm.workers import frames
 
 
 def numbers(config: MLCEngineConfig) -> MLCEngine:
-    """Models of numbers. "slow" blocks for half a second while it loads, "stuck" for a minute."""
+    """Models of numbers. "slow" blocks for half a second while it loads, "stuck" for a minute;
+    "unwritable" fails with a name that is no text.
+    """
     print("made with", config.device, config.num_threads, config.kv_cache_tokens, flush=True)
     engine_module.load_model = _load_model
     return MLCEngine(config)
@@ -23,6 +26,18 @@ def numbers(config: MLCEngineConfig) -> MLCEngine:
 
 def without_device(config: MLCEngineConfig) -> MLCEngine:
     raise DeviceNotFoundError(f"there is no {config.device}")
+
+
+def short_frames(config: MLCEngineConfig) -> MLCEngine:
+    """Can say little at a time."""
+    frames.MAX_BYTES = 2000
+    return numbers(config)
+
+
+def sleeps(config: MLCEngineConfig) -> MLCEngine:
+    print("asleep", flush=True)
+    time.sleep(60)
+    return numbers(config)
 
 
 def exits(config: MLCEngineConfig) -> MLCEngine:
@@ -35,5 +50,7 @@ async def _load_model(
     os.write(1, b"noise of a library\n")
     assert config.init_progress_callback
     config.init_progress_callback(InitProgressReport(0.5, 1.0, f"{os.getpid()}", Phase.UPLOAD))
+    if record.model_id == "unwritable":
+        raise OSError("no file \udcff")
     time.sleep({"slow": 0.5, "stuck": 60}.get(record.model_id, 0))
     return make_loaded(record.model_id, options, windows=4)

@@ -1,18 +1,23 @@
 // The calls that wait for answers from one worker. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
-import { rebuild, requestError, workerLost, type WebLLMError } from "./errors";
-import type { AnyAnswer, AnyRequest, InitProgress } from "./messages";
+import { rebuild, requestError, unreadableAnswer, workerLost, type WebLLMError } from "./errors";
+import type { AnyRequest, InitProgress, Throw } from "./messages";
 
 export type Work = Exclude<AnyRequest, { kind: "keepAlive" }>;
+type Load = Extract<Work, { kind: "reload" }>;
+type Setting = Extract<Work, { kind: "setAppConfig" | "setLogLevel" }>;
 
 interface Waiting {
   resolve(content: unknown): void;
-  reject(error: WebLLMError): void;
+  reject(error: unknown): void;
 }
 
 export class Calls {
   private readonly waiting = new Map<string, Waiting>();
+  private readonly loads = new Set<string>(); // the reloads among those that wait
+  private readonly settings = new Map<Setting["kind"], string>(); // the uuid of each kind's last
+  private readonly refused = new Map<Setting["kind"], WebLLMError>();
   private readonly hello = newUuid();
   private protocol = 0; // of ours; 0: a worker of WebLLM's
   private lost: WebLLMError | undefined;
@@ -40,6 +45,27 @@ export class Calls {
     } finally {
       this.waiting.delete(request.uuid);
     }
+  }
+
+  /** `call`; throws as well what the worker has against a setting that still holds. */
+  async load(request: Load): Promise<void> {
+    for (const error of this.refused.values()) throw error;
+    this.loads.add(request.uuid);
+    try {
+      await this.call(request);
+    } finally {
+      this.loads.delete(request.uuid);
+    }
+  }
+
+  /**
+   * Posts a setting. The worker answers only if it refuses it, and then the reload that waits, or
+   * else the next one, throws that error; a later setting of its kind replaces it.
+   */
+  configure(setting: Setting): void {
+    this.settings.set(setting.kind, setting.uuid);
+    this.refused.delete(setting.kind);
+    this.tell(setting);
   }
 
   /** Posts a request whose answer nobody waits for, if there is still a worker. */
@@ -79,12 +105,64 @@ export class Calls {
     }
   }
 
+  /** Messages of other protocols are skipped, as in WebLLM. */
   private receive(message: unknown): void {
-    if (!isAnswer(message)) return;
-    if (message.kind === "initProgressCallback") this.onProgress(message.content);
-    else if (message.uuid === this.hello) this.protocol = protocolOf(message);
-    else if (message.kind === "return") this.waiting.get(message.uuid)?.resolve(message.content);
-    else if (message.kind === "throw") this.waiting.get(message.uuid)?.reject(rebuild(message));
+    if (this.lost || typeof message !== "object" || message === null) return;
+    const { kind, uuid, content, error } = message as Record<string, unknown>;
+    if (kind === "initProgressCallback") this.report(uuid, content);
+    else if (typeof uuid !== "string") this.skip(kind);
+    else if (uuid === this.hello) this.greeted(kind, content);
+    else if (kind === "return") this.waiting.get(uuid)?.resolve(content);
+    else if (kind === "throw") this.thrown(uuid, { content, error } as Throw);
+    else if (kind !== undefined) {
+      this.waiting.get(uuid)?.reject(unreadableAnswer(`its kind is ${String(kind)}`));
+    }
+  }
+
+  /** Whoever an answer without a uuid is for would wait for it forever. */
+  private skip(kind: unknown): void {
+    if (kind !== "return" && kind !== "throw") return;
+    this.lose("it sent an answer that has no uuid");
+    this.endpoint.close();
+  }
+
+  /** No event tells that a worker was terminated, but a lock that it holds is free then. */
+  private greeted(kind: unknown, content: unknown): void {
+    if (kind !== "return" || typeof content !== "object" || content === null) return;
+    const { protocol, lock } = content as { protocol?: unknown; lock?: unknown };
+    this.protocol = typeof protocol === "number" ? protocol : 0;
+    if (typeof lock !== "string") return;
+    const freed = globalThis.navigator?.locks?.request(lock, () => this.lose("it was terminated"));
+    freed?.catch(() => {}); // a page that is closing
+  }
+
+  private thrown(uuid: string, message: Throw): void {
+    const error = rebuild(message);
+    for (const [kind, setting] of this.settings) {
+      if (setting === uuid) this.refuse(kind, error);
+    }
+    this.waiting.get(uuid)?.reject(error);
+  }
+
+  private refuse(kind: Setting["kind"], error: WebLLMError): void {
+    this.refused.set(kind, error);
+    for (const uuid of this.loads) this.abort(uuid, error);
+  }
+
+  /** A callback that throws fails the load, as it does without a worker. */
+  private report(uuid: unknown, content: unknown): void {
+    if (typeof content !== "object" || content === null) return;
+    try {
+      this.onProgress(content as InitProgress);
+    } catch (error) {
+      if (typeof uuid !== "string" || !this.waiting.has(uuid)) throw error;
+      this.abort(uuid, error);
+    }
+  }
+
+  private abort(uuid: string, error: unknown): void {
+    this.waiting.get(uuid)?.reject(error);
+    this.tell({ kind: "abort", uuid, content: null });
   }
 
   private lose(reason: string): void {
@@ -97,14 +175,4 @@ export class Calls {
 export function newUuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function protocolOf(answer: AnyAnswer): number {
-  if (answer.kind !== "return") return 0;
-  return (answer.content as { protocol?: number } | null)?.protocol ?? 0;
-}
-
-/** Messages of other protocols are skipped, as in WebLLM. */
-function isAnswer(message: unknown): message is AnyAnswer {
-  return typeof message === "object" && message !== null && "kind" in message && "uuid" in message;
 }

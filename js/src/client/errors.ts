@@ -8,13 +8,8 @@ export { WebLLMError };
 
 /** WebLLM's own workers give the error's text alone. */
 export function rebuild({ content, error }: Throw): WebLLMError {
-  if (error) return make(error);
-  return new WebLLMError({
-    name: "WebLLMError",
-    message: content,
-    code: "webllm_error",
-    status: 500,
-  });
+  if (typeof error?.name === "string" && typeof error.message === "string") return make(error);
+  return webllmError(String(content));
 }
 
 const CLASSES: Record<string, typeof WebLLMError> = { ...classes };
@@ -22,6 +17,16 @@ const CLASSES: Record<string, typeof WebLLMError> = { ...classes };
 export function workerLost(reason: string): WebLLMError {
   const message = `the worker is lost: ${reason}; make a new engine`;
   return make({ name: "WorkerLostError", message, code: "worker_lost", status: 503 });
+}
+
+/** From a worker of another version, or of another library. */
+export function unreadableAnswer(reason: string): WebLLMError {
+  const hint = "use the same version of webllm in the worker";
+  return webllmError(`the worker's answer cannot be read: ${reason}; ${hint}`);
+}
+
+function webllmError(message: string): WebLLMError {
+  return make({ name: "WebLLMError", message, code: "webllm_error", status: 500 });
 }
 
 export function requestError(message: string): WebLLMError {

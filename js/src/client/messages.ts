@@ -107,6 +107,13 @@ export interface NextChunkParams {
   streamId?: string | null;
 }
 
+/** Ends a stream of either kind that is read no further. Answered once it has ended. */
+export interface CompletionStreamReturn {
+  kind: "completionStreamReturn";
+  uuid: string;
+  content: NextChunkParams;
+}
+
 export interface Embedding {
   kind: "embedding";
   uuid: string;
@@ -264,7 +271,7 @@ export interface Hello {
   content?: null;
 }
 
-/** Ours: ends the request or the stream of this uuid. Not answered, nor is what it ends. */
+/** Ours: ends the request or the stream of this uuid. Not answered, nor is such a request. */
 export interface Abort {
   kind: "abort";
   uuid: string;
@@ -338,6 +345,7 @@ export type AnyRequest =
   | CompletionNonStreaming
   | CompletionStreamInit
   | CompletionStreamNextChunk
+  | CompletionStreamReturn
   | Embedding
   | ForwardTokensAndSample
   | RuntimeStatsText

@@ -1,8 +1,12 @@
 // An answer under way in the worker, pulled chunk by chunk.
 
 import { newUuid, type Calls } from "./calls";
+import { unreadableAnswer } from "./errors";
 
-/** A consumer that leaves its loop, or calls `return()`, ends the answer in the worker at once. */
+/**
+ * A consumer that leaves its loop, or calls `return()`, ends the answer in the worker at once; one
+ * that is forgotten ends it when its memory is collected.
+ */
 export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   private isOpen = true;
   private readonly pulls = new Set<string>();
@@ -11,7 +15,9 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
     private readonly calls: Calls,
     private readonly streamId: string,
     private readonly selectedModelId: string | null,
-  ) {}
+  ) {
+    FORGOTTEN.register(this, { calls, streamId }, this);
+  }
 
   [Symbol.asyncIterator](): this {
     return this;
@@ -21,22 +27,33 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
     if (!this.isOpen) return END;
     try {
       const chunk = await this.pull();
-      if (chunk !== undefined && chunk !== null) return { done: false, value: chunk as Chunk };
+      if (typeof chunk === "object" && chunk !== null) {
+        return { done: false, value: chunk as Chunk };
+      }
+      if (chunk !== undefined && chunk !== null) {
+        this.calls.endStream(this.streamId);
+        throw unreadableAnswer(`a chunk is an object, received a ${typeof chunk}`);
+      }
     } catch (error) {
-      this.isOpen = false;
+      this.close();
       throw error;
     }
-    this.isOpen = false;
+    this.close();
     return END;
   }
 
   async return(): Promise<IteratorResult<Chunk, undefined>> {
     if (this.isOpen) {
-      this.isOpen = false;
+      this.close();
       this.calls.endStream(this.streamId);
       for (const uuid of this.pulls) this.calls.giveUp(uuid);
     }
     return END;
+  }
+
+  private close(): void {
+    this.isOpen = false;
+    FORGOTTEN.unregister(this);
   }
 
   private async pull(): Promise<unknown> {
@@ -52,3 +69,8 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
 }
 
 const END = { done: true, value: undefined } as const;
+
+/** Streams that may be dropped before their end; what is kept of each must not refer to it. */
+const FORGOTTEN = new FinalizationRegistry<{ calls: Calls; streamId: string }>(
+  ({ calls, streamId }) => calls.endStream(streamId),
+);

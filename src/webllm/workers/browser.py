@@ -11,15 +11,15 @@ from typing import Any
 
 import js
 import msgspec
-from pyodide.ffi import create_once_callable, create_proxy, to_js
+from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.browser_quota import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
-from webllm.workers.messages import Hello
-from webllm.workers.port import OnClose, OnMessage
+from webllm.workers.messages import Hello, HelloAnswer, Return
+from webllm.workers.port import OnClose, OnMessage, Unreadable
 from webllm.workers.proxy import WorkerMLCEngine
 
 
@@ -27,8 +27,8 @@ class BrowserPort:
     """See `Port`. `endpoint` has `postMessage`: a Worker, or a worker's own global scope.
 
     Messages cross between the languages as JSON: one call each, however many values they have.
-    No event tells that a worker was terminated. So whoever is greeted takes a lock with the
-    greeting's name before it answers, and whoever greeted waits for that lock.
+    No event tells that a worker was terminated. So a worker takes a lock when it is first greeted,
+    and names it in its answers to greetings; whoever greeted waits for that lock.
     """
 
     def __init__(self, endpoint: Any, end: Callable[[], None]) -> None:
@@ -38,8 +38,12 @@ class BrowserPort:
         self._on_close: OnClose | None = None
         self._waiting: list[object] = []
         self._greeting: str | None = None  # not answered yet
+        self._lock: str | None = None  # that this worker takes
+        self._is_taking_lock = False
+        self._closed: str | None = None  # why
         self._listeners = {
             "message": create_proxy(self._receive),
+            "messageerror": create_proxy(lambda _: self._close("it sent what cannot be read")),
             "error": create_proxy(self._fail),
         }
         for kind, listener in self._listeners.items():
@@ -47,67 +51,89 @@ class BrowserPort:
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
         self._on_message, self._on_close = on_message, on_close
-        waiting, self._waiting = self._waiting, []
-        for message in waiting:
-            on_message(message)
+        self._deliver()
+        if self._closed is not None:
+            on_close(self._closed)
 
     def post(self, message: object) -> None:
-        if not self._listeners:
+        if self._closed is not None:
             raise WorkerLostError("the port is closed; open a new one")
         if isinstance(message, Hello):
             self._greeting = message.uuid
+        elif isinstance(message, Return) and isinstance(message.content, HelloAnswer):
+            message.content.lock = self._lock
         self._endpoint.postMessage(js.JSON.parse(msgspec.json.encode(message).decode()))
 
     async def close(self) -> None:
         self._close("the port was closed")
 
     def _receive(self, event: Any) -> None:
-        text = js.JSON.stringify(event.data)
-        if text is None:
-            return  # `undefined`, no message of ours
-        message = msgspec.json.decode(text)
+        message = _read(event.data)
         match message:
-            case {"kind": "hello", "uuid": str(uuid)}:
-                _hold_lock(uuid, lambda: self._deliver(message))
-            case {"uuid": str(uuid)} if uuid == self._greeting:
-                self._greeting = None
-                _await_lock(uuid, lambda: self._close("it was terminated"))
-                self._deliver(message)
-            case _:
-                self._deliver(message)
+            case None:
+                return
+            case {"kind": "hello", "uuid": str(uuid)} if self._lock is None:
+                self._take_lock(uuid)
+            case {"kind": "return", "uuid": str(uuid), "content": {"lock": str(lock)}} if (
+                uuid == self._greeting
+            ):
+                _await_lock(lock, lambda: self._close("it was terminated"))
+        self._waiting.append(message)
+        self._deliver()
 
-    def _deliver(self, message: object) -> None:
-        if self._on_message is None:
-            self._waiting.append(message)
-        else:
-            self._on_message(message)
+    def _deliver(self) -> None:
+        """In order: nothing overtakes the greeting whose answer needs the lock."""
+        while self._waiting and self._on_message is not None and not self._is_taking_lock:
+            self._on_message(self._waiting.pop(0))
+
+    def _take_lock(self, name: str) -> None:
+        def taken(has_lock: bool) -> None:
+            self._lock = name if has_lock else None
+            self._is_taking_lock = False
+            self._deliver()
+
+        self._is_taking_lock = True
+        _hold_lock(name, taken)
 
     def _fail(self, event: Any) -> None:
         self._close(f"its script failed: {event.message or 'it could not be loaded'}")
 
     def _close(self, reason: str) -> None:
-        listeners, self._listeners = self._listeners, {}
-        for kind, listener in listeners.items():
+        if self._closed is not None:
+            return
+        self._closed = reason
+        for kind, listener in self._listeners.items():
             self._endpoint.removeEventListener(kind, listener)
             listener.destroy()
-        if listeners:
-            self._end()
-            if self._on_close is not None:
-                self._on_close(reason)
+        self._end()
+        if self._on_close is not None:
+            self._on_close(reason)
 
 
-def _hold_lock(name: str, then: Callable[[], None]) -> None:
-    """Holds a lock for as long as this worker lives, and goes on."""
+def _read(data: Any) -> object:
+    """Plain data; None for `undefined`, `Unreadable` for what JSON has no form for."""
+    try:
+        text = js.JSON.stringify(data)
+        return None if text is None else msgspec.json.decode(text)
+    except (JsException, ValueError, RecursionError) as error:
+        kind, uuid = getattr(data, "kind", None), getattr(data, "uuid", None)
+        return Unreadable(kind, uuid, f"a message is made of plain data: {error}")
+
+
+def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
+    """Holds a lock for as long as this worker lives, and goes on, at once or later."""
     never = js.Promise.race(to_js([]))
 
-    def granted(_: Any) -> Any:
-        then()
+    def answer(lock: Any) -> Any:
+        then(lock is not None)
         return never
 
     if locks := _locks():
-        locks.request(name, create_once_callable(granted))
+        options = js.Object.fromEntries(to_js([["ifAvailable", True]]))
+        held = locks.request(name, options, create_once_callable(answer))
+        held.catch(create_once_callable(lambda _: then(False)))
     else:
-        then()
+        then(False)
 
 
 def _await_lock(name: str, then: Callable[[], None]) -> None:

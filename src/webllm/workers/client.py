@@ -10,21 +10,27 @@ from uuid import uuid4
 
 import msgspec
 
-from webllm.errors import RequestError, WorkerLostError
+from webllm.errors import RequestError, WebLLMError, WorkerLostError
 from webllm.workers.error_info import rebuild
 from webllm.workers.messages import (
     Abort,
+    AnyAnswer,
     Hello,
     HelloAnswer,
     InitProgress,
     InitProgressCallback,
     InterruptGenerate,
+    Reload,
     Return,
+    SetAppConfig,
+    SetLogLevel,
     Throw,
     Work,
     read_answer,
 )
-from webllm.workers.port import Port
+from webllm.workers.port import Port, Unreadable
+
+Setting = SetAppConfig | SetLogLevel
 
 
 class Client:
@@ -35,6 +41,10 @@ class Client:
         self.lost: str | None = None
         self._on_progress = on_progress
         self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._loads: set[str] = set()  # the reloads among those that wait
+        self._settings: dict[type[Setting], str] = {}  # the uuid of the last one of each kind
+        self._refused: dict[type[Setting], WebLLMError] = {}
+        self._closing: asyncio.Task[None] | None = None
         self.protocol: int | None = None  # the worker's; None: WebLLM's and no more
         self._hello = Hello(uuid=new_uuid())
         port.listen(self._receive, self._lose)
@@ -57,6 +67,24 @@ class Client:
         finally:
             del self._waiting[request.uuid]
 
+    async def load(self, request: Reload) -> None:
+        """`call`; raises as well what the worker has against a setting that still holds."""
+        for error in self._refused.values():
+            raise error
+        self._loads.add(request.uuid)
+        try:
+            await self.call(request)
+        finally:
+            self._loads.discard(request.uuid)
+
+    def configure(self, setting: Setting) -> None:
+        """Posts a setting. The worker answers only if it refuses it, and then the reload that
+        waits, or else the next one, raises that error; a later setting of its kind replaces it.
+        """
+        self._settings[type(setting)] = setting.uuid
+        self._refused.pop(type(setting), None)
+        self.tell(setting)
+
     def tell(self, request: Work) -> None:
         """Posts a request whose answer nobody waits for, if there is still a worker."""
         with suppress(WorkerLostError):
@@ -70,29 +98,84 @@ class Client:
     def _post(self, request: Work) -> None:
         try:
             self.port.post(request)
-        except (TypeError, ValueError, OverflowError) as error:
+        except RequestError:
+            raise
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError(f"a request is made of plain data: {error}") from None
 
     def _receive(self, message: object) -> None:
-        """Messages of another kind of protocol are skipped, as in the handler."""
-        if not isinstance(message, dict) or "kind" not in message:
+        """Messages of other protocols are skipped, as in the handler."""
+        if self.lost is not None:
             return
-        answer = read_answer(message)
+        if isinstance(message, Unreadable):
+            self._fail(message.kind, message.uuid, message.reason)
+        elif isinstance(message, dict) and "kind" in message:
+            try:
+                answer = read_answer(message)
+            except (ValueError, RecursionError) as error:
+                self._fail(message["kind"], message.get("uuid"), str(error))
+            else:
+                self._take(answer)
+
+    def _take(self, answer: AnyAnswer) -> None:
         if isinstance(answer, InitProgressCallback):
-            self._on_progress(answer.content)
-        elif answer.uuid == self._hello.uuid and isinstance(answer, Return):
-            self.protocol = msgspec.convert(answer.content, HelloAnswer).protocol
-        elif (future := self._waiting.get(answer.uuid)) and not future.done():
+            self._report(answer)
+        elif answer.uuid == self._hello.uuid:
             if isinstance(answer, Return):
+                self.protocol = _protocol(answer.content)
+        elif isinstance(answer, Return):
+            if future := self._still_waiting(answer.uuid):
                 future.set_result(answer.content)
-            elif isinstance(answer, Throw):
+        elif isinstance(answer, Throw):
+            for kind, uuid in self._settings.items():
+                if uuid == answer.uuid:
+                    self._refuse(kind, rebuild(answer))
+            if future := self._still_waiting(answer.uuid):
                 future.set_exception(rebuild(answer))
 
+    def _still_waiting(self, uuid: str) -> asyncio.Future[Any] | None:
+        future = self._waiting.get(uuid)
+        return None if future is None or future.done() else future
+
+    def _refuse(self, kind: type[Setting], error: WebLLMError) -> None:
+        self._refused[kind] = error
+        for uuid in self._loads:
+            self._give_up(uuid, error)
+
+    def _report(self, answer: InitProgressCallback) -> None:
+        """A callback that raises fails the load, as it does without a worker."""
+        try:
+            self._on_progress(answer.content)
+        except Exception as error:
+            if not self._give_up(answer.uuid, error):
+                raise
+
+    def _give_up(self, uuid: str, error: Exception) -> bool:
+        """Ends a call and its work, if it still waits."""
+        if future := self._still_waiting(uuid):
+            future.set_exception(error)
+            self.tell(Abort(uuid=uuid))
+        return future is not None
+
+    def _fail(self, kind: object, uuid: object, why: str) -> None:
+        """An answer that cannot be read fails its call. Whose answer it is may be what cannot be
+        read: then the worker is lost, because somebody would wait for it forever.
+        """
+        if kind == "initProgressCallback":
+            return  # tells nothing; the load will still be answered
+        if isinstance(uuid, str):
+            if future := self._still_waiting(uuid):
+                future.set_exception(unreadable_answer(why))
+        elif kind in ("return", "throw"):
+            self._lose(f"it sent an answer that cannot be read: {why}")
+            self._closing = asyncio.get_running_loop().create_task(self.port.close())
+
     def _lose(self, reason: str) -> None:
-        self.lost = reason
+        if self.lost is None:
+            self.lost = reason
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(worker_lost(reason))
+                future.set_exception(worker_lost(self.lost))
 
 
 def new_uuid() -> str:
@@ -101,3 +184,16 @@ def new_uuid() -> str:
 
 def worker_lost(reason: str) -> WorkerLostError:
     return WorkerLostError(f"the worker is lost: {reason}; restart() it, or make a new engine")
+
+
+def unreadable_answer(why: str) -> WebLLMError:
+    return WebLLMError(
+        f"the worker's answer cannot be read: {why}; use the same version of webllm in the worker"
+    )
+
+
+def _protocol(content: object) -> int | None:
+    try:
+        return msgspec.convert(content, HelloAnswer).protocol
+    except msgspec.ValidationError:
+        return None  # no hello of ours

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from webllm.errors import WebLLMError, WorkerLostError
+from webllm.errors import RequestError, WebLLMError, WorkerLostError
 from webllm.workers.error_info import throw
 from webllm.workers.messages import (
+    PROTOCOL,
     Abort,
     AnyAnswer,
     Heartbeat,
+    Hello,
+    HelloAnswer,
     KeepAlive,
+    Return,
     Work,
     read_request,
 )
-from webllm.workers.port import Port
+from webllm.workers.port import Port, Unreadable
 from webllm.workers.streams import Streams
 
 Handle = Callable[["Connection", Work], Awaitable[AnyAnswer | None]]
@@ -43,20 +45,34 @@ class Connection:
             return  # its tasks are ending
 
     def _receive(self, message: object) -> None:
-        """Messages of another kind of protocol are skipped, as WebLLM does."""
-        if not isinstance(message, dict) or "kind" not in message:
-            return
-        try:
-            request = read_request(message)
-        except msgspec.ValidationError as error:
-            if isinstance(uuid := message.get("uuid"), str):
-                self.post(throw(uuid, error))
-            return
+        """What is wrong is thrown back, if it has a uuid that its sender may wait for. Messages
+        of other protocols are skipped, as WebLLM does.
+        """
+        if isinstance(message, Unreadable):
+            self._throw_back(message.uuid, RequestError(message.reason))
+        elif isinstance(message, dict) and "kind" in message:
+            try:
+                request = read_request(message)
+            except (ValueError, RecursionError) as error:
+                self._throw_back(message.get("uuid"), error)
+            else:
+                self._take(request)
+
+    def _take(self, request: Work | KeepAlive) -> None:
+        """The answer to a hello comes before all others: a client knows WebLLM's workers by that
+        they answer something else first.
+        """
         if isinstance(request, KeepAlive):
             if request.uuid is not None:
                 self.post(Heartbeat(uuid=request.uuid))
+        elif isinstance(request, Hello):
+            self.post(Return(uuid=request.uuid, content=HelloAnswer(protocol=PROTOCOL)))
         elif not isinstance(request, Abort) or not self._cancel(request.uuid):
             self._start(request)
+
+    def _throw_back(self, uuid: object, error: Exception) -> None:
+        if isinstance(uuid, str | int):
+            self.post(throw(uuid, error))
 
     def _cancel(self, uuid: str) -> bool:
         """False if there is no such request under way; a stream may have its uuid."""
@@ -93,5 +109,7 @@ class Connection:
     async def _end(self) -> None:
         for task in list(self._tasks.values()):
             task.cancel()
-        await self.streams.close()
-        self._on_end(self)
+        try:
+            await self.streams.close()
+        finally:
+            self._on_end(self)

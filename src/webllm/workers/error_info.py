@@ -5,6 +5,8 @@ Knows every class of `webllm.errors`; any other error arrives as a WebLLMError.
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
 from webllm import errors
@@ -18,10 +20,13 @@ _CLASSES: dict[str, type[WebLLMError]] = {
 }
 
 
-def throw(uuid: str, error: Exception) -> Throw:
-    """The answer that says what went wrong, to WebLLM's clients and to ours."""
+def throw(uuid: str | int, error: Exception) -> Throw:
+    """The answer that says what went wrong, to WebLLM's clients and to ours.
+
+    `uuid`: that of the request as it came, also if it should have been text.
+    """
     info = describe(error)
-    return Throw(uuid=uuid, content=f"{info.name}: {info.message}", error=info)
+    return Throw(uuid=cast(str, uuid), content=f"{info.name}: {info.message}", error=info)
 
 
 def describe(error: Exception) -> ErrorInfo:
@@ -29,9 +34,10 @@ def describe(error: Exception) -> ErrorInfo:
         known = error.__cause__
         error = known if isinstance(known, WebLLMError) else RequestError(str(error))
     kind = error if isinstance(error, WebLLMError) else WebLLMError
+    text = str(error).encode(errors="backslashreplace").decode()  # paths may be no valid text
     return ErrorInfo(
         name=type(error).__name__,
-        message=str(error),
+        message=text,
         code=kind.code,
         status=kind.status,
         **{name: getattr(error, name, None) for name in kind.fields},

@@ -1,20 +1,32 @@
-"""Messages as bytes in a pipe: four bytes of length, lowest first, then msgpack.
+"""Messages as bytes in a pipe: four bytes of length, lowest first, then a map in msgpack.
 
 Plain functions and data; reads no pipe itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from webllm.errors import RequestError, WorkerLostError
+
+MAX_BYTES = 1 << 28  # of one message; many times the text that any context window holds
 _LENGTH_BYTES = 4
+_read = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 def frame(message: object) -> bytes:
-    """Raises TypeError, ValueError or OverflowError for what is not plain data."""
+    """Raises RequestError for a message that is too long, and TypeError, ValueError, OverflowError
+    or RecursionError for what is not plain data.
+    """
     body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_BYTES:
+        raise RequestError(
+            f"a message of {len(body)} bytes is too long for a worker process; send at most "
+            f"{MAX_BYTES} bytes at a time"
+        )
     return len(body).to_bytes(_LENGTH_BYTES, "little") + body
 
 
@@ -23,23 +35,35 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._bytes = bytearray()
+        self._is_broken = False
 
-    def feed(self, piece: bytes) -> list[Any]:
-        """The messages that this piece completes."""
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """Yields the messages that this piece completes.
+
+        Raises WorkerLostError at bytes that are no message. Where the next one would begin is
+        unknown then, so that all later bytes are ignored.
+        """
+        if self._is_broken:
+            return
         self._bytes += piece
-        messages, start = [], 0
-        with memoryview(self._bytes) as view:
-            while (body := self._body(view, start)) is not None:
-                messages.append(msgspec.msgpack.decode(view[body]))
-                start = body.stop
-        del self._bytes[:start]
-        return messages
+        try:
+            while (body := self._next_body()) is not None:
+                yield _read(body)
+        except (ValueError, RecursionError) as error:
+            self._is_broken = True
+            self._bytes.clear()
+            raise WorkerLostError(f"bytes came that are no message: {error}") from None
 
-    @staticmethod
-    def _body(view: memoryview, start: int) -> slice | None:
-        """Where the next message lies, if all of it is there."""
-        body = start + _LENGTH_BYTES
-        if len(view) < body:
+    def _next_body(self) -> bytearray | None:
+        """Takes the next message out of the bytes, if all of it is there."""
+        if len(self._bytes) < _LENGTH_BYTES:
             return None
-        end = body + int.from_bytes(view[start:body], "little")
-        return slice(body, end) if len(view) >= end else None
+        num_bytes = int.from_bytes(self._bytes[:_LENGTH_BYTES], "little")
+        if num_bytes > MAX_BYTES:
+            raise ValueError(f"a length of {num_bytes} bytes, more than {MAX_BYTES}")
+        end = _LENGTH_BYTES + num_bytes
+        if len(self._bytes) < end:
+            return None
+        body = self._bytes[_LENGTH_BYTES:end]
+        del self._bytes[:end]
+        return body

@@ -19,7 +19,7 @@ from webllm.errors import RequestError
 from webllm.workers import messages as m
 from webllm.workers.connection import Connection
 from webllm.workers.port import Port
-from webllm.workers.streams import END, Chunks
+from webllm.workers.streams import END, Chunks, Stream, close_all
 
 OnCustomRequest = Callable[[str, Any], Awaitable[object]]
 
@@ -53,6 +53,7 @@ class MLCEngineHandler:
             m.CompletionNonStreaming: self._completion,
             m.CompletionStreamInit: self._completion_stream,
             m.CompletionStreamNextChunk: self._next_chunk,
+            m.CompletionStreamReturn: self._leave_stream,
             m.Embedding: self._embedding,
             m.ForwardTokensAndSample: self._forward_tokens_and_sample,
             m.RuntimeStatsText: self._runtime_stats_text,
@@ -65,7 +66,6 @@ class MLCEngineHandler:
             m.SetLogLevel: self._set_log_level,
             m.SetAppConfig: self._set_app_config,
             m.CustomRequest: self._custom_request,
-            m.Hello: self._hello,
             m.Abort: self._abort,
             m.GetDeviceName: self._get_device_name,
         }
@@ -91,14 +91,14 @@ class MLCEngineHandler:
 
     async def _load(self, client: Connection, uuid: str, params: m.ReloadParams) -> None:
         self._loaded = None
-        self._make_way()
+        await close_all(self._interrupt_streams())
         with self._reporting(client, uuid):
             await self.engine.reload(params.model_id, params.chat_opts)
         self._loaded = params
 
     async def _expect(self, client: Connection, uuid: str, params: m.EngineParams) -> None:
         """Loads what the client thinks is loaded, if this worker was started anew since."""
-        if params.model_id is None:
+        if not params.model_id:
             return
         async with self._loading:
             if self._loaded is None or self._loaded.model_id != params.model_id:
@@ -120,10 +120,10 @@ class MLCEngineHandler:
         finally:
             self.engine.set_init_progress_callback(own)
 
-    def _make_way(self) -> None:
-        """The engine ends every answer under way."""
-        for connection in self._connections:
-            connection.streams.interrupt()
+    def _interrupt_streams(self) -> list[Stream]:
+        """Before the engine ends every answer under way; returns what is to be closed."""
+        connections = list(self._connections)
+        return [stream for each in connections for stream in each.streams.interrupt()]
 
     async def _chat_completion(
         self, client: Connection, request: m.ChatCompletionNonStreaming
@@ -158,8 +158,11 @@ class MLCEngineHandler:
     async def _next_chunk(self, client: Connection, request: m.CompletionStreamNextChunk) -> object:
         return await client.streams.next(request.content)
 
+    async def _leave_stream(self, client: Connection, request: m.CompletionStreamReturn) -> None:
+        await client.streams.leave(request.content)
+
     async def _abort(self, client: Connection, request: m.Abort) -> None:
-        await client.streams.abort(request.uuid)
+        await client.streams.leave(m.NextChunkParams(stream_id=request.uuid))
 
     async def _forward_tokens_and_sample(
         self, _: Connection, request: m.ForwardTokensAndSample
@@ -179,13 +182,16 @@ class MLCEngineHandler:
         await self.engine.reset_chat(request.content.keep_stats, request.content.model_id)
 
     async def _interrupt_generate(self, _: Connection, __: m.InterruptGenerate) -> None:
-        self._make_way()
+        """Streams that have not begun to compute end, too; the engine knows nothing of them."""
+        unread = self._interrupt_streams()
+        unbegun = [stream for each in self._connections for stream in each.streams.unbegun()]
         self.engine.interrupt_generate()
+        await close_all([*unread, *unbegun])
 
     async def _unload(self, _: Connection, __: m.Unload) -> None:
         async with self._loading:
             self._loaded = None
-            self._make_way()
+            await close_all(self._interrupt_streams())
             await self.engine.unload()
 
     async def _get_max_storage_buffer_binding_size(self, _: Connection, __: m.Work) -> int:
@@ -212,9 +218,6 @@ class MLCEngineHandler:
 
     async def _get_device_name(self, _: Connection, request: m.GetDeviceName) -> str:
         return await self.engine.device_name(request.content.model_id)
-
-    async def _hello(self, _: Connection, __: m.Hello) -> m.HelloAnswer:
-        return m.HelloAnswer(protocol=m.PROTOCOL)
 
 
 _ALREADY_LOADED = InitProgressReport(1.0, 0.0, "The model is loaded already", Phase.COMPILE)

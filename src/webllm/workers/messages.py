@@ -10,13 +10,13 @@ proxy read them.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
-from webllm.errors import ConfigError
+from webllm.errors import ConfigError, RequestError
 
 PROTOCOL = 2  # of what we add to WebLLM's protocol
 DEVICE_NAME_SINCE = 2
@@ -104,6 +104,12 @@ class CompletionStreamNextChunk(Request, kw_only=True, tag="completionStreamNext
     content: NextChunkParams
 
 
+class CompletionStreamReturn(Request, kw_only=True, tag="completionStreamReturn"):
+    """Ends a stream of either kind that is read no further. Answered once it has ended."""
+
+    content: NextChunkParams
+
+
 class Embedding(Request, kw_only=True, tag="embedding"):
     content: EngineParams
 
@@ -169,7 +175,7 @@ class Hello(Request, kw_only=True, tag="hello"):
 
 
 class Abort(Request, kw_only=True, tag="abort"):
-    """Ours: ends the request or the stream of this uuid. Not answered, nor is what it ends."""
+    """Ours: ends the request or the stream of this uuid. Not answered, nor is such a request."""
 
     content: None = None
 
@@ -182,6 +188,7 @@ class GetDeviceName(Request, kw_only=True, tag="getDeviceName"):
 
 class HelloAnswer(Content):
     protocol: int
+    lock: str | None = None  # a Web Lock that the worker holds for as long as it lives
 
 
 class ErrorInfo(Content):
@@ -239,6 +246,7 @@ Work: TypeAlias = (
     | CompletionNonStreaming
     | CompletionStreamInit
     | CompletionStreamNextChunk
+    | CompletionStreamReturn
     | Embedding
     | ForwardTokensAndSample
     | RuntimeStatsText
@@ -259,8 +267,19 @@ AnyRequest: TypeAlias = Work | KeepAlive
 AnyAnswer: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
 
 
-def read_request(message: object) -> AnyRequest:
-    """Raises msgspec.ValidationError, caused by a ConfigError where a configuration is wrong."""
+_KINDS = {kind.__struct_config__.tag for kind in get_args(AnyRequest)}
+
+
+def read_request(message: dict[str, Any]) -> AnyRequest:
+    """Raises RequestError for a kind that is not known, and msgspec.ValidationError, caused by a
+    ConfigError where a configuration is wrong.
+    """
+    kind = message.get("kind")
+    if isinstance(kind, str) and kind not in _KINDS:
+        raise RequestError(
+            f"this worker knows no messages of the kind {kind!r}; use a client of its own version, "
+            "or custom_request for messages of the application's"
+        )
     try:
         request: AnyRequest = msgspec.convert(message, AnyRequest)
     except msgspec.ValidationError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -19,12 +20,22 @@ OnClose = Callable[[str], None]
 _CLOSED = "the port was closed"
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that came and is not plain data, with what could be read of it."""
+
+    kind: object
+    uuid: object
+    reason: str
+
+
 class Port(Protocol):
     """One end of a channel. Messages arrive in the order in which they were posted."""
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
-        """Calls back on the event loop from now on: with each message, as plain data, and once,
-        with the reason, when the other end is gone or this one is closed, also if it is already.
+        """Calls back on the event loop from now on: with each message, as plain data or
+        `Unreadable`, and once, with the reason, when the other end is gone, when nothing more can
+        be read from it or when this one is closed, also if it is already.
 
         What arrives before anybody listens waits; a later listener replaces an earlier one.
         """
@@ -32,8 +43,8 @@ class Port(Protocol):
     def post(self, message: object) -> None:
         """Sends plain data or structs, without waiting.
 
-        Raises TypeError, ValueError or OverflowError for what is not plain data and
-        WorkerLostError once the port is closed.
+        Raises RequestError for what is too long, TypeError, ValueError, OverflowError or
+        RecursionError for what is not plain data, and WorkerLostError once the port is closed.
         """
 
     async def close(self) -> None:

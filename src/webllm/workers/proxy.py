@@ -27,12 +27,13 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
 )
-from webllm.errors import ConfigError, ModelNotFoundError, RequestError
+from webllm.errors import ConfigError, ModelNotFoundError, RequestError, WebLLMError
 from webllm.workers import messages as m
-from webllm.workers.client import Client, new_uuid
+from webllm.workers.client import Client, new_uuid, unreadable_answer
 from webllm.workers.port import Port
 
 OpenPort = Callable[[], Awaitable[Port]]
+_T = TypeVar("_T")
 _Chunk = TypeVar("_Chunk", bound=Response)
 
 
@@ -97,7 +98,7 @@ class WorkerMLCEngine:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
         models = m.ReloadParams(ids, None if options is None else list(options))
-        await self._call(m.Reload(content=models, uuid=new_uuid()))
+        await self._client.load(m.Reload(content=models, uuid=new_uuid()))
         self._models = models
 
     async def unload(self) -> None:
@@ -113,7 +114,7 @@ class WorkerMLCEngine:
             begin = m.ChatCompletionStreamInit(**self._stream_init(fields))
             return await _begun(self._stream(begin, ChatCompletionChunk))
         call = m.ChatCompletionNonStreaming(content=self._engine_params(fields), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), ChatCompletion)
+        return _read(await self._call(call), ChatCompletion)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -124,14 +125,14 @@ class WorkerMLCEngine:
             begin = m.CompletionStreamInit(**self._stream_init(fields))
             return await _begun(self._stream(begin, Completion))
         call = m.CompletionNonStreaming(content=self._engine_params(fields), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), Completion)
+        return _read(await self._call(call), Completion)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
         """Embeds texts."""
         call = m.Embedding(content=self._engine_params(_plain(request)), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), CreateEmbeddingResponse)
+        return _read(await self._call(call), CreateEmbeddingResponse)
 
     def loaded_model_ids(self) -> list[str]:
         """What `model` may be in a request."""
@@ -148,11 +149,11 @@ class WorkerMLCEngine:
     async def get_message(self, model_id: str | None = None) -> str:
         """The text of the last answer."""
         call = m.GetMessage(content=m.ModelParams(model_id), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), str)
+        return _read(await self._call(call), str)
 
     async def runtime_stats_text(self, model_id: str | None = None) -> str:
         call = m.RuntimeStatsText(content=m.ModelParams(model_id), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), str)
+        return _read(await self._call(call), str)
 
     async def forward_tokens_and_sample(
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
@@ -161,21 +162,21 @@ class WorkerMLCEngine:
             input_ids=list(input_ids), is_prefill=is_prefill, model_id=model_id
         )
         call = m.ForwardTokensAndSample(content=content, uuid=new_uuid())
-        return msgspec.convert(await self._call(call), int)
+        return _read(await self._call(call), int)
 
     async def device_name(self, model_id: str | None = None) -> str:
         """What a loaded model runs on, for people; "" from a worker that is too old to say."""
         if (self._client.protocol or 0) < m.DEVICE_NAME_SINCE:
             return ""
         call = m.GetDeviceName(content=m.ModelParams(model_id), uuid=new_uuid())
-        return msgspec.convert(await self._call(call), str)
+        return _read(await self._call(call), str)
 
     async def get_gpu_vendor(self) -> str:
-        return msgspec.convert(await self._call(m.GetGPUVendor(uuid=new_uuid())), str)
+        return _read(await self._call(m.GetGPUVendor(uuid=new_uuid())), str)
 
     async def get_max_storage_buffer_binding_size(self) -> int:
         call = m.GetMaxStorageBufferBindingSize(uuid=new_uuid())
-        return msgspec.convert(await self._call(call), int)
+        return _read(await self._call(call), int)
 
     async def custom_request(self, name: str, message: object = None) -> Any:
         """Asks what the worker's handler was given `on_custom_request` for."""
@@ -191,7 +192,7 @@ class WorkerMLCEngine:
     def set_app_config(self, app_config: AppConfig) -> None:
         """The catalogue from the next `reload` on."""
         self._app_config = app_config
-        self._client.tell(m.SetAppConfig(content=app_config, uuid=new_uuid()))
+        self._client.configure(m.SetAppConfig(content=app_config, uuid=new_uuid()))
 
     def set_log_level(self, log_level: LogLevel) -> None:
         """Of the worker's logger "webllm"."""
@@ -199,7 +200,7 @@ class WorkerMLCEngine:
             levels = ", ".join(get_args(LogLevel))
             raise ConfigError(f"log_level is {log_level!r}; give one of {levels}")
         self._log_level = log_level
-        self._client.tell(m.SetLogLevel(content=log_level, uuid=new_uuid()))
+        self._client.configure(m.SetLogLevel(content=log_level, uuid=new_uuid()))
 
     def _model_id(self, model: str) -> str:
         """The id that the worker gives to a source; what is none is an id of its catalogue."""
@@ -241,9 +242,12 @@ class WorkerMLCEngine:
                 content = await client.call(pull)
                 if content is None or content is msgspec.UNSET:
                     return
-                yield msgspec.convert(content, kind)
+                yield _read(content, kind)
         except (GeneratorExit, asyncio.CancelledError):
             client.end_stream(begin.uuid)
+            raise
+        except WebLLMError:  # the stream has ended, unless it is a chunk that cannot be read
+            client.tell(m.Abort(uuid=begin.uuid))
             raise
 
     async def _reopen(self) -> None:
@@ -278,19 +282,30 @@ def _plain(request: Param | Mapping[str, object]) -> dict[str, Any]:
     """What of a request is not left out, as it can be posted. The engine checks it."""
     try:
         fields = msgspec.to_builtins(request, str_keys=True)
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise RequestError(f"a request is made of plain data: {error}") from None
     if not isinstance(fields, dict):
         raise RequestError(f"a request maps fields to values, received {type(request).__name__}")
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _read(content: object, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise unreadable_answer(str(error)) from None
+
+
+_PHASES = {phase.value: phase for phase in Phase}
+
+
 def _report(progress: m.InitProgress) -> InitProgressReport:
+    """Workers of other versions may know other phases; WebLLM's know none."""
     return InitProgressReport(
         progress=progress.progress,
         time_elapsed=progress.time_elapsed,
         text=progress.text,
-        phase=Phase(progress.phase or Phase.UPLOAD),
+        phase=_PHASES.get(progress.phase or "", Phase.UPLOAD),
         loaded_bytes=progress.loaded_bytes,
         total_bytes=progress.total_bytes,
     )

@@ -1,14 +1,14 @@
 """The streams that one client has open in a worker, pulled chunk by chunk.
 
 A stream with an id is one of any number. A stream without one is the only one of its model, as in
-WebLLM: the next one waits for its end.
+older WebLLM: the next one waits for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from webllm.errors import RequestError
@@ -24,6 +24,7 @@ class Stream:
 
     def __init__(self, chunks: Chunks, on_end: Callable[[], None]) -> None:
         self.is_interrupted = False
+        self.has_begun = False  # to compute: the engine waits for the first pull
         self._chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -31,13 +32,19 @@ class Stream:
         self._pulls: set[asyncio.Task[Any]] = set()
 
     async def next(self) -> Any:
-        """The next chunk; END after the last one."""
+        """The next chunk; END after the last one, and for who still waits when it is closed."""
         pull = asyncio.current_task()
         assert pull is not None
+        self.has_begun = True
         self._pulls.add(pull)
         try:
             async with self._turn:
                 return await self._next()
+        except asyncio.CancelledError:
+            if pull in self._pulls:
+                raise
+            pull.uncancel()
+            return END
         finally:
             self._pulls.discard(pull)
 
@@ -57,7 +64,8 @@ class Stream:
         return self.is_interrupted and not self._pulls
 
     async def close(self) -> None:
-        for pull in self._pulls:
+        pulls, self._pulls = self._pulls, set()
+        for pull in pulls:
             pull.cancel()
         self._end()
         async with self._turn:
@@ -72,15 +80,14 @@ class Stream:
 class Streams:
     def __init__(self) -> None:
         self._by_id: dict[str, Stream] = {}
+        self._interrupted: dict[str, Stream] = {}  # those with an id whose rest may yet be read
         self._by_model: dict[str | None, Stream] = {}  # the last one of each; it may have ended
         self._turns: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, params: StreamInitParams, begin: Callable[[], Awaitable[Chunks]]) -> None:
         """Begins a stream, once it is its turn; raises what `begin` raises."""
         if params.stream_id is not None:
-            stream_id = params.stream_id
-            chunks = await begin()
-            self._by_id[stream_id] = Stream(chunks, lambda: self._forget(stream_id))
+            await self._open_with_id(params.stream_id, await begin())
             return
         model_id = params.selected_model_id
         turn = await self._take_turn(model_id)
@@ -90,30 +97,49 @@ class Streams:
             turn.release()
             raise
 
+    async def _open_with_id(self, stream_id: str, chunks: Chunks) -> None:
+        if stream_id in self._by_id or stream_id in self._interrupted:
+            await chunks.aclose()
+            raise RequestError(f"the stream {stream_id!r} is open already; give each its own id")
+        self._by_id[stream_id] = Stream(chunks, lambda: self._forget(stream_id))
+
     async def next(self, params: NextChunkParams) -> Any:
         """The next chunk; END after the last one."""
-        if params.stream_id is not None:
-            stream = self._by_id.get(params.stream_id)
-        else:
-            stream = self._by_model.get(params.selected_model_id)
+        stream = self._find(params)
         if stream is None:
             raise RequestError(
                 f"no stream {params.stream_id or params.selected_model_id!r} is open; begin one"
             )
         return await stream.next()
 
-    async def abort(self, stream_id: str) -> None:
-        if stream := self._by_id.get(stream_id):
+    async def leave(self, params: NextChunkParams) -> None:
+        """Ends a stream that its client reads no further; nothing if it has ended."""
+        if stream := self._find(params):
             await stream.close()
 
-    def interrupt(self) -> None:
-        """Every answer was interrupted: a stream that nobody reads on makes way for the next."""
-        for stream in self._by_model.values():
+    def interrupt(self) -> list[Stream]:
+        """Notes that the engine ends every answer. Returns streams that are to be closed.
+
+        What an interrupted answer still has to say waits for whoever reads on, until the next
+        interrupt finds that nobody does. A stream without an id waits until the next one of its
+        model begins.
+        """
+        unread = [stream for stream in self._interrupted.values() if stream.is_abandoned]
+        self._interrupted |= self._by_id
+        self._by_id = {}
+        for stream in [*self._interrupted.values(), *self._by_model.values()]:
             stream.is_interrupted = True
+        return unread
+
+    def unbegun(self) -> list[Stream]:
+        """Streams whose first chunk was not asked for, so that the engine knows none of them."""
+        streams = [*self._by_id.values(), *self._interrupted.values(), *self._by_model.values()]
+        return [stream for stream in streams if not stream.has_begun]
 
     async def close(self) -> None:
-        for stream in [*self._by_id.values(), *self._by_model.values()]:
-            await stream.close()
+        """Ends all; raises what the first of them raises when all have ended."""
+        by_id = [*self._by_id.values(), *self._interrupted.values()]
+        await close_all([*by_id, *self._by_model.values()])
 
     async def _take_turn(self, model_id: str | None) -> asyncio.Lock:
         last = self._by_model.get(model_id)
@@ -123,5 +149,20 @@ class Streams:
         await turn.acquire()
         return turn
 
+    def _find(self, params: NextChunkParams) -> Stream | None:
+        if params.stream_id is None:
+            return self._by_model.get(params.selected_model_id)
+        stream_id = params.stream_id
+        return self._by_id.get(stream_id) or self._interrupted.get(stream_id)
+
     def _forget(self, stream_id: str) -> None:
-        del self._by_id[stream_id]
+        self._by_id.pop(stream_id, None)
+        self._interrupted.pop(stream_id, None)
+
+
+async def close_all(streams: Iterable[Stream]) -> None:
+    """One that cannot be closed leaves no other open; then raises what it raised."""
+    ends = await asyncio.gather(*(each.close() for each in streams), return_exceptions=True)
+    for error in ends:
+        if isinstance(error, BaseException):
+            raise error
