@@ -40,6 +40,6 @@ export function isValidSRI(sri: string): boolean {
 function parse(sri: string): { algorithm: string; prefix: string } | undefined {
   const [, bits, base64] = /^sha(256|384|512)-([A-Za-z0-9+/]+={0,2})$/.exec(sri) ?? [];
   const algorithm = `SHA-${bits}`;
-  if (base64?.length !== LENGTHS[algorithm]) return undefined;
+  if (!base64 || base64.length !== LENGTHS[algorithm]) return undefined;
   return { algorithm, prefix: `sha${bits}-` };
 }
