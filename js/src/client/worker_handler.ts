@@ -2,7 +2,7 @@
 
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { couldNotStart } from "./refusal";
-import { fileAt, type Root } from "./root";
+import { fileAt, notServed, type Root } from "./root";
 
 /**
  * Starts Python in this worker and answers the messages that `onmessage` is given, also those
@@ -36,6 +36,15 @@ export class WebWorkerMLCEngineHandler {
   }
 }
 
+async function fetched(script: URL): Promise<{ WorkerHost: new (post: Post) => Host }> {
+  try {
+    return await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
+  } catch (error) {
+    const hint = notServed(script, 'new WebWorkerMLCEngineHandler({ root: "/webllm/" })');
+    throw new Error(`${(error as Error).message}; ${hint}`, { cause: error });
+  }
+}
+
 interface Host {
   receive(message: unknown): void;
 }
@@ -45,7 +54,7 @@ type Post = (message: unknown) => void;
 /** What starts Python is never part of a bundle: it is fetched from where it is served. */
 async function start(script: URL, post: Post): Promise<Host> {
   try {
-    const { WorkerHost } = await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
+    const { WorkerHost } = await fetched(script);
     return new WorkerHost(post);
   } catch (error) {
     console.error(error);
