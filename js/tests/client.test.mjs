@@ -1,55 +1,11 @@
 // The client in front of a worker at the other end of a MessageChannel; under plain Node.
 
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { test } from "node:test";
 import * as webllm from "../dist/client.js";
+import { ASK, channel, connect, counting, kinds } from "./fake_worker.mjs";
 
-const { CreateWebWorkerMLCEngine, WebLLMError, WebWorkerMLCEngine } = webllm;
-
-const ASK = { messages: [{ role: "user", content: "Hello" }] };
-const ports = [];
-
-afterEach(() => ports.splice(0).forEach((port) => port.close()));
-
-/** An engine, and all that its worker has received. `answers` maps kinds to functions. */
-function connect(answers = {}, config = {}) {
-  const { port1, port2 } = new MessageChannel();
-  const received = [];
-  const known = { hello: () => ({ protocol: 1 }), reload: () => null, ...answers };
-  port2.onmessage = async ({ data }) => {
-    received.push(data);
-    const { kind, uuid, content } = data;
-    if (!known[kind]) return;
-    try {
-      const answer = await known[kind](content, port2, uuid);
-      port2.postMessage({ kind: "return", uuid, content: answer });
-    } catch (error) {
-      port2.postMessage({ kind: "throw", uuid, content: String(error), error: error.info });
-    }
-  };
-  ports.push(port1, port2);
-  return { engine: new WebWorkerMLCEngine(port1, config), received, port: port1 };
-}
-
-function chunk(content) {
-  return { choices: [{ index: 0, delta: { content }, finish_reason: null }] };
-}
-
-/** Streams that never end: "a1", "a2", … */
-function counting() {
-  const counts = new Map();
-  return {
-    chatCompletionStreamInit: ({ streamId }) => void counts.set(streamId, 0),
-    completionStreamNextChunk: ({ streamId }) => {
-      counts.set(streamId, counts.get(streamId) + 1);
-      return chunk(String(counts.get(streamId)));
-    },
-  };
-}
-
-function kinds(received) {
-  return received.map(({ kind }) => kind);
-}
+const { CreateWebWorkerMLCEngine, WebLLMError } = webllm;
 
 async function settle() {
   await new Promise((resolve) => setTimeout(resolve, 20));
@@ -57,8 +13,7 @@ async function settle() {
 
 test("loads a model and reports progress", async () => {
   const reports = [];
-  const { port1, port2 } = new MessageChannel();
-  ports.push(port1, port2);
+  const [port1, port2] = channel();
   const received = [];
   port2.onmessage = ({ data: { kind, uuid, content } }) => {
     received.push({ kind, content });

@@ -10,11 +10,12 @@ import pytest
 from browser.site_server import ROOT
 
 JS = ROOT / "js"
+TESTS = [f"tests/{name}.test.mjs" for name in ("client", "starting", "streams", "malformed")]
 MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 
 
 def test_the_client_in_front_of_a_fake_worker() -> None:
-    command = ["node", "--test", "tests/client.test.mjs", "tests/starting.test.mjs"]
+    command = ["node", "--expose-gc", "--test", *TESTS]
     done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ worker_process.main()
 """
 
 
-def start_child(engine_factory: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(engine_factory: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process whose standard streams are pipes; killed at the end."""
     start = Start(
         uuid="s", engine_factory=engine_factory, device="cpu", num_threads=1, kv_cache_tokens=None
     )
@@ -93,12 +96,16 @@ def start_child(engine_factory: str) -> subprocess.Popen[bytes]:
     assert child.stdin
     child.stdin.write(frame(start))
     child.stdin.flush()
-    return child
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize("name", ["a length of 4 GiB", "no msgpack", "no map", "nested too deep"])
 def test_a_parent_that_says_nonsense_ends_its_process(name: str) -> None:
-    with start_child("worker_engines:numbers") as child:
+    with started("worker_engines:numbers") as child:
         assert child.stdin
         assert child.stdout
         assert child.stdout.read(4 + len(frame(Return(uuid="s"))[4:]))
@@ -110,7 +117,7 @@ def test_a_parent_that_says_nonsense_ends_its_process(name: str) -> None:
 
 
 def test_a_process_whose_factory_is_stuck_ends_with_its_parent() -> None:
-    with start_child("worker_engines:sleeps") as child:
+    with started("worker_engines:sleeps") as child:
         assert child.stderr
         assert child.stderr.readline() == b"asleep\n"
         assert child.stdin

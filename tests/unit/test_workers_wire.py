@@ -28,7 +28,7 @@ class Thrown(Exception):  # noqa: N818
 
 
 class NpmClient:
-    """`WebWorkerMLCEngine` of WebLLM 0.2.79, its messages written by hand."""
+    """`WebWorkerMLCEngine` of WebLLM, its messages written by hand; its streams are 0.2.79's."""
 
     def __init__(self, handler: MLCEngineHandler) -> None:
         self.port, theirs = LoopbackPort.pair()
@@ -213,11 +213,19 @@ async def test_messages_that_are_wrong_are_thrown_back(npm: NpmClient) -> None:
         await npm.ask("generate", {"input": "old"})
     with pytest.raises(Thrown, match="ConfigError: temperature is 50"):
         await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": [{"temperature": 50}]})
+    with pytest.raises(Thrown, match=r"RequestError: this worker knows no .* 'listResumableSess"):
+        await npm.ask("listResumableSessions")
+    with pytest.raises(Thrown, match=r"RequestError: .*kind"):
+        await npm.ask(["a", "list"])  # type: ignore[arg-type]
+    npm.pending[5] = asyncio.get_running_loop().create_future()  # type: ignore[index]
+    npm.port.post({"kind": "unload", "uuid": 5, "content": None})
+    with pytest.raises(Thrown, match=r"RequestError: .*uuid"):
+        await npm.pending[5]  # type: ignore[index]
     npm.port.post("no message of ours")
     npm.port.post({"type": "webpackOk"})
     npm.port.post({"kind": "someone's", "data": 1})
     await settle()
-    assert len(npm.seen) == 3
+    assert len(npm.seen) == 6
 
 
 async def test_a_restarted_worker_reloads_by_itself(
@@ -230,6 +238,12 @@ async def test_a_restarted_worker_reloads_by_itself(
     await npm.begin(asked("1", max_tokens=1))
     assert await npm.rest() == "2 "
     assert len(loaded_models) == 1
+
+
+async def test_a_client_that_expects_no_model_is_told_that_none_is_loaded(npm: NpmClient) -> None:
+    content = {"request": asked("1"), "modelId": [], "chatOpts": []}
+    with pytest.raises(Thrown, match="ModelNotLoadedError"):
+        await npm.ask("chatCompletionNonStreaming", content)
 
 
 async def test_streams_of_one_model_take_turns(client: NpmClient) -> None:
@@ -276,6 +290,17 @@ async def test_a_failed_beginning_leaves_the_turn(client: NpmClient) -> None:
         await client.begin(asked("1", max_tokens=0))
     await client.begin(asked("1", max_tokens=1))
     assert await client.rest() == "2 "
+
+
+async def test_the_answer_to_a_hello_comes_first(npm: NpmClient) -> None:
+    npm.port.post({"kind": "hello", "uuid": "h", "content": None})
+    npm.port.post({"kind": "reload", "uuid": "wrong", "content": {}})
+    npm.port.post({"kind": "keepAlive", "uuid": "k"})
+    for uuid in ("h", "wrong"):
+        npm.pending[uuid] = asyncio.get_running_loop().create_future()
+    with pytest.raises(Thrown, match="modelId"):
+        await npm.pending["wrong"]
+    assert [message["uuid"] for message in npm.seen][:2] == ["h", "wrong"]
 
 
 async def test_two_pages_have_streams_of_their_own(

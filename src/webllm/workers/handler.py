@@ -182,11 +182,11 @@ class MLCEngineHandler:
         await self.engine.reset_chat(request.content.keep_stats, request.content.model_id)
 
     async def _interrupt_generate(self, _: Connection, __: m.InterruptGenerate) -> None:
-        """Streams that have not begun to compute end, too; the engine knows nothing of them."""
         unread = self._interrupt_streams()
-        unbegun = [stream for each in self._connections for stream in each.streams.unbegun()]
         self.engine.interrupt_generate()
-        await close_all([*unread, *unbegun])
+        for connection in list(self._connections):
+            await connection.streams.empty_unbegun()
+        await close_all(unread)
 
     async def _unload(self, _: Connection, __: m.Unload) -> None:
         async with self._loading:

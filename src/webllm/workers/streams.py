@@ -25,7 +25,7 @@ class Stream:
     def __init__(self, chunks: Chunks, on_end: Callable[[], None]) -> None:
         self.is_interrupted = False
         self.has_begun = False  # to compute: the engine waits for the first pull
-        self._chunks = chunks
+        self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
         self._turn = asyncio.Lock()
@@ -50,7 +50,7 @@ class Stream:
 
     async def _next(self) -> Any:
         try:
-            chunk = await anext(self._chunks, END)
+            chunk = await anext(self.chunks, END)
         except BaseException:
             self._end()
             raise
@@ -69,7 +69,7 @@ class Stream:
             pull.cancel()
         self._end()
         async with self._turn:
-            await self._chunks.aclose()
+            await self.chunks.aclose()
 
     def _end(self) -> None:
         if self._is_open:
@@ -131,15 +131,20 @@ class Streams:
             stream.is_interrupted = True
         return unread
 
-    def unbegun(self) -> list[Stream]:
-        """Streams whose first chunk was not asked for, so that the engine knows none of them."""
-        streams = [*self._by_id.values(), *self._interrupted.values(), *self._by_model.values()]
-        return [stream for stream in streams if not stream.has_begun]
+    async def empty_unbegun(self) -> None:
+        """Streams that do not compute yet have no chunks any more: the engine knows none of them
+        and could not end them.
+        """
+        for stream in self._all():
+            if not stream.has_begun:
+                await stream.chunks.aclose()
 
     async def close(self) -> None:
         """Ends all; raises what the first of them raises when all have ended."""
-        by_id = [*self._by_id.values(), *self._interrupted.values()]
-        await close_all([*by_id, *self._by_model.values()])
+        await close_all(self._all())
+
+    def _all(self) -> list[Stream]:
+        return [*self._by_id.values(), *self._interrupted.values(), *self._by_model.values()]
 
     async def _take_turn(self, model_id: str | None) -> asyncio.Lock:
         last = self._by_model.get(model_id)

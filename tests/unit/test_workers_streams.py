@@ -1,0 +1,120 @@
+"""How streams end in a worker: left, interrupted, forgotten, or with their page."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from fake_model import asked, loaded_models, num_used, settle
+from test_workers_wire import (
+    NO_CONTENT,
+    NpmClient,
+    Thrown,
+    client,
+    engine_of,
+    handler,
+    npm,
+    numbers,
+)
+
+from webllm.workers.handler import MLCEngineHandler
+
+__all__ = ["client", "handler", "loaded_models", "npm"]  # fixtures
+
+pytestmark = pytest.mark.usefixtures("loaded_models")
+
+INIT, PULL = "chatCompletionStreamInit", "completionStreamNextChunk"
+
+
+async def test_leaving_a_stream_ends_it_at_once(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    """As WebLLM 0.2.86 does, whose streams have ids; and older ones, if they did."""
+    for stream_id in ("s", None):
+        params = {"selectedModelId": "numbers"} if stream_id is None else {"streamId": stream_id}
+        content = numbers({**asked("1", ignore_eos=True), "stream": True})
+        assert await client.ask(INIT, {**content, **params}) is None
+        assert isinstance(await client.ask(PULL, params), dict)
+        assert isinstance(await client.ask(PULL, params), dict)
+        pull = asyncio.create_task(client.ask(PULL, params))
+        await settle()
+        assert num_used(engine_of(handler)) > 0
+        assert await client.ask("completionStreamReturn", params) is None
+        assert num_used(engine_of(handler)) == 0
+        await pull
+        assert await client.ask("completionStreamReturn", params) is None  # though it has ended
+    assert await client.ask("completionStreamReturn", {"streamId": "never begun"}) is None
+
+
+async def test_a_pull_that_waits_when_its_stream_is_left_is_answered(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    content = numbers({**asked("1", ignore_eos=True), "stream": True})
+    await client.ask(INIT, {**content, "streamId": "s"})
+    pulls = [client.ask(PULL, {"streamId": "s"}) for _ in range(50)]
+    waiting = asyncio.gather(*pulls)
+    await asyncio.sleep(0)
+    await client.ask("completionStreamReturn", {"streamId": "s"})
+    assert NO_CONTENT in await waiting
+    assert num_used(engine_of(handler)) == 0
+
+
+@pytest.mark.parametrize("how", ["interruptGenerate", "unload", "reload"])
+async def test_no_stream_outlives_what_ends_every_answer(
+    client: NpmClient, handler: MLCEngineHandler, how: str
+) -> None:
+    """Of streams that have begun, of one that has not, and of those that nobody reads on."""
+    [connection] = handler._connections
+    content = numbers({**asked("1", ignore_eos=True), "stream": True})
+    for stream_id in ("read on", "left", "not begun"):
+        await client.ask(INIT, {**content, "streamId": stream_id})
+        if stream_id != "not begun":
+            await client.ask(PULL, {"streamId": stream_id})
+    await client.ask(how, {"modelId": ["numbers"]} if how == "reload" else None)
+    assert not connection.streams._by_id
+    chunks = []
+    while isinstance(chunk := await client.ask(PULL, {"streamId": "read on"}), dict):
+        chunks.append(chunk)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "abort"
+    if how == "interruptGenerate":
+        assert await client.ask(PULL, {"streamId": "not begun"}) is NO_CONTENT
+    else:
+        with pytest.raises(Thrown, match="unloaded before this answer began"):
+            await client.ask(PULL, {"streamId": "not begun"})
+    await client.ask("interruptGenerate")
+    with pytest.raises(Thrown, match="no stream 'left' is open"):
+        await client.ask(PULL, {"streamId": "left"})
+    assert not connection.streams._interrupted
+
+
+async def test_a_stream_id_is_used_once(client: NpmClient, handler: MLCEngineHandler) -> None:
+    content = numbers({**asked("1", max_tokens=2), "stream": True})
+    await client.ask(INIT, {**content, "streamId": "s"})
+    with pytest.raises(Thrown, match="RequestError: the stream 's' is open already"):
+        await client.ask(INIT, {**content, "streamId": "s"})
+
+
+async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    [connection] = handler._connections
+    content = numbers({**asked("1", ignore_eos=True), "stream": True})
+    for stream_id in ("1", "2", "3"):
+        await client.ask(INIT, {**content, "streamId": stream_id})
+        await client.ask(PULL, {"streamId": stream_id})
+    first = connection.streams._by_id["1"]
+    close = first.chunks.aclose
+
+    async def fail() -> None:
+        await close()
+        raise OSError("cannot be closed")
+
+    first.chunks = SimpleNamespace(aclose=fail)
+    await client.port.close()
+    await settle()
+    assert num_used(engine_of(handler)) == 0
+    assert not connection.streams._by_id
+    assert not handler._connections
+    with pytest.raises(OSError, match="cannot be closed"):
+        await connection._ending
