@@ -15,6 +15,7 @@ from browser.site_server import DIST, SiteServer, serving
 
 MODELS = [
     {"model": "/m", "model_id": "Quick-135M", "size_bytes": 98_362_432, "vram_required_MB": 250},
+    {"model": "/m", "model_id": "Next-360M", "size_bytes": 270_000_000, "vram_required_MB": 500},
     {"model": "/m", "model_id": "Slow-270M", "size_bytes": 253_113_024, "vram_required_MB": 400},
     {"model": "/m", "model_id": "Full-90M", "size_bytes": 90_000_000, "sha256": "ab" * 32},
     {"model": "/m", "model_id": "Broken-8B", "size_bytes": 5_200_000_000, "vram_required_MB": 6100},

@@ -32,7 +32,7 @@ export type ModelState =
   | { phase: "none" }
   | { phase: "loading"; text: string; progress: number | null; detail: string }
   | { phase: "ready"; device: string } // as the worker names it
-  | { phase: "failed"; error: string; isStorageFull: boolean };
+  | { phase: "failed"; wasReady: boolean; error: string; isStorageFull: boolean };
 
 export interface State {
   conversations: Conversation[]; // the last changed first

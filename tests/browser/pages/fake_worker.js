@@ -123,6 +123,8 @@ async function* chunks(request) {
   const asked = request.messages.at(-1).content;
   if (asked.includes("refuse"))
     throw fault("RequestError", "temperature is 9; it has to be at most 2");
+  if (asked.includes("lost device"))
+    throw fault("DeviceLostError", "the GPU stopped answering");
   const text = asked.includes("echo") ? JSON.stringify(request) : answer(asked);
   const pieces = text.match(/\s*\S+|\s+$/g);
   const pace = asked.includes("slow") ? 60 : 2;
