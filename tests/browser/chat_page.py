@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page
 
-from browser.chromium import new_context, watched_page
+from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
 
 MODELS = [
@@ -38,11 +38,25 @@ def serving_fake(folder: Path) -> Iterator[SiteServer]:
 
 
 @asynccontextmanager
+async def context_of(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
+    """As `new_context`, in a browser that is open already."""
+    permissions = ["clipboard-read", "clipboard-write"]
+    context = await browser.new_context(permissions=permissions, **options)
+    context.set_default_timeout(1000 * TIMEOUT_S)
+    yield context
+    await context.close()
+
+
+@asynccontextmanager
 async def chat_page(
-    url: str, prepare: Callable[[BrowserContext], Awaitable[None]] | None = None, **options: Any
+    url: str,
+    prepare: Callable[[BrowserContext], Awaitable[None]] | None = None,
+    browser: Browser | None = None,
+    **options: Any,
 ) -> AsyncIterator[Page]:
-    """The page, open."""
-    async with new_context(**options) as context:
+    """The page, open; in a new browser if none is given."""
+    opening = context_of(browser, **options) if browser else new_context(**options)
+    async with opening as context:
         if prepare is not None:
             await prepare(context)
         await context.add_init_script(WITHOUT_WEBGPU)

@@ -6,9 +6,12 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, choose_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
 
 
 async def request_of(page: Page, text: str) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, choose_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+
 
 CRASH = "setTimeout(() => { throw new Error('out of luck') })"
 
