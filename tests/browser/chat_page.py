@@ -22,6 +22,16 @@ MODELS = [
 ]
 WITHOUT_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined })"
 
+PUT = """(records) => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("webllm-chat", 1);
+  opening.onsuccess = () => {
+    const transaction = opening.result.transaction("conversations", "readwrite");
+    for (const each of records) transaction.objectStore("conversations").put(each);
+    transaction.oncomplete = () => resolve(opening.result.close());
+    transaction.onabort = () => reject(transaction.error);
+  };
+})"""
+
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
@@ -77,6 +87,19 @@ async def begin(page: Page, text: str) -> None:
     await page.fill("#prompt", text)
     await page.press("#prompt", "Enter")
     await page.wait_for_selector(".answer:last-child")
+
+
+async def keep_conversations(page: Page, questions: list[str]) -> None:
+    """Puts a conversation of each into the browser, the last changed first."""
+    records = [
+        {
+            "id": f"{index:016x}",
+            "changedAt": 1000 - index,
+            "messages": [{"id": f"m{index}", "role": "user", "text": question, "state": "done"}],
+        }
+        for index, question in enumerate(questions)
+    ]
+    await page.evaluate(PUT, records)
 
 
 async def shorten_answers(page: Page) -> None:

@@ -58,7 +58,11 @@ class UserMessage implements MessageView {
   }
 
   private edit(): void {
-    const field = h("textarea", { value: this.message.text, aria: { label: "Edit message" } });
+    const field = h("textarea", {
+      dir: "auto",
+      value: this.message.text,
+      aria: { label: "Edit message" },
+    });
     const save = () => {
       if (field.value.trim()) this.actions.edit(this.message.id, field.value.trim());
     };

@@ -138,7 +138,11 @@ export class SettingsDialog {
   }
 
   private systemPrompt(): HTMLElement {
-    const field = h("textarea", { rows: 3, value: this.store.get("settings").systemPrompt });
+    const field = h("textarea", {
+      rows: 3,
+      dir: "auto",
+      value: this.store.get("settings").systemPrompt,
+    });
     field.placeholder = "You are a helpful assistant.";
     field.addEventListener("input", () => this.change({ systemPrompt: field.value }));
     return h(

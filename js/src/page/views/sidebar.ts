@@ -84,7 +84,7 @@ export class Sidebar {
           aria: isCurrent ? { current: "true" } : {},
           on: { click: () => this.choose(conversation.id) },
         },
-        h("span", { class: "conversation-title" }, name),
+        h("span", { class: "conversation-title", dir: "auto" }, name),
         isAnswering(conversation) &&
           h("span", { class: "busy", role: "img", aria: { label: "Answering" } }),
       ),
