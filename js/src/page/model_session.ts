@@ -13,6 +13,7 @@ import { WORKER } from "./config";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
 import type { ModelState, State } from "./state";
+import { askToKeep, hasCaches } from "./storage";
 import type { Store } from "./store";
 
 /** One load of a model, in a worker of its own. */
@@ -92,8 +93,11 @@ export class ModelSession {
     modelId: string,
     appConfig: Partial<AppConfig>,
   ): Promise<WebWorkerMLCEngine> {
+    if (modelId === "") throw new Error("no model is known; reload the page, or open a file");
+    const isKept = this.appConfig.cacheBackend || this.appConfig.useIndexedDBCache;
+    const unkept = isKept || (await hasCaches()) ? {} : UNKEPT;
     session.left.signal.throwIfAborted();
-    const engine = this.start(session, appConfig);
+    const engine = this.start(session, { ...unkept, ...appConfig });
     session.engine = engine;
     await engine.reload(modelId);
     this.show(session, { phase: "ready", device: await engine.getDeviceName() });
@@ -148,9 +152,4 @@ function watched(endpoint: Endpoint, onLost: (reason: string) => void): Endpoint
         onLost(reason);
       }),
   };
-}
-
-/** So that the browser does not clear the models by itself; only a page can ask. */
-async function askToKeep(): Promise<void> {
-  await navigator.storage?.persist().catch(() => false);
 }

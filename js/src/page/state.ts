@@ -34,6 +34,8 @@ export type ModelState =
   | { phase: "ready"; device: string } // as the worker names it
   | { phase: "failed"; wasReady: boolean; error: string; isStorageFull: boolean };
 
+export type Keepable = "conversations" | "settings" | "models";
+
 export interface State {
   conversations: Conversation[]; // the last changed first
   currentId: string; // of a conversation, or of one to be
@@ -43,4 +45,6 @@ export interface State {
   model: ModelState;
   device: Device | null; // null: not known yet
   settings: Settings;
+  notKept: ReadonlyMap<Keepable, string>; // why
+  unreadable: string; // a sentence about kept conversations that cannot be read, or ""
 }

@@ -22,7 +22,7 @@ export class ModelBar {
     private readonly session: ModelSession,
     private readonly chooseModel: () => void,
   ) {
-    store.watch(["model", "modelId", "models", "kept"], () => this.render());
+    store.watch(["model", "modelId", "models", "kept", "notKept"], () => this.render());
   }
 
   private render(): void {
@@ -66,9 +66,11 @@ export class ModelBar {
 
   private offer(): Node[] {
     const modelId = this.store.get("modelId");
+    if (modelId === "") return [actions(button("Choose a model", "primary", this.chooseModel))];
     const model = this.store.get("models").find((each) => each.model_id === modelId);
     const isKept = this.store.get("kept").has(modelId);
-    const where = isKept ? "in this browser" : "to download once";
+    const download = this.store.get("notKept").has("models") ? "to download" : "to download once";
+    const where = isKept ? "in this browser" : download;
     const size = model?.size_bytes ? `${bytes(model.size_bytes)} ${where}` : "";
     return [
       h(

@@ -91,7 +91,9 @@ export class ModelDialog {
       return h(
         "p",
         { class: "dialog-text" },
-        "Models are downloaded once and stay in this browser.",
+        this.store.get("notKept").has("models")
+          ? "Models are downloaded anew in each tab: this browser does not keep them."
+          : "Models are downloaded once and stay in this browser.",
       );
     }
     return h(
