@@ -28,9 +28,13 @@ export class KeptModels {
     await this.look();
   }
 
-  private isKept({ model_id }: ModelRecord): Promise<boolean> {
-    if (!isSecureContext) return Promise.resolve(false); // browsers keep nothing, then
-    return hasModelInCache(model_id, this.config());
+  /** Also false where the browser refuses to say: then the model is downloaded. */
+  private async isKept({ model_id }: ModelRecord): Promise<boolean> {
+    try {
+      return await hasModelInCache(model_id, this.config());
+    } catch {
+      return false;
+    }
   }
 
   private config(): AppConfig {
