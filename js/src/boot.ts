@@ -3,7 +3,7 @@
 import createPyodideModule from "pyodide/pyodide.asm.mjs";
 import { loadPyodide, type PyodideAPI } from "pyodide";
 import * as gpu from "../../src/webllm/gpu/browser.js";
-import type { AppConfig } from "./client/messages";
+import type { AppConfig } from "./client/config";
 import { fetchRuntime, type RuntimeFiles } from "./runtime_files";
 
 const ARCHIVE = "/packages.zip"; // where the snapshot has imported from

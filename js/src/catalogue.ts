@@ -1,6 +1,7 @@
 // The models of a site: models.json beside its scripts.
 
-import type { AppConfig, ModelRecord } from "./client/messages";
+import type { AppConfig, AppConfigLike } from "./client/config";
+import type { ModelRecord } from "./client/messages";
 
 const SCHEME = /^[a-z][a-z0-9.+-]+:/i; // not of a path
 
@@ -9,10 +10,16 @@ export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
   const response = await fetch(new URL("models.json", root));
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`${response.url} cannot be fetched: ${response.status}`);
-  const catalogue: AppConfig = await response.json();
+  const catalogue: AppConfigLike = await response.json();
   const absolute = ({ model, ...others }: ModelRecord): ModelRecord =>
     model ? { ...others, model: resolved(model, root) } : others;
-  return { ...catalogue, model_list: catalogue.model_list.map(absolute) };
+  const { models: _, ...others } = catalogue;
+  return { ...others, model_list: (namedModels(catalogue) ?? []).map(absolute) };
+}
+
+/** The models in a configuration, under either of WebLLM's names. */
+export function namedModels(config: AppConfigLike): ModelRecord[] | undefined {
+  return config.model_list ?? config.models ?? undefined;
 }
 
 function resolved(model: string, root: URL): string {

@@ -8,7 +8,7 @@
 //   wheels/*.whl      the packages, for pages that have a Pyodide of their own
 
 import { fetchCatalogue } from "./catalogue";
-import type { AppConfig } from "./client/messages";
+import type { AppConfig } from "./client/config";
 
 export interface RuntimeFiles {
   root: URL;

@@ -1,19 +1,21 @@
 // What a worker does for a reload that comes while Python starts: tells how far that is, and
 // begins to fetch the model. All other messages can wait.
 
-import type { AppConfig, InitProgressCallback, ModelRecord } from "./client/messages";
+import { namedModels } from "./catalogue";
+import type { AppConfig, AppConfigLike } from "./client/config";
+import type { InitProgressCallback, ModelRecord } from "./client/messages";
 import type { Prefetch } from "./prefetch";
 
 const SHARE = 0.1; // of a reload's progress; the rest is Python's, see engine/load_progress.py
 const STORE = "webllm"; // the name of every store, see artifacts/browser_store.py
 
 type Early =
-  | { kind: "setAppConfig"; content: AppConfig }
+  | { kind: "setAppConfig"; content: AppConfigLike }
   | { kind: "reload"; uuid: string; content: { modelId: [string, ...unknown[]] } }
   | { kind: undefined };
 
 export class Starting {
-  private appConfig: AppConfig | undefined;
+  private appConfig: AppConfigLike | undefined;
   private progress = 0; // 0 to 1, of the start
   private readonly reloads = new Map<string, number>(); // uuid, time of arrival in ms
 
@@ -53,7 +55,7 @@ export class Starting {
     const [modelId] = content.modelId;
     const [site, mayBeStored] = await Promise.all([this.site, hasStore()]);
     if (mayBeStored) return;
-    const record = find(modelId, this.appConfig ?? site);
+    const record = find(modelId, this.appConfig && namedModels(this.appConfig), site);
     const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
     if (model === undefined) return;
     const url = new URL(model, location.href);
@@ -62,8 +64,13 @@ export class Starting {
   }
 }
 
-function find(modelId: string, catalogue: AppConfig | null): ModelRecord | undefined {
-  return catalogue?.model_list.find((each) => each.model_id === modelId);
+/** Of the models that the client names, or of the site's. */
+function find(
+  modelId: string,
+  named: ModelRecord[] | undefined,
+  site: AppConfig | null,
+): ModelRecord | undefined {
+  return (named ?? site?.model_list)?.find((each) => each.model_id === modelId);
 }
 
 /** Where the site has what a record names by its hash. */

@@ -202,7 +202,71 @@ test("errors are of the classes of their names", async () => {
 
 test("logit processors that cannot cross are refused", () => {
   const config = { logitProcessorRegistry: new Map() };
-  assert.throws(() => connect({}, config), /register the processors in its own script/);
+  const refusal = { name: "ConfigError", message: /register it in the worker's own script/ };
+  assert.throws(() => connect({}, config), refusal);
+  const { engine } = connect();
+  assert.throws(() => engine.setLogitProcessorRegistry(new Map()), refusal);
+  engine.setLogitProcessorRegistry(undefined); // as WebLLM: there are none any more
+});
+
+test("resources are classes over an engine", async () => {
+  const { engine } = connect({
+    chatCompletionNonStreaming: ({ request }) => ({ id: request.messages[0].content }),
+    completionNonStreaming: ({ request }) => ({ id: request.prompt }),
+    embedding: ({ request }) => ({ id: request.input }),
+  });
+  await engine.reload("m");
+  assert.ok(engine.chat instanceof webllm.Chat);
+  const { create } = new webllm.Chat(engine).completions;
+  assert.equal((await create(ASK)).id, "Hello");
+  assert.equal((await new webllm.Completions(engine).create({ prompt: "p" })).id, "p");
+  assert.equal((await new webllm.Embeddings(engine).create({ input: "i" })).id, "i");
+});
+
+test("every value that WebLLM exports is one here", async () => {
+  const later = /ServiceWorker|rejectCompletionResumable/;
+  const names = Object.keys(await import("@mlc-ai/web-llm")).filter((name) => !later.test(name));
+  assert.deepEqual(
+    names.filter((name) => webllm[name] === undefined),
+    [],
+  );
+});
+
+test("what has no meaning here says so", () => {
+  for (const kind of ["ChatCompletion", "Completion", "Embedding"]) {
+    assert.throws(() => webllm[`postInitAndCheckFields${kind}`]({}, "m", 0), {
+      name: "ConfigError",
+      message: /the worker checks each request; call .*create/,
+    });
+  }
+  assert.ok(webllm.ChatCompletionRequestUnsupportedFields.includes("audio"));
+});
+
+test("verifies hashes as records write them", async (context) => {
+  const warned = context.mock.method(console, "warn", () => {});
+  const data = new TextEncoder().encode("hello").buffer;
+  const right = "sha256-LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=";
+  const empty = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+  await webllm.verifyIntegrity(data, right, "u");
+  const error = await webllm.verifyIntegrity(data, empty, "https://u").catch((thrown) => thrown);
+  assert.ok(error instanceof webllm.IntegrityError);
+  const { url, expected, actual } = error;
+  assert.deepEqual({ url, expected, actual }, { url: "https://u", expected: empty, actual: right });
+  await webllm.verifyIntegrity(data, empty, "https://u", "warn");
+  assert.equal(warned.mock.callCount(), 1);
+  await assert.rejects(webllm.verifyIntegrity(data, "md5-x", "u"), { name: "ConfigError" });
+  const valid = [right, "sha384-x", "sha256-LPJN", `${right}x`, ""].map(webllm.isValidSRI);
+  assert.deepEqual(valid, [true, false, false, false, false]);
+});
+
+test("an integrity error of the worker has its hashes", async () => {
+  const info = { name: "IntegrityError", message: "no", code: "integrity_error", status: 502 };
+  const { engine } = connect({
+    getMessage: () => {
+      throw Object.assign(new Error(), { info: { ...info, url: "u", expected: "a", actual: "b" } });
+    },
+  });
+  await assert.rejects(engine.getMessage(), { url: "u", expected: "a", actual: "b" });
 });
 
 test("a handler whose Python is not there answers every message", async (context) => {

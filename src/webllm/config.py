@@ -1,7 +1,7 @@
-"""What an engine and its models are configured with: WebLLM's records in Python spelling.
+"""What an engine is configured with, and the catalogue: WebLLM's types in Python spelling.
 
-`ModelRecord`, `AppConfig` and `ChatOptions` decode from WebLLM's JSON as well. Knows nothing of
-how a source is fetched, what a model file holds or which devices there are.
+`ModelRecord`, `AppConfig` and `ChatOptions` decode from WebLLM's JSON as well, see `read_config`.
+Knows nothing of how a source is fetched, what a model file holds or which devices there are.
 """
 
 from __future__ import annotations
@@ -17,124 +17,42 @@ from typing import Any, Literal, Protocol, get_args
 import msgspec
 
 from webllm.errors import ConfigError, ModelNotFoundError
+from webllm.model_record import (
+    ChatOptions,
+    ContextOverflow,
+    ModelRecord,
+    ModelType,
+    read_config,
+)
+
+__all__ = [
+    "DEFAULT_MODEL_ID",
+    "AppConfig",
+    "CacheBackend",
+    "ChatOptions",
+    "ContextOverflow",
+    "InitProgressCallback",
+    "LogLevel",
+    "LogitProcessor",
+    "MLCEngineConfig",
+    "ModelRecord",
+    "ModelType",
+    "OPFSAccessMode",
+    "prebuilt_app_config",
+    "read_config",
+]
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
+_LEFT_OUT: Any = None  # of an AppConfig that names no models
+_STORES = "'cache', 'indexeddb', 'opfs' or 'none'"
+
 CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "none", "cross-origin"]
-ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
+OPFSAccessMode = Literal["async", "sync", "auto"]
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "SILENT"]
-ModelType = Literal["LLM", "embedding", "VLM"]
 
 # Called with a `webllm.artifacts.progress.InitProgressReport`.
 InitProgressCallback = Callable[[Any], None]
-
-
-class ChatOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Overrides of what the model file says; None keeps the file's value.
-
-    The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
-    -1 as a window size means that there is none.
-
-    context_overflow says what becomes of a conversation that outgrows the context window:
-    "error" (the default): the prompt is refused, a running answer ends with finish_reason
-    "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
-    the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
-    stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
-    WebLLM's way to say "shift" with a context window of that size.
-    """
-
-    context_window_size: int | None = None  # tokens the KV cache holds per sequence
-    sliding_window_size: int | None = None  # tokens
-    attention_sink_size: int | None = None  # tokens; default 4
-    context_overflow: ContextOverflow | None = None
-    conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
-    temperature: float | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    bos_token_id: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("context_window_size", "sliding_window_size", "attention_sink_size"):
-            if getattr(self, name) == -1:
-                msgspec.structs.force_setattr(self, name, None)
-        self._check_windows()
-        _check_range("attention_sink_size", self.attention_sink_size, 0, 1024)
-        _check_range("temperature", self.temperature, 0, 2)
-        if self.top_p == 0:
-            raise ConfigError("top_p is 0; give a number above 0, to 1 (temperature 0 is greedy)")
-        _check_range("top_p", self.top_p, 0, 1)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
-        _check_range("presence_penalty", self.presence_penalty, -2, 2)
-
-    def _check_windows(self) -> None:
-        for name in ("context_window_size", "sliding_window_size"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ConfigError(f"{name} is {size}; give at least 1, or leave it out")
-        if self.context_window_size is not None and self.sliding_window_size is not None:
-            raise ConfigError(
-                f"context_window_size ({self.context_window_size}) and sliding_window_size "
-                f"({self.sliding_window_size}) exclude each other; set one of them"
-            )
-
-    def over(self, base: ChatOptions | None) -> ChatOptions:
-        """These options, with `base` where these leave a value open."""
-        if base is None:
-            return self
-        ours, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(base)
-        return ChatOptions(**{k: theirs[k] if v is None else v for k, v in ours.items()})
-
-
-class ModelRecord(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    omit_defaults=True,
-    rename={"vram_required_mb": "vram_required_MB"},
-):
-    """One model of the catalogue.
-
-    `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
-    `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
-    of them. A path is one of this disk, or in a browser one of the site that the engine's script
-    is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
-    `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package.
-    """
-
-    model: str = ""
-    model_id: str
-    model_path: str | None = None
-    model_lib: str | None = None
-    overrides: ChatOptions | None = None
-    vram_required_mb: float | None = None
-    low_resource_required: bool = False
-    buffer_size_required_bytes: int | None = None
-    required_features: tuple[str, ...] = ()
-    model_type: ModelType | Literal[0, 1, 2] = "LLM"  # WebLLM's JSON has the number
-    size_bytes: int | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.model_path is not None and self.model in ("", self.model_path):
-            msgspec.structs.force_setattr(self, "model", self.model_path)
-        elif self.model_path is not None:
-            raise ConfigError(
-                f"{self.model_id!r} has the model {self.model!r} and the model_path "
-                f"{self.model_path!r}; give one of them"
-            )
-        if not self.model:
-            raise ConfigError(f"{self.model_id!r} does not say where it is; give model=…")
-        if isinstance(self.model_type, int):
-            name = get_args(ModelType)[self.model_type]
-            msgspec.structs.force_setattr(self, "model_type", name)
-
-    @property
-    def source(self) -> str:
-        """What to fetch: `model`, with the hash it must have if that is known."""
-        return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
 
 
 class AppConfig(
@@ -142,28 +60,76 @@ class AppConfig(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={"cache_backend": "cacheBackend", "use_indexed_db": "useIndexedDBCache"},
+    forbid_unknown_fields=True,
+    rename={
+        "cache_backend": "cacheBackend",
+        "use_indexed_db": "useIndexedDBCache",
+        "opfs_access_mode": "opfsAccessMode",
+        "use_indexeddb": "useIndexedDB",
+    },
 ):
     """The catalogue, and where a browser keeps models.
 
-    `cache_backend` is "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models
-    are not kept, and fetched each time. Natively it is a directory, whichever of these is named.
-    `use_indexed_db` is WebLLM's older way to say "indexeddb".
+    `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
+    "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
+    fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
+    "cross-origin" is refused: it needs an extension that cannot be used from here.
+    `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
+    documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
+    "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
     """
 
-    model_list: tuple[ModelRecord, ...]
+    model_list: tuple[ModelRecord, ...] = _LEFT_OUT
     cache_backend: CacheBackend | None = None
     use_indexed_db: bool = False
+    opfs_access_mode: OPFSAccessMode | None = None
+    models: tuple[ModelRecord, ...] | None = None
+    use_indexeddb: bool = False
+    use_web_worker: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.use_indexed_db:
-            return
-        if self.cache_backend not in (None, "indexeddb"):
+        self._take_spellings()
+        self._check_store()
+        if self.model_list is _LEFT_OUT:
+            msgspec.structs.force_setattr(self, "model_list", prebuilt_app_config().model_list)
+        if not isinstance(self.model_list, list | tuple):
+            raise ConfigError(f"model_list is {self.model_list!r}; give a list of records")
+        records = (
+            each if isinstance(each, ModelRecord) else read_config(each, ModelRecord)
+            for each in self.model_list
+        )
+        msgspec.structs.force_setattr(self, "model_list", tuple(records))
+
+    def _take_spellings(self) -> None:
+        if self.models is not None:
+            if self.model_list is not _LEFT_OUT:
+                raise ConfigError("models is another name of model_list; give one of them")
+            msgspec.structs.force_setattr(self, "model_list", self.models)
+            msgspec.structs.force_setattr(self, "models", None)
+        if self.use_indexeddb:
+            msgspec.structs.force_setattr(self, "use_indexed_db", True)
+            msgspec.structs.force_setattr(self, "use_indexeddb", False)
+
+    def _check_store(self) -> None:
+        if self.cache_backend not in (None, *get_args(CacheBackend)):
+            raise ConfigError(f"cacheBackend is {self.cache_backend!r}; give {_STORES}")
+        if self.cache_backend == "cross-origin":
             raise ConfigError(
-                f"cache_backend is {self.cache_backend!r} and use_indexed_db is true; "
-                "give one of them"
+                "cacheBackend 'cross-origin' needs a browser extension that is not supported; give "
+                + _STORES
             )
-        msgspec.structs.force_setattr(self, "cache_backend", "indexeddb")
+        if self.opfs_access_mode not in (None, "async", "auto"):
+            raise ConfigError(
+                f"opfsAccessMode is {self.opfs_access_mode!r}; leave it out, or give 'async' or "
+                "'auto': files are always read and written asynchronously"
+            )
+        if self.use_indexed_db:
+            if self.cache_backend not in (None, "indexeddb"):
+                raise ConfigError(
+                    f"cacheBackend is {self.cache_backend!r} and useIndexedDBCache is true; "
+                    "give one of them"
+                )
+            msgspec.structs.force_setattr(self, "cache_backend", "indexeddb")
 
     def find(self, model: str) -> ModelRecord:
         """The record of a model id, or a new one for any source string.
@@ -201,8 +167,9 @@ class LogitProcessor(Protocol):
 class MLCEngineConfig:
     """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
 
-    `num_threads` None lets the CPU backend count the cores it may use. A browser gives it one,
-    whatever is asked for, unless the page is cross-origin isolated and the engine in a Web Worker.
+    `app_config` may be a mapping in WebLLM's spelling. `num_threads` None lets the CPU backend
+    count the cores it may use. A browser gives it one, whatever is asked for, unless the page is
+    cross-origin isolated and the engine in a Web Worker.
     `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
     together, at least one context window; None: one window in a browser, elsewhere four, or fewer
     where they do not fit. Without an `init_progress_callback` an engine in this process shows
@@ -218,15 +185,15 @@ class MLCEngineConfig:
     kv_cache_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ConfigError(
-                f"num_threads is {self.num_threads}; give at least 1, or None to use every core"
-            )
-        if self.kv_cache_tokens is not None and self.kv_cache_tokens < 1:
-            raise ConfigError(
-                f"kv_cache_tokens is {self.kv_cache_tokens}; give at least 1, or None for as many "
-                "as fit"
-            )
+        if not isinstance(self.app_config, AppConfig):
+            object.__setattr__(self, "app_config", read_config(self.app_config, AppConfig))
+        for name, default in (
+            ("num_threads", "to use every core"),
+            ("kv_cache_tokens", "for as many as fit"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; give at least 1, or None {default}")
 
 
 def prebuilt_app_config() -> AppConfig:
@@ -239,15 +206,13 @@ def prebuilt_app_config() -> AppConfig:
     return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M))
 
 
-def _check_range(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; give a number from {low} to {high}")
-
-
 def _read_catalogue(file: Path) -> AppConfig:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=AppConfig)
-    except (OSError, msgspec.DecodeError) as error:
+        plain = msgspec.json.decode(file.read_bytes())
+        if not isinstance(plain, dict) or not {"model_list", "models"} & plain.keys():
+            raise ConfigError("it has no model_list")
+        return read_config(plain, AppConfig)
+    except (OSError, msgspec.DecodeError, ConfigError) as error:
         raise ConfigError(
             f"WEBLLM_MODELS names {file}, which is no catalogue of models: {error}; name a file "
             'like {"model_list": [{"model_id": "name", "model": "path/to/model.gguf"}]}'

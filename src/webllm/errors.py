@@ -24,12 +24,15 @@ Each class has a `code` (stable, for programs) and a `status` (HTTP). A message 
 wrong, the value received and what to do next.
 """
 
+from typing import ClassVar
+
 
 class WebLLMError(Exception):
     """Base class; catch it to catch everything webllm raises on purpose."""
 
     code = "webllm_error"
     status = 500
+    fields: ClassVar[tuple[str, ...]] = ()  # what it says besides its message
 
 
 class ConfigError(WebLLMError, ValueError):
@@ -40,6 +43,7 @@ class ConfigError(WebLLMError, ValueError):
 class RequestError(WebLLMError, ValueError):
     code = "invalid_request_error"
     status = 400
+    fields = ("field",)
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -79,8 +83,21 @@ class FetchError(ArtifactError):
 
 
 class IntegrityError(ArtifactError):
+    """`expected` and `actual` are SHA-256 in hex, where hashes differ."""
+
     code = "integrity_error"
     status = 502
+    fields = ("url", "expected", "actual")
+
+    def __init__(
+        self,
+        message: str,
+        url: str | None = None,
+        expected: str | None = None,
+        actual: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.url, self.expected, self.actual = url, expected, actual
 
 
 class StorageFullError(ArtifactError):

@@ -8,18 +8,29 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page
 
-from browser.chromium import new_context, watched_page
+from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
 
 MODELS = [
     {"model": "/m", "model_id": "Quick-135M", "size_bytes": 98_362_432, "vram_required_MB": 250},
+    {"model": "/m", "model_id": "Next-360M", "size_bytes": 270_000_000, "vram_required_MB": 500},
     {"model": "/m", "model_id": "Slow-270M", "size_bytes": 253_113_024, "vram_required_MB": 400},
     {"model": "/m", "model_id": "Full-90M", "size_bytes": 90_000_000, "sha256": "ab" * 32},
     {"model": "/m", "model_id": "Broken-8B", "size_bytes": 5_200_000_000, "vram_required_MB": 6100},
 ]
 WITHOUT_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined })"
+
+PUT = """(records) => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("webllm-chat", 1);
+  opening.onsuccess = () => {
+    const transaction = opening.result.transaction("conversations", "readwrite");
+    for (const each of records) transaction.objectStore("conversations").put(each);
+    transaction.oncomplete = () => resolve(opening.result.close());
+    transaction.onabort = () => reject(transaction.error);
+  };
+})"""
 
 
 @contextmanager
@@ -37,11 +48,25 @@ def serving_fake(folder: Path) -> Iterator[SiteServer]:
 
 
 @asynccontextmanager
+async def context_of(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
+    """As `new_context`, in a browser that is open already."""
+    permissions = ["clipboard-read", "clipboard-write"]
+    context = await browser.new_context(permissions=permissions, **options)
+    context.set_default_timeout(1000 * TIMEOUT_S)
+    yield context
+    await context.close()
+
+
+@asynccontextmanager
 async def chat_page(
-    url: str, prepare: Callable[[BrowserContext], Awaitable[None]] | None = None, **options: Any
+    url: str,
+    prepare: Callable[[BrowserContext], Awaitable[None]] | None = None,
+    browser: Browser | None = None,
+    **options: Any,
 ) -> AsyncIterator[Page]:
-    """The page, open."""
-    async with new_context(**options) as context:
+    """The page, open; in a new browser if none is given."""
+    opening = context_of(browser, **options) if browser else new_context(**options)
+    async with opening as context:
         if prepare is not None:
             await prepare(context)
         await context.add_init_script(WITHOUT_WEBGPU)
@@ -62,6 +87,19 @@ async def begin(page: Page, text: str) -> None:
     await page.fill("#prompt", text)
     await page.press("#prompt", "Enter")
     await page.wait_for_selector(".answer:last-child")
+
+
+async def keep_conversations(page: Page, questions: list[str]) -> None:
+    """Puts a conversation of each into the browser, the last changed first."""
+    records = [
+        {
+            "id": f"{index:016x}",
+            "changedAt": 1000 - index,
+            "messages": [{"id": f"m{index}", "role": "user", "text": question, "state": "done"}],
+        }
+        for index, question in enumerate(questions)
+    ]
+    await page.evaluate(PUT, records)
 
 
 async def shorten_answers(page: Page) -> None:

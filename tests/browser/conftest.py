@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
 from browser.chat_page import chat_page, serving_fake
 from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, ROOT, SiteServer, serving
 from golden import compare
 
+OpenChat = Callable[..., AbstractAsyncContextManager[Page]]
 RunPython = Callable[[str], Awaitable[Any]]
 
 
@@ -61,7 +65,21 @@ def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
         yield server
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """One browser for all tests of a module, each of which opens contexts of its own."""
+    async with new_context() as context:
+        assert context.browser is not None
+        yield context.browser
+
+
 @pytest.fixture
-async def chat(fake_site: SiteServer) -> AsyncIterator[Page]:
-    async with chat_page(fake_site.url) as page:
+def open_chat(fake_site: SiteServer, chromium: Browser) -> OpenChat:
+    """The chat page in a new context, with its options: `async with open_chat() as page`."""
+    return partial(chat_page, fake_site.url, browser=chromium)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chat(open_chat: OpenChat) -> AsyncIterator[Page]:
+    async with open_chat() as page:
         yield page

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, begin, chat_page, choose_model
-from browser.site_server import ROOT, SiteServer
+from browser.chat_page import ask, begin, choose_model
+from browser.conftest import OpenChat
+from browser.site_server import ROOT
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+
 
 AXE = ROOT / "js" / "node_modules" / "axe-core" / "axe.min.js"
 OUTSIDE = """(box) => {
@@ -33,9 +37,9 @@ async def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-async def test_axe_finds_nothing(fake_site: SiteServer, theme: str, width: int) -> None:
+async def test_axe_finds_nothing(open_chat: OpenChat, theme: str, width: int) -> None:
     viewport = {"width": width, "height": 740}
-    async with chat_page(fake_site.url, color_scheme=theme, viewport=viewport) as page:
+    async with open_chat(color_scheme=theme, viewport=viewport) as page:
         await page.emulate_media(reduced_motion="reduce")
         assert await violations(page) == []
         await page.click("#open-models")
@@ -52,8 +56,8 @@ async def test_axe_finds_nothing(fake_site: SiteServer, theme: str, width: int) 
 
 
 @pytest.mark.parametrize("width", [320, 360, 1920])
-async def test_nothing_is_wider_than_the_screen(fake_site: SiteServer, width: int) -> None:
-    async with chat_page(fake_site.url, viewport={"width": width, "height": 640}) as page:
+async def test_nothing_is_wider_than_the_screen(open_chat: OpenChat, width: int) -> None:
+    async with open_chat(viewport={"width": width, "height": 640}) as page:
         await ask(page, "code " + "long" * 40)
         assert await page.evaluate("document.documentElement.scrollWidth") == width
         scroller = page.locator("#scroller")
@@ -88,8 +92,8 @@ async def test_keys_alone_are_enough(chat: Page) -> None:
     assert await chat.evaluate(FOCUSED) == "prompt"
 
 
-async def test_the_drawer_holds_and_returns_the_focus(fake_site: SiteServer) -> None:
-    async with chat_page(fake_site.url, viewport={"width": 360, "height": 740}) as page:
+async def test_the_drawer_holds_and_returns_the_focus(open_chat: OpenChat) -> None:
+    async with open_chat(viewport={"width": 360, "height": 740}) as page:
         await expect(page.locator("#new-chat")).to_be_hidden()
         await page.click("#open-sidebar")
         assert await page.evaluate(FOCUSED) == "close-sidebar"
@@ -99,8 +103,8 @@ async def test_the_drawer_holds_and_returns_the_focus(fake_site: SiteServer) -> 
         await expect(page.locator("#new-chat")).to_be_hidden()
 
 
-async def test_reading_back_is_not_disturbed(fake_site: SiteServer) -> None:
-    async with chat_page(fake_site.url, viewport={"width": 600, "height": 500}) as page:
+async def test_reading_back_is_not_disturbed(open_chat: OpenChat) -> None:
+    async with open_chat(viewport={"width": 600, "height": 500}) as page:
         await ask(page, "code")
         await begin(page, "slow code")
         await page.locator("#scroller").evaluate("each => each.scrollTo(0, 0)")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import ask, choose_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+
 
 KEEP = """
 async () => {

@@ -169,6 +169,45 @@ async def test_has_and_delete(site: SiteServer, run_python: RunPython, small_fil
     assert found == str([[False, True, True, False, 0]] * 3)
 
 
+async def test_a_download_waits_for_a_deletion_under_way(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    """Else the deletion takes what the download has stored meanwhile."""
+    source = source_of(small_file)
+    sha256 = source.partition("#sha256=")[2]
+    await run_python(OPEN)
+    found = await run_python(f"""
+        import asyncio
+        from webllm.artifacts import browser
+        from webllm.artifacts.browser_store import ModelFiles
+
+        begun, may_delete = asyncio.Event(), asyncio.Event()
+        delete = ModelFiles.delete
+
+        async def delete_later(files, name):
+            begun.set()
+            await may_delete.wait()
+            await delete(files, name)
+
+        await load({source!r}, "cache")
+        texts.clear()
+        ModelFiles.delete = delete_later
+        deletion = asyncio.create_task(browser.delete_model({source!r}, "cache"))
+        await begun.wait()
+        ModelFiles.delete = delete
+        await (await open_blobs("cache")._cache()).delete(
+            f"/webllm-models/sha256-{sha256}.note"
+        )
+        loading = asyncio.create_task(load({source!r}, "cache"))
+        while not texts:
+            await asyncio.sleep(0.01)
+        may_delete.set()
+        await deletion
+        str([texts[0], await loading, await kept("cache")])
+    """)
+    assert found == str([WAITING, WEIGHTS, 6])
+
+
 async def test_a_file_under_way_is_not_deleted(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,106 @@ async def test_has_and_delete_in_typescript(
     }"""
     for store in STORES:
         assert await page.evaluate(ask, [source, store]) == [False, True, True, False, 0]
+
+
+# Breaks what is stored of the model "small" in one way, and gives what the client says then.
+BREAK = """async ([key, kind, cacheBackend]) => {
+    const client = await import("/client.js");
+    const store = await caches.open("webllm");
+    const path = `/webllm-models/${key}`;
+    const bytes = await (await store.match(path)).arrayBuffer();
+    const broken = {
+        "no JSON": () => "{",
+        "another type": () => "[1]",
+        "no fields": () => "{}",
+        "parts of no bytes": () => JSON.stringify(
+            { ...JSON.parse(new TextDecoder().decode(bytes)), part_bytes: 0 }),
+        "a size that is none": () => JSON.stringify(
+            { ...JSON.parse(new TextDecoder().decode(bytes)), size: "large" }),
+        "a size without end": () => JSON.stringify(
+            { ...JSON.parse(new TextDecoder().decode(bytes)), size: 1e15, part_bytes: 1 }),
+        "a short part": () => bytes.slice(0, -1),
+        "a long part": () => new Blob([bytes, "x"]),
+    };
+    await store.put(path, new Response(broken[kind]()));
+    const model = "/models/small.gguf";
+    const appConfig = { model_list: [{ model_id: "small", model }], cacheBackend };
+    return client.hasModelInCache("small", appConfig);
+}"""
+DAMAGES = [
+    *[("note", kind) for kind in ("no JSON", "another type", "no fields", "parts of no bytes")],
+    *[("note", kind) for kind in ("a size that is none", "a size without end")],
+    *[("00002", "a short part"), ("00004", "a long part")],
+]
+
+
+async def test_what_is_damaged_is_kept_for_neither(
+    site: SiteServer, page: Page, run_python: RunPython, small_file: Path
+) -> None:
+    await run_python(OPEN)
+    await run_python("from webllm.artifacts.browser import has_model")
+    name = hashlib.sha256(f"{site.url}/models/small.gguf".encode()).hexdigest()
+    for end, kind in DAMAGES:
+        assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
+        found = await page.evaluate(BREAK, [f"url-{name}.{end}", kind, "cache"])
+        assert (kind, found) == (kind, False)
+        assert await run_python("await has_model('/models/small.gguf', 'cache')") is False
+
+
+async def test_every_spelling_of_a_store(page: Page, run_python: RunPython) -> None:
+    found = await page.evaluate("""async () => {
+        const { hasModelInCache } = await import("/client.js");
+        const models = [{ model_id: "m", model_path: "m.gguf" }];
+        const spelled = [
+            { useIndexedDB: true, models },
+            { useIndexedDBCache: true, model_list: models },
+            { cacheBackend: "cross-origin", models },
+            { cacheBackend: "bogus", models },
+            { cacheBackend: "opfs", useIndexedDB: true, models },
+        ];
+        const found = [];
+        for (const config of spelled) {
+            found.push(await hasModelInCache("m", config).catch((error) => `${error}`));
+        }
+        found.push((await indexedDB.databases()).length);
+        return found;
+    }""")
+    assert found[:2] == [False, False]
+    for message in found[2:5]:
+        assert message.startswith("ConfigError: ")
+    assert '"cross-origin"; give one of "cache", "indexeddb", "opfs", "none"' in found[2]
+    assert found[5] == 0  # to look makes no store
+
+
+WITHOUT_TLS = """() => {
+    for (const name of ["caches", "isSecureContext"]) delete globalThis[name];
+    Object.defineProperty(Navigator.prototype, "storage", { value: undefined });
+    Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
+    Object.defineProperty(crypto, "subtle", { value: undefined });
+    Object.defineProperty(crypto, "randomUUID", { value: undefined });
+}"""
+
+
+async def test_without_tls_nothing_is_kept_and_files_are_picked(page: Page) -> None:
+    """An address of the local network without https has none of these."""
+    await page.evaluate(WITHOUT_TLS)
+    found = await page.evaluate("""async () => {
+        const client = await import("/client.js");
+        const models = [{ model_id: "m", model: "m.gguf" }];
+        const sha256 = "ab".repeat(32);
+        const known = [{ model_id: "m", model: "m.gguf", sha256 }];
+        const ask = (config) => client.hasModelInCache("m", config).catch((error) => error.name);
+        const found = [
+            await ask({ models }),
+            await ask({ models, cacheBackend: "opfs" }),
+            await ask({ models: known, cacheBackend: "indexeddb" }),
+            await ask({ models, cacheBackend: "indexeddb" }), // its name is a hash
+            await client.deleteModelAllInfoInCache("m", { models }),
+        ];
+        const picked = await client.modelFromFile(new File(["GGUF"], "mine.gguf"));
+        return [...found, /^picked:[0-9a-f]{32}.mine.gguf$/.test(picked.model)];
+    }""")
+    assert found == [False, False, False, "ConfigError", None, True]
 
 
 async def chromium_kib(page: Page) -> int:

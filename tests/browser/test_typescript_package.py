@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
@@ -80,15 +82,90 @@ async def test_an_engine_makes_a_worker_of_its_own(page: Page) -> None:
     assert found == {"isTyped": True, "isLost": True}
 
 
-@pytest.mark.parametrize(
-    "types", ["js/dist/types/client/index.d.ts", "js/node_modules/@mlc-ai/web-llm/lib/index.d.ts"]
-)
+CONFIGURED = """
+async (configs) => {
+  const { WebWorkerMLCEngine } = await import("/client.js");
+  const engine = new WebWorkerMLCEngine(new Worker("/worker.js", { type: "module" }));
+  const errors = [];
+  for (const config of configs) {
+    engine.setAppConfig(config);
+    errors.push(await engine.reload("Llama-3.1-8B-Instruct").catch(({ name, message }) =>
+      `${name}: ${message}`));
+  }
+  engine.terminate();
+  return errors;
+}
+"""
+DOCUMENTED = [{"model_id": "Llama-3.1-8B", "model_path": "/models/llama3"}]
+
+
+async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: Page) -> None:
+    """WebLLM's documentation asks for an id that is not in its list."""
+    found = await page.evaluate(
+        CONFIGURED,
+        [
+            {"useIndexedDB": True, "models": DOCUMENTED},
+            {"cacheBackend": "indexeddb", "models": DOCUMENTED},
+            {"cacheBackend": "bogus"},
+            {"cacheBackend": "cross-origin", "models": DOCUMENTED},
+            {"cacheBackend": "opfs", "opfsAccessMode": "sync", "models": DOCUMENTED},
+            {"useIndexedDbCache": True, "models": DOCUMENTED},
+            {"useIndexedDBCache": True},
+        ],
+    )
+    unknown = "ModelNotFoundError: no model called 'Llama-3.1-8B-Instruct'; "
+    for error in found[:2]:
+        assert error.startswith(f"{unknown}did you mean Llama-3.1-8B?")
+    assert "ConfigError: cacheBackend has to be one of" in found[2]
+    assert "received 'bogus'" in found[2]
+    assert found[3].startswith("ConfigError: cacheBackend 'cross-origin' needs")
+    assert found[4].startswith("ConfigError: opfsAccessMode is 'sync'; leave it out")
+    hint = "unknown field 'useIndexedDbCache'; did you mean useIndexedDBCache?"
+    assert found[5] == f"ConfigError: {hint}"
+    assert found[6].startswith(f"{unknown}did you mean SmolLM2-135M-Instruct?")
+
+
+OURS = "js/dist/types/client/index.d.ts"
+WEBLLMS = "js/node_modules/@mlc-ai/web-llm/lib/index.d.ts"
+# WebLLM's exports that come with Service Workers, extensions and resuming.
+LATER = {
+    *("ServiceWorkerMLCEngineHandler", "ServiceWorkerMLCEngine", "CreateServiceWorkerMLCEngine"),
+    *("ExtensionServiceWorkerMLCEngineHandler", "ExtensionServiceWorkerMLCEngine"),
+    "CreateExtensionServiceWorkerMLCEngine",
+    *("ResumableGenerationConfig", "ResumeChatCompletionOptions", "ResumeProbeResult"),
+    *("ResumeResult", "rejectCompletionResumable"),
+}
+
+
+def compiled(types: str, files: list[Path], folder: Path, **options: Any) -> str:
+    """What tsc --strict says of files for which "webllm" has these types; "" is nothing."""
+    paths = {"paths": {"webllm": [str(ROOT / types)]}, "typeRoots": []}
+    extends, include = str(JS / "tsconfig.json"), [str(file) for file in files]
+    config = {"extends": extends, "compilerOptions": {**paths, **options}, "include": include}
+    (folder / "tsconfig.json").write_text(json.dumps(config))
+    tsc = [JS / "node_modules" / ".bin" / "tsc", "--project", folder]
+    return subprocess.run(tsc, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("types", [OURS, WEBLLMS])
 def test_the_pair_compiles_with_our_types_and_with_webllms(types: str, tmp_path: Path) -> None:
-    options = {"paths": {"webllm": [str(ROOT / types)]}, "typeRoots": []}
-    extends = str(JS / "tsconfig.json")
-    files = [str(JS / path) for path in PAIR]
-    config = {"extends": extends, "compilerOptions": options, "include": files}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
-    tsc = [JS / "node_modules" / ".bin" / "tsc", "--project", tmp_path]
-    done = subprocess.run(tsc, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert compiled(types, [JS / path for path in PAIR], tmp_path) == ""
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_forms_of_webllms_examples_compile(is_exact: bool, tmp_path: Path) -> None:
+    exact = {"exactOptionalPropertyTypes": is_exact, "noUncheckedIndexedAccess": is_exact}
+    assert compiled(OURS, [JS / "tests/forms.ts"], tmp_path, **exact) == ""
+
+
+def test_webllms_exports_are_here(tmp_path: Path) -> None:
+    folder = (ROOT / WEBLLMS).parent
+    index, protocols = folder / "index.d.ts", folder / "openai_api_protocols" / "index.d.ts"
+    lists = re.findall(r"export \{([^}]*)\}", index.read_text() + protocols.read_text())
+    exports = [each.split() for part in lists for each in part.split(",") if each.strip()]
+    names = {words[-1] for words in exports}
+    assert len(names) == 98
+    assert names > LATER
+    file = tmp_path / "names.ts"
+    file.write_text(f"export type {{ {', '.join(sorted(names - LATER))} }} from 'webllm';\n")
+    assert compiled(OURS, [file], tmp_path) == ""

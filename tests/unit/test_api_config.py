@@ -54,7 +54,7 @@ def test_webllms_records_decode() -> None:
 # As JSON.stringify writes WebLLM's prebuiltAppConfig (model libraries v0_2_80); the second record
 # has the fields that few records have.
 PREBUILT = """{
-    "cacheBackend": "cross-origin",
+    "cacheBackend": "indexeddb",
     "model_list": [{
         "model": "https://huggingface.co/mlc-ai/Llama-3.2-1B-Instruct-q4f16_1-MLC",
         "model_id": "Llama-3.2-1B-Instruct-q4f16_1-MLC",
@@ -80,7 +80,7 @@ models/v0_2_80/Llama-3.2-1B-Instruct-q4f16_1-ctx4k_cs1k-webgpu.wasm",
 
 def test_webllms_catalogue_decodes() -> None:
     config = msgspec.json.decode(PREBUILT, type=AppConfig, strict=True)
-    assert config.cache_backend == "cross-origin"
+    assert config.cache_backend == "indexeddb"
     llama, phi = config.model_list
     assert llama == ModelRecord(
         model="https://huggingface.co/mlc-ai/Llama-3.2-1B-Instruct-q4f16_1-MLC",

@@ -89,7 +89,7 @@ def test_use_indexed_db() -> None:
     decoded = msgspec.json.decode(b'{"model_list": [], "useIndexedDBCache": true}', type=AppConfig)
     assert decoded.cache_backend == "indexeddb"
     assert msgspec.json.decode(msgspec.json.encode(decoded), type=AppConfig) == decoded
-    with pytest.raises(ConfigError, match="cache_backend is 'opfs' and use_indexed_db is true"):
+    with pytest.raises(ConfigError, match="cacheBackend is 'opfs' and useIndexedDBCache is true"):
         AppConfig(model_list=(), cache_backend="opfs", use_indexed_db=True)
 
 

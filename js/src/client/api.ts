@@ -1,6 +1,8 @@
 // Made by client_types.py from src/webllm/api/; do not edit.
 
-export interface ChatCompletionRequest {
+import type { ChatCompletionMessageParam } from "./message_params";
+
+export interface ChatCompletionRequestBase {
   model?: string | null;
   stream?: boolean | null;
   stream_options?: StreamOptions | null;
@@ -27,6 +29,17 @@ export interface ChatCompletionRequest {
   user?: string | null;
 }
 
+export interface ChatCompletionRequestNonStreaming extends ChatCompletionRequestBase {
+  stream?: false | null;
+}
+
+export interface ChatCompletionRequestStreaming extends ChatCompletionRequestBase {
+  stream: true;
+}
+
+export type ChatCompletionRequest =
+  ChatCompletionRequestNonStreaming | ChatCompletionRequestStreaming;
+
 export interface StreamOptions {
   include_usage?: boolean;
 }
@@ -36,22 +49,6 @@ export interface ExtraBody {
   enable_thinking?: boolean | null;
   enable_latency_breakdown?: boolean | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
-}
-
-/** One message; which fields belong to which role, `api.validation` checks. */
-export interface ChatCompletionMessageParam {
-  role: "assistant" | "developer" | "system" | "tool" | "user";
-  content?: string | ChatCompletionContentPart[] | null;
-  name?: string | null;
-  tool_calls?: ToolCallParam[] | null;
-  tool_call_id?: string | null;
-}
-
-/** A piece of a message: `text` if type is "text", else `image_url`. */
-export interface ChatCompletionContentPart {
-  type: "image_url" | "text";
-  text?: string | null;
-  image_url?: ImageURL | null;
 }
 
 export interface ImageURL {
@@ -87,15 +84,20 @@ export interface ChatCompletionNamedToolChoice {
   type?: "function";
 }
 
+export declare namespace ChatCompletionNamedToolChoice {
+  export type Function = import("./api").NamedFunction;
+}
+
 export interface NamedFunction {
   name: string;
 }
 
 export interface ResponseFormat {
-  type?: "grammar" | "json_object" | "json_schema" | "text";
+  type?: "grammar" | "json_object" | "json_schema" | "structural_tag" | "text";
   schema?: string | null;
   grammar?: string | null;
   json_schema?: JSONSchemaFormat | null;
+  structural_tag?: unknown;
 }
 
 /** OpenAI's `json_schema` object. */
@@ -106,7 +108,7 @@ export interface JSONSchemaFormat {
   strict?: boolean | null;
 }
 
-export interface CompletionRequest {
+export interface CompletionCreateParamsBase {
   model?: string | null;
   stream?: boolean | null;
   stream_options?: StreamOptions | null;
@@ -130,6 +132,17 @@ export interface CompletionRequest {
   echo?: boolean | null;
 }
 
+export interface CompletionCreateParamsNonStreaming extends CompletionCreateParamsBase {
+  stream?: false | null;
+}
+
+export interface CompletionCreateParamsStreaming extends CompletionCreateParamsBase {
+  stream: true;
+}
+
+export type CompletionRequest =
+  CompletionCreateParamsNonStreaming | CompletionCreateParamsStreaming;
+
 export interface EmbeddingRequest {
   input: string | (string | number | number[])[];
   model?: string | null;
@@ -145,6 +158,10 @@ export interface ChatCompletion {
   choices: Choice[];
   usage?: CompletionUsage | null;
   system_fingerprint?: string | null;
+}
+
+export declare namespace ChatCompletion {
+  export type Choice = import("./api").Choice;
 }
 
 export interface Choice {
@@ -164,6 +181,10 @@ export interface ChatCompletionMessageToolCall {
   type: "function";
   id: string;
   function: FunctionCall;
+}
+
+export declare namespace ChatCompletionMessageToolCall {
+  export type Function = import("./api").FunctionCall;
 }
 
 export interface FunctionCall {
@@ -224,6 +245,10 @@ export interface ChatCompletionChunk {
   system_fingerprint?: string | null;
 }
 
+export declare namespace ChatCompletionChunk {
+  export type Choice = import("./api").ChunkChoice;
+}
+
 export interface ChunkChoice {
   index: number;
   delta: Delta;
@@ -273,6 +298,10 @@ export interface CreateEmbeddingResponse {
   data: Embedding[];
   model: string;
   usage: EmbeddingUsage;
+}
+
+export declare namespace CreateEmbeddingResponse {
+  export type Usage = import("./api").EmbeddingUsage;
 }
 
 export interface Embedding {

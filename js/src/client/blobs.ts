@@ -1,7 +1,7 @@
 // The stores of src/webllm/artifacts/browser_backends.py, as far as pages need them.
 
+import type { AppConfigLike } from "./config";
 import { configError } from "./errors";
-import type { AppConfig } from "./messages";
 
 /** To look makes no store: by that our worker tells a first visit. */
 export interface Blobs {
@@ -11,7 +11,7 @@ export interface Blobs {
 }
 
 /** Asks the browser not to clear what is stored by itself: only a page can. It may refuse. */
-export function askToKeep(appConfig?: AppConfig): void {
+export function askToKeep(appConfig?: AppConfigLike): void {
   if (appConfig?.cacheBackend === "none") return;
   void globalThis.navigator?.storage?.persist?.().catch(() => {});
 }
@@ -20,14 +20,24 @@ const NAME = "webllm";
 const FOLDER = "/webllm-models/";
 const TABLE = "blobs";
 
-export function openBlobs({ cacheBackend, useIndexedDBCache }: AppConfig): Blobs {
-  const backend = cacheBackend ?? (useIndexedDBCache ? "indexeddb" : "cache");
-  if (useIndexedDBCache && backend !== "indexeddb") {
+const STORES: Record<string, () => Blobs | undefined> = {
+  cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
+  indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
+  opfs: () => (navigator.storage ? inOpfs() : undefined),
+  none: () => undefined,
+};
+
+/** undefined: nothing is kept, or this browser has no such store (without https, few are there). */
+export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
+  const isOlder = appConfig.useIndexedDBCache || appConfig.useIndexedDB; // spelling
+  const backend = appConfig.cacheBackend ?? (isOlder ? "indexeddb" : "cache");
+  if (isOlder && backend !== "indexeddb") {
     throw configError(`cacheBackend is "${backend}" and useIndexedDBCache true; give one of them`);
   }
-  const open = { cache: inCacheApi, indexeddb: inIndexedDb, opfs: inOpfs, none: nowhere };
-  if (!(backend in open)) throw configError(`a browser has no cacheBackend "${backend}"`);
-  return open[backend as keyof typeof open]();
+  const open = Object.hasOwn(STORES, backend) && STORES[backend];
+  if (open) return open();
+  const known = Object.keys(STORES).join('", "');
+  throw configError(`a browser has no cacheBackend "${backend}"; give one of "${known}"`);
 }
 
 function inCacheApi(): Blobs {
@@ -70,7 +80,8 @@ function inIndexedDb(): Blobs {
     }
     return request.result;
   }
-  const isThere = async () => (await indexedDB.databases()).some(({ name }) => name === NAME);
+  const isThere = async () =>
+    !indexedDB.databases || (await indexedDB.databases()).some(({ name }) => name === NAME);
   return {
     async get(key) {
       if (!(await isThere())) return undefined;
@@ -110,8 +121,4 @@ async function ifFound<Result>(get: () => Promise<Result>): Promise<Result | und
     if (error instanceof DOMException && error.name === "NotFoundError") return undefined;
     throw error;
   }
-}
-
-function nowhere(): Blobs {
-  return { get: async () => undefined, delete: async () => {}, keys: async () => [] };
 }

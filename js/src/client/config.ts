@@ -1,24 +1,39 @@
 // What an engine is configured with, and the catalogue of models.
 
-import type { AppConfig, ChatOptions, InitProgress, LogLevel } from "./messages";
+import type { LogitProcessorRegistry } from "./logit_processor";
+import type * as messages from "./messages";
 import prebuilt from "./prebuilt.json";
 
-export type InitProgressReport = InitProgress;
+export type InitProgressReport = messages.InitProgress;
 export type InitProgressCallback = (report: InitProgressReport) => void;
 
-/** Logit processors and the device belong to the worker, and are set in its script. */
+/** A configuration in any of WebLLM's spellings; `modelsOf` says which models it has. */
+export type AppConfigLike = messages.AppConfig;
+
+/** A configuration whose models can be read. */
+export interface AppConfig extends AppConfigLike {
+  model_list: messages.ModelRecord[];
+}
+
+/** `logitProcessorRegistry` is refused: the device and all that computes belong to the worker. */
 export interface MLCEngineConfig {
-  appConfig?: AppConfig;
+  appConfig?: AppConfigLike;
   initProgressCallback?: InitProgressCallback;
-  logLevel?: LogLevel;
+  logitProcessorRegistry?: LogitProcessorRegistry;
+  logLevel?: messages.LogLevel;
 }
 
 /** The models that webllm knows by name. */
 export const prebuiltAppConfig = prebuilt as AppConfig;
 
+/** Those it names, or those that webllm knows. */
+export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
+  return appConfig.model_list ?? appConfig.models ?? prebuiltAppConfig.model_list;
+}
+
 /** One for each model, or none. */
 export function toList(
-  options: ChatOptions | ChatOptions[] | undefined,
-): ChatOptions[] | undefined {
+  options: messages.ChatOptions | messages.ChatOptions[] | undefined,
+): messages.ChatOptions[] | undefined {
   return options === undefined || Array.isArray(options) ? options : [options];
 }

@@ -10,12 +10,14 @@ import type {
 } from "./api";
 import { askToKeep } from "./blobs";
 import { Calls, newUuid, type Work } from "./calls";
-import { toList, type InitProgressCallback, type MLCEngineConfig } from "./config";
+import { toList } from "./config";
+import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
 import { toEndpoint, type WorkerLike } from "./endpoint";
-import type { AppConfig, ChatOptions, LogLevel, ReloadParams, StreamInitParams } from "./messages";
-import type { AnswersChats, Chat, Completions, ContinuesTexts, Embeddings } from "./resources";
+import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
+import type { ChatOptions, LogLevel, ReloadParams, StreamInitParams } from "./messages";
+import { Chat, Completions, Embeddings } from "./resources";
+import type { AnswersChats, ContinuesTexts } from "./resources";
 import { ChunkStream } from "./stream";
-import { configError } from "./errors";
 
 type Unsent = Work extends infer Kind ? (Kind extends Work ? Omit<Kind, "uuid"> : never) : never;
 const DEVICE_NAME_SINCE = 2; // protocol version
@@ -32,10 +34,10 @@ export class WebWorkerMLCEngine {
   private onProgress: InitProgressCallback | undefined;
 
   constructor(worker: WorkerLike, config: MLCEngineConfig = {}) {
-    refuseLogitProcessors(config);
-    this.chat = { completions: { create: this.chatCompletion } };
-    this.completions = { create: this.completion };
-    this.embeddings = { create: (request) => this.embedding(request) };
+    refuseLogitProcessors(config.logitProcessorRegistry);
+    this.chat = new Chat(this);
+    this.completions = new Completions(this);
+    this.embeddings = new Embeddings(this);
     this.onProgress = config.initProgressCallback;
     this.calls = new Calls(toEndpoint(worker), (report) => this.onProgress?.(report));
     if (config.appConfig) this.setAppConfig(config.appConfig);
@@ -138,8 +140,13 @@ export class WebWorkerMLCEngine {
   }
 
   /** The catalogue from the next reload on, which throws what is wrong with it. */
-  setAppConfig(appConfig: AppConfig): void {
+  setAppConfig(appConfig: AppConfigLike): void {
     this.calls.configure({ kind: "setAppConfig", uuid: newUuid(), content: appConfig });
+  }
+
+  /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
+  setLogitProcessorRegistry(registry?: LogitProcessorRegistry): void {
+    refuseLogitProcessors(registry);
   }
 
   setLogLevel(logLevel: LogLevel): void {
@@ -175,13 +182,6 @@ export class WebWorkerMLCEngine {
 
 /** What an engine can be asked; here every engine is in a worker. */
 export type MLCEngineInterface = Pick<WebWorkerMLCEngine, keyof WebWorkerMLCEngine>;
-
-function refuseLogitProcessors(config: object): void {
-  if (!("logitProcessorRegistry" in config) || config.logitProcessorRegistry === undefined) return;
-  throw configError(
-    "logitProcessorRegistry cannot cross to a worker; register the processors in its own script",
-  );
-}
 
 function named(modelId: string | undefined): { modelId?: string } {
   return modelId === undefined ? {} : { modelId };

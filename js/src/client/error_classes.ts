@@ -1,6 +1,7 @@
 // Made by client_types.py from src/webllm/errors.py; do not edit.
 
 import { WebLLMError } from "./error_base";
+import type { ErrorInfo } from "./messages";
 
 export class ConfigError extends WebLLMError {}
 export class RequestError extends WebLLMError {}
@@ -11,7 +12,18 @@ export class LogitProcessorError extends WebLLMError {}
 export class UnsupportedModelError extends WebLLMError {}
 export class ArtifactError extends WebLLMError {}
 export class FetchError extends ArtifactError {}
-export class IntegrityError extends ArtifactError {}
+export class IntegrityError extends ArtifactError {
+  readonly url: string;
+  readonly expected: string;
+  readonly actual: string;
+
+  constructor(info: ErrorInfo) {
+    super(info);
+    this.url = info.url ?? "";
+    this.expected = info.expected ?? "";
+    this.actual = info.actual ?? "";
+  }
+}
 export class StorageFullError extends ArtifactError {}
 export class CheckpointError extends ArtifactError {}
 export class DeviceError extends WebLLMError {}

@@ -37,6 +37,12 @@ export function configError(message: string): WebLLMError {
   return make({ name: "ConfigError", message, code: "invalid_config", status: 400 });
 }
 
+export function integrityError(url: string, expected: string, actual: string): WebLLMError {
+  const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
+  const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };
+  return make({ ...info, url, expected, actual });
+}
+
 /** A newer worker may have errors of names that are not known here. */
 function make(info: ErrorInfo): WebLLMError {
   return new (CLASSES[info.name] ?? WebLLMError)(info);

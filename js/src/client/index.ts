@@ -2,20 +2,26 @@
 
 export type * from "./api";
 export { prebuiltAppConfig } from "./config";
-export type { InitProgressCallback, InitProgressReport, MLCEngineConfig } from "./config";
+export type {
+  AppConfig,
+  AppConfigLike,
+  InitProgressCallback,
+  InitProgressReport,
+  MLCEngineConfig,
+} from "./config";
+export type * from "./content_parts";
+export type { ConvTemplateConfig } from "./conv_template";
 export { messagePortEndpoint, workerEndpoint } from "./endpoint";
 export type { Endpoint, WorkerLike } from "./endpoint";
 export { CreateWebWorkerMLCEngine, WebWorkerMLCEngine } from "./engine";
 export type { MLCEngineInterface } from "./engine";
 export * from "./error_classes";
 export { WebLLMError } from "./errors";
-export type {
-  AppConfig,
-  ChatOptions,
-  CustomRequestParams,
-  LogLevel,
-  ModelRecord,
-} from "./messages";
+export type * from "./message_params";
+export { isValidSRI, verifyIntegrity } from "./integrity";
+export type { FileIntegrityMap, ModelIntegrity, SRIString } from "./integrity";
+export type { LogitProcessor, LogitProcessorRegistry } from "./logit_processor";
+export type { ChatOptions, CustomRequestParams, LogLevel, ModelRecord } from "./messages";
 export {
   deleteChatConfigInCache,
   deleteModelAllInfoInCache,
@@ -27,8 +33,8 @@ export * from "./names";
 export { CreateMLCEngine, MLCEngine } from "./own_engine";
 export type { OwnEngineConfig } from "./own_engine";
 export { modelFromFile } from "./picked";
-export type * from "./requests";
-export type { Chat, Completions, Embeddings } from "./resources";
+export { Chat, Completions, Embeddings } from "./resources";
 export type { Root } from "./root";
 export type { ChunkStream } from "./stream";
+export * from "./unserved";
 export { WebWorkerMLCEngineHandler } from "./worker_handler";

@@ -1,5 +1,7 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
+import type { ConvTemplateConfig } from "./conv_template";
+
 export interface Reload {
   kind: "reload";
   uuid: string;
@@ -23,19 +25,30 @@ export interface ReloadParams {
  * the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
  * stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
  * WebLLM's way to say "shift" with a context window of that size.
+ *
+ * `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
+ * WebLLM's type too, and have no effect: the model file says what they say.
  */
 export interface ChatOptions {
   context_window_size?: number | null;
   sliding_window_size?: number | null;
   attention_sink_size?: number | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
-  conv_template?: Record<string, unknown> | null;
+  conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
   temperature?: number | null;
   top_p?: number | null;
   repetition_penalty?: number | null;
   frequency_penalty?: number | null;
   presence_penalty?: number | null;
   bos_token_id?: number | null;
+  conv_config?: Partial<ConvTemplateConfig> | null;
+  tokenizer_files?: unknown;
+  tokenizer_info?: unknown;
+  token_table_postproc_method?: unknown;
+  vocab_size?: unknown;
+  max_history_size?: unknown;
+  model_type?: unknown;
+  model_config?: unknown;
 }
 
 export interface ChatCompletionNonStreaming {
@@ -187,14 +200,22 @@ export interface SetAppConfig {
 /**
  * The catalogue, and where a browser keeps models.
  *
- * `cache_backend` is "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models
- * are not kept, and fetched each time. Natively it is a directory, whichever of these is named.
- * `use_indexed_db` is WebLLM's older way to say "indexeddb".
+ * `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
+ * "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
+ * fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
+ * "cross-origin" is refused: it needs an extension that cannot be used from here.
+ * `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
+ * documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
+ * "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
  */
 export interface AppConfig {
-  model_list: ModelRecord[];
+  model_list?: ModelRecord[];
   cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
   useIndexedDBCache?: boolean;
+  opfsAccessMode?: "async" | "auto" | "sync" | null;
+  models?: ModelRecord[] | null;
+  useIndexedDB?: boolean;
+  use_web_worker?: boolean | null;
 }
 
 /**
@@ -204,7 +225,8 @@ export interface AppConfig {
  * `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
  * of them. A path is one of this disk, or in a browser one of the site that the engine's script
  * is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
- * `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package.
+ * `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
+ * kernels come with the package, and a model is one file, which `sha256` vouches for.
  */
 export interface ModelRecord {
   model?: string;
@@ -219,6 +241,16 @@ export interface ModelRecord {
   model_type?: "LLM" | "VLM" | "embedding" | 0 | 1 | 2;
   size_bytes?: number | null;
   sha256?: string | null;
+  model_manifest?: string | null;
+  integrity?: ModelIntegrity | null;
+}
+
+/** WebLLM's hashes ("sha256-<base64>") of the files that its models are made of. */
+export interface ModelIntegrity {
+  config?: string | null;
+  model_lib?: string | null;
+  tokenizer?: Record<string, string> | null;
+  onFailure?: "error" | "warn" | null;
 }
 
 export interface CustomRequest {
@@ -280,6 +312,9 @@ export interface ErrorInfo {
   code: string;
   status: number;
   field?: string | null;
+  url?: string | null;
+  expected?: string | null;
+  actual?: string | null;
 }
 
 export interface InitProgressCallback {

@@ -4,41 +4,50 @@
 import { openBlobs, type Blobs } from "./blobs";
 import { ArtifactError, ModelNotFoundError } from "./error_classes";
 import { configError } from "./errors";
-import type { AppConfig, ModelRecord } from "./messages";
-import { prebuiltAppConfig } from "./config";
+import type { ModelRecord } from "./messages";
+import { modelsOf, prebuiltAppConfig, type AppConfigLike } from "./config";
+
+interface Place {
+  blobs: Blobs;
+  name: string;
+}
 
 interface Note {
   size: number;
   part_bytes: number;
-  sha256: string | null;
+  sha256: string; // of a whole file
 }
 
 /** Whether the model is here, whole. Paths are those of the site that the page is from. */
 export async function hasModelInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<boolean> {
-  const name = await nameOf(modelId, appConfig);
-  if (name === undefined) return false;
-  const blobs = openBlobs(appConfig);
+  const place = await locate(modelId, appConfig);
+  return place !== undefined && isWhole(place);
+}
+
+/** As `ModelFiles.find` has it: the parts have as many bytes as the note says. */
+async function isWhole({ blobs, name }: Place): Promise<boolean> {
   const note = await readNote(blobs, name);
-  if (!note?.sha256) return false;
-  const keys = new Set(await blobs.keys(`${name}.`));
+  if (!note) return false;
   const numParts = Math.ceil(note.size / note.part_bytes);
-  const parts = Array.from({ length: numParts }, (_, part) => String(part).padStart(5, "0"));
-  return parts.every((part) => keys.has(`${name}.${part}`));
+  if ((await blobs.keys(`${name}.`)).length < numParts) return false;
+  const keys = Array.from({ length: numParts }, (_, part) => String(part).padStart(5, "0"));
+  const parts = await Promise.all(keys.map((key) => blobs.get(`${name}.${key}`)));
+  return parts.reduce((sum, part) => sum + (part?.size ?? 0), 0) === note.size;
 }
 
 /** Deletes the model, also what came of one that is not whole. */
 export async function deleteModelAllInfoInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<void> {
-  const name = await nameOf(modelId, appConfig);
-  if (name === undefined) return;
-  const remove = () => deleteFile(openBlobs(appConfig), name);
+  const place = await locate(modelId, appConfig);
+  if (place === undefined) return;
+  const remove = () => deleteFile(place);
   if (!navigator.locks) return remove();
-  await navigator.locks.request(`webllm ${name}`, { ifAvailable: true }, async (lock) => {
+  await navigator.locks.request(`webllm ${place.name}`, { ifAvailable: true }, async (lock) => {
     if (!lock) throw inUse(modelId);
     await remove();
   });
@@ -50,7 +59,7 @@ export const deleteModelInCache = deleteModelAllInfoInCache;
 /** Deletes nothing: a model's chat configuration is in its file, and goes with that. */
 export async function deleteChatConfigInCache(
   modelId: string,
-  appConfig: AppConfig = prebuiltAppConfig,
+  appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<void> {
   find(modelId, appConfig);
 }
@@ -58,19 +67,37 @@ export async function deleteChatConfigInCache(
 /** Deletes nothing: the kernels are part of webllm. */
 export const deleteModelWasmInCache = deleteChatConfigInCache;
 
-async function deleteFile(blobs: Blobs, name: string): Promise<void> {
+async function deleteFile({ blobs, name }: Place): Promise<void> {
   await blobs.delete(`${name}.note`); // first: without it the rest does not count
   for (const key of await blobs.keys(`${name}.`)) await blobs.delete(key);
 }
 
+/** undefined if there is none, or it is damaged. */
 async function readNote(blobs: Blobs, name: string): Promise<Note | undefined> {
-  const blob = await blobs.get(`${name}.note`);
-  return blob && (JSON.parse(await blob.text()) as Note);
+  const text = await (await blobs.get(`${name}.note`))?.text();
+  try {
+    const note = JSON.parse(text ?? "null") as Partial<Note> | null;
+    const isNote = isCount(note?.size) && isCount(note.part_bytes) && note.part_bytes > 0;
+    return isNote && typeof note.sha256 === "string" ? (note as Note) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
-/** What a model's file is called in the store; undefined for a file that is never stored. */
-async function nameOf(modelId: string, appConfig: AppConfig): Promise<string | undefined> {
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** Where a model's file is, or would be; undefined if it is never stored. */
+async function locate(modelId: string, appConfig: AppConfigLike): Promise<Place | undefined> {
   const record = find(modelId, appConfig);
+  const blobs = openBlobs(appConfig);
+  const name = blobs && (await nameOf(record));
+  return blobs && name ? { blobs, name } : undefined;
+}
+
+/** What a model's file is called in a store; undefined for a file that is never stored. */
+async function nameOf(record: ModelRecord): Promise<string | undefined> {
   const source = record.model ?? record.model_path ?? "";
   if (source.startsWith("picked:")) return undefined;
   const [place = "", hash] = source.split("#sha256=");
@@ -78,10 +105,11 @@ async function nameOf(modelId: string, appConfig: AppConfig): Promise<string | u
   return sha256 ? `sha256-${sha256.toLowerCase()}` : `url-${await digest(urlOf(place))}`;
 }
 
-function find(modelId: string, appConfig: AppConfig): ModelRecord {
-  const record = appConfig.model_list.find((each) => each.model_id === modelId);
+function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
+  const models = modelsOf(appConfig);
+  const record = models.find((each) => each.model_id === modelId);
   if (record) return record;
-  const known = appConfig.model_list.map((each) => each.model_id).join(", ");
+  const known = models.map((each) => each.model_id).join(", ");
   throw new ModelNotFoundError({
     name: "ModelNotFoundError",
     message: `no model called "${modelId}"; known are ${known || "none"}`,
@@ -100,6 +128,12 @@ function urlOf(source: string): string {
 }
 
 async function digest(text: string): Promise<string> {
+  if (!crypto.subtle) {
+    throw configError(
+      `${text} cannot be looked up: browsers hash on https and localhost only; serve the page so, ` +
+        "or give the record the file's sha256",
+    );
+  }
   const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

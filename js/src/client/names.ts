@@ -1,30 +1,42 @@
 // WebLLM's other names for what has a name already.
 
 import type {
-  ChatCompletionMessageParam,
   ChatCompletionNamedToolChoice,
-  ChatCompletionRequest,
+  ChatCompletionRequestBase,
   Choice,
   CompletionRequest,
   EmbeddingRequest,
+  ExtraBody,
   FunctionDefinition,
 } from "./api";
-import type { AnyAnswer, AnyRequest } from "./messages";
+import type { ChatCompletionMessageParam } from "./message_params";
+import type { AnyAnswer, AnyRequest, AppConfig } from "./messages";
 
-export type ChatCompletionRequestBase = ChatCompletionRequest;
+/** The fields of a request that say how its answer is generated. */
+export type GenerationConfig = Pick<
+  ChatCompletionRequestBase,
+  | "repetition_penalty"
+  | "ignore_eos"
+  | "top_p"
+  | "temperature"
+  | "max_tokens"
+  | "frequency_penalty"
+  | "presence_penalty"
+  | "stop"
+  | "n"
+  | "logit_bias"
+  | "logprobs"
+  | "top_logprobs"
+  | "response_format"
+> &
+  Pick<ExtraBody, "enable_thinking" | "enable_latency_breakdown">;
 export type ChatCompletionRole = ChatCompletionMessageParam["role"];
-export type ChatCompletionSystemMessageParam = ChatCompletionMessageParam & { role: "system" };
-export type ChatCompletionUserMessageParam = ChatCompletionMessageParam & { role: "user" };
-export type ChatCompletionAssistantMessageParam = ChatCompletionMessageParam & {
-  role: "assistant";
-};
-export type ChatCompletionToolMessageParam = ChatCompletionMessageParam & { role: "tool" };
 export type ChatCompletionToolChoiceOption = "none" | "auto" | ChatCompletionNamedToolChoice;
 export type ChatCompletionFinishReason = Choice["finish_reason"];
 export type FunctionParameters = NonNullable<FunctionDefinition["parameters"]>;
 export type CompletionCreateParams = CompletionRequest;
-export type CompletionCreateParamsBase = CompletionRequest;
 export type EmbeddingCreateParams = EmbeddingRequest;
+export type OPFSAccessMode = NonNullable<AppConfig["opfsAccessMode"]>;
 export type WorkerRequest = AnyRequest;
 export type WorkerResponse = AnyAnswer;
 

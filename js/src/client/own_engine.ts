@@ -1,9 +1,10 @@
 // `MLCEngine`: an engine without a worker of the caller's.
 
 import type { MLCEngineConfig } from "./config";
+import { workerEndpoint, type Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
 import type { ChatOptions } from "./messages";
-import { fileAt, type Root } from "./root";
+import { fileAt, notServed, type Root } from "./root";
 
 /** `root` says where webllm's files are served, see `WebWorkerMLCEngineHandler`. */
 export interface OwnEngineConfig extends MLCEngineConfig {
@@ -16,9 +17,29 @@ export interface OwnEngineConfig extends MLCEngineConfig {
  */
 export class MLCEngine extends WebWorkerMLCEngine {
   constructor(config: OwnEngineConfig = {}) {
-    super(new Worker(fileAt("worker.js", config.root), { type: "module" }), config);
+    super(workerAt(fileAt("worker.js", config.root)), config);
   }
 }
+
+/** A worker that never says anything, not even hello, most likely has no script. */
+function workerAt(script: URL): Endpoint {
+  const endpoint = workerEndpoint(new Worker(script, { type: "module" }));
+  let hasSpoken = false;
+  return {
+    ...endpoint,
+    listen(onMessage, onLost) {
+      endpoint.listen(
+        (message) => {
+          hasSpoken = true;
+          onMessage(message);
+        },
+        (reason) => onLost(hasSpoken ? reason : `${reason}; ${notServed(script, WITH_ROOT)}`),
+      );
+    },
+  };
+}
+
+const WITH_ROOT = 'CreateMLCEngine(modelId, { root: "/webllm/" })';
 
 /** An engine with one or more models loaded. */
 export async function CreateMLCEngine(

@@ -1,39 +1,48 @@
 // OpenAI's way to ask: engine.chat.completions.create(…), completions.create, embeddings.create.
 
-import type {
-  ChatCompletion,
-  ChatCompletionChunk,
-  ChatCompletionRequest,
-  Completion,
-  CompletionRequest,
-  CreateEmbeddingResponse,
-  EmbeddingRequest,
-} from "./api";
-import type * as requests from "./requests";
+import type * as api from "./api";
 import type { ChunkStream } from "./stream";
 
 export interface AnswersChats {
-  (request: requests.ChatCompletionRequestNonStreaming): Promise<ChatCompletion>;
-  (request: requests.ChatCompletionRequestStreaming): Promise<ChunkStream<ChatCompletionChunk>>;
-  (request: ChatCompletionRequest): Promise<ChatCompletion | ChunkStream<ChatCompletionChunk>>;
+  (request: api.ChatCompletionRequestNonStreaming): Promise<api.ChatCompletion>;
+  (request: api.ChatCompletionRequestStreaming): Promise<ChunkStream<api.ChatCompletionChunk>>;
+  (
+    request: api.ChatCompletionRequestBase,
+  ): Promise<api.ChatCompletion | ChunkStream<api.ChatCompletionChunk>>;
 }
 
 export interface ContinuesTexts {
-  (request: requests.CompletionCreateParamsNonStreaming): Promise<Completion>;
-  (request: requests.CompletionCreateParamsStreaming): Promise<ChunkStream<Completion>>;
-  (request: CompletionRequest): Promise<Completion | ChunkStream<Completion>>;
+  (request: api.CompletionCreateParamsNonStreaming): Promise<api.Completion>;
+  (request: api.CompletionCreateParamsStreaming): Promise<ChunkStream<api.Completion>>;
+  (request: api.CompletionCreateParamsBase): Promise<api.Completion | ChunkStream<api.Completion>>;
 }
 
-export type EmbedsTexts = (request: EmbeddingRequest) => Promise<CreateEmbeddingResponse>;
+export type EmbedsTexts = (request: api.EmbeddingRequest) => Promise<api.CreateEmbeddingResponse>;
 
-export interface Chat {
+/** `engine.chat` */
+export class Chat {
   readonly completions: { readonly create: AnswersChats };
+
+  constructor(engine: { readonly chatCompletion: AnswersChats }) {
+    const create = ((request) => engine.chatCompletion(request)) as AnswersChats;
+    this.completions = { create };
+  }
 }
 
-export interface Completions {
+/** `engine.completions` */
+export class Completions {
   readonly create: ContinuesTexts;
+
+  constructor(engine: { readonly completion: ContinuesTexts }) {
+    this.create = ((request) => engine.completion(request)) as ContinuesTexts;
+  }
 }
 
-export interface Embeddings {
+/** `engine.embeddings` */
+export class Embeddings {
   readonly create: EmbedsTexts;
+
+  constructor(engine: { embedding: EmbedsTexts }) {
+    this.create = (request) => engine.embedding(request);
+  }
 }

@@ -1,7 +1,8 @@
 // `WebWorkerMLCEngineHandler`: what a worker script needs to serve the page that made it.
 
+import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { couldNotStart } from "./refusal";
-import { fileAt, type Root } from "./root";
+import { fileAt, notServed, type Root } from "./root";
 
 /**
  * Starts Python in this worker and answers the messages that `onmessage` is given, also those
@@ -24,9 +25,23 @@ export class WebWorkerMLCEngineHandler {
     void this.host.then((host) => host.receive(data));
   }
 
+  /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
+  setLogitProcessorRegistry(registry?: LogitProcessorRegistry): void {
+    refuseLogitProcessors(registry);
+  }
+
   /** To the page. May be overridden, as WebLLM's. */
   postMessage(message: unknown): void {
     self.postMessage(message);
+  }
+}
+
+async function fetched(script: URL): Promise<{ WorkerHost: new (post: Post) => Host }> {
+  try {
+    return await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
+  } catch (error) {
+    const hint = notServed(script, 'new WebWorkerMLCEngineHandler({ root: "/webllm/" })');
+    throw new Error(`${(error as Error).message}; ${hint}`, { cause: error });
   }
 }
 
@@ -39,7 +54,7 @@ type Post = (message: unknown) => void;
 /** What starts Python is never part of a bundle: it is fetched from where it is served. */
 async function start(script: URL, post: Post): Promise<Host> {
   try {
-    const { WorkerHost } = await import(/* @vite-ignore */ /* webpackIgnore: true */ script.href);
+    const { WorkerHost } = await fetched(script);
     return new WorkerHost(post);
   } catch (error) {
     console.error(error);

@@ -2,8 +2,9 @@
 
 import type { ChatCompletionChunk, ChatCompletionMessageParam, ChunkStream } from "../client";
 import * as list from "./conversations";
+import { errorText } from "./format";
 import { Measure } from "./measure";
-import type { ModelSession } from "./model_session";
+import type { ModelSession, Session } from "./model_session";
 import { requestFields, type Settings } from "./settings";
 import type { Message, MessageState, State } from "./state";
 import type { Store } from "./store";
@@ -28,7 +29,6 @@ export class Answering {
 
   /** Asks something else in place of a message; what followed it is gone. */
   edit(conversationId: string, messageId: string, text: string): void {
-    this.stop(conversationId);
     const before = list.before(this.messages(conversationId), messageId);
     void this.answer(conversationId, [...before, list.newMessage("user", text)]);
   }
@@ -39,6 +39,7 @@ export class Answering {
   }
 
   private async answer(conversationId: string, asked: Message[]): Promise<void> {
+    this.stop(conversationId);
     const draft = new Draft(this.store, conversationId, list.newMessage("assistant", ""));
     const stop = new AbortController();
     this.stops.set(conversationId, stop);
@@ -47,26 +48,48 @@ export class Answering {
     this.store.set("conversations", list.withMessages(conversations, conversationId, messages));
     stop.signal.addEventListener("abort", () => draft.end("stopped"));
     try {
-      await this.stream(draft, asked, stop.signal);
+      const session = await this.models.ready();
+      if (session === null) stop.abort();
+      else await this.stream(session, draft, asked, stop);
     } catch (error) {
       draft.fail(error);
-      this.models.check(error);
     }
     if (this.stops.get(conversationId) === stop) this.stops.delete(conversationId);
   }
 
-  private async stream(draft: Draft, asked: Message[], stop: AbortSignal): Promise<void> {
-    const engine = await this.models.ready();
-    if (stop.aborted) return;
-    draft.begin();
+  /** Until the end, or until another model is chosen. */
+  private async stream(
+    session: Session,
+    draft: Draft,
+    asked: Message[],
+    stop: AbortController,
+  ): Promise<void> {
+    if (stop.signal.aborted) return;
+    const leave = () => stop.abort();
+    session.left.signal.addEventListener("abort", leave);
+    try {
+      draft.begin();
+      await read(await this.ask(session, asked), draft, stop.signal);
+    } catch (error) {
+      this.models.check(session, error);
+      throw error;
+    } finally {
+      session.left.signal.removeEventListener("abort", leave);
+    }
+  }
+
+  private async ask(
+    { loaded }: Session,
+    asked: Message[],
+  ): Promise<ChunkStream<ChatCompletionChunk>> {
+    const engine = await loaded;
     const settings = this.store.get("settings");
-    const chunks = await engine.chat.completions.create({
+    return engine.chat.completions.create({
       messages: prompt(asked, settings),
       ...requestFields(settings),
       stream: true,
       stream_options: { include_usage: true },
     });
-    await read(chunks, draft, stop);
   }
 
   private messages(conversationId: string): Message[] {
@@ -119,7 +142,7 @@ class Draft {
   }
 
   fail(error: unknown): void {
-    this.change({ state: "failed", error: error instanceof Error ? error.message : String(error) });
+    this.change({ state: "failed", error: errorText(error) });
     this.isOpen = false;
   }
 

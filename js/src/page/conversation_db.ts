@@ -1,65 +1,117 @@
 // Conversations in IndexedDB, one record each; what is written is what has changed.
 
 import { isAnswering } from "./conversations";
+import { conversationOf } from "./kept_conversation";
 import type { Conversation, Message } from "./state";
+import { openDatabase, settled } from "./storage";
 
 const NAME = "webllm-chat";
 const TABLE = "conversations";
 const DELAY_MS = 400;
 
+export interface Kept {
+  conversations: Conversation[]; // the last changed first
+  numUnreadable: number; // records that stay as they are
+}
+
 export class ConversationDb {
-  private saved: Conversation[] = [];
+  private db: IDBDatabase | undefined;
+  private opening: Promise<IDBDatabase> | undefined;
+  private readonly saved = new Map<string, Conversation>();
+  private readonly deleted = new Set<string>(); // here, and not yet in the database
   private latest: Conversation[] = [];
   private timer: number | undefined;
 
-  private constructor(private readonly db: IDBDatabase) {
+  /** `tell` is given why something is not kept, and null once all is. */
+  constructor(private readonly tell: (error: unknown) => void) {
     addEventListener("pagehide", () => this.write());
   }
 
-  static async open(): Promise<ConversationDb> {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(TABLE, { keyPath: "id" });
-    return new ConversationDb(await settled(request));
-  }
-
-  /** The last changed first. An answer that was under way when the page was left has stopped. */
-  async all(): Promise<Conversation[]> {
-    const table = this.db.transaction(TABLE).objectStore(TABLE);
-    const found = (await settled(table.getAll())) as Conversation[];
-    this.saved = found.sort((one, other) => other.changedAt - one.changedAt);
-    return found.map((each) => (isAnswering(each) ? ended(each) : each));
+  /** Throws what the browser throws. An answer under way when the page was left has stopped. */
+  async read(): Promise<Kept> {
+    const records = await this.records();
+    const read = records.map(conversationOf).filter((each) => each !== null);
+    for (const each of read) this.saved.set(each.id, each);
+    read.sort((one, other) => other.changedAt - one.changedAt);
+    return { conversations: read.map(ended), numUnreadable: records.length - read.length };
   }
 
   /** At once; while an answer streams, every so often. */
   save(conversations: Conversation[]): void {
+    const kept = new Set(conversations.map((each) => each.id));
+    for (const { id } of this.latest) if (!kept.has(id)) this.deleted.add(id);
     this.latest = conversations;
     if (!conversations.some(isAnswering)) this.write();
     else this.timer ??= window.setTimeout(() => this.write(), DELAY_MS);
   }
 
+  /** Throws what the browser throws; waits as long as another page changes the database. */
+  open(): Promise<IDBDatabase> {
+    const forget = () => (this.db = this.opening = undefined);
+    this.opening ??= openDatabase(NAME, TABLE, forget).then((db) => (this.db = db));
+    this.opening.catch(forget);
+    return this.opening;
+  }
+
+  /** One record that the browser cannot read does not hide the others. */
+  private async records(): Promise<unknown[]> {
+    const db = await this.open();
+    const table = () => db.transaction(TABLE).objectStore(TABLE);
+    try {
+      return await settled(table().getAll());
+    } catch {
+      const keys = await settled(table().getAllKeys());
+      return Promise.all(keys.map((key) => settled(table().get(key)).catch(() => null)));
+    }
+  }
+
   private write(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
-    if (this.latest === this.saved) return;
-    const transaction = this.db.transaction(TABLE, "readwrite");
-    const table = transaction.objectStore(TABLE);
-    const kept = new Set(this.latest.map((each) => each.id));
-    for (const { id } of this.saved) if (!kept.has(id)) table.delete(id);
-    for (const each of this.latest) if (!this.saved.includes(each)) table.put(each);
+    const changed = this.latest.filter((each) => this.saved.get(each.id) !== each);
+    if (changed.length + this.deleted.size === 0) return;
+    if (!this.db) return void this.open().then(() => this.write(), this.tell);
+    for (const id of this.deleted) this.delete(this.db, id);
+    for (const each of changed) this.put(this.db, each);
+  }
+
+  private put(db: IDBDatabase, conversation: Conversation): void {
+    const { id } = conversation;
+    this.saved.set(id, conversation);
+    this.change(db, (table) => table.put(conversation)).catch((error: unknown) => {
+      if (this.saved.get(id) === conversation) this.saved.delete(id);
+      this.tell(error);
+    });
+  }
+
+  private delete(db: IDBDatabase, id: string): void {
+    this.saved.delete(id);
+    this.deleted.delete(id);
+    this.change(db, (table) => table.delete(id)).catch((error: unknown) => {
+      this.deleted.add(id);
+      this.tell(error);
+    });
+  }
+
+  /** Each by itself: what has no room must not keep others from being written or deleted. */
+  private async change(db: IDBDatabase, act: (table: IDBObjectStore) => void): Promise<void> {
+    const transaction = db.transaction(TABLE, "readwrite");
+    act(transaction.objectStore(TABLE));
     transaction.commit(); // the page may be left before it would be by itself
-    this.saved = this.latest;
+    await new Promise<void>((resolve, reject) => {
+      transaction.oncomplete = () => resolve();
+      transaction.onabort = () => reject(transaction.error ?? new Error("IndexedDB failed"));
+    });
+    const isAllKept = this.latest.every((each) => this.saved.get(each.id) === each);
+    if (isAllKept && this.deleted.size === 0) this.tell(null);
   }
 }
 
-function ended({ messages, ...others }: Conversation): Conversation {
-  const stop = (message: Message) =>
-    message === messages.at(-1) ? { ...message, state: "stopped" as const } : message;
+function ended(conversation: Conversation): Conversation {
+  const isUnderWay = ({ state }: Message) => state === "waiting" || state === "streaming";
+  const { messages, ...others } = conversation;
+  if (!messages.some(isUnderWay)) return conversation;
+  const stop = (each: Message) =>
+    isUnderWay(each) ? { ...each, state: "stopped" as const } : each;
   return { ...others, messages: messages.map(stop) };
-}
-
-function settled<Result>(request: IDBRequest<Result>): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error ?? new Error("IndexedDB failed"));
-  });
 }

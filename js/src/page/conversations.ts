@@ -14,8 +14,14 @@ export function newMessage(role: Message["role"], text: string): Message {
 
 export function title(conversation: Conversation): string {
   const first = conversation.messages.find((message) => message.role === "user")?.text ?? "";
-  const line = first.trim().replace(/\s+/g, " ");
-  return line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1)}…` : line || "New chat";
+  const line = first
+    .trimStart()
+    .slice(0, 4 * TITLE_LENGTH)
+    .trimEnd()
+    .replace(/\s+/g, " ");
+  const characters = [...line]; // never half of one
+  if (characters.length <= TITLE_LENGTH) return line || "New chat";
+  return `${characters.slice(0, TITLE_LENGTH - 1).join("")}…`;
 }
 
 export function find(conversations: Conversation[], id: string): Conversation | undefined {

@@ -1,5 +1,7 @@
 // What this browser and device offer, as far as a page is told.
 
+import { freeBytes } from "./storage";
+
 export interface Gpu {
   maxBindingBytes: number;
   features: ReadonlySet<string>;
@@ -13,7 +15,7 @@ export interface Device {
 }
 
 export async function detectDevice(): Promise<Device> {
-  const [found, freeStorageBytes] = await Promise.all([findGpu(), findFreeStorage()]);
+  const [found, freeStorageBytes] = await Promise.all([findGpu(), freeBytes()]);
   const { deviceMemory } = navigator as { deviceMemory?: number };
   return {
     gpu: typeof found === "string" ? null : found,
@@ -30,17 +32,19 @@ async function findGpu(): Promise<Gpu | string> {
       ? "this browser has no WebGPU"
       : "WebGPU needs a page from https or localhost";
   }
-  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  const adapter = await requestAdapter();
   if (adapter === null) return "WebGPU found no graphics adapter";
-  if (adapter.info.isFallbackAdapter) return "WebGPU has only a software adapter here";
+  if (adapter.info?.isFallbackAdapter) return "WebGPU has only a software adapter here";
   return {
     maxBindingBytes: adapter.limits.maxStorageBufferBindingSize,
     features: new Set(adapter.features),
   };
 }
 
-async function findFreeStorage(): Promise<number | null> {
-  if (!navigator.storage) return null; // as on pages without TLS
-  const { quota, usage } = await navigator.storage.estimate();
-  return quota === undefined ? null : quota - (usage ?? 0);
+async function requestAdapter(): Promise<GPUAdapter | null> {
+  try {
+    return await navigator.gpu.requestAdapter();
+  } catch {
+    return null;
+  }
 }

@@ -13,6 +13,7 @@ export interface Properties {
   name?: string;
   value?: string;
   rows?: number;
+  dir?: "auto";
   hidden?: boolean;
   disabled?: boolean;
   checked?: boolean;

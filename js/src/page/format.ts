@@ -1,4 +1,6 @@
-// Numbers as people read them.
+// Numbers, names and errors as people read them.
+
+import { StorageFullError, WorkerLostError } from "../client";
 
 const UNITS = ["kB", "MB", "GB"];
 
@@ -19,6 +21,13 @@ export function decimals(value: number, digits: number): string {
     minimumFractionDigits: digits,
     maximumFractionDigits: digits,
   });
+}
+
+/** An error for people: what to do about it in a program, after the semicolon, is left out. */
+export function errorText(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const isForPrograms = error instanceof WorkerLostError || error instanceof StorageFullError;
+  return isForPrograms ? (text.split("; ")[0] ?? text) : text;
 }
 
 /** An error's message, as a sentence of its own. */

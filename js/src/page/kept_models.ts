@@ -1,11 +1,19 @@
 // Which models the browser keeps, and their end.
 
-import { deleteModelAllInfoInCache, hasModelInCache, type ModelRecord } from "../client";
+import {
+  deleteModelAllInfoInCache,
+  hasModelInCache,
+  type AppConfig,
+  type ModelRecord,
+} from "../client";
 import type { State } from "./state";
 import type { Store } from "./store";
 
 export class KeptModels {
-  constructor(private readonly store: Store<State>) {}
+  constructor(
+    private readonly store: Store<State>,
+    private readonly appConfig: AppConfig, // says where models are kept
+  ) {}
 
   /** Looks again what is kept, into the state. */
   async look(): Promise<void> {
@@ -16,12 +24,20 @@ export class KeptModels {
   }
 
   async delete(modelId: string): Promise<void> {
-    await deleteModelAllInfoInCache(modelId, { model_list: this.store.get("models") });
+    await deleteModelAllInfoInCache(modelId, this.config());
     await this.look();
   }
 
-  private isKept({ model_id }: ModelRecord): Promise<boolean> {
-    if (!isSecureContext) return Promise.resolve(false); // browsers keep nothing, then
-    return hasModelInCache(model_id, { model_list: this.store.get("models") });
+  /** Also false where the browser refuses to say: then the model is downloaded. */
+  private async isKept({ model_id }: ModelRecord): Promise<boolean> {
+    try {
+      return await hasModelInCache(model_id, this.config());
+    } catch {
+      return false;
+    }
+  }
+
+  private config(): AppConfig {
+    return { ...this.appConfig, model_list: this.store.get("models") };
   }
 }

@@ -1,20 +1,26 @@
 // The worker and the model in it: loads the chosen model, and says in the state how far it is.
 
 import {
+  DeviceLostError,
   StorageFullError,
   WebWorkerMLCEngine,
-  WorkerLostError,
   modelFromFile,
+  workerEndpoint,
   type AppConfig,
+  type Endpoint,
 } from "../client";
 import { WORKER } from "./config";
+import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
-import type { State } from "./state";
+import type { ModelState, State } from "./state";
+import { askToKeep, hasCaches } from "./storage";
 import type { Store } from "./store";
 
-interface Session {
-  engine: WebWorkerMLCEngine;
-  loaded: Promise<void>;
+/** One load of a model, in a worker of its own. */
+export interface Session {
+  readonly loaded: Promise<WebWorkerMLCEngine>;
+  readonly left: AbortController; // aborted once another model is chosen, or none
+  engine?: WebWorkerMLCEngine; // from the start of its worker on
 }
 
 const UNKEPT: Partial<AppConfig> = { cacheBackend: "none" };
@@ -29,13 +35,16 @@ export class ModelSession {
 
   /** Chooses a model and begins to load it, in a new worker. */
   load(modelId: string, appConfig: Partial<AppConfig> = {}): void {
-    this.close();
+    this.leave();
     this.store.set("modelId", modelId);
+    this.store.set("model", STARTING);
     void askToKeep();
-    const engine = this.start(appConfig);
-    const session = { engine, loaded: this.reload(engine, modelId) };
-    session.loaded.catch((error: unknown) => this.fail(session, error));
+    const session: Session = {
+      left: new AbortController(),
+      loaded: Promise.resolve().then(() => this.begin(session, modelId, appConfig)),
+    };
     this.session = session;
+    session.loaded.catch((error: unknown) => this.fail(session, error));
   }
 
   /** Loads the chosen model without keeping it in the browser. */
@@ -51,57 +60,96 @@ export class ModelSession {
     this.load(record.model_id);
   }
 
-  /** An engine with the chosen model; loads it if that has not begun. Throws what loading throws. */
-  async ready(): Promise<WebWorkerMLCEngine> {
+  /**
+   * The chosen model, loaded; begins to load it if nothing has. Waits for the load that replaces
+   * this one, too. Throws what loading throws; null after `cancel`.
+   */
+  async ready(): Promise<Session | null> {
     if (!this.session) this.load(this.store.get("modelId"));
-    const { engine, loaded } = this.session!;
-    await loaded;
-    return engine;
+    while (this.session) {
+      const { session } = this;
+      try {
+        await session.loaded;
+        if (!session.left.signal.aborted) return session;
+      } catch (error) {
+        if (!session.left.signal.aborted) throw error;
+      }
+    }
+    return null;
   }
 
   cancel(): void {
-    this.close();
+    this.leave();
     this.store.set("model", { phase: "none" });
   }
 
-  /** After an error of the engine: a worker that is lost has to be made anew. */
-  check(error: unknown): void {
-    if (this.session && error instanceof WorkerLostError) this.fail(this.session, error);
+  /** After an error of an answer: a lost device stays lost until its model is loaded anew. */
+  check(session: Session, error: unknown): void {
+    if (error instanceof DeviceLostError) this.fail(session, error);
   }
 
-  private start(appConfig: Partial<AppConfig>): WebWorkerMLCEngine {
-    this.store.set("model", STARTING);
-    return new WebWorkerMLCEngine(new Worker(WORKER, { type: "module" }), {
+  private async begin(
+    session: Session,
+    modelId: string,
+    appConfig: Partial<AppConfig>,
+  ): Promise<WebWorkerMLCEngine> {
+    if (modelId === "") throw new Error("no model is known; reload the page, or open a file");
+    const isKept = this.appConfig.cacheBackend || this.appConfig.useIndexedDBCache;
+    const unkept = isKept || (await hasCaches()) ? {} : UNKEPT;
+    session.left.signal.throwIfAborted();
+    const engine = this.start(session, { ...unkept, ...appConfig });
+    session.engine = engine;
+    await engine.reload(modelId);
+    this.show(session, { phase: "ready", device: await engine.getDeviceName() });
+    this.store.set("settings", { ...this.store.get("settings"), modelId });
+    return engine;
+  }
+
+  private start(session: Session, appConfig: Partial<AppConfig>): WebWorkerMLCEngine {
+    const worker = workerEndpoint(new Worker(WORKER, { type: "module" }));
+    const onLost = (reason: string) =>
+      this.fail(session, new Error(`the worker is lost: ${reason}`));
+    return new WebWorkerMLCEngine(watched(worker, onLost), {
       appConfig: { ...this.appConfig, model_list: this.store.get("models"), ...appConfig },
       initProgressCallback: (report) => {
         const last = this.store.get("model");
-        if (last.phase === "loading") this.store.set("model", loading(report, last));
+        if (last.phase === "loading") this.show(session, loading(report, last));
       },
     });
   }
 
-  private async reload(engine: WebWorkerMLCEngine, modelId: string): Promise<void> {
-    await engine.reload(modelId);
-    this.store.set("model", { phase: "ready", device: await engine.getDeviceName() });
-    this.store.set("settings", { ...this.store.get("settings"), modelId });
+  private show(session: Session, model: ModelState): void {
+    if (this.session === session) this.store.set("model", model);
   }
 
   private fail(session: Session, error: unknown): void {
-    if (this.session !== session) return; // cancelled, or another model was chosen
-    this.close();
-    const text = error instanceof Error ? error.message : String(error);
-    const isStorageFull = error instanceof StorageFullError;
-    this.store.set("model", { phase: "failed", error: text, isStorageFull });
+    this.show(session, {
+      phase: "failed",
+      wasReady: this.store.get("model").phase === "ready",
+      error: errorText(error),
+      isStorageFull: error instanceof StorageFullError,
+    });
+    if (this.session === session) this.session = undefined;
+    session.engine?.terminate();
   }
 
-  private close(): void {
+  /** Answers under way stop, with what they have. */
+  private leave(): void {
     const { session } = this;
     this.session = undefined;
-    session?.engine.terminate();
+    session?.left.abort();
+    session?.engine?.terminate();
   }
 }
 
-/** So that the browser does not clear the models by itself; only a page can ask. */
-async function askToKeep(): Promise<void> {
-  await navigator.storage?.persist().catch(() => false);
+/** The endpoint; tells when it is lost, also while nobody waits for an answer. */
+function watched(endpoint: Endpoint, onLost: (reason: string) => void): Endpoint {
+  return {
+    ...endpoint,
+    listen: (onMessage, onLostToo) =>
+      endpoint.listen(onMessage, (reason) => {
+        onLostToo(reason);
+        onLost(reason);
+      }),
+  };
 }

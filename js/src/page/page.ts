@@ -3,40 +3,47 @@
 import { Announcer } from "./announcer";
 import { Answering } from "./answering";
 import { loadAppConfig } from "./config";
-import { ConversationDb } from "./conversation_db";
+import type { AppConfig } from "../client";
 import { newId } from "./conversations";
 import { detectDevice } from "./device";
 import { byId } from "./dom";
+import { errorText } from "./format";
 import { placeIcons } from "./icons";
+import { keep } from "./keeping";
 import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
-import { applyTheme, keepSettings, readSettings } from "./settings";
-import type { State } from "./state";
+import { applyTheme, readSettings } from "./settings";
+import type { Keepable, State } from "./state";
+import { whyNotKept } from "./storage";
 import { Store } from "./store";
 import { Composer } from "./views/composer";
 import { Confirm } from "./views/confirm";
 import { DeviceNote } from "./views/device_note";
 import { ModelBar } from "./views/model_bar";
 import { ModelDialog } from "./views/model_dialog";
+import { Notices } from "./views/notices";
 import { SettingsDialog } from "./views/settings_dialog";
 import { Sidebar } from "./views/sidebar";
 import { Thread } from "./views/thread";
 import { Welcome } from "./views/welcome";
 
-const settings = readSettings();
+const notices = new Notices();
+notices.watchFaults();
+const notKept = new Map<Keepable, string>();
+const settings = readSettings((error) => notKept.set("settings", whyNotKept(error)));
 applyTheme(settings.theme);
-main().catch((error: unknown) => {
-  byId("device-note", HTMLParagraphElement).textContent = `The page could not start: ${error}`;
-  throw error;
-});
+void main();
 
 async function main(): Promise<void> {
   placeIcons(document);
-  const [appConfig, db] = await Promise.all([loadAppConfig(), ConversationDb.open()]);
+  const appConfig = await loadAppConfig().catch((error: unknown) => {
+    notices.fault(new Error(`the list of models could not be fetched (${errorText(error)})`));
+    return { model_list: [] };
+  });
   const models = appConfig.model_list;
   const known = models.find((each) => each.model_id === settings.modelId);
   const store = new Store<State>({
-    conversations: await db.all(),
+    conversations: [],
     currentId: newId(),
     models,
     kept: new Set(),
@@ -44,19 +51,22 @@ async function main(): Promise<void> {
     model: { phase: "none" },
     device: null,
     settings,
+    notKept,
+    unreadable: "",
   });
   const session = new ModelSession(store, appConfig);
-  show(store, session);
-  keep(store, db);
+  show(store, session, appConfig);
+  keep(store);
   if (known) session.load(known.model_id);
   store.set("device", await detectDevice());
 }
 
-function show(store: Store<State>, session: ModelSession): void {
+function show(store: Store<State>, session: ModelSession, appConfig: AppConfig): void {
+  notices.watch(store);
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
   const answering = new Answering(store, session);
   const confirm = new Confirm();
-  const kept = new KeptModels(store);
+  const kept = new KeptModels(store, appConfig);
   const composer = new Composer(store, answering);
   const dialog = new ModelDialog(store, session, kept, confirm);
   new Sidebar(
@@ -73,12 +83,4 @@ function show(store: Store<State>, session: ModelSession): void {
   new ModelBar(store, session, () => dialog.open());
   new DeviceNote(store);
   new SettingsDialog(store);
-}
-
-function keep(store: Store<State>, db: ConversationDb): void {
-  store.watch(["conversations"], () => db.save(store.get("conversations")));
-  store.watch(["settings"], () => {
-    keepSettings(store.get("settings"));
-    applyTheme(store.get("settings").theme);
-  });
 }

@@ -1,14 +1,23 @@
-// What the user has set, kept in localStorage.
+// What the user can set, and how it is kept.
 
 import type { ChatCompletionRequest } from "../client";
+import { fields, isFields, isNumber, isOneOf, isText, type Fields } from "./reader";
+import { readItem, writeItem } from "./storage";
 
-export type Theme = "system" | "light" | "dark";
+export const THEMES = ["system", "light", "dark"] as const;
+export type Theme = (typeof THEMES)[number];
 
-/** What may be asked for beside the messages; null leaves it to the model. */
-export type Sampling = Record<
-  "temperature" | "top_p" | "max_tokens" | "repetition_penalty" | "seed",
-  number | null
->;
+/** What may be asked for beside the messages. */
+export const LIMITS = {
+  temperature: { min: 0, max: 2, step: 0.05 },
+  top_p: { min: 0.05, max: 1, step: 0.05 },
+  max_tokens: { min: 1, max: 100_000, step: 1 },
+  repetition_penalty: { min: 0.5, max: 2, step: 0.05 },
+  seed: { min: 0, max: 2 ** 31 - 1, step: 1 },
+};
+
+/** null leaves it to the model. */
+export type Sampling = Record<keyof typeof LIMITS, number | null>;
 
 export interface Settings {
   theme: Theme;
@@ -17,28 +26,30 @@ export interface Settings {
   modelId: string | null; // the one that was loaded last
 }
 
-export const DEFAULTS: Settings = {
-  theme: "system",
-  systemPrompt: "",
-  sampling: {
-    temperature: null,
-    top_p: null,
-    max_tokens: null,
-    repetition_penalty: null,
-    seed: null,
-  },
-  modelId: null,
-};
+export const DEFAULTS: Settings = settingsOf({});
 
 const KEY = "webllm-settings";
+const UNREADABLE_KEY = "webllm-settings-unreadable"; // where damaged ones are set aside
 
-export function readSettings(): Settings {
-  const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}") as Partial<Settings>;
-  return { ...DEFAULTS, ...kept, sampling: { ...DEFAULTS.sampling, ...kept.sampling } };
+/** Those that are kept, and defaults for the rest. `onRefused`: the browser lets none be read. */
+export function readSettings(onRefused: (error: unknown) => void = () => {}): Settings {
+  try {
+    return settingsOf(keptFields());
+  } catch (error) {
+    onRefused(error);
+    return DEFAULTS;
+  }
 }
 
-export function keepSettings(settings: Settings): void {
-  localStorage.setItem(KEY, JSON.stringify(settings));
+/** Keeps what differs from before, beside what is there. Throws where the browser refuses. */
+export function keepSettings(settings: Settings, before: Settings): void {
+  const names = Object.keys(settings) as (keyof Settings)[];
+  const changed = names.filter((name) => settings[name] !== before[name]);
+  if (changed.length === 0) return;
+  const changes = Object.fromEntries(changed.map((name) => [name, settings[name]]));
+  const text = readItem(KEY);
+  if (text !== null && parsed(text) === null) writeItem(UNREADABLE_KEY, text);
+  writeItem(KEY, JSON.stringify({ ...keptFields(), ...changes }));
 }
 
 export function applyTheme(theme: Theme): void {
@@ -48,4 +59,39 @@ export function applyTheme(theme: Theme): void {
 
 export function requestFields({ sampling }: Settings): Partial<ChatCompletionRequest> {
   return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== null));
+}
+
+function keptFields(): Fields {
+  return parsed(readItem(KEY) ?? "{}") ?? {};
+}
+
+/** null: the text is no object's. */
+function parsed(text: string): Fields | null {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isFields(value) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function settingsOf({ theme, systemPrompt, sampling, modelId }: Fields): Settings {
+  const kept = fields(sampling);
+  const number = (name: keyof Sampling) => {
+    const value = kept[name];
+    const isWhole = LIMITS[name].step < 1 || Number.isInteger(value);
+    return isNumber(value, LIMITS[name]) && isWhole ? value : null;
+  };
+  return {
+    theme: isOneOf(theme, THEMES) ? theme : "system",
+    systemPrompt: isText(systemPrompt) ? systemPrompt : "",
+    sampling: {
+      temperature: number("temperature"),
+      top_p: number("top_p"),
+      max_tokens: number("max_tokens"),
+      repetition_penalty: number("repetition_penalty"),
+      seed: number("seed"),
+    },
+    modelId: isText(modelId) ? modelId : null,
+  };
 }

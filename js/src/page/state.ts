@@ -32,7 +32,9 @@ export type ModelState =
   | { phase: "none" }
   | { phase: "loading"; text: string; progress: number | null; detail: string }
   | { phase: "ready"; device: string } // as the worker names it
-  | { phase: "failed"; error: string; isStorageFull: boolean };
+  | { phase: "failed"; wasReady: boolean; error: string; isStorageFull: boolean };
+
+export type Keepable = "conversations" | "settings" | "models";
 
 export interface State {
   conversations: Conversation[]; // the last changed first
@@ -43,4 +45,6 @@ export interface State {
   model: ModelState;
   device: Device | null; // null: not known yet
   settings: Settings;
+  notKept: ReadonlyMap<Keepable, string>; // why
+  unreadable: string; // a sentence about kept conversations that cannot be read, or ""
 }

@@ -29,6 +29,12 @@ export class Store<State extends object> {
   private notify(): void {
     const listeners = [...this.due];
     this.due.clear();
-    for (const listener of listeners) listener();
+    for (const listener of listeners) {
+      try {
+        listener();
+      } catch (error) {
+        reportError(error); // the other views go on
+      }
+    }
   }
 }

@@ -19,11 +19,12 @@ class ImageURL(Param, frozen=True, kw_only=True):
 
 
 class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
-    """A piece of a message: `text` if type is "text", else `image_url`."""
+    """A piece of a message, in the field that its type names."""
 
-    type: Literal["text", "image_url"]
+    type: Literal["text", "image_url", "input_audio"]
     text: str | None = None
     image_url: ImageURL | None = None
+    input_audio: Any = None
 
 
 class ToolCallFunction(Param, frozen=True, kw_only=True):

@@ -31,10 +31,11 @@ class JSONSchemaFormat(Param, frozen=True, kw_only=True):
 
 
 class ResponseFormat(Param, frozen=True, kw_only=True):
-    type: Literal["text", "json_object", "json_schema", "grammar"] = "text"
+    type: Literal["text", "json_object", "json_schema", "grammar", "structural_tag"] = "text"
     schema: str | None = None  # JSON schema as text, with "json_object"; WebLLM
     grammar: str | None = None  # EBNF, with "grammar"; WebLLM
     json_schema: JSONSchemaFormat | None = None  # with "json_schema"; OpenAI
+    structural_tag: Any = None  # with "structural_tag"; WebLLM
 
 
 class ExtraBody(Param, frozen=True, kw_only=True):

@@ -27,14 +27,13 @@ from webllm.api.requests import (
 )
 from webllm.config import ContextOverflow
 from webllm.errors import RequestError
+from webllm.plain_data import missing_name, path_and_problem, short, unknown_name, value_at
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
 
 _Request = TypeVar("_Request", bound=Param)
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _CHOICES = {
     "messages.role": get_args(Role),
     "messages.content.type": ("text", "image_url"),
@@ -44,7 +43,6 @@ _CHOICES = {
     "extra_body.context_overflow": get_args(ContextOverflow),
     "encoding_format": ("float",),
 }
-_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
 def chat_completion_request(
@@ -91,7 +89,7 @@ def _read(
     except TypeError as error:
         raise RequestError(f"a request is made of plain data: {error}") from None
     if not isinstance(fields, dict):
-        raise RequestError(f"a request maps fields to values, received {_short(request)}")
+        raise RequestError(f"a request maps fields to values, received {short(request)}")
     _rename_max_tokens(fields)
     for name in fields:
         if name in unsupported and fields[name] is not None:
@@ -106,7 +104,7 @@ def _read(
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), fields) from None
+        raise _explained(error, fields) from None
 
 
 def _without_none(fields: Any) -> Any:
@@ -160,41 +158,23 @@ def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
     return by_id
 
 
-def _explained(message: str, fields: Mapping[str, object]) -> RequestError:
+def _explained(error: msgspec.ValidationError, fields: Mapping[str, object]) -> RequestError:
     """msgspec's message with its path in front and the value that was found there."""
-    at = _PATH.search(message)
-    path = at["path"].removesuffix("[...]") if at else ""  # msgspec's name of a dict's values
-    problem = message[: at.start()] if at else message
-    if unknown := _UNKNOWN.match(problem):
-        return RequestError(f"{path}: unknown field {unknown['name']!r}", field=path)
-    if missing := _MISSING.match(problem):
-        path = f"{path}.{missing['name']}" if path else missing["name"]
+    path, problem = path_and_problem(error)
+    if unknown := unknown_name(problem):
+        return RequestError(f"{path}: unknown field {unknown!r}", field=path)
+    if missing := missing_name(problem):
+        path = f"{path}.{missing}" if path else missing
         return RequestError(f"{path} is missing", field=path)
     problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
     if problem.startswith("invalid enum value"):
         problem = f"has to be one of {', '.join(_choices(path))}"
-    return RequestError(f"{path}: {problem}{_value_at(fields, path)}", field=path)
+    return RequestError(f"{path}: {problem}{value_at(fields, path)}", field=path)
 
 
 def _choices(path: str) -> tuple[str, ...]:
     """What the field may be; a "type" that is not listed belongs to a tool or a call of one."""
     return _CHOICES.get(re.sub(r"\[\d*\]|\[\.\.\.\]", "", path), ("function",))
-
-
-def _value_at(fields: object, path: str) -> str:
-    """ ", received ..." for a path such as messages[0].role; nothing if it leads nowhere."""
-    value: Any = fields
-    try:
-        for step in re.findall(r"\w+|\[\d+\]", path):
-            value = value[int(step[1:-1])] if step[0] == "[" else value[step]
-    except (KeyError, IndexError, TypeError):
-        return ""
-    return f", received {_short(value)}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check_generation(request: GenerationParams) -> None:
@@ -263,8 +243,9 @@ def _check_message(path: str, message: ChatCompletionMessageParam) -> None:
         raise RequestError(f"{path}.tool_call_id {needs}", field=f"{path}.tool_call_id")
     for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
         at = f"{path}.content[{i}]"
-        if part.type == "image_url":
-            raise RequestError(f"{at} is an image; only text is supported", field=at)
+        if part.type != "text":
+            kind = "an image" if part.type == "image_url" else "audio"
+            raise RequestError(f"{at} is {kind}; only text is supported", field=at)
         if part.text is None:
             raise RequestError(f"{at}.text is missing", field=f"{at}.text")
 
@@ -285,6 +266,12 @@ def _check_tools(request: ChatCompletionRequest) -> None:
 
 def _check_response_format(response_format: ResponseFormat) -> None:
     """Each of the three ways to constrain the answer goes with its own type."""
+    if response_format.type == "structural_tag":
+        raise RequestError(
+            "response_format.type is 'structural_tag', which is not supported; give 'json_schema' "
+            "or 'grammar'",
+            field="response_format",
+        )
     for name, kind in (
         ("schema", "json_object"),
         ("grammar", "grammar"),

@@ -17,7 +17,7 @@ from webllm.artifacts.browser_backends import open_blobs
 from webllm.artifacts.browser_blobs import SessionBlobs
 from webllm.artifacts.browser_fetch import Download, FetchJob
 from webllm.artifacts.browser_gguf import BlobCheckpoint, open_gguf_blob
-from webllm.artifacts.browser_lock import is_free, locked
+from webllm.artifacts.browser_lock import locked, locked_if_free
 from webllm.artifacts.browser_picked import is_picked, picked_file
 from webllm.artifacts.browser_quota import ask_to_keep, require_space
 from webllm.artifacts.browser_store import ModelFiles
@@ -63,9 +63,11 @@ async def delete_model(source: str, cache_backend: str | None) -> None:
     if is_picked(source):
         return
     name = _name_of(source)
-    if not await is_free(_lock_of(name)):
-        raise ArtifactError(f"{source} is being fetched; end that, then delete it")
-    await ModelFiles(open_blobs(cache_backend)).delete(name)
+    files = ModelFiles(open_blobs(cache_backend))
+    async with locked_if_free(_lock_of(name)) as is_ours:
+        if not is_ours:
+            raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+        await files.delete(name)
 
 
 async def _ensure(

@@ -247,7 +247,8 @@ class Download:
         if total is not None and self._loaded > total:
             raise IntegrityError(
                 f"{self._job.url} sends more than the {total} bytes it promised; what came was "
-                "dropped, load it again"
+                "dropped, load it again",
+                url=self._job.url,
             )
         of_total = f" of {total / 1e6:.1f}" if total is not None else ""
         text = f"Fetching model: {self._loaded / 1e6:.1f}{of_total} MB"
@@ -258,6 +259,9 @@ class Download:
         if self._job.sha256 not in (None, digest):
             raise IntegrityError(
                 f"what came from {self._job.url} has the SHA-256 {digest}, not the "
-                f"{self._job.sha256} promised; it was dropped, load it again"
+                f"{self._job.sha256} promised; it was dropped, load it again",
+                url=self._job.url,
+                expected=self._job.sha256,
+                actual=digest,
             )
         return digest

@@ -1,4 +1,4 @@
-"""One download of a file at a time, over all tabs and workers of a site: the Web Locks API."""
+"""One user of a file in the store at a time, over all tabs and workers of a site: Web Locks."""
 
 from __future__ import annotations
 
@@ -10,40 +10,56 @@ from typing import Any
 import js
 from pyodide.ffi import create_proxy, to_js
 
+from webllm.errors import ArtifactError
+
 
 @asynccontextmanager
 async def locked(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
     """Holds the lock; `on_wait` is called first if another has it. Without the API: no lock."""
-    if not hasattr(js.navigator, "locks"):  # as on a page without https
+    async with locked_if_free(name) as is_ours:
+        if is_ours:
+            yield
+            return
+    on_wait()
+    async with _requested(name, if_free=False):
         yield
+
+
+@asynccontextmanager
+async def locked_if_free(name: str) -> AsyncIterator[bool]:
+    """Holds the lock, unless another has it: then False. Without the API: no lock, and True."""
+    if not hasattr(js.navigator, "locks"):  # as on a page without https
+        yield True
         return
-    if not await is_free(name):
-        on_wait()
-    granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with _requested(name, if_free=True) as is_ours:
+        yield is_ours
+
+
+@asynccontextmanager
+async def _requested(name: str, *, if_free: bool) -> AsyncIterator[bool]:
+    answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     released = js.Promise.withResolvers()
 
-    def on_granted(_: Any) -> Any:
-        if not granted.done():
-            granted.set_result(None)
+    def on_answer(lock: Any) -> Any:
+        if not answered.done():
+            answered.set_result(bool(lock))
         return released.promise
 
-    callback, abort = create_proxy(on_granted), js.AbortController.new()
-    options = to_js({"signal": abort.signal}, dict_converter=js.Object.fromEntries)
+    def on_failure(error: Any) -> None:
+        if not answered.done():
+            answered.set_exception(
+                ArtifactError(f"the browser gives no lock for the model ({error}); try again")
+            )
+
+    callback, abort = create_proxy(on_answer), js.AbortController.new()
+    how = {"ifAvailable": True} if if_free else {"signal": abort.signal}
+    options = to_js(how, dict_converter=js.Object.fromEntries)
     request = js.navigator.locks.request(name, options, callback)
-    ended = request.then(lambda _: None, lambda _: None)
+    ended = request.then(lambda _: None, on_failure)
     try:
-        await granted
-        yield
+        yield await answered
     finally:
         abort.abort()  # of no effect once it is granted
         released.resolve()
         await ended
         callback.destroy()
-
-
-async def is_free(name: str) -> bool:
-    """Whether nobody holds it."""
-    if not hasattr(js.navigator, "locks"):
-        return True
-    held = (await js.navigator.locks.query()).held
-    return all(lock.name != name for lock in held)

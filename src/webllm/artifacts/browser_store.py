@@ -10,10 +10,9 @@ the next attempt goes on from there. A whole file is one Blob of its parts; noth
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from js import Blob
 from pyodide.ffi import to_js
 
@@ -21,6 +20,17 @@ from webllm.artifacts.browser_blobs import BlobStore
 from webllm.artifacts.partial import RemoteVersion
 
 PART_BYTES = 4 << 20
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parts are parts of."""
+
+    size: _Count | None
+    part_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    sha256: str | None
+    etag: str | None = None
+    last_modified: str | None = None
 
 
 class ModelFiles:
@@ -32,14 +42,16 @@ class ModelFiles:
     async def find(self, name: str) -> Any | None:
         """The file as a Blob; None unless it is here, whole."""
         note = await read_note(self._blobs, name)
-        if note is None or note["sha256"] is None:
+        if note is None or note.size is None or note.sha256 is None:
             return None
-        num_parts = -(-note["size"] // note["part_bytes"])
+        num_parts = -(-note.size // note.part_bytes)
+        if len(await self._blobs.keys(f"{name}.")) < num_parts:
+            return None
         parts = await asyncio.gather(
             *(self._blobs.get(_part_key(name, part)) for part in range(num_parts))
         )
         blob = _joined([part for part in parts if part is not None])
-        return blob if blob.size == note["size"] else None
+        return blob if blob.size == note.size else None
 
     async def delete(self, name: str) -> None:
         """All of it, and what was left of a download; harmless if there is nothing."""
@@ -69,10 +81,10 @@ class Incoming:
     async def recover(self) -> None:
         """Take up what an earlier attempt left."""
         note = await read_note(self._blobs, self._name)
-        if note is None or note["size"] is None or note["part_bytes"] != PART_BYTES:
+        if note is None or note.size is None or note.part_bytes != PART_BYTES:
             await self.restart(RemoteVersion())
             return
-        self.version = RemoteVersion(note["etag"], note["last_modified"], note["size"])
+        self.version = RemoteVersion(note.etag, note.last_modified, note.size)
         prefix = f"{self._name}."
         ends = {key.removeprefix(prefix) for key in await self._blobs.keys(prefix)}
         self.parts = {int(end) for end in ends if end.isdecimal()}
@@ -106,18 +118,26 @@ class Incoming:
         await ModelFiles(self._blobs).delete(self._name)
 
     async def _write_note(self, sha256: str | None) -> None:
-        note = {**asdict(self.version), "part_bytes": PART_BYTES, "sha256": sha256}
-        await self._blobs.put(f"{self._name}.note", Blob.new(to_js([json.dumps(note)])))
+        note = Note(
+            size=self.version.size,
+            part_bytes=PART_BYTES,
+            sha256=sha256,
+            etag=self.version.etag,
+            last_modified=self.version.last_modified,
+        )
+        text = msgspec.json.encode(note).decode()
+        await self._blobs.put(f"{self._name}.note", Blob.new(to_js([text])))
 
 
-async def read_note(blobs: BlobStore, name: str) -> dict[str, Any] | None:
+async def read_note(blobs: BlobStore, name: str) -> Note | None:
     """None if there is none, or it is damaged."""
     blob = await blobs.get(f"{name}.note")
-    try:
-        note = json.loads(await blob.text()) if blob is not None else None
-    except ValueError:
+    if blob is None:
         return None
-    return note if isinstance(note, dict) else None
+    try:
+        return msgspec.json.decode(await blob.text(), type=Note)
+    except msgspec.DecodeError:
+        return None
 
 
 def part_size(size: int, part: int) -> int:

@@ -50,13 +50,16 @@ class FetchJob:
         if size is not None and size != found:
             self.reject(f"it has {found} bytes, not the {size} promised")
         if sha256 is not None and sha256 != digest:
-            self.reject(f"its SHA-256 is {digest}, not the {sha256} promised")
+            self.reject(f"its SHA-256 is {digest}, not the {sha256} promised", sha256, digest)
         return digest
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, expected: str | None = None, actual: str | None = None) -> None:
         """Drop the bytes and raise IntegrityError."""
         self.partial.drop()
         raise IntegrityError(
             f"what came for {self.source} is not what was asked for: {reason}; "
-            "it was dropped, fetch again"
+            "it was dropped, fetch again",
+            str(self.source),
+            expected,
+            actual,
         )

@@ -1,8 +1,8 @@
 """What is kept of models: WebLLM's functions of that name. A model is one file, all in one.
 
 Each takes the id of a model of the catalogue (or a source) and that catalogue, which also says
-where a browser keeps models; None: the built-in one. Each raises ModelNotFoundError for an id
-that is not in the catalogue.
+where a browser keeps models; None: the built-in one. A mapping in WebLLM's spelling will do. Each
+raises ModelNotFoundError for an id that is not in the catalogue.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from webllm.artifacts import opening
-from webllm.config import AppConfig, ModelRecord, prebuilt_app_config
+from webllm.config import AppConfig, ModelRecord, prebuilt_app_config, read_config
 
 
 async def has_model_in_cache(model_id: str, app_config: AppConfig | None = None) -> bool:
@@ -18,7 +18,7 @@ async def has_model_in_cache(model_id: str, app_config: AppConfig | None = None)
 
     Files that are read where they lie (a path of this disk, a picked file) are not kept: False.
     """
-    config = app_config or prebuilt_app_config()
+    config = _catalogue(app_config)
     return await opening.has_model(config.find(model_id).source, config.cache_backend)
 
 
@@ -29,7 +29,7 @@ async def delete_model_all_info_in_cache(
 
     Raises ArtifactError while it is fetched, or where it is in use (Windows).
     """
-    config = app_config or prebuilt_app_config()
+    config = _catalogue(app_config)
     await opening.delete_model(config.find(model_id).source, config.cache_backend)
 
 
@@ -40,7 +40,7 @@ async def delete_model_in_cache(model_id: str, app_config: AppConfig | None = No
 
 async def delete_chat_config_in_cache(model_id: str, app_config: AppConfig | None = None) -> None:
     """Deletes nothing: a model's chat configuration is in its file, and goes with that."""
-    (app_config or prebuilt_app_config()).find(model_id)
+    _catalogue(app_config).find(model_id)
 
 
 async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord:
@@ -52,3 +52,9 @@ async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord
     source = await opening.offer_file(file)
     name = source.rpartition("/")[2].removesuffix(".gguf")
     return ModelRecord(model=source, model_id=model_id or name)
+
+
+def _catalogue(app_config: AppConfig | None) -> AppConfig:
+    if app_config is None or isinstance(app_config, AppConfig):
+        return app_config or prebuilt_app_config()
+    return read_config(app_config, AppConfig)

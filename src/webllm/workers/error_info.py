@@ -40,7 +40,7 @@ def describe(error: Exception) -> ErrorInfo:
         message=text,
         code=kind.code,
         status=kind.status,
-        field=error.field if isinstance(error, RequestError) else None,
+        **{name: getattr(error, name, None) for name in kind.fields},
     )
 
 
@@ -55,4 +55,4 @@ def rebuild(thrown: Throw) -> WebLLMError:
         unknown = WebLLMError(thrown.content)
         unknown.code, unknown.status = info.code, info.status
         return unknown
-    return kind(info.message, info.field) if issubclass(kind, RequestError) else kind(info.message)
+    return kind(info.message, *(getattr(info, name) for name in kind.fields))

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from webllm.config import AppConfig, ChatOptions, LogLevel
-from webllm.errors import RequestError
+from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
+from webllm.errors import ConfigError, RequestError
 
 PROTOCOL = 2  # of what we add to WebLLM's protocol
 DEVICE_NAME_SINCE = 2
@@ -198,7 +198,10 @@ class ErrorInfo(Content):
     message: str
     code: str
     status: int
-    field: str | None = None
+    field: str | None = None  # of the request that is wrong
+    url: str | None = None  # of what is not as promised
+    expected: str | None = None
+    actual: str | None = None
 
 
 class InitProgress(Content, kw_only=True):
@@ -268,15 +271,34 @@ _KINDS = {kind.__struct_config__.tag for kind in get_args(AnyRequest)}
 
 
 def read_request(message: dict[str, Any]) -> AnyRequest:
-    """Raises RequestError for a kind that is not known, and msgspec.ValidationError."""
+    """Raises RequestError for a kind that is not known, and msgspec.ValidationError, caused by a
+    ConfigError where a configuration is wrong.
+    """
     kind = message.get("kind")
     if isinstance(kind, str) and kind not in _KINDS:
         raise RequestError(
             f"this worker knows no messages of the kind {kind!r}; use a client of its own version, "
             "or custom_request for messages of the application's"
         )
-    request: AnyRequest = msgspec.convert(message, AnyRequest)
+    try:
+        request: AnyRequest = msgspec.convert(message, AnyRequest)
+    except msgspec.ValidationError as error:
+        raise error from (_config_error(message) or error.__cause__)
     return request
+
+
+def _config_error(message: object) -> ConfigError | None:
+    """What is wrong with the configuration in a message, if anything is."""
+    try:
+        match message:
+            case {"kind": "setAppConfig", "content": config}:
+                read_config(config, AppConfig)
+            case {"content": {"chatOpts": [*options]}}:
+                for each in options:
+                    read_config(each, ChatOptions)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def read_answer(message: object) -> AnyAnswer:

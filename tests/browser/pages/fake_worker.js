@@ -32,6 +32,20 @@ Three things to know about it:
 
 > For a single number, trial division is simpler. See [the sieve](https://example.org/sieve).
 `,
+  wide: `${"W".repeat(400)}
+
+\`\`\`${"language".repeat(40)}
+${"code".repeat(100)}
+\`\`\`
+
+- ${"item".repeat(100)}
+
+| ${"head".repeat(40)} | ${"head".repeat(40)} |
+| -- | -- |
+| ${"cell".repeat(40)} | ${"cell".repeat(40)} |
+
+Inline \`${"code".repeat(100)}\`, [${"link".repeat(100)}](https://example.org/${"path".repeat(100)}).
+`,
   lists: `3. three
 4. four
 
@@ -99,10 +113,7 @@ async function reload(modelId, uuid) {
   }
   if (modelId.startsWith("Slow")) await new Promise(() => {});
   if (modelId.startsWith("Broken")) {
-    throw fault(
-      "FetchError",
-      "the model could not be downloaded: the server answered 404",
-    );
+    throw fault("FetchError", "the model could not be downloaded: the server answered 404");
   }
   if (modelId.startsWith("Full") && appConfig.cacheBackend !== "none") {
     throw fault(
@@ -123,6 +134,7 @@ async function* chunks(request) {
   const asked = request.messages.at(-1).content;
   if (asked.includes("refuse"))
     throw fault("RequestError", "temperature is 9; it has to be at most 2");
+  if (asked.includes("lost device")) throw fault("DeviceLostError", "the GPU stopped answering");
   const text = asked.includes("echo") ? JSON.stringify(request) : answer(asked);
   const pieces = text.match(/\s*\S+|\s+$/g);
   const pace = asked.includes("slow") ? 60 : 2;

@@ -23,7 +23,7 @@ export class DeviceNote {
     const model = this.store.get("model");
     const device = this.store.get("device");
     this.note.textContent = note(model, device);
-    this.name.textContent = modelName(this.store.get("modelId"));
+    this.name.textContent = modelName(this.store.get("modelId")) || "No model";
     this.dot.dataset.phase = model.phase;
     this.badge.hidden = model.phase !== "ready";
     if (model.phase !== "ready") return;

@@ -58,7 +58,11 @@ class UserMessage implements MessageView {
   }
 
   private edit(): void {
-    const field = h("textarea", { value: this.message.text, aria: { label: "Edit message" } });
+    const field = h("textarea", {
+      dir: "auto",
+      value: this.message.text,
+      aria: { label: "Edit message" },
+    });
     const save = () => {
       if (field.value.trim()) this.actions.edit(this.message.id, field.value.trim());
     };
@@ -132,7 +136,7 @@ class Answer implements MessageView {
     const again = iconButton("again", "Answer again", () => this.actions.regenerate(id));
     const note = NOTES[state];
     const parts = [
-      error !== undefined && failure(error),
+      error !== undefined && failure(text === "" ? "No answer. " : "The answer broke off. ", error),
       h(
         "div",
         { class: "message-actions" },
@@ -155,13 +159,12 @@ function thinking(): HTMLElement {
   return h("span", { class: "thinking", role: "img", aria: { label: "Answering" } });
 }
 
-function failure(error: string): HTMLElement {
-  const title = h("strong", {}, "No answer. ");
+function failure(title: string, error: string): HTMLElement {
   return h(
     "div",
     { class: "failure", role: "alert" },
     icon("alert"),
-    h("p", {}, title, sentence(error)),
+    h("p", {}, h("strong", {}, title), sentence(error)),
   );
 }
 

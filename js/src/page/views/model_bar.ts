@@ -15,20 +15,21 @@ export class ModelBar {
   private readonly text = h("span", { class: "model-bar-text" });
   private readonly detail = h("span", { class: "model-bar-detail" });
   private readonly progress = h("progress", { aria: { label: "Load progress" } });
-  private phase: ModelState["phase"] | undefined;
+  private shown: ModelState | undefined;
 
   constructor(
     private readonly store: Store<State>,
     private readonly session: ModelSession,
     private readonly chooseModel: () => void,
   ) {
-    store.watch(["model", "modelId", "models", "kept"], () => this.render());
+    store.watch(["model", "modelId", "models", "kept", "notKept"], () => this.render());
   }
 
   private render(): void {
     const model = this.store.get("model");
-    if (model.phase !== this.phase || model.phase === "none") this.rebuild(model);
-    this.phase = model.phase;
+    const isLoading = model.phase === "loading" && this.shown?.phase === "loading";
+    if (model.phase === "none" || (model !== this.shown && !isLoading)) this.rebuild(model);
+    this.shown = model;
     if (model.phase === "loading") this.showProgress(model);
   }
 
@@ -54,7 +55,7 @@ export class ModelBar {
             "div",
             { class: "failure", role: "alert" },
             icon("alert"),
-            h("p", {}, h("strong", {}, "The model could not be loaded. "), reason(model)),
+            h("p", {}, h("strong", {}, title(model)), sentence(model.error)),
           ),
           this.choice(model.isStorageFull ? this.unkept() : this.load("Try again")),
         ];
@@ -65,9 +66,11 @@ export class ModelBar {
 
   private offer(): Node[] {
     const modelId = this.store.get("modelId");
+    if (modelId === "") return [actions(button("Choose a model", "primary", this.chooseModel))];
     const model = this.store.get("models").find((each) => each.model_id === modelId);
     const isKept = this.store.get("kept").has(modelId);
-    const where = isKept ? "in this browser" : "to download once";
+    const download = this.store.get("notKept").has("models") ? "to download" : "to download once";
+    const where = isKept ? "in this browser" : download;
     const size = model?.size_bytes ? `${bytes(model.size_bytes)} ${where}` : "";
     return [
       h(
@@ -100,9 +103,8 @@ export class ModelBar {
   }
 }
 
-/** What is full is said for users; what to do about it, the button beside it offers. */
-function reason({ error, isStorageFull }: Failed): string {
-  return sentence(isStorageFull ? (error.split("; ")[0] ?? error) : error);
+function title({ wasReady }: Failed): string {
+  return wasReady ? "The model has stopped. " : "The model could not be loaded. ";
 }
 
 function actions(...buttons: HTMLElement[]): HTMLElement {

@@ -3,7 +3,7 @@
 import type { ModelRecord } from "../../client";
 import { byId, h } from "../dom";
 import { fit } from "../fit";
-import { bytes, modelName, sentence } from "../format";
+import { bytes, errorText, modelName, sentence } from "../format";
 import { icon } from "../icons";
 import type { KeptModels } from "../kept_models";
 import type { ModelSession } from "../model_session";
@@ -56,7 +56,7 @@ export class ModelDialog {
   private actions(): HTMLElement {
     const file = h("input", { type: "file", hidden: true });
     file.accept = ".gguf";
-    file.addEventListener("change", () => this.loadFile(file.files?.[0]));
+    file.addEventListener("change", () => void this.loadFile(file.files?.[0]));
     const pick = { class: "button quiet from-disk", type: "button" };
     const cancel = { class: "button quiet", type: "button" };
     return h(
@@ -75,10 +75,14 @@ export class ModelDialog {
     this.session.load(this.chosen);
   }
 
-  private loadFile(file: File | undefined): void {
+  private async loadFile(file: File | undefined): Promise<void> {
     if (file === undefined) return;
-    this.dialog.close();
-    void this.session.loadFile(file);
+    try {
+      await this.session.loadFile(file);
+      this.dialog.close();
+    } catch (error) {
+      this.build(errorText(error));
+    }
   }
 
   private deviceText(): HTMLElement {
@@ -87,7 +91,9 @@ export class ModelDialog {
       return h(
         "p",
         { class: "dialog-text" },
-        "Models are downloaded once and stay in this browser.",
+        this.store.get("notKept").has("models")
+          ? "Models are downloaded anew in each tab: this browser does not keep them."
+          : "Models are downloaded once and stay in this browser.",
       );
     }
     return h(
@@ -140,7 +146,7 @@ export class ModelDialog {
       action: "Delete",
     });
     if (!isMeant) return;
-    await this.kept.delete(modelId).catch((error: Error) => this.build(error.message));
+    await this.kept.delete(modelId).catch((error: unknown) => this.build(errorText(error)));
   }
 }
 

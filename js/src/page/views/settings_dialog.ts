@@ -2,7 +2,7 @@
 
 import { byId, h } from "../dom";
 import { icon } from "../icons";
-import { DEFAULTS, type Sampling, type Settings, type Theme } from "../settings";
+import { DEFAULTS, LIMITS, THEMES, type Sampling, type Settings, type Theme } from "../settings";
 import type { State } from "../state";
 import type { Store } from "../store";
 
@@ -11,9 +11,6 @@ interface NumberField {
   label: string;
   hint: string;
   empty: string; // what holds without a number
-  min: number;
-  max: number;
-  step: number;
 }
 
 const FIELDS: NumberField[] = [
@@ -22,52 +19,33 @@ const FIELDS: NumberField[] = [
     label: "Temperature",
     hint: "0 is strict, 2 is wild",
     empty: "Model’s own",
-    min: 0,
-    max: 2,
-    step: 0.05,
   },
   {
     name: "top_p",
     label: "Top p",
     hint: "Share of likely words kept",
     empty: "Model’s own",
-    min: 0.05,
-    max: 1,
-    step: 0.05,
   },
   {
     name: "max_tokens",
     label: "Longest answer",
     hint: "In tokens",
     empty: "No limit",
-    min: 1,
-    max: 100_000,
-    step: 1,
   },
   {
     name: "repetition_penalty",
     label: "Repetition penalty",
     hint: "Above 1 repeats less",
     empty: "Model’s own",
-    min: 0.5,
-    max: 2,
-    step: 0.05,
   },
   {
     name: "seed",
     label: "Seed",
     hint: "Same seed, same answer",
     empty: "Random",
-    min: 0,
-    max: 2 ** 31 - 1,
-    step: 1,
   },
 ];
-const THEMES: [Theme, string][] = [
-  ["system", "System"],
-  ["light", "Light"],
-  ["dark", "Dark"],
-];
+const THEME_NAMES: Record<Theme, string> = { system: "System", light: "Light", dark: "Dark" };
 
 export class SettingsDialog {
   private readonly dialog = byId("settings", HTMLDialogElement);
@@ -104,10 +82,15 @@ export class SettingsDialog {
       h(
         "div",
         { class: "dialog-actions" },
-        h("span", { class: "hint" }, "Kept in this browser."),
+        h("span", { class: "hint" }, this.keptText()),
         h("button", { class: "button quiet", on: { click: () => this.reset() } }, "Reset"),
       ),
     );
+  }
+
+  private keptText(): string {
+    const why = this.store.get("notKept").get("settings");
+    return why === undefined ? "Kept in this browser." : `Not kept: ${why}.`;
   }
 
   private change(fields: Partial<Settings>): void {
@@ -123,11 +106,11 @@ export class SettingsDialog {
 
   private themes(): HTMLElement {
     const current = this.store.get("settings").theme;
-    const options = THEMES.map(([theme, text]) => {
+    const options = THEMES.map((theme) => {
       const on = { change: () => this.change({ theme }) };
       const checked = theme === current;
       const radio = h("input", { type: "radio", name: "theme", value: theme, checked, on });
-      return h("label", {}, radio, h("span", {}, text));
+      return h("label", {}, radio, h("span", {}, THEME_NAMES[theme]));
     });
     return h(
       "fieldset",
@@ -138,7 +121,11 @@ export class SettingsDialog {
   }
 
   private systemPrompt(): HTMLElement {
-    const field = h("textarea", { rows: 3, value: this.store.get("settings").systemPrompt });
+    const field = h("textarea", {
+      rows: 3,
+      dir: "auto",
+      value: this.store.get("settings").systemPrompt,
+    });
     field.placeholder = "You are a helpful assistant.";
     field.addEventListener("input", () => this.change({ systemPrompt: field.value }));
     return h(
@@ -149,13 +136,10 @@ export class SettingsDialog {
     );
   }
 
-  private number(
-    { name, label, hint, empty, ...range }: NumberField,
-    sampling: Sampling,
-  ): HTMLElement {
+  private number({ name, label, hint, empty }: NumberField, sampling: Sampling): HTMLElement {
     const value = sampling[name] === null ? "" : String(sampling[name]);
     const field = h("input", { type: "number" });
-    Object.assign(field, range, { value, placeholder: empty, inputMode: "decimal" });
+    Object.assign(field, LIMITS[name], { value, placeholder: empty, inputMode: "decimal" });
     field.addEventListener("input", () => {
       if (!field.checkValidity()) return;
       const number = field.value === "" ? null : field.valueAsNumber;

@@ -62,7 +62,11 @@ export class Sidebar {
     this.list.dataset.shown = shown;
     const focused = document.activeElement?.closest("li")?.dataset.id;
     this.list.replaceChildren(...conversations.map((each) => this.item(each)));
-    if (focused) this.list.querySelector<HTMLElement>(`[data-id="${focused}"] button`)?.focus();
+    const items = [...this.list.querySelectorAll("li")];
+    items
+      .find((each) => each.dataset.id === focused)
+      ?.querySelector("button")
+      ?.focus();
   }
 
   private shape(conversation: Conversation): string {
@@ -84,7 +88,7 @@ export class Sidebar {
           aria: isCurrent ? { current: "true" } : {},
           on: { click: () => this.choose(conversation.id) },
         },
-        h("span", { class: "conversation-title" }, name),
+        h("span", { class: "conversation-title", dir: "auto" }, name),
         isAnswering(conversation) &&
           h("span", { class: "busy", role: "img", aria: { label: "Answering" } }),
       ),

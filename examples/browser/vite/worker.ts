@@ -1,0 +1,4 @@
+import { WebWorkerMLCEngineHandler } from "webllm";
+
+const handler = new WebWorkerMLCEngineHandler({ root: "/webllm/" });
+self.onmessage = (message: MessageEvent) => handler.onmessage(message);

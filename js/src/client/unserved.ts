@@ -1,0 +1,72 @@
+// WebLLM's exports that have no meaning here: they exist, so that what imports them still runs.
+
+import type { ChatCompletionRequest, CompletionRequest, EmbeddingRequest } from "./api";
+import { configError } from "./errors";
+import type { ModelType } from "./names";
+import unsupported from "./unsupported_fields.json";
+
+/** Of WebLLM's model libraries. Records name them in `model_lib`, which is not read here. */
+export const modelVersion = "v0_2_86/base";
+export const modelLibURLPrefix =
+  "https://raw.githubusercontent.com/mlc-ai/binary-mlc-llm-libs/main/web-llm-models/";
+
+/** None yet. */
+export const functionCallingModelIds: string[] = [];
+
+/** Fields of OpenAI's chat completions that are refused. */
+export const ChatCompletionRequestUnsupportedFields: string[] = unsupported;
+
+/** Of WebLLM's packages of compiled models, which are not read here. */
+export const MODEL_PACKAGE_MANIFEST_FILENAME = "mlc-model-manifest.json";
+export const TENSOR_CACHE_MANIFEST_FILENAME = "tensor-cache.json";
+export const ARTIFACT_SCHEMA_VERSION = 1;
+
+export interface ModelPackageManifest {
+  schema: "mlc.model-package";
+  schema_version: 1;
+  chat_config: "mlc-chat-config.json";
+  interface_id: string;
+  weights: { manifest: "tensor-cache.json"; parameter_schema_id: string };
+  tasks: Record<string, unknown>;
+}
+
+export interface CompiledProgramArtifact {
+  schema: "mlc.compiled-program";
+  schema_version: 1;
+  interface_id: string;
+  parameter_schema_id: string;
+  programs: Record<string, unknown>;
+  resources: unknown;
+}
+
+/** Throws ConfigError: what a request may hold is for the worker to say. */
+export function postInitAndCheckFieldsChatCompletion(
+  _request: ChatCompletionRequest,
+  _currentModelId: string,
+  _currentModelType: ModelType,
+): void {
+  throw checkedElsewhere("postInitAndCheckFieldsChatCompletion", "chat.completions.create");
+}
+
+/** Throws ConfigError: what a request may hold is for the worker to say. */
+export function postInitAndCheckFieldsCompletion(
+  _request: CompletionRequest,
+  _currentModelId: string,
+): void {
+  throw checkedElsewhere("postInitAndCheckFieldsCompletion", "completions.create");
+}
+
+/** Throws ConfigError: what a request may hold is for the worker to say. */
+export function postInitAndCheckFieldsEmbedding(
+  _request: EmbeddingRequest,
+  _currentModelId: string,
+): void {
+  throw checkedElsewhere("postInitAndCheckFieldsEmbedding", "embeddings.create");
+}
+
+function checkedElsewhere(name: string, create: string): Error {
+  return configError(
+    `${name} checks nothing here: the worker checks each request; call ${create}, which throws ` +
+      "RequestError for one that is wrong",
+  );
+}

@@ -1,0 +1,81 @@
+// Keeps settings and conversations, and says in the state what cannot be kept.
+
+import { ConversationDb } from "./conversation_db";
+import { applyTheme, keepSettings } from "./settings";
+import type { Conversation, Keepable, State } from "./state";
+import { hasCaches, whyNotKept } from "./storage";
+import type { Store } from "./store";
+
+const PATIENCE_MS = 3000;
+
+/** The page does not wait for what is kept: it comes into the state once it is read. */
+export function keep(store: Store<State>): void {
+  const db = new ConversationDb((error) => {
+    tell(store, "conversations", error === null ? null : whyNotKept(error));
+  });
+  store.watch(["conversations"], () => db.save(store.get("conversations")));
+  keepChangedSettings(store);
+  void readConversations(store, db);
+  void hasCaches().then((has) => tell(store, "models", has ? null : whyNoModelIsKept()));
+}
+
+/** Those of this page first: they are newer. */
+function withKept(here: Conversation[], kept: Conversation[]): Conversation[] {
+  const ids = new Set(here.map((each) => each.id));
+  return [...here, ...kept.filter((each) => !ids.has(each.id))];
+}
+
+async function readConversations(store: Store<State>, db: ConversationDb): Promise<void> {
+  const wait = () => tell(store, "conversations", "another tab of this site holds them back");
+  const patience = setTimeout(wait, PATIENCE_MS);
+  try {
+    await db.open();
+    tell(store, "conversations", null);
+  } catch (error) {
+    return tell(store, "conversations", whyNotKept(error));
+  } finally {
+    clearTimeout(patience);
+  }
+  try {
+    const { conversations, numUnreadable } = await db.read();
+    store.set("conversations", withKept(store.get("conversations"), conversations));
+    if (numUnreadable > 0) store.set("unreadable", leftAsTheyAre(numUnreadable));
+  } catch {
+    store.set("unreadable", leftAsTheyAre(Infinity));
+  }
+}
+
+function keepChangedSettings(store: Store<State>): void {
+  let before = store.get("settings");
+  store.watch(["settings"], () => {
+    const settings = store.get("settings");
+    if (settings === before) return;
+    applyTheme(settings.theme);
+    try {
+      keepSettings(settings, before);
+      before = settings;
+      tell(store, "settings", null);
+    } catch (error) {
+      tell(store, "settings", whyNotKept(error));
+    }
+  });
+}
+
+function tell(store: Store<State>, what: Keepable, why: string | null): void {
+  const notKept = new Map(store.get("notKept"));
+  if (notKept.get(what) === (why ?? undefined)) return;
+  if (why === null) notKept.delete(what);
+  else notKept.set(what, why);
+  store.set("notKept", notKept);
+}
+
+function whyNoModelIsKept(): string {
+  if (isSecureContext) return "the browser blocks storage for this site";
+  return "browsers keep models of pages from https or localhost alone";
+}
+
+function leftAsTheyAre(count: number): string {
+  if (count === 1) return "One conversation could not be read. It stays in this browser as it is.";
+  const some = count === Infinity ? "The conversations" : `${count} conversations`;
+  return `${some} in this browser could not be read. They stay there as they are.`;
+}

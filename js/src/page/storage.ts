@@ -1,0 +1,85 @@
+// The one door to what the browser keeps for this site. A browser may lack any of it, block it or
+// lose it: what is asked for here is answered, and what has to be kept throws why it was not.
+
+/** Throws what the browser throws. */
+export function readItem(key: string): string | null {
+  return localStorage.getItem(key);
+}
+
+/** Throws what the browser throws. */
+export function writeItem(key: string, text: string): void {
+  localStorage.setItem(key, text);
+}
+
+/** With one table of records by their `id`. `onLost`: the database was closed by the browser. */
+export function openDatabase(
+  name: string,
+  table: string,
+  onLost: () => void,
+): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open(name, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore(table, { keyPath: "id" });
+    opening.onerror = () => reject(opening.error ?? new Error("IndexedDB failed"));
+    opening.onsuccess = () => {
+      const database = opening.result;
+      database.onclose = onLost;
+      database.onversionchange = () => {
+        database.close(); // so that a newer page can go on
+        onLost();
+      };
+      resolve(database);
+    };
+  });
+}
+
+export function settled<Result>(request: IDBRequest<Result>): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error ?? new Error("IndexedDB failed"));
+  });
+}
+
+/** Whether models can be kept in the Cache API. To look makes no cache. */
+export async function hasCaches(): Promise<boolean> {
+  try {
+    await caches.has("webllm");
+    return true;
+  } catch {
+    return false; // not on pages without TLS, nor where the user blocks it
+  }
+}
+
+/** How much more the browser keeps for this site; null where it does not say. */
+export async function freeBytes(): Promise<number | null> {
+  try {
+    const { quota, usage } = await navigator.storage.estimate();
+    return quota === undefined ? null : quota - (usage ?? 0);
+  } catch {
+    return null;
+  }
+}
+
+/** So that the browser does not clear the models by itself; only a page can ask. It may refuse. */
+export async function askToKeep(): Promise<void> {
+  try {
+    await navigator.storage.persist();
+  } catch {
+    // kept as long as the browser likes
+  }
+}
+
+/** Why something is not kept, for people. */
+export function whyNotKept(error: unknown): string {
+  switch (error instanceof Error || error instanceof DOMException ? error.name : "") {
+    case "SecurityError":
+    case "ReferenceError": // there is no such storage at all
+    case "TypeError":
+      return "the browser blocks storage for this site";
+    case "QuotaExceededError":
+      return "the browser’s storage for this site is full";
+    case "VersionError":
+      return "a newer version of this page has changed them";
+  }
+  return "the browser’s storage failed";
+}

@@ -1,0 +1,192 @@
+"""One model of a catalogue and its options: WebLLM's records in Python spelling.
+
+They decode from WebLLM's JSON as well, see `read_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+import msgspec
+
+from webllm.errors import ConfigError
+from webllm.plain_data import explained
+
+ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
+ModelType = Literal["LLM", "embedding", "VLM"]
+
+_RANGES = (
+    ("attention_sink_size", 0, 1024),
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("repetition_penalty", 0.01, 100),
+    ("frequency_penalty", -2, 2),
+    ("presence_penalty", -2, 2),
+)
+
+
+class ChatOptions(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Overrides of what the model file says; None keeps the file's value.
+
+    The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
+    -1 as a window size means that there is none.
+
+    context_overflow says what becomes of a conversation that outgrows the context window:
+    "error" (the default): the prompt is refused, a running answer ends with finish_reason
+    "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
+    the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
+    stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
+    WebLLM's way to say "shift" with a context window of that size.
+
+    `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
+    WebLLM's type too, and have no effect: the model file says what they say.
+    """
+
+    context_window_size: int | None = None  # tokens the KV cache holds per sequence
+    sliding_window_size: int | None = None  # tokens
+    attention_sink_size: int | None = None  # tokens; default 4
+    context_overflow: ContextOverflow | None = None
+    conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    bos_token_id: int | None = None
+    conv_config: Mapping[str, Any] | None = None
+    tokenizer_files: Any = None
+    tokenizer_info: Any = None
+    token_table_postproc_method: Any = None
+    vocab_size: Any = None
+    max_history_size: Any = None
+    model_type: Any = None
+    model_config: Any = None
+
+    def __post_init__(self) -> None:
+        self._take_conv_config()
+        for name in ("context_window_size", "sliding_window_size", "attention_sink_size"):
+            if getattr(self, name) == -1:
+                msgspec.structs.force_setattr(self, name, None)
+        self._check_windows()
+        if self.top_p == 0:
+            raise ConfigError("top_p is 0; give a number above 0, to 1 (temperature 0 is greedy)")
+        for name, low, high in _RANGES:
+            _check_range(name, getattr(self, name), low, high)
+
+    def _take_conv_config(self) -> None:
+        if self.conv_config is None:
+            return
+        if self.conv_template is None:
+            raise ConfigError(
+                f"conv_config is {dict(self.conv_config)} without the conv_template that it is a "
+                "part of; give conv_template"
+            )
+        whole = {**self.conv_template, **self.conv_config}
+        msgspec.structs.force_setattr(self, "conv_template", whole)
+        msgspec.structs.force_setattr(self, "conv_config", None)
+
+    def _check_windows(self) -> None:
+        for name in ("context_window_size", "sliding_window_size"):
+            size = getattr(self, name)
+            if size is not None and not (isinstance(size, int) and size >= 1):
+                raise ConfigError(f"{name} is {size!r}; give at least 1, or leave it out")
+        if self.context_window_size is not None and self.sliding_window_size is not None:
+            raise ConfigError(
+                f"context_window_size ({self.context_window_size}) and sliding_window_size "
+                f"({self.sliding_window_size}) exclude each other; set one of them"
+            )
+
+    def over(self, base: ChatOptions | None) -> ChatOptions:
+        """These options, with `base` where these leave a value open."""
+        if base is None:
+            return self
+        ours, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(base)
+        return ChatOptions(**{k: theirs[k] if v is None else v for k, v in ours.items()})
+
+
+class ModelIntegrity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """WebLLM's hashes ("sha256-<base64>") of the files that its models are made of."""
+
+    config: str | None = None
+    model_lib: str | None = None
+    tokenizer: Mapping[str, str] | None = None
+    on_failure: Literal["error", "warn"] | None = msgspec.field(default=None, name="onFailure")
+
+
+class ModelRecord(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename={"vram_required_mb": "vram_required_MB"},
+):
+    """One model of the catalogue.
+
+    `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
+    `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
+    of them. A path is one of this disk, or in a browser one of the site that the engine's script
+    is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
+    `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
+    kernels come with the package, and a model is one file, which `sha256` vouches for.
+    """
+
+    model: str = ""
+    model_id: str
+    model_path: str | None = None
+    model_lib: str | None = None
+    overrides: ChatOptions | None = None
+    vram_required_mb: float | None = None
+    low_resource_required: bool = False
+    buffer_size_required_bytes: int | None = None
+    required_features: tuple[str, ...] = ()
+    model_type: ModelType | Literal[0, 1, 2] = "LLM"  # WebLLM's JSON has the number
+    size_bytes: int | None = None
+    sha256: str | None = None
+    model_manifest: str | None = None
+    integrity: ModelIntegrity | None = None
+
+    def __post_init__(self) -> None:
+        if self.model_path is not None and self.model in ("", self.model_path):
+            msgspec.structs.force_setattr(self, "model", self.model_path)
+        elif self.model_path is not None:
+            raise ConfigError(
+                f"{self.model_id!r} has the model {self.model!r} and the model_path "
+                f"{self.model_path!r}; give one of them"
+            )
+        if not self.model:
+            raise ConfigError(f"{self.model_id!r} does not say where it is; give model=…")
+        if isinstance(self.model_type, int):
+            name = get_args(ModelType)[self.model_type]
+            msgspec.structs.force_setattr(self, "model_type", name)
+
+    @property
+    def source(self) -> str:
+        """What to fetch: `model`, with the hash it must have if that is known."""
+        return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
+
+
+_Config = TypeVar("_Config", bound=msgspec.Struct)
+
+
+def read_config(plain: object, kind: type[_Config]) -> _Config:
+    """One of these out of plain data in WebLLM's spelling; raises ConfigError."""
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise config_error(error, plain, kind) from None
+
+
+def config_error(error: msgspec.ValidationError, plain: object, kind: type) -> ConfigError:
+    """What is wrong with `plain`, which was to be a `kind`: where, the value and the way out."""
+    if isinstance(error.__cause__, ConfigError):
+        return error.__cause__  # of __post_init__
+    return ConfigError(explained(error, plain, kind))
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+        raise ConfigError(f"{name} is {value!r}; give a number from {low} to {high}")

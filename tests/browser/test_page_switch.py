@@ -1,0 +1,147 @@
+"""The chat page while models and answers end in each other's way."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Page, expect
+
+from browser.chat_page import answers, ask, begin, choose_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+
+
+CRASH = "setTimeout(() => { throw new Error('out of luck') })"
+
+POSTED = """() => {
+  const post = Worker.prototype.postMessage;
+  window.posted = [];
+  Worker.prototype.postMessage = function (message) {
+    window.posted.push(message.kind);
+    post.call(this, message);
+  };
+}"""
+
+
+async def stream(page: Page, text: str = "slow code") -> None:
+    """An answer is under way, and some of it is here."""
+    await begin(page, text)
+    await expect(page.locator(".answer:last-child .markdown")).to_contain_text("Here is")
+
+
+async def expect_model(page: Page, name: str, phase: str = "ready") -> None:
+    await expect(page.locator("#model-name")).to_have_text(name)
+    await expect(page.locator("#model-dot")).to_have_attribute("data-phase", phase)
+
+
+async def test_a_switch_in_mid_answer_stops_the_answer_and_loads(chat: Page) -> None:
+    await stream(chat)
+    await chat.click("#new-chat")
+    await stream(chat)
+    await choose_model(chat, "Next")
+    await expect_model(chat, "Next 360M")
+    await expect(chat.locator("#model-bar")).to_be_hidden()
+    await expect(chat.locator("#conversations .busy")).to_have_count(0)
+    for conversation in await chat.locator("#conversations .conversation").all():
+        await conversation.click()
+        await expect(chat.locator(".answer .note")).to_have_text("Stopped")
+        await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
+    await expect(chat.get_by_role("alert")).to_have_count(0)
+    await ask(chat, "and now")
+    assert "You asked: “and now”" in (await answers(chat))[-1]
+
+
+async def test_a_question_waits_for_the_model_that_is_chosen_at_last(chat: Page) -> None:
+    await choose_model(chat, "Slow")
+    await begin(chat, "to whom it may concern")
+    await choose_model(chat, "Slow")
+    await choose_model(chat, "Next")
+    await expect_model(chat, "Next 360M")
+    await expect(chat.locator(".answer .markdown")).to_contain_text("You asked: “to whom")
+    await expect(chat.get_by_role("alert")).to_have_count(0)
+
+
+async def test_cancelling_the_load_stops_the_question(chat: Page) -> None:
+    await choose_model(chat, "Slow")
+    await begin(chat, "anybody there")
+    await chat.click("text=Cancel")
+    await expect(chat.locator(".answer .note")).to_have_text("Stopped")
+    await expect_model(chat, "Slow 270M", "none")
+
+
+async def test_an_idle_worker_that_crashes_is_noticed_and_replaced(chat: Page) -> None:
+    await ask(chat, "one")
+    await chat.workers[-1].evaluate(CRASH)
+    alert = chat.locator("#model-bar [role=alert]")
+    await expect(alert).to_contain_text("The model has stopped. The worker is lost")
+    await expect(alert).to_contain_text("out of luck")
+    await expect(alert).not_to_contain_text("engine")
+    await ask(chat, "two")
+    await expect(chat.locator("#model-bar")).to_be_hidden()
+    assert "You asked: “two”" in (await answers(chat))[-1]
+
+
+async def test_a_worker_that_crashes_in_a_load_fails_it_once(chat: Page) -> None:
+    await choose_model(chat, "Slow")
+    await begin(chat, "anybody there")
+    await chat.workers[-1].evaluate(CRASH)
+    await expect(chat.locator(".answer [role=alert]")).to_contain_text("out of luck")
+    await expect(chat.locator("#model-bar [role=alert]")).to_contain_text("could not be loaded")
+    await choose_model(chat, "Quick")
+    await ask(chat, "two")
+    assert "You asked: “two”" in (await answers(chat))[-1]
+
+
+async def test_a_crash_ends_every_answer_and_keeps_what_has_come(chat: Page) -> None:
+    await stream(chat)
+    await chat.click("#new-chat")
+    await stream(chat)
+    await chat.workers[-1].evaluate(CRASH)
+    await expect(chat.locator("#conversations .busy")).to_have_count(0)
+    for conversation in await chat.locator("#conversations .conversation").all():
+        await conversation.click()
+        alert = chat.locator(".answer [role=alert]")
+        await expect(alert).to_contain_text("The answer broke off. The worker is lost")
+        await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
+
+
+async def test_after_a_lost_device_the_next_question_loads_anew(chat: Page) -> None:
+    await ask(chat, "lost device")
+    await expect(chat.locator(".answer [role=alert]")).to_contain_text("The GPU stopped answering")
+    await expect_model(chat, "Quick 135M", "failed")
+    await ask(chat, "two")
+    await expect_model(chat, "Quick 135M")
+
+
+async def test_answering_again_ends_the_answer_that_streams(chat: Page) -> None:
+    await chat.evaluate(POSTED)
+    await ask(chat, "one")
+    await stream(chat)
+    await chat.click("#new-chat")
+    await stream(chat)
+    await chat.locator("#conversations .conversation").last.click()
+    await chat.locator(".answer [aria-label='Answer again']").first.click()
+    await expect(chat.locator(".bubble")).to_have_text(["one"])
+    await expect(chat.locator(".answer .markdown")).to_contain_text("You asked: “one”")
+    await expect(chat.locator("#conversations .busy")).to_have_count(1)  # the other's goes on
+    assert (await chat.evaluate("posted")).count("abort") == 1
+
+
+async def test_deleting_the_conversation_that_is_answered(chat: Page) -> None:
+    await ask(chat, "one")
+    await chat.click("#new-chat")
+    await stream(chat)
+    await chat.locator("#conversations li").first.hover()
+    await chat.locator("#conversations .delete").first.click()
+    await chat.click("#confirm button:has-text('Delete')")
+    await expect(chat.locator("#conversations .conversation-title")).to_have_text(["one"])
+    await expect(chat.locator("#welcome")).to_be_visible()
+    await ask(chat, "two")
+    await expect(chat.locator("#conversations .conversation-title")).to_have_text(["two", "one"])
+
+
+async def test_an_answer_left_by_reloading_is_kept_as_far_as_it_came(chat: Page) -> None:
+    await stream(chat)
+    await chat.reload()
+    await chat.click("#conversations .conversation")
+    await expect(chat.locator(".answer .note")).to_have_text("Stopped")
+    await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
