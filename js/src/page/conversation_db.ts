@@ -61,7 +61,8 @@ export class ConversationDb {
       return await settled(table().getAll());
     } catch {
       const keys = await settled(table().getAllKeys());
-      return Promise.all(keys.map((key) => settled(table().get(key)).catch(() => null)));
+      const get = async (key: IDBValidKey) => settled(table().get(key));
+      return Promise.all(keys.map((key) => get(key).catch(() => null)));
     }
   }
 

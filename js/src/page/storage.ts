@@ -77,9 +77,9 @@ export function whyNotKept(error: unknown): string {
     case "TypeError":
       return "the browser blocks storage for this site";
     case "QuotaExceededError":
-      return "the browser’s storage for this site is full";
+      return "the browser has no more room for this site";
     case "VersionError":
       return "a newer version of this page has changed them";
   }
-  return "the browser’s storage failed";
+  return "its storage failed in this browser";
 }
