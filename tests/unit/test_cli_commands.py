@@ -147,6 +147,19 @@ def test_what_has_no_place_in_the_encoding_is_a_question_mark() -> None:
     assert (ended.returncode, b"\x1b" in ended.stderr) == (2, False)
 
 
+def test_a_line_comes_at_once_through_a_pipe() -> None:
+    program = "import sys; from webllm.cli.terminal import say; say('ready'); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().strip() == b"ready"
+        running.communicate()
+
+
 def test_the_version_is_told_everywhere_alike() -> None:
     assert webllm("--version").stdout == f"webllm {__version__}\n"
     command = [sys.executable, "-m", "webllm", "--version"]

@@ -42,19 +42,17 @@ def write(text: str) -> None:
 
     Those are left out one by one, so that a sequence split between two pieces does nothing either.
     """
-    stream = _behind_guard(sys.stdout)
-    stream.write(text.translate(_OMITTED))
-    stream.flush()
+    _write(sys.stdout, text.translate(_OMITTED))
 
 
 def say(text: str) -> None:
     """A line of a command's result, on stdout."""
-    _print_line(sys.stdout, text)
+    _write(sys.stdout, f"{visible(text)}\n")
 
 
 def fail(error: BaseException) -> None:
     """One line on stderr about what went wrong, whatever the error quotes."""
-    _print_line(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS))
+    _write(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS) + "\n")
 
 
 def note(text: str) -> None:
@@ -144,8 +142,11 @@ def _behind_guard(stream: TextIO) -> TextIO:
     return stream.stream if isinstance(stream, _Guard) else stream
 
 
-def _print_line(stream: TextIO, text: str) -> None:
-    _behind_guard(stream).write(f"{visible(text)}\n")
+def _write(stream: TextIO, harmless: str) -> None:
+    """Writes at once, also where a pipe would have it wait."""
+    stream = _behind_guard(stream)
+    stream.write(harmless)
+    stream.flush()
 
 
 def _console(stream: TextIO) -> Console:
