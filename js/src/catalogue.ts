@@ -11,10 +11,18 @@ export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`${response.url} cannot be fetched: ${response.status}`);
   const catalogue: AppConfigLike = await response.json();
-  const absolute = ({ model, ...others }: ModelRecord): ModelRecord =>
-    model ? { ...others, model: resolved(model, root) } : others;
+  const named = namedModels(catalogue);
+  if (!named) throw new Error(`${response.url} has no model_list; name the models of this site`);
   const { models: _, ...others } = catalogue;
-  return { ...others, model_list: (namedModels(catalogue) ?? []).map(absolute) };
+  return { ...others, model_list: named.map((record) => absolute(record, root)) };
+}
+
+function absolute({ model, model_path, ...others }: ModelRecord, root: URL): ModelRecord {
+  return {
+    ...others,
+    ...(model && { model: resolved(model, root) }),
+    ...(model_path && { model_path: resolved(model_path, root) }),
+  };
 }
 
 /** The models in a configuration, under either of WebLLM's names. */

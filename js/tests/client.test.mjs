@@ -204,6 +204,7 @@ test("logit processors that cannot cross are refused", () => {
   const config = { logitProcessorRegistry: new Map() };
   const refusal = { name: "ConfigError", message: /register it in the worker's own script/ };
   assert.throws(() => connect({}, config), refusal);
+  assert.throws(() => new webllm.MLCEngine(config), refusal); // and makes no worker before
   const { engine } = connect();
   assert.throws(() => engine.setLogitProcessorRegistry(new Map()), refusal);
   engine.setLogitProcessorRegistry(undefined); // as WebLLM: there are none any more

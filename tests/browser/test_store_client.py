@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
+from browser.chat_page import chat_page, serving_fake
 from browser.conftest import RunPython
 from browser.site_server import SiteServer
 from browser.store_cases import OPEN, STORES, WEIGHTS, answer, source_of, write_model
@@ -146,6 +148,38 @@ async def test_without_tls_nothing_is_kept_and_files_are_picked(page: Page) -> N
         return [...found, /^picked:[0-9a-f]{32}.mine.gguf$/.test(picked.model)];
     }""")
     assert found == [False, False, False, "ConfigError", None, True]
+
+
+KEEP_IN_OPFS = """async (name) => {
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle("webllm", { create: true });
+    const put = async (key, text) => {
+        const writable = await (await folder.getFileHandle(key, { create: true })).createWritable();
+        await writable.write(text);
+        await writable.close();
+    };
+    await put(`${name}.00000`, "model");
+    await put(`${name}.note`, JSON.stringify({ size: 5, part_bytes: 4194304, sha256: name }));
+}"""
+LEFT_IN_OPFS = """async () => {
+    const root = await navigator.storage.getDirectory();
+    return (await Array.fromAsync((await root.getDirectoryHandle("webllm")).keys())).length;
+}"""
+
+
+async def test_the_page_looks_and_deletes_where_its_site_keeps_models(tmp_path: Path) -> None:
+    with serving_fake(tmp_path) as server:
+        catalogue = json.loads((tmp_path / "models.json").read_text())
+        (tmp_path / "models.json").write_text(json.dumps({**catalogue, "cacheBackend": "opfs"}))
+        async with chat_page(server.url) as chat:
+            await chat.evaluate(KEEP_IN_OPFS, "sha256-" + "ab" * 32)
+            await chat.click("#open-models")
+            full = chat.locator("#models .model-option:has-text('Full')")
+            await expect(full).to_contain_text("90 MB in this browser")
+            await full.get_by_label("Delete Full 90M from this browser").click()
+            await chat.click("#confirm button:has-text('Delete')")
+            await expect(full).to_contain_text("90 MB to download")
+            assert await chat.evaluate(LEFT_IN_OPFS) == 0
 
 
 async def chromium_kib(page: Page) -> int:

@@ -98,7 +98,7 @@ async function locate(modelId: string, appConfig: AppConfigLike): Promise<Place 
 
 /** What a model's file is called in a store; undefined for a file that is never stored. */
 async function nameOf(record: ModelRecord): Promise<string | undefined> {
-  const source = record.model ?? record.model_path ?? "";
+  const source = record.model || record.model_path || "";
   if (source.startsWith("picked:")) return undefined;
   const [place = "", hash] = source.split("#sha256=");
   const sha256 = record.sha256 ?? hash;

@@ -3,6 +3,7 @@
 import type { MLCEngineConfig } from "./config";
 import { workerEndpoint, type Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
+import { refuseLogitProcessors } from "./logit_processor";
 import type { ChatOptions } from "./messages";
 import { fileAt, notServed, type Root } from "./root";
 
@@ -17,6 +18,7 @@ export interface OwnEngineConfig extends MLCEngineConfig {
  */
 export class MLCEngine extends WebWorkerMLCEngine {
   constructor(config: OwnEngineConfig = {}) {
+    refuseLogitProcessors(config.logitProcessorRegistry); // before there is a worker to end
     super(workerAt(fileAt("worker.js", config.root)), config);
   }
 }

@@ -1,9 +1,9 @@
 // The chat page: reads what is kept, shows it, and keeps what changes.
 
+import type { AppConfig } from "../client";
 import { Announcer } from "./announcer";
 import { Answering } from "./answering";
 import { loadAppConfig } from "./config";
-import type { AppConfig } from "../client";
 import { newId } from "./conversations";
 import { detectDevice } from "./device";
 import { byId } from "./dom";
