@@ -1,0 +1,64 @@
+"""A browser as the commands of W3C WebDriver show it, however they get there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from browser.chromium import TIMEOUT_S
+
+CAPABILITIES = {"timeouts": {"script": 1000 * TIMEOUT_S, "pageLoad": 1000 * TIMEOUT_S}}
+CALL = """
+const call = async () => (%s)(...arguments);
+return call().then((value) => ({ value }), (error) => ({ error: String(error) }));
+"""
+
+
+class Names(NamedTuple):
+    in_firefox: str
+    method: str  # over HTTP, where the path begins with that of the session
+    path: str
+
+
+class Command(Enum):
+    NAVIGATE = Names("WebDriver:Navigate", "POST", "/url")
+    REFRESH = Names("WebDriver:Refresh", "POST", "/refresh")
+    EXECUTE = Names("WebDriver:ExecuteScript", "POST", "/execute/sync")
+    RESIZE = Names("WebDriver:SetWindowRect", "POST", "/window/rect")
+    SCREENSHOT = Names("WebDriver:TakeScreenshot", "GET", "/screenshot")
+
+
+class ScriptError(Exception):
+    """What a function in the page threw."""
+
+
+class Browser:
+    """One window, in a browser that has not run before."""
+
+    def __init__(self, name: str, value: Callable[[Command, dict[str, Any]], Any]) -> None:
+        """`value` sends a command with its parameters, and returns the answer's value."""
+        self.name = name
+        self._value = value
+
+    def open(self, url: str) -> None:
+        """Returns when the page is loaded."""
+        self._value(Command.NAVIGATE, {"url": url})
+
+    def reload(self) -> None:
+        """As `open`."""
+        self._value(Command.REFRESH, {})
+
+    def evaluate(self, function: str, *arguments: Any) -> Any:
+        """What a JavaScript function of the page returns, or promises. Raises ScriptError."""
+        script = {"script": CALL % function, "args": arguments}
+        answer = self._value(Command.EXECUTE, script)
+        if "error" in answer:
+            raise ScriptError(answer["error"])
+        return answer.get("value")
+
+    def screenshot(self, width: int, height: int) -> bytes:
+        """A PNG of the page in a window of this size."""
+        self._value(Command.RESIZE, {"width": width, "height": height})
+        return base64.b64decode(self._value(Command.SCREENSHOT, {}))
