@@ -6,6 +6,7 @@ Knows nothing of models: see `browser_store` for how a file is made of Blobs.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, Protocol
 
 import js
@@ -103,11 +104,17 @@ async def _outcome(target: Any, method: str, arguments: tuple[Any, ...]) -> tupl
         bound = apply(js.Function.prototype.bind, apply, to_js(call, depth=1))
         promises = getattr(js.Array, "from")(to_js([None]), bound)
     except JsException as error:
-        return None, error.name
+        return None, thrown_name(error)
     outcome = (await settled(js.Promise.allSettled(promises)))[0]
     if outcome.status == "rejected":
         return None, outcome.reason.name or "Error"
     return outcome.value, None
+
+
+def thrown_name(error: JsException) -> str:
+    """Pyodide takes Chromium's DOMExceptions for no errors, and raises one that quotes them."""
+    quoted = re.search(r'"""(\w+Error): ', str(error))
+    return quoted[1] if quoted else str(error.name)
 
 
 def store_error(name: str) -> ArtifactError:

@@ -9,7 +9,7 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, create_proxy
 
-from webllm.artifacts.browser_blobs import NAME, store_error
+from webllm.artifacts.browser_blobs import NAME, store_error, thrown_name
 
 _TABLE = "blobs"
 _VERSION = 1
@@ -44,7 +44,7 @@ class IndexedDbBlobs:
             finally:
                 database.close()
         except JsException as error:
-            raise store_error(error.name) from None
+            raise store_error(thrown_name(error)) from None
 
 
 async def _opened(opening: Any) -> Any:

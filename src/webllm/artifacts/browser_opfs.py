@@ -41,7 +41,7 @@ class OpfsBlobs:
         await found(await _folder(), "removeEntry", key)
 
     async def keys(self, prefix: str) -> set[str]:
-        names = await done(js.Array, "fromAsync", (await _folder()).keys())
+        names = await done(js.Array, "fromAsync", await done(await _folder(), "keys"))
         return {name for name in names if name.startswith(prefix)}
 
 

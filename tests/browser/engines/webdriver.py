@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple
@@ -18,16 +17,13 @@ return call().then((value) => ({ value }), (error) => ({ error: String(error) })
 
 class Names(NamedTuple):
     in_firefox: str
-    method: str  # over HTTP, where the path begins with that of the session
-    path: str
+    path: str  # of a POST request, below the session
 
 
 class Command(Enum):
-    NAVIGATE = Names("WebDriver:Navigate", "POST", "/url")
-    REFRESH = Names("WebDriver:Refresh", "POST", "/refresh")
-    EXECUTE = Names("WebDriver:ExecuteScript", "POST", "/execute/sync")
-    RESIZE = Names("WebDriver:SetWindowRect", "POST", "/window/rect")
-    SCREENSHOT = Names("WebDriver:TakeScreenshot", "GET", "/screenshot")
+    NAVIGATE = Names("WebDriver:Navigate", "/url")
+    REFRESH = Names("WebDriver:Refresh", "/refresh")
+    EXECUTE = Names("WebDriver:ExecuteScript", "/execute/sync")
 
 
 class ScriptError(Exception):
@@ -57,8 +53,3 @@ class Browser:
         if "error" in answer:
             raise ScriptError(answer["error"])
         return answer.get("value")
-
-    def screenshot(self, width: int, height: int) -> bytes:
-        """A PNG of the page in a window of this size."""
-        self._value(Command.RESIZE, {"width": width, "height": height})
-        return base64.b64decode(self._value(Command.SCREENSHOT, {}))

@@ -50,19 +50,17 @@ class Session:
     """One window of a driver."""
 
     def __init__(self, connection: HTTPConnection, profile: str) -> None:
-        self._connection = connection
+        self._connection, self._path = connection, "/session"
         options = {"binary": PYTHON, "args": [str(WINDOW), profile]}
         wanted = {**CAPABILITIES, "webkitgtk:browserOptions": options}
-        started = self._send("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
-        self._path = f"/session/{started['sessionId']}"
+        started = self._post("", {"capabilities": {"alwaysMatch": wanted}})
+        self._path += f"/{started['sessionId']}"
 
     def value(self, command: Command, parameters: dict[str, Any]) -> Any:
-        there = command.value
-        return self._send(there.method, self._path + there.path, parameters)
+        return self._post(command.value.path, parameters)
 
-    def _send(self, method: str, path: str, parameters: dict[str, Any]) -> Any:
-        body = json.dumps(parameters) if method == "POST" else None
-        self._connection.request(method, path, body)
+    def _post(self, path: str, parameters: dict[str, Any]) -> Any:
+        self._connection.request("POST", self._path + path, json.dumps(parameters))
         with self._connection.getresponse() as response:
             value = json.load(response)["value"]
             assert response.status == 200, (path, value)

@@ -15,7 +15,12 @@ from gi.repository import Gtk, WebKit2  # noqa: E402
 (folder,) = sys.argv[1:]
 data = WebKit2.WebsiteDataManager(base_data_directory=folder, base_cache_directory=folder)
 context = WebKit2.WebContext.new_with_website_data_manager(data)
-view = WebKit2.WebView(web_context=context, is_controlled_by_automation=True)
+never = WebKit2.HardwareAccelerationPolicy.NEVER  # a GPU in software would take both cores
+view = WebKit2.WebView(
+    web_context=context,
+    is_controlled_by_automation=True,
+    settings=WebKit2.Settings(hardware_acceleration_policy=never),
+)
 
 
 def on_automation_started(_: WebKit2.WebContext, session: WebKit2.AutomationSession) -> None:
