@@ -56,10 +56,8 @@ def chat_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
         (folder / path.name).symlink_to(path)
     page = (DIST / "index.html").read_text()
     watched = page.replace("<head>", '<head><script src="/tests/watched.js"></script>')
-    for name, text in (
-        ("index.html", watched),
-        ("models.json", json.dumps({"model_list": [RECORD]})),
-    ):
+    models = json.dumps({"model_list": [RECORD]})
+    for name, text in {"index.html": watched, "models.json": models}.items():
         (folder / name).unlink()
         (folder / name).write_text(text)
     with serving({**site.folders, "": folder}) as server:

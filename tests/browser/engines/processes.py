@@ -37,5 +37,5 @@ def connected(process: subprocess.Popen[bytes], port: int) -> socket.socket:
         try:
             return socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
         except ConnectionRefusedError:
-            assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+            assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
             time.sleep(0.05)
