@@ -25,7 +25,7 @@ class MappedMemory:
     def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
         try:
             self._mapping = _anonymous_mapping(num_bytes)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise DeviceMemoryError(f"{num_bytes} bytes cannot be allocated: {error}") from error
         if filled and hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without large pages
@@ -77,8 +77,10 @@ class NativeHost:
     @contextmanager
     def source(self, data: RawBytes) -> Iterator[int]:
         assert isinstance(data, memoryview), data
-        yield _address(data)
-        _let_go(data)
+        try:
+            yield _address(data)
+        finally:
+            _let_go(data)
 
     def run(self, plan_address: int) -> None:
         self._library.run(self._pool, plan_address)
