@@ -8,12 +8,13 @@ from itertools import chain
 
 import pytest
 
-from webllm.errors import ContextLengthError, DeviceError
+from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
 from webllm.ops.step import (
     EDIT_WORDS,
     IN_PROMPT,
     MAX_EDITS,
+    MAX_LOGPROBS,
     SAMPLING_WORDS,
     Sampling,
     Step,
@@ -136,8 +137,6 @@ MISFITS = {
     "sequences": [ONE] * 5,
     "outputs": [StepSequence([1] * 5, 5, [0], range(5))],
     "output row": [StepSequence([1, 2], 2, [0], (2,))],
-    "logprobs": [StepSequence([1], 1, [0], (0,), Sampling(num_logprobs=21))],
-    "no logprobs": [StepSequence([1], 1, [0], (0,), Sampling(num_logprobs=-1))],
 }
 
 
@@ -145,3 +144,9 @@ MISFITS = {
 def test_what_does_not_fit_is_refused(misfit: str) -> None:
     with pytest.raises(DeviceError):
         LAYOUT.pack(Step(MISFITS[misfit]))
+
+
+@pytest.mark.parametrize("num_logprobs", [-1, MAX_LOGPROBS + 1, 2**32])
+def test_more_logprobs_than_a_row_holds(num_logprobs: int) -> None:
+    with pytest.raises(RequestError, match="at most 20"):
+        Sampling(num_logprobs=num_logprobs)

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 
-from webllm.errors import ContextLengthError, DeviceError
+from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
 
 FROM_SAMPLED = 1 << 31
@@ -69,10 +69,15 @@ class Sampling:
     presence_penalty: float = 0.0
     num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
 
+    def __post_init__(self) -> None:
+        if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
+            raise RequestError(
+                f"{self.num_logprobs} logprobs were asked for, at most {MAX_LOGPROBS} are found",
+                field="top_logprobs",
+            )
+
     def pack(self) -> bytes:
         """The first words of its section, up to `first_edit`."""
-        if not 0 <= (self.num_logprobs or 0) <= MAX_LOGPROBS:
-            raise DeviceError(f"{self.num_logprobs} logprobs; at most {MAX_LOGPROBS} are found")
         return _SAMPLING.pack(
             self.temperature,
             self.top_p,
@@ -221,7 +226,8 @@ class _Packer:
         if count == 1:
             block, offset = divmod(end - 1, layout.block_size)
             token_id, block_id = sequence.token_ids[0], sequence.blocks[block]
-            self._check_ids(token_id, block_id)
+            if token_id >= layout.num_token_ids or block_id >= layout.num_blocks:
+                self._check_ids(token_id, block_id)
             words[layout.token_ids + row] = token_id
             words[layout.positions + row] = end - 1
             words[layout.seq_ids + row] = seq_id
@@ -250,17 +256,16 @@ class _Packer:
 
     def _add_outputs(self, sequence: StepSequence) -> None:
         words, layout = self.words, self.layout
-        outputs, most = len(sequence.outputs), layout.shape.max_outputs
-        if self.num_outputs + outputs > most or max(sequence.outputs) >= len(sequence.token_ids):
-            raise DeviceError(
-                f"outputs {list(sequence.outputs)[:8]} of {len(sequence.token_ids)} tokens, after "
-                f"{self.num_outputs}; the device takes {most}"
-            )
+        outputs, count = sequence.outputs, len(sequence.token_ids)
+        if self.num_outputs + len(outputs) > layout.shape.max_outputs:
+            raise DeviceError(f"{len(outputs)} outputs more; the device takes {layout.shape}")
         sampling = array("I", sequence.sampling.pack())
         if sequence.edits:
             sampling.extend((len(words), len(sequence.edits) // EDIT_WORDS))
             words.extend(sequence.edits)
-        for row in sequence.outputs:
+        for row in outputs:
+            if not 0 <= row < count:
+                raise DeviceError(f"output row {row} of {count} tokens")
             words[layout.output_rows + self.num_outputs] = self.num_tokens + row
             self._put(layout.sampling + SAMPLING_WORDS * self.num_outputs, sampling)
             self.num_outputs += 1
