@@ -13,7 +13,13 @@ from webllm.cpu.backend import CPUBackend
 from webllm.cpu.library import load_kernels, variants
 from webllm.cpu.native import NativeHost
 from webllm.cpu.weights import Format, runs_of
-from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError, WebLLMError
+from webllm.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceMemoryError,
+    UnsupportedModelError,
+    WebLLMError,
+)
 from webllm.ops.program import BatchShape, Linear, Norm, Program
 from webllm.ops.step import Sampling, Step, StepSequence
 from webllm.ops.values import Weight
@@ -84,6 +90,18 @@ def test_a_step_beyond_the_window_is_refused_and_the_next_one_runs() -> None:
             with pytest.raises(WebLLMError):
                 runner.tokens(Step([beyond]))
         assert runner.tokens(Step([StepSequence([1], 32, [0, 1], [0])])) == before
+
+
+@pytest.mark.parametrize("num_bytes", [0, 4, 4 * 1024 - 4, 4 * 1024 + 4, 1 << 26])
+def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    step = Step([StepSequence([1], 1, [0], [0])])
+    with Runner(NativeHost(1), program, checkpoint) as runner:
+        before = runner.tokens(step)
+        with pytest.raises(DeviceError, match="wanted are 1 of 1024 floats"):
+            runner.executable.resample(step, [bytes(num_bytes)])
+        assert runner.tokens(step) == before
 
 
 def test_activations_that_are_not_finite() -> None:

@@ -29,7 +29,7 @@ _MAX_DIMENSIONS = 4
 _MAX_ENTRIES = 1 << 16  # of metadata: models have some 50
 _MAX_TENSORS = 1 << 16  # the largest have some 3,000
 _MAX_NUMBERS = 1 << 24  # in one array: vocabularies have 2**18 entries
-_MAX_STRINGS = 1 << 22  # in one array: merges are some 2**19
+_MAX_STRINGS = 1 << 21  # in one array: merges are some 2**19
 _MAX_NESTED = 1 << 12  # arrays within arrays, in the whole file
 _TENSOR_LAYOUTS = [struct.Struct(f"<{n}QIQ") for n in range(_MAX_DIMENSIONS + 1)]
 

@@ -15,7 +15,7 @@ from webllm.cpu.loading import LoadedWeights, WeightLoader
 from webllm.cpu.plan import MAX_HEAD_DIM, Plan
 from webllm.cpu.weights import packed_bytes
 from webllm.errors import DeviceMemoryError
-from webllm.ops.backend import Logits, OnBytes, Sampled
+from webllm.ops.backend import Logits, OnBytes, Sampled, joined_logits
 from webllm.ops.checks import check_program
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.step import Step
@@ -131,7 +131,7 @@ class CPUExecutable:
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert self._running is None, "the last step's tokens have not been read"
-        assert len(logits) == step.num_outputs == self._step.num_outputs, len(logits)
+        assert step.num_outputs == self._step.num_outputs, step.num_outputs
         self._step = step
         self._running = self._model.resample(step, logits)
 
@@ -159,7 +159,8 @@ class _Model:
     def resample(self, step: Step, logits: Sequence[Logits]) -> Future[None]:
         words = self.plan.layout.pack(step)
         words[self.plan.layout.resample] = 1
-        self.memory.write(self.plan.logits_offset, b"".join(logits))
+        data = joined_logits(logits, step.num_outputs, self.program.vocab_size)
+        self.memory.write(self.plan.logits_offset, data)
         return self._run(words)
 
     def _run(self, words: array[int]) -> Future[None]:

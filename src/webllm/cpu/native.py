@@ -16,6 +16,7 @@ from webllm.cpu.host import Bytes
 from webllm.cpu.library import load_kernels
 from webllm.errors import DeviceMemoryError
 
+_MAX_THREADS = 64  # as in threads.h
 _MAX_DEFAULT_THREADS = 16  # more only pays for models that are slow on a CPU anyway
 
 
@@ -62,7 +63,8 @@ class NativeHost:
         self._library = _declare(load_kernels(variant))
         self.isa = self._library.isa().decode()
         self.kv_element_bytes = int(self._library.kv_element_bytes())
-        self.num_threads = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
+        wanted = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
+        self.num_threads = min(wanted, _MAX_THREADS)
         self._pool: int | None = self._library.pool_create(self.num_threads)
         if self._pool is None:
             raise DeviceMemoryError("no memory for the CPU kernels' threads")

@@ -14,7 +14,7 @@ from webllm.kernels.attention_decode import MAX_HEAD_DIM
 from webllm.kernels.linear_few import MOST_FEW_ROWS
 from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
 from webllm.kernels.target import Target
-from webllm.ops.backend import Logits, OnBytes, Sampled
+from webllm.ops.backend import Logits, OnBytes, Sampled, joined_logits
 from webllm.ops.checks import check_program
 from webllm.ops.program import BatchShape, Program, RopeKV
 from webllm.ops.sampled import SampledLayout
@@ -196,6 +196,9 @@ class WebGPUExecutable:
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert not self._running, "the last step has not been read"
-        assert len(logits) == step.num_outputs == self._num_outputs, len(logits)
-        self.device.write(self._sample_stage.logits, b"".join(logits))
+        assert step.num_outputs == self._num_outputs, step.num_outputs
+        stage = self._sample_stage
+        vocab_size = stage.logits.size // (4 * self.shape.max_outputs)
+        data = joined_logits(logits, step.num_outputs, vocab_size)
+        self.device.write(stage.logits, data)
         self._replay(step, self._resampling, self._with_logprobs)
