@@ -25,6 +25,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gguf_mutations import mutated
 
@@ -46,21 +47,30 @@ class Report:
 # ------------------------------------------------------------------------------ in a child process
 
 
-async def use(path: Path) -> str:
+REQUESTS: list[dict[str, Any]] = [
+    {"temperature": 0},
+    {"temperature": 1.0, "top_p": 0.9, "logprobs": True, "top_logprobs": 20},
+    {"temperature": 0.5, "frequency_penalty": 2.0, "presence_penalty": -2.0},
+    {"logit_bias": {"0": -100, "7": 100}, "n": 2},
+]
+WINDOWS = [*[None] * 12, 1, 16, 40, 2**31 - 1]
+
+
+async def use(path: Path, index: int = 0) -> str:
     """Loads, chats, completes. Returns how far it came; whatever is raised is the caller's."""
-    from webllm import MLCEngine, MLCEngineConfig
+    from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 
     loop, lost = asyncio.get_running_loop(), list[str]()
     loop.set_exception_handler(lambda _, context: lost.append(repr(context)))
-    fields = {"max_tokens": 2, "seed": 1, "logprobs": True, "temperature": 1.0, "top_p": 0.9}
-    async with MLCEngine(
-        MLCEngineConfig(device="cpu", num_threads=2, log_level="SILENT")
-    ) as engine:
-        await engine.reload(str(path))
+    fields = {"max_tokens": 2, "seed": index, **REQUESTS[index % len(REQUESTS)]}
+    window = ChatOptions(context_window_size=WINDOWS[index % len(WINDOWS)])
+    config = MLCEngineConfig(device="cpu", num_threads=2, log_level="SILENT")
+    async with MLCEngine(config) as engine:
+        await engine.reload(str(path), window)
         done = "answered"
         try:
             messages = [{"role": "user", "content": "Hi ab"}]
-            await engine.chat_completion({"messages": messages, **fields, "top_logprobs": 20})
+            await engine.chat_completion({"messages": messages, **fields})
         except Exception as error:
             done = f"chat {outcome_of(error)}"
         await engine.completion({"prompt": "ab Hi", "max_tokens": 2, "temperature": 0})
@@ -94,7 +104,7 @@ def run_files(options: argparse.Namespace) -> None:
         faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
         started = time.perf_counter()
         try:
-            outcome = asyncio.run(use(path))
+            outcome = asyncio.run(use(path, index))
         except Exception as error:
             try:
                 outcome = outcome_of(error)
@@ -205,6 +215,9 @@ def run_child(
         report.findings.append(described(options, index, kind, variant, text))
     elif index < first:
         raise SystemExit(f"no child starts:\n{text}")
+    elif code and time.monotonic() <= deadline:
+        what = f"its child ended with {code} after this file"
+        report.findings.append(described(options, index, what, variant, text))
     return index + 1
 
 
