@@ -16,7 +16,7 @@ from webllm.cpu import library, loading, native, plan, space
 from webllm.cpu.native import MappedMemory, NativeHost
 
 SOURCE = Path(library.__file__).parent / "kernels.c"
-_FLAGS = {
+FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512vnni": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq",
@@ -28,7 +28,7 @@ _GAP = 64
 def build(folder: Path) -> list[str]:
     """Compiles the variants that this machine runs; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [name for name in _FLAGS if name in library.variants()]
+    names = [name for name in FLAGS if name in library.variants()]
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     common = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC"]
     running = []
@@ -39,7 +39,7 @@ def build(folder: Path) -> list[str]:
             *common,
             *sanitize,
             "-pthread",
-            *_FLAGS[name],
+            *FLAGS[name],
             str(SOURCE),
             "-o",
             str(out),
