@@ -7,6 +7,8 @@ PROMPT ?= Explain in two sentences what a GPU is good at.
 BATCH ?= 1,4
 TIERS ?= tests/unit tests/models tests/gpu tests/browser
 JOBS ?= 2
+COUNT ?= 20000
+SEED ?= 0
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -16,7 +18,7 @@ SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
 
 export PROMPT
 
-.PHONY: help run test test-long lint bench web site vulkan chromium firefox webkit
+.PHONY: help run test test-long lint bench fuzz web site vulkan chromium firefox webkit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -47,6 +49,13 @@ site: js/dist/.built ## what a browser loads, into js/dist: our scripts, Python 
 
 bench: $(VENV)/.installed ## tokens per second here: make bench BATCH=1,4,16
 	@$(BIN)/webllm bench "$(MODEL)" --batch "$(BATCH)"
+
+# Some 0.1 s of one core a file; --seed and --first of a finding repeat it.
+FUZZ := $(BIN)/python tests/fuzz/fuzz_model.py --seed $(SEED)
+fuzz: $(VENV)/.installed-dev ## mutated model files: make fuzz COUNT=20000 SEED=…
+	$(FUZZ) --count $(COUNT) --sanitize build/sanitized
+	$(FUZZ) --count $$(( $(COUNT) / 10 )) --host wasm
+	$(FUZZ) --count $$(( $(COUNT) / 10 ))
 
 $(VENV)/.installed: $(BUILT_FROM)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "webllm needs Python 3.11 or newer; name one with make PYTHON=…")'

@@ -103,7 +103,7 @@ class Bench:
         return found[:32]
 
     def step(self, tokens: int) -> StepBuffer:
-        layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16)
+        layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16, num_blocks=1, num_token_ids=1)
         words = self.filled(4 * layout.num_words)
         self.device.write(words, tokens.to_bytes(4, "little") + bytes(12))
         return StepBuffer(words, layout, tokens, 1, 1, 1)

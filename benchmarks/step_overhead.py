@@ -43,7 +43,7 @@ def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
     shape = BatchShape(
         limits.max_tokens, limits.max_sequences, limits.max_sequences, CONTEXT // BLOCK_SIZE
     )
-    layout = StepLayout(shape, BLOCK_SIZE)
+    layout = StepLayout(shape, BLOCK_SIZE, scheduler.blocks.num_blocks, num_token_ids=1500)
     outputs: dict[Sequence, TextOutput] = {}
     deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
     for i in range(num_sequences):

@@ -61,7 +61,7 @@ class Bench:
         return Encoded(form, *(self.poisoned(rows * size) for size in row_bytes(form, cols)))
 
     def step(self, step: Step, shape: BatchShape) -> StepBuffer:
-        layout = StepLayout(shape, 16)
+        layout = StepLayout(shape, 16, num_blocks=1 << 27, num_token_ids=1 << 31)
         words = np.full(layout.num_words, POISON, np.uint32)
         packed = np.frombuffer(layout.pack(step), np.uint32)
         words[: len(packed)] = packed

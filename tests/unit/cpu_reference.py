@@ -35,7 +35,7 @@ class Reference:
 
     def __init__(self, program: Program, checkpoint: Checkpoint, int8: bool = False) -> None:
         self.program, self.checkpoint, self.int8 = program, checkpoint, int8
-        self.weights = {w: self._weight(w) for w in program.weights()}
+        self.weights = {w: self._weight(w) for w in [*program.matrices(), *program.vectors()]}
         self.kv: dict[tuple[int, int], tuple[Array, Array]] = {}
 
     def _weight(self, weight: Weight) -> Array:

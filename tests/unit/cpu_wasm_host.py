@@ -10,6 +10,8 @@ from pathlib import Path
 
 import wasmtime
 
+from webllm.errors import DeviceMemoryError
+
 _PAGE = 65536
 
 
@@ -68,7 +70,10 @@ class WasmHost:
         self._end = address + num_bytes
         missing = self._end - self.memory.data_len(self.store)
         if missing > 0:
-            self.memory.grow(self.store, -(-missing // _PAGE))
+            try:
+                self.memory.grow(self.store, -(-missing // _PAGE))
+            except (wasmtime.WasmtimeError, OverflowError) as error:
+                raise DeviceMemoryError(f"{num_bytes} bytes do not fit: {error}") from error
         return WasmMemory(self, address)
 
     def available_bytes(self) -> int | None:
@@ -78,10 +83,12 @@ class WasmHost:
     def source(self, data: memoryview) -> Iterator[int]:
         before = self._end
         memory = self.allocate(len(data))
-        memory.write(0, data)
-        yield memory.address
-        memory.write(0, bytes(len(data)))  # allocate() promises zeros
-        self._end = before
+        try:
+            memory.write(0, data)
+            yield memory.address
+        finally:
+            memory.write(0, bytes(len(data)))  # allocate() promises zeros
+            self._end = before
 
     def run(self, plan_address: int) -> None:
         self.call("run", self._pool, plan_address)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -307,3 +308,44 @@ def test_3000_mutated_files(fuzzer: ModuleType) -> None:
     outcomes = fuzzer.fuzz(3000)
     assert sum(outcomes.values()) == 3000
     assert min(outcomes[name] for name in ("parsed", "CheckpointError", "MoreBytesNeeded")) > 100
+
+
+EMPTY = U32(0) + U64(0)
+COSTLY = {
+    "bytes": (entry(b"k", 9, U32(0) + U64(1 << 22) + bytes(range(256)) * (1 << 14)), None),
+    "bools": (entry(b"k", 9, U32(7) + U64(1 << 22) + b"\0\1" * (1 << 21)), None),
+    "ints": (entry(b"k", 9, U32(5) + U64(1 << 20) + b"\0\1\2\3" * (1 << 20)), None),
+    "floats": (entry(b"k", 9, U32(6) + U64(1 << 20) + b"\0\1\2\3" * (1 << 20)), None),
+    "strings": (entry(b"k", 9, U32(8) + U64(1 << 19) + U64(0) * (1 << 19)), None),
+    "nested": (entry(b"k", 9, U32(9) + U64(1 << 18) + EMPTY * (1 << 18)), "at most 4096"),
+    "nested deep": (
+        entry(b"k", 9, U32(9) + U64(64) + (U32(9) + U64(1 << 15) + EMPTY * (1 << 15)) * 64),
+        "at most 4032",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_a_header_costs_little_more_than_its_bytes(kind: str) -> None:
+    """A tuple of numbers would take ten times as much."""
+    array, refusal = COSTLY[kind]
+    data = gguf_bytes([array])
+    tracemalloc.start()
+    try:
+        if refusal is None:
+            parse(data)
+        else:
+            with pytest.raises(CheckpointError, match=refusal):
+                parse(data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_tensors_or_entries_than_any_model_has() -> None:
+    one = tensor(b"", [1], 0)
+    with pytest.raises(CheckpointError, match="65537 tensors; at most 65536"):
+        parse(gguf_bytes(tensors=[one] * 65_537))
+    entries = [entry(b"%d" % i, 0, b"\0") for i in range(65_537)]
+    with pytest.raises(CheckpointError, match="65537 metadata entries; at most 65536"):
+        parse(gguf_bytes(entries))

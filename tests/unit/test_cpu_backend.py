@@ -13,9 +13,15 @@ from webllm.cpu.backend import CPUBackend
 from webllm.cpu.library import load_kernels, variants
 from webllm.cpu.native import NativeHost
 from webllm.cpu.weights import Format, runs_of
-from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
+from webllm.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceMemoryError,
+    UnsupportedModelError,
+    WebLLMError,
+)
 from webllm.ops.program import BatchShape, Linear, Norm, Program
-from webllm.ops.step import Step, StepSequence
+from webllm.ops.step import Sampling, Step, StepSequence
 from webllm.ops.values import Weight
 
 
@@ -66,6 +72,51 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(DeviceMemoryError, match=r"needs \d+ MiB .* \d+ MiB are available"):
         backend.check_fits(program, checkpoint, num_blocks=1 << 40)
     backend.close()
+
+
+def test_a_step_beyond_the_window_is_refused_and_the_next_one_runs() -> None:
+    """C reads block tables and rotary tables by position, whatever it is."""
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    limits = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=2)
+    with Runner(NativeHost(1), program, checkpoint, limits) as runner:
+        before = runner.tokens(Step([StepSequence([1], 32, [0, 1], [0])]))
+        for beyond in (
+            StepSequence([1], 33, [0, 1, 2], [0]),
+            StepSequence([1], 1 << 20, range(1 << 16), [0]),
+            StepSequence([1], 1, [1 << 20], [0]),
+            StepSequence([program.num_token_ids], 1, [0], [0]),
+        ):
+            with pytest.raises(WebLLMError):
+                runner.tokens(Step([beyond]))
+        assert runner.tokens(Step([StepSequence([1], 32, [0, 1], [0])])) == before
+
+
+@pytest.mark.parametrize("num_bytes", [0, 4, 4 * 1024 - 4, 4 * 1024 + 4, 1 << 26])
+def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    step = Step([StepSequence([1], 1, [0], [0])])
+    with Runner(NativeHost(1), program, checkpoint) as runner:
+        before = runner.tokens(step)
+        with pytest.raises(DeviceError, match="wanted are 1 of 1024 floats"):
+            runner.executable.resample(step, [bytes(num_bytes)])
+        assert runner.tokens(step) == before
+
+
+def test_activations_that_are_not_finite() -> None:
+    """Whatever they give, the draw is a token of the vocabulary."""
+    checkpoint = FakeCheckpoint()
+    program = wide_program(checkpoint)
+    table = checkpoint.bytes_of["tensor.0"]
+    for bits in (0x7F800000, 0xFF800000, 0x7FC00000, 0x7F7FFFFF):
+        row = bits.to_bytes(4, "little") * 512 + table[: 4 * 512]
+        checkpoint.bytes_of["tensor.0"] = row + table[len(row) :]
+        for variant in variants():
+            with Runner(NativeHost(1, variant), program, checkpoint) as runner:
+                sampling = Sampling(temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, num_logprobs=5)
+                step = Step([StepSequence([0, 1], 2, [0], [0, 1], sampling)])
+                assert all(token < program.vocab_size for token in runner.tokens(step))
 
 
 def test_available_memory_is_known_here() -> None:

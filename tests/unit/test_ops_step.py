@@ -8,11 +8,13 @@ from itertools import chain
 
 import pytest
 
+from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
 from webllm.ops.step import (
     EDIT_WORDS,
     IN_PROMPT,
     MAX_EDITS,
+    MAX_LOGPROBS,
     SAMPLING_WORDS,
     Sampling,
     Step,
@@ -22,7 +24,12 @@ from webllm.ops.step import (
     sampled_by,
 )
 
-LAYOUT = StepLayout(BatchShape(max_tokens=64, max_seqs=4, max_outputs=4, max_blocks=3), 16)
+LAYOUT = StepLayout(
+    BatchShape(max_tokens=64, max_seqs=4, max_outputs=4, max_blocks=3),
+    block_size=16,
+    num_blocks=13,
+    num_token_ids=100,
+)
 
 
 def floats(words: list[int]) -> list[float]:
@@ -84,7 +91,7 @@ def test_what_a_step_holds_at_most() -> None:
     shares = [StepSequence([1], 1, [0, 1, 2], (0,), Sampling(), half)] * 2
     full = Step((*shares, *[StepSequence([1], 1, [0, 1, 2], (0,))] * 2))
     assert len(LAYOUT.pack(full)) == LAYOUT.num_words
-    with pytest.raises(AssertionError, match="too many edits"):
+    with pytest.raises(DeviceError, match="too many edits"):
         LAYOUT.pack(Step((*shares, StepSequence([1], 1, [0], (0,), Sampling(), edit(1)))))
 
 
@@ -102,3 +109,44 @@ def test_plain_steps() -> None:
     edited = Step((StepSequence([1], 1, [0], (0,), Sampling(), edit(1)),))
     assert not edited.is_plain
     assert edited.without_sampling().is_plain
+
+
+def test_a_position_beyond_the_context_window() -> None:
+    """Its row of the block table, and the rotary tables, end there."""
+    LAYOUT.pack(Step((StepSequence([1], 48, [0, 1, 2], (0,)),)))
+    for sequence in (
+        StepSequence([1], 49, [0, 1, 2, 3], (0,)),
+        StepSequence([1] * 20, 60, [0, 1, 2, 3], (19,)),
+        StepSequence([1], 16, [0, 1, 2, 3], (0,)),  # its table is longer than a row
+    ):
+        with pytest.raises(ContextLengthError, match="the context window has 48"):
+            LAYOUT.pack(Step((sequence,)))
+
+
+ONE = StepSequence([1], 1, [0], (0,))
+MISFITS = {
+    "no tokens": [StepSequence([], 1, [0], ())],
+    "before the start": [StepSequence([1, 2], 1, [0], ())],
+    "no block": [StepSequence([1], 17, [0], ())],
+    "token id": [StepSequence([100], 1, [0], ())],
+    "token id of a prompt": [StepSequence([1, 100, 2], 3, [0], ())],
+    "output sampled before": [StepSequence([sampled_by(4)], 1, [0], ())],
+    "block": [StepSequence([1], 1, [13], ())],
+    "block of a prompt": [StepSequence([1, 2], 2, [3, 13], ())],
+    "tokens": [StepSequence([1] * 40, 40, [0, 1, 2], ())] * 2,
+    "sequences": [ONE] * 5,
+    "outputs": [StepSequence([1] * 5, 5, [0], range(5))],
+    "output row": [StepSequence([1, 2], 2, [0], (2,))],
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_fit_is_refused(misfit: str) -> None:
+    with pytest.raises(DeviceError):
+        LAYOUT.pack(Step(MISFITS[misfit]))
+
+
+@pytest.mark.parametrize("num_logprobs", [-1, MAX_LOGPROBS + 1, 2**32])
+def test_more_logprobs_than_a_row_holds(num_logprobs: int) -> None:
+    with pytest.raises(RequestError, match="at most 20"):
+        Sampling(num_logprobs=num_logprobs)

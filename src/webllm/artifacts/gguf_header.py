@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.number_array import NumberArray
 from webllm.artifacts.string_array import StringArray
 from webllm.errors import CheckpointError, UnsupportedModelError
 
@@ -23,8 +24,14 @@ _LENGTH = _SCALARS[_UINT64]
 
 _MAX_NAME_BYTES = 65_535  # keys and tensor names; GGUF's own limit for keys
 _MAX_ARRAY_DEPTH = 8
-_MAX_NUMBERS = 1 << 24  # in one array, decoded at once: vocabularies have 2**18 entries
 _MAX_DIMENSIONS = 4
+# Far beyond every real model; each bounds what a file can cost beyond its own bytes.
+_MAX_ENTRIES = 1 << 16  # of metadata: models have some 50
+_MAX_TENSORS = 1 << 16  # the largest have some 3,000
+_MAX_NUMBERS = 1 << 24  # in one array: vocabularies have 2**18 entries
+_MAX_STRINGS = 1 << 21  # in one array: merges are some 2**19
+_MAX_NESTED = 1 << 12  # arrays within arrays, in the whole file
+_TENSOR_LAYOUTS = [struct.Struct(f"<{n}QIQ") for n in range(_MAX_DIMENSIONS + 1)]
 
 
 class MoreBytesNeeded(Exception):  # noqa: N818 - a signal, not an error: never leaves artifacts/
@@ -41,7 +48,7 @@ class GGUFHeader:
 
     version: int
     alignment: int  # bytes
-    metadata: dict[str, object]  # numbers: int, float, bool or a tuple; text: str or StringArray
+    metadata: dict[str, object]  # int, float, bool, NumberArray; str, StringArray; or a tuple
     tensors: dict[str, TensorInfo]
 
 
@@ -55,7 +62,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
     version = _read_version(reader)
     num_tensors = reader.number(_UINT64, "the tensor count")
     num_entries = reader.number(_UINT64, "the metadata count")
-    reader.require_count(num_entries, 8 + 4 + 1, "metadata entries")
+    reader.require_count(num_entries, 8 + 4 + 1, "metadata entries", _MAX_ENTRIES)
     metadata: dict[str, object] = {}
     for _ in range(num_entries):
         key = reader.name("a metadata key")
@@ -63,7 +70,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
             raise CheckpointError(f"the metadata key {key!r} occurs twice; the file is damaged")
         metadata[key] = _read_value(reader, reader.number(_UINT32, f"the type of {key!r}"), key)
     alignment = _alignment(metadata)
-    reader.require_count(num_tensors, 8 + 4 + 8 + 4 + 8, "tensors")
+    reader.require_count(num_tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MAX_TENSORS)
     tensors = [_read_tensor(reader, alignment) for _ in range(num_tensors)]
     data_start = reader.position + -reader.position % alignment
     return GGUFHeader(version, alignment, metadata, _place(tensors, data_start, file_bytes))
@@ -76,6 +83,7 @@ class _Reader:
         self.buffer = buffer
         self.file_bytes = file_bytes
         self.position = 0
+        self.num_nested = 0  # arrays within arrays read so far
 
     def require(self, num_bytes: int, what: str) -> None:
         end = self.position + num_bytes
@@ -87,13 +95,17 @@ class _Reader:
         if end > len(self.buffer):
             raise MoreBytesNeeded(end)
 
-    def require_count(self, count: int, least_bytes: int, what: str) -> None:
-        """Check that `count` items of at least `least_bytes` each can lie ahead in the file."""
+    def require_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
+        """Check that `count` items of at least `least_bytes` each can lie ahead in the file, and
+        are no more than `most`.
+        """
         if count * least_bytes > self.file_bytes - self.position:
             raise CheckpointError(
                 f"the header promises {count} {what}, more than the remaining "
                 f"{self.file_bytes - self.position} bytes can hold; it is truncated or damaged"
             )
+        if count > most:
+            raise CheckpointError(f"the header has {count} {what}; at most {most} are read")
 
     def number(self, type_id: int, what: str) -> int:
         layout = _SCALARS[type_id]
@@ -138,7 +150,10 @@ def _read_version(reader: _Reader) -> int:
 def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> object:
     if type_id in _SCALARS:
         value = reader.number(type_id, f"the value of {key!r}")
-        return _to_bools((value,), key)[0] if type_id == _BOOL else value
+        if type_id == _BOOL:
+            _check_bools(value, key)
+            return bool(value)
+        return value
     if type_id == _STRING:
         return reader.text(f"the value of {key!r}").decode("utf-8", "surrogateescape")
     if type_id == _ARRAY:
@@ -153,28 +168,34 @@ def _read_array(reader: _Reader, key: str, depth: int) -> object:
     count = reader.number(_UINT64, f"the length of {key!r}")
     if type_id in _SCALARS:
         return _read_numbers(reader, type_id, count, key)
-    reader.require_count(count, 12 if type_id == _ARRAY else 8, f"elements of {key!r}")
+    elements = f"elements of {key!r}"
     if type_id == _STRING:
+        reader.require_count(count, 8, elements, _MAX_STRINGS)
         return _read_strings(reader, count, key)
     if type_id == _ARRAY:
+        reader.require_count(count, 12, elements, _MAX_NESTED - reader.num_nested)
+        reader.num_nested += count
         return tuple(_read_array(reader, key, depth + 1) for _ in range(count))
     raise CheckpointError(f"{key!r} has the element type {type_id}; GGUF defines 0 to 12")
 
 
-def _read_numbers(reader: _Reader, type_id: int, count: int, key: str) -> tuple[object, ...]:
+def _read_numbers(reader: _Reader, type_id: int, count: int, key: str) -> NumberArray:
     if count > _MAX_NUMBERS:
         raise CheckpointError(f"{key!r} has {count} elements; at most {_MAX_NUMBERS} are read")
     layout = _SCALARS[type_id]
     reader.require(count * layout.size, f"the array {key!r}")
-    values = struct.unpack_from(f"<{count}{layout.format[1:]}", reader.buffer, reader.position)
+    start = reader.position
     reader.position += count * layout.size
-    return _to_bools(values, key) if type_id == _BOOL else values
+    data = bytes(reader.buffer[start : reader.position])
+    if type_id == _BOOL:
+        _check_bools(max(data, default=0), key)
+        return NumberArray(data, "?")
+    return NumberArray(data, layout.format[1:])
 
 
-def _to_bools(values: tuple[int, ...], key: str) -> tuple[bool, ...]:
-    if max(values, default=0) > 1:
-        raise CheckpointError(f"{key!r} is a bool of value {max(values)}; only 0 and 1 are legal")
-    return tuple(map(bool, values))
+def _check_bools(largest: int, key: str) -> None:
+    if largest > 1:
+        raise CheckpointError(f"{key!r} is a bool of value {largest}; only 0 and 1 are legal")
 
 
 def _read_strings(reader: _Reader, count: int, key: str) -> StringArray:
@@ -208,9 +229,11 @@ def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
         raise CheckpointError(
             f"tensor {name!r} has {num_dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are legal"
         )
-    sizes = [reader.number(_UINT64, f"the shape of {name!r}") for _ in range(num_dimensions)]
-    dtype = _tensor_type(reader.number(_UINT32, f"the type of {name!r}"), name)
-    offset = reader.number(_UINT64, f"the offset of {name!r}")
+    layout = _TENSOR_LAYOUTS[num_dimensions]
+    reader.require(layout.size, f"the description of {name!r}")
+    *sizes, type_id, offset = layout.unpack_from(reader.buffer, reader.position)
+    reader.position += layout.size
+    dtype = _tensor_type(type_id, name)
     if 0 in sizes or sizes[0] % dtype.block_elements:
         raise CheckpointError(
             f"tensor {name!r} has the shape {sizes[::-1]}; sizes have to be positive and rows of "

@@ -12,10 +12,11 @@ from typing import cast
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.cpu.host import Host
 from webllm.cpu.loading import LoadedWeights, WeightLoader
-from webllm.cpu.plan import Plan
+from webllm.cpu.plan import MAX_HEAD_DIM, Plan
 from webllm.cpu.weights import packed_bytes
 from webllm.errors import DeviceMemoryError
-from webllm.ops.backend import Logits, OnBytes, Sampled
+from webllm.ops.backend import Logits, OnBytes, Sampled, joined_logits
+from webllm.ops.checks import check_program
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.step import Step
 
@@ -58,10 +59,12 @@ class CPUBackend:
         on_bytes: OnBytes,
     ) -> None:
         assert self._model is None, "one model at a time"
+        check_program(program, checkpoint, limits, max_head_dim=MAX_HEAD_DIM)
         weights = await self._load_weights(program, checkpoint, on_bytes)
-        kv_bytes = self._kv_bytes(program.kv_cache, num_blocks)
         try:
-            self._model = _Model(self.host, program, limits, weights, kv_bytes)
+            plan = Plan(program, limits, weights, num_blocks, self.host.num_threads)
+            kv_bytes = self._kv_bytes(program.kv_cache, num_blocks)
+            self._model = _Model(self.host, program, plan, weights, kv_bytes)
         except BaseException:
             weights.memory.close()
             raise
@@ -114,8 +117,6 @@ class CPUExecutable:
 
     def submit(self, step: Step) -> None:
         assert self._running is None, "the last step's tokens have not been read"
-        assert 0 < step.num_tokens <= self.shape.max_tokens, step.num_tokens
-        assert step.num_outputs <= self.shape.max_outputs, step.num_outputs
         self._step = step
         self._running = self._model.submit(step)
 
@@ -130,7 +131,7 @@ class CPUExecutable:
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert self._running is None, "the last step's tokens have not been read"
-        assert len(logits) == step.num_outputs == self._step.num_outputs, len(logits)
+        assert step.num_outputs == self._step.num_outputs, step.num_outputs
         self._step = step
         self._running = self._model.resample(step, logits)
 
@@ -142,12 +143,11 @@ class _Model:
         self,
         host: Host,
         program: Program,
-        limits: BatchShape,
+        plan: Plan,
         weights: LoadedWeights,
         kv_bytes: int,
     ) -> None:
-        self.host, self.program, self.weights = host, program, weights
-        self.plan = Plan(program, limits, weights, host.num_threads)
+        self.host, self.program, self.plan, self.weights = host, program, plan, weights
         self.kv_cache = host.allocate(kv_bytes)
         self.memory = host.allocate(self.plan.num_bytes)
         for offset, data in self.plan.records(self.memory.address, self.kv_cache.address):
@@ -159,7 +159,8 @@ class _Model:
     def resample(self, step: Step, logits: Sequence[Logits]) -> Future[None]:
         words = self.plan.layout.pack(step)
         words[self.plan.layout.resample] = 1
-        self.memory.write(self.plan.logits_offset, b"".join(logits))
+        data = joined_logits(logits, step.num_outputs, self.program.vocab_size)
+        self.memory.write(self.plan.logits_offset, data)
         return self._run(words)
 
     def _run(self, words: array[int]) -> Future[None]:

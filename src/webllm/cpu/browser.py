@@ -80,13 +80,16 @@ class BrowserHost:
         before = self._end
         num_bytes = data.nbytes if isinstance(data, memoryview) else data.byteLength
         memory = self.allocate(num_bytes)
-        if isinstance(data, memoryview):
-            memory.write(0, data)
-        else:
-            self.bytes.set(data, memory.address)
-        yield memory.address
-        self.bytes.fill(0, memory.address, memory.address + num_bytes)  # as allocate() promises
-        self._end = before
+        try:
+            if isinstance(data, memoryview):
+                memory.write(0, data)
+            else:
+                self.bytes.set(data, memory.address)
+            yield memory.address
+        finally:
+            end = memory.address + num_bytes
+            self.bytes.fill(0, memory.address, end)  # as allocate() promises
+            self._end = before
 
     def run(self, plan_address: int) -> None:
         self._exports.run(self.pool, plan_address)

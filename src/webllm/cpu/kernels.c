@@ -341,7 +341,7 @@ void *memset(void *to, int byte, size_t n) {
 EXPORT void pool_destroy(Pool *pool) {
     stop_helpers(pool);
     for (uint32_t i = 1; i < pool->num_threads; i++) thread_join(pool->helpers[i].thread);
-    free(pool);
+    free(pool->allocation);
 }
 
 static THREAD_RESULT helper_main(void *helper) {
@@ -351,8 +351,10 @@ static THREAD_RESULT helper_main(void *helper) {
 
 // A pool of up to `num_threads` threads; fewer if the system gives no more. NULL without memory.
 EXPORT Pool *pool_create(uint32_t num_threads) {
-    Pool *pool = calloc(1, sizeof *pool);
-    if (!pool) return 0;
+    void *allocation = calloc(1, sizeof(Pool) + 63);  // calloc aligns to 16 bytes alone
+    if (!allocation) return 0;
+    Pool *pool = (void *)(((uintptr_t)allocation + 63) & ~(uintptr_t)63);
+    pool->allocation = allocation;
     mutex_init(&pool->mutex);
     condition_init(&pool->wake);
     pool->num_threads = 1;

@@ -9,10 +9,10 @@ from webllm.artifacts.checkpoint import Checkpoint, RawBytes
 from webllm.cpu.host import Bytes, Host, Memory
 from webllm.cpu.records import PackingRecord, matrix_record, matrix_record_bytes
 from webllm.cpu.space import Space
-from webllm.cpu.weights import PANEL_ROWS, Format, Run, runs_of, vector
-from webllm.errors import CheckpointError
+from webllm.cpu.weights import PANEL_ROWS, Format, Run, runs_of
 from webllm.ops.program import Program, RopeKV
 from webllm.ops.values import Part, RopeTable, RowOrder, Weight
+from webllm.ops.vectors import read_vector
 
 _PIECE_BYTES = 8 << 20  # of a file that are resident, or copied, at once
 
@@ -22,7 +22,8 @@ class LoadedWeights:
     """Addresses of what the ops read; valid until `memory` is closed."""
 
     memory: Memory
-    weights: dict[Weight, int]  # of a Matrix record, or of a vector's floats
+    matrices: dict[Weight, int]  # of a Matrix record
+    vectors: dict[Weight, int]  # of a vector's floats
     float_weights: frozenset[Weight]  # matrices that multiply f32 activations
     ropes: dict[RopeTable, tuple[int, int]]  # fine, coarse
 
@@ -32,9 +33,10 @@ class _Contents:
     """What goes where, before there is memory."""
 
     space: Space = field(default_factory=Space)
-    offsets: dict[Weight, int] = field(default_factory=dict)
     small: list[tuple[int, Bytes]] = field(default_factory=list)
-    matrices: dict[Weight, list[tuple[Run, int]]] = field(default_factory=dict)
+    records: dict[Weight, int] = field(default_factory=dict)  # a Matrix each
+    runs: dict[Weight, list[tuple[Run, int]]] = field(default_factory=dict)
+    vectors: dict[Weight, int] = field(default_factory=dict)
     ropes: dict[RopeTable, tuple[int, int]] = field(default_factory=dict)
 
     def put(self, data: Bytes) -> int:
@@ -56,7 +58,8 @@ class Piece:
 class WeightLoader:
     """Allocates for all weights at once; then every piece of `pieces` is to be packed, in order.
 
-    Raises UnsupportedModelError, CheckpointError or DeviceMemoryError before anything is packed.
+    `check_program` has accepted the program. Raises UnsupportedModelError or DeviceMemoryError
+    before anything is packed.
     """
 
     def __init__(self, host: Host, program: Program, checkpoint: Checkpoint) -> None:
@@ -78,7 +81,7 @@ class WeightLoader:
             self._host.pack(self.memory.address + self._packing_offset)
 
     def _pieces(self) -> Iterator[Piece]:
-        for weight, runs in self._contents.matrices.items():
+        for weight, runs in self._contents.runs.items():
             for run, offset in runs:
                 first_row = 0
                 for part in run.parts:
@@ -91,10 +94,6 @@ class WeightLoader:
     ) -> Iterator[Piece]:
         info = self._checkpoint.tensors[part.tensor]
         row_bytes = cols // info.dtype.block_elements * info.dtype.block_bytes
-        if info.nbytes != part.rows * row_bytes:
-            raise CheckpointError(
-                f"{part.tensor} has {info.nbytes} bytes instead of {part.rows * row_bytes}"
-            )
         pairs = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
         together = pairs or PANEL_ROWS  # rows change places only within these
         step = max(_PIECE_BYTES // (row_bytes * together), 1) * together
@@ -108,23 +107,24 @@ class WeightLoader:
     def _write_small(self) -> None:
         for offset, data in self._contents.small:
             self.memory.write(offset, data)
-        for weight, runs in self._contents.matrices.items():
+        for weight, runs in self._contents.runs.items():
             places, panel = [], 0
             for run, offset in runs:
                 places.append((self.memory.address + offset, int(run.format), panel))
                 panel += run.num_panels
             record = matrix_record(weight.rows, weight.cols, places)
-            self.memory.write(self._contents.offsets[weight], record)
+            self.memory.write(self._contents.records[weight], record)
 
     def loaded(self) -> LoadedWeights:
         """Once every piece is packed."""
         contents, base = self._contents, self.memory.address
         return LoadedWeights(
             memory=self.memory,
-            weights={weight: base + offset for weight, offset in contents.offsets.items()},
+            matrices={weight: base + offset for weight, offset in contents.records.items()},
+            vectors={weight: base + offset for weight, offset in contents.vectors.items()},
             float_weights=frozenset(
                 weight
-                for weight, runs in contents.matrices.items()
+                for weight, runs in contents.runs.items()
                 if any(run.format.is_float for run, _ in runs)
             ),
             ropes={
@@ -136,15 +136,14 @@ class WeightLoader:
 
 def _plan_contents(program: Program, checkpoint: Checkpoint) -> _Contents:
     contents = _Contents()
-    for weight, is_matrix in program.weights().items():
-        if is_matrix:
-            runs = runs_of(weight, checkpoint)
-            contents.offsets[weight] = contents.space.take(matrix_record_bytes(len(runs)))
-            contents.matrices[weight] = [
-                (run, contents.space.take(run.num_bytes(weight.cols))) for run in runs
-            ]
-        else:
-            contents.offsets[weight] = contents.put(vector(weight, checkpoint).tobytes())
+    for weight in program.matrices():
+        runs = runs_of(weight, checkpoint)
+        contents.records[weight] = contents.space.take(matrix_record_bytes(len(runs)))
+        contents.runs[weight] = [
+            (run, contents.space.take(run.num_bytes(weight.cols))) for run in runs
+        ]
+    for weight in program.vectors():
+        contents.vectors[weight] = contents.put(read_vector(weight, checkpoint).tobytes())
     for op in program.ops:
         if isinstance(op, RopeKV) and op.rope not in contents.ropes:
             contents.ropes[op.rope] = contents.put(op.rope.fine), contents.put(op.rope.coarse)

@@ -37,7 +37,7 @@ INLINE void encode_group(uint8_t *row, uint32_t encoding, uint32_t cols, uint32_
     float largest = vf_reduce_max(top);
     float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
     scale[b] = largest / 127.0f;
-    int sums[2];
+    float sums[2];  // exact as floats; of what is not finite, any: no sum of them may be an int's
     UNROLL for (int h = 0; h < 2; h++) {
         VI total = vi_zero();
         UNROLL for (int i = 0; i < 16 / LANES; i++) {
@@ -46,10 +46,10 @@ INLINE void encode_group(uint8_t *row, uint32_t encoding, uint32_t cols, uint32_
             vi_store_i8((int8_t *)row + 32 * b + at * LANES, q);
             total = vi_add(total, q);
         }
-        sums[h] = vi_reduce_add(total);
-        half[2 * b + (uint32_t)h] = scale[b] * (float)sums[h];
+        sums[h] = (float)vi_reduce_add(total);
+        half[2 * b + (uint32_t)h] = scale[b] * sums[h];
     }
-    sum[b] = scale[b] * (float)(sums[0] + sums[1]);
+    sum[b] = scale[b] * (sums[0] + sums[1]);
     if (encoding == ENCODING_BOTH) memcpy(row + int8_bytes(cols) + (size_t)b * 128, x, 128);
 }
 

@@ -16,6 +16,7 @@ from webllm.cpu.host import Bytes
 from webllm.cpu.library import load_kernels
 from webllm.errors import DeviceMemoryError
 
+_MAX_THREADS = 64  # as in threads.h
 _MAX_DEFAULT_THREADS = 16  # more only pays for models that are slow on a CPU anyway
 
 
@@ -25,7 +26,7 @@ class MappedMemory:
     def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
         try:
             self._mapping = _anonymous_mapping(num_bytes)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise DeviceMemoryError(f"{num_bytes} bytes cannot be allocated: {error}") from error
         if filled and hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without large pages
@@ -62,7 +63,8 @@ class NativeHost:
         self._library = _declare(load_kernels(variant))
         self.isa = self._library.isa().decode()
         self.kv_element_bytes = int(self._library.kv_element_bytes())
-        self.num_threads = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
+        wanted = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
+        self.num_threads = min(wanted, _MAX_THREADS)
         self._pool: int | None = self._library.pool_create(self.num_threads)
         if self._pool is None:
             raise DeviceMemoryError("no memory for the CPU kernels' threads")
@@ -77,8 +79,10 @@ class NativeHost:
     @contextmanager
     def source(self, data: RawBytes) -> Iterator[int]:
         assert isinstance(data, memoryview), data
-        yield _address(data)
-        _let_go(data)
+        try:
+            yield _address(data)
+        finally:
+            _let_go(data)
 
     def run(self, plan_address: int) -> None:
         self._library.run(self._pool, plan_address)

@@ -19,7 +19,6 @@ from webllm.cpu.records import (
     op_record,
 )
 from webllm.cpu.space import Space
-from webllm.errors import UnsupportedModelError
 from webllm.ops.planning import plan_arena
 from webllm.ops.program import (
     Activation,
@@ -40,9 +39,10 @@ from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import StepLayout
 from webllm.ops.values import Encoding, Rows, Value, Weight
 
+MAX_HEAD_DIM = 512  # rope_kv.h
+
 # attention.h
 _MAX_ROWS = 32
-_MAX_HEAD_DIM = 512
 _MAX_SPANS = 16
 _SPLIT_TOKENS = 8
 
@@ -65,12 +65,16 @@ class Plan:
     """Where everything lies in the plan's memory: the plan itself first, values last."""
 
     def __init__(
-        self, program: Program, limits: BatchShape, weights: LoadedWeights, num_threads: int
+        self,
+        program: Program,
+        limits: BatchShape,
+        weights: LoadedWeights,
+        num_blocks: int,
+        num_threads: int,
     ) -> None:
         heads = [op.heads for op in program.ops if isinstance(op, Attention)]
-        for each in heads:
-            _check_heads(each)
-        self.layout = StepLayout(limits, program.kv_cache.block_size)
+        kv_cache, num_ids = program.kv_cache, program.num_token_ids
+        self.layout = StepLayout(limits, kv_cache.block_size, num_blocks, num_ids)
         self.sampled = SampledLayout(limits.max_outputs)
         self._program, self._limits, self._weights = program, limits, weights
         self._encodings = _encodings(program, weights.float_weights)
@@ -148,7 +152,7 @@ class OpLowering:
         match op:
             case Embed():
                 return op_record(
-                    OpKind.EMBED, False, self._weight(op.table), self._value(op.out), op.scale
+                    OpKind.EMBED, False, self._matrix(op.table), self._value(op.out), op.scale
                 )
             case Norm():
                 return self._norm(op)
@@ -171,8 +175,11 @@ class OpLowering:
     def _value(self, value: Value | None) -> int:
         return 0 if value is None else self.values[value.id]
 
-    def _weight(self, weight: Weight | None) -> int:
-        return 0 if weight is None else self.weights.weights[weight]
+    def _matrix(self, weight: Weight) -> int:
+        return self.weights.matrices[weight]
+
+    def _vector(self, weight: Weight | None) -> int:
+        return 0 if weight is None else self.weights.vectors[weight]
 
     def _encoding(self, value: Value) -> RowEncoding:
         return self.encodings[value.id]
@@ -182,10 +189,10 @@ class OpLowering:
             OpKind.NORM,
             _of_outputs(op.out),
             self._value(op.x),
-            self._weight(op.gamma),
+            self._vector(op.gamma),
             self._value(op.out),
             self._value(op.branch),
-            self._weight(op.branch_gamma),
+            self._vector(op.branch_gamma),
             op.x.cols,
             self._encoding(op.out),
             op.eps,
@@ -196,8 +203,8 @@ class OpLowering:
             OpKind.LINEAR,
             _of_outputs(op.out),
             self._value(op.x),
-            self._weight(op.weight),
-            self._weight(op.bias),
+            self._matrix(op.weight),
+            self._vector(op.bias),
             self._value(op.out),
             self._encoding(op.x),
             op.accumulate,
@@ -208,8 +215,8 @@ class OpLowering:
             OpKind.GATED,
             _of_outputs(op.out),
             self._value(op.x),
-            self._weight(op.gate),
-            self._weight(op.up),
+            self._matrix(op.gate),
+            self._matrix(op.up),
             self._value(op.out),
             self._encoding(op.x),
             self._encoding(op.out),
@@ -224,8 +231,8 @@ class OpLowering:
             self._value(op.qkv),
             fine,
             coarse,
-            self._weight(op.q_gamma),
-            self._weight(op.k_gamma),
+            self._vector(op.q_gamma),
+            self._vector(op.k_gamma),
             op.heads.num_q,
             op.heads.num_kv,
             op.heads.head_dim,
@@ -269,11 +276,3 @@ def _encodings(program: Program, float_weights: frozenset[Weight]) -> dict[int, 
         else RowEncoding.F32
         for value in program.values()
     }
-
-
-def _check_heads(heads: Heads) -> None:
-    if heads.head_dim % 16 or heads.head_dim > _MAX_HEAD_DIM or heads.num_q % heads.num_kv:
-        raise UnsupportedModelError(
-            f"heads of {heads.head_dim} dimensions, {heads.num_q} over {heads.num_kv}: the CPU "
-            f"needs multiples of 16 up to {_MAX_HEAD_DIM}, and whole groups"
-        )

@@ -1,6 +1,7 @@
 // Vector primitives, one file per instruction set; chosen by the compiler's target flags.
 //
 //   VF   LANES floats                    VI   LANES int32, or 4 * LANES bytes
+//   vi_add, vi_reduce_add   wrap: a float that is not finite may have become any int32
 //   dot4(acc, w, x)   acc += four-byte products per lane, w in 0..15 unsigned, x in -127..127
 //   dot4_sum(acc)     the int32 sums of up to 8 dot4 (some sets add up in 16 bits until here)
 //   dot8(acc, w, x)   the same for signed w, plus DOT8_OFFSET * sum(x), which the caller removes

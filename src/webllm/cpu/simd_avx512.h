@@ -38,7 +38,12 @@ INLINE VF vf_scale2(VF a, VI n) { return _mm512_scalef_ps(a, _mm512_cvtepi32_ps(
 
 INLINE VI vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE VI vi_add(VI a, VI b) { return _mm512_add_epi32(a, b); }
-INLINE int vi_reduce_add(VI a) { return _mm512_reduce_add_epi32(a); }
+INLINE int vi_reduce_add(VI a) {  // _mm512_reduce_add_epi32 ends in a sum of ints
+    __m256i b = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+}
 INLINE VF vi_to_f(VI a) { return _mm512_cvtepi32_ps(a); }
 INLINE void vi_store_i8(int8_t *p, VI a) {
     _mm_storeu_si128((void *)p, _mm512_cvtsepi32_epi8(a));

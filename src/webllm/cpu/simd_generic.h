@@ -9,6 +9,7 @@
 #define KV_F16 0
 typedef float VF __attribute__((vector_size(16)));
 typedef int32_t VI __attribute__((vector_size(16)));
+typedef uint32_t VU __attribute__((vector_size(16)));  // for sums that wrap if a float was not finite
 typedef int16_t VShort __attribute__((vector_size(16)));
 
 #define EACH for (int i = 0; i < LANES; i++)
@@ -42,12 +43,15 @@ INLINE float vf_reduce_max(VF a) {
     float b = a[0] > a[1] ? a[0] : a[1], c = a[2] > a[3] ? a[2] : a[3];
     return b > c ? b : c;
 }
-INLINE VI vf_round(VF a) { return (VI)(a + 0x1.8p23f) - 0x4b400000; }
-INLINE VF vf_scale2(VF a, VI n) { return (VF)((VI)a + (n << 23)); }
+INLINE VI vf_round(VF a) { return (VI)((VU)(a + 0x1.8p23f) - 0x4b400000u); }
+INLINE VF vf_scale2(VF a, VI n) { return (VF)((VU)a + ((VU)n << 23)); }
 
 INLINE VI vi_zero(void) { return (VI){0}; }
-INLINE VI vi_add(VI a, VI b) { return a + b; }
-INLINE int vi_reduce_add(VI a) { return a[0] + a[1] + a[2] + a[3]; }
+INLINE VI vi_add(VI a, VI b) { return (VI)((VU)a + (VU)b); }
+INLINE int vi_reduce_add(VI a) {
+    VU b = (VU)a;
+    return (int)(b[0] + b[1] + b[2] + b[3]);
+}
 INLINE VF vi_to_f(VI a) { return (VF){a[0], a[1], a[2], a[3]}; }
 INLINE void vi_store_i8(int8_t *p, VI a) { EACH p[i] = (int8_t)a[i]; }
 INLINE VI vi_load(const void *p) {

@@ -44,7 +44,7 @@ INLINE VI vi_zero(void) { return wasm_i32x4_const_splat(0); }
 INLINE VI vi_add(VI a, VI b) { return wasm_i32x4_add(a, b); }
 INLINE int vi_reduce_add(VI a) {
     a = wasm_i32x4_add(a, wasm_i32x4_shuffle(a, a, 2, 3, 0, 1));
-    return wasm_i32x4_extract_lane(a, 0) + wasm_i32x4_extract_lane(a, 1);
+    return wasm_i32x4_extract_lane(wasm_i32x4_add(a, wasm_i32x4_shuffle(a, a, 1, 0, 3, 2)), 0);
 }
 INLINE VF vi_to_f(VI a) { return wasm_f32x4_convert_i32x4(a); }
 INLINE void vi_store_i8(int8_t *p, VI a) {

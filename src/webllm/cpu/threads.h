@@ -26,6 +26,7 @@ struct Pool {
     uint64_t hold_ns, held_until, all_since;  // of adapt_threads(); times of now_ns()
     Job job;
     void *argument;
+    void *allocation;  // what is freed
     _Alignas(64) uint32_t gate;  // odd: a job is open
     _Alignas(64) uint32_t inside;  // helpers between their look at the gate and the job's end
     _Alignas(64) uint32_t asleep;

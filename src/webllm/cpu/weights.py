@@ -6,16 +6,13 @@ whose rows share a panel of 16 get the union of their formats.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
-from struct import unpack
 
 from webllm.artifacts.checkpoint import Checkpoint, GGMLType
-from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.errors import UnsupportedModelError
 from webllm.ops.program import Program
-from webllm.ops.values import Part, RowOrder, Weight
+from webllm.ops.values import Part, Weight
 
 PANEL_ROWS = 16
 
@@ -85,11 +82,7 @@ class Run:
 
 
 def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
-    """Raises UnsupportedModelError for a type or a width the kernels do not have."""
-    if weight.cols % 32:
-        raise UnsupportedModelError(
-            f"{weight.parts[0].tensor} has {weight.cols} columns; the CPU needs multiples of 32"
-        )
+    """Raises UnsupportedModelError for a type the kernels do not have."""
     runs: list[Run] = []
     for part in weight.parts:
         run = Run((part,), _format(checkpoint, part.tensor))
@@ -111,44 +104,6 @@ def packed_bytes(program: Program, checkpoint: Checkpoint) -> int:
     """Bytes of all matrices once packed; vectors and tables are noise beside them."""
     return sum(
         run.num_bytes(weight.cols)
-        for weight, is_matrix in program.weights().items()
-        if is_matrix
+        for weight in program.matrices()
         for run in runs_of(weight, checkpoint)
     )
-
-
-def vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
-    """A weight of one column as f32, in its parts' row order."""
-    values = array("f")
-    for part in weight.parts:
-        numbers = _floats(checkpoint, part)
-        if part.order is RowOrder.HALVES_TO_PAIRS:
-            numbers = array("f", (numbers[i] for i in _pair_order(part)))
-        values.extend(numbers)
-    return values
-
-
-def _floats(checkpoint: Checkpoint, part: Part) -> array[float]:
-    data, dtype = checkpoint.data(part.tensor), checkpoint.tensors[part.tensor].dtype
-    match dtype:
-        case GGMLType.F32:
-            numbers = array("f", data.tobytes())
-        case GGMLType.F16:
-            numbers = array("f", unpack(f"<{len(data) // 2}e", data))
-        case GGMLType.BF16:
-            numbers = array(
-                "f", b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
-            )
-        case _:
-            raise UnsupportedModelError(f"{part.tensor} is a vector stored as {dtype.name}")
-    if len(numbers) != part.rows:
-        raise CheckpointError(f"{part.tensor} has {len(numbers)} elements instead of {part.rows}")
-    return numbers
-
-
-def _pair_order(part: Part) -> Iterator[int]:
-    half = part.head_dim // 2
-    for head in range(0, part.rows, part.head_dim):
-        for i in range(half):
-            yield head + i
-            yield head + half + i

@@ -13,6 +13,7 @@ from webllm.kernels.target import Target
 from webllm.kernels.team import team
 from webllm.kernels.template import snippet, source
 
+MAX_HEAD_DIM = 256
 _THREADS = 128
 _MAX_UNITS = 256  # of the q heads of a workgroup, in its memory
 _WORKGROUPS = 1024  # enough to fill a large GPU
@@ -23,7 +24,7 @@ _MOST_ROUNDS = 60000
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """head_dim: a multiple of 16, at most 256; window: positions a token sees, None for all."""
+    """head_dim: a multiple of 16 up to MAX_HEAD_DIM; window: positions a token sees, None: all."""
 
     num_q: int
     num_kv: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from webllm.gpu.device import Device, Dispatch, Slice
 from webllm.kernels.activation import Encoded
 from webllm.kernels.attention_decode import (
+    MAX_HEAD_DIM,
     AttentionShape,
     Job,
     Partial,
@@ -39,7 +40,7 @@ def attention_prefill(
     if not target.barriers:
         splits = prefill_splits(target, shape, step)
         return attention_simple(Job(device, target, step, shape, splits), qkv, kv, partial, out)
-    assert shape.head_dim in range(16, 257, 16), shape.head_dim
+    assert shape.head_dim in range(16, MAX_HEAD_DIM + 1, 16), shape.head_dim
     heads = shape.heads_together()
     job = Job(device, target, step, shape, 1)
     tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)

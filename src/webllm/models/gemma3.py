@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from webllm import ops
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.models.gguf_names import gemma_names
-from webllm.models.metadata import Metadata
+from webllm.models.metadata import MAX_HEAD_DIM, Metadata
 from webllm.models.rope import RopeScaling, frequencies
 from webllm.models.weights import Weights, vocab_size
 from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
@@ -34,9 +34,8 @@ class ModelArgs:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
         m = Metadata(checkpoint.metadata, "gemma3")
         num_q = m.integer("attention.head_count")
-        heads = Heads(
-            num_q, m.integer("attention.head_count_kv"), m.integer("attention.key_length", 256)
-        )
+        head_dim = m.integer("attention.key_length", 256, most=MAX_HEAD_DIM)
+        heads = Heads(num_q, m.integer("attention.head_count_kv"), head_dim)
         return cls(
             hidden_size=m.integer("embedding_length"),
             num_layers=m.integer("block_count"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from webllm import ops
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.models.gguf_names import llama_names
-from webllm.models.metadata import Metadata
+from webllm.models.metadata import MAX_HEAD_DIM, Metadata
 from webllm.models.rope import RopeScaling, frequencies
 from webllm.models.weights import Weights, vocab_size
 from webllm.ops import Activation, Graph, Heads, RopeTable, Tensor
@@ -29,7 +29,8 @@ class ModelArgs:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
         m = Metadata(checkpoint.metadata, "llama")
         hidden_size, num_q = m.integer("embedding_length"), m.integer("attention.head_count")
-        head_dim = m.integer("attention.key_length", hidden_size // num_q)
+        default = hidden_size // num_q
+        head_dim = m.integer("attention.key_length", default, most=MAX_HEAD_DIM)
         return cls(
             hidden_size=hidden_size,
             num_layers=m.integer("block_count"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from webllm.errors import CheckpointError
+
+MAX_HEAD_DIM = 1024  # above every device's: frequencies are computed before shapes are checked
+_SMALLEST, _LARGEST = 1e-37, 1e37  # kernels compute in f32
 
 
 class Metadata:
@@ -15,10 +17,14 @@ class Metadata:
         self.values = values
         self.architecture = architecture
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+    def integer(
+        self, key: str, default: int | None = None, *, least: int = 1, most: int = (1 << 31) - 1
+    ) -> int:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 31:
-            raise CheckpointError(f"{self._name(key)} must be a whole number, it is {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise CheckpointError(
+                f"{self._name(key)} must be a whole number from {least} to {most}, it is {value!r}"
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -26,7 +32,7 @@ class Metadata:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not 0 < value < math.inf
+            or not _SMALLEST <= value <= _LARGEST
         ):
             raise CheckpointError(f"{self._name(key)} must be a positive number, it is {value!r}")
         return float(value)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.errors import UnsupportedModelError
 from webllm.models import gemma3, llama, qwen2, qwen3
+from webllm.models.metadata import Metadata
 from webllm.ops import Graph, Tensor
 from webllm.ops.fusion import fuse
 from webllm.ops.program import Program
@@ -40,10 +41,7 @@ _MODELS: dict[str, Callable[[Checkpoint, int], Model]] = {
 
 def trained_context(checkpoint: Checkpoint) -> int:
     """Positions the model was trained for."""
-    length = checkpoint.metadata.get(f"{architecture(checkpoint)}.context_length")
-    if not isinstance(length, int) or length < 1:
-        raise CheckpointError(f"the model file's context_length is {length!r}")
-    return length
+    return Metadata(checkpoint.metadata, architecture(checkpoint)).integer("context_length")
 
 
 def architecture(checkpoint: Checkpoint) -> str:

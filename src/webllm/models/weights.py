@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from webllm.artifacts.checkpoint import Checkpoint, GGMLType
 from webllm.errors import CheckpointError
@@ -53,8 +53,13 @@ class Weights:
 
 
 def vocab_size(checkpoint: Checkpoint) -> int:
-    """Rows of the embedding table."""
+    """Rows of the embedding table, one for each token of the file's vocabulary."""
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError("the model file lacks a matrix token_embd.weight")
-    return embedding.shape[0]
+    num_rows, tokens = embedding.shape[0], checkpoint.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, Sequence) and len(tokens) != num_rows:
+        raise CheckpointError(
+            f"token_embd.weight has {num_rows} rows for a vocabulary of {len(tokens)} tokens"
+        )
+    return num_rows

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from webllm.artifacts.checkpoint import Checkpoint
+from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape, Program
 from webllm.ops.step import Step
 
@@ -31,6 +32,17 @@ class Sampled:
 
     token_ids: Sequence[int]
     logprobs: Sequence[TokenLogprobs | None]  # None where not asked for
+
+
+def joined_logits(logits: Sequence[Logits], num_outputs: int, vocab_size: int) -> bytes:
+    """One row behind the other; DeviceError if they are not [num_outputs, vocab_size]."""
+    data = b"".join(logits)
+    if any(len(data) != 4 * vocab_size * num for num in (num_outputs, len(logits))):
+        raise DeviceError(
+            f"{len(logits)} rows of logits in {len(data)} bytes; wanted are {num_outputs} of "
+            f"{vocab_size} floats"
+        )
+    return data
 
 
 class Executable(Protocol):

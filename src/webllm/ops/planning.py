@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from webllm.ops.program import Program, values_of
@@ -27,11 +27,17 @@ class _Span:
 
 def plan_arena(program: Program, bytes_of: Callable[[Value], int], alignment: int = 256) -> Arena:
     """Places the largest values first, each at the lowest offset free during its lifetime."""
-    placed: list[tuple[int, _Span]] = []
+    living: list[dict[int, tuple[int, _Span]]] = [{} for _ in program.ops]  # by op, by value id
+    offsets, num_bytes = {}, 0
     for span in sorted(_spans(program, bytes_of, alignment), key=lambda s: (-s.num_bytes, s.first)):
-        placed.append((_lowest_offset(span, placed), span))
-    offsets = {span.value.id: offset for offset, span in placed}
-    return Arena(offsets, max((o + span.num_bytes for o, span in placed), default=0))
+        lifetime = living[span.first : span.last + 1]
+        met = {value_id: placed for during in lifetime for value_id, placed in during.items()}
+        offset = _lowest_offset(span.num_bytes, met.values())
+        for during in lifetime:
+            during[span.value.id] = offset, span
+        offsets[span.value.id] = offset
+        num_bytes = max(num_bytes, offset + span.num_bytes)
+    return Arena(offsets, num_bytes)
 
 
 def _spans(program: Program, bytes_of: Callable[[Value], int], alignment: int) -> list[_Span]:
@@ -46,10 +52,10 @@ def _spans(program: Program, bytes_of: Callable[[Value], int], alignment: int) -
     ]
 
 
-def _lowest_offset(span: _Span, placed: list[tuple[int, _Span]]) -> int:
+def _lowest_offset(num_bytes: int, placed: Iterable[tuple[int, _Span]]) -> int:
+    """Between what is `placed` at some time of the same lifetime."""
     offset = 0
     for start, other in sorted(placed, key=lambda item: item[0]):
-        overlaps_in_time = other.first <= span.last and span.first <= other.last
-        if overlaps_in_time and start < offset + span.num_bytes:
+        if start < offset + num_bytes:
             offset = max(offset, start + other.num_bytes)
     return offset

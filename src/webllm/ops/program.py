@@ -153,29 +153,43 @@ class Program:
     kv_cache: KVCacheShape
     vocab_size: int
 
-    def weights(self) -> dict[Weight, bool]:
-        """Every weight once, in order of first use; True if it is a matrix."""
-        found: dict[Weight, bool] = {}
-        for op in self.ops:
-            for weight in weights_of(op):
-                found.setdefault(weight, weight.cols > 1)
-        return found
+    def matrices(self) -> list[Weight]:
+        """Weights that some op multiplies by or looks rows up in, in order of first use."""
+        return list(dict.fromkeys(weight for op in self.ops for weight in matrices_of(op)))
+
+    def vectors(self) -> list[Weight]:
+        """Weights that some op reads element by element, in order of first use."""
+        return list(dict.fromkeys(weight for op in self.ops for weight in vectors_of(op)))
+
+    @property
+    def num_token_ids(self) -> int:
+        """Rows of the embedding table: a token id lies below."""
+        return min(op.table.rows for op in self.ops if isinstance(op, Embed))
 
     def values(self) -> list[Value]:
         found = {value.id: value for op in self.ops for value in values_of(op)}
         return list(found.values())
 
 
-def weights_of(op: Op) -> list[Weight]:
+def matrices_of(op: Op) -> list[Weight]:
+    """An op's matrices: its own need decides that, not what shape a file gave them."""
     match op:
         case Embed():
-            used: list[Weight | None] = [op.table]
+            return [op.table]
+        case Linear():
+            return [op.weight]
+        case GatedLinear():
+            return [op.gate, op.up]
+        case _:
+            return []
+
+
+def vectors_of(op: Op) -> list[Weight]:
+    match op:
         case Norm():
             used = [op.branch_gamma, op.gamma]
         case Linear():
-            used = [op.weight, op.bias]
-        case GatedLinear():
-            used = [op.gate, op.up]
+            used = [op.bias]
         case RopeKV():
             used = [op.q_gamma, op.k_gamma]
         case _:
@@ -218,6 +232,7 @@ __all__ = [
     "Rows",
     "Sample",
     "TakeOutputs",
+    "matrices_of",
     "values_of",
-    "weights_of",
+    "vectors_of",
 ]

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 
+from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
 
 FROM_SAMPLED = 1 << 31
@@ -67,6 +68,13 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
+
+    def __post_init__(self) -> None:
+        if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
+            raise RequestError(
+                f"{self.num_logprobs} logprobs were asked for, at most {MAX_LOGPROBS} are found",
+                field="top_logprobs",
+            )
 
     def pack(self) -> bytes:
         """The first words of its section, up to `first_edit`."""
@@ -133,10 +141,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class StepLayout:
-    """Section offsets, in words; `shape` is the largest batch, the same for all executables."""
+    """Section offsets, in words; `shape` is the largest batch, the same for all executables.
+
+    `pack` lets nothing through that lies beyond these bounds: kernels do not look again.
+    """
 
     shape: BatchShape
     block_size: int
+    num_blocks: int  # of the KV cache
+    num_token_ids: int  # rows of the embedding table
     header: int = field(init=False, default=0)
     resample: int = field(init=False, default=3)
     token_ids: int = field(init=False)
@@ -170,7 +183,11 @@ class StepLayout:
         object.__setattr__(self, "num_words", end)
 
     def pack(self, step: Step) -> array[int]:
-        """The step as words, cut after what is used."""
+        """The step as words, cut after what is used.
+
+        Raises ContextLengthError for a position beyond the context window, DeviceError for
+        anything else that does not fit.
+        """
         return _Packer(self, step).words
 
 
@@ -178,6 +195,8 @@ class _Packer:
     def __init__(self, layout: StepLayout, step: Step) -> None:
         self.layout = layout
         num_seqs = len(step.sequences)
+        if num_seqs > layout.shape.max_seqs:
+            raise DeviceError(f"a step of {num_seqs} sequences; the device takes {layout.shape}")
         used = layout.block_tables + num_seqs * layout.shape.max_blocks
         self.words = array("I", bytes(4 * used))
         self.num_tokens = 0
@@ -189,18 +208,32 @@ class _Packer:
             self.num_tokens += len(sequence.token_ids)
         self.words[layout.query_starts + num_seqs] = self.num_tokens
         self.words[:3] = array("I", (self.num_tokens, num_seqs, self.num_outputs))
-        assert len(self.words) <= used + EDIT_WORDS * MAX_EDITS, "too many edits"
+        if len(self.words) > used + EDIT_WORDS * MAX_EDITS:
+            raise DeviceError(f"a step holds at most {MAX_EDITS} edits of logits: too many edits")
 
     def _add_tokens(self, seq_id: int, sequence: StepSequence) -> None:
         words, layout, row = self.words, self.layout, self.num_tokens
-        count, end = len(sequence.token_ids), sequence.context_len
+        count, end, num_blocks = len(sequence.token_ids), sequence.context_len, len(sequence.blocks)
+        if not 0 < count <= end <= num_blocks * layout.block_size:
+            raise DeviceError(f"{count} tokens end at position {end} of {num_blocks} blocks")
+        if num_blocks > layout.shape.max_blocks:
+            room = layout.shape.max_blocks * layout.block_size
+            raise ContextLengthError(
+                f"a sequence of {end} positions; the context window has {room}: shorten the prompt"
+            )
+        if row + count > layout.shape.max_tokens:
+            raise DeviceError(f"{row + count} tokens in one step; the device takes {layout.shape}")
         if count == 1:
             block, offset = divmod(end - 1, layout.block_size)
-            words[layout.token_ids + row] = sequence.token_ids[0]
+            token_id, block_id = sequence.token_ids[0], sequence.blocks[block]
+            if token_id >= layout.num_token_ids or block_id >= layout.num_blocks:
+                self._check_ids(token_id, block_id)
+            words[layout.token_ids + row] = token_id
             words[layout.positions + row] = end - 1
             words[layout.seq_ids + row] = seq_id
-            words[layout.slots + row] = sequence.blocks[block] * layout.block_size + offset
+            words[layout.slots + row] = block_id * layout.block_size + offset
         else:
+            self._check_ids(max(sequence.token_ids), max(sequence.blocks))
             self._put(layout.token_ids + row, sequence.token_ids)
             self._put(layout.positions + row, range(end - count, end))
             self._put(layout.seq_ids + row, array("I", (seq_id,)) * count)
@@ -209,13 +242,30 @@ class _Packer:
         words[layout.query_starts + seq_id] = row
         self._put(layout.block_tables + seq_id * layout.shape.max_blocks, sequence.blocks)
 
+    def _check_ids(self, token_id: int, block_id: int) -> None:
+        """The largest of a sequence. A single token comes with one block that is new, if any: the
+        others of its table came with steps before.
+        """
+        layout = self.layout
+        if token_id >= layout.num_token_ids:
+            output = token_id - FROM_SAMPLED
+            if not 0 <= output < layout.shape.max_outputs:
+                raise DeviceError(f"token id {token_id}; the model has {layout.num_token_ids}")
+        if block_id >= layout.num_blocks:
+            raise DeviceError(f"KV block {block_id}; there are {layout.num_blocks}")
+
     def _add_outputs(self, sequence: StepSequence) -> None:
         words, layout = self.words, self.layout
+        outputs, count = sequence.outputs, len(sequence.token_ids)
+        if self.num_outputs + len(outputs) > layout.shape.max_outputs:
+            raise DeviceError(f"{len(outputs)} outputs more; the device takes {layout.shape}")
         sampling = array("I", sequence.sampling.pack())
         if sequence.edits:
             sampling.extend((len(words), len(sequence.edits) // EDIT_WORDS))
             words.extend(sequence.edits)
-        for row in sequence.outputs:
+        for row in outputs:
+            if not 0 <= row < count:
+                raise DeviceError(f"output row {row} of {count} tokens")
             words[layout.output_rows + self.num_outputs] = self.num_tokens + row
             self._put(layout.sampling + SAMPLING_WORDS * self.num_outputs, sampling)
             self.num_outputs += 1

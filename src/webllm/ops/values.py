@@ -86,25 +86,37 @@ class RopeTable:
     """Rotation angles as two tables of (cos, sin) in f32, exact at any position.
 
     position = FINE * coarse_row + fine_row, and the rotation is the product of the two rows'
-    unit complex numbers, so nothing computes a sine of a large float on the device.
-
-    fine: [FINE, head_dim / 2, 2], coarse: [ceil(max_positions / FINE), head_dim / 2, 2].
+    unit complex numbers, so nothing computes a sine of a large float on the device. The tables
+    are computed when they are asked for: by a backend, once it has checked the program.
     """
 
     FINE = 256
 
-    head_dim: int
+    inv_freq: tuple[float, ...]  # radians a position, [head_dim / 2]
     max_positions: int
-    fine: bytes
-    coarse: bytes
+    scale: float = 1.0  # multiplies q and k (YaRN's attention factor)
 
     @classmethod
     def build(cls, inv_freq: Sequence[float], max_positions: int, scale: float = 1.0) -> RopeTable:
-        """`scale` multiplies q and k (YaRN's attention factor); inv_freq: [head_dim / 2]."""
-        num_coarse = -(-max_positions // cls.FINE)
-        fine = _unit_rows(inv_freq, range(cls.FINE), scale)
-        coarse = _unit_rows(inv_freq, range(0, num_coarse * cls.FINE, cls.FINE), 1.0)
-        return cls(2 * len(inv_freq), max_positions, fine, coarse)
+        return cls(tuple(inv_freq), max_positions, scale)
+
+    @property
+    def head_dim(self) -> int:
+        return 2 * len(self.inv_freq)
+
+    @property
+    def num_coarse(self) -> int:
+        return -(-self.max_positions // self.FINE)
+
+    @property
+    def fine(self) -> bytes:
+        """[FINE, head_dim / 2, 2]"""
+        return _unit_rows(self.inv_freq, range(self.FINE), self.scale)
+
+    @property
+    def coarse(self) -> bytes:
+        """[num_coarse, head_dim / 2, 2]"""
+        return _unit_rows(self.inv_freq, range(0, self.num_coarse * self.FINE, self.FINE), 1.0)
 
 
 def _unit_rows(inv_freq: Sequence[float], positions: range, scale: float) -> bytes:

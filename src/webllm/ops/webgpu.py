@@ -8,12 +8,14 @@ from functools import cached_property
 from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.errors import DeviceMemoryError
+from webllm.errors import DeviceError, DeviceMemoryError
 from webllm.gpu.device import AdapterKind, Device, Dispatch, Recording, Slice
+from webllm.kernels.attention_decode import MAX_HEAD_DIM
 from webllm.kernels.linear_few import MOST_FEW_ROWS
 from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
 from webllm.kernels.target import Target
-from webllm.ops.backend import Logits, OnBytes, Sampled
+from webllm.ops.backend import Logits, OnBytes, Sampled, joined_logits
+from webllm.ops.checks import check_program
 from webllm.ops.program import BatchShape, Program, RopeKV
 from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import Step, StepLayout
@@ -69,8 +71,9 @@ class WebGPUBackend:
         on_bytes: OnBytes,
     ) -> None:
         assert self._memory is None, "loaded already"
+        check_program(program, checkpoint, limits, max_head_dim=MAX_HEAD_DIM)
         weights = await load_weights(self.device, program, checkpoint, on_bytes)
-        layout = StepLayout(limits, program.kv_cache.block_size)
+        layout = StepLayout(limits, program.kv_cache.block_size, num_blocks, program.num_token_ids)
         sampled = SampledLayout(limits.max_outputs)
         self._memory = Memory(
             weights,
@@ -113,10 +116,12 @@ class WebGPUBackend:
         return {table: self._rope(table) for table in tables}
 
     def _rope(self, table: RopeTable) -> Rope:
-        fine, coarse = self._slice(len(table.fine), "rope"), self._slice(len(table.coarse), "rope")
-        self.device.write(fine, table.fine)
-        self.device.write(coarse, table.coarse)
-        return Rope(fine, coarse, table.head_dim)
+        return Rope(self._uploaded(table.fine), self._uploaded(table.coarse), table.head_dim)
+
+    def _uploaded(self, data: bytes) -> Slice:
+        uploaded = self._slice(len(data), "rope")
+        self.device.write(uploaded, data)
+        return uploaded
 
     def _slice(self, num_bytes: int, label: str) -> Slice:
         return Slice(self.device.buffer(num_bytes, label), 0, num_bytes)
@@ -164,6 +169,17 @@ class WebGPUExecutable:
 
     def _replay(self, step: Step, recording: Recording, readback: Slice) -> None:
         words = self._memory.layout.pack(step)
+        num_tokens, num_seqs, num_outputs = words[:3]
+        shape = self.shape
+        if (
+            num_tokens > shape.max_tokens
+            or num_seqs > shape.max_seqs
+            or num_outputs > shape.max_outputs
+        ):
+            raise DeviceError(
+                f"a step of {num_tokens} tokens, {num_seqs} sequences and {num_outputs} outputs; "
+                f"its kernels take {shape}"
+            )
         self.device.write(self._memory.step, memoryview(words))
         self._running.append((step, self.device.replay(recording, readback)))
 
@@ -180,6 +196,9 @@ class WebGPUExecutable:
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert not self._running, "the last step has not been read"
-        assert len(logits) == step.num_outputs == self._num_outputs, len(logits)
-        self.device.write(self._sample_stage.logits, b"".join(logits))
+        assert step.num_outputs == self._num_outputs, step.num_outputs
+        stage = self._sample_stage
+        vocab_size = stage.logits.size // (4 * self.shape.max_outputs)
+        data = joined_logits(logits, step.num_outputs, vocab_size)
+        self.device.write(stage.logits, data)
         self._replay(step, self._resampling, self._with_logprobs)

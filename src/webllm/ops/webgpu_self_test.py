@@ -114,7 +114,7 @@ class _Run:
         return Encoded(form, encoded, self.upload(scales.tobytes()))
 
     async def agrees(self, target: Target, matrix: Matrix, tokens: int) -> bool:
-        layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16)
+        layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16, num_blocks=1, num_token_ids=1)
         words = self.upload(pack("<4I", tokens, 1, 1, 0) + bytes(4 * layout.block_tables))
         step = StepBuffer(words, layout, tokens, 1, 1, 1)
         out = self.upload(bytes(4 * tokens * _ROWS))

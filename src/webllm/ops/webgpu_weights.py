@@ -5,20 +5,18 @@ Memory beside the weights themselves is bounded by two chunks.
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from struct import unpack
 
-from webllm.artifacts.checkpoint import Checkpoint, GGMLType
-from webllm.errors import UnsupportedModelError
+from webllm.artifacts.checkpoint import Checkpoint
 from webllm.gpu.device import Device, Slice
 from webllm.kernels.quant.planar import Planar, joined
 from webllm.kernels.repack import PARAMS, Chunk, Matrix, allocate, repack
 from webllm.ops.backend import OnBytes
 from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
 from webllm.ops.values import Part, RowOrder, Weight
+from webllm.ops.vectors import read_vector
 
 CHUNK_BYTES = 16 << 20
 _ALIGNMENT = 256
@@ -26,7 +24,7 @@ _ALIGNMENT = 256
 Key = tuple[Weight, ...]  # one weight, or (gate, up), whose rows interleave
 
 
-def matrices_of(op: Op) -> list[Key]:
+def keys_of(op: Op) -> list[Key]:
     match op:
         case Embed():
             return [(op.table,)]
@@ -46,7 +44,7 @@ def format_of(key: Key, checkpoint: Checkpoint) -> Planar:
 def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
     """Device memory that the matrices will take."""
     total = 0
-    for key in dict.fromkeys(key for op in program.ops for key in matrices_of(op)):
+    for key in dict.fromkeys(key for op in program.ops for key in keys_of(op)):
         form = format_of(key, checkpoint)
         groups = sum(weight.rows for weight in key) * (key[0].cols // 32)
         total += form.quants_bytes(groups) + form.side_bytes(groups)
@@ -72,9 +70,9 @@ class Weights:
 async def load_weights(
     device: Device, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
 ) -> Weights:
-    """Raises CheckpointError, UnsupportedModelError, DeviceMemoryError."""
+    """`check_program` has accepted the program. Raises DeviceMemoryError."""
     weights = Weights()
-    keys = list(dict.fromkeys(key for op in program.ops for key in matrices_of(op)))
+    keys = list(dict.fromkeys(key for op in program.ops for key in keys_of(op)))
     total = sum(
         checkpoint.tensors[part.tensor].nbytes
         for key in keys
@@ -167,40 +165,13 @@ class _Loader:
 
 def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:
     """All vectors as f32 in one buffer."""
-    vectors = [weight for weight, is_matrix in program.weights().items() if not is_matrix]
+    vectors = program.vectors()
     size = sum(-(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT for weight in vectors)
     buffer = device.buffer(size, "vectors")
     found: dict[Weight, Slice] = {}
     offset = 0
     for weight in vectors:
-        values = array("f", (v for part in weight.parts for v in _ordered(part, checkpoint)))
         found[weight] = Slice(buffer, offset, 4 * weight.rows)
-        device.write(found[weight], values.tobytes())
+        device.write(found[weight], read_vector(weight, checkpoint).tobytes())
         offset += -(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT
     return found
-
-
-def _ordered(part: Part, checkpoint: Checkpoint) -> Iterator[float]:
-    values = _floats(part.tensor, checkpoint)
-    if part.order is RowOrder.AS_STORED:
-        yield from values
-        return
-    half = part.head_dim // 2
-    for head in range(0, part.rows, part.head_dim):
-        for i in range(half):
-            yield values[head + i]
-            yield values[head + half + i]
-
-
-def _floats(tensor: str, checkpoint: Checkpoint) -> array[float]:
-    data = checkpoint.data(tensor)
-    match checkpoint.tensors[tensor].dtype:
-        case GGMLType.F32:
-            return array("f", bytes(data))
-        case GGMLType.F16:
-            return array("f", unpack(f"<{len(data) // 2}e", data))
-        case GGMLType.BF16:
-            words = array("I", (half << 16 for half in memoryview(bytes(data)).cast("H")))
-            return array("f", words.tobytes())
-        case other:
-            raise UnsupportedModelError(f"the vector {tensor} has type {other.name}; convert it")

@@ -44,10 +44,10 @@ class GgufFields:
     def numbers(self, name: str, num_tokens: int) -> list[float]:
         """One number a token."""
         values = self._array(name)
-        numbers = [value for value in values if isinstance(value, int | float)]
-        if len(numbers) != len(values) or len(numbers) < num_tokens:
+        numbers = [value for value in values[:num_tokens] if isinstance(value, int | float)]
+        if len(numbers) < num_tokens:
             raise _wrong(name, f"an array of {num_tokens} numbers", values)
-        return numbers[:num_tokens]
+        return numbers
 
     def has(self, name: str) -> bool:
         return _PREFIX + name in self._metadata

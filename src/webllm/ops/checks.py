@@ -1,0 +1,166 @@
+"""What kernels rely on and do not look at again, checked once before a program is loaded.
+
+The kernels in C and the WGSL pipelines without a driver's index checks read and write where a
+program's numbers send them; docs/kernel-contract.md lists what each takes for granted.
+"""
+
+from __future__ import annotations
+
+from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.ops.program import (
+    Attention,
+    BatchShape,
+    Embed,
+    GatedLinear,
+    Heads,
+    Linear,
+    Norm,
+    Op,
+    Program,
+    RopeKV,
+    Sample,
+    TakeOutputs,
+    matrices_of,
+    vectors_of,
+)
+from webllm.ops.values import Encoding, Part, RowOrder, Rows, Value, Weight
+
+_GROUP = 32  # columns that are quantized together, and so the least a matrix may have
+_HEAD_DIM_STEP = 16
+_VECTOR_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+
+
+def check_program(
+    program: Program, checkpoint: Checkpoint, limits: BatchShape, *, max_head_dim: int
+) -> None:
+    """Raises UnsupportedModelError for sizes that no kernel here has, CheckpointError if a tensor
+    is not what its op needs.
+    """
+    for op in program.ops:
+        _check_values(op)
+        _check_op(op, program)
+        if isinstance(op, RopeKV | Attention):
+            _check_heads(op.heads, op.layer, program, max_head_dim)
+        if isinstance(op, RopeKV):
+            _check_rope(op, program.kv_cache.block_size * limits.max_blocks)
+        for weight in matrices_of(op):
+            _check_matrix(weight, checkpoint)
+        for weight in vectors_of(op):
+            _check_vector(weight, checkpoint)
+    _agree(
+        [isinstance(op, Sample) for op in program.ops].index(True) == len(program.ops) - 1,
+        "sampling is not the last op",
+    )
+
+
+def _agree(holds: bool, what: object) -> None:
+    if not holds:
+        raise UnsupportedModelError(f"the model's sizes do not fit together: {what}")
+
+
+def _check_values(op: Op) -> None:
+    """Products read activations, all else reads and writes f32 but for what products read."""
+    match op:
+        case Linear():
+            kinds = [(op.x, Encoding.ACTIVATION), (op.out, Encoding.F32)]
+        case GatedLinear():
+            kinds = [(op.x, Encoding.ACTIVATION)]
+        case Norm():
+            kinds = [(value, Encoding.F32) for value in (op.x, op.branch) if value is not None]
+        case RopeKV() | Attention():
+            kinds = [(op.qkv, Encoding.F32)]
+        case TakeOutputs():
+            kinds = [(op.x, Encoding.F32), (op.out, Encoding.F32)]
+        case Embed():
+            kinds = [(op.out, Encoding.F32)]
+        case Sample():
+            kinds = [(op.logits, Encoding.F32)]
+    _agree(all(value.encoding is encoding for value, encoding in kinds), op)
+
+
+def _check_op(op: Op, program: Program) -> None:
+    match op:
+        case Embed(table, _, out):
+            _agree(_shape(out) == (Rows.TOKENS, table.cols), op)
+        case Norm(x, gamma, _, out, branch, branch_gamma):
+            _agree(_shape(x) == _shape(out) and x.cols == gamma.rows, op)
+            _agree((branch is None) == (branch_gamma is None), op)
+            if branch is not None and branch_gamma is not None:
+                _agree(_shape(x) == _shape(branch) and x.cols == branch_gamma.rows, op)
+            _check_group(x.cols, "the hidden size")
+        case Linear(x, weight, out, bias):
+            _agree(x.cols == weight.cols and _shape(out) == (x.rows, weight.rows), op)
+            _agree(bias is None or bias.rows == weight.rows, op)
+        case GatedLinear(x, gate, up, _, out):
+            _agree(x.cols == gate.cols == up.cols and gate.rows == up.rows, op)
+            _agree(_shape(out) == (x.rows, gate.rows), op)
+            _check_group(gate.rows, "the feed-forward size")
+        case RopeKV(qkv, heads):
+            _agree(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
+        case Attention(qkv, heads, _, _, out):
+            _agree(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
+            _agree(_shape(out) == (Rows.TOKENS, heads.num_q * heads.head_dim), op)
+            _check_group(out.cols, "the size of all heads together")
+        case TakeOutputs(x, out):
+            _agree(x.rows is Rows.TOKENS and _shape(out) == (Rows.OUTPUTS, x.cols), op)
+        case Sample(logits):
+            _agree(_shape(logits) == (Rows.OUTPUTS, program.vocab_size), op)
+
+
+def _shape(value: Value) -> tuple[Rows, int]:
+    return value.rows, value.cols
+
+
+def _check_group(size: int, what: str) -> None:
+    if size < _GROUP or size % _GROUP:
+        raise UnsupportedModelError(f"{what} is {size}; only multiples of {_GROUP} run")
+
+
+def _check_heads(heads: Heads, layer: int, program: Program, max_head_dim: int) -> None:
+    dim = heads.head_dim
+    if dim % _HEAD_DIM_STEP or not 0 < dim <= max_head_dim or heads.num_q % heads.num_kv:
+        raise UnsupportedModelError(
+            f"heads of {dim} dimensions, {heads.num_q} over {heads.num_kv}: this device needs "
+            f"multiples of {_HEAD_DIM_STEP} up to {max_head_dim}, and whole groups"
+        )
+    kv = program.kv_cache
+    _agree((heads.num_kv, dim) == (kv.num_kv_heads, kv.head_dim) and layer < kv.num_layers, kv)
+
+
+def _check_rope(op: RopeKV, num_positions: int) -> None:
+    dim, rotated = op.heads.head_dim, op.rope.head_dim
+    _agree(rotated <= dim and rotated % 4 == 0, f"{rotated} of {dim} dimensions rotate")
+    covered = op.rope.num_coarse * op.rope.FINE
+    _agree(num_positions <= covered, f"{covered} positions rotate, {num_positions} may come")
+    for gamma in vectors_of(op):
+        _agree(gamma.rows == dim, f"a norm of {gamma.rows} over heads of {dim}")
+
+
+def _check_matrix(weight: Weight, checkpoint: Checkpoint) -> None:
+    name, cols = weight.parts[0].tensor, weight.cols
+    if cols < _GROUP or cols % _GROUP:
+        raise UnsupportedModelError(f"{name} has {cols} columns; only multiples of {_GROUP} run")
+    for part in weight.parts:
+        dtype = checkpoint.tensors[part.tensor].dtype
+        if not dtype.supported or cols % dtype.block_elements:
+            raise UnsupportedModelError(f"{part.tensor} has {cols} columns of {dtype.name}")
+        _check_part(part, checkpoint, cols // dtype.block_elements * dtype.block_bytes)
+
+
+def _check_vector(weight: Weight, checkpoint: Checkpoint) -> None:
+    _agree(weight.cols == 1, f"{weight.parts[0].tensor} is a vector of {weight.cols} columns")
+    for part in weight.parts:
+        dtype = checkpoint.tensors[part.tensor].dtype
+        if dtype not in _VECTOR_TYPES:
+            raise UnsupportedModelError(f"the vector {part.tensor} is stored as {dtype.name}")
+        _check_part(part, checkpoint, dtype.block_bytes)
+
+
+def _check_part(part: Part, checkpoint: Checkpoint, row_bytes: int) -> None:
+    found = checkpoint.tensors[part.tensor].nbytes
+    if part.rows < 1 or found != part.rows * row_bytes:
+        raise CheckpointError(f"{part.tensor} has {found} bytes instead of {part.rows * row_bytes}")
+    if part.order is RowOrder.HALVES_TO_PAIRS:
+        whole = part.head_dim > 0 and part.head_dim % 2 == 0 and part.rows % part.head_dim == 0
+        _agree(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")

@@ -1,0 +1,44 @@
+"""Reads a program's vectors (gammas, biases) out of a checkpoint, as f32."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from struct import unpack
+
+from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.errors import UnsupportedModelError
+from webllm.ops.values import Part, RowOrder, Weight
+
+
+def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
+    """[weight.rows], in its parts' row order; `check_program` has seen that the sizes agree."""
+    values = array("f")
+    for part in weight.parts:
+        numbers = _floats(part.tensor, checkpoint)
+        if part.order is RowOrder.HALVES_TO_PAIRS:
+            numbers = array("f", (numbers[i] for i in _pair_order(part)))
+        values.extend(numbers)
+    return values
+
+
+def _floats(tensor: str, checkpoint: Checkpoint) -> array[float]:
+    data = checkpoint.data(tensor)
+    match checkpoint.tensors[tensor].dtype:
+        case GGMLType.F32:
+            return array("f", bytes(data))
+        case GGMLType.F16:
+            return array("f", unpack(f"<{len(data) // 2}e", data))
+        case GGMLType.BF16:
+            words = array("I", (half << 16 for half in memoryview(bytes(data)).cast("H")))
+            return array("f", words.tobytes())
+        case other:
+            raise UnsupportedModelError(f"the vector {tensor} is stored as {other.name}")
+
+
+def _pair_order(part: Part) -> Iterator[int]:
+    half = part.head_dim // 2
+    for head in range(0, part.rows, part.head_dim):
+        for i in range(half):
+            yield head + i
+            yield head + half + i

@@ -1,0 +1,114 @@
+"""The kernels built with AddressSanitizer and UBSan, in memory whose every gap is poisoned.
+
+The memory that kernels get is one mapping, of which ASan knows nothing. Here every piece that
+`Space` lays out ends in a gap of 64 bytes or more that must not be touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from webllm.cpu import library, loading, native, plan, space
+from webllm.cpu.native import MappedMemory, NativeHost
+
+SOURCE = Path(library.__file__).parent / "kernels.c"
+FLAGS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512vnni": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq",
+                   "-mavx512vl", "-mavx512vnni"],
+}  # fmt: skip
+_GAP = 64
+
+
+def build(folder: Path) -> list[str]:
+    """Compiles the variants that this machine runs; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name in FLAGS if name in library.variants()]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    common = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC"]
+    running = []
+    for name in names:
+        out = folder / f"webllm_cpu_{name}.so"
+        command = [
+            "gcc",
+            *common,
+            *sanitize,
+            "-pthread",
+            *FLAGS[name],
+            str(SOURCE),
+            "-o",
+            str(out),
+        ]
+        running.append(subprocess.Popen(command))
+    if any(process.wait() for process in running):
+        raise SystemExit("the kernels do not compile with sanitizers: gcc and libasan are needed")
+    return names
+
+
+def environment() -> dict[str, str]:
+    """What a Python needs that loads such a library."""
+    found = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    return {
+        "LD_PRELOAD": found.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:quarantine_size_mb=8:"
+        "allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "abort_on_error=1:print_stacktrace=1",
+    }
+
+
+class GuardedSpace(space.Space):
+    """`gaps` of the spaces laid out so far, by their size."""
+
+    gaps: dict[int, list[tuple[int, int]]] = {}  # noqa: RUF012 - one for all, on purpose
+
+    def take(self, num_bytes: int) -> int:
+        before = self.gaps.pop(self.num_bytes, []) if self.num_bytes else []
+        offset = super().take(num_bytes + _GAP)
+        self.gaps[self.num_bytes] = [*before, (offset + num_bytes, self.num_bytes)]
+        return offset
+
+
+class GuardedMemory(MappedMemory):
+    def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
+        super().__init__(num_bytes + 4096, filled=filled)
+        gaps = GuardedSpace.gaps.pop(num_bytes, [])
+        self._size = num_bytes + 4096
+        for start, end in [*gaps, (num_bytes, self._size)]:
+            _mark("poison", self.address + start, end - start)
+
+    def close(self) -> None:
+        _mark("unpoison", self.address, self._size)
+        super().close()
+
+
+class SanitizedHost(NativeHost):
+    def allocate(self, num_bytes: int, *, filled: bool = False) -> MappedMemory:
+        return GuardedMemory(num_bytes, filled=filled)
+
+    @contextmanager
+    def source(self, data: object) -> Iterator[int]:
+        """A copy that ends where its bytes do."""
+        assert isinstance(data, memoryview)
+        copy = ctypes.create_string_buffer(bytes(data), len(data))
+        yield ctypes.addressof(copy)
+
+
+def _mark(verb: str, address: int, num_bytes: int) -> None:
+    function = getattr(ctypes.CDLL(None), f"__asan_{verb}_memory_region")
+    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_size_t), None
+    function(address, num_bytes)
+
+
+def install(folder: Path) -> None:
+    """From now on `open_host` opens these kernels."""
+    library.FOLDER = folder
+    for module in (loading, plan):
+        module.Space = GuardedSpace  # type: ignore[attr-defined]
+    native.NativeHost = SanitizedHost  # type: ignore[misc]

@@ -1,0 +1,65 @@
+"""The browser's host of the kernels, over a `js` of our own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+
+class Bytes:
+    """As much of a Uint8Array as the host asks for."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+        self.byteLength = len(data)
+
+    @classmethod
+    def new(cls, size: int) -> Bytes:
+        return cls(memoryview(bytearray(size)))
+
+    def subarray(self, start: int, end: int) -> Bytes:
+        return Bytes(self.data[start:end])
+
+    def assign(self, data: memoryview) -> None:
+        self.data[:] = data
+
+    def fill(self, value: int, start: int, end: int) -> None:
+        self.data[start:end] = bytes([value]) * (end - start)
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    js, pyodide, ffi = ModuleType("js"), ModuleType("pyodide"), ModuleType("pyodide.ffi")
+    js.__dict__.update(Uint8Array=Bytes, Object=None, WebAssembly=None, performance=None)
+    ffi.__dict__.update(JsException=RuntimeError, to_js=None)
+    for module in (js, pyodide, ffi):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield importlib.import_module("webllm.cpu.browser")
+    for name in ("browser", "browser_kernels"):  # they hold on to our `js`
+        del sys.modules[f"webllm.cpu.{name}"]
+
+
+def test_a_piece_that_fails_gives_its_memory_back(browser: Any) -> None:
+    """Else every failed load would leave the copy of a piece behind."""
+    exports = SimpleNamespace(
+        kv_element_bytes=lambda: 4, pool_create=lambda _: 0, __heap_base=SimpleNamespace(value=64)
+    )
+    memory = SimpleNamespace(buffer=1 << 16)
+    kernels = SimpleNamespace(isa="test", exports=exports, memory=memory, most_bytes=1 << 16)
+    host = browser.BrowserHost(kernels)
+    before = host.available_bytes()
+
+    def fail() -> None:
+        with host.source(memoryview(b"\1" * 99)) as at:
+            assert bytes(host.bytes.data[at : at + 99]) == b"\1" * 99
+            raise ValueError("no such type")
+
+    with pytest.raises(ValueError, match="no such type"):
+        fail()
+    assert host.available_bytes() == before
+    assert not any(host.bytes.data)
