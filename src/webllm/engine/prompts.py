@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import index
 
 from webllm.api.requests import (
     ChatCompletionRequest,
@@ -24,6 +25,14 @@ from webllm.sampling.edits import LogitEdits
 
 _LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
+_EMPTY = {
+    "messages": (
+        "the messages become a prompt of no tokens: say something in them, or give a chat "
+        "template (conv_template in the chat options) that marks turns"
+    ),
+    "prompt": "the prompt is empty; give at least one token",
+    "input_ids": "input_ids is empty; give at least one token",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,6 @@ def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Prompt:
     # As everywhere else: control tokens written in a raw prompt count, so that a caller can
     # format a conversation by hand.
     token_ids = model.tokenizer.encode(request.prompt, parse_special=True)
-    if not token_ids:
-        raise RequestError("the prompt is empty; give at least one token", field="prompt")
     return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
@@ -67,8 +74,10 @@ def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
 
     Raises RequestError or ContextLengthError.
     """
-    if not token_ids:
-        raise RequestError("input_ids is empty; give at least one token", field="input_ids")
+    try:
+        token_ids = list(map(index, token_ids))
+    except TypeError as error:
+        raise RequestError(f"input_ids must be token ids: {error}", field="input_ids") from error
     request = GenerationParams(max_tokens=1, ignore_eos=True)
     return _sequences(model, request, token_ids)[0]
 
@@ -115,7 +124,7 @@ def _sequences(
     prompt_ids: list[int],
     stop_ids: frozenset[int] = frozenset(),
 ) -> list[Sequence]:
-    _check_vocabulary(model, request, prompt_ids)
+    _check_tokens(model, request, prompt_ids)
     token_ids = array("I", prompt_ids)
     shift = None
     room = window = model.context_window_size
@@ -130,30 +139,34 @@ def _sequences(
         max_tokens = min(max_tokens, room)
     seed = random.getrandbits(32) if request.seed is None else request.seed
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
+    sampling = _sampling(model.options, request)
     return [
         Sequence(
             token_ids[:],
             SequenceParams(
                 max_tokens=max_tokens,
                 stop_ids=stop_ids,
-                sampling=_sampling(model.options, request, seed + choice * _SEED_STEP),
+                sampling=replace(sampling, seed=(seed + choice * _SEED_STEP) & 0xFFFFFFFF),
                 shift=shift,
             ),
-            _edits(model, request, token_ids, max_tokens),
+            _edits(model, request, sampling, token_ids, max_tokens),
         )
         for choice in range(request.n or 1)
     ]
 
 
-def _check_vocabulary(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:
-    """Images' tokens, a wrong file, or made-up ids."""
+def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:
+    """No tokens at all, images' tokens, a wrong file, or made-up ids."""
+    field = _prompt_field(request)
+    if not token_ids:
+        raise RequestError(_EMPTY[field], field=field)
     vocab_size = model.runner.program.vocab_size
-    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+    for token_id in (min(token_ids), max(token_ids)):
         if not 0 <= token_id < vocab_size:
             raise RequestError(
                 f"the prompt has token {token_id}, the model knows {vocab_size}; leave that "
                 "control token out",
-                field=_prompt_field(request),
+                field=field,
             )
 
 
@@ -163,12 +176,25 @@ def _room(model: LoadedModel, request: GenerationParams, token_ids: array[int]) 
     if room < 1:
         raise ContextLengthError(
             f"the prompt has {len(token_ids)} tokens, the context window "
-            f"{model.context_window_size}; shorten the prompt, load the model with a larger "
-            'context_window_size, or choose context_overflow "shift" or '
-            '"truncate_oldest_messages"',
+            f"{model.context_window_size}; {_way_out(model, request)}",
             field=_prompt_field(request),
         )
     return room
+
+
+def _way_out(model: LoadedModel, request: GenerationParams) -> str:
+    """What may be done about a prompt that does not fit under the policy of the request."""
+    if not isinstance(request, ChatCompletionRequest):
+        shorten, policies = "shorten the prompt", '"shift"'
+    elif _overflow(model, request) == "truncate_oldest_messages":
+        shorten = "the system message and the last user turn alone are too long: shorten them"
+        policies = '"shift"'
+    else:
+        shorten, policies = "shorten the prompt", '"shift" or "truncate_oldest_messages"'
+    return (
+        f"{shorten}, load the model with a larger context_window_size, or choose "
+        f"context_overflow {policies}"
+    )
 
 
 def _prompt_field(request: GenerationParams) -> str:
@@ -177,14 +203,14 @@ def _prompt_field(request: GenerationParams) -> str:
     return "prompt" if isinstance(request, CompletionRequest) else "input_ids"
 
 
-def _sampling(options: ChatOptions, request: GenerationParams, seed: int) -> Sampling:
+def _sampling(options: ChatOptions, request: GenerationParams) -> Sampling:
+    """Of every choice, but for the seed."""
     temperature = _first(request.temperature, options.temperature, 1.0)
     return Sampling(
         temperature=temperature if temperature >= _LOWEST_TEMPERATURE else 0.0,
         top_p=_first(request.top_p, options.top_p, 1.0),
         min_p=request.min_p or 0.0,
         top_k=request.top_k or 0,
-        seed=seed & 0xFFFFFFFF,
         repetition_penalty=_first(request.repetition_penalty, options.repetition_penalty, 1.0),
         frequency_penalty=_first(request.frequency_penalty, options.frequency_penalty, 0.0),
         presence_penalty=_first(request.presence_penalty, options.presence_penalty, 0.0),
@@ -193,18 +219,14 @@ def _sampling(options: ChatOptions, request: GenerationParams, seed: int) -> Sam
 
 
 def _edits(
-    model: LoadedModel, request: GenerationParams, token_ids: array[int], max_tokens: int
+    model: LoadedModel,
+    request: GenerationParams,
+    sampling: Sampling,
+    token_ids: array[int],
+    max_tokens: int,
 ) -> LogitEdits:
-    sampling = _sampling(model.options, request, seed=0)
-    biases = request.logit_bias or {}
     vocab_size = model.runner.program.vocab_size
-    for token_id in biases:
-        if not 0 <= token_id < vocab_size:
-            raise RequestError(
-                f"logit_bias names token {token_id}, the vocabulary has {vocab_size}: give ids "
-                f"from 0 to {vocab_size - 1}",
-                field="logit_bias",
-            )
+    biases = _biases(request.logit_bias or {}, vocab_size)
     repeats = sampling.repetition_penalty != 1
     counts = repeats or bool(sampling.frequency_penalty or sampling.presence_penalty)
     edits = LogitEdits(biases, token_ids if repeats else (), counts=counts)
@@ -216,6 +238,20 @@ def _edits(
             field="max_tokens",
         )
     return edits
+
+
+def _biases(logit_bias: dict[int, float], vocab_size: int) -> dict[int, float]:
+    """Of the tokens there are: another model's token never comes, so that a ban changes nothing;
+    nothing could make it come either.
+    """
+    for token_id, bias in logit_bias.items():
+        if token_id < 0 or (token_id >= vocab_size and bias > 0):
+            raise RequestError(
+                f"logit_bias asks for token {token_id}, the vocabulary has {vocab_size}: give "
+                f"ids from 0 to {vocab_size - 1}",
+                field="logit_bias",
+            )
+    return {token_id: bias for token_id, bias in logit_bias.items() if token_id < vocab_size}
 
 
 def _first(*values: float | None) -> float:
