@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import random
 from array import array
-from bisect import bisect_left
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import index
 
-from webllm.api.requests import (
-    ChatCompletionRequest,
-    CompletionRequest,
-    ExtraBody,
-    GenerationParams,
-)
-from webllm.config import ChatOptions, ContextOverflow
-from webllm.engine.chat_format import ChatFormat
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
+from webllm.config import ChatOptions
 from webllm.engine.loading import LoadedModel
-from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
-from webllm.errors import ContextLengthError, RequestError, TemplateError
+from webllm.engine.prompt_tokens import (
+    context_shift,
+    conversation_tokens,
+    prompt_field,
+    raw_tokens,
+    too_long,
+)
+from webllm.engine.sequence import Sequence, SequenceParams
+from webllm.errors import RequestError, TemplateError
 from webllm.ops.step import MAX_EDITS, Sampling
 from webllm.sampling.edits import LogitEdits
+from webllm.text.steps import Steps, finish
 
 _LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
@@ -43,7 +43,7 @@ class Prompt:
     stop_strings: tuple[str, ...]
 
 
-def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
+def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Steps[Prompt]:
     """Raises RequestError, ContextLengthError or TemplateError."""
     response_format = request.response_format
     if response_format is not None and response_format.type == "text":
@@ -56,17 +56,15 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Prompt:
             f"{model.model_id} has no chat template; use completions, or give a conv_template in "
             "the chat options"
         )
-    token_ids = _conversation(model, chat_format, request)
-    sequences = _sequences(model, request, token_ids, chat_format.stop_ids)
+    token_ids = yield from conversation_tokens(model, chat_format, request)
+    sequences = yield from _sequences(model, request, token_ids, chat_format.stop_ids)
     return Prompt(sequences, request.stop_strings + chat_format.stop_strings)
 
 
-def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Prompt:
+def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[Prompt]:
     """Raises RequestError or ContextLengthError."""
-    # As everywhere else: control tokens written in a raw prompt count, so that a caller can
-    # format a conversation by hand.
-    token_ids = model.tokenizer.encode(request.prompt, parse_special=True)
-    return Prompt(_sequences(model, request, token_ids), request.stop_strings)
+    token_ids = yield from raw_tokens(model, request)
+    return Prompt((yield from _sequences(model, request, token_ids)), request.stop_strings)
 
 
 def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
@@ -79,43 +77,7 @@ def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
     except TypeError as error:
         raise RequestError(f"input_ids must be token ids: {error}", field="input_ids") from error
     request = GenerationParams(max_tokens=1, ignore_eos=True)
-    return _sequences(model, request, token_ids)[0]
-
-
-def _conversation(
-    model: LoadedModel, chat_format: ChatFormat, request: ChatCompletionRequest
-) -> list[int]:
-    """Token ids of the messages, without the oldest ones if there are too many and the policy is
-    to leave them out.
-    """
-    extra = request.extra_body or ExtraBody()
-    messages = [{"role": m.role, "content": m.text} for m in request.messages]
-    enable_thinking = extra.enable_thinking is not False
-    encode = partial(chat_format.encode, tokenizer=model.tokenizer, enable_thinking=enable_thinking)
-    token_ids = encode(messages)
-    window = model.context_window_size
-    room = window - min(request.max_tokens or window // 4, window - 1)
-    if len(token_ids) <= room or _overflow(model, request) != "truncate_oldest_messages":
-        return token_ids
-    shorter = without_oldest(messages)
-    fits = bisect_left(shorter, True, key=lambda messages: len(encode(messages)) <= room)
-    return encode(shorter[min(fits, len(shorter) - 1)])
-
-
-def without_oldest(messages: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """The messages, then ever fewer: without the oldest turns, the system's message always kept.
-
-    A turn begins with a user's message; the last one stays.
-    """
-    first = 1 if messages[0]["role"] == "system" else 0
-    starts = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
-    return [messages, *(messages[:first] + messages[i:] for i in starts)]
-
-
-def _overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:
-    extra = request.extra_body or ExtraBody()
-    sliding: ContextOverflow | None = "shift" if model.options.sliding_window_size else None
-    return extra.context_overflow or model.options.context_overflow or sliding or "error"
+    return finish(_sequences(model, request, token_ids))[0]
 
 
 def _sequences(
@@ -123,41 +85,40 @@ def _sequences(
     request: GenerationParams,
     prompt_ids: list[int],
     stop_ids: frozenset[int] = frozenset(),
-) -> list[Sequence]:
+) -> Steps[list[Sequence]]:
     _check_tokens(model, request, prompt_ids)
     token_ids = array("I", prompt_ids)
-    shift = None
     room = window = model.context_window_size
-    if _overflow(model, request) == "shift":
-        shift = ContextShift(window, min(model.attention_sink_size, window // 2))
-        if len(token_ids) >= window:
-            token_ids = shift.shifted(token_ids)
-    else:
-        room = _room(model, request, token_ids)
+    shift = context_shift(model, request)
+    if shift is None:
+        room = window - len(token_ids)
+        if room < 1:
+            raise too_long(model, request, f"{len(token_ids)} tokens")
+    elif len(token_ids) >= window:
+        token_ids = shift.shifted(token_ids)
     max_tokens = request.max_tokens or room
     if shift is None:
         max_tokens = min(max_tokens, room)
     seed = random.getrandbits(32) if request.seed is None else request.seed
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
     sampling = _sampling(model.options, request)
-    return [
-        Sequence(
-            token_ids[:],
-            SequenceParams(
-                max_tokens=max_tokens,
-                stop_ids=stop_ids,
-                sampling=replace(sampling, seed=(seed + choice * _SEED_STEP) & 0xFFFFFFFF),
-                shift=shift,
-            ),
-            _edits(model, request, sampling, token_ids, max_tokens),
+    sequences = []
+    for choice in range(request.n or 1):
+        params = SequenceParams(
+            max_tokens=max_tokens,
+            stop_ids=stop_ids,
+            sampling=replace(sampling, seed=(seed + choice * _SEED_STEP) & 0xFFFFFFFF),
+            shift=shift,
         )
-        for choice in range(request.n or 1)
-    ]
+        edits = _edits(model, request, sampling, token_ids, max_tokens)
+        sequences.append(Sequence(token_ids[:], params, edits))
+        yield
+    return sequences
 
 
 def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:
     """No tokens at all, images' tokens, a wrong file, or made-up ids."""
-    field = _prompt_field(request)
+    field = prompt_field(request)
     if not token_ids:
         raise RequestError(_EMPTY[field], field=field)
     vocab_size = model.runner.program.vocab_size
@@ -168,39 +129,6 @@ def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list
                 "control token out",
                 field=field,
             )
-
-
-def _room(model: LoadedModel, request: GenerationParams, token_ids: array[int]) -> int:
-    """Tokens the context window has left behind the prompt."""
-    room = model.context_window_size - len(token_ids)
-    if room < 1:
-        raise ContextLengthError(
-            f"the prompt has {len(token_ids)} tokens, the context window "
-            f"{model.context_window_size}; {_way_out(model, request)}",
-            field=_prompt_field(request),
-        )
-    return room
-
-
-def _way_out(model: LoadedModel, request: GenerationParams) -> str:
-    """What may be done about a prompt that does not fit under the policy of the request."""
-    if not isinstance(request, ChatCompletionRequest):
-        shorten, policies = "shorten the prompt", '"shift"'
-    elif _overflow(model, request) == "truncate_oldest_messages":
-        shorten = "the system message and the last user turn alone are too long: shorten them"
-        policies = '"shift"'
-    else:
-        shorten, policies = "shorten the prompt", '"shift" or "truncate_oldest_messages"'
-    return (
-        f"{shorten}, load the model with a larger context_window_size, or choose "
-        f"context_overflow {policies}"
-    )
-
-
-def _prompt_field(request: GenerationParams) -> str:
-    if isinstance(request, ChatCompletionRequest):
-        return "messages"
-    return "prompt" if isinstance(request, CompletionRequest) else "input_ids"
 
 
 def _sampling(options: ChatOptions, request: GenerationParams) -> Sampling:

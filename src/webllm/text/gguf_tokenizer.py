@@ -20,18 +20,23 @@ from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
 from webllm.text.gguf_fields import GgufFields
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
+from webllm.text.steps import Steps
 from webllm.text.tokenizer import ModelTokenizer
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
     END_NAMES_IF_CONTROL,
     Vocabulary,
+    byte_level_alphabet,
     byte_level_speller,
     end_ids,
     find_tokens,
     index_tokens,
     sentencepiece_bytes,
 )
+
+_NFC_CHARS = 4  # that NFC may make one of: no character decomposes into more
+_NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
 
 class TokenType(IntEnum):
@@ -67,7 +72,7 @@ class _Tokens:
     """The vocabulary as the file has it."""
 
     texts: Sequence[str]
-    ends: dict[str, int]  # of the names that may end a generation, those there are, to ids
+    named: dict[str, int]  # of names that may end a generation and of single bytes, to ids
     of_type: dict[float, list[int]]  # token type to ids, normal tokens left out
 
     def matched(self, *types: TokenType) -> dict[str, int]:
@@ -82,7 +87,7 @@ class _Tokens:
 
 
 def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
-    ends = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL)
+    named = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL | byte_level_alphabet().keys())
     of_type: dict[float, list[int]] = {}
     if fields.has("token_type"):
         for token_id, kind in enumerate(fields.numbers("token_type", len(texts))):
@@ -91,12 +96,12 @@ def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
     # Conversions exist that leave the ends of turns normal or user-defined.
     control = of_type.setdefault(TokenType.CONTROL, [])
     known = set(control)
-    for name in END_NAMES & ends.keys():
-        if ends[name] not in known:
-            control.append(ends[name])
+    for name in END_NAMES & named.keys():
+        if named[name] not in known:
+            control.append(named[name])
     user_defined = of_type.get(TokenType.USER_DEFINED, [])
     of_type[TokenType.USER_DEFINED] = [i for i in user_defined if texts[i] not in END_NAMES]
-    return _Tokens(texts, ends, of_type)
+    return _Tokens(texts, named, of_type)
 
 
 def _byte_level(fields: GgufFields) -> ModelTokenizer:
@@ -110,12 +115,31 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
     read = fields.strings if has_library() else fields.string_list
     tokens = _read_tokens(fields, read("tokens"))
     encode = _byte_level_encode(tokens, read("merges"), pre)
-    return _assemble(fields, tokens, encode, byte_level_speller(), SpacePolicy(), pre.add_bos)
+    kept = _NFC_CHARS if pre.nfc else 1
+    return _assemble(
+        fields,
+        tokens,
+        encode,
+        byte_level_speller(),
+        SpacePolicy(),
+        pre.add_bos,
+        kept if _has_all_bytes(tokens) else None,
+    )
+
+
+def _has_all_bytes(tokens: _Tokens) -> bool:
+    """Bytes without a token are dropped; some never occur in UTF-8."""
+    control = set(tokens.of_type[TokenType.CONTROL])
+    return all(
+        tokens.named.get(char) not in control | {None}
+        for char, byte in byte_level_alphabet().items()
+        if byte not in _NEVER_IN_UTF8
+    )
 
 
 def _byte_level_encode(
     tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer
-) -> Callable[[str], list[int]]:
+) -> Callable[[str], Steps[list[int]]]:
     if not has_library():
         return ByteLevelBpe(tokens.ids_in_text(), merges, pre).encode
     library = load_encoder(_tokenizer_json(tokens, merges, pre))
@@ -141,16 +165,18 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
         fields.token_id("unknown_token_id", num_tokens, default=0),
     )
     spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
-    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True)
+    kept = 1 if len(byte_ids) == 256 else None
+    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True, kept)
 
 
 def _assemble(
     fields: GgufFields,
     tokens: _Tokens,
-    encode: Callable[[str], list[int]],
+    encode: Callable[[str], Steps[list[int]]],
     spell: Callable[[str], bytes],
     spaces: SpacePolicy,
     add_bos: bool,
+    chars_kept: int | None,
 ) -> ModelTokenizer:
     num_tokens = len(tokens.texts)
     is_llama = spaces.mark
@@ -175,10 +201,10 @@ def _assemble(
         special_ids,
         frozenset() if is_llama else frozenset(tokens.of_type[TokenType.USER_DEFINED]),
         bos_id,
-        end_ids(tokens.ends, special_ids, [eos_id, *others]),
+        end_ids(tokens.named, special_ids, [eos_id, *others]),
         spaces.prefix,
     )
-    return ModelTokenizer(vocabulary, encoder)
+    return ModelTokenizer(vocabulary, encoder, chars_kept)
 
 
 def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:

@@ -12,20 +12,31 @@ character of each token in it. Who tokenizes the text between tokens takes the g
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from webllm.text.steps import Steps
+
 GUARD = "\udfff"  # half of a surrogate pair: well-formed text never has one
 
 
-def with_guards(text: str, starts: Iterable[int]) -> str:
+_STEP_TRIES = 1024
+
+
+def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
     """`text` with a guard behind each of the characters at `starts`, which ascend."""
     pieces, cut = [], 0
     for start in starts:
+        yield
+        if start is None:
+            continue
         pieces.append(text[cut : start + 1])
         cut = start + 1
     return GUARD.join([*pieces, text[cut:]])
 
 
 class SpecialTokens:
-    """Splits text at the tokens of `ids`, a map from spelling to token id."""
+    """Splits text at the tokens of `ids`, a map from spelling to token id.
+
+    Where no token comes for long, a None does, so that nobody waits.
+    """
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = {text: token_id for text, token_id in ids.items() if text}
@@ -36,14 +47,20 @@ class SpecialTokens:
         starts = "".join(re.escape(char) for char in self._lengths)
         self._start = re.compile(f"[{starts}]") if starts else None
 
-    def split(self, text: str) -> Iterator[str | int]:
+    def __bool__(self) -> bool:
+        return bool(self._ids)
+
+    def split(self, text: str) -> Iterator[str | int | None]:
         """The stretches of plain text (never empty) and the token ids, in order."""
-        plain_from = position = 0
+        plain_from = position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
             position = found.start()
             token = self._match(text, position)
             if token is None:
                 position += 1
+                num_tries += 1
+                if num_tries % _STEP_TRIES == 0:
+                    yield None
                 continue
             if plain_from < position:
                 yield text[plain_from:position]
@@ -52,12 +69,15 @@ class SpecialTokens:
         if plain_from < len(text):
             yield text[plain_from:]
 
-    def starts(self, text: str) -> Iterator[int]:
+    def starts(self, text: str) -> Iterator[int | None]:
         """Where a token begins, also inside of another one."""
-        position = 0
+        position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
+            num_tries += 1
             if self._match(text, found.start()) is not None:
                 yield found.start()
+            elif num_tries % _STEP_TRIES == 0:
+                yield None
             position = found.start() + 1
 
     def _match(self, text: str, position: int) -> str | None:
