@@ -21,7 +21,7 @@ from webllm.text.gguf_fields import GgufFields
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
 from webllm.text.steps import Steps
-from webllm.text.tokenizer import ModelTokenizer
+from webllm.text.tokenizer import Coverage, ModelTokenizer
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
@@ -36,7 +36,8 @@ from webllm.text.vocabulary import (
 )
 
 _NFC_CHARS = 4  # that NFC may make one of: no character decomposes into more
-_NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # by NFC, of other characters
+_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # one at least in each character that is no ASCII
 
 
 class TokenType(IntEnum):
@@ -115,7 +116,6 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
     read = fields.strings if has_library() else fields.string_list
     tokens = _read_tokens(fields, read("tokens"))
     encode = _byte_level_encode(tokens, read("merges"), pre)
-    kept = _NFC_CHARS if pre.nfc else 1
     return _assemble(
         fields,
         tokens,
@@ -123,18 +123,21 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
         byte_level_speller(),
         SpacePolicy(),
         pre.add_bos,
-        kept if _has_all_bytes(tokens) else None,
+        _byte_level_coverage(tokens, pre),
     )
 
 
-def _has_all_bytes(tokens: _Tokens) -> bool:
-    """Bytes without a token are dropped; some never occur in UTF-8."""
+def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
+    """Bytes without a token are dropped, often some control characters."""
     control = set(tokens.of_type[TokenType.CONTROL])
-    return all(
-        tokens.named.get(char) not in control | {None}
-        for char, byte in byte_level_alphabet().items()
-        if byte not in _NEVER_IN_UTF8
-    )
+    alphabet = byte_level_alphabet()
+    found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
+    if not found.issuperset(_UTF8_CONTINUATIONS):
+        return None
+    dropped = "".join(chr(byte) for byte in range(0x80) if byte not in found)
+    if pre.nfc and dropped.strip(_NEVER_COMPOSED):
+        return None
+    return Coverage(_NFC_CHARS if pre.nfc else 1, dropped)
 
 
 def _byte_level_encode(
@@ -165,8 +168,8 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
         fields.token_id("unknown_token_id", num_tokens, default=0),
     )
     spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
-    kept = 1 if len(byte_ids) == 256 else None
-    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True, kept)
+    coverage = Coverage() if len(byte_ids) == 256 else None
+    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True, coverage)
 
 
 def _assemble(
@@ -176,7 +179,7 @@ def _assemble(
     spell: Callable[[str], bytes],
     spaces: SpacePolicy,
     add_bos: bool,
-    chars_kept: int | None,
+    coverage: Coverage | None,
 ) -> ModelTokenizer:
     num_tokens = len(tokens.texts)
     is_llama = spaces.mark
@@ -204,7 +207,7 @@ def _assemble(
         end_ids(tokens.named, special_ids, [eos_id, *others]),
         spaces.prefix,
     )
-    return ModelTokenizer(vocabulary, encoder, chars_kept)
+    return ModelTokenizer(vocabulary, encoder, coverage)
 
 
 def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:

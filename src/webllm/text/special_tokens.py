@@ -2,8 +2,8 @@
 
 Leftmost match first, the longest of those that start there, as Aho-Corasick matchers do. A
 vocabulary may have thousands of such tokens (Gemma's 6,000 unused ones), too many for one regular
-expression: here a match is tried only where a token's first character stands, and only for the
-lengths that tokens with that character have.
+expression: here a match is tried only where a token's first two characters stand, and only for
+the lengths that tokens with that first character have.
 
 Text that is to stay text inside of a prompt, whatever it spells, carries a GUARD behind the first
 character of each token in it. Who tokenizes the text between tokens takes the guards out.
@@ -44,8 +44,7 @@ class SpecialTokens:
         for text in self._ids:
             lengths.setdefault(text[0], set()).add(len(text))
         self._lengths = {char: sorted(found, reverse=True) for char, found in lengths.items()}
-        starts = "".join(re.escape(char) for char in self._lengths)
-        self._start = re.compile(f"[{starts}]") if starts else None
+        self._start = _start_pattern(self._ids) if self._ids else None
 
     def __bool__(self) -> bool:
         return bool(self._ids)
@@ -86,3 +85,17 @@ class SpecialTokens:
             if token in self._ids and not text.startswith(GUARD, position + 1):
                 return token
         return None
+
+
+def _start_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Where the first two characters of a token stand."""
+    seconds: dict[str, set[str]] = {}
+    for token in tokens:
+        seconds.setdefault(token[0], set()).add(token[1:2])
+    return re.compile(
+        "|".join(
+            re.escape(first)
+            + ("" if "" in found else f"(?=[{''.join(map(re.escape, sorted(found)))}])")
+            for first, found in seconds.items()
+        )
+    )

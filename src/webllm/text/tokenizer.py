@@ -5,6 +5,7 @@ which differs by model family and host). It knows nothing of chat templates or o
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -91,19 +92,24 @@ class Encoder(Protocol):
     def guard(self, text: str) -> Steps[str]: ...
 
 
-class ModelTokenizer:
-    """The `Tokenizer` of a model file.
+@dataclass(frozen=True)
+class Coverage:
+    """What an encoder makes tokens of: all characters but those `dropped`, after a normalization
+    that makes one of `num_composed` at most."""
 
-    `chars_kept`: of so many characters the encoder takes one at least for a token; None: it may
-    drop all of them.
-    """
+    num_composed: int = 1
+    dropped: str = ""
+
+
+class ModelTokenizer:
+    """The `Tokenizer` of a model file; `coverage` is None where text may become nothing."""
 
     def __init__(
-        self, vocabulary: Vocabulary, encoder: Encoder, chars_kept: int | None = None
+        self, vocabulary: Vocabulary, encoder: Encoder, coverage: Coverage | None = None
     ) -> None:
         self._vocabulary = vocabulary
         self._encoder = encoder
-        self._chars_kept = chars_kept
+        self._coverage = coverage
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
         self.eos_ids = vocabulary.eos_ids
@@ -115,14 +121,16 @@ class ModelTokenizer:
 
     @cached_property
     def chars_per_token(self) -> int | None:
-        if self._chars_kept is None:
+        if self._coverage is None:
             return None
-        return self._chars_kept * max(map(len, self._vocabulary.tokens), default=1)
+        return self._coverage.num_composed * max(map(len, self._vocabulary.tokens), default=1)
 
     def least_tokens(self, text: str) -> int:
-        if self.chars_per_token is None:
+        if self._coverage is None or self.chars_per_token is None:
             return 0
-        return len(_well_formed(text.replace(GUARD, ""))) // self.chars_per_token
+        text = _well_formed(text.replace(GUARD, ""))
+        num_dropped = sum(map(text.count, self._coverage.dropped))
+        return (len(text) - num_dropped) // self.chars_per_token
 
     def encode_steps(
         self, text: str, *, parse_special: bool = False, add_special: bool = True
