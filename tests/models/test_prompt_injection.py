@@ -8,7 +8,7 @@ from typing import cast
 import tokenizers
 from tokenizers import Regex, pre_tokenizers
 
-from unit.text_references import PREFIX, TEXTS, sentencepiece_of
+from unit.text_references import PREFIX, TEXTS, encoded, sentencepiece_of
 from webllm import MLCEngineConfig, create_mlc_engine
 from webllm.artifacts.gguf import open_gguf
 from webllm.engine.chat_format import JinjaFormat
@@ -42,7 +42,7 @@ def test_smollm2(smollm2: Path) -> None:
     assert template is not None
     start, end = 1, 2
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": SMOLLM2}]
-    assert JinjaFormat(template).encode(messages, tokenizer) == [
+    assert encoded(JinjaFormat(template), messages, tokenizer) == [
         start,
         *plain_smollm2(metadata, "system\nBe kind."),
         end,
@@ -64,7 +64,7 @@ def test_gemma3(gemma3: Path) -> None:
     template = template_from_gguf(metadata, tokenizer)
     assert template is not None
     bos, start, end = 2, 105, 106
-    assert JinjaFormat(template).encode([{"role": "user", "content": GEMMA}], tokenizer) == [
+    assert encoded(JinjaFormat(template), [{"role": "user", "content": GEMMA}], tokenizer) == [
         bos,
         start,
         *reference.encode(f"user\n{GEMMA}"),

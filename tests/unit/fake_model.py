@@ -14,6 +14,7 @@ from webllm.engine import engine as engine_module
 from webllm.engine.loading import LoadedModel
 from webllm.engine.model import Model
 from webllm.engine.processing import HostSampler
+from webllm.text.steps import Steps
 
 EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256
 NO_THOUGHT = 500
@@ -25,11 +26,28 @@ class NumberTokenizer:
     vocab_size, bos_id = VOCAB_SIZE, None
     eos_ids = special_ids = frozenset({EOS})
     add_space_prefix = False
+    chars_per_token: int | None = None
 
     def encode(
         self, text: str, *, parse_special: bool = False, add_special: bool = True
     ) -> list[int]:
         return [int(number) for number in text.split()]
+
+    def encode_steps(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> Steps[list[int]]:
+        yield
+        return self.encode(text)
+
+    def guard_steps(self, text: str) -> Steps[str]:
+        yield
+        return text
+
+    def encode_prompt_steps(self, prompt: str) -> Steps[list[int]]:
+        return self.encode_steps(prompt)
+
+    def least_tokens(self, text: str) -> int:
+        return 0
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         return b"".join(map(self.token_bytes, token_ids)).decode()
@@ -47,14 +65,12 @@ class AllMessages:
     stop_strings: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, object]],
-        tokenizer: NumberTokenizer,
-        enable_thinking: bool = True,
-    ) -> list[int]:
-        token_ids = tokenizer.encode(" ".join(str(message["content"]) for message in messages))
-        return token_ids if enable_thinking else [*token_ids, NO_THOUGHT]
+    prefix_ids: tuple[int, ...] = ()
+    is_program = False
+
+    def render(self, messages: Sequence[Mapping[str, object]], enable_thinking: bool = True) -> str:
+        said = [str(message["content"]) for message in messages]
+        return " ".join(said if enable_thinking else [*said, str(NO_THOUGHT)])
 
 
 def make_loaded(

@@ -216,6 +216,9 @@ def test_variables_and_dates() -> None:
         ("{% for a in [1] %}" * 30 + "{% endfor %}" * 30, "SyntaxError"),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "RecursionError"),
         ("x" * 200_000, "200000 characters"),
+        ("{{a}}" * 11_000, "more than 10000 parts"),
+        ("{{ 0x" + "f" * 9_000 + " }}", "a number is too large"),
+        ("{% autoescape true %}{% endautoescape %}", "autoescape"),
     ],
 )
 def test_every_failure_is_a_template_error_with_its_line(source: str, message: str) -> None:

@@ -4,6 +4,7 @@ import time
 import tracemalloc
 
 import pytest
+from template_attacks import COSTLY
 
 from webllm.errors import TemplateError
 from webllm.text.chat_template import ChatTemplate
@@ -101,7 +102,7 @@ def test_no_way_out(source: str) -> None:
     assert messages == MESSAGES
 
 
-@pytest.mark.parametrize("source", BOMBS)
+@pytest.mark.parametrize("source", BOMBS + COSTLY)
 def test_bombs_are_refused_quickly_and_in_little_memory(source: str) -> None:
     tracemalloc.start()
     start = time.monotonic()
@@ -112,6 +113,60 @@ def test_bombs_are_refused_quickly_and_in_little_memory(source: str) -> None:
     tracemalloc.stop()
     assert seconds < LIMITS.seconds + 4  # tracing and a busy machine included
     assert peak_bytes < 200 * 2**20
+
+
+OBJECTS = [
+    *("raise_exception", "strftime_now", "range", "dict", "namespace", "namespace(a=dict)"),
+    *("joiner()", "self", "loop", "f", "messages[0].get", "'a'.upper", "messages[0].items()"),
+    *("messages | map('upper')", "messages | map(attribute='role')", "messages[0] | items"),
+    *("messages | reverse", "''.format", "loop.cycle", "[raise_exception]", "{'a': range}"),
+    *("missing", "missing | default(dict)", "self.b"),
+]
+WAYS_TO_SHOW = [
+    *("X", "X | upper", "X | string", "X ~ ''", "'%s' % X", "'%r' % (X,)", "'{}'.format(X)"),
+    *("'{!r}'.format([X])", "[X] | join", "[X] | string", "X | e", "X | safe", "X | trim"),
+    *("X | capitalize", "X | title", "X | lower", "X | truncate", "X | replace('a', 'b')"),
+    *("'a' | replace('a', X)", "X | indent", "X | tojson", "raise_exception(X)", "f(X)"),
+    *("[1].index(X)", "(1,).index(X)", "messages[X].y", "[X, X] | sort", "[X, X] | max"),
+    *("[X] | map('upper') | list", "[X] | map(X) | list", "[1] | select(X) | list", "X + 1"),
+    *("namespace(unsafe_callable=true, x=X)()", "X()()", "','.join([X])", "X is lower"),
+    *("{X: 1}", "1 % X", "{'a': X} | dictsort | string", "[X] | unique | join", "strftime_now(X)"),
+]
+
+
+@pytest.mark.parametrize("shown", OBJECTS)
+def test_nothing_shows_where_an_object_lies(shown: str) -> None:
+    """Neither in a prompt nor in an error's message."""
+    for way in WAYS_TO_SHOW:
+        source = (
+            "{% macro f(x) %}{{ x }}{% endmacro %}{% block b %}{% endblock %}"
+            "{% for i in [1] %}{{ " + way.replace("X", f"({shown})") + " }}{% endfor %}"
+        )
+        try:
+            said = ChatTemplate(source).render(MESSAGES)
+        except TemplateError as error:
+            said = str(error)
+        assert "0x" not in said, source
+
+
+def test_messages_of_errors_stay_short() -> None:
+    with pytest.raises(TemplateError) as caught:
+        ChatTemplate("{{ raise_exception('a' * 1000000) }}").render(MESSAGES)
+    assert "(1000000 characters)" in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_ten_thousand_messages_are_no_attack() -> None:
+    source = (
+        "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% if m['role'] == 'user' and "
+        "m.content is string and not m.content.startswith('x') %}{% set ns.n = ns.n + 1 %}"
+        "{% endif %}{% endfor %}{% for m in messages %}{{ m['role'] + ': ' + m.content | trim ~ "
+        "'\n' }}{% if '</think>' in m.content %}{{ m.content.split('</think>')[-1] }}{% endif %}"
+        "{% endfor %}{{ ns.n }}"
+    )
+    limits = TemplateLimits(seconds=60)  # of a busy machine
+    messages = [{"role": "user", "content": "hello " * 20}] * 10_000
+    assert ChatTemplate(source, limits=limits).render(messages).endswith("hello\n10000")
 
 
 def test_time_is_limited_too() -> None:

@@ -14,11 +14,23 @@ from typing import Any, cast
 import sentencepiece
 import tokenizers
 
+from webllm.engine.chat_format import ChatFormat, guarded
+from webllm.text.steps import finish
+from webllm.text.tokenizer import Tokenizer
+
 PREFIX = "tokenizer.ggml."
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokenizers.json").read_text())
 TEXTS: list[str] = [text for text, _ in GOLDEN["models"]["smollm2"]["plain"]]
 _TRAINING = [line for text in TEXTS[:18] for line in text.split("\n") if "\0" not in line] * 3
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def encoded(
+    chat_format: ChatFormat, messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
+) -> list[int]:
+    """A conversation as the engine has it."""
+    prompt = chat_format.render(finish(guarded(messages, tokenizer)))
+    return [*chat_format.prefix_ids, *tokenizer.encode_prompt(prompt)]
 
 
 def train_sentencepiece(**options: Any) -> dict[str, object]:

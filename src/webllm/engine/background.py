@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+
+from webllm.text.steps import Steps, finish
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -17,10 +20,13 @@ _PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less; messages would come 
 
 
 class Pauses:
-    """Turns for what comes in. A browser delivers messages to Python only while a timer runs."""
+    """Turns for what comes in. A browser delivers messages to Python only while a timer runs.
 
-    def __init__(self) -> None:
-        self._last = 0.0
+    `last`: when it had its turn, in seconds of `time.perf_counter`.
+    """
+
+    def __init__(self, last: float = 0.0) -> None:
+        self._last = last
 
     async def pause(self) -> None:
         """Waits for a timer, now and then and only in a browser."""
@@ -34,3 +40,67 @@ async def in_background(function: Callable[_P, _T], *args: _P.args, **kwargs: _P
     if sys.platform == "emscripten":
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the work any more."""
+
+
+class Lane:
+    """Long work on text, one piece after the other in the order in which it came; the event loop
+    goes on.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def run(self, steps: Steps[_T], *, is_short: bool = False) -> _T:
+        """The result; what `is_short` may be done at once. Cancelled, the work ends with its step,
+        and the next begins after that.
+        """
+        await self._turn.acquire()
+        is_left = False
+        try:
+            if is_short:
+                return finish(steps)
+            if sys.platform == "emscripten":
+                return await _finish_with_pauses(steps)
+            stopped = threading.Event()
+            working = asyncio.get_running_loop().run_in_executor(None, _finish, steps, stopped)
+            try:
+                return await asyncio.shield(working)
+            except asyncio.CancelledError:
+                stopped.set()
+                is_left = True
+                working.add_done_callback(self._take_note)
+                raise
+        finally:
+            if not is_left:
+                self._turn.release()
+
+    def _take_note(self, working: asyncio.Future[_T]) -> None:
+        """Of work whose result no longer counts."""
+        self._turn.release()
+        if not working.cancelled():
+            working.exception()
+
+
+async def _finish_with_pauses(steps: Steps[_T]) -> _T:
+    pauses = Pauses(time.perf_counter())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        await pauses.pause()
+
+
+def _finish(steps: Steps[_T], stopped: threading.Event) -> _T:
+    while not stopped.is_set():
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+    raise _StoppedError

@@ -9,6 +9,7 @@ from webllm.errors import TemplateError
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.conv_template import ConvTemplate
 from webllm.text.special_tokens import GUARD
+from webllm.text.steps import Steps
 from webllm.text.tokenizer import Tokenizer
 
 _NO_THOUGHT = "<think>\n\n</think>\n\n"  # as WebLLM has it
@@ -17,17 +18,19 @@ Messages = Sequence[Mapping[str, object]]
 
 
 class ChatFormat(Protocol):
-    """`stop_strings` and `stop_ids` end an answer, besides those of the request."""
+    """`stop_strings` and `stop_ids` end an answer, besides those of the request; `prefix_ids` go
+    before every prompt. `is_program`: to render takes what a file from anywhere makes it take.
+    """
 
     stop_strings: tuple[str, ...]
     stop_ids: frozenset[int]
+    prefix_ids: tuple[int, ...]
+    is_program: bool
 
-    def encode(
-        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
-    ) -> list[int]:
-        """Token ids of the prompt for the next answer; raises TemplateError or RequestError.
+    def render(self, messages: Messages, enable_thinking: bool = True) -> str:
+        """The prompt for the next answer to messages that are `guarded`; raises TemplateError or
+        RequestError.
 
-        Control tokens come from the template alone: in a message their spelling is only text.
         Without `enable_thinking` a model that would think first is made to answer at once.
         """
 
@@ -35,43 +38,47 @@ class ChatFormat(Protocol):
 class JinjaFormat:
     stop_strings: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
+    prefix_ids: tuple[int, ...] = ()
+    is_program = True
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
 
-    def encode(
-        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
-    ) -> list[int]:
-        guarded = _guarded(messages, tokenizer)
+    def render(self, messages: Messages, enable_thinking: bool = True) -> str:
         try:
-            prompt = self._template.render(guarded, enable_thinking=enable_thinking)
+            return self._template.render(messages, enable_thinking=enable_thinking)
         except TemplateError as error:  # may quote a message
             raise TemplateError(str(error).replace(GUARD, "")) from error
-        return tokenizer.encode_prompt(prompt)
 
 
 class ConvFormat:
+    is_program = False
+
     def __init__(self, template: ConvTemplate) -> None:
         self._template = template
         self.stop_strings = tuple(template.stop_str)
         self.stop_ids = frozenset(template.stop_token_ids)
+        self.prefix_ids = tuple(template.system_prefix_token_ids or ())
 
-    def encode(
-        self, messages: Messages, tokenizer: Tokenizer, enable_thinking: bool = True
-    ) -> list[int]:
-        prompt = self._template.render(_guarded(messages, tokenizer))
-        if not enable_thinking:
-            prompt += _NO_THOUGHT
-        token_ids = tokenizer.encode_prompt(prompt)
-        return [*(self._template.system_prefix_token_ids or ()), *token_ids]
+    def render(self, messages: Messages, enable_thinking: bool = True) -> str:
+        prompt = self._template.render(messages)
+        return prompt if enable_thinking else prompt + _NO_THOUGHT
 
 
-def _guarded(value: Any, tokenizer: Tokenizer) -> Any:
-    """Plain data with every text in it, names included, guarded."""
+def guarded(value: Any, tokenizer: Tokenizer) -> Steps[Any]:
+    """Plain data with every text in it, names included, guarded: control tokens come from the
+    template alone, in a message their spelling is only text.
+    """
     if isinstance(value, str):
-        return tokenizer.guard(value)
+        return (yield from tokenizer.guard_steps(value))
     if isinstance(value, Mapping):
-        return {_guarded(k, tokenizer): _guarded(v, tokenizer) for k, v in value.items()}
+        mapping = {}
+        for key, each in value.items():
+            mapping[(yield from guarded(key, tokenizer))] = yield from guarded(each, tokenizer)
+        return mapping
     if isinstance(value, list | tuple):
-        return [_guarded(each, tokenizer) for each in value]
+        items = list(value)
+        for i, each in enumerate(value):
+            items[i] = yield from guarded(each, tokenizer)
+        return items
     return value

@@ -142,7 +142,7 @@ class MLCEngine:
     def interrupt_generate(self) -> None:
         """Ends every answer under way, of every model, with finish_reason "abort"."""
         for model in self._models.values():
-            model.loaded.loop.abort_all()
+            model.interrupt()
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
         """Forgets the last message, forwarded tokens and what the KV cache holds of earlier

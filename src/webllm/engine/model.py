@@ -15,6 +15,7 @@ from webllm.api.requests import (
     ExtraBody,
     GenerationParams,
 )
+from webllm.engine.background import Lane
 from webllm.engine.loading import LoadedModel
 from webllm.engine.output import Answer, TextOutput
 from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwarded_sequence
@@ -22,6 +23,10 @@ from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.engine.sequence import FinishReason
 from webllm.errors import RequestError
 from webllm.ops.backend import TokenLogprobs
+from webllm.text.steps import Steps
+
+_SHORT_TEXT = 4096  # characters: faster done than handed to a thread
+_LONG_TEXT = 65536
 
 
 class Model:
@@ -33,11 +38,17 @@ class Model:
         self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
         self._forwarded: list[int] = []
         self._forwarding = asyncio.Lock()  # one call goes on from where the last ended
+        self._texts, self._long_texts = Lane(), Lane()  # a long prompt keeps no short one waiting
+        self._num_interrupts = 0
 
     async def chat_completion(
         self, request: ChatCompletionRequest
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
-        answer = self._answer(chat_prompt(self.loaded, request), request)
+        chat_format = self.loaded.chat_format
+        num_chars = sum(len(message.text) for message in request.messages)
+        if chat_format is not None and chat_format.is_program:
+            num_chars = max(num_chars, _SHORT_TEXT + 1)
+        answer = await self._answer(chat_prompt(self.loaded, request), num_chars, request)
         responder = ChatResponder(self.loaded.model_id)
         if request.stream:
             return responder.stream(answer, request.include_usage)
@@ -46,7 +57,8 @@ class Model:
     async def completion(
         self, request: CompletionRequest
     ) -> Completion | AsyncGenerator[Completion, None]:
-        answer = self._answer(completion_prompt(self.loaded, request), request)
+        prompt = completion_prompt(self.loaded, request)
+        answer = await self._answer(prompt, len(request.prompt), request)
         echo = request.prompt if request.echo else ""
         responder = CompletionResponder(self.loaded.model_id, echo)
         if request.stream:
@@ -66,6 +78,11 @@ class Model:
                 self.loaded.loop.finish(sequence, FinishReason.ABORT)
             self._forwarded = token_ids
             return token_id
+
+    def interrupt(self) -> None:
+        """Ends every answer under way, and those whose prompt is still being made."""
+        self._num_interrupts += 1
+        self.loaded.loop.abort_all()
 
     def reset_chat(self, keep_stats: bool = False) -> None:
         """Forgets what was said: the last message, forwarded tokens, known prefixes of the KV
@@ -93,8 +110,14 @@ class Model:
         extra = self._last_answer.usage.extra
         return extra.prefill_tokens_per_s, extra.decode_tokens_per_s
 
-    def _answer(self, prompt: Prompt, request: GenerationParams) -> Answer:
-        loaded = self.loaded
+    async def _answer(
+        self, steps: Steps[Prompt], num_chars: int, request: GenerationParams
+    ) -> Answer:
+        """`num_chars`: of the text that `steps` makes a prompt of."""
+        loaded, num_interrupts = self.loaded, self._num_interrupts
+        num_chars += len(request.logit_bias or ()) * (request.n or 1)
+        lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
+        prompt = await lane.run(steps, is_short=num_chars <= _SHORT_TEXT)
         sampler = loaded.runner.host_sampler
         if sampler and not loaded.loop.scheduler.has_work:
             sampler.reset_state()  # a new conversation, as far as it can know
@@ -104,6 +127,7 @@ class Model:
             loaded.loop,
             partial(TextOutput, loaded.tokenizer, prompt.stop_strings),
             breakdown=extra.enable_latency_breakdown is True,
+            is_interrupted=num_interrupts != self._num_interrupts,
         )
         return self._last_answer
 

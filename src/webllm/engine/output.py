@@ -136,7 +136,9 @@ NewOutput = Callable[[int, asyncio.Queue[TextDelta | BaseException], Timing], Te
 
 
 class Answer:
-    """A request's choices: they run from `with answer` on, and no longer than it."""
+    """A request's choices: they run from `with answer` on, and no longer than it. One that
+    `is_interrupted` ends as soon as it begins.
+    """
 
     def __init__(
         self,
@@ -144,11 +146,13 @@ class Answer:
         loop: GenerationLoop,
         new_output: NewOutput,
         breakdown: bool = False,
+        is_interrupted: bool = False,
     ) -> None:
         self.sequences = sequences
         self.timing = Timing()
         self._loop = loop
         self._breakdown = breakdown
+        self._is_interrupted = is_interrupted
         self._deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
         self._outputs = [
             new_output(choice, self._deltas, self.timing) for choice in range(len(sequences))
@@ -157,6 +161,8 @@ class Answer:
     def __enter__(self) -> Self:
         for sequence, output in zip(self.sequences, self._outputs, strict=True):
             self._loop.add(sequence, output)
+        if self._is_interrupted:
+            self.__exit__()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,9 +26,12 @@ class ContextShift:
     window_tokens: int
     sink_tokens: int
 
+    @property
+    def num_newest(self) -> int:
+        return max((self.window_tokens - self.sink_tokens) // 2, 1)
+
     def shifted(self, token_ids: array[int]) -> array[int]:
-        num_newest = max((self.window_tokens - self.sink_tokens) // 2, 1)
-        return token_ids[: self.sink_tokens] + token_ids[-num_newest:]
+        return token_ids[: self.sink_tokens] + token_ids[-self.num_newest :]
 
 
 @dataclass(frozen=True, slots=True)

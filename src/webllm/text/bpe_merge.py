@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+
+from webllm.text.steps import Steps
 
 # Of two neighbours: what their merge ranks, smallest first; None if they never merge.
 Rank = Callable[[str, str], float | None]
 
+_STEP_PAIRS = 512
 
-def merge(pieces: list[str], rank: Rank) -> list[str]:
+
+def merge(pieces: list[str], rank: Rank) -> Steps[list[str]]:
     """What `pieces` merge into, in n log n; the list is used up."""
     num_pieces = len(pieces)
     before = list(range(-1, num_pieces - 1))
@@ -22,9 +26,17 @@ def merge(pieces: list[str], rank: Rank) -> list[str]:
             return None
         return found, left, right, len(pieces[left]) + len(pieces[right])
 
-    candidates = [found for left in range(num_pieces - 1) if (found := pair(left, left + 1))]
-    heapify(candidates)
+    candidates: list[tuple[float, int, int, int]] = []
+    for left in range(num_pieces - 1):
+        if left % _STEP_PAIRS == _STEP_PAIRS - 1:
+            yield
+        if candidate := pair(left, left + 1):
+            heappush(candidates, candidate)
+    num_popped = 0
     while candidates:
+        num_popped += 1
+        if num_popped % _STEP_PAIRS == 0:
+            yield
         _, left, right, length = heappop(candidates)
         if after[left] != right or len(pieces[left]) + len(pieces[right]) != length:
             continue  # one of the two has merged with another meanwhile

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from webllm.text.special_tokens import GUARD, SpecialTokens, with_guards
+from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 
@@ -25,7 +26,7 @@ class FragmentEncoder:
 
     def __init__(
         self,
-        encode_fragment: Callable[[str], list[int]],
+        encode_fragment: Callable[[str], Steps[list[int]]],
         always: Mapping[str, int],
         parsed: Mapping[str, int],
         affixes: tuple[list[int], list[int]],
@@ -38,27 +39,30 @@ class FragmentEncoder:
         self._parsed = SpecialTokens(self._marked_keys(parsed))
         self._all = SpecialTokens(self._marked_keys({**always, **parsed}))
 
-    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> Steps[list[int]]:
         token_ids = list(self._before) if add_special else []
         after_special = True
         for part in self._split(self._marked(text), parse_special):
+            yield
+            if part is None:
+                continue
             if isinstance(part, int):
                 token_ids.append(part)
             else:
                 prefix = SPACE_MARK if self._spaces.prefix and after_special else ""
-                token_ids += self._encode_fragment(prefix + part)
+                token_ids += yield from self._encode_fragment(prefix + part)
             after_special = isinstance(part, int)
         return token_ids + self._after if add_special else token_ids
 
-    def guard(self, text: str) -> str:
+    def guard(self, text: str) -> Steps[str]:
         return with_guards(text, self._parsed.starts(self._marked(text)))
 
-    def _split(self, text: str, parse_special: bool) -> Iterator[str | int]:
+    def _split(self, text: str, parse_special: bool) -> Iterator[str | int | None]:
         if not parse_special:
             yield from self._always.split(text)
             return
         for part in self._all.split(text):
-            if isinstance(part, int) or GUARD not in part:
+            if not isinstance(part, str) or GUARD not in part:
                 yield part
             else:
                 yield from self._always.split(part.replace(GUARD, ""))

@@ -20,18 +20,24 @@ from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
 from webllm.text.gguf_fields import GgufFields
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
-from webllm.text.tokenizer import ModelTokenizer
+from webllm.text.steps import Steps
+from webllm.text.tokenizer import Coverage, ModelTokenizer
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
     END_NAMES_IF_CONTROL,
     Vocabulary,
+    byte_level_alphabet,
     byte_level_speller,
     end_ids,
     find_tokens,
     index_tokens,
     sentencepiece_bytes,
 )
+
+_NFC_CHARS = 4  # that NFC may make one of: no character decomposes into more
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # by NFC, of other characters
+_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # one at least in each character that is no ASCII
 
 
 class TokenType(IntEnum):
@@ -67,7 +73,7 @@ class _Tokens:
     """The vocabulary as the file has it."""
 
     texts: Sequence[str]
-    ends: dict[str, int]  # of the names that may end a generation, those there are, to ids
+    named: dict[str, int]  # of names that may end a generation and of single bytes, to ids
     of_type: dict[float, list[int]]  # token type to ids, normal tokens left out
 
     def matched(self, *types: TokenType) -> dict[str, int]:
@@ -82,7 +88,7 @@ class _Tokens:
 
 
 def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
-    ends = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL)
+    named = find_tokens(texts, END_NAMES | END_NAMES_IF_CONTROL | byte_level_alphabet().keys())
     of_type: dict[float, list[int]] = {}
     if fields.has("token_type"):
         for token_id, kind in enumerate(fields.numbers("token_type", len(texts))):
@@ -91,12 +97,12 @@ def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
     # Conversions exist that leave the ends of turns normal or user-defined.
     control = of_type.setdefault(TokenType.CONTROL, [])
     known = set(control)
-    for name in END_NAMES & ends.keys():
-        if ends[name] not in known:
-            control.append(ends[name])
+    for name in END_NAMES & named.keys():
+        if named[name] not in known:
+            control.append(named[name])
     user_defined = of_type.get(TokenType.USER_DEFINED, [])
     of_type[TokenType.USER_DEFINED] = [i for i in user_defined if texts[i] not in END_NAMES]
-    return _Tokens(texts, ends, of_type)
+    return _Tokens(texts, named, of_type)
 
 
 def _byte_level(fields: GgufFields) -> ModelTokenizer:
@@ -110,12 +116,33 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
     read = fields.strings if has_library() else fields.string_list
     tokens = _read_tokens(fields, read("tokens"))
     encode = _byte_level_encode(tokens, read("merges"), pre)
-    return _assemble(fields, tokens, encode, byte_level_speller(), SpacePolicy(), pre.add_bos)
+    return _assemble(
+        fields,
+        tokens,
+        encode,
+        byte_level_speller(),
+        SpacePolicy(),
+        pre.add_bos,
+        _byte_level_coverage(tokens, pre),
+    )
+
+
+def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
+    """Bytes without a token are dropped, often some control characters."""
+    control = set(tokens.of_type[TokenType.CONTROL])
+    alphabet = byte_level_alphabet()
+    found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
+    if not found.issuperset(_UTF8_CONTINUATIONS):
+        return None
+    dropped = "".join(chr(byte) for byte in range(0x80) if byte not in found)
+    if pre.nfc and dropped.strip(_NEVER_COMPOSED):
+        return None
+    return Coverage(_NFC_CHARS if pre.nfc else 1, dropped)
 
 
 def _byte_level_encode(
     tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer
-) -> Callable[[str], list[int]]:
+) -> Callable[[str], Steps[list[int]]]:
     if not has_library():
         return ByteLevelBpe(tokens.ids_in_text(), merges, pre).encode
     library = load_encoder(_tokenizer_json(tokens, merges, pre))
@@ -141,16 +168,18 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
         fields.token_id("unknown_token_id", num_tokens, default=0),
     )
     spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
-    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True)
+    coverage = Coverage() if len(byte_ids) == 256 else None
+    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True, coverage)
 
 
 def _assemble(
     fields: GgufFields,
     tokens: _Tokens,
-    encode: Callable[[str], list[int]],
+    encode: Callable[[str], Steps[list[int]]],
     spell: Callable[[str], bytes],
     spaces: SpacePolicy,
     add_bos: bool,
+    coverage: Coverage | None,
 ) -> ModelTokenizer:
     num_tokens = len(tokens.texts)
     is_llama = spaces.mark
@@ -175,10 +204,10 @@ def _assemble(
         special_ids,
         frozenset() if is_llama else frozenset(tokens.of_type[TokenType.USER_DEFINED]),
         bos_id,
-        end_ids(tokens.ends, special_ids, [eos_id, *others]),
+        end_ids(tokens.named, special_ids, [eos_id, *others]),
         spaces.prefix,
     )
-    return ModelTokenizer(vocabulary, encoder)
+    return ModelTokenizer(vocabulary, encoder, coverage)
 
 
 def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:

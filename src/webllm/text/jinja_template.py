@@ -18,6 +18,7 @@ from webllm.text.template_budget import Budget, TemplateLimits, count_chars
 from webllm.text.template_sandbox import TemplateSandbox
 
 _MAX_DATE_FORMAT = 100
+_MAX_MESSAGE = 1000
 
 
 class JinjaTemplate:
@@ -65,14 +66,18 @@ def _compile(source: str, limits: TemplateLimits) -> CodeType:
         raise TemplateError(_message(error, None)) from error
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+@jinja2.pass_environment
+def _raise_exception(sandbox: TemplateSandbox, message: Any) -> NoReturn:
+    raise jinja2.TemplateError(sandbox.budget.text(message))
 
 
 def _message(error: BaseException, line: int | None) -> str:
     where = f"chat template, line {line}" if line else "chat template"
     kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
-    return f"{where}: {kind}{error}"
+    text = str(error)
+    if len(text) > _MAX_MESSAGE:
+        text = f"{text[:_MAX_MESSAGE]}… ({len(text)} characters)"
+    return f"{where}: {kind}{text}"
 
 
 def _line(template: jinja2.Template, traceback: TracebackType | None) -> int | None:

@@ -2,8 +2,8 @@
 
 Leftmost match first, the longest of those that start there, as Aho-Corasick matchers do. A
 vocabulary may have thousands of such tokens (Gemma's 6,000 unused ones), too many for one regular
-expression: here a match is tried only where a token's first character stands, and only for the
-lengths that tokens with that character have.
+expression: here a match is tried only where a token's first two characters stand, and only for
+the lengths that tokens with that first character have.
 
 Text that is to stay text inside of a prompt, whatever it spells, carries a GUARD behind the first
 character of each token in it. Who tokenizes the text between tokens takes the guards out.
@@ -12,20 +12,31 @@ character of each token in it. Who tokenizes the text between tokens takes the g
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from webllm.text.steps import Steps
+
 GUARD = "\udfff"  # half of a surrogate pair: well-formed text never has one
 
 
-def with_guards(text: str, starts: Iterable[int]) -> str:
+_STEP_TRIES = 1024
+
+
+def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
     """`text` with a guard behind each of the characters at `starts`, which ascend."""
     pieces, cut = [], 0
     for start in starts:
+        yield
+        if start is None:
+            continue
         pieces.append(text[cut : start + 1])
         cut = start + 1
     return GUARD.join([*pieces, text[cut:]])
 
 
 class SpecialTokens:
-    """Splits text at the tokens of `ids`, a map from spelling to token id."""
+    """Splits text at the tokens of `ids`, a map from spelling to token id.
+
+    Where no token comes for long, a None does, so that nobody waits.
+    """
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = {text: token_id for text, token_id in ids.items() if text}
@@ -33,17 +44,22 @@ class SpecialTokens:
         for text in self._ids:
             lengths.setdefault(text[0], set()).add(len(text))
         self._lengths = {char: sorted(found, reverse=True) for char, found in lengths.items()}
-        starts = "".join(re.escape(char) for char in self._lengths)
-        self._start = re.compile(f"[{starts}]") if starts else None
+        self._start = _start_pattern(self._ids) if self._ids else None
 
-    def split(self, text: str) -> Iterator[str | int]:
+    def __bool__(self) -> bool:
+        return bool(self._ids)
+
+    def split(self, text: str) -> Iterator[str | int | None]:
         """The stretches of plain text (never empty) and the token ids, in order."""
-        plain_from = position = 0
+        plain_from = position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
             position = found.start()
             token = self._match(text, position)
             if token is None:
                 position += 1
+                num_tries += 1
+                if num_tries % _STEP_TRIES == 0:
+                    yield None
                 continue
             if plain_from < position:
                 yield text[plain_from:position]
@@ -52,12 +68,15 @@ class SpecialTokens:
         if plain_from < len(text):
             yield text[plain_from:]
 
-    def starts(self, text: str) -> Iterator[int]:
+    def starts(self, text: str) -> Iterator[int | None]:
         """Where a token begins, also inside of another one."""
-        position = 0
+        position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
+            num_tries += 1
             if self._match(text, found.start()) is not None:
                 yield found.start()
+            elif num_tries % _STEP_TRIES == 0:
+                yield None
             position = found.start() + 1
 
     def _match(self, text: str, position: int) -> str | None:
@@ -66,3 +85,17 @@ class SpecialTokens:
             if token in self._ids and not text.startswith(GUARD, position + 1):
                 return token
         return None
+
+
+def _start_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Where the first two characters of a token stand."""
+    seconds: dict[str, set[str]] = {}
+    for token in tokens:
+        seconds.setdefault(token[0], set()).add(token[1:2])
+    return re.compile(
+        "|".join(
+            re.escape(first)
+            + ("" if "" in found else f"(?=[{''.join(map(re.escape, sorted(found)))}])")
+            for first, found in seconds.items()
+        )
+    )

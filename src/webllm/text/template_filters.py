@@ -1,86 +1,183 @@
-"""Filters, methods and operators of chat templates that can make much out of little.
+"""Filters and tests of chat templates.
 
-Each pays from the rendering's budget before it works.
+All are Jinja's own. Those that do more than a step's work pay for it before they begin, from the
+rendering's budget, also where `map`, `select` and their like call them for every item.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jinja2 import pass_context
+from jinja2 import Undefined, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.filters import FILTERS
+from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.runtime import Context
+from jinja2.tests import TESTS as JINJA_TESTS
 
-from webllm.text.template_budget import Budget
+from webllm.text.template_budget import CONTAINERS, ITEM_CHARS, OBJECT_CHARS, SIZED, Budget
+from webllm.text.template_operations import (
+    compare,
+    replaced_chars,
+    spend_on_comparison,
+    spend_on_search,
+)
 
-_MAX_INT_BITS = 4096
 _MAX_INDENT = 16
-# A conversion of the % operator with a width from outside or of three digits.
-_WIDE_CONVERSION = re.compile(r"%[^%a-zA-Z]*?(\*|\d{3})")
-# The same in str.format, where a width may also be a field of its own.
-_WIDE_FIELD = re.compile(r"\{[^{}:]*:[^{}]*?(\{|\d{3})")
+_MAX_DIGITS = 1000
+_SORTED_CHARS = 32  # an item of what is sorted, whose key is computed
+_GROWING_CHARS = 16  # a character that becomes several, or a string of its own
+_LONG_NAME = 256
+_KEYS = (str, int, float, Undefined, type(None))
+
+# Pays for a filter or test of `value`; returns the value in the form in which it is read.
+Payment = Callable[..., Any]
 
 
-def _budget(context: Context) -> Budget:
+def budget_of(context: Context) -> Budget:
     budget: Budget = context.environment.budget  # type: ignore[attr-defined]
     return budget
 
 
-@pass_context
-def _spend(context: Context, num_chars: int) -> None:
-    _budget(context).spend(max(num_chars, 0) if isinstance(num_chars, int) else 0)
+def plain_key(budget: Budget, key: Any) -> Any:
+    """A key or the name of an attribute, filter or test; others are hashed, and written in
+    messages."""
+    if not isinstance(key, _KEYS):
+        raise SecurityError(f"a {type(key).__name__} cannot be a key or a name")
+    length = len(key) if isinstance(key, str) else 0
+    budget.spend(_GROWING_CHARS * length if length > _LONG_NAME else 0)
+    return key
 
 
-@pass_context
-def _counted(context: Context, value: Any) -> Any:
-    _budget(context).spend(len(value) if isinstance(value, str | list | tuple | dict) else 0)
+# Payments
+
+
+def _object(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
+    budget.spend(OBJECT_CHARS)
     return value
 
 
-@pass_context
-def _literal(context: Context, value: Any) -> Any:
-    _budget(context).spend_value(value)
+def _name(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
+    return plain_key(budget, value)
+
+
+def _text(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
+    text = budget.text(value)
+    for given in (*args, *kwargs.values()):  # trim looks for each character among those given
+        budget.spend(len(text) * len(given) if isinstance(given, str) else 0)
+    return text
+
+
+def _growing_text(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
+    text = budget.text(value)
+    budget.spend(_GROWING_CHARS * len(text))
+    return text
+
+
+def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
+    if isinstance(value, str) and len(value) > _MAX_DIGITS:
+        raise SecurityError(f"a number of {len(value)} characters is too large")
+    budget.spend()
     return value
 
 
-@pass_context
-def _concat(context: Context, parts: list[Any]) -> str:
-    _budget(context).spend_value(parts, as_text=True)
-    return "".join(map(str, parts))
+def _items(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
+    value = budget.sized(value)
+    each = ITEM_CHARS
+    if isinstance(value, str) and not value.isascii():
+        each = _GROWING_CHARS + ITEM_CHARS
+    budget.spend(OBJECT_CHARS + each * len(value))
+    return value
 
 
-@pass_context
-def _string(context: Context, value: Any) -> str:
-    _budget(context).spend_value(value, as_text=True)
-    return str(value)
+def _sorted(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
+    value = _compared(budget, value, *args, **kwargs)
+    budget.spend_value(value, times=len(value).bit_length())
+    return value
+
+
+def _compared(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
+    for name in (*args, kwargs.get("attribute")):
+        plain_key(budget, name)
+    value = budget.sized(value)
+    budget.spend_value(value, plain=True)
+    budget.spend(OBJECT_CHARS + _SORTED_CHARS * len(value))
+    return value
+
+
+def _one_by_one(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
+    """The items are paid for when they come."""
+    plain_key(budget, names[0] if names else kwargs.get("attribute"))
+    budget.spend(8 * OBJECT_CHARS)
+    return budget.items(value) if value else value
+
+
+def _one_by_one_by_attribute(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
+    plain_key(budget, names[1] if len(names) > 1 else None)  # the test; the first is an attribute
+    return _one_by_one(budget, value, *names, **kwargs)
+
+
+def _remainder(budget: Budget, value: Any, *_: Any) -> Any:
+    if not isinstance(value, int | float | Undefined):
+        raise SecurityError(f"a {type(value).__name__} is no number")  # text % is a format
+    budget.spend()
+    return value
+
+
+def _comparison(budget: Budget, value: Any, other: Any) -> Any:
+    spend_on_comparison(budget, value, other)
+    return value
+
+
+def _paying(function: Any, pay: Payment) -> Callable[..., Any]:
+    """`function`, which may want Jinja's context, evaluation context or environment."""
+    wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
+
+    @pass_context
+    def paid(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        value = pay(budget_of(context), value, *args, **kwargs)
+        if wanted == "context":
+            return function(context, value, *args, **kwargs)
+        if wanted == "eval_context":
+            return function(context.eval_ctx, value, *args, **kwargs)
+        if wanted == "environment":
+            return function(context.environment, value, *args, **kwargs)
+        return function(value, *args, **kwargs)
+
+    return paid
+
+
+# Filters and tests whose other arguments cost, too
 
 
 @pass_context
 def _join(
     context: Context, value: Iterable[Any], d: str = "", attribute: str | int | None = None
 ) -> Any:
-    parts = list(value)
-    budget = _budget(context)
-    budget.spend_value(parts, as_text=True)
-    budget.spend(len(parts) * len(str(d)))
-    return FILTERS["join"](context.eval_ctx, parts, d, attribute)
+    budget = budget_of(context)
+    parts = _compared(budget, value, attribute)
+    budget.spend(len(parts) * len(budget.text(d)))
+    nested = [part for part in budget.items(parts) if isinstance(part, CONTAINERS)]
+    budget.spend_value(nested, times=ITEM_CHARS)
+    return JINJA_FILTERS["join"](context.eval_ctx, parts, d, attribute)
 
 
 @pass_context
-def _replace(context: Context, s: str, old: str, new: str, count: int | None = None) -> Any:
-    _budget(context).spend(_replaced_chars(str(s), str(old), str(new)))
-    return FILTERS["replace"](context.eval_ctx, s, old, new, count)
+def _replace(context: Context, s: Any, old: Any, new: Any, count: int | None = None) -> Any:
+    budget = budget_of(context)
+    s, old, new = budget.text(s), budget.text(old), budget.text(new)
+    budget.spend(replaced_chars(s, old, new))
+    return JINJA_FILTERS["replace"](context.eval_ctx, s, old, new, count)
 
 
 @pass_context
 def _indent(
-    context: Context, s: str, width: int | str = 4, first: bool = False, blank: bool = False
+    context: Context, s: Any, width: int | str = 4, first: bool = False, blank: bool = False
 ) -> Any:
-    num_lines = str(s).count("\n") + 1
-    _budget(context).spend(len(str(s)) + num_lines * _indent_chars(width))
-    return FILTERS["indent"](s, width, first, blank)
+    budget = budget_of(context)
+    s = budget.text(s)
+    num_lines = s.count("\n") + 1
+    budget.spend(len(s) + num_lines * (_indent_chars(width) + _GROWING_CHARS))
+    return JINJA_FILTERS["indent"](s, width, first, blank)
 
 
 @pass_context
@@ -93,7 +190,7 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """As `transformers` has it: no HTML escapes, unlike Jinja's own."""
-    budget = _budget(context)
+    budget = budget_of(context)
     budget.spend_value(value)
     _indent_chars(indent)
     encoder = json.JSONEncoder(
@@ -101,67 +198,14 @@ def _tojson(
     )
     chunks = []
     for chunk in encoder.iterencode(value):
-        budget.spend(len(chunk))
+        budget.spend(len(chunk) + ITEM_CHARS)
         chunks.append(chunk)
     return "".join(chunks)
 
 
-PAYING_FILTERS: dict[str, Callable[..., Any]] = {
-    "_spend": _spend,
-    "_counted": _counted,
-    "_literal": _literal,
-    "_concat": _concat,
-    "string": _string,
-    "join": _join,
-    "replace": _replace,
-    "indent": _indent,
-    "tojson": _tojson,
-}
-
-
-def spend_on_method(budget: Budget, text: str, name: str, args: list[Any]) -> None:
-    """Pay for `text.name(*args)`."""
-    budget.spend(len(text))
-    if name in ("format", "format_map"):
-        if _WIDE_FIELD.search(text):
-            raise SecurityError("a format with a width of three digits or more is not allowed")
-        for _ in range(text.count("{")):
-            budget.spend_value(args, as_text=True)
-    elif name == "replace" and len(args) >= 2:
-        budget.spend(_replaced_chars(text, str(args[0]), str(args[1])))
-    elif name == "join" and args and isinstance(args[0], list | tuple | dict | str):
-        budget.spend_value(args[0])
-        budget.spend(len(args[0]) * len(text))
-    elif name in ("split", "rsplit", "splitlines"):
-        budget.spend(4 * len(text))  # a list of many small strings
-
-
-def spend_on_operator(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """Pay for `left operator right`; refuse what could become endlessly large."""
-    if isinstance(left, int) and isinstance(right, int):
-        _check_int_size(operator, left, right)
-    elif operator == "%" and isinstance(left, str):
-        if _WIDE_CONVERSION.search(left):
-            raise SecurityError("a format with a width of three digits or more is not allowed")
-        for _ in range(left.count("%")):
-            budget.spend_value(right, as_text=True)
-    elif operator == "*":
-        for sequence, times in ((left, right), (right, left)):
-            if isinstance(sequence, str | list | tuple) and isinstance(times, int):
-                budget.spend(len(sequence) * max(times, 0))
-    elif operator == "+" and isinstance(left, str | list | tuple) and hasattr(right, "__len__"):
-        budget.spend(len(left) + len(right))
-    budget.spend()
-
-
-def _check_int_size(operator: str, left: int, right: int) -> None:
-    num_bits = 0
-    if operator == "*":
-        num_bits = left.bit_length() + right.bit_length()
-    elif operator == "**" and right > 0:
-        num_bits = left.bit_length() * right
-    if num_bits > _MAX_INT_BITS:
-        raise SecurityError(f"the result of {operator} would be too large a number")
+@pass_context
+def _in(context: Context, value: Any, seq: Any) -> bool:
+    return value in spend_on_search(budget_of(context), value, seq)
 
 
 def _indent_chars(width: int | str | None) -> int:
@@ -171,5 +215,80 @@ def _indent_chars(width: int | str | None) -> int:
     return num_chars
 
 
-def _replaced_chars(text: str, old: str, new: str) -> int:
-    return len(text) + text.count(old) * len(new)
+# What `template_rewriter` puts into templates
+
+
+@pass_context
+def _spend(context: Context, num_chars: Any) -> bool:
+    budget_of(context).spend(max(num_chars, 0) if isinstance(num_chars, int) else 0)
+    return True
+
+
+@pass_context
+def _flat(context: Context, value: Any) -> Any:
+    """What was built of its parts, or will be sliced."""
+    each = 1 if isinstance(value, str) else ITEM_CHARS
+    num_items = len(value) if isinstance(value, SIZED) else 0
+    budget_of(context).spend(OBJECT_CHARS + each * num_items)
+    return value
+
+
+@pass_context
+def _key(context: Context, value: Any) -> Any:
+    return plain_key(budget_of(context), value)
+
+
+@pass_context
+def _concat(context: Context, parts: list[Any]) -> str:
+    return "".join(map(budget_of(context).text, parts))
+
+
+@pass_context
+def _compare(context: Context, left: Any, *operands: Any) -> Any:
+    """`left`, then names of comparisons and what to compare with, in turns."""
+    budget, result = budget_of(context), True
+    for name, right in zip(operands[::2], operands[1::2], strict=True):
+        result = compare(budget, name, left, right)
+        if not result:
+            break
+        left = right
+    return result
+
+
+_PAYMENTS: dict[str, Payment] = {
+    "items": _object,
+    **dict.fromkeys(["capitalize", "lower", "safe", "string", "trim", "truncate", "upper"], _text),
+    **dict.fromkeys(["e", "escape", "title"], _growing_text),
+    **dict.fromkeys(["float", "int"], _number),
+    **dict.fromkeys(["list", "reverse"], _items),
+    **dict.fromkeys(["dictsort", "sort"], _sorted),
+    **dict.fromkeys(["max", "min", "unique"], _compared),
+    **dict.fromkeys(["map", "reject", "select"], _one_by_one),
+    **dict.fromkeys(["rejectattr", "selectattr"], _one_by_one_by_attribute),
+}
+_FREE = ["abs", "count", "d", "default", "first", "last", "length"]
+FILTERS: dict[str, Any] = {
+    **{name: JINJA_FILTERS[name] for name in _FREE},
+    **{name: _paying(JINJA_FILTERS[name], pay) for name, pay in _PAYMENTS.items()},
+    "indent": _indent,
+    "join": _join,
+    "replace": _replace,
+    "tojson": _tojson,
+    "_compare": _compare,
+    "_concat": _concat,
+    "_flat": _flat,
+    "_key": _key,
+    "_spend": _spend,
+}
+_COMPARISONS = "== eq equalto != ne < lt lessthan <= le > gt greaterthan >= ge"
+_TEST_PAYMENTS: dict[str, Payment] = {
+    **dict.fromkeys(_COMPARISONS.split(), _comparison),
+    **dict.fromkeys(["lower", "upper"], _text),
+    **dict.fromkeys(["divisibleby", "even", "odd"], _remainder),
+    **dict.fromkeys(["filter", "test"], _name),
+}
+TESTS: dict[str, Any] = {
+    **JINJA_TESTS,
+    **{name: _paying(JINJA_TESTS[name], pay) for name, pay in _TEST_PAYMENTS.items()},
+    "in": _in,
+}

@@ -1,23 +1,29 @@
 """Puts payments to the budget into a parsed template, wherever Jinja itself offers no hook.
 
 Bodies that can run many times (loops, macros, blocks) begin with a payment for their own text, and
-expressions that read or build large values pass them through filters of `template_sandbox`. The
-names of these filters begin with an underscore; a template that calls them only pays more.
+comparisons and expressions that build values are done by filters of `template_filters`. The names
+of these filters begin with an underscore; a template that calls them only pays more.
 """
 
 # ruff: noqa: N802 (the methods are named by jinja2)
 
+from collections.abc import Sequence
 from typing import TypeVar
 
-from jinja2 import nodes
+from jinja2 import TemplateAssertionError, nodes
 from jinja2.visitor import NodeTransformer
+
+from webllm.text.template_operations import MAX_INT_BITS
 
 _Body = TypeVar("_Body", nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block, nodes.FilterBlock)
 
 
 class BudgetRewriter(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        return self._pay_for_body(node)
+        node = self._pay_for_body(node)
+        if node.test is not None:
+            node.test = nodes.And(_payment(0, node), node.test, lineno=node.lineno)
+        return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         return self._pay_for_body(node)
@@ -31,54 +37,73 @@ class BudgetRewriter(NodeTransformer):
     def visit_FilterBlock(self, node: nodes.FilterBlock) -> nodes.Node:
         return self._pay_for_body(node)
 
+    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
+        raise TemplateAssertionError("autoescape is not for chat templates", node.lineno)
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        if isinstance(node.value, int) and node.value.bit_length() > MAX_INT_BITS:
+            raise TemplateAssertionError("a number is too large", node.lineno)
+        return node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_concat")
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)
-        return _filtered(node, "_literal")
+        return node if _is_constant(node) else _filtered(node, "_flat")
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
         self.generic_visit(node)
-        return _filtered(node, "_literal")
+        for pair in node.items:
+            if not isinstance(pair.key, nodes.Const):
+                pair.key = _filtered(pair.key, "_key")
+        return _filtered(node, "_flat")
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
         self.generic_visit(node)
-        return _filtered(node, "_literal") if node.ctx == "load" else node
+        return node if node.ctx != "load" or _is_constant(node) else _filtered(node, "_flat")
 
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        if node.node is not None:  # None in {% filter %}: the text of the block
-            node.node = _filtered(node.node, "_counted")
-        return node
-
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:
-        self.generic_visit(node)
-        if node.name not in ("defined", "undefined", "none"):
-            node.node = _filtered(node.node, "_counted")
-        return node
-
-    def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
-        self.generic_visit(node)
-        if not isinstance(node.expr, nodes.Const):
-            node.expr = _filtered(node.expr, "_counted")
-        return node
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        pairs = zip(sides, sides[1:], node.ops, strict=False)
+        if all(_is_cheap(left, right, operand.op) for left, right, operand in pairs):
+            return node
+        args: list[nodes.Expr] = []
+        for operand in node.ops:
+            args += nodes.Const(operand.op, lineno=node.lineno), operand.expr
+        return _filtered(node.expr, "_compare", args)
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
-            node.node = _filtered(node.node, "_counted")
+            node.node = _filtered(node.node, "_flat")
         return node
 
     def _pay_for_body(self, node: _Body) -> _Body:
         num_chars = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         num_chars += sum(len(str(const.value)) for const in node.find_all(nodes.Const))
         self.generic_visit(node)
-        payment = _filtered(nodes.Const(num_chars, lineno=node.lineno), "_spend")
-        node.body.insert(0, nodes.ExprStmt(payment, lineno=node.lineno))
+        node.body.insert(0, nodes.ExprStmt(_payment(num_chars, node), lineno=node.lineno))
         return node
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Expr:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _is_constant(node: nodes.Node) -> bool:
+    """Paid for with the body that it is in."""
+    if isinstance(node, nodes.List | nodes.Tuple):
+        return all(map(_is_constant, node.items))
+    return isinstance(node, nodes.Const)
+
+
+def _is_cheap(left: nodes.Expr, right: nodes.Expr, name: str) -> bool:
+    """No more can be compared than the constant has."""
+    return _is_constant(right) or (_is_constant(left) and name not in ("in", "notin"))
+
+
+def _payment(num_chars: int, node: nodes.Node) -> nodes.Expr:
+    return _filtered(nodes.Const(num_chars, lineno=node.lineno), "_spend")
+
+
+def _filtered(node: nodes.Expr, name: str, args: Sequence[nodes.Expr] = ()) -> nodes.Expr:
+    return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)

@@ -2,27 +2,24 @@
 
 Jinja's `ImmutableSandboxedEnvironment` keeps templates from attributes and from changing what they
 are given. On top of it, only those methods and filters are there that chat templates use, and
-whatever can make much out of little (operators, joins, formats) pays from a `Budget` first.
+whatever can do much at once (filters, tests, operators, methods) pays from a `Budget` first.
 """
 
+from itertools import islice
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import TemplateAssertionError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.filters import FILTERS
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from webllm.text.template_budget import Budget
-from webllm.text.template_filters import PAYING_FILTERS, spend_on_method, spend_on_operator
+from webllm.text.template_filters import FILTERS, TESTS, plain_key
+from webllm.text.template_operations import spend_on_method, spend_on_operator
 from webllm.text.template_rewriter import BudgetRewriter
 
-_PLAIN_FILTERS = """
-    abs capitalize count d default dictsort e escape first float int items last length list lower
-    map max min reject rejectattr reverse safe select selectattr sort title trim truncate unique
-    upper
-"""
 _STR_METHODS = """
     capitalize count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric
     isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind
@@ -52,7 +49,7 @@ class GenerationTag(Extension):
 class TemplateSandbox(ImmutableSandboxedEnvironment):
     """One rendering's environment; `budget` is what that rendering may spend."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(
@@ -61,19 +58,22 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", GenerationTag],
         )
         self.budget = budget
-        self.finalize = self._write
-        self.filters = {name: FILTERS[name] for name in _PLAIN_FILTERS.split()} | PAYING_FILTERS
+        self.finalize = budget.text
+        self.filters = FILTERS
+        self.tests = TESTS
         for name in ("lipsum", "cycler"):
             del self.globals[name]
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
+        most = self.budget.max_nodes
+        if len(list(islice(template.find_all(nodes.Node), most + 1))) > most:
+            raise TemplateAssertionError(f"the template has more than {most} parts", 1)
         BudgetRewriter().visit(template)
         return template
 
-    def _write(self, value: Any) -> str:
-        self.budget.spend_value(value, as_text=True)
-        return str(value)
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return super().getitem(obj, plain_key(self.budget, argument))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         for kind, methods in _METHODS:
@@ -83,15 +83,17 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         self.budget.spend()
+        if not self.is_safe_callable(function):  # Jinja's message has the object in it
+            raise SecurityError(f"a {type(function).__name__} is not safely callable")
         # Jinja wraps str.format in a function of its own that keeps attributes private.
         method = getattr(function, "__wrapped__", function)
         owner = getattr(method, "__self__", None)
-        if isinstance(owner, str):
-            spend_on_method(self.budget, owner, method.__name__, [*args, *kwargs.values()])
-        result = super().call(context, function, *args, **kwargs)
-        if isinstance(result, dict):
-            self.budget.spend_value(result)
-        return result
+        if isinstance(owner, str | dict | list | tuple):
+            given = [*args, *kwargs.values()]
+            args = tuple(spend_on_method(self.budget, owner, method.__name__, given)[: len(args)])
+        elif isinstance(owner, LoopContext) or isinstance(function, type):
+            self.budget.spend_value(args)  # changed() compares, dict() and namespace() copy
+        return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         spend_on_operator(self.budget, operator, left, right)

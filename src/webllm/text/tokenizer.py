@@ -5,9 +5,12 @@ which differs by model family and host). It knows nothing of chat templates or o
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from webllm.text.special_tokens import GUARD
+from webllm.text.steps import Steps, finish
 from webllm.text.vocabulary import Vocabulary
 
 
@@ -54,6 +57,22 @@ class Tokenizer(Protocol):
         was put in through `guard` becomes the tokens of ordinary text.
         """
 
+    def encode_steps(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> Steps[list[int]]:
+        """As `encode`, and so are `guard_steps` and `encode_prompt_steps` to theirs."""
+
+    def guard_steps(self, text: str) -> Steps[str]: ...
+
+    def encode_prompt_steps(self, prompt: str) -> Steps[list[int]]: ...
+
+    @property
+    def chars_per_token(self) -> int | None:
+        """Characters of text that become one token at most; None: text may become nothing."""
+
+    def least_tokens(self, text: str) -> int:
+        """`text`, a prompt or not, becomes this many tokens or more; found at no cost."""
+
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of `token_ids`; invalid UTF-8 becomes U+FFFD, unknown ids become nothing."""
 
@@ -67,18 +86,30 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """The half of a tokenizer that needs a library or an algorithm: text to ids."""
 
-    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> Steps[list[int]]:
         """With `parse_special`, heeds guards and takes them out."""
 
-    def guard(self, text: str) -> str: ...
+    def guard(self, text: str) -> Steps[str]: ...
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What an encoder makes tokens of: all characters but those `dropped`, after a normalization
+    that makes one of `num_composed` at most."""
+
+    num_composed: int = 1
+    dropped: str = ""
 
 
 class ModelTokenizer:
-    """The `Tokenizer` of a model file."""
+    """The `Tokenizer` of a model file; `coverage` is None where text may become nothing."""
 
-    def __init__(self, vocabulary: Vocabulary, encoder: Encoder) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, encoder: Encoder, coverage: Coverage | None = None
+    ) -> None:
         self._vocabulary = vocabulary
         self._encoder = encoder
+        self._coverage = coverage
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
         self.eos_ids = vocabulary.eos_ids
@@ -88,19 +119,43 @@ class ModelTokenizer:
         self.token_id = vocabulary.token_id
         self.decode = vocabulary.decode
 
-    def encode(
+    @cached_property
+    def chars_per_token(self) -> int | None:
+        if self._coverage is None:
+            return None
+        return self._coverage.num_composed * max(map(len, self._vocabulary.tokens), default=1)
+
+    def least_tokens(self, text: str) -> int:
+        if self._coverage is None or self.chars_per_token is None:
+            return 0
+        text = _well_formed(text.replace(GUARD, ""))
+        num_dropped = sum(map(text.count, self._coverage.dropped))
+        return (len(text) - num_dropped) // self.chars_per_token
+
+    def encode_steps(
         self, text: str, *, parse_special: bool = False, add_special: bool = True
-    ) -> list[int]:
+    ) -> Steps[list[int]]:
         return self._encoder.encode(
             _well_formed(text), parse_special=parse_special, add_special=add_special
         )
 
-    def guard(self, text: str) -> str:
+    def guard_steps(self, text: str) -> Steps[str]:
         return self._encoder.guard(_well_formed(text))
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    def encode_prompt_steps(self, prompt: str) -> Steps[list[int]]:
         text = GUARD.join(map(_well_formed, prompt.split(GUARD)))
         return self._encoder.encode(text, parse_special=True, add_special=False)
+
+    def encode(
+        self, text: str, *, parse_special: bool = False, add_special: bool = True
+    ) -> list[int]:
+        return finish(self.encode_steps(text, parse_special=parse_special, add_special=add_special))
+
+    def guard(self, text: str) -> str:
+        return finish(self.guard_steps(text))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        return finish(self.encode_prompt_steps(prompt))
 
 
 def _well_formed(text: str) -> str:

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.text.special_tokens import GUARD, SpecialTokens, with_guards
+from webllm.text.steps import Steps
 from webllm.text.tokenizer import Encoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
+
+
+_LONG_CHARS = 10_000
 
 
 class LibraryEncoder:
@@ -27,30 +31,41 @@ class LibraryEncoder:
         added = library.get_added_tokens_decoder().items()
         self._special = SpecialTokens({token.content: i for i, token in added if token.special})
 
-    def guard(self, text: str) -> str:
+    def guard(self, text: str) -> Steps[str]:
         return with_guards(text, self._special.starts(text))
 
-    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> Steps[list[int]]:
+        yield
+        if not self._special:
+            return self._encode(text, add_special)
         if parse_special and GUARD in text:
-            return self._encode_guarded(text)
+            return (yield from self._encode_guarded(text))
         # The switch is the library object's, not the call's: two threads must not interleave.
         with self._lock:
             self._library.encode_special_tokens = not parse_special
-            try:
-                return self._library.encode(text, add_special_tokens=add_special).ids
-            except BaseException as error:
-                raise _refused(error) from error
+            return self._encode(text, add_special)
 
-    def _encode_guarded(self, text: str) -> list[int]:
+    def _encode_guarded(self, text: str) -> Steps[list[int]]:
         """Of a prompt: the library knows no guards, so that the text is cut for it."""
         token_ids: list[int] = []
         for part in self._special.split(text):
+            yield
             if isinstance(part, int):
                 token_ids.append(part)
-            else:
+            elif part is not None:
                 plain = part.replace(GUARD, "")
-                token_ids += self.encode(plain, parse_special=False, add_special=False)
+                token_ids += yield from self.encode(plain, parse_special=False, add_special=False)
         return token_ids
+
+    def _encode(self, text: str, add_special: bool) -> list[int]:
+        try:
+            if len(text) < _LONG_CHARS:
+                return self._library.encode(text, add_special_tokens=add_special).ids
+            # The batch's method alone lets other threads go on.
+            [encoding] = self._library.encode_batch_fast([text], add_special_tokens=add_special)
+            return encoding.ids
+        except BaseException as error:
+            raise _refused(error) from error
 
 
 def has_library() -> bool:

@@ -28,8 +28,13 @@ class WordSplitter:
     def split(self, text: str) -> Iterable[str]:
         pieces: Iterable[str] = (text,)
         for pattern in self._patterns:
-            pieces = [piece for whole in pieces for piece in _isolate(pattern, whole)]
+            pieces = _isolate_each(pattern, pieces)
         return pieces
+
+
+def _isolate_each(pattern: re.Pattern[str], pieces: Iterable[str]) -> Iterator[str]:
+    for piece in pieces:
+        yield from _isolate(pattern, piece)
 
 
 def _isolate(pattern: re.Pattern[str], text: str) -> Iterator[str]:

@@ -1,0 +1,195 @@
+"""Token ids of prompts, with no more work than a prompt takes that fits the context window.
+
+Text that is certainly too long is refused or cut before it is tokenized. All of it is `Steps`, so
+that others have their turn while long text is under way.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    ExtraBody,
+    GenerationParams,
+)
+from webllm.config import ContextOverflow
+from webllm.engine.chat_format import ChatFormat, guarded
+from webllm.engine.loading import LoadedModel
+from webllm.engine.sequence import ContextShift
+from webllm.errors import ContextLengthError
+from webllm.text.steps import Steps
+
+_LIKELY_CHARS = 8  # a token, at most; more are possible
+_USUAL_TOKENS = 0.25  # a character
+_MESSAGE_CHARS = 24  # what a template writes around a message
+_NUM_GUESSES = 4
+_SPARE_TOKENS = 16  # around a cut, where other tokens may come of half a word
+
+Encode = Callable[[str], Steps[list[int]]]
+
+
+def conversation_tokens(
+    model: LoadedModel, chat_format: ChatFormat, request: ChatCompletionRequest
+) -> Steps[list[int]]:
+    """Token ids of the messages, without the oldest ones if there are too many and the policy is
+    to leave them out. Raises RequestError, ContextLengthError or TemplateError.
+    """
+    extra = request.extra_body or ExtraBody()
+    messages = [{"role": m.role, "content": m.text} for m in request.messages]
+    messages = yield from guarded(messages, model.tokenizer)
+    render = partial(chat_format.render, enable_thinking=extra.enable_thinking is not False)
+
+    def encode(prompt: str) -> Steps[list[int]]:
+        token_ids = yield from model.tokenizer.encode_prompt_steps(prompt)
+        return [*chat_format.prefix_ids, *token_ids]
+
+    if overflow(model, request) == "truncate_oldest_messages":
+        window = model.context_window_size
+        room = window - min(request.max_tokens or window // 4, window - 1)
+        turns = _Turns(messages)
+        fitting = yield from _newest_turns(model, turns, render, encode, room)
+        if fitting is not None:
+            return fitting
+        messages = turns.since(-1)
+    return (yield from text_tokens(model, request, render(messages), encode))
+
+
+def raw_tokens(model: LoadedModel, request: CompletionRequest) -> Steps[list[int]]:
+    """Token ids of a prompt that no template makes. Raises ContextLengthError."""
+    # As everywhere else: control tokens written in a raw prompt count, so that a caller can
+    # format a conversation by hand.
+    encode = partial(model.tokenizer.encode_steps, parse_special=True)
+    return text_tokens(model, request, request.prompt, encode)
+
+
+def text_tokens(
+    model: LoadedModel, request: GenerationParams, text: str, encode: Encode
+) -> Steps[list[int]]:
+    """Raises ContextLengthError for text that cannot fit; of text that will be shifted, only its
+    two ends are tokenized.
+    """
+    window = model.context_window_size
+    least = model.tokenizer.least_tokens(text) if len(text) > window else 0
+    if least < window:
+        return (yield from encode(text))
+    shift = context_shift(model, request)
+    if shift is None:
+        size = f"{len(text)} characters, which are {least} tokens or more"
+        raise too_long(model, request, size)
+    per_token = model.tokenizer.chars_per_token
+    if least < 2 * window or per_token is None:
+        return (yield from encode(text))
+    head = text[: per_token * (shift.sink_tokens + _SPARE_TOKENS)]
+    tail = text[-per_token * (shift.num_newest + _SPARE_TOKENS) :]
+    return [*(yield from encode(head)), *(yield from encode(tail))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """A conversation to be had with ever fewer of its oldest turns; the system's message always
+    stays, and the last turn. A turn begins with a user's message.
+    """
+
+    messages: list[dict[str, Any]]
+
+    @property
+    def starts(self) -> list[int]:
+        first = self._num_system
+        later = range(first + 1, len(self.messages))
+        return [first, *(i for i in later if self.messages[i]["role"] == "user")]
+
+    @property
+    def num_chars(self) -> list[int]:
+        """Of what is left from each start on."""
+        sizes = [len(message["content"]) + _MESSAGE_CHARS for message in self.messages]
+        left = list(accumulate(reversed(sizes), initial=0))
+        system = sum(sizes[: self._num_system])
+        return [system + left[len(sizes) - start] for start in self.starts]
+
+    def since(self, turn: int) -> list[dict[str, Any]]:
+        return self.messages[: self._num_system] + self.messages[self.starts[turn] :]
+
+    @property
+    def _num_system(self) -> int:
+        return 1 if self.messages[0]["role"] == "system" else 0
+
+
+def _newest_turns(
+    model: LoadedModel,
+    turns: _Turns,
+    render: Callable[[Any], str],
+    encode: Encode,
+    room: int,
+) -> Steps[list[int] | None]:
+    """Token ids of as many of the newest turns as `room` has place for; None: of none.
+
+    Guesses from the characters how many those are, and seldom renders more than three prompts.
+    """
+    tokenizer = model.tokenizer
+    num_chars = turns.num_chars
+    most_chars = room * (tokenizer.chars_per_token or num_chars[0])
+    tokens_per_char = _USUAL_TOKENS if num_chars[0] > room * _LIKELY_CHARS else 0.0
+    too_long, fits, fitting = -1, len(num_chars), None  # turns; those in between are not known
+    num_tries = 0
+    while fits - too_long > 1:
+        turn = bisect_left(num_chars, True, key=lambda size: size * tokens_per_char <= room)
+        if num_tries > _NUM_GUESSES and num_tries % 2:
+            turn = (too_long + fits) // 2
+        turn = min(max(turn, too_long + 1), fits - 1)
+        num_tries += 1
+        token_ids = None
+        if num_chars[turn] <= most_chars:
+            prompt = render(turns.since(turn))
+            yield
+            if tokenizer.least_tokens(prompt) <= room:
+                token_ids = yield from encode(prompt)
+                tokens_per_char = len(token_ids) / num_chars[turn]
+        if token_ids is not None and len(token_ids) <= room:
+            fits, fitting = turn, token_ids
+        else:
+            too_long = turn
+    return fitting
+
+
+def overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:
+    """What becomes of a prompt or an answer that outgrows the context window."""
+    extra = request.extra_body or ExtraBody()
+    sliding: ContextOverflow | None = "shift" if model.options.sliding_window_size else None
+    return extra.context_overflow or model.options.context_overflow or sliding or "error"
+
+
+def context_shift(model: LoadedModel, request: GenerationParams) -> ContextShift | None:
+    """None: the window does not move."""
+    if overflow(model, request) != "shift":
+        return None
+    window = model.context_window_size
+    return ContextShift(window, min(model.attention_sink_size, window // 2))
+
+
+def too_long(model: LoadedModel, request: GenerationParams, size: str) -> ContextLengthError:
+    """A prompt of that `size` does not fit; names a way out that was not taken yet."""
+    shorten, policies = "shorten the prompt", '"shift"'
+    if isinstance(request, ChatCompletionRequest):
+        if overflow(model, request) == "truncate_oldest_messages":
+            shorten = "the system message and the last user turn alone are too long: shorten them"
+        else:
+            policies = '"shift" or "truncate_oldest_messages"'
+    return ContextLengthError(
+        f"the prompt has {size}, the context window {model.context_window_size}; {shorten}, load "
+        f"the model with a larger context_window_size, or choose context_overflow {policies}",
+        field=prompt_field(request),
+    )
+
+
+def prompt_field(request: GenerationParams) -> str:
+    """The field of the request that the prompt comes from."""
+    if isinstance(request, ChatCompletionRequest):
+        return "messages"
+    return "prompt" if isinstance(request, CompletionRequest) else "input_ids"
