@@ -202,16 +202,19 @@ class MLCEngineConfig:
     whatever is asked for, unless the page is cross-origin isolated and the engine in a Web Worker.
     `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
     together, at least one context window; None: one window in a browser, elsewhere four, or fewer
-    where they do not fit.
+    where they do not fit. `max_waiting_sequences` is how many sequences may wait for a model while
+    it runs as many as it can; a request of n choices is n sequences, and one too many raises
+    QueueFullError. `log_level` None leaves the logger "webllm" as the program has set it.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
     init_progress_callback: InitProgressCallback | None = None
     logit_processor_registry: Mapping[str, LogitProcessor] = field(default_factory=dict)
-    log_level: LogLevel = "WARN"
+    log_level: LogLevel | None = None
     device: str = "auto"
     num_threads: int | None = None
     kv_cache_tokens: int | None = None
+    max_waiting_sequences: int = 1024
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -222,6 +225,10 @@ class MLCEngineConfig:
             raise ConfigError(
                 f"kv_cache_tokens is {self.kv_cache_tokens}; give at least 1, or None for as many "
                 "as fit"
+            )
+        if self.max_waiting_sequences < 0:
+            raise ConfigError(
+                f"max_waiting_sequences is {self.max_waiting_sequences}; give at least 0"
             )
 
 

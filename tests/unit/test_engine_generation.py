@@ -117,7 +117,7 @@ async def test_sequences_wait_for_blocks_and_then_run() -> None:
 
 async def test_what_never_fits_is_refused() -> None:
     loop = make_loop(FakeBackend(), num_blocks=2)
-    with pytest.raises(ContextLengthError, match="need 39 positions, the KV cache has 32"):
+    with pytest.raises(ContextLengthError, match="need 39 positions, the context window has 32"):
         loop.add(make_sequence(0, 30, 10), Collector())
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    GenerationParams,
+)
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
 from webllm.config import (
@@ -50,7 +56,9 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._models: dict[str, Model] = {}
         self._loading = asyncio.Lock()  # one `reload` or `unload` at a time
-        self.set_log_level(self.config.log_level)
+        self._expected: list[str] = []  # what is being loaded
+        if self.config.log_level is not None:
+            self.set_log_level(self.config.log_level)
 
     async def __aenter__(self) -> MLCEngine:
         return self
@@ -76,43 +84,50 @@ class MLCEngine:
             _refuse_twice([record.model_id for record in records])
             progress = LoadProgress(self.config.init_progress_callback, len(records))
             config = replace(self.config, init_progress_callback=progress)
+            self._expected = [record.model_id for record in records]
+            models: dict[str, Model] = {}
             try:
-                for record, options in zip(records, wanted.values(), strict=True):
-                    options = options.over(record.overrides)
-                    _refuse_unserved(options)
-                    loaded = await load_model(record, options, config)
-                    self._models[record.model_id] = Model(loaded)
-                    progress.model_ready()
-            except BaseException:
-                await self._unload()
-                raise
+                async with AsyncExitStack() as opened:
+                    for record, options in zip(records, wanted.values(), strict=True):
+                        options = options.over(record.overrides)
+                        _refuse_unserved(options)
+                        loaded = await load_model(record, options, config)
+                        opened.push_async_callback(loaded.close)
+                        models[record.model_id] = Model(loaded)
+                        progress.model_ready()
+                    opened.pop_all()
+            finally:
+                self._expected = []
+            self._models = models
 
     async def unload(self) -> None:
         """Ends every answer under way with finish_reason "abort" and frees the device.
 
-        Waits for a `reload` under way; cancel that to end it early.
+        Closes every model, then raises the first error that came of it. Waits for a `reload` under
+        way; cancel that to end it early.
         """
         async with self._loading:
             await self._unload()
 
     async def _unload(self) -> None:
         models, self._models = self._models, {}
-        for model in models.values():
-            await model.loaded.close()
+        async with AsyncExitStack() as closing:  # closes each, whatever the others raise
+            for model in models.values():
+                closing.push_async_callback(model.loaded.close)
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._model(checked.model).chat_completion(checked)
+        return await self._model_for(checked).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._model(checked.model).completion(checked)
+        return await self._model_for(checked).completion(checked)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
@@ -189,8 +204,19 @@ class MLCEngine:
         """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
         return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
 
+    def _model_for(self, request: GenerationParams) -> Model:
+        """Its model, if that takes so many more sequences: refused before its prompt costs time."""
+        model = self._model(request.model)
+        model.loaded.loop.scheduler.check_queue(request.n or 1)
+        return model
+
     def _model(self, model_id: str | None) -> Model:
         """The model of that id; None: the only one there is."""
+        if self._expected:
+            raise ModelNotLoadedError(
+                f"{', '.join(self._expected)} is still being loaded; ask again when reload has "
+                "returned"
+            )
         if not self._models:
             raise ModelNotLoadedError("no model is loaded; await engine.reload(model_id) first")
         if model_id is None and len(self._models) == 1:
@@ -218,7 +244,7 @@ def _options_by_id(
     model_id: str | Sequence[str], chat_options: ChatOptions | Sequence[ChatOptions] | None
 ) -> dict[str, ChatOptions]:
     ids = [model_id] if isinstance(model_id, str) else list(model_id)
-    if not ids:
+    if not ids or not all(ids):
         raise ConfigError("model_id is empty; name at least one model")
     _refuse_twice(ids)
     if chat_options is None:

@@ -155,8 +155,12 @@ class Answer:
         ]
 
     def __enter__(self) -> Self:
-        for sequence, output in zip(self.sequences, self._outputs, strict=True):
-            self._loop.add(sequence, output)
+        try:
+            for sequence, output in zip(self.sequences, self._outputs, strict=True):
+                self._loop.add(sequence, output)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

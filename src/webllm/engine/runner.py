@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
-from webllm.engine.processing import HostSampler
+from webllm.engine.processing import Drawn, HostSampler
 from webllm.engine.scheduler import Batch
-from webllm.ops.backend import Backend, Executable, Sampled
+from webllm.ops.backend import Backend, Executable
 from webllm.ops.program import BatchShape, Program
 
 
@@ -43,13 +44,22 @@ class Runner:
         executable.submit(step)
         self._in_flight.append((batch, executable))
 
-    async def oldest(self) -> tuple[Batch, Sampled]:
+    async def oldest(self) -> tuple[Batch, Drawn]:
         """The oldest batch in flight and the tokens it sampled, in order of its outputs."""
         batch, executable = self._in_flight.popleft()
         sampled = await executable.sampled()
         if self.host_sampler and batch.sampled:
-            sampled = await self.host_sampler.resample(executable, batch.step)
-        return batch, sampled
+            return batch, await self.host_sampler.resample(executable, batch.step)
+        return batch, Drawn(sampled)
+
+    async def discard(self) -> None:
+        """Waits for the steps in flight and drops what they gave, errors included: the sequences
+        they were for have failed.
+        """
+        while self._in_flight:
+            _, executable = self._in_flight.popleft()
+            with suppress(Exception):
+                await executable.sampled()
 
     def compile(self, num_tokens: int, num_seqs: int) -> Executable:
         """The executable for up to so many tokens and sequences; outputs are at most one each."""
