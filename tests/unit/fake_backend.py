@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from webllm.ops.backend import Logits, Sampled, TokenLogprobs
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.step import FROM_SAMPLED, Step
+from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
 
 
 class FakeBackend:
@@ -74,20 +74,23 @@ class FakeExecutable:
         self.steps: deque[Step] = deque()  # of the results
         self.read: list[int] = []
 
+    async def ready(self, step: Step | None = None) -> None: ...
+
     def submit(self, step: Step) -> None:
         assert step.num_tokens <= self.shape.max_tokens
         assert len(step.sequences) <= self.shape.max_seqs
         assert step.num_outputs <= self.shape.max_outputs
+        StepLayout(self.shape, self.block_size).pack(step)  # as a device would
         self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
         assert len(self.results) <= self.backend.steps_in_flight
 
     async def sampled(self) -> Sampled:
-        self.read = self.results.popleft()
+        self.read, step = self.results.popleft(), self.steps.popleft()
         await asyncio.sleep(0)
         if self.backend.error:
             raise self.backend.error
-        return Sampled(self.read, _logprobs(self.steps.popleft(), self.read))
+        return Sampled(self.read, _logprobs(step, self.read))
 
     async def logits(self) -> memoryview:
         """All 0 but 1 for the token that was sampled."""
