@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 
+from webllm.errors import DeviceLostError
 from webllm.ops.backend import Logits, Sampled, TokenLogprobs
 from webllm.ops.program import BatchShape, Program
 from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
@@ -32,6 +33,7 @@ class FakeBackend:
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
         self.steps: list[Step] = []
         self.error: Exception | None = None
+        self._num_lost = 0  # of steps
 
     def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
         return FakeExecutable(self, shape, program.kv_cache.block_size)
@@ -56,6 +58,17 @@ class FakeBackend:
         return [
             self.kv_cache[blocks[p // block_size], p % block_size] for p in range(num_positions)
         ]
+
+    def recover(self) -> None:
+        """Steps work from now on; those in flight have failed for good."""
+        self.error = None
+        self._num_lost = len(self.steps)
+
+    def check(self, step: Step) -> None:
+        if self.error:
+            raise self.error
+        if any(lost is step for lost in self.steps[: self._num_lost]):
+            raise DeviceLostError("this step was in flight when the device went away")
 
     def close(self) -> None:
         self.kv_cache.clear()
@@ -88,8 +101,7 @@ class FakeExecutable:
     async def sampled(self) -> Sampled:
         self.read, step = self.results.popleft(), self.steps.popleft()
         await asyncio.sleep(0)
-        if self.backend.error:
-            raise self.backend.error
+        self.backend.check(step)
         return Sampled(self.read, _logprobs(step, self.read))
 
     async def logits(self) -> memoryview:

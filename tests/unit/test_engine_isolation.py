@@ -121,7 +121,7 @@ async def test_a_lost_device_leaves_nothing_to_the_next_request(steps_in_flight:
     for output in outputs:
         with pytest.raises(DeviceLostError):
             await output.done
-    backend.error = None
+    backend.recover()
     await check_innocents(innocents(loop, range(INNOCENTS)))
     assert loop.runner.num_in_flight == 0
     assert loop.scheduler.blocks.num_free == loop.scheduler.blocks.num_blocks
@@ -134,7 +134,7 @@ async def test_a_request_that_comes_while_the_failed_steps_end_is_served() -> No
     late: list[Collector] = []
 
     def ask_again(_: object) -> None:
-        backend.error = None
+        backend.recover()
         late.extend(innocents(loop, range(INNOCENTS)))
 
     failed.done.add_done_callback(ask_again)
