@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
@@ -87,15 +86,14 @@ class MLCEngine:
             self._expected = [record.model_id for record in records]
             models: dict[str, Model] = {}
             try:
-                async with AsyncExitStack() as opened:
-                    for record, options in zip(records, wanted.values(), strict=True):
-                        options = options.over(record.overrides)
-                        _refuse_unserved(options)
-                        loaded = await load_model(record, options, config)
-                        opened.push_async_callback(loaded.close)
-                        models[record.model_id] = Model(loaded)
-                        progress.model_ready()
-                    opened.pop_all()
+                for record, options in zip(records, wanted.values(), strict=True):
+                    options = options.over(record.overrides)
+                    _refuse_unserved(options)
+                    models[record.model_id] = Model(await load_model(record, options, config))
+                    progress.model_ready()
+            except BaseException:
+                await _close(list(models.values()))
+                raise
             finally:
                 self._expected = []
             self._models = models
@@ -111,9 +109,7 @@ class MLCEngine:
 
     async def _unload(self) -> None:
         models, self._models = self._models, {}
-        async with AsyncExitStack() as closing:  # closes each, whatever the others raise
-            for model in models.values():
-                closing.push_async_callback(model.loaded.close)
+        await _close(list(models.values()))
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -255,6 +251,15 @@ def _options_by_id(
             f"chat_options has {len(options)} entries for {len(ids)} models; give one for each"
         )
     return dict(zip(ids, options, strict=True))
+
+
+async def _close(models: list[Model]) -> None:
+    """Closes each, whatever the others raise; an error has those before it as its context."""
+    if models:
+        try:
+            await _close(models[1:])
+        finally:
+            await models[0].loaded.close()
 
 
 def _refuse_twice(model_ids: list[str]) -> None:

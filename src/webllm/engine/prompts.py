@@ -130,16 +130,17 @@ def _sequences(
         max_tokens = min(max_tokens, room)
     seed = random.getrandbits(32) if request.seed is None else request.seed
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
+    edits = _edits(model, request, token_ids, max_tokens)
     return [
         Sequence(
-            token_ids[:],
+            token_ids,
             SequenceParams(
                 max_tokens=max_tokens,
                 stop_ids=stop_ids,
                 sampling=_sampling(model.options, request, seed + choice * _SEED_STEP),
                 shift=shift,
             ),
-            _edits(model, request, token_ids, max_tokens),
+            edits.copy(),
         )
         for choice in range(request.n or 1)
     ]
