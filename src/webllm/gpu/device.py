@@ -34,6 +34,7 @@ class AdapterInfo:
     driver: str
     api: str  # Vulkan, Metal, D3D12, ...
     kind: AdapterKind
+    pci_id: int = 0  # device << 16 | vendor; 0 if the driver does not say
 
 
 @dataclass(frozen=True, slots=True)
