@@ -235,7 +235,7 @@ async def test_dispatches_of_a_decoded_layer(device: NativeDevice) -> None:
     for name in ("subgroup", "workgroup"):
         backend = await loaded(device, target_of(device, name))
         executable = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
-        labels = [d.label for d in executable.recording.dispatches]
+        labels = [d.label for d in executable.dispatches()]
         starts = [i for i, label in enumerate(labels) if label == "rope_kv"]
         one_layer[name] = starts[1] - starts[0]
     assert one_layer == {"subgroup": 7, "workgroup": 9}

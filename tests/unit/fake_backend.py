@@ -87,7 +87,7 @@ class FakeExecutable:
         self.steps: deque[Step] = deque()  # of the results
         self.read: list[int] = []
 
-    async def ready(self, step: Step | None = None) -> None: ...
+    async def ready(self, is_plain: bool = True) -> None: ...
 
     def submit(self, step: Step) -> None:
         assert step.num_tokens <= self.shape.max_tokens

@@ -59,6 +59,8 @@ class GenerationLoop:
             )
         self.scheduler.add(sequence)
         self._outputs[sequence] = output
+        if len(self._outputs) > 1:
+            self.runner.expect(len(self._outputs))
         if is_idle:
             self._task = event_loop.create_task(self._run())
 
@@ -97,7 +99,7 @@ class GenerationLoop:
     async def step(self) -> None:
         """Submits what the device takes, then accepts the tokens of the oldest step."""
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
-            self.runner.submit(batch)
+            await self.runner.submit(batch)
         await self._pauses.pause()
         batch, drawn = await self.runner.oldest()
         sampled = drawn.sampled

@@ -63,7 +63,7 @@ class LoadedModel:
         try:
             await self.loop.close()
         finally:
-            self.runner.close()
+            await self.runner.close()
 
 
 async def load_model(
@@ -216,7 +216,6 @@ async def _load(
     runner = Runner(backend, program, limits)
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
-    executables = [runner.compile(1, 1), runner.compile(limits.max_tokens, 1)]
-    await asyncio.gather(*(executable.ready() for executable in executables))
+    await asyncio.gather(runner.prepare(1, 1), runner.prepare(limits.max_tokens, 1))
     compiling.update("Ready", 1, 1)
     return runner

@@ -5,10 +5,12 @@ Only modules of this name touch wgpu, and only when a device is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
@@ -62,7 +64,10 @@ class NativePipeline:
 
     @property
     def handle(self) -> Any:
-        return self._building.result()
+        try:
+            return self._building.result()
+        except CancelledError as error:
+            raise DeviceError(f"the device was closed before {self.label} was compiled") from error
 
 
 class NativeRecording:
@@ -141,6 +146,8 @@ class NativeDevice:
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
         self._recordings: WeakSet[NativeRecording] = WeakSet()
         self._left_over: deque[Future[Encoded]] = deque()  # of recordings that are gone
+        self._recording = Lock()  # held by the thread that makes one
+        self._is_closed = False
         self._submitter: Submitter = open_submitter(self.handle)
 
     def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
@@ -173,7 +180,10 @@ class NativeDevice:
     ) -> NativePipeline:
         key = (source, tuple(sorted((constants or {}).items())))
         if key not in self._pipelines:
-            building = self._compilers.submit(self._compile, source, key[1], label, proven)
+            try:
+                building = self._compilers.submit(self._compile, source, key[1], label, proven)
+            except RuntimeError as error:
+                raise DeviceError(f"{self.info.name} is closed: {error}") from error
             self._pipelines[key] = NativePipeline(label, building)
         return self._pipelines[key]
 
@@ -201,12 +211,21 @@ class NativeDevice:
             self._submitter.write(_handle(target), target.offset, view)
 
     def record(self, dispatches: Sequence[Dispatch]) -> NativeRecording:
+        """May wait for kernels; see `prepare`."""
+        pipelines = []
+        for dispatch in dispatches:
+            assert isinstance(dispatch.pipeline, NativePipeline)
+            pipelines.append(dispatch.pipeline.handle)
+        with self._recording:
+            if self._is_closed:
+                raise DeviceError(f"{self.info.name} was closed while kernels were compiled")
+            return self._record(dispatches, pipelines)
+
+    def _record(self, dispatches: Sequence[Dispatch], pipelines: Sequence[Any]) -> NativeRecording:
         self._discard_left_over()
         bind_groups = []
         commands = []
-        for dispatch in dispatches:
-            assert isinstance(dispatch.pipeline, NativePipeline)
-            pipeline = dispatch.pipeline.handle
+        for dispatch, pipeline in zip(dispatches, pipelines, strict=True):
             bind_group = self._bind(dispatch, pipeline)
             bind_groups.append(bind_group)
             commands.append((*self._submitter.handles(pipeline, bind_group), *dispatch.workgroups))
@@ -256,8 +275,8 @@ class NativeDevice:
             label = dispatches[0].label or "a kernel"
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
-    async def ready(self, recording: Recording) -> None:
-        """It is: `record` has waited."""
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
+        return await asyncio.to_thread(lambda: self.record(lay_out()))
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
@@ -274,10 +293,12 @@ class NativeDevice:
         return self._memory_bytes
 
     def close(self) -> None:
+        self._compilers.shutdown(cancel_futures=True)
+        with self._recording:
+            self._is_closed = True
         for recording in list(self._recordings):
             recording.leave_next()
         self._discard_left_over()
-        self._compilers.shutdown(cancel_futures=True)
         self._encoder.shutdown()
         for buffer in list(self._buffers):
             buffer.destroy()
