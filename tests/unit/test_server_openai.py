@@ -341,6 +341,29 @@ class TestEnds:
             await settle()
             assert num_used(computing) == 0
 
+    async def test_letting_go_of_a_response_ends_the_answer(
+        self, engines: tuple[Any, MLCEngine], computing: MLCEngine
+    ) -> None:
+        """Also while a timer runs that would end it much later."""
+        body = {**ENDLESS, **ENDLESS["extra_body"], "stream": True}
+        del body["extra_body"]
+        transport = OpenAITransport(engines[0])
+        request = httpx.Request(
+            "POST",
+            "http://webllm/v1/chat/completions",
+            json=body,
+            extensions={"timeout": {"read": 600.0}},
+        )
+        response = await transport.handle_async_request(request)
+        events = aiter(response.stream)
+        assert b"chunk" in await anext(events)
+        await settle()
+        assert num_used(computing) > 0
+        del response, events, request
+        gc.collect()
+        await settle()
+        assert num_used(computing) == 0
+
     async def test_timeouts(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
         hasty = client.with_options(timeout=0.05, max_retries=0)
         with pytest.raises(openai.APITimeoutError):
