@@ -207,7 +207,7 @@ def gpu_seconds(device: NativeDevice, dispatches: list[Dispatch], repeats: int =
 def print_profile(device: NativeDevice, executable: WebGPUExecutable) -> None:
     """GPU time by kernel and grid: all dispatches of a kind in one pass."""
     kinds: dict[tuple[str, tuple[int, int, int]], list[Dispatch]] = defaultdict(list)
-    for dispatch in executable.recording.dispatches:  # type: ignore[attr-defined]
+    for dispatch in executable.dispatches():
         kinds[dispatch.label, dispatch.workgroups].append(dispatch)
     whole = gpu_seconds(device, [d for same in kinds.values() for d in same])
     ordered = gpu_seconds(device, list(executable.recording.dispatches))  # type: ignore[attr-defined]
@@ -232,7 +232,7 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
     print(f"  compiled in {perf_counter() - start:.2f} s")
     layers = SHAPES[name].layers
     for kind, executable in (("decode", decode), ("prefill", prefill)):
-        count = len(executable.recording.dispatches)  # type: ignore[attr-defined]
+        count = len(executable.dispatches())
         print(f"  {kind}: {count} dispatches, {count / layers:.1f} a layer")
     seconds = await prefill_seconds(prefill, 3)
     print(f"  prefill of {CONTEXT}: {seconds * 1e3:.1f} ms, {CONTEXT / seconds:.0f} tokens/s")

@@ -172,17 +172,21 @@ class MLCEngineConfig:
     cross-origin isolated and the engine in a Web Worker.
     `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
     together, at least one context window; None: one window in a browser, elsewhere four, or fewer
-    where they do not fit. Without an `init_progress_callback` an engine in this process shows
-    downloads on a terminal and in a notebook.
+    where they do not fit. `max_waiting_sequences` is how many sequences may wait for a model while
+    it runs as many as it can; a request of n choices is n sequences, and one too many raises
+    QueueFullError. `log_level` None leaves the logger "webllm" as the program has set it. Without
+    an `init_progress_callback` an engine in this process shows downloads on a terminal and in a
+    notebook.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
     init_progress_callback: InitProgressCallback | None = None
     logit_processor_registry: Mapping[str, LogitProcessor] = field(default_factory=dict)
-    log_level: LogLevel = "WARN"
+    log_level: LogLevel | None = None
     device: str = "auto"
     num_threads: int | None = None
     kv_cache_tokens: int | None = None
+    max_waiting_sequences: int = 1024
 
     def __post_init__(self) -> None:
         if not isinstance(self.app_config, AppConfig):
@@ -194,6 +198,10 @@ class MLCEngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; give at least 1, or None {default}")
+        if self.max_waiting_sequences < 0:
+            raise ConfigError(
+                f"max_waiting_sequences is {self.max_waiting_sequences}; give at least 0"
+            )
 
 
 def prebuilt_app_config() -> AppConfig:

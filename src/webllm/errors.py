@@ -5,7 +5,8 @@
     ├── RequestError               a request field is wrong; `field` names it
     │   └── ContextLengthError     the prompt does not fit the context window
     ├── ModelNotFoundError         no such model record, file or tensor
-    ├── ModelNotLoadedError        a request before `reload`
+    ├── ModelNotLoadedError        a request while no model is loaded
+    ├── QueueFullError             too many requests wait already; ask again later
     ├── LogitProcessorError        a registered logit processor raised or returned nonsense
     ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run
     ├── ArtifactError              bytes that came or lie wrong
@@ -62,6 +63,11 @@ class ModelNotFoundError(WebLLMError, LookupError):
 class ModelNotLoadedError(WebLLMError, RuntimeError):
     code = "model_not_loaded"
     status = 409
+
+
+class QueueFullError(WebLLMError):
+    code = "queue_full"
+    status = 429
 
 
 class LogitProcessorError(WebLLMError):

@@ -1,13 +1,18 @@
 """Buffers, pipelines, recordings, readback and errors of the native device."""
 
+import os
 import struct
+import subprocess
+import sys
+from threading import Thread, current_thread
 
 import pytest
 
 from webllm.errors import DeviceError, DeviceLostError, DeviceMemoryError
 from webllm.gpu.device import Buffer, Dispatch, Limits, Slice
-from webllm.gpu.native import NativeDevice, adapters, open_device
-from webllm.gpu.native_submit import RawSubmitter, WrappedSubmitter
+from webllm.gpu.native import NativeDevice, open_device
+from webllm.gpu.native_adapters import adapters
+from webllm.gpu.native_submit import Encoded, RawSubmitter, WrappedSubmitter
 
 ADD = """
 override AMOUNT: u32 = 1u;
@@ -128,6 +133,44 @@ def test_adapters_say_why_they_are_not_chosen() -> None:
     listed = adapters()
     assert listed
     assert all(a.reason for a in listed if a.info.kind.name == "SOFTWARE")
+
+
+def test_the_environment_of_the_program_is_left_alone() -> None:
+    code = (
+        "import os; before = dict(os.environ); from webllm.gpu.native_adapters import adapters; "
+        "adapters(); assert dict(os.environ) == before"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "NODEVICE_SELECT"}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_a_recording_may_be_collected_on_any_thread(device: NativeDevice) -> None:
+    """It waits for nothing and submits nothing there: what it leaves, the device discards."""
+    a, b = device.buffer(256), device.buffer(256)
+    recording = device.record([Dispatch(device.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
+    for _ in range(3):
+        await device.replay(recording, whole(b))
+    submitted: list[str] = []
+    discard = device._submitter.discard
+
+    def noting(encoded: Encoded) -> None:
+        submitted.append(current_thread().name)
+        discard(encoded)
+
+    device._submitter.discard = noting  # type: ignore[method-assign]
+    try:
+        dropped = [recording]
+        del recording
+        thread = Thread(target=dropped.clear, name="another")
+        thread.start()
+        thread.join()
+        assert submitted == []
+        device.record([])
+        assert submitted == [current_thread().name]
+    finally:
+        device._submitter.discard = discard  # type: ignore[method-assign]
 
 
 def test_limits_can_be_lowered(device: NativeDevice) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from threading import current_thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +18,8 @@ from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.errors import DeviceError, DeviceMemoryError
-from webllm.gpu.device import Limits
-from webllm.gpu.native import NativeDevice, open_device
+from webllm.gpu.device import Dispatch, Limits
+from webllm.gpu.native import NativeDevice, NativePipeline, NativeRecording, open_device
 from webllm.kernels.target import Target
 from webllm.models import registry
 from webllm.ops.backend import Sampled
@@ -235,10 +239,39 @@ async def test_dispatches_of_a_decoded_layer(device: NativeDevice) -> None:
     for name in ("subgroup", "workgroup"):
         backend = await loaded(device, target_of(device, name))
         executable = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
-        labels = [d.label for d in executable.recording.dispatches]
+        labels = [d.label for d in executable.dispatches()]
         starts = [i for i, label in enumerate(labels) if label == "rope_kv"]
         one_layer[name] = starts[1] - starts[0]
     assert one_layer == {"subgroup": 7, "workgroup": 9}
+
+
+async def test_the_event_loop_goes_on_while_kernels_are_compiled(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await loaded(device, target_of(device, "workgroup"))
+    threads: list[str] = []
+    record, pipeline = device.record, device.pipeline
+
+    def noting_record(dispatches: Sequence[Dispatch]) -> NativeRecording:
+        threads.append(current_thread().name)
+        return record(dispatches)
+
+    def noting_pipeline(*args: Any, **options: Any) -> NativePipeline:
+        threads.append(current_thread().name)
+        return pipeline(*args, **options)
+
+    monkeypatch.setattr(device, "record", noting_record)
+    monkeypatch.setattr(device, "pipeline", noting_pipeline)
+    decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
+    await asyncio.gather(decode.ready(), decode.ready(is_plain=False))
+    assert threads
+    assert current_thread().name not in threads
+    threads.clear()
+    share = StepSequence([7], 1, [3], [0], PENALTIES)
+    for step in (Step((replace(share, sampling=Sampling()),)), Step((share,))):
+        decode.submit(step)
+        assert len((await decode.sampled()).token_ids) == 1
+    assert threads == []
 
 
 async def test_weights_larger_than_a_binding(

@@ -10,10 +10,12 @@ import asyncio
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
+from webllm.errors import DeviceLostError
 from webllm.ops.backend import Logits, Sampled, TokenLogprobs
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.step import FROM_SAMPLED, Step
+from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
 
 
 class FakeBackend:
@@ -32,6 +34,7 @@ class FakeBackend:
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
         self.steps: list[Step] = []
         self.error: Exception | None = None
+        self._num_lost = 0  # of steps
 
     def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
         return FakeExecutable(self, shape, program.kv_cache.block_size)
@@ -57,6 +60,17 @@ class FakeBackend:
             self.kv_cache[blocks[p // block_size], p % block_size] for p in range(num_positions)
         ]
 
+    def recover(self) -> None:
+        """Steps work from now on; those in flight have failed for good."""
+        self.error = None
+        self._num_lost = len(self.steps)
+
+    def check(self, step: Step) -> None:
+        if self.error:
+            raise self.error
+        if any(lost is step for lost in self.steps[: self._num_lost]):
+            raise DeviceLostError("this step was in flight when the device went away")
+
     def close(self) -> None:
         self.kv_cache.clear()
 
@@ -74,20 +88,24 @@ class FakeExecutable:
         self.steps: deque[Step] = deque()  # of the results
         self.read: list[int] = []
 
+    async def ready(self, is_plain: bool = True) -> None: ...
+
     def submit(self, step: Step) -> None:
         assert step.num_tokens <= self.shape.max_tokens
         assert len(step.sequences) <= self.shape.max_seqs
         assert step.num_outputs <= self.shape.max_outputs
+        limits = replace(self.shape, max_outputs=1 << 16)  # a token may be of a larger step
+        layout = StepLayout(limits, self.block_size, 1 << 27, self.backend.vocab_size)
+        layout.pack(step)  # as a device would
         self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
         assert len(self.results) <= self.backend.steps_in_flight
 
     async def sampled(self) -> Sampled:
-        self.read = self.results.popleft()
+        self.read, step = self.results.popleft(), self.steps.popleft()
         await asyncio.sleep(0)
-        if self.backend.error:
-            raise self.backend.error
-        return Sampled(self.read, _logprobs(self.steps.popleft(), self.read))
+        self.backend.check(step)
+        return Sampled(self.read, _logprobs(step, self.read))
 
     async def logits(self) -> memoryview:
         """All 0 but 1 for the token that was sampled."""

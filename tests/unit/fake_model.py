@@ -78,20 +78,26 @@ def make_loaded(
     options: ChatOptions | None = None,
     backend: FakeBackend | None = None,
     windows: int = 1,
+    max_waiting: int = 1024,
 ) -> LoadedModel:
     """`windows`: how many context windows the KV cache holds."""
     options = options or ChatOptions()
     context = options.context_window_size or options.sliding_window_size or CONTEXT
     backend = backend or FakeBackend(vocab_size=VOCAB_SIZE)
-    loop = make_loop(backend, windows * context // BLOCK_SIZE)
+    loop = make_loop(
+        backend, -(-windows * context // BLOCK_SIZE), context=context, max_waiting=max_waiting
+    )
     return LoadedModel(model_id, options, context, NumberTokenizer(), AllMessages(), loop)
 
 
 def make_engine(
-    backend: FakeBackend | None = None, windows: int = 1, **options: object
+    backend: FakeBackend | None = None,
+    windows: int = 1,
+    max_waiting: int = 1024,
+    **options: object,
 ) -> MLCEngine:
     engine = MLCEngine()
-    loaded = make_loaded("numbers", ChatOptions(**options), backend, windows)
+    loaded = make_loaded("numbers", ChatOptions(**options), backend, windows, max_waiting)
     engine._models["numbers"] = Model(loaded)
     return engine
 

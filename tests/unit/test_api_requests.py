@@ -57,6 +57,9 @@ def test_every_field_is_read() -> None:
     assert all(getattr(extra_body, name) is not None for name in extra_body.__struct_fields__)
 
 
+NESTED: list[object] = []
+for _ in range(5000):
+    NESTED = [NESTED]
 WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
     ({"model": 3}, "model", "expected str, got int, received 3"),
     ({"stream": "yes"}, "stream", "expected bool, got str, received 'yes'"),
@@ -94,6 +97,9 @@ WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"5": -100.5}}, "logit_bias", "at least -100 and at most 100"),
     ({"logit_bias": {"five": 1}}, "logit_bias", "'five'"),
     ({"logit_bias": {-5: 1}}, "logit_bias", "-5"),
+    ({"n": 10**5000}, "n", "n is a value of type int; it has to be at least 1"),
+    ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "has the key '9999"),
+    ({"logit_bias": {10**5000: 1}}, "logit_bias", "has the key a value of type int"),
     ({"logit_bias": {"5": "a lot"}}, "logit_bias", "expected float"),
     ({"logit_bias": [5]}, "logit_bias", "received [5]"),
     ({"logprobs": 5}, "logprobs", "expected bool, got int, received 5"),
@@ -128,6 +134,7 @@ WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
     ({"topP": 1}, "topP", "did you mean top_p?"),
     ({"maxTokens": 1}, "maxTokens", "did you mean max_tokens?"),
     ({"logit_bias": {"5": object()}}, None, "plain data"),
+    ({"logit_bias": NESTED}, None, "nested too deeply"),
 ]
 WRONG_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"functions": []}, "functions", "use tools"),

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from webllm.cli.main import app
 from webllm.errors import DeviceNotFoundError
 from webllm.gpu.device import AdapterInfo, AdapterKind, Features, Limits
-from webllm.gpu.native import Adapter
+from webllm.gpu.native_adapters import Adapter
 
 SOFTWARE = Adapter(
     info=AdapterInfo("llvmpipe", "Mesa", "Mesa 22", "Vulkan", AdapterKind.SOFTWARE),
@@ -32,7 +32,7 @@ def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def devices(monkeypatch: pytest.MonkeyPatch, *adapters: Adapter) -> str:
-    monkeypatch.setattr("webllm.gpu.native.adapters", lambda: list(adapters))
+    monkeypatch.setattr("webllm.gpu.native_adapters.adapters", lambda: list(adapters))
     result = CliRunner().invoke(app, ["devices"])
     assert result.exit_code == 0
     return result.stdout
@@ -61,7 +61,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_kernels() -> tuple[str, ...]:
         raise DeviceNotFoundError("no CPU kernels for this machine")
 
-    monkeypatch.setattr("webllm.gpu.native.adapters", no_wgpu)
+    monkeypatch.setattr("webllm.gpu.native_adapters.adapters", no_wgpu)
     monkeypatch.setattr("webllm.cpu.library.variants", no_kernels)
     shown = CliRunner().invoke(app, ["devices"]).stdout
     assert shown == (

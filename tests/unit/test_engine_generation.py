@@ -37,11 +37,18 @@ class Collector:
         self.done.set_exception(error)
 
 
-def make_loop(backend: FakeBackend, num_blocks: int = 64, chunk: int = 32) -> GenerationLoop:
+def make_loop(
+    backend: FakeBackend,
+    num_blocks: int = 64,
+    chunk: int = 32,
+    context: int | None = None,
+    max_waiting: int = 1024,
+) -> GenerationLoop:
     program = Program((), KVCacheShape(1, 1, 32, BLOCK_SIZE), backend.vocab_size)
     limits = StepLimits(max_sequences=64, max_tokens=chunk, max_prompt_tokens=chunk)
-    scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits)
-    largest = BatchShape(chunk, limits.max_sequences, limits.max_sequences, num_blocks)
+    scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits, context, max_waiting)
+    max_blocks = scheduler.blocks.blocks_for(scheduler.max_positions)
+    largest = BatchShape(chunk, limits.max_sequences, limits.max_sequences, max_blocks)
     return GenerationLoop(scheduler, Runner(backend, program, largest))
 
 
@@ -117,7 +124,7 @@ async def test_sequences_wait_for_blocks_and_then_run() -> None:
 
 async def test_what_never_fits_is_refused() -> None:
     loop = make_loop(FakeBackend(), num_blocks=2)
-    with pytest.raises(ContextLengthError, match="need 39 positions, the KV cache has 32"):
+    with pytest.raises(ContextLengthError, match="need 39 positions, the context window has 32"):
         loop.add(make_sequence(0, 30, 10), Collector())
 
 

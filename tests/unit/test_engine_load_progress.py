@@ -16,20 +16,21 @@ FETCHED = [(Phase.FETCH, 0.0), (Phase.FETCH, 1.0)]
 LOADED = [(Phase.UPLOAD, 0.0), (Phase.UPLOAD, 1.0), (Phase.COMPILE, 0.0), (Phase.COMPILE, 1.0)]
 
 
+@pytest.mark.parametrize("start", [{}, {"start": 0.1}], ids=["native", "browser"])
 @pytest.mark.parametrize("models", [[FETCHED + LOADED], [LOADED], [FETCHED + LOADED, LOADED]])
 def test_it_goes_from_the_start_of_the_models_to_one(
-    models: list[list[tuple[Phase, float]]],
+    models: list[list[tuple[Phase, float]]], start: dict[str, float]
 ) -> None:
     seen: list[InitProgressReport] = []
-    clock = count()
-    progress = LoadProgress(seen.append, len(models), clock=lambda: float(next(clock)))
+    clock = map(float, count())
+    progress = LoadProgress(seen.append, len(models), clock=clock.__next__, **start)
     for model in models:
         for phase, done in model:
             progress(report(phase, done))
         progress.model_ready()
     values = [each.progress for each in seen]
     assert values == sorted(values)
-    assert values[0] == pytest.approx(0.1)  # Python runs already
+    assert values[0] == pytest.approx(start.get("start", 0))  # in a page, Python runs already
     assert values[-1] == 1.0
     assert [each.time_elapsed for each in seen] == list(range(1, len(seen) + 1))
 

@@ -255,7 +255,7 @@ def test_a_full_window_is_read_again_without_its_middle() -> None:
 
 
 def test_what_never_fits_is_refused() -> None:
-    with pytest.raises(ContextLengthError, match="need 59 positions, the KV cache has 48"):
+    with pytest.raises(ContextLengthError, match="need 59 positions, the context window has 48"):
         make_scheduler().add(make_sequence([1] * 10, 50))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread
 
 import pytest
 
+from webllm.gpu import hosts, native_memory
 from webllm.gpu.device import AdapterInfo, AdapterKind
 from webllm.gpu.native_memory import memory_bytes
 
@@ -16,7 +18,12 @@ INFO = AdapterInfo("NVIDIA H200", "nvidia", "580", "Vulkan", AdapterKind.DISCRET
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA T4, 15360'\necho 'NVIDIA H200, 143771'\n")
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo '0x1EB810DE, 15360, NVIDIA T4'\n"
+        "echo '0x233510DE, 143771, NVIDIA H200'\n"
+        "echo '0x233110DE, [N/A], NVIDIA H100'\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     return program
@@ -26,6 +33,22 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nvidia_is_found_by_name(tmp_path: Path) -> None:
     assert memory_bytes(INFO) == 143771 << 20
     assert memory_bytes(replace(INFO, name="NVIDIA A1"), tmp_path) is None
+    assert memory_bytes(replace(INFO, name="NVIDIA H100"), tmp_path) is None
+
+
+@pytest.mark.usefixtures("nvidia_smi")
+def test_nvidia_is_found_by_id_where_there_is_one() -> None:
+    known = replace(INFO, name="NVIDIA H200 (by its driver)", pci_id=0x2335_10DE)
+    assert memory_bytes(known) == 143771 << 20
+    assert memory_bytes(replace(known, name="NVIDIA H200", pci_id=0x2336_10DE)) is None
+
+
+def test_nvidia_smi_that_hangs_is_not_waited_for(
+    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(native_memory, "_NVIDIA_TIMEOUT_S", 0.2)
+    assert memory_bytes(INFO) is None
 
 
 def test_without_nvidia_smi_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +60,21 @@ def test_amd_says_in_sysfs(tmp_path: Path) -> None:
     card = tmp_path / "class" / "drm" / "card0" / "device"
     card.mkdir(parents=True)
     (card / "mem_info_vram_total").write_text("17163091968\n")
-    assert memory_bytes(replace(INFO, name="AMD Radeon RX 7800"), tmp_path) == 17163091968
+    info = replace(INFO, name="AMD Radeon RX 7800")
+    assert memory_bytes(info, tmp_path) == 17163091968
+
+
+def test_amd_cards_are_told_apart(tmp_path: Path) -> None:
+    for number, device in enumerate((0x747E, 0x744C)):
+        card = tmp_path / "class" / "drm" / f"card{number}" / "device"
+        card.mkdir(parents=True)
+        (card / "mem_info_vram_total").write_text(f"{number + 1}000\n")
+        (card / "device").write_text(f"{device:#06x}\n")
+        (card / "vendor").write_text("0x1002\n")
+    info = replace(INFO, name="AMD Radeon RX 7800")
+    assert memory_bytes(replace(info, pci_id=0x747E_1002), tmp_path) == 1000
+    assert memory_bytes(replace(info, pci_id=0x744C_1002), tmp_path) == 2000
+    assert memory_bytes(replace(info, pci_id=0x1234_1002), tmp_path) is None
 
 
 def test_shared_memory_is_the_host_s() -> None:
@@ -45,3 +82,18 @@ def test_shared_memory_is_the_host_s() -> None:
         found = memory_bytes(replace(INFO, kind=kind))
         assert found is not None
         assert found > 1 << 30
+
+
+async def test_the_event_loop_does_not_wait_for_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for finding adapters nor for opening one, which asks nvidia-smi."""
+    threads = []
+
+    def find(device: str) -> None:
+        threads.append(current_thread())
+
+    monkeypatch.setattr("webllm.gpu.native_adapters.find_adapter", find)
+    monkeypatch.setattr("webllm.gpu.native.open_device", find)
+    await hosts.find_adapter("webgpu")
+    await hosts.open_device("webgpu")
+    assert len(threads) == 2
+    assert current_thread() not in threads

@@ -212,12 +212,40 @@ class TestErrors:
             await read(stream)
         assert (caught.value.type, caught.value.code) == ("server_error", "device_lost")
 
-    async def test_what_nobody_raised_on_purpose(self, caplog: pytest.LogCaptureFixture) -> None:
-        engine = make_engine()
-        engine._model(None).loaded.tokenizer.encode = None  # type: ignore[method-assign]
-        with pytest.raises(openai.InternalServerError, match="TypeError: 'NoneType'"):
-            await openai_client(engine).completions.create(prompt="1", **M)
-        assert "unexpected error" in caplog.text
+    async def test_what_nobody_raised_on_purpose_is_logged_and_not_told(
+        self,
+        client: openai.AsyncOpenAI,
+        computing: MLCEngine,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        computing._model(None).loaded.runner.backend.error = KeyError("/home/me/secret")
+        with pytest.raises(openai.InternalServerError, match="an unexpected error") as caught:
+            await client.completions.create(prompt="1", **M)
+        assert (caught.value.status_code, caught.value.code) == (500, "webllm_error")
+        stream = await client.completions.create(prompt="1", **M, stream=True)
+        with pytest.raises(openai.APIError, match="an unexpected error") as in_stream:
+            await read(stream)
+        for error in (caught.value, in_stream.value):
+            assert "secret" not in str(error.body)
+            assert "KeyError" not in str(error.body)
+        assert caplog.text.count("/home/me/secret") >= 2
+
+    async def test_too_many_requests(self, loaded_models: list[LoadedModel]) -> None:
+        engine = MLCEngine()
+        await engine.reload("numbers.gguf", SHIFT)
+        engine._model(None).loaded.loop.scheduler.max_waiting = 0
+        client = openai_client(engine).with_options(max_retries=0)
+        running = await client.chat.completions.create(**ENDLESS, stream=True, n=64)
+        await anext(running)
+        for stream in (False, True):
+            with pytest.raises(openai.RateLimitError, match="may wait: ask again") as caught:
+                await client.chat.completions.create(**asked("1", **M), stream=stream)
+            assert caught.value.code == "queue_full"
+        retried = openai_client(engine).chat.completions.create(**asked("1", **M, max_tokens=1))
+        waiting = asyncio.create_task(retried)
+        await settle()
+        await running.close()
+        assert (await waiting).choices[0].message.content == "2 "
 
     async def test_a_lost_worker(self, engines: tuple[Any, MLCEngine]) -> None:
         engine = engines[0]
@@ -312,6 +340,29 @@ class TestEnds:
                 await task
             await settle()
             assert num_used(computing) == 0
+
+    async def test_letting_go_of_a_response_ends_the_answer(
+        self, engines: tuple[Any, MLCEngine], computing: MLCEngine
+    ) -> None:
+        """Also while a timer runs that would end it much later."""
+        body = {**ENDLESS, **ENDLESS["extra_body"], "stream": True}
+        del body["extra_body"]
+        transport = OpenAITransport(engines[0])
+        request = httpx.Request(
+            "POST",
+            "http://webllm/v1/chat/completions",
+            json=body,
+            extensions={"timeout": {"read": 600.0}},
+        )
+        response = await transport.handle_async_request(request)
+        events = aiter(response.stream)
+        assert b"chunk" in await anext(events)
+        await settle()
+        assert num_used(computing) > 0
+        del response, events, request
+        gc.collect()
+        await settle()
+        assert num_used(computing) == 0
 
     async def test_timeouts(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
         hasty = client.with_options(timeout=0.05, max_retries=0)

@@ -8,6 +8,7 @@ export class RequestError extends WebLLMError {}
 export class ContextLengthError extends RequestError {}
 export class ModelNotFoundError extends WebLLMError {}
 export class ModelNotLoadedError extends WebLLMError {}
+export class QueueFullError extends WebLLMError {}
 export class LogitProcessorError extends WebLLMError {}
 export class UnsupportedModelError extends WebLLMError {}
 export class ArtifactError extends WebLLMError {}

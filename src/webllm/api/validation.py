@@ -32,6 +32,7 @@ from webllm.plain_data import missing_name, path_and_problem, short, unknown_nam
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
+_MAX_DIGITS = 20  # of a token id that is written as a string
 
 _Request = TypeVar("_Request", bound=Param)
 _CHOICES = {
@@ -88,6 +89,8 @@ def _read(
         fields: dict[str, Any] = msgspec.to_builtins(request)
     except TypeError as error:
         raise RequestError(f"a request is made of plain data: {error}") from None
+    except RecursionError:
+        raise RequestError("the request is nested too deeply; flatten it") from None
     if not isinstance(fields, dict):
         raise RequestError(f"a request maps fields to values, received {short(request)}")
     _rename_max_tokens(fields)
@@ -148,13 +151,14 @@ def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
     """JSON has only strings as keys: both 5 and "5" are token 5."""
     by_id = {}
     for key, value in bias.items():
-        if not (isinstance(key, int) and key >= 0) and not (
-            isinstance(key, str) and key.isascii() and key.isdigit()
-        ):
+        if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS:
+            key = int(key)
+        if not isinstance(key, int) or not 0 <= key < 10**_MAX_DIGITS:
             raise RequestError(
-                f"logit_bias has the key {key!r}; keys are token ids, 0 or more", field="logit_bias"
+                f"logit_bias has the key {short(key)}; keys are token ids, 0 or more",
+                field="logit_bias",
             )
-        by_id[int(key)] = value
+        by_id[key] = value
     return by_id
 
 
@@ -189,7 +193,8 @@ def _check_generation(request: GenerationParams) -> None:
     _in_range("n", request.n, 1, MAX_CHOICES)
     _in_range("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
     for token_id, bias in (request.logit_bias or {}).items():
-        _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
+        if not -100 <= bias <= 100:  # asked here, for there may be one for every token
+            _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
     if request.stream_options is not None and not request.stream:
@@ -207,7 +212,7 @@ def _in_range(
     start = f"above {low}" if above else f"at least {low}"
     end = "" if math.isinf(high) else f" and at most {high}"
     raise RequestError(
-        f"{name} is {value}; it has to be {start}{end}", field=name.partition("[")[0]
+        f"{name} is {short(value)}; it has to be {start}{end}", field=name.partition("[")[0]
     )
 
 

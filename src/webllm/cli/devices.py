@@ -11,12 +11,12 @@ from webllm.errors import DeviceNotFoundError
 
 if TYPE_CHECKING:
     from webllm.gpu.device import Features
-    from webllm.gpu.native import Adapter
+    from webllm.gpu.native_adapters import Adapter
 
 
 def devices() -> None:
     """List every GPU adapter and the CPU, with features, limits and which one is chosen."""
-    from webllm.gpu.native import adapters
+    from webllm.gpu.native_adapters import adapters
 
     try:
         found = adapters()

@@ -112,7 +112,7 @@ class CPUExecutable:
         self._running: Future[None] | None = None
         self._step = Step(())
 
-    async def ready(self) -> None:
+    async def ready(self, is_plain: bool = True) -> None:
         """The kernels came compiled."""
 
     def submit(self, step: Step) -> None:

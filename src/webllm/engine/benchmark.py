@@ -9,8 +9,9 @@ from array import array
 from dataclasses import dataclass
 
 from webllm.engine.loading import LoadedModel
+from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
-from webllm.errors import RequestError
+from webllm.errors import ContextLengthError, RequestError
 from webllm.ops.backend import TokenLogprobs
 
 
@@ -48,9 +49,10 @@ class _Clock:
 async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
     """Greedy, end-of-sequence tokens ignored; random prompts differ, so nothing is shared.
 
-    Raises RequestError for a batch that would not run at once: its rates would mean nothing.
+    Raises ContextLengthError for more tokens than the context window has, and RequestError for a
+    batch that would not run at once: its rates would mean nothing.
     """
-    _check_fits(model, prompt_tokens + gen_tokens, batch)
+    _check(model.loop.scheduler, prompt_tokens, gen_tokens, batch)
     model.loop.scheduler.blocks.forget()  # or the prompts of the last measurement are found
     vocabulary = range(model.runner.program.vocab_size)
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
@@ -72,11 +74,26 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
     return Rates(first - started, max(decoded) - first, len(decoded))
 
 
-def _check_fits(model: LoadedModel, num_positions: int, batch: int) -> None:
-    blocks, limits = model.loop.scheduler.blocks, model.loop.scheduler.limits
-    most = min(blocks.num_blocks // blocks.blocks_for(num_positions), limits.max_sequences)
+def _check(scheduler: Scheduler, prompt_tokens: int, gen_tokens: int, batch: int) -> None:
+    for name, value in (
+        ("prompt_tokens", prompt_tokens),
+        ("gen_tokens", gen_tokens),
+        ("batch", batch),
+    ):
+        if value < 1:
+            raise RequestError(f"{name} is {value}; give at least 1", field=name)
+    num_positions = prompt_tokens + gen_tokens
+    most = scheduler.most_at_once(num_positions)
+    if not most:
+        raise ContextLengthError(
+            f"prompts of {prompt_tokens} tokens with {gen_tokens} generated after each need "
+            f"{num_positions} positions, the context window has {scheduler.max_positions}; take "
+            "fewer tokens or load the model with a larger context_window_size",
+            field="prompt_tokens",
+        )
     if batch > most:
         raise RequestError(
             f"batch is {batch}; of {num_positions} tokens the KV cache holds {most} at once: take "
-            "a smaller batch or fewer tokens"
+            "a smaller batch or fewer tokens",
+            field="batch",
         )

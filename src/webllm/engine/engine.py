@@ -10,7 +10,12 @@ from dataclasses import replace
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    GenerationParams,
+)
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
 from webllm.config import (
@@ -52,7 +57,9 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._models: dict[str, Model] = {}
         self._loading = asyncio.Lock()  # one `reload` or `unload` at a time
-        self.set_log_level(self.config.log_level)
+        self._expected: list[str] = []  # what is being loaded
+        if self.config.log_level is not None:
+            self.set_log_level(self.config.log_level)
 
     async def __aenter__(self) -> MLCEngine:
         return self
@@ -77,53 +84,57 @@ class MLCEngine:
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
             with progress_line(self.config.init_progress_callback) as on_progress:
-                await self._load(records, list(wanted.values()), on_progress)
+                self._models = await self._load(records, list(wanted.values()), on_progress)
 
     async def _load(
         self,
         records: list[ModelRecord],
         options: list[ChatOptions],
         on_progress: InitProgressCallback | None,
-    ) -> None:
+    ) -> dict[str, Model]:
         progress = LoadProgress(on_progress, len(records))
         config = replace(self.config, init_progress_callback=progress)
+        self._expected = [record.model_id for record in records]
+        models: dict[str, Model] = {}
         try:
-            for record, own_options in zip(records, options, strict=True):
-                effective = own_options.over(record.overrides)
+            for record, given in zip(records, options, strict=True):
+                effective = given.over(record.overrides)
                 _refuse_unserved(effective)
-                loaded = await load_model(record, effective, config)
-                self._models[record.model_id] = Model(loaded)
+                models[record.model_id] = Model(await load_model(record, effective, config))
                 progress.model_ready()
         except BaseException:
-            await self._unload()
+            await _close(list(models.values()))
             raise
+        finally:
+            self._expected = []
+        return models
 
     async def unload(self) -> None:
         """Ends every answer under way with finish_reason "abort" and frees the device.
 
-        Waits for a `reload` under way; cancel that to end it early.
+        Closes every model, then raises the first error that came of it. Waits for a `reload` under
+        way; cancel that to end it early.
         """
         async with self._loading:
             await self._unload()
 
     async def _unload(self) -> None:
         models, self._models = self._models, {}
-        for model in models.values():
-            await model.loaded.close()
+        await _close(list(models.values()))
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._model(checked.model).chat_completion(checked)
+        return await self._model_for(checked).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._model(checked.model).completion(checked)
+        return await self._model_for(checked).completion(checked)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
@@ -200,8 +211,19 @@ class MLCEngine:
         """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
         return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
 
+    def _model_for(self, request: GenerationParams) -> Model:
+        """Its model, if that takes so many more sequences: refused before its prompt costs time."""
+        model = self._model(request.model)
+        model.loaded.loop.scheduler.check_queue(request.n or 1)
+        return model
+
     def _model(self, model_id: str | None) -> Model:
         """The model of that id; None: the only one there is."""
+        if self._expected:
+            raise ModelNotLoadedError(
+                f"{', '.join(self._expected)} is still being loaded; ask again when reload has "
+                "returned"
+            )
         if not self._models:
             raise ModelNotLoadedError("no model is loaded; await engine.reload(model_id) first")
         if model_id is None and len(self._models) == 1:
@@ -229,7 +251,7 @@ def _options_by_id(
     model_id: str | Sequence[str], chat_options: ChatOptions | Sequence[ChatOptions] | None
 ) -> dict[str, ChatOptions]:
     ids = [model_id] if isinstance(model_id, str) else list(model_id)
-    if not ids:
+    if not ids or not all(ids):
         raise ConfigError("model_id is empty; name at least one model")
     _refuse_twice(ids)
     if chat_options is None:
@@ -240,6 +262,15 @@ def _options_by_id(
             f"chat_options has {len(options)} entries for {len(ids)} models; give one for each"
         )
     return dict(zip(ids, options, strict=True))
+
+
+async def _close(models: list[Model]) -> None:
+    """Closes each, whatever the others raise; an error has those before it as its context."""
+    if models:
+        try:
+            await _close(models[1:])
+        finally:
+            await models[0].loaded.close()
 
 
 def _refuse_twice(model_ids: list[str]) -> None:

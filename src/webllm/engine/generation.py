@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from webllm.engine.background import Pauses
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence
-from webllm.errors import ModelNotLoadedError, RequestError, WebLLMError
+from webllm.errors import ModelNotLoadedError, RequestError
 from webllm.ops.backend import TokenLogprobs
+
+_log = logging.getLogger(__name__)
 
 
 class Output(Protocol):
     """Where a sequence's tokens go."""
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
-        """Takes one token; a reason ends the sequence."""
+        """Takes one token; a reason ends the sequence, and an exception fails it."""
 
     def end(self, reason: FinishReason) -> None: ...
 
-    def fail(self, error: BaseException) -> None: ...
+    def fail(self, error: BaseException) -> None:
+        """Ends with an error instead; raises nothing itself."""
 
 
 class GenerationLoop:
-    """Runs while there is work; a failing device fails every sequence, never silently."""
+    """Runs while there is work.
+
+    An error of one sequence ends that sequence; an error of the device ends all there are, and
+    those that come later find no step of theirs in flight.
+    """
 
     def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
         self.scheduler = scheduler
@@ -36,8 +44,8 @@ class GenerationLoop:
         self._pauses = Pauses()
 
     def add(self, sequence: Sequence, output: Output) -> None:
-        """Raises ContextLengthError, ModelNotLoadedError after `close`, or RequestError from a
-        second event loop; otherwise the output is told of the end, whatever it is.
+        """Raises what `Scheduler.add` raises, ModelNotLoadedError after `close`, or RequestError
+        from a second event loop; otherwise the output is told of the end, whatever it is.
         """
         event_loop = asyncio.get_running_loop()
         if self._is_closed:
@@ -51,6 +59,8 @@ class GenerationLoop:
             )
         self.scheduler.add(sequence)
         self._outputs[sequence] = output
+        if len(self._outputs) > 1:
+            self.runner.expect(len(self._outputs))
         if is_idle:
             self._task = event_loop.create_task(self._run())
 
@@ -58,7 +68,10 @@ class GenerationLoop:
         """Ends a sequence now, if it has not ended yet."""
         if output := self._outputs.pop(sequence, None):
             self.scheduler.finish(sequence, reason)
-            output.end(reason)
+            try:
+                output.end(reason)
+            except Exception as error:
+                output.fail(error)
 
     def abort_all(self) -> None:
         for sequence in list(self._outputs):
@@ -74,9 +87,11 @@ class GenerationLoop:
     async def _run(self) -> None:
         try:
             while self.scheduler.has_work or self.runner.num_in_flight:
-                await self.step()
-        except Exception as error:
-            self._fail(error)
+                try:
+                    await self.step()
+                except Exception as error:
+                    self._fail_all(error)
+                    await self.runner.discard()
         except BaseException:  # the event loop is being closed
             self.abort_all()
             raise
@@ -84,12 +99,19 @@ class GenerationLoop:
     async def step(self) -> None:
         """Submits what the device takes, then accepts the tokens of the oldest step."""
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
-            self.runner.submit(batch)
+            await self.runner.submit(batch)
         await self._pauses.pause()
-        batch, sampled = await self.runner.oldest()
+        batch, drawn = await self.runner.oldest()
+        sampled = drawn.sampled
         for i, sequence in enumerate(batch.sampled):
-            if sequence.finish_reason is None:
+            if sequence.finish_reason is not None:
+                continue
+            try:
+                if i in drawn.errors:
+                    raise drawn.errors[i]
                 self._accept(sequence, sampled.token_ids[i], sampled.logprobs[i])
+            except Exception as error:
+                self._fail(sequence, error)
 
     def _accept(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> None:
         sequence.accept(token_id)
@@ -100,11 +122,14 @@ class GenerationLoop:
         elif sequence.num_output_tokens >= sequence.params.max_tokens:
             self.finish(sequence, FinishReason.LENGTH)
 
-    def _fail(self, error: Exception) -> None:
-        outputs, self._outputs = self._outputs, {}
-        for sequence, output in outputs.items():
-            self.scheduler.finish(sequence, FinishReason.ABORT)
-            output.fail(error)
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        output = self._outputs.pop(sequence)
+        self.scheduler.finish(sequence, FinishReason.ABORT)
+        output.fail(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        if not self._outputs:
+            _log.error("a step failed after its sequences had ended", exc_info=error)
+        for sequence in list(self._outputs):
+            self._fail(sequence, error)
         self.scheduler.blocks.forget()  # what the failed steps should have written
-        if not isinstance(error, WebLLMError):
-            raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,9 @@ from dataclasses import replace
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
 
 # What each phase takes of the time, roughly.
-_RUNTIME = 0.1  # of a whole reload; over when Python can report, see js/src/starting.ts
+# Of a whole reload, what is over when Python can report: a page reports how Python itself starts
+# (js/src/starting.ts).
+_START = 0.1 if sys.platform == "emscripten" else 0.0
 _WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}  # of one model
 _ORDER = list(_WEIGHTS)
 
@@ -18,7 +21,7 @@ class LoadProgress:
     """A progress callback for the phases of `num_models` models, one after the other.
 
     Each phase has its span. A model that is in the store has no fetch: its other phases share
-    what that would have had.
+    what that would have had. `start` is what was over before, of the whole.
     """
 
     def __init__(
@@ -26,10 +29,12 @@ class LoadProgress:
         callback: ProgressCallback | None,
         num_models: int,
         *,
+        start: float = _START,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._callback = callback
         self._num_models = num_models
+        self._start = start
         self._clock = clock
         self._started = clock()
         self._num_ready = 0
@@ -42,7 +47,7 @@ class LoadProgress:
         if not self._phases:
             self._phases = _ORDER[_ORDER.index(report.phase) :]
         models = self._num_ready + self._of_model(report)
-        progress = _RUNTIME + (1 - _RUNTIME) * models / self._num_models
+        progress = self._start + (1 - self._start) * models / self._num_models
         self._progress = max(self._progress, min(1.0, progress))
         elapsed = self._clock() - self._started
         self._callback(replace(report, progress=self._progress, time_elapsed=elapsed))

@@ -63,7 +63,7 @@ class LoadedModel:
         try:
             await self.loop.close()
         finally:
-            self.runner.close()
+            await self.runner.close()
 
 
 async def load_model(
@@ -158,7 +158,7 @@ async def _start(
     context: int,
     config: MLCEngineConfig,
 ) -> GenerationLoop:
-    scheduler = _scheduler(backend, program, checkpoint, context, config.kv_cache_tokens)
+    scheduler = _scheduler(backend, program, checkpoint, context, config)
     runner = await _load(backend, program, checkpoint, context, scheduler, config)
     return GenerationLoop(scheduler, runner)
 
@@ -168,13 +168,13 @@ def _scheduler(
     program: Program,
     checkpoint: Checkpoint,
     context: int,
-    kv_cache_tokens: int | None,
+    config: MLCEngineConfig,
 ) -> Scheduler:
     """Raises DeviceMemoryError if weights and KV cache do not fit."""
     block_size = program.kv_cache.block_size
     sizes = [context * windows for windows in _KV_WINDOWS]
-    if kv_cache_tokens is not None:
-        sizes = [max(kv_cache_tokens, context)]
+    if config.kv_cache_tokens is not None:
+        sizes = [max(config.kv_cache_tokens, context)]
     for num_tokens in sizes:
         blocks = BlockManager(-(-num_tokens // block_size), block_size)
         try:
@@ -187,7 +187,7 @@ def _scheduler(
     limits = StepLimits(
         max_tokens=backend.step_tokens, max_prompt_tokens=backend.step_tokens_beside_decode
     )
-    return Scheduler(blocks, limits)
+    return Scheduler(blocks, limits, context, config.max_waiting_sequences)
 
 
 async def _load(
@@ -216,7 +216,6 @@ async def _load(
     runner = Runner(backend, program, limits)
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
-    executables = [runner.compile(1, 1), runner.compile(limits.max_tokens, 1)]
-    await asyncio.gather(*(executable.ready() for executable in executables))
+    await asyncio.gather(runner.prepare(1, 1), runner.prepare(limits.max_tokens, 1))
     compiling.update("Ready", 1, 1)
     return runner

@@ -115,7 +115,7 @@ class Model:
     ) -> Answer:
         """`num_chars`: of the text that `steps` makes a prompt of."""
         loaded, num_interrupts = self.loaded, self._num_interrupts
-        num_chars += len(request.logit_bias or ()) * (request.n or 1)
+        num_chars += len(request.logit_bias or ())
         lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
         prompt = await lane.run(steps, is_short=num_chars <= _SHORT_TEXT)
         sampler = loaded.runner.host_sampler

@@ -159,8 +159,12 @@ class Answer:
         ]
 
     def __enter__(self) -> Self:
-        for sequence, output in zip(self.sequences, self._outputs, strict=True):
-            self._loop.add(sequence, output)
+        try:
+            for sequence, output in zip(self.sequences, self._outputs, strict=True):
+                self._loop.add(sequence, output)
+        except BaseException:
+            self.__exit__()
+            raise
         if self._is_interrupted:
             self.__exit__()
         return self

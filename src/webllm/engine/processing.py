@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import MutableSequence
+from collections.abc import Mapping, MutableSequence
+from dataclasses import dataclass, field
 
 from webllm.config import LogitProcessor
 from webllm.errors import LogitProcessorError
@@ -11,46 +12,62 @@ from webllm.ops.backend import Executable, Sampled
 from webllm.ops.step import Step
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a step sampled, and by output what a processor raised; its token means nothing then."""
+
+    sampled: Sampled
+    errors: Mapping[int, LogitProcessorError] = field(default_factory=dict)
+
+
 class HostSampler:
-    """Reads logits back, lets the processor change them and has the device draw from those."""
+    """Reads logits back, lets the processor change them and has the device draw from those.
+
+    A processor that fails for one output leaves the others as they are.
+    """
 
     def __init__(self, processor: LogitProcessor, vocab_size: int) -> None:
         self._processor = processor
         self._vocab_size = vocab_size
 
-    async def resample(self, executable: Executable, step: Step) -> Sampled:
-        """Draws `step`'s tokens, whose logits `executable` has just computed.
-
-        Raises LogitProcessorError.
-        """
+    async def resample(self, executable: Executable, step: Step) -> Drawn:
+        """Draws `step`'s tokens, whose logits `executable` has just computed."""
         logits = (await executable.logits()).cast("B").cast("f")
         size = self._vocab_size
-        rows = [
-            self._processed(array("f", logits[output * size : (output + 1) * size]))
-            for output in range(step.num_outputs)
-        ]
-        executable.resample(step, [memoryview(row) for row in rows])
+        rows: list[memoryview] = []
+        errors: dict[int, LogitProcessorError] = {}
+        for output in range(step.num_outputs):
+            row = array("f", logits[output * size : (output + 1) * size])
+            try:
+                row = self._processed(row)
+            except LogitProcessorError as error:
+                errors[output] = error
+                row = array("f", logits[output * size : (output + 1) * size])
+            rows.append(memoryview(row))
+        executable.resample(step, rows)
         sampled = await executable.sampled()
-        for token_id in sampled.token_ids:
+        for output, token_id in enumerate(sampled.token_ids):
+            if output in errors:
+                continue
             try:
                 self._processor.process_sampled_token(token_id)
             except Exception as error:
-                raise self._error("process_sampled_token", repr(error)) from error
-        return sampled
+                errors[output] = self._error("process_sampled_token", error)
+        return Drawn(sampled, errors)
 
     def reset_state(self) -> None:
         """Raises LogitProcessorError."""
         try:
             self._processor.reset_state()
         except Exception as error:
-            raise self._error("reset_state", repr(error)) from error
+            raise self._error("reset_state", error) from error
 
     def _processed(self, logits: array[float]) -> array[float]:
         try:
             returned: MutableSequence[float] = self._processor.process_logits(logits)
             processed = returned if isinstance(returned, array) else array("f", returned)
         except Exception as error:
-            raise self._error("process_logits", repr(error)) from error
+            raise self._error("process_logits", error) from error
         if len(processed) != self._vocab_size or processed.typecode != "f":
             raise self._error(
                 "process_logits",
@@ -59,6 +76,9 @@ class HostSampler:
             )
         return processed
 
-    def _error(self, method: str, problem: str) -> LogitProcessorError:
+    def _error(self, method: str, problem: str | Exception) -> LogitProcessorError:
         name = type(self._processor).__name__
-        return LogitProcessorError(f"{name}.{method} failed: {problem}; mend the processor")
+        said = problem if isinstance(problem, str) else repr(problem)
+        error = LogitProcessorError(f"{name}.{method} failed: {said}; mend the processor")
+        error.__cause__ = problem if isinstance(problem, Exception) else None
+        return error

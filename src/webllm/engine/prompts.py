@@ -21,7 +21,7 @@ from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import RequestError, TemplateError
 from webllm.ops.step import MAX_EDITS, Sampling
 from webllm.sampling.edits import LogitEdits
-from webllm.text.steps import Steps, finish
+from webllm.text.steps import Steps
 
 _LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow
 _SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
@@ -57,14 +57,14 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Steps[Pro
             "the chat options"
         )
     token_ids = yield from conversation_tokens(model, chat_format, request)
-    sequences = yield from _sequences(model, request, token_ids, chat_format.stop_ids)
+    sequences = _sequences(model, request, token_ids, chat_format.stop_ids)
     return Prompt(sequences, request.stop_strings + chat_format.stop_strings)
 
 
 def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[Prompt]:
     """Raises RequestError or ContextLengthError."""
     token_ids = yield from raw_tokens(model, request)
-    return Prompt((yield from _sequences(model, request, token_ids)), request.stop_strings)
+    return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
 def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
@@ -77,7 +77,7 @@ def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
     except TypeError as error:
         raise RequestError(f"input_ids must be token ids: {error}", field="input_ids") from error
     request = GenerationParams(max_tokens=1, ignore_eos=True)
-    return finish(_sequences(model, request, token_ids))[0]
+    return _sequences(model, request, token_ids)[0]
 
 
 def _sequences(
@@ -85,7 +85,7 @@ def _sequences(
     request: GenerationParams,
     prompt_ids: list[int],
     stop_ids: frozenset[int] = frozenset(),
-) -> Steps[list[Sequence]]:
+) -> list[Sequence]:
     _check_tokens(model, request, prompt_ids)
     token_ids = array("I", prompt_ids)
     room = window = model.context_window_size
@@ -102,18 +102,20 @@ def _sequences(
     seed = random.getrandbits(32) if request.seed is None else request.seed
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
     sampling = _sampling(model.options, request)
-    sequences = []
-    for choice in range(request.n or 1):
-        params = SequenceParams(
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
-            sampling=replace(sampling, seed=(seed + choice * _SEED_STEP) & 0xFFFFFFFF),
-            shift=shift,
+    edits = _edits(model, request, sampling, token_ids, max_tokens)
+    return [
+        Sequence(
+            token_ids,
+            SequenceParams(
+                max_tokens=max_tokens,
+                stop_ids=stop_ids,
+                sampling=replace(sampling, seed=(seed + choice * _SEED_STEP) & 0xFFFFFFFF),
+                shift=shift,
+            ),
+            edits.copy(),
         )
-        edits = _edits(model, request, sampling, token_ids, max_tokens)
-        sequences.append(Sequence(token_ids[:], params, edits))
-        yield
-    return sequences
+        for choice in range(request.n or 1)
+    ]
 
 
 def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import deque
+from contextlib import suppress
+from typing import NamedTuple
 
-from webllm.engine.processing import HostSampler
+from webllm.engine.processing import Drawn, HostSampler
 from webllm.engine.scheduler import Batch
-from webllm.ops.backend import Backend, Executable, Sampled
+from webllm.ops.backend import Backend, Executable
 from webllm.ops.program import BatchShape, Program
+
+_log = logging.getLogger(__name__)
+
+
+class _Kind(NamedTuple):
+    """Steps that run alike."""
+
+    shape: BatchShape
+    is_plain: bool  # see `Step`
 
 
 class Runner:
@@ -25,6 +38,8 @@ class Runner:
         self.limits = limits
         self.host_sampler = host_sampler
         self._executables: dict[BatchShape, Executable] = {}
+        self._ready: dict[_Kind, Executable] = {}
+        self._preparing: dict[_Kind, asyncio.Task[None]] = {}  # or prepared
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
 
     @property
@@ -37,42 +52,119 @@ class Runner:
         most = 1 if self.host_sampler else self.backend.steps_in_flight
         return len(self._in_flight) < most
 
-    def submit(self, batch: Batch) -> None:
-        executable = self.executable(batch)
+    async def submit(self, batch: Batch) -> None:
+        """Enqueues a step; waits, without blocking the event loop, if nothing that could run it is
+        compiled yet.
+        """
         step = batch.step.without_sampling() if self.host_sampler else batch.step
+        kind = _Kind(self._shape_of(batch), step.is_plain)
+        executable = self._ready.get(kind) or await self._prepared(kind)
         executable.submit(step)
         self._in_flight.append((batch, executable))
 
-    async def oldest(self) -> tuple[Batch, Sampled]:
+    async def oldest(self) -> tuple[Batch, Drawn]:
         """The oldest batch in flight and the tokens it sampled, in order of its outputs."""
         batch, executable = self._in_flight.popleft()
         sampled = await executable.sampled()
         if self.host_sampler and batch.sampled:
-            sampled = await self.host_sampler.resample(executable, batch.step)
-        return batch, sampled
+            return batch, await self.host_sampler.resample(executable, batch.step)
+        return batch, Drawn(sampled)
 
-    def compile(self, num_tokens: int, num_seqs: int) -> Executable:
-        """The executable for up to so many tokens and sequences; outputs are at most one each."""
-        shape = BatchShape(
+    async def discard(self) -> None:
+        """Waits for the steps in flight and drops what they gave, errors included: the sequences
+        they were for have failed.
+        """
+        while self._in_flight:
+            _, executable = self._in_flight.popleft()
+            with suppress(Exception):
+                await executable.sampled()
+
+    async def prepare(self, num_tokens: int, num_seqs: int) -> None:
+        """Makes plain steps of so many tokens and sequences start without delay."""
+        await self._prepared(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
+
+    def expect(self, num_seqs: int) -> None:
+        """Begins to prepare steps of so many sequences and more: they serve smaller batches, too,
+        as long as those have no executable of their own.
+        """
+        num_seqs = max(8, 1 << (num_seqs - 1).bit_length())
+        for num_tokens in (min(num_seqs, self.limits.max_seqs), self.limits.max_tokens):
+            self._begin(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
+
+    async def _prepared(self, kind: _Kind) -> Executable:
+        """An executable of that kind, or as long as there is none yet, of a larger one."""
+        while True:
+            if kind in self._ready:
+                return self._ready[kind]
+            preparing = self._begin(kind)
+            if larger := [each for each in self._ready if self._serves(each, kind)]:
+                return self._ready[min(larger, key=lambda each: each.shape.max_tokens)]
+            under_way = [task for task in self._preparing.values() if not task.done()]
+            if not under_way:
+                await preparing  # raises why
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    def _begin(self, kind: _Kind) -> asyncio.Task[None]:
+        """What failed is not begun again."""
+        task = self._preparing.get(kind)
+        if task is None or task.cancelled() or (not task.done() and task.get_loop().is_closed()):
+            task = asyncio.create_task(self._prepare(kind))
+            task.add_done_callback(_note_failure)
+            self._preparing[kind] = task
+        return task
+
+    async def _prepare(self, kind: _Kind) -> None:
+        if kind.shape not in self._executables:
+            self._executables[kind.shape] = self.backend.compile(self.program, kind.shape)
+        executable = self._executables[kind.shape]
+        await executable.ready(kind.is_plain)
+        if self.host_sampler:
+            await executable.ready(is_plain=False)  # to sample again
+        self._ready[kind] = executable
+
+    def _serves(self, larger: _Kind, kind: _Kind) -> bool:
+        """Whether one's steps may run as the other's, with the same results to the bit: prompts
+        and what decodes keep their forms.
+        """
+        shape, least = kind.shape, self.backend.least_prompt_tokens
+        return (
+            larger.is_plain == kind.is_plain
+            and larger.shape.holds(shape)
+            and (larger.shape.max_tokens < least) == (shape.max_tokens < least)
+            and larger.shape.decodes == shape.decodes
+        )
+
+    def _shape(self, num_tokens: int, num_seqs: int) -> BatchShape:
+        """For up to so many tokens and sequences; outputs are at most one each."""
+        return BatchShape(
             max_tokens=min(_rounded(num_tokens), self.limits.max_tokens),
             max_seqs=min(_rounded(num_seqs), self.limits.max_seqs),
             max_outputs=min(_rounded(num_seqs), self.limits.max_outputs),
             max_blocks=self.limits.max_blocks,
         )
-        if shape not in self._executables:
-            self._executables[shape] = self.backend.compile(self.program, shape)
-        return self._executables[shape]
 
-    def executable(self, batch: Batch) -> Executable:
+    def _shape_of(self, batch: Batch) -> BatchShape:
         num_tokens = batch.step.num_tokens
         if batch.reads_prompts:
             num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
-        return self.compile(num_tokens, len(batch.step.sequences))
+        return self._shape(num_tokens, len(batch.step.sequences))
 
-    def close(self) -> None:
-        self._in_flight.clear()
-        self._executables.clear()
-        self.backend.close()
+    async def close(self) -> None:
+        """Waits for what is being compiled: it uses the device."""
+        try:
+            under_way = [task for task in self._preparing.values() if not task.done()]
+            if under_way:
+                await asyncio.wait(under_way)
+        finally:
+            self._in_flight.clear()
+            self._executables.clear()
+            self._ready.clear()
+            self.backend.close()
+
+
+def _note_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.warning("a batch shape cannot be prepared: %s", error)
 
 
 def _rounded(count: int) -> int:

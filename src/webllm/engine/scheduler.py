@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.sequence import FinishReason, Sequence
-from webllm.errors import ContextLengthError
+from webllm.errors import ContextLengthError, QueueFullError, RequestError
 from webllm.ops.step import MAX_EDITS, Step, StepSequence, sampled_by
 from webllm.sampling.edits import LogitEdits
 
@@ -59,11 +59,25 @@ class _Draft:
 
 
 class Scheduler:
-    """First come, first served."""
+    """First come, first served.
 
-    def __init__(self, blocks: BlockManager, limits: StepLimits | None = None) -> None:
+    max_positions: the context window; None: the whole KV cache. max_waiting: sequences that may
+    wait while as many run as may.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockManager,
+        limits: StepLimits | None = None,
+        max_positions: int | None = None,
+        max_waiting: int = 1024,
+    ) -> None:
+        kv_positions = blocks.num_blocks * blocks.block_size
         self.blocks = blocks
         self.limits = limits or StepLimits()
+        self.max_positions = kv_positions if max_positions is None else max_positions
+        self.max_waiting = max_waiting
+        assert self.max_positions <= kv_positions, "a sequence must be able to run alone"
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by age
         self._num_steps = 0  # with outputs
@@ -74,17 +88,40 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Raises ContextLengthError if the sequence could never run."""
-        needed = self.blocks.blocks_for(sequence.max_positions)
-        if needed > self.blocks.num_blocks:
-            room = self.blocks.num_blocks * self.blocks.block_size
+        """Whatever is added can run to its end; no later check is needed.
+
+        Raises RequestError, ContextLengthError or QueueFullError.
+        """
+        if not sequence.num_prompt_tokens:
+            raise RequestError("the prompt has no tokens; give at least one")
+        if sequence.max_positions > self.max_positions:
             raise ContextLengthError(
                 f"{sequence.num_prompt_tokens} prompt tokens and max_tokens "
-                f"{sequence.params.max_tokens} need {sequence.max_positions} positions, the KV "
-                f"cache has {room}; shorten the prompt or lower max_tokens",
+                f"{sequence.params.max_tokens} need {sequence.max_positions} positions, the "
+                f"context window has {self.max_positions}; shorten the prompt, lower max_tokens or "
+                "load the model with a larger context_window_size",
                 field="max_tokens",
             )
+        sequence.check()
+        self.check_queue(1)
         self.waiting.append(sequence)
+
+    def check_queue(self, num_sequences: int) -> None:
+        """Raises QueueFullError if so many more are too many."""
+        num_taken = len(self.running) + len(self.waiting)
+        if num_taken + num_sequences > self.limits.max_sequences + self.max_waiting:
+            raise QueueFullError(
+                f"{num_taken} sequences run or wait and {num_sequences} more were asked for; "
+                f"{self.limits.max_sequences} run at once and {self.max_waiting} may wait: ask "
+                "again later, or raise max_waiting_sequences of MLCEngineConfig"
+            )
+
+    def most_at_once(self, num_positions: int) -> int:
+        """How many sequences of so many positions run side by side; 0: none ever does."""
+        if num_positions > self.max_positions:
+            return 0
+        by_blocks = self.blocks.num_blocks // self.blocks.blocks_for(num_positions)
+        return min(by_blocks, self.limits.max_sequences)
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Ends a sequence and frees its blocks at once; what is in flight for it is dropped.

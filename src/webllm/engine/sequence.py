@@ -5,9 +5,11 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from struct import error as StructError  # noqa: N812
 
 from webllm.engine.block_manager import NO_PREFIX
-from webllm.ops.step import Sampling
+from webllm.errors import RequestError
+from webllm.ops.step import MAX_EDITS, Sampling
 from webllm.sampling.edits import LogitEdits
 
 
@@ -48,6 +50,8 @@ class SequenceParams:
 class Sequence:
     """`token_ids` holds what the host knows of the KV cache's tokens and the one after them;
     tokens sampled in steps that are still under way on the device are counted by `num_pending`.
+
+    Until the first token comes, `token_ids` may be shared by the choices of a request.
     """
 
     token_ids: array[int]  # typecode "I"
@@ -89,7 +93,9 @@ class Sequence:
     def max_positions(self) -> int:
         """Positions of the KV cache it may come to fill: its last token's is never written."""
         most = self.num_prompt_tokens + self.params.max_tokens - 1
-        return min(most, self.params.shift.window_tokens) if self.params.shift else most
+        if self.params.shift:
+            most = min(most, self.params.shift.window_tokens)
+        return max(most, self.num_prompt_tokens)
 
     @property
     def needs_shift(self) -> bool:
@@ -102,8 +108,25 @@ class Sequence:
         """The steps already submitted bring it to `max_tokens`."""
         return self.num_output_tokens + self.num_pending >= self.params.max_tokens
 
+    def check(self) -> None:
+        """Raises RequestError for what no step could be packed with."""
+        if self.token_ids.typecode != "I":
+            raise RequestError(f"token_ids is an array {self.token_ids.typecode!r}; give 'I'")
+        if len(self.edits) > MAX_EDITS:
+            raise RequestError(
+                f"logit_bias and penalties concern {len(self.edits)} tokens, {MAX_EDITS} are "
+                "allowed; give fewer biases or leave the penalties out",
+                field="logit_bias",
+            )
+        try:
+            self.params.sampling.pack()
+        except (StructError, OverflowError, TypeError) as error:
+            raise RequestError(f"{self.params.sampling} cannot be packed: {error}") from error
+
     def accept(self, token_id: int) -> None:
         """Takes the oldest pending token."""
+        if not self.num_output_tokens:
+            self.token_ids = self.token_ids[:]
         self.num_pending -= 1
         self.num_output_tokens += 1
         self.token_ids.append(token_id)

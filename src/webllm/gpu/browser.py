@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -240,11 +240,13 @@ class BrowserDevice:
                 )
         return self._gpu.record(_dispatches(dispatches))
 
-    async def ready(self, recording: Any) -> None:
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Any:
+        recording = self.record(lay_out())
         try:
             await recording.ready
         except JsException as error:
             raise _typed(error) from error
+        return recording
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         if readback is None:

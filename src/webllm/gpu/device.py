@@ -4,7 +4,7 @@ provide it; nothing else imports a driver.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -34,6 +34,7 @@ class AdapterInfo:
     driver: str
     api: str  # Vulkan, Metal, D3D12, ...
     kind: AdapterKind
+    pci_id: int = 0  # device << 16 | vendor; 0 if the driver does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,8 @@ class Device(Protocol):
         binding it declares, numbered from 0. `proven`: every index in it is known to be in range
         and every loop to end, so that the driver's checks may be left out.
 
-        May compile in the background: `record`, `ready` or what `replay` gives raises DeviceError
-        if it failed.
+        May compile in the background: `record`, `prepare` or what `replay` gives raises
+        DeviceError if it failed.
         """
 
     def write(self, target: Slice, data: Data) -> None:
@@ -127,8 +128,10 @@ class Device(Protocol):
         No buffer is bound both to be read and to be written by one dispatch, in whatever parts.
         """
 
-    async def ready(self, recording: Recording) -> None:
-        """Waits until its kernels are compiled; raises DeviceError if it cannot be replayed."""
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Recording:
+        """As `record`, of what `lay_out` gives, while the event loop goes on: `lay_out` runs on
+        another thread where there are threads, and the kernels are compiled when this returns.
+        """
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         """Submits a recording at once; the awaitable gives the bytes of `readback` after it."""

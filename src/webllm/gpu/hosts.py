@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Protocol
 
@@ -29,9 +30,9 @@ async def find_adapter(device: str = "webgpu") -> Adapter:
 
         return await browser.find_adapter(device)
 
-    from webllm.gpu import native
+    from webllm.gpu import native_adapters
 
-    return native.find_adapter(device)
+    return await asyncio.to_thread(native_adapters.find_adapter, device)
 
 
 async def open_device(device: str = "webgpu") -> Device:
@@ -43,4 +44,4 @@ async def open_device(device: str = "webgpu") -> Device:
 
     from webllm.gpu import native
 
-    return native.open_device(device)
+    return await asyncio.to_thread(native.open_device, device)

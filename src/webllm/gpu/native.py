@@ -1,29 +1,28 @@
-"""The GPU through `wgpu` (wgpu-native): adapters, and `Device` on one of them.
+"""The GPU through `wgpu` (wgpu-native): `Device` on one of its adapters.
 
-Only this module and `native_submit.py` touch wgpu, and only when a device is asked for.
+Only modules of this name touch wgpu, and only when a device is asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from sys import is_finalizing
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
+from webllm.errors import DeviceError, DeviceMemoryError
 from webllm.gpu.device import (
-    AdapterInfo,
-    AdapterKind,
     Data,
     Dispatch,
-    Features,
     Limits,
     Recording,
     Slice,
 )
+from webllm.gpu.native_adapters import FEATURES, LIMITS, Adapter, find_adapter, load_wgpu
 from webllm.gpu.native_memory import memory_bytes
 from webllm.gpu.native_submit import (
     Command,
@@ -35,41 +34,6 @@ from webllm.gpu.native_submit import (
 )
 
 _ALIGNMENT = 256
-_KINDS = {
-    "DiscreteGPU": AdapterKind.DISCRETE,
-    "IntegratedGPU": AdapterKind.INTEGRATED,
-    "VirtualGPU": AdapterKind.VIRTUAL,
-    "CPU": AdapterKind.SOFTWARE,
-}
-_SUBGROUPS = {0x10DE: 32, 0x106B: 32}  # vendors that make one size only: NVIDIA, Apple
-_KIND_ORDER = list(AdapterKind)
-_APIS = ("Metal", "Vulkan", "D3D12")  # best first
-_FEATURES = ("shader-f16", "subgroup", "timestamp-query")
-_LIMITS = {
-    "max_buffer_bytes": "max-buffer-size",
-    "max_binding_bytes": "max-storage-buffer-binding-size",
-    "max_storage_buffers": "max-storage-buffers-per-shader-stage",
-    "max_workgroup_bytes": "max-compute-workgroup-storage-size",
-    "max_workgroup_threads": "max-compute-invocations-per-workgroup",
-    "max_workgroups": "max-compute-workgroups-per-dimension",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A GPU as a driver offers it. `reason` says why it is not chosen by itself, if it is not."""
-
-    info: AdapterInfo
-    limits: Limits
-    features: Features
-    reason: str | None
-    handle: Any  # wgpu.GPUAdapter
-
-
-def adapters() -> list[Adapter]:
-    """Every adapter, the one `open_device` prefers first; DeviceNotFoundError without wgpu."""
-    found = [_adapter(handle) for handle in _wgpu().gpu.enumerate_adapters_sync()]
-    return sorted(found, key=_preference)
 
 
 def open_device(device: str = "webgpu", limits: Limits | None = None) -> NativeDevice:
@@ -78,79 +42,6 @@ def open_device(device: str = "webgpu", limits: Limits | None = None) -> NativeD
     limits: ask for no more than these, though the adapter may have more (for tests).
     """
     return NativeDevice(find_adapter(device), limits)
-
-
-def find_adapter(device: str = "webgpu") -> Adapter:
-    """The best adapter there is ("webgpu"), or the best of those with `device` in their name.
-
-    Raises DeviceNotFoundError, which lists the adapters there are.
-    """
-    offered = adapters()
-    for adapter in offered:
-        named = device == "webgpu" or device.lower() in adapter.info.name.lower()
-        if named and adapter.info.api in _APIS:
-            return adapter
-    listing = "; ".join(f"{a.info.name} ({a.info.api})" for a in offered) or "none"
-    wanted = "GPU" if device == "webgpu" else f"adapter named {device!r}"
-    raise DeviceNotFoundError(
-        f"found no {wanted} to run on; adapters: {listing}. Install a Vulkan driver, choose "
-        f"one of these, or use the CPU backend"
-    )
-
-
-def _wgpu() -> Any:
-    try:
-        import wgpu  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise DeviceNotFoundError(
-            f"wgpu is not installed ({error}): pip install 'webllm[gpu]'"
-        ) from error
-    # Mesa's device-select layer only reorders adapters, and writes to stderr without a desktop.
-    os.environ.setdefault("NODEVICE_SELECT", "1")
-    return wgpu
-
-
-def _adapter(handle: Any) -> Adapter:
-    raw = handle.info
-    kind = _KINDS.get(raw["adapter_type"], AdapterKind.UNKNOWN)
-    api = raw["backend_type"]
-    info = AdapterInfo(raw["device"], raw["vendor"], raw["description"], api, kind)
-    limits = Limits(**{name: handle.limits[key] for name, key in _LIMITS.items()})
-    return Adapter(info, limits, _features(handle), _reason(kind, api), handle)
-
-
-def _reason(kind: AdapterKind, api: str) -> str | None:
-    if api not in _APIS:
-        return f"{api} lacks what the kernels need"
-    if kind is AdapterKind.SOFTWARE:
-        return "a software adapter, used only when asked for"
-    return None
-
-
-def _preference(adapter: Adapter) -> tuple[int, int]:
-    api = adapter.info.api
-    return (
-        _KIND_ORDER.index(adapter.info.kind),
-        _APIS.index(api) if api in _APIS else len(_APIS),
-    )
-
-
-def _features(handle: Any) -> Features:
-    names, raw = handle.features, handle.info
-    subgroups = "subgroup" in names
-    fixed = _SUBGROUPS.get(raw["vendor_id"])
-    # wgpu 0.32 spells the sizes "stackgroup", and says 4 and 128 for every Vulkan adapter.
-    sizes = [
-        fixed or int(raw.get(f"subgroup_{end}_size", raw.get(f"stackgroup_{end}_size", 0)))
-        for end in ("min", "max")
-    ]
-    return Features(
-        shader_f16="shader-f16" in names,
-        subgroups=subgroups,
-        subgroup_min=sizes[0] if subgroups else 0,
-        subgroup_max=sizes[1] if subgroups else 0,
-        timestamps="timestamp-query" in names,
-    )
 
 
 class NativeBuffer:
@@ -173,7 +64,10 @@ class NativePipeline:
 
     @property
     def handle(self) -> Any:
-        return self._building.result()
+        try:
+            return self._building.result()
+        except CancelledError as error:
+            raise DeviceError(f"the device was closed before {self.label} was compiled") from error
 
 
 class NativeRecording:
@@ -182,18 +76,23 @@ class NativeRecording:
     A command buffer serves once. From the second replay with a readback on (steps have one, weights
     being repacked do not), the next one is encoded on another thread while the GPU works. What
     wgpu-native 29 encodes it frees only after submitting it, and with it every buffer it uses: one
-    left over at the end is submitted for that, and does the last step once more.
+    left over at the end is submitted for that, and does the last step once more. The garbage
+    collector may come by on any thread, at any moment: it only puts such a one on `left_over`.
     """
 
     def __init__(
-        self, commands: list[Command], dispatches: tuple[Dispatch, ...], bind_groups: list[Any]
+        self,
+        commands: list[Command],
+        dispatches: tuple[Dispatch, ...],
+        bind_groups: list[Any],
+        left_over: deque[Future[Encoded]],
     ) -> None:
         self.commands = commands
         self.dispatches = dispatches
         self.bind_groups = bind_groups
         self.num_replays = 0
+        self._left_over = left_over
         self._next: Future[Encoded] | None = None
-        self._submitter: Submitter | None = None
 
     def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
         if self._next is not None:
@@ -212,41 +111,43 @@ class NativeRecording:
     ) -> None:
         self.num_replays += 1
         if self.num_replays > 1:
-            self._submitter = submitter
             self._next = encoder.submit(self._encode, submitter, source)
 
-    def discard_next(self) -> None:
+    def leave_next(self) -> None:
         left, self._next = self._next, None
-        if left is not None and self._submitter is not None:
-            self._submitter.discard(left.result())
+        if left is not None:
+            self._left_over.append(left)
 
     def __del__(self) -> None:
-        if not is_finalizing():  # when Python ends, the device may be gone before
-            self.discard_next()
+        self.leave_next()
 
 
 class NativeDevice:
     """See `webllm.gpu.device.Device`. `handle` is the wgpu.GPUDevice."""
 
     def __init__(self, adapter: Adapter, limits: Limits | None = None) -> None:
-        self._wgpu = _wgpu()
+        self._wgpu = load_wgpu()
         self.info = adapter.info
         self.features = adapter.features
         self.limits = limits or adapter.limits
-        names = [name for name in _FEATURES if name in adapter.handle.features]
-        required = {key: getattr(self.limits, name) for name, key in _LIMITS.items()}
+        names = [name for name in FEATURES if name in adapter.handle.features]
+        required = {key: getattr(self.limits, name) for name, key in LIMITS.items()}
         try:
             self.handle: Any = adapter.handle.request_device_sync(
                 required_features=names, required_limits=required
             )
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name}: the driver gave no device: {error}") from error
+        self._memory_bytes = memory_bytes(self.info)
         self._prelude = "enable f16;\n" if self.features.shader_f16 else ""
         self._compilers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "webllm-compile")
         self._encoder = ThreadPoolExecutor(1, "webllm-encode")
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
         self._recordings: WeakSet[NativeRecording] = WeakSet()
+        self._left_over: deque[Future[Encoded]] = deque()  # of recordings that are gone
+        self._recording = Lock()  # held by the thread that makes one
+        self._is_closed = False
         self._submitter: Submitter = open_submitter(self.handle)
 
     def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
@@ -279,7 +180,10 @@ class NativeDevice:
     ) -> NativePipeline:
         key = (source, tuple(sorted((constants or {}).items())))
         if key not in self._pipelines:
-            building = self._compilers.submit(self._compile, source, key[1], label, proven)
+            try:
+                building = self._compilers.submit(self._compile, source, key[1], label, proven)
+            except RuntimeError as error:
+                raise DeviceError(f"{self.info.name} is closed: {error}") from error
             self._pipelines[key] = NativePipeline(label, building)
         return self._pipelines[key]
 
@@ -307,16 +211,26 @@ class NativeDevice:
             self._submitter.write(_handle(target), target.offset, view)
 
     def record(self, dispatches: Sequence[Dispatch]) -> NativeRecording:
-        bind_groups = []
-        commands = []
+        """May wait for kernels; see `prepare`."""
+        pipelines = []
         for dispatch in dispatches:
             assert isinstance(dispatch.pipeline, NativePipeline)
-            pipeline = dispatch.pipeline.handle
+            pipelines.append(dispatch.pipeline.handle)
+        with self._recording:
+            if self._is_closed:
+                raise DeviceError(f"{self.info.name} was closed while kernels were compiled")
+            return self._record(dispatches, pipelines)
+
+    def _record(self, dispatches: Sequence[Dispatch], pipelines: Sequence[Any]) -> NativeRecording:
+        self._discard_left_over()
+        bind_groups = []
+        commands = []
+        for dispatch, pipeline in zip(dispatches, pipelines, strict=True):
             bind_group = self._bind(dispatch, pipeline)
             bind_groups.append(bind_group)
             commands.append((*self._submitter.handles(pipeline, bind_group), *dispatch.workgroups))
         self._check(dispatches, bind_groups)
-        recording = NativeRecording(commands, tuple(dispatches), bind_groups)
+        recording = NativeRecording(commands, tuple(dispatches), bind_groups, self._left_over)
         self._recordings.add(recording)
         return recording
 
@@ -361,8 +275,8 @@ class NativeDevice:
             label = dispatches[0].label or "a kernel"
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
-    async def ready(self, recording: Recording) -> None:
-        """It is: `record` has waited."""
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
+        return await asyncio.to_thread(lambda: self.record(lay_out()))
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
@@ -376,18 +290,25 @@ class NativeDevice:
         return await Readback(self._submitter, self._submitter.encode([], _source(source)))
 
     def memory_bytes(self) -> int | None:
-        return memory_bytes(self.info)
+        return self._memory_bytes
 
     def close(self) -> None:
-        for recording in list(self._recordings):
-            recording.discard_next()
         self._compilers.shutdown(cancel_futures=True)
+        with self._recording:
+            self._is_closed = True
+        for recording in list(self._recordings):
+            recording.leave_next()
+        self._discard_left_over()
         self._encoder.shutdown()
         for buffer in list(self._buffers):
             buffer.destroy()
         self._pipelines.clear()
         self._submitter.close()
         self.handle.destroy()
+
+    def _discard_left_over(self) -> None:
+        while self._left_over:
+            self._submitter.discard(self._left_over.popleft().result())
 
 
 def _source(part: Slice) -> Source:

@@ -9,16 +9,31 @@ from pathlib import Path
 from webllm.gpu.device import AdapterInfo, AdapterKind
 
 _AMD_TOTALS = "class/drm/card*/device/mem_info_vram_total"
+_NVIDIA_QUERY = "--query-gpu=pci.device_id,memory.total,name"
+_NVIDIA_TIMEOUT_S = 3.0
 
 
 def memory_bytes(info: AdapterInfo, sysfs: Path = Path("/sys")) -> int | None:
-    """Total bytes, not those free now; None if the system does not say."""
+    """Total bytes, not those free now; None if the system does not say. Not for an event loop.
+
+    A card is known by its PCI id, or by its name where there is no id.
+    """
     if info.kind in (AdapterKind.SOFTWARE, AdapterKind.INTEGRATED):
         return _host_bytes()
     if "nvidia" in info.name.lower():
-        return _nvidia_bytes(info.name)
-    totals = [int(path.read_text()) for path in sysfs.glob(_AMD_TOTALS)]
-    return max(totals, default=None)
+        return _nvidia_bytes(info)
+    cards = {path.parent: int(path.read_text()) for path in sysfs.glob(_AMD_TOTALS)}
+    same = [total for card, total in cards.items() if _pci_id(card) in (0, info.pci_id)]
+    return max(same if info.pci_id else cards.values(), default=None)
+
+
+def _pci_id(card: Path) -> int:
+    """0 if sysfs does not say."""
+    try:
+        device, vendor = (int((card / name).read_text(), 16) for name in ("device", "vendor"))
+    except (OSError, ValueError):
+        return 0
+    return device << 16 | vendor
 
 
 def _host_bytes() -> int | None:
@@ -27,14 +42,17 @@ def _host_bytes() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _nvidia_bytes(name: str) -> int | None:
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+def _nvidia_bytes(info: AdapterInfo) -> int | None:
+    command = ["nvidia-smi", _NVIDIA_QUERY, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     for line in done.stdout.splitlines():
-        gpu, _, mebibytes = line.rpartition(", ")
-        if gpu == name and mebibytes.strip().isdigit():
+        pci_id, mebibytes, name = [*line.split(", ", 2), "", ""][:3]
+        is_same = pci_id == f"0x{info.pci_id:08X}" if info.pci_id else name == info.name
+        if is_same and mebibytes.isdigit():
             return int(mebibytes) << 20
     return None

@@ -50,11 +50,14 @@ class Executable(Protocol):
 
     shape: BatchShape
 
-    async def ready(self) -> None:
-        """Waits until steps will not wait for kernels; DeviceError if one does not compile."""
+    async def ready(self, is_plain: bool = True) -> None:
+        """Waits, without blocking the event loop, until steps are not kept waiting by kernels:
+        those that are plain (see `Step`), or those that are not. DeviceError if one does not
+        compile.
+        """
 
     def submit(self, step: Step) -> None:
-        """Enqueues one step; does not wait for the device."""
+        """Enqueues one step; waits for kernels that are not `ready`, but not for the device."""
 
     async def sampled(self) -> Sampled:
         """What the oldest step not read yet sampled."""
@@ -97,7 +100,9 @@ class Backend(Protocol):
         """
 
     def compile(self, program: Program, shape: BatchShape) -> Executable:
-        """`shape` lies within the limits; it decides how much work a step launches."""
+        """`shape` lies within the limits; it decides how much work a step launches. Returns at
+        once: what takes time is done when the executable is made `ready` or first used.
+        """
 
     def close(self) -> None:
         """Frees everything the device holds."""

@@ -144,6 +144,20 @@ class BatchShape:
     max_outputs: int
     max_blocks: int  # per sequence
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it is for one token of each sequence, in decode's form of attention."""
+        return self.max_tokens <= self.max_seqs
+
+    def holds(self, other: BatchShape) -> bool:
+        """Whether the other's steps fit into this one."""
+        return (
+            self.max_tokens >= other.max_tokens
+            and self.max_seqs >= other.max_seqs
+            and self.max_outputs >= other.max_outputs
+            and self.max_blocks >= other.max_blocks
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

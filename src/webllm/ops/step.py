@@ -119,6 +119,11 @@ class Step:
     """One batch."""
 
     sequences: Sequence[StepSequence]
+    is_plain: bool = field(init=False)  # no output wants edits, penalties or logprobs
+
+    def __post_init__(self) -> None:
+        is_plain = all(not s.edits and s.sampling.is_plain for s in self.sequences)
+        object.__setattr__(self, "is_plain", is_plain)
 
     @property
     def num_tokens(self) -> int:
@@ -132,11 +137,6 @@ class Step:
         """The same tokens, their logits left as they are; what is drawn means nothing."""
         plain = [replace(s, sampling=Sampling(), edits=array("I")) for s in self.sequences]
         return Step(plain)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no output wants edits, penalties or logprobs."""
-        return all(not s.edits and s.sampling.is_plain for s in self.sequences)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Sequence
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, partial
+from threading import Lock
 from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint
@@ -44,6 +47,7 @@ class WebGPUBackend:
         self.step_tokens_beside_decode = 0 if self.target.barriers else 64
         self.least_prompt_tokens = 2 * MOST_FEW_ROWS if self.target.barriers else 1
         self._memory: Memory | None = None
+        self._lowering = Lock()  # one at a time: they share the pool of scratch memory
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         layer = self._layer_bytes(program, num_blocks)
@@ -88,12 +92,15 @@ class WebGPUBackend:
 
     def compile(self, program: Program, shape: BatchShape) -> WebGPUExecutable:
         assert self._memory is not None, "load first"
-        lowering = Lowering(self.device, self.target, self._memory, shape)
-        lowering.lower(program)
+        lower = partial(self._lower, program, self._memory, shape)
+        return WebGPUExecutable(self.device, self._memory, shape, lower)
+
+    def _lower(self, program: Program, memory: Memory, shape: BatchShape) -> Lowered:
+        with self._lowering:
+            lowering = Lowering(self.device, self.target, memory, shape)
+            lowering.lower(program)
         assert lowering.sample_stage is not None
-        return WebGPUExecutable(
-            self.device, self._memory, shape, lowering.dispatches, lowering.sample_stage
-        )
+        return Lowered(lowering.dispatches, lowering.sample_stage)
 
     def close(self) -> None:
         self._memory = None
@@ -127,23 +134,47 @@ class WebGPUBackend:
         return Slice(self.device.buffer(num_bytes, label), 0, num_bytes)
 
 
+class Stage(Enum):
+    """What a recording does. Steps that only draw have one of their own."""
+
+    PLAIN = "the model, then draw"
+    FULL = "the model, then draw with edits, penalties and logprobs"
+    RESAMPLE = "draw in full from logits that are there"
+
+    @classmethod
+    def of(cls, is_plain: bool) -> Stage:
+        return cls.PLAIN if is_plain else cls.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A program for one batch shape."""
+
+    model: Sequence[Dispatch]
+    sample_stage: SampleStage
+
+    def dispatches(self, stage: Stage) -> list[Dispatch]:
+        match stage:
+            case Stage.PLAIN:
+                return [*self.model, *self.sample_stage.plain]
+            case Stage.FULL:
+                return [*self.model, *self.sample_stage.full]
+            case Stage.RESAMPLE:
+                return self.sample_stage.full
+
+
 class WebGPUExecutable:
-    """See `webllm.ops.backend.Executable`. Steps that only draw have a recording of their own."""
+    """See `webllm.ops.backend.Executable`. Lowered and recorded when it is made ready or used."""
 
     def __init__(
-        self,
-        device: Device,
-        memory: Memory,
-        shape: BatchShape,
-        model: Sequence[Dispatch],
-        sample_stage: SampleStage,
+        self, device: Device, memory: Memory, shape: BatchShape, lower: Callable[[], Lowered]
     ) -> None:
         self.device = device
         self.shape = shape
-        self.recording = device.record([*model, *sample_stage.plain])
-        self._model = model
-        self._sample_stage = sample_stage
         self._memory = memory
+        self._lower = lower
+        self._lowering = Lock()
+        self._recordings: dict[Stage, Recording] = {}
         buffer, layout = memory.sampled.buffer, memory.sampled_layout
         self._token_ids = Slice(buffer, 0, 4 * shape.max_outputs)
         self._with_logprobs = Slice(buffer, 0, layout.num_bytes(shape.max_outputs))
@@ -151,23 +182,25 @@ class WebGPUExecutable:
         self._num_outputs = 0  # of the step read last
 
     @cached_property
-    def _full_recording(self) -> Recording:
-        return self.device.record([*self._model, *self._sample_stage.full])
+    def _lowered(self) -> Lowered:
+        return self._lower()
 
-    @cached_property
-    def _resampling(self) -> Recording:
-        return self.device.record(self._sample_stage.full)
+    def dispatches(self, stage: Stage = Stage.PLAIN) -> list[Dispatch]:
+        with self._lowering:  # once, whichever thread comes first
+            return self._lowered.dispatches(stage)
 
-    async def ready(self) -> None:
-        await self.device.ready(self.recording)
+    async def ready(self, is_plain: bool = True) -> None:
+        stage = Stage.of(is_plain)
+        if stage not in self._recordings:
+            self._recordings[stage] = await self.device.prepare(partial(self.dispatches, stage))
 
     def submit(self, step: Step) -> None:
-        if step.is_plain:
-            self._replay(step, self.recording, self._token_ids)
-        else:
-            self._replay(step, self._full_recording, self._with_logprobs)
+        readback = self._token_ids if step.is_plain else self._with_logprobs
+        self._replay(step, Stage.of(step.is_plain), readback)
 
-    def _replay(self, step: Step, recording: Recording, readback: Slice) -> None:
+    def _replay(self, step: Step, stage: Stage, readback: Slice) -> None:
+        if stage not in self._recordings:
+            self._recordings[stage] = self.device.record(self.dispatches(stage))
         words = self._memory.layout.pack(step)
         num_tokens, num_seqs, num_outputs = words[:3]
         shape = self.shape
@@ -181,7 +214,7 @@ class WebGPUExecutable:
                 f"its kernels take {shape}"
             )
         self.device.write(self._memory.step, memoryview(words))
-        self._running.append((step, self.device.replay(recording, readback)))
+        self._running.append((step, self.device.replay(self._recordings[stage], readback)))
 
     async def sampled(self) -> Sampled:
         step, data = self._running.popleft()
@@ -189,7 +222,7 @@ class WebGPUExecutable:
         return self._memory.sampled_layout.read(await data, step)
 
     async def logits(self) -> memoryview:
-        logits = self._sample_stage.logits
+        logits = self._lowered.sample_stage.logits
         row_bytes = logits.size // self.shape.max_outputs
         part = Slice(logits.buffer, 0, row_bytes * self._num_outputs)
         return cast(memoryview, memoryview(await self.device.read(part)).cast("f"))
@@ -197,8 +230,7 @@ class WebGPUExecutable:
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert not self._running, "the last step has not been read"
         assert step.num_outputs == self._num_outputs, step.num_outputs
-        stage = self._sample_stage
+        stage = self._lowered.sample_stage
         vocab_size = stage.logits.size // (4 * self.shape.max_outputs)
-        data = joined_logits(logits, step.num_outputs, vocab_size)
-        self.device.write(stage.logits, data)
-        self._replay(step, self._resampling, self._with_logprobs)
+        self.device.write(stage.logits, joined_logits(logits, step.num_outputs, vocab_size))
+        self._replay(step, Stage.RESAMPLE, self._with_logprobs)

@@ -229,7 +229,7 @@ class Lowering:
     def _attention(self, op: Attention) -> None:
         heads = op.heads
         shape = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, op.scale, op.window)
-        decodes = self.shape.max_tokens <= self.shape.max_seqs
+        decodes = self.shape.decodes
         splits = (decode_splits if decodes else prefill_splits)(self.target, shape, self.step)
         out, softmax = (self._temporary(n) for n in partial_bytes(shape, self.step, splits))
         attention = attention_decode if decodes else attention_prefill

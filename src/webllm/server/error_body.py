@@ -11,14 +11,18 @@ from webllm.workers.error_info import describe
 
 _log = logging.getLogger(__name__)
 
+_UNEXPECTED = "an unexpected error ended this request; the log of the program that serves it has it"
+
 
 def error_body(error: Exception) -> tuple[int, bytes]:
-    """HTTP status and body; what webllm did not raise on purpose is also logged."""
+    """HTTP status and body. What webllm did not raise on purpose, here or in a worker, is logged
+    and not told.
+    """
     info = describe(error)
-    if isinstance(error, WebLLMError):
+    if isinstance(error, WebLLMError) and info.code != WebLLMError.code:
         return info.status, problem_body(info.status, info.message, info.code, info.field)
     _log.error("a request failed by an unexpected error", exc_info=error)
-    return info.status, problem_body(info.status, f"{info.name}: {info.message}", info.code)
+    return info.status, problem_body(info.status, _UNEXPECTED, info.code)
 
 
 def problem_body(status: int, message: str, code: str, param: str | None = None) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any, Self
+from weakref import WeakMethod
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.engine.blocking import BlockingMLCEngine
@@ -85,6 +86,7 @@ class _Events:
     """The body of a streamed response: every event within the client's read timeout.
 
     A stream has one timer, not one for each event: Pyodide keeps cancelled ones until their time.
+    The timer does not keep the stream, so that one nobody refers to ends.
     """
 
     def __init__(self, events: EventStream, request: Any) -> None:
@@ -102,7 +104,7 @@ class _Events:
         loop = asyncio.get_running_loop()
         self._asked = loop.time()
         if self._timer is None and self._read_s is not None:
-            self._timer = loop.call_later(self._read_s, self._check)
+            self._check_in(self._read_s)
         try:
             return await self._events.__anext__()
         except StopAsyncIteration:
@@ -118,6 +120,11 @@ class _Events:
             self._timer.cancel()
         await (self._ending or self._events.aclose())
 
+    def _check_in(self, delay_s: float) -> None:
+        check = WeakMethod(self._check)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay_s, lambda: (alive := check()) and alive())
+
     def _check(self) -> None:
         self._timer = None
         if self._asked is None or self._read_s is None:
@@ -125,7 +132,7 @@ class _Events:
         loop = asyncio.get_running_loop()
         left_s = self._asked + self._read_s - loop.time()
         if left_s > 0:
-            self._timer = loop.call_later(left_s, self._check)
+            self._check_in(left_s)
         else:
             self._ending = loop.create_task(self._events.aclose())
 

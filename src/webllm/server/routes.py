@@ -20,14 +20,15 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.model_list import ModelInfo, ModelList
 from webllm.api.requests import ExtraBody
-from webllm.errors import ModelNotFoundError, RequestError
+from webllm.errors import ModelNotFoundError, QueueFullError, RequestError
 from webllm.server.error_body import error_body, problem_body
 from webllm.server.event_stream import EventStream
 
 _MODELS = "/v1/models"
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-# OpenAI's clients repeat requests that failed with 409 or 5xx, unless told that it is no use.
+# OpenAI's clients repeat requests that failed with 409 or 5xx, unless told that it is no use; of
+# use it is with 429.
 _ERROR = _JSON | {"x-should-retry": "false"}
 
 _Stream = AsyncGenerator[Response, None]
@@ -107,7 +108,7 @@ class Routes:
 def error_reply(error: Exception) -> Reply:
     """An error as OpenAI's clients understand it, with the status of its class."""
     status, body = error_body(error)
-    return Reply(status, _ERROR, body)
+    return Reply(status, _JSON if isinstance(error, QueueFullError) else _ERROR, body)
 
 
 def _problem(status: int, message: str, code: str) -> Reply:

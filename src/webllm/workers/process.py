@@ -10,7 +10,6 @@ import json
 import sys
 from asyncio import BaseTransport, SubprocessTransport, WriteTransport
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 from uuid import uuid4
 
@@ -43,6 +42,7 @@ class Start(msgspec.Struct, kw_only=True, frozen=True):
     device: str
     num_threads: int | None
     kv_cache_tokens: int | None
+    max_waiting_sequences: int
 
 
 async def create_worker_process(
@@ -72,12 +72,17 @@ async def create_worker_process(
         device=config.device,
         num_threads=config.num_threads,
         kv_cache_tokens=config.kv_cache_tokens,
+        max_waiting_sequences=config.max_waiting_sequences,
     )
 
     async def open_port() -> Port:
         return await _open_port(start)
 
-    crossing = replace(config, device="auto", num_threads=None, kv_cache_tokens=None)
+    crossing = MLCEngineConfig(
+        app_config=config.app_config,
+        init_progress_callback=config.init_progress_callback,
+        log_level=config.log_level,
+    )
     engine = WorkerMLCEngine(await open_port(), crossing, open_port=open_port)
     try:
         if model_id is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Self, TypeVar, cast, get_args
 
 import msgspec
@@ -320,9 +321,11 @@ def _refuse_what_stays(config: MLCEngineConfig | None) -> None:
             "logit_processor_registry cannot cross to a worker; register the processors with the "
             "engine in the worker's own script"
         )
-    for name in ("device", "num_threads", "kv_cache_tokens"):
-        value = getattr(config, name)
-        if value not in (None, "auto"):
+    stays = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences")
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if setting.name in stays and value != setting.default:
             raise ConfigError(
-                f"{name} ({value!r}) belongs to the worker; set it in the config of its engine"
+                f"{setting.name} ({value!r}) belongs to the worker; set it in the config of its "
+                "engine"
             )

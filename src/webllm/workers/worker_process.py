@@ -73,6 +73,7 @@ def _make_engine(start: Start) -> MLCEngineInterface:
         device=start.device,
         num_threads=start.num_threads,
         kv_cache_tokens=start.kv_cache_tokens,
+        max_waiting_sequences=start.max_waiting_sequences,
     )
     return cast(MLCEngineInterface, factory(config))
 

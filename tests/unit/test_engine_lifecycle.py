@@ -1,0 +1,215 @@
+"""What holds before, between and after loaded models, and what making an engine leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from fake_model import asked, loaded_models, make_engine, num_used, settle
+from fake_worker import Worker
+
+from webllm import MLCEngine, MLCEngineConfig
+from webllm.engine.loading import LoadedModel
+from webllm.errors import ConfigError, DeviceError, ModelNotLoadedError, QueueFullError
+from webllm.workers.proxy import WorkerMLCEngine
+
+__all__ = ["loaded_models"]  # a fixture
+
+CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "chat": lambda engine: engine.chat.completions.create(**asked("1")),
+    "chat stream": lambda engine: engine.chat.completions.create(**asked("1"), stream=True),
+    "chat, named": lambda engine: engine.chat.completions.create(**asked("1"), model="m"),
+    "chat, empty name": lambda engine: engine.chat.completions.create(**asked("1"), model=""),
+    "completion": lambda engine: engine.completions.create(prompt="1"),
+    "completion stream": lambda engine: engine.completions.create(prompt="1", stream=True),
+    "embedding": lambda engine: engine.embeddings.create(input="1"),
+    "forward": lambda engine: engine.forward_tokens_and_sample([1], True),
+    "reset": lambda engine: engine.reset_chat(),
+    "message": lambda engine: engine.get_message(),
+    "stats": lambda engine: engine.runtime_stats_text(""),
+    "device": lambda engine: engine.device_name(),
+}
+
+
+@pytest.fixture(params=["here", "worker"])
+async def engine(request: pytest.FixtureRequest) -> Any:
+    if request.param == "here":
+        return MLCEngine()
+    proxy = WorkerMLCEngine(Worker().port)
+    await settle()  # it knows the worker's version then
+    return proxy
+
+
+@pytest.mark.usefixtures("loaded_models")
+@pytest.mark.parametrize("call", CALLS)
+class TestNothingLoaded:
+    async def test_before_the_first_reload(self, engine: Any, call: str) -> None:
+        with pytest.raises(ModelNotLoadedError):
+            await CALLS[call](engine)
+
+    async def test_after_unload(self, engine: Any, call: str) -> None:
+        await engine.reload("m.gguf")
+        await engine.unload()
+        with pytest.raises(ModelNotLoadedError):
+            await CALLS[call](engine)
+
+    async def test_after_a_failed_reload(self, engine: Any, call: str) -> None:
+        await engine.reload("m.gguf")
+        with pytest.raises(Exception, match="no such file"):
+            await engine.reload("broken.gguf")
+        with pytest.raises(ModelNotLoadedError):
+            await CALLS[call](engine)
+
+
+@pytest.mark.parametrize("model_id", [[], None])
+async def test_a_client_that_expects_nothing(model_id: object, loaded_models: object) -> None:
+    """As TypeScript's says it after `unload`."""
+    port, answers = Worker().port, asyncio.Queue[Any]()
+    port.listen(answers.put_nowait, lambda reason: None)
+    content = {"request": asked("1"), "modelId": model_id, "chatOpts": None}
+    port.post({"kind": "chatCompletionNonStreaming", "uuid": "1", "content": content})
+    answer = await answers.get()
+    assert answer["kind"] == "throw"
+    assert answer["content"].startswith("ModelNotLoadedError: no model is loaded")
+
+
+async def test_while_a_reload_is_under_way(loaded_models: list[LoadedModel]) -> None:
+    engine = MLCEngine()
+    await engine.reload("a.gguf")
+    loading = asyncio.create_task(engine.reload(["b.gguf", "c.gguf"]))
+    while not loading.done():
+        await asyncio.sleep(0)
+        if not loaded_models[0].loop._is_closed or loading.done():
+            continue
+        with pytest.raises(ModelNotLoadedError) as caught:
+            await engine.chat.completions.create(**asked("1"), model="b")
+        assert "b, c is still being loaded" in str(caught.value)
+    await loading
+    await engine.chat.completions.create(**asked("1", max_tokens=1), model="b")
+
+
+@pytest.mark.parametrize("model_id", ["", [], ["a.gguf", ""]])
+async def test_nothing_to_load(model_id: Any) -> None:
+    with pytest.raises(ConfigError, match="model_id is empty"):
+        await MLCEngine().reload(model_id)
+
+
+class TestUnload:
+    """What cannot be closed keeps nothing else from being closed."""
+
+    @pytest.fixture
+    async def engine(
+        self, loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
+    ) -> MLCEngine:
+        """The first two of its three models cannot be closed."""
+        engine = MLCEngine()
+        await engine.reload(["a.gguf", "b.gguf", "c.gguf"])
+        self.closed: list[str] = []
+        for loaded in loaded_models:
+
+            def close(name: str = loaded.model_id) -> None:
+                self.closed.append(name)
+                if name in "ab":
+                    raise DeviceError(f"{name} does not close")
+
+            monkeypatch.setattr(loaded.runner.backend, "close", close)
+        return engine
+
+    async def test_closes_all_and_raises_the_first_error(self, engine: MLCEngine) -> None:
+        with pytest.raises(DeviceError, match="a does not close") as caught:
+            await engine.unload()
+        assert "b does not close" in str(caught.value.__context__)
+        assert sorted(self.closed) == ["a", "b", "c"]
+        assert engine.loaded_model_ids() == []
+        await engine.unload()
+
+    async def test_ends_every_answer(self, engine: MLCEngine) -> None:
+        asks = [
+            asyncio.create_task(
+                engine.completions.create(prompt="1", model=model, max_tokens=200, ignore_eos=True)
+            )
+            for model in "abc"
+        ]
+        await settle()
+        with pytest.raises(DeviceError):
+            await engine.unload()
+        replies = await asyncio.gather(*asks)
+        assert [reply.choices[0].finish_reason for reply in replies] == ["abort"] * 3
+
+    async def test_a_reload_comes_through_at_the_second_try(self, engine: MLCEngine) -> None:
+        with pytest.raises(DeviceError):
+            await engine.reload("d.gguf")
+        await engine.reload("d.gguf")
+        assert engine.loaded_model_ids() == ["d"]
+
+
+async def test_a_failed_reload_closes_what_it_had_loaded(
+    loaded_models: list[LoadedModel],
+) -> None:
+    engine = MLCEngine()
+    with pytest.raises(OSError, match="no such file"):
+        await engine.reload(["a.gguf", "broken.gguf"])
+    assert loaded_models[0].loop._is_closed
+
+
+class TestLogLevel:
+    @pytest.fixture
+    def logger(self) -> Any:
+        logger = logging.getLogger("webllm")
+        level = logger.level
+        yield logger
+        logger.setLevel(level)
+
+    def test_making_an_engine_leaves_it(self, logger: logging.Logger) -> None:
+        logger.setLevel(logging.INFO)
+        MLCEngine()
+        MLCEngine(MLCEngineConfig(device="cpu"))
+        assert logger.level == logging.INFO
+
+    def test_unless_it_is_asked_for(self, logger: logging.Logger) -> None:
+        MLCEngine(MLCEngineConfig(log_level="ERROR"))
+        assert logger.level == logging.ERROR
+
+
+class TestAbandonedStreams:
+    """A stream that nobody refers to ends its sequences."""
+
+    @pytest.mark.parametrize("num_read", [0, 1, 3])
+    async def test_here(self, num_read: int) -> None:
+        engine = make_engine(windows=8)
+        stream = await engine.completion(
+            {"prompt": "1", "max_tokens": 200, "ignore_eos": True, "n": 3, "stream": True}
+        )
+        assert isinstance(stream, AsyncGenerator)
+        for _ in range(num_read):
+            await anext(stream)
+        del stream
+        gc.collect()
+        await settle()
+        assert num_used(engine) == 0
+        assert not engine._model(None).loaded.loop.scheduler.has_work
+
+    async def test_in_a_loop_that_was_left(self) -> None:
+        engine = make_engine(windows=8)
+        request = {"prompt": "1", "max_tokens": 200, "ignore_eos": True, "stream": True}
+        async for _ in await engine.completion(request):  # type: ignore[union-attr]
+            break
+        gc.collect()
+        await settle()
+        assert num_used(engine) == 0
+
+    async def test_that_was_refused(self) -> None:
+        """Its sequences never ran."""
+        engine = make_engine(windows=64, max_waiting=0)
+        stream = await engine.completion({"prompt": "1", "n": 3, "stream": True})
+        running = asyncio.create_task(engine.completion({"prompt": "2", "n": 64}))
+        await settle()
+        with pytest.raises(QueueFullError):
+            async for _ in stream:  # type: ignore[union-attr]
+                pass
+        await running
+        assert num_used(engine) == 0

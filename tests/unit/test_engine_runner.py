@@ -1,0 +1,208 @@
+"""Which executable runs a batch while others are being compiled; the device says when they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fake_backend import FakeBackend, FakeExecutable
+from fake_model import settle
+from test_engine_generation import Collector, make_loop, make_sequence
+
+from webllm.engine.generation import GenerationLoop
+from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.errors import DeviceError
+from webllm.ops.program import BatchShape, Program
+from webllm.ops.step import Sampling, Step
+
+Kind = tuple[int, int, bool]  # tokens, sequences, plain
+
+
+class SlowBackend(FakeBackend):
+    """Its kernels are compiled when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compiling: dict[Kind, asyncio.Future[None]] = {}
+        self.ran: list[tuple[int, int]] = []  # shapes of the executables that ran
+
+    def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
+        return SlowExecutable(self, shape, program.kv_cache.block_size)
+
+    def finish(self, *kinds: Kind) -> None:
+        for kind in kinds:
+            self.compiling[kind].set_result(None)
+
+    def fail(self, kind: Kind) -> None:
+        self.compiling[kind].set_exception(DeviceError(f"{kind} does not compile"))
+
+
+class SlowExecutable(FakeExecutable):
+    backend: SlowBackend
+
+    async def ready(self, is_plain: bool = True) -> None:
+        kind = self.shape.max_tokens, self.shape.max_seqs, is_plain
+        future = asyncio.get_running_loop().create_future()
+        await self.backend.compiling.setdefault(kind, future)
+
+    def submit(self, step: Step) -> None:
+        kind = self.shape.max_tokens, self.shape.max_seqs, step.is_plain
+        assert self.backend.compiling[kind].done(), f"{kind} would be waited for"
+        self.backend.ran.append((self.shape.max_tokens, self.shape.max_seqs))
+        super().submit(step)
+
+
+PROMPT, ONE, TWO = (8, 1, True), (1, 1, True), (2, 2, True)  # of 8 tokens, then by sequences
+FEW, FEW_PROMPTS = (8, 8, True), (32, 8, True)  # what is prepared for several sequences
+
+
+async def started() -> tuple[SlowBackend, GenerationLoop, Sequence, Collector]:
+    """A stream under way, alone."""
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    sequence, output = make_sequence(0, 8, 500), Collector()
+    loop.add(sequence, output)
+    await settle()
+    backend.finish(PROMPT)
+    await settle()
+    backend.finish(ONE)
+    await settle()
+    assert output.token_ids[:2] == [8, 9]
+    return backend, loop, sequence, output
+
+
+async def closed(loop: GenerationLoop, backend: SlowBackend) -> None:
+    loop.abort_all()
+    for future in backend.compiling.values():
+        if not future.done():
+            future.set_result(None)
+    await loop.close()
+    await loop.runner.close()
+
+
+async def test_the_loop_goes_on_while_nothing_is_compiled() -> None:
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    output = Collector()
+    loop.add(make_sequence(0, 8, 3), output)
+    await settle()  # which would never return if the loop were blocked
+    assert list(backend.compiling) == [PROMPT]
+    assert backend.ran == []
+    backend.finish(PROMPT)
+    await settle()
+    backend.finish(ONE)
+    assert await output.done is FinishReason.LENGTH
+    assert output.token_ids == [8, 9, 10]
+    assert backend.ran == [(8, 1), (1, 1), (1, 1)]
+
+
+async def test_a_larger_executable_serves_until_the_right_one_is_compiled() -> None:
+    backend, loop, first, output = await started()
+    second, other = make_sequence(100, 8, 500), Collector()
+    loop.add(second, other)
+    await settle()
+    backend.finish(FEW)
+    backend.finish(FEW_PROMPTS)
+    await settle()
+    assert other.token_ids[:3] == [108, 109, 110]
+    assert backend.ran[-1] == (8, 8), "two sequences in a shape for eight"
+    backend.finish(TWO)
+    await settle()
+    assert backend.ran[-1] == (2, 2)
+    loop.finish(first, FinishReason.ABORT)
+    loop.finish(second, FinishReason.ABORT)
+    for first_token, collector in ((8, output), (108, other)):
+        count = len(collector.token_ids)
+        assert collector.token_ids == list(range(first_token, first_token + count))
+    await closed(loop, backend)
+
+
+async def test_what_decodes_never_takes_the_form_of_prompts() -> None:
+    """Their results differ in bits, so a prompt's executable is not large enough, but wrong."""
+    backend, loop, _, output = await started()
+    loop.add(make_sequence(100, 8, 500), Collector())
+    await settle()
+    backend.finish(FEW_PROMPTS)
+    await settle()
+    count = len(output.token_ids)
+    await settle()
+    assert len(output.token_ids) == count, "two that decode wait for an executable that decodes"
+    assert (2, 2) not in backend.ran
+    backend.finish(FEW)
+    await settle()
+    assert len(output.token_ids) > count
+    await closed(loop, backend)
+
+
+async def test_what_cannot_be_compiled_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    backend, loop, _, output = await started()
+    other = Collector()
+    loop.add(make_sequence(100, 8, 500), other)
+    await settle()
+    backend.finish(FEW)
+    backend.finish(FEW_PROMPTS)
+    await settle()
+    backend.fail(TWO)
+    await settle()
+    count = len(other.token_ids)
+    await settle()
+    assert len(other.token_ids) > count
+    assert len(output.token_ids) > 2
+    assert caplog.text.count("does not compile") == 1
+    await closed(loop, backend)
+
+
+async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    output = Collector()
+    loop.add(make_sequence(0, 8, 3), output)
+    await settle()
+    backend.fail(PROMPT)
+    with pytest.raises(DeviceError, match="does not compile"):
+        await output.done
+    await loop.close()
+
+
+async def test_penalties_have_kernels_of_their_own() -> None:
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    params = SequenceParams(3, frozenset(), Sampling(presence_penalty=1.0))
+    sequence, output = Sequence(make_sequence(0, 8, 3).token_ids, params), Collector()
+    loop.add(sequence, output)
+    await settle()
+    assert list(backend.compiling) == [(8, 1, False)]
+    backend.finish((8, 1, False))
+    await settle()
+    backend.finish((1, 1, False))
+    await output.done
+
+
+async def test_a_request_that_ends_while_it_waits_frees_its_blocks() -> None:
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    sequence, output = make_sequence(0, 8, 3), Collector()
+    loop.add(sequence, output)
+    await settle()
+    loop.finish(sequence, FinishReason.ABORT)
+    assert await output.done is FinishReason.ABORT
+    assert loop.scheduler.blocks.num_free == 64
+    await closed(loop, backend)
+
+
+async def test_closing_waits_for_what_is_being_compiled() -> None:
+    backend, loop, _, _ = await started()
+    loop.add(make_sequence(100, 8, 500), Collector())
+    await settle()
+    closing = asyncio.create_task(closed_at_once(loop))
+    await settle()
+    assert not closing.done()
+    for future in backend.compiling.values():
+        if not future.done():
+            future.set_result(None)
+    await closing
+
+
+async def closed_at_once(loop: GenerationLoop) -> None:
+    await loop.close()
+    await loop.runner.close()
