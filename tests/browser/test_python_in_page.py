@@ -88,6 +88,31 @@ async def test_every_name_is_there(python: RunPython) -> None:
     assert (version, in_browsers, missing) == (webllm.__version__, True, [])
 
 
+async def test_a_long_prompt_lets_others_have_their_turn(python: RunPython) -> None:
+    """While it is tokenized, tens of thousands of tokens before it is refused."""
+    num_turns, error = json.loads(
+        await python("""
+            engine = MLCEngine(MLCEngineConfig(app_config=catalogue))
+            await engine.reload("smollm2")
+            num_turns = 0
+
+            async def take_turns():
+                global num_turns
+                while True:
+                    await asyncio.sleep(0)
+                    num_turns += 1
+
+            others = asyncio.create_task(take_turns())
+            messages = [{"role": "user", "content": "数据" * 30000}]
+            error = await error_of(engine.chat.completions.create(messages=messages))
+            others.cancel()
+            json.dumps([num_turns, error])
+        """)
+    )
+    assert error == "ContextLengthError"
+    assert num_turns > 20
+
+
 async def test_webgpu_without_our_boot_script(python: RunPython) -> None:
     text = await python("""
         engine = MLCEngine(MLCEngineConfig(app_config=catalogue, device="webgpu"))

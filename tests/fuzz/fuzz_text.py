@@ -39,7 +39,8 @@ JINJA = """
     {{ }} {% %} {%- -%} {# #} if else endif for in endfor set endset macro endmacro f ( ) [ ] { }
     messages tools ns namespace loop self range 'a' '%s' "b" 1 0 -1 9999 1.5 none true x m . , :
     | ~ + - * ** / // % == != < > and or not is defined string join replace tojson list length
-    map select sort first last upper trim items split format _spend _literal _concat __class__
+    map select sort first last upper trim items split format _spend _flat _concat __class__
+    unique max dictsort list int rejectattr odd divisibleby equalto in lower _compare _key changed
     raise_exception strftime_now content role break continue filter endfilter block endblock call
     endcall generation endgeneration recursive import include extends do caller varargs
 """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from webllm.text.steps import Steps, finish
+from webllm.text.steps import Steps
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -54,15 +54,11 @@ class Lane:
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
-    async def run(self, steps: Steps[_T], *, is_short: bool = False) -> _T:
-        """The result; what `is_short` may be done at once. Cancelled, the work ends with its step,
-        and the next begins after that.
-        """
+    async def run(self, steps: Steps[_T]) -> _T:
+        """The result. Cancelled, the work ends with its step, and the next begins after that."""
         await self._turn.acquire()
         is_left = False
         try:
-            if is_short:
-                return finish(steps)
             if sys.platform == "emscripten":
                 return await _finish_with_pauses(steps)
             stopped = threading.Event()

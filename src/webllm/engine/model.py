@@ -23,7 +23,7 @@ from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.engine.sequence import FinishReason
 from webllm.errors import RequestError
 from webllm.ops.backend import TokenLogprobs
-from webllm.text.steps import Steps
+from webllm.text.steps import Steps, finish
 
 _SHORT_TEXT = 4096  # characters: faster done than handed to a thread
 _LONG_TEXT = 65536
@@ -116,8 +116,11 @@ class Model:
         """`num_chars`: of the text that `steps` makes a prompt of."""
         loaded, num_interrupts = self.loaded, self._num_interrupts
         num_chars += len(request.logit_bias or ())
-        lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
-        prompt = await lane.run(steps, is_short=num_chars <= _SHORT_TEXT)
+        if num_chars <= _SHORT_TEXT:
+            prompt = finish(steps)
+        else:
+            lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
+            prompt = await lane.run(steps)
         sampler = loaded.runner.host_sampler
         if sampler and not loaded.loop.scheduler.has_work:
             sampler.reset_state()  # a new conversation, as far as it can know

@@ -86,9 +86,9 @@ def text_tokens(
     per_token = model.tokenizer.chars_per_token
     if least < 2 * window or per_token is None:
         return (yield from encode(text))
-    head = text[: per_token * (shift.sink_tokens + _SPARE_TOKENS)]
-    tail = text[-per_token * (shift.num_newest + _SPARE_TOKENS) :]
-    return [*(yield from encode(head)), *(yield from encode(tail))]
+    head = yield from encode(text[: per_token * (shift.sink_tokens + _SPARE_TOKENS)])
+    tail = yield from encode(text[-per_token * (shift.num_newest + _SPARE_TOKENS) :])
+    return [*head[: shift.sink_tokens], *tail[-shift.num_newest :]]
 
 
 @dataclass(frozen=True, slots=True)
