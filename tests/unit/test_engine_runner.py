@@ -161,7 +161,12 @@ async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
     backend.fail(PROMPT)
     with pytest.raises(DeviceError, match="does not compile"):
         await output.done
-    await loop.close()
+    del backend.compiling[PROMPT]
+    again = Collector()
+    loop.add(make_sequence(0, 8, 1), again)
+    await settle()
+    backend.finish(PROMPT)
+    assert await again.done is FinishReason.LENGTH
 
 
 async def test_penalties_have_kernels_of_their_own() -> None:
