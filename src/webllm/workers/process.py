@@ -19,7 +19,7 @@ from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import ConfigError, WorkerLostError
 from webllm.workers.error_info import rebuild
 from webllm.workers.frames import FrameReader, frame
-from webllm.workers.messages import AnyAnswer, Throw, read_answer
+from webllm.workers.messages import Throw, read_answer
 from webllm.workers.port import OnClose, OnMessage, Port
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -109,22 +109,13 @@ async def _open_port(start: Start) -> Port:
     try:
         port.listen(receive, lose)
         port.post(start)
-        answer = _read_start_answer(await started)
+        answer = read_answer(await started)
         if isinstance(answer, Throw):
             raise rebuild(answer)
     except BaseException:
         await port.close()
         raise
     return port
-
-
-def _read_start_answer(message: object) -> AnyAnswer:
-    try:
-        return read_answer(message)
-    except msgspec.ValidationError as error:
-        raise WorkerLostError(
-            f"the worker did not start: it sent what is no answer: {error}"
-        ) from None
 
 
 class ProcessPort(asyncio.SubprocessProtocol):
@@ -136,7 +127,6 @@ class ProcessPort(asyncio.SubprocessProtocol):
         self._on_close: OnClose = _ignore
         self._gone = asyncio.get_running_loop().create_future()
         self._lost: str | None = None  # why
-        self._killing: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls) -> ProcessPort:
@@ -180,33 +170,14 @@ class ProcessPort(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Each message by itself: a callback that raises must not swallow the next one."""
-        loop = asyncio.get_running_loop()
-        try:
-            for message in self._frames.feed(data):
-                loop.call_soon(self._on_message, message)
-        except WorkerLostError as error:
-            loop.call_soon(self._lose, str(error))
-            loop.call_soon(self._hang_up)
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """A child that closes its end has ended, or can be of no use any more."""
-        if self._lost is None:
-            self._hang_up()
+        for message in self._frames.feed(data):
+            asyncio.get_running_loop().call_soon(self._on_message, message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The child has ended, and all that it said was received."""
-        if self._killing is not None:
-            self._killing.cancel()
         self._transport.close()
         self._lose(_ending(self._transport.get_returncode()))
         self._gone.set_result(None)
-
-    def _hang_up(self) -> None:
-        """Lets the child end, and kills it if it does not."""
-        if self._killing is None:
-            self._stdin.close()
-            loop = asyncio.get_running_loop()
-            self._killing = loop.call_later(_GRACE_S, self._transport.close)
 
     def _lose(self, reason: str) -> None:
         if self._lost is None:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from queue import SimpleQueue
-from threading import Lock, Thread
-from typing import cast
+from threading import Thread
+from typing import Any, cast
 
 import msgspec
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.config import MLCEngineConfig
-from webllm.errors import ConfigError, WorkerLostError
+from webllm.errors import ConfigError
 from webllm.workers.error_info import throw
 from webllm.workers.frames import FrameReader, frame
 from webllm.workers.handler import MLCEngineHandler
@@ -38,17 +36,16 @@ def main() -> None:
     """Serves the parent until it closes the channel or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes
     channel = Channel()
-    first = channel.first()
-    if isinstance(first, Closed):
+    for message in channel.messages():
+        start = msgspec.convert(message, Start)
+        try:
+            engine = _make_engine(start)
+        except Exception as error:
+            channel.write(frame(throw(start.uuid, error)))
+            return
+        channel.write(frame(Return(uuid=start.uuid)))
+        asyncio.run(_serve(engine, channel))
         return
-    start = msgspec.convert(first, Start)
-    try:
-        engine = _make_engine(start)
-    except Exception as error:
-        channel.write(frame(throw(start.uuid, error)))
-        return
-    channel.write(frame(Return(uuid=start.uuid)))
-    asyncio.run(_serve(engine, channel))
 
 
 async def _serve(engine: MLCEngineInterface, channel: Channel) -> None:
@@ -76,72 +73,29 @@ def _make_engine(start: Start) -> MLCEngineInterface:
     return cast(MLCEngineInterface, factory(config))
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """What a channel gives after its last message."""
-
-    reason: str
-
-
 class Channel:
-    """The pipes from and to the parent, taken away from whatever reads and prints here.
-
-    Pipes block, so that a thread reads, from the start on: whatever else is stuck here, the
-    process ends soon after its parent is gone or says what cannot be read.
-    """
+    """The pipes from and to the parent, taken away from whatever reads and prints here."""
 
     def __init__(self) -> None:
         self._from_parent, self._to_parent = os.dup(0), os.dup(1)
+        self._frames = FrameReader()
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
-        self._early: SimpleQueue[object] = SimpleQueue()
-        self._receive: Callable[[object], None] = self._early.put
-        self._receiving = Lock()
-        Thread(target=self._read, daemon=True).start()
 
-    def first(self) -> object:
-        """Waits for the first message, or for `Closed`."""
-        return self._early.get()
-
-    def listen(self, receive: Callable[[object], None]) -> None:
-        """Hands all further messages to a function, in the reading thread, and `Closed` at last."""
-        with self._receiving:
-            while not self._early.empty():
-                receive(self._early.get())
-            self._receive = receive
+    def messages(self) -> Iterator[Any]:
+        """Waits for each; ends when the parent has closed its end."""
+        while piece := os.read(self._from_parent, _PIECE_BYTES):
+            yield from self._frames.feed(piece)
 
     def write(self, data: bytes) -> None:
         while data:
             data = data[os.write(self._to_parent, data) :]
 
-    def _read(self) -> None:
-        try:
-            self._hand_over(Closed(self._read_all()))
-        finally:
-            time.sleep(_GRACE_S)
-            os._exit(1)  # something here does not end, and nobody is left to end it
-
-    def _read_all(self) -> str:
-        """Returns why there are no more messages."""
-        frames = FrameReader()
-        try:
-            while piece := os.read(self._from_parent, _PIECE_BYTES):
-                for message in frames.feed(piece):
-                    self._hand_over(message)
-        except (OSError, WorkerLostError) as error:
-            print(f"webllm's worker process ends: {error}", file=sys.stderr, flush=True)
-            return str(error)
-        return "the parent is gone"
-
-    def _hand_over(self, message: object) -> None:
-        with self._receiving, suppress(RuntimeError):  # the event loop has ended already
-            self._receive(message)
-
 
 class ParentPort:
-    """The child's end of the channel. A thread writes, because pipes block."""
+    """The child's end of the channel. Pipes block, so that a thread reads and another writes."""
 
     def __init__(self, channel: Channel) -> None:
         self.closed = asyncio.Event()
@@ -151,22 +105,24 @@ class ParentPort:
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
         """Once."""
-
-        def receive(message: object) -> None:
-            if isinstance(message, Closed):
-                self._loop.call_soon_threadsafe(on_close, message.reason)
-                self._loop.call_soon_threadsafe(self.closed.set)
-            else:
-                self._loop.call_soon_threadsafe(on_message, message)
-
-        self._channel.listen(receive)
-        Thread(target=self._write, daemon=True).start()
+        reads = Thread(target=self._read, args=(on_message, on_close), daemon=True)
+        writes = Thread(target=self._write, daemon=True)
+        reads.start()
+        writes.start()
 
     def post(self, message: object) -> None:
         self._to_write.put(frame(message))
 
     async def close(self) -> None:
         """Only the parent closes the channel; a child that wants to end does so."""
+
+    def _read(self, on_message: OnMessage, on_close: OnClose) -> None:
+        for message in self._channel.messages():
+            self._loop.call_soon_threadsafe(on_message, message)
+        self._loop.call_soon_threadsafe(on_close, "the parent is gone")
+        self._loop.call_soon_threadsafe(self.closed.set)
+        time.sleep(_GRACE_S)
+        os._exit(1)  # something here does not end, and nobody is left to end it
 
     def _write(self) -> None:
         with suppress(OSError):  # the parent is gone, as the reading thread will find
