@@ -229,6 +229,7 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
     start = perf_counter()
     decode = backend.compile(program, BatchShape(1, 1, 1, BLOCKS))
     prefill = backend.compile(program, BatchShape(CONTEXT, 1, 1, BLOCKS))
+    await asyncio.gather(decode.ready(), prefill.ready())
     print(f"  compiled in {perf_counter() - start:.2f} s")
     layers = SHAPES[name].layers
     for kind, executable in (("decode", decode), ("prefill", prefill)):

@@ -18,7 +18,7 @@ from webllm.ops.webgpu import WebGPUBackend
 
 LENGTH = 100
 NUM_SEQS = 12
-LIMITS = BatchShape(2 * MOST_FEW_ROWS, NUM_SEQS, NUM_SEQS, BLOCKS)
+LIMITS = BatchShape(2 * MOST_FEW_ROWS, 16, 16, BLOCKS)
 
 
 class Logits:
@@ -32,11 +32,11 @@ class Logits:
         blocks = list(range(k * BLOCKS, (k + 1) * BLOCKS))
         return StepSequence(self.ids[k][begin:end], end, blocks, [end - begin - 1])
 
-    async def prompts(self, *shares: StepSequence) -> np.ndarray:
-        return await self._last_row(LIMITS, shares)
+    async def prompts(self, *shares: StepSequence, shape: BatchShape = LIMITS) -> np.ndarray:
+        return await self._last_row(shape, shares)
 
-    async def decoded(self, *shares: StepSequence) -> np.ndarray:
-        rows = 1 << (len(shares) - 1).bit_length()
+    async def decoded(self, *shares: StepSequence, rows: int | None = None) -> np.ndarray:
+        rows = rows or 1 << (len(shares) - 1).bit_length()
         return await self._last_row(BatchShape(rows, rows, rows, BLOCKS), shares)
 
     async def _last_row(self, shape: BatchShape, shares: tuple[StepSequence, ...]) -> np.ndarray:
@@ -61,8 +61,16 @@ async def test_logits_do_not_depend_on_the_batch(device: NativeDevice, name: str
     beside = await logits.prompts(logits.share(1, 0, 70), logits.share(0, 50, LENGTH))
     assert np.array_equal(beside, whole), "beside another prompt"
 
+    for num_seqs in (1, 4):
+        shape = BatchShape(LIMITS.max_tokens, num_seqs, num_seqs, BLOCKS)
+        found = await logits.prompts(logits.share(0, 0, LENGTH), shape=shape)
+        assert np.array_equal(found, whole), "in an executable for fewer sequences"
+
     others = [logits.share(k, 0, 1) for k in range(1, NUM_SEQS)]
     last = logits.share(0, LENGTH - 1, LENGTH)
     alone = await logits.decoded(last)
     for count in (1, 2, 5, 8, 11):
         assert np.array_equal(await logits.decoded(*others[:count], last), alone), count
+    for rows in (2, 8, 16):
+        found = await logits.decoded(last, rows=rows)
+        assert np.array_equal(found, alone), "in an executable for more sequences"

@@ -161,7 +161,12 @@ async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
     backend.fail(PROMPT)
     with pytest.raises(DeviceError, match="does not compile"):
         await output.done
-    await loop.close()
+    del backend.compiling[PROMPT]
+    again = Collector()
+    loop.add(make_sequence(0, 8, 1), again)
+    await settle()
+    backend.finish(PROMPT)
+    assert await again.done is FinishReason.LENGTH
 
 
 async def test_penalties_have_kernels_of_their_own() -> None:
@@ -188,6 +193,26 @@ async def test_a_request_that_ends_while_it_waits_frees_its_blocks() -> None:
     assert await output.done is FinishReason.ABORT
     assert loop.scheduler.blocks.num_free == 64
     await closed(loop, backend)
+
+
+async def test_a_step_that_never_ran_leaves_no_prefix_behind() -> None:
+    """The event loop ended while its kernels were being compiled; another one goes on."""
+    backend = SlowBackend()
+    loop = make_loop(backend)
+    output = Collector()
+    loop.add(make_sequence(0, 20, 3), output)
+    await settle()
+    assert loop._task is not None
+    loop._task.cancel()
+    assert await output.done is FinishReason.ABORT
+    again = Collector()
+    loop.add(make_sequence(0, 20, 3), again)
+    await settle()
+    backend.finish((24, 1, True))
+    await settle()
+    backend.finish(ONE)
+    assert await again.done is FinishReason.LENGTH
+    assert again.token_ids == [20, 21, 22]
 
 
 async def test_closing_waits_for_what_is_being_compiled() -> None:

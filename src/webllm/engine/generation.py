@@ -94,6 +94,7 @@ class GenerationLoop:
                     await self.runner.discard()
         except BaseException:  # the event loop is being closed
             self.abort_all()
+            self.scheduler.blocks.forget()  # what a step that waits should have written
             raise
 
     async def step(self) -> None:
@@ -123,9 +124,9 @@ class GenerationLoop:
             self.finish(sequence, FinishReason.LENGTH)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
-        output = self._outputs.pop(sequence)
-        self.scheduler.finish(sequence, FinishReason.ABORT)
-        output.fail(error)
+        if output := self._outputs.pop(sequence, None):
+            self.scheduler.finish(sequence, FinishReason.ABORT)
+            output.fail(error)
 
     def _fail_all(self, error: Exception) -> None:
         if not self._outputs:

@@ -99,19 +99,26 @@ class Runner:
             preparing = self._begin(kind)
             if larger := [each for each in self._ready if self._serves(each, kind)]:
                 return self._ready[min(larger, key=lambda each: each.shape.max_tokens)]
-            under_way = [task for task in self._preparing.values() if not task.done()]
+            under_way = self._under_way()
             if not under_way:
-                await preparing  # raises why
+                del self._preparing[kind]  # the next request may try again
+                await preparing  # raises why it failed
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     def _begin(self, kind: _Kind) -> asyncio.Task[None]:
-        """What failed is not begun again."""
+        """What failed is not begun again while larger executables serve."""
         task = self._preparing.get(kind)
-        if task is None or task.cancelled() or (not task.done() and task.get_loop().is_closed()):
+        if task is None or task.cancelled() or not (task.done() or task in self._under_way()):
             task = asyncio.create_task(self._prepare(kind))
             task.add_done_callback(_note_failure)
             self._preparing[kind] = task
         return task
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        """Without those of an event loop that has ended."""
+        loop = asyncio.get_running_loop()
+        tasks = self._preparing.values()
+        return [task for task in tasks if not task.done() and task.get_loop() is loop]
 
     async def _prepare(self, kind: _Kind) -> None:
         if kind.shape not in self._executables:
@@ -152,8 +159,7 @@ class Runner:
     async def close(self) -> None:
         """Waits for what is being compiled: it uses the device."""
         try:
-            under_way = [task for task in self._preparing.values() if not task.done()]
-            if under_way:
+            if under_way := self._under_way():
                 await asyncio.wait(under_way)
         finally:
             self._in_flight.clear()
