@@ -161,7 +161,13 @@ def fuzz(options: argparse.Namespace) -> Report:
             variant = variants[index // CHUNK % len(variants)]
             count = min(CHUNK - index % CHUNK, end - index)
             left = options.seconds - (time.monotonic() - started)
-            index = run_child(options, folder, index, count, variant, left, report)
+            found = len(report.findings)
+            try:
+                index = run_child(options, folder, index, count, variant, left, report)
+            except KeyboardInterrupt:
+                break
+            finally:
+                print(*report.findings[found:], sep="\n", end="", flush=True)
     return report
 
 
@@ -257,8 +263,6 @@ def main() -> None:
         return
     started = time.monotonic()
     report = fuzz(options)
-    for finding in report.findings:
-        print(finding)
     print(
         f"{report.count} files in {time.monotonic() - started:.0f} s, the slowest in "
         f"{report.slowest:.2f} s, {report.peak_bytes >> 20} MB at most, "

@@ -26,14 +26,19 @@ _GAP = 64
 
 
 def build(folder: Path) -> list[str]:
-    """Compiles the variants that this machine runs; returns their names."""
+    """Compiles the variants that this machine runs, where they are older than their source; returns
+    their names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in FLAGS if name in library.variants()]
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     common = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC"]
+    newest = max(file.stat().st_mtime for file in SOURCE.parent.glob("*.[ch]"))
     running = []
     for name in names:
         out = folder / f"webllm_cpu_{name}.so"
+        if out.exists() and out.stat().st_mtime > newest:
+            continue
         command = [
             "gcc",
             *common,
