@@ -48,7 +48,10 @@ def value_at(plain: object, path: str) -> str:
 
 
 def short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of an integer with thousands of digits, or deep nesting
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
