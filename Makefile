@@ -16,7 +16,7 @@ SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
 
 export PROMPT
 
-.PHONY: help run test lint bench web site vulkan chromium
+.PHONY: help run test lint bench web site vulkan chromium firefox webkit
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -24,7 +24,7 @@ help: ## this list
 run: $(VENV)/.installed ## ask the default model something: make run PROMPT="…" MODEL=…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
 
-test: lint vulkan chromium site ## everything that must hold: lint, types, every tier of tests
+test: lint vulkan chromium firefox webkit site ## everything that must hold: lint, types, every tier of tests
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(TIERS)
 
 lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and prettier
@@ -74,6 +74,18 @@ vulkan:
 chromium:
 	@command -v chromium google-chrome >/dev/null && exit 0; \
 	$(call apt_install,The browser tests need Chromium,chromium)
+
+# A part of it also needs Firefox and WebKitGTK, with what shows a window of it on no screen.
+firefox:
+	@command -v firefox-esr firefox >/dev/null && exit 0; \
+	$(call apt_install,The browser tests need Firefox,firefox-esr)
+
+WEBKIT_PACKAGES := webkit2gtk-driver xvfb python3-gi gir1.2-webkit2-4.1
+webkit:
+	@command -v WebKitWebDriver >/dev/null && command -v Xvfb >/dev/null && \
+		/usr/bin/python3 -c 'import gi; gi.require_version("WebKit2", "4.1")' 2>/dev/null && \
+		exit 0; \
+	$(call apt_install,The browser tests need WebKitGTK,$(WEBKIT_PACKAGES))
 
 # $(call apt_install,what for,packages)
 define apt_install

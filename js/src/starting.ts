@@ -81,16 +81,11 @@ function sameFile(record: ModelRecord, site: AppConfig | null): string | undefin
 /** Whether this origin has kept models before, in any of the stores. */
 async function hasStore(): Promise<boolean> {
   if (!isSecureContext) return false; // there is none, then
-  const found = await Promise.all([
-    caches.has(STORE),
-    indexedDB.databases().then((all) => all.some(({ name }) => name === STORE)),
-    navigator.storage
-      .getDirectory()
-      .then((folder) => folder.getDirectoryHandle(STORE))
-      .then(
-        () => true,
-        () => false,
-      ),
-  ]);
-  return found.includes(true);
+  const looks = [
+    () => caches.has(STORE),
+    async () => (await indexedDB.databases()).some(({ name }) => name === STORE),
+    async () => !!(await (await navigator.storage.getDirectory()).getDirectoryHandle(STORE)),
+  ];
+  const found = await Promise.allSettled(looks.map(async (look) => look()));
+  return found.some((each) => each.status === "fulfilled" && each.value); // others are not here
 }

@@ -95,3 +95,19 @@ test("a reload is told how far the start is", async () => {
   assert.deepEqual(progress, [0, 0.05, 0.1]);
   assert.ok(posted.every(({ content }) => content.phase === "runtime"));
 });
+
+test("a browser that lacks a store, or has it blocked, has kept nothing in it", async () => {
+  const insecure = async () => Promise.reject(new DOMException("blocked", "SecurityError"));
+  const had = { caches: globalThis.caches, indexedDB: globalThis.indexedDB };
+  globalThis.isSecureContext = true;
+  try {
+    assert.equal(globalThis.navigator?.storage, undefined); // as in WebKitGTK
+    globalThis.indexedDB = { databases: insecure };
+    globalThis.caches = { has: insecure };
+    assert.deepEqual((await begun(null, "a")).urls, [SITE.model_list[0].model]);
+    globalThis.caches = { has: async () => true };
+    assert.deepEqual((await begun(null, "a")).urls, []);
+  } finally {
+    Object.assign(globalThis, had, { isSecureContext: false });
+  }
+});

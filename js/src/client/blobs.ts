@@ -99,6 +99,12 @@ function inIndexedDb(): Blobs {
 }
 
 function inOpfs(): Blobs {
+  if (!navigator.storage?.getDirectory) {
+    throw configError(
+      'cacheBackend is "opfs", but there is no file system for sites in this browser; give ' +
+        '"cache", "indexeddb" or "none"',
+    );
+  }
   async function folder(): Promise<FileSystemDirectoryHandle> {
     return (await navigator.storage.getDirectory()).getDirectoryHandle(NAME);
   }

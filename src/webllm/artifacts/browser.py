@@ -30,7 +30,7 @@ from webllm.artifacts.source import (
     RemoteSource,
     parse_source,
 )
-from webllm.errors import ArtifactError, ConfigError, FetchError
+from webllm.errors import ArtifactError, ConfigError, StorageFullError
 
 
 async def open_model(
@@ -91,7 +91,10 @@ async def _ensure(
         await Download(job, files.incoming(name)).run()
         found = await files.find(name)
     if found is None:
-        raise FetchError(f"what came from {url} was deleted at once; load it again")
+        raise StorageFullError(  # as WebKit does in a private window
+            f"the browser did not keep what came from {url}; load it without keeping it: "
+            "AppConfig(cache_backend='none')"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import js
 
-from webllm.artifacts.browser_blobs import NAME, done, no_store, settled
+from webllm.artifacts.browser_blobs import NAME, done, no_store
 
 _FOLDER = "/webllm-models/"  # the keys are URLs; these are never fetched
 
@@ -20,17 +20,17 @@ class CacheApiBlobs:
             raise no_store("cache", "Cache API")
 
     async def get(self, key: str) -> Any | None:
-        response = await settled((await self._cache()).match(_FOLDER + key))
-        return await settled(response.blob()) if response else None
+        response = await done(await self._cache(), "match", _FOLDER + key)
+        return await done(response, "blob") if response else None
 
     async def put(self, key: str, blob: Any) -> None:
         await done(await self._cache(), "put", _FOLDER + key, js.Response.new(blob))
 
     async def delete(self, key: str) -> None:
-        await settled((await self._cache()).delete(_FOLDER + key))
+        await done(await self._cache(), "delete", _FOLDER + key)
 
     async def keys(self, prefix: str) -> set[str]:
-        requests = await settled((await self._cache()).keys())
+        requests = await done(await self._cache(), "keys")
         keys = {urlsplit(request.url).path.removeprefix(_FOLDER) for request in requests}
         return {key for key in keys if key.startswith(prefix)}
 

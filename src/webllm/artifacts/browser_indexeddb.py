@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import js
-from pyodide.ffi import create_proxy
+from pyodide.ffi import JsException, create_proxy
 
-from webllm.artifacts.browser_blobs import NAME, store_error
+from webllm.artifacts.browser_blobs import NAME, store_error, thrown_name
 
 _TABLE = "blobs"
 _VERSION = 1
@@ -34,15 +34,17 @@ class IndexedDbBlobs:
 
     async def _run(self, mode: str, ask: Callable[[Any], Any]) -> Any:
         """One request. What it wrote is there when this returns, or not at all."""
-        opening = js.indexedDB.open(NAME, _VERSION)
-        database = await _opened(opening)
         try:
-            transaction = database.transaction(_TABLE, mode)
-            request = ask(transaction.objectStore(_TABLE))
-            await _fired(transaction, good="complete", bad="abort")
-            return request.result
-        finally:
-            database.close()
+            database = await _opened(js.indexedDB.open(NAME, _VERSION))
+            try:
+                transaction = database.transaction(_TABLE, mode)
+                request = ask(transaction.objectStore(_TABLE))
+                await _fired(transaction, good="complete", bad="abort")
+                return request.result
+            finally:
+                database.close()
+        except JsException as error:
+            raise store_error(thrown_name(error)) from None
 
 
 async def _opened(opening: Any) -> Any:

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 import js
-from pyodide.ffi import JsException, to_js
+from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import NAME, done, no_store, settled
+from webllm.artifacts.browser_blobs import NAME, done, found, no_store
 from webllm.errors import ArtifactError
 
 
@@ -16,17 +16,13 @@ class OpfsBlobs:
     """See `BlobStore`. A file that is being written is seen when it is closed."""
 
     def __init__(self) -> None:
-        if not hasattr(js.navigator, "storage"):
-            raise no_store("opfs", "file system")
+        handle = getattr(js, "FileSystemFileHandle", None)  # Safari before 26: not for writing
+        if handle is None or not hasattr(handle.prototype, "createWritable"):
+            raise no_store("opfs", "file system for sites")
 
     async def get(self, key: str) -> Any | None:
-        folder = await _folder()
-        try:
-            return await settled((await settled(folder.getFileHandle(key))).getFile())
-        except JsException as error:
-            if error.name == "NotFoundError":
-                return None
-            raise
+        handle = await found(await _folder(), "getFileHandle", key)
+        return await found(handle, "getFile") if handle else None
 
     async def put(self, key: str, blob: Any) -> None:
         handle = await done(await _folder(), "getFileHandle", key, _creating())
@@ -42,16 +38,11 @@ class OpfsBlobs:
             raise
 
     async def delete(self, key: str) -> None:
-        folder = await _folder()
-        try:
-            await settled(folder.removeEntry(key))
-        except JsException as error:
-            if error.name != "NotFoundError":
-                raise
+        await found(await _folder(), "removeEntry", key)
 
     async def keys(self, prefix: str) -> set[str]:
-        names = (await _folder()).keys()
-        return {name async for name in names if name.startswith(prefix)}
+        names = await done(js.Array, "fromAsync", await done(await _folder(), "keys"))
+        return {name for name in names if name.startswith(prefix)}
 
 
 async def _folder() -> Any:

@@ -1,0 +1,55 @@
+"""A browser as the commands of W3C WebDriver show it, however they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from browser.chromium import TIMEOUT_S
+
+CAPABILITIES = {"timeouts": {"script": 1000 * TIMEOUT_S, "pageLoad": 1000 * TIMEOUT_S}}
+CALL = """
+const call = async () => (%s)(...arguments);
+return call().then((value) => ({ value }), (error) => ({ error: String(error) }));
+"""
+
+
+class Names(NamedTuple):
+    in_firefox: str
+    path: str  # of a POST request, below the session
+
+
+class Command(Enum):
+    NAVIGATE = Names("WebDriver:Navigate", "/url")
+    REFRESH = Names("WebDriver:Refresh", "/refresh")
+    EXECUTE = Names("WebDriver:ExecuteScript", "/execute/sync")
+
+
+class ScriptError(Exception):
+    """What a function in the page threw."""
+
+
+class Browser:
+    """One window, in a browser that has not run before."""
+
+    def __init__(self, name: str, value: Callable[[Command, dict[str, Any]], Any]) -> None:
+        """`value` sends a command with its parameters, and returns the answer's value."""
+        self.name = name
+        self._value = value
+
+    def open(self, url: str) -> None:
+        """Returns when the page is loaded."""
+        self._value(Command.NAVIGATE, {"url": url})
+
+    def reload(self) -> None:
+        """As `open`."""
+        self._value(Command.REFRESH, {})
+
+    def evaluate(self, function: str, *arguments: Any) -> Any:
+        """What a JavaScript function of the page returns, or promises. Raises ScriptError."""
+        script = {"script": CALL % function, "args": arguments}
+        answer = self._value(Command.EXECUTE, script)
+        if "error" in answer:
+            raise ScriptError(answer["error"])
+        return answer.get("value")

@@ -1,0 +1,157 @@
+"""A part of this tier in other browsers: Firefox, and WebKitGTK, which lacks more than any other.
+
+WebKitGTK has no `navigator.storage`, no SharedArrayBuffer and no WebGPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from browser.engines.firefox import firefox
+from browser.engines.webdriver import Browser
+from browser.engines.webkit import webkit
+from browser.site_server import DIST, SiteServer, serving
+from browser.store_cases import OPEN, STORES, WEIGHTS, source_of, write_model
+from golden import compare
+
+RECORD = {
+    "model": "/models/smollm2.gguf",
+    "model_id": "SmolLM2-135M-Instruct",
+    "size_bytes": 98_362_432,
+    "overrides": {"temperature": 0},
+}
+ENGINES = {"Firefox": firefox, "WebKitGTK": webkit}
+NO_OPFS = "there is no file system for sites in this browser; give "
+IS_READY = """() => until(() =>
+    document.querySelector("#model-dot").dataset.phase === "ready" &&
+    document.querySelector("#device-badge").innerText)"""
+ASK_FOR_RED = """async (question) => {
+    document.querySelector("#prompt").value = question;
+    document.querySelector("#prompt").dispatchEvent(new Event("input", { bubbles: true }));
+    document.querySelector("#send").click();
+    const answer = (state) => document.querySelector(`.answer:last-child${state} .markdown`);
+    await until(() => answer("")?.innerText.includes("Red"));
+    document.querySelector("#stop").click();
+    await until(() => answer("[aria-busy=false]"));
+}"""
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    with ENGINES[request.param]() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def chat_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
+    """The site as `webllm web` serves it, isolated, whose chat page tells its problems."""
+    folder = tmp_path_factory.mktemp("chat")
+    for path in DIST.iterdir():
+        (folder / path.name).symlink_to(path)
+    page = (DIST / "index.html").read_text()
+    watched = page.replace("<head>", '<head><script src="/tests/watched.js"></script>')
+    models = json.dumps({"model_list": [RECORD]})
+    for name, text in {"index.html": watched, "models.json": models}.items():
+        (folder / name).unlink()
+        (folder / name).write_text(text)
+    with serving({**site.folders, "": folder}) as server:
+        server.isolated = True
+        yield server
+
+
+def asked_for_models(site: SiteServer) -> list[str]:
+    return [path for path in site.requested if path.startswith("/models/")]
+
+
+def test_the_chat_page_loads_and_answers(browser: Browser, chat_site: SiteServer) -> None:
+    browser.open(f"{chat_site.url}/index.html")
+    assert browser.evaluate("() => document.title") == "WebLLM Chat"
+    assert browser.evaluate("() => until(() => document.querySelector('.suggestion'))")
+    browser.evaluate(ASK_FOR_RED, "Name three colours.")
+    assert browser.evaluate(IS_READY) == "CPU"
+    assert browser.evaluate("() => problems") == []
+    chat_site.requested.clear()
+    browser.reload()
+    assert browser.evaluate(IS_READY) == "CPU"  # by itself, and without a download
+    assert browser.evaluate("() => document.querySelectorAll('.conversation').length") == 1
+    assert browser.evaluate("() => problems") == []
+    assert asked_for_models(chat_site) == []
+
+
+def test_the_client_loads_a_model_and_breaks_off(browser: Browser, chat_site: SiteServer) -> None:
+    browser.open(f"{chat_site.url}/tests/client.html")
+    device = browser.evaluate("load", RECORD["model"])
+    assert device.startswith("CPU (WebAssembly ")
+    has_threads = browser.name == "Firefox"
+    cores = browser.evaluate("() => navigator.hardwareConcurrency")
+    assert f" {min(cores, 8) if has_threads else 1} thread" in device
+    prompt, *_ = (p for p in compare.read("smollm2-135m")["prompts"] if p["wide_margin"])
+    assert prompt["text"].startswith(golden := browser.evaluate("complete", prompt["prompt"], 24))
+    assert prompt["text"].startswith(browser.evaluate("breakOff", prompt["prompt"]))
+    assert browser.evaluate("complete", prompt["prompt"], 24) == golden
+    before = browser.evaluate("numTokens")
+    assert browser.evaluate("complete", prompt["prompt"], 24) == golden
+    assert browser.evaluate("numTokens") == before + 24  # nothing else is generated
+    assert browser.evaluate("() => problems") == []
+
+
+@pytest.fixture
+def small_file(chat_site: SiteServer) -> Path:
+    """A new model file in the folder /models/ of the site."""
+    return write_model(chat_site.folders["models"] / "small.gguf")
+
+
+def run(browser: Browser, code: str) -> Any:
+    """As the fixture `run_python`."""
+    return browser.evaluate("code => run(code)", dedent(code))
+
+
+def test_each_store_keeps_a_model_over_a_reload(
+    browser: Browser, chat_site: SiteServer, small_file: Path
+) -> None:
+    source = source_of(small_file)
+    stores = [store for store in STORES if store != "opfs" or browser.name == "Firefox"]
+    browser.open(f"{chat_site.url}/tests/index.html")
+    run(browser, OPEN)
+    for store in stores:
+        assert run(browser, f"await load({source!r}, {store!r})") == WEIGHTS
+    small_file.unlink()  # what comes now comes from the store
+    browser.reload()
+    chat_site.requested.clear()
+    run(browser, OPEN)
+    for choice in [None, *stores]:
+        assert run(browser, f"await load({source!r}, {choice!r})") == WEIGHTS
+    assert asked_for_models(chat_site) == []
+
+
+def test_a_store_that_the_browser_lacks(chat_site: SiteServer, browser: Browser) -> None:
+    """Told by the type of the error, in Python and in TypeScript."""
+    lacks = [] if browser.name == "Firefox" else ["opfs"]
+    browser.open(f"{chat_site.url}/tests/client.html")
+    found = {store: browser.evaluate("lookInStore", store) for store in STORES}
+    assert [store for store in STORES if found[store] is not False] == lacks
+    browser.open(f"{chat_site.url}/tests/index.html")
+    run(browser, OPEN)
+    for store in lacks:
+        for error in (found[store], run(browser, f"await fails('/models/a.gguf', {store!r})")):
+            assert error.startswith("ConfigError: ")
+            assert NO_OPFS in error
+
+
+def test_a_browser_that_lets_sites_keep_nothing(chat_site: SiteServer, small_file: Path) -> None:
+    """A model is loaded without keeping it, if one says so."""
+    source = source_of(small_file)
+    with firefox(network_cookie_cookieBehavior=2) as browser:
+        browser.open(f"{chat_site.url}/tests/index.html")
+        run(browser, OPEN)
+        for store in STORES:
+            error = run(browser, f"await fails({source!r}, {store!r})")
+            assert error.startswith("StorageFullError: the browser lets this site keep nothing")
+            assert "cache_backend='none'" in error
+        assert run(browser, f"await load({source!r}, 'none')") == WEIGHTS

@@ -1,0 +1,81 @@
+"""Stores that fail, forget or are not whole: one of our errors, which says the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from browser.conftest import RunPython
+from browser.site_server import SiteServer
+from browser.store_cases import OPEN, WEIGHTS, source_of, write_model
+
+METHODS = {
+    "cache": [
+        "CacheStorage.prototype.open",
+        "Cache.prototype.match",
+        "Cache.prototype.keys",
+        "Response.prototype.blob",
+    ],
+    "indexeddb": [
+        "IDBFactory.prototype.open",
+        "IDBDatabase.prototype.transaction",
+        "IDBObjectStore.prototype.get",
+    ],
+    "opfs": [
+        "StorageManager.prototype.getDirectory",
+        "FileSystemDirectoryHandle.prototype.keys",
+        "FileSystemDirectoryHandle.prototype.removeEntry",
+        "FileSystemFileHandle.prototype.getFile",
+    ],
+}
+BREAK = """
+from pyodide.code import run_js
+from webllm.artifacts.browser import delete_model
+
+async def breaks(method, source, store):
+    mend = run_js(f"const works = {method}; () => void ({method} = works)")
+    run_js(f"{method} = () => {{ throw new DOMException('damaged', 'InvalidStateError'); }}")
+    try:
+        await load(source, store)
+        await delete_model(source, store)
+    except WebLLMError as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        mend()
+"""
+
+
+@pytest.fixture
+def source(site: SiteServer) -> str:
+    """A new model file of the site."""
+    return source_of(write_model(site.folders["models"] / "small.gguf"))
+
+
+@pytest.mark.parametrize("store", METHODS)
+async def test_every_failure_is_one_of_our_errors(
+    run_python: RunPython, source: str, store: str
+) -> None:
+    await run_python(OPEN + BREAK)
+    assert await run_python(f"await load({source!r}, {store!r})") == WEIGHTS
+    for method in METHODS[store]:
+        error = await run_python(f"await breaks({method!r}, {source!r}, {store!r})")
+        assert error.startswith("ArtifactError: the browser's store failed (InvalidStateError); ")
+        assert "cache_backend='none'" in error
+
+
+async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) -> None:
+    """As WebKit's Cache API in a private window whose page was loaded anew."""
+    await run_python(OPEN + BREAK)
+    await run_python("run_js('Cache.prototype.put = async () => {}'); None")
+    error = await run_python(f"await fails({source!r}, None)")
+    assert error.startswith("StorageFullError: the browser did not keep what came from http")
+    assert "cache_backend='none'" in error
+    assert await run_python(f"await load({source!r}, 'none')") == WEIGHTS
+
+
+async def test_a_file_system_that_cannot_be_written_to(run_python: RunPython, source: str) -> None:
+    """As Safari's before 26."""
+    await run_python(OPEN + BREAK)
+    await run_python("run_js('delete FileSystemFileHandle.prototype.createWritable')")
+    error = await run_python(f"await fails({source!r}, 'opfs')")
+    assert error.startswith("ConfigError: cache_backend is 'opfs', but there is no file system")
+    assert error.endswith("in this browser; give 'cache', 'indexeddb' or 'none'")
