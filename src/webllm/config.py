@@ -191,13 +191,15 @@ class MLCEngineConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.app_config, AppConfig):
             object.__setattr__(self, "app_config", read_config(self.app_config, AppConfig))
-        for name, default in (
-            ("num_threads", "to use every core"),
-            ("kv_cache_tokens", "for as many as fit"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; give at least 1, or None {default}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ConfigError(
+                f"num_threads is {self.num_threads}; give at least 1, or None to use every core"
+            )
+        if self.kv_cache_tokens is not None and self.kv_cache_tokens < 1:
+            raise ConfigError(
+                f"kv_cache_tokens is {self.kv_cache_tokens}; give at least 1, or None for as many "
+                "as fit"
+            )
         if self.max_waiting_sequences < 0:
             raise ConfigError(
                 f"max_waiting_sequences is {self.max_waiting_sequences}; give at least 0"

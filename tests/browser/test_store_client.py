@@ -74,6 +74,21 @@ BREAK = """async ([key, kind, cacheBackend]) => {
     const appConfig = { model_list: [{ model_id: "small", model }], cacheBackend };
     return client.hasModelInCache("small", appConfig);
 }"""
+NUM_READ = """async () => {
+    const { hasModelInCache } = await import("/client.js");
+    const { blob } = Response.prototype;
+    let numRead = 0;
+    Response.prototype.blob = function () {
+        numRead += 1;
+        return blob.call(this);
+    };
+    try {
+        const models = [{ model_id: "small", model: "/models/small.gguf" }];
+        return [await hasModelInCache("small", { models }), numRead];
+    } finally {
+        Response.prototype.blob = blob;
+    }
+}"""
 DAMAGES = [
     *[("note", kind) for kind in ("no JSON", "another type", "no fields", "parts of no bytes")],
     *[("note", kind) for kind in ("a size that is none", "a size without end")],
@@ -87,6 +102,8 @@ async def test_what_is_damaged_is_kept_for_neither(
     await run_python(OPEN)
     await run_python("from webllm.artifacts.browser import has_model")
     name = hashlib.sha256(f"{site.url}/models/small.gguf".encode()).hexdigest()
+    assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
+    assert await page.evaluate(NUM_READ) == [True, 1]  # the note: Firefox copies what is read
     for end, kind in DAMAGES:
         assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
         found = await page.evaluate(BREAK, [f"url-{name}.{end}", kind, "cache"])

@@ -332,8 +332,8 @@ async def test_a_refused_setting_fails_the_reload(picky: Worker, waits: bool) ->
 
 async def test_a_malformed_setting_fails_the_reload(loaded_models: list[LoadedModel]) -> None:
     engine = WorkerMLCEngine(Worker().port)
-    engine.set_app_config({"models": []})  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="model_list"):
+    engine.set_app_config({"modls": []})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown field 'modls'; did you mean models"):
         await engine.reload("numbers.gguf")
     engine.set_app_config(GOOD)
     await engine.reload("x")

@@ -6,6 +6,8 @@ import { configError } from "./errors";
 /** To look makes no store: by that our worker tells a first visit. */
 export interface Blobs {
   get(key: string): Promise<Blob | undefined>;
+  /** In bytes; 0 if it is not here. */
+  size(key: string): Promise<number>;
   delete(key: string): Promise<void>;
   keys(prefix: string): Promise<string[]>;
 }
@@ -41,10 +43,13 @@ export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
 }
 
 function inCacheApi(): Blobs {
+  const match = (key: string) => caches.match(FOLDER + key, { cacheName: NAME });
   return {
-    async get(key) {
-      const response = await caches.match(FOLDER + key, { cacheName: NAME });
-      return response?.blob();
+    get: async (key) => (await match(key))?.blob(),
+    async size(key) {
+      const response = await match(key);
+      const length = response?.headers.get("Content-Length"); // Firefox would copy the bytes
+      return length ? Number(length) : ((await response?.blob())?.size ?? 0);
     },
     async delete(key) {
       await (await caches.open(NAME)).delete(FOLDER + key);
@@ -82,11 +87,13 @@ function inIndexedDb(): Blobs {
   }
   const isThere = async () =>
     !indexedDB.databases || (await indexedDB.databases()).some(({ name }) => name === NAME);
+  async function get(key: string): Promise<Blob | undefined> {
+    if (!(await isThere())) return undefined;
+    return run<Blob | undefined>("readonly", (table) => table.get(key));
+  }
   return {
-    async get(key) {
-      if (!(await isThere())) return undefined;
-      return run<Blob | undefined>("readonly", (table) => table.get(key));
-    },
+    get,
+    size: async (key) => (await get(key))?.size ?? 0,
     async delete(key) {
       if (await isThere()) await run<undefined>("readwrite", (table) => table.delete(key));
     },
@@ -108,8 +115,11 @@ function inOpfs(): Blobs {
   async function folder(): Promise<FileSystemDirectoryHandle> {
     return (await navigator.storage.getDirectory()).getDirectoryHandle(NAME);
   }
+  const get = (key: string) =>
+    ifFound(async () => (await (await folder()).getFileHandle(key)).getFile());
   return {
-    get: (key) => ifFound(async () => (await (await folder()).getFileHandle(key)).getFile()),
+    get,
+    size: async (key) => (await get(key))?.size ?? 0,
     delete: (key) => ifFound(async () => (await folder()).removeEntry(key)),
     async keys(prefix) {
       const keys: string[] = [];

@@ -34,8 +34,8 @@ async function isWhole({ blobs, name }: Place): Promise<boolean> {
   const numParts = Math.ceil(note.size / note.part_bytes);
   if ((await blobs.keys(`${name}.`)).length < numParts) return false;
   const keys = Array.from({ length: numParts }, (_, part) => String(part).padStart(5, "0"));
-  const parts = await Promise.all(keys.map((key) => blobs.get(`${name}.${key}`)));
-  return parts.reduce((sum, part) => sum + (part?.size ?? 0), 0) === note.size;
+  const sizes = await Promise.all(keys.map((key) => blobs.size(`${name}.${key}`)));
+  return sizes.reduce((sum, size) => sum + size, 0) === note.size;
 }
 
 /** Deletes the model, also what came of one that is not whole. */

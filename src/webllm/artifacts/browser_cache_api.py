@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import js
+from pyodide.ffi import to_js
 
 from webllm.artifacts.browser_blobs import NAME, done, no_store
 
@@ -24,7 +25,9 @@ class CacheApiBlobs:
         return await done(response, "blob") if response else None
 
     async def put(self, key: str, blob: Any) -> None:
-        await done(await self._cache(), "put", _FOLDER + key, js.Response.new(blob))
+        headers = {"headers": {"Content-Length": str(blob.size)}}  # else known by reading it alone
+        options = to_js(headers, dict_converter=js.Object.fromEntries)
+        await done(await self._cache(), "put", _FOLDER + key, js.Response.new(blob, options))
 
     async def delete(self, key: str) -> None:
         await done(await self._cache(), "delete", _FOLDER + key)
