@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, choose_model
+from browser.chat_page import ask, begin, choose_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
 
@@ -48,6 +48,22 @@ async def test_a_kept_model_can_be_deleted(chat: Page) -> None:
     await chat.click("#confirm button:has-text('Delete')")
     await expect(full).to_contain_text("90 MB to download")
     assert await chat.evaluate(NUM_KEPT) == 0
+
+
+async def test_deleting_the_model_in_use_leaves_its_answers_alone(chat: Page) -> None:
+    await chat.evaluate(KEEP)
+    await choose_model(chat, "Full")
+    await chat.click("text=Run without keeping it")
+    await begin(chat, "slow code")
+    await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
+    await chat.click("#open-models")
+    await chat.get_by_label("Delete Full 90M from this browser").click()
+    await chat.click("#confirm button:has-text('Delete')")
+    option = chat.locator("#models .model-option:has-text('Full')")
+    await expect(option).to_contain_text("90 MB to download")
+    await chat.keyboard.press("Escape")
+    await expect(chat.locator(".answer")).to_have_attribute("data-state", "streaming")
+    await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
 
 
 async def test_what_cannot_be_kept_runs_without(chat: Page) -> None:

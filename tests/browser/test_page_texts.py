@@ -125,7 +125,9 @@ async def test_long_words_stay_inside(open_chat: OpenChat, tmp_path: Path, width
         await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
         crash = f"setTimeout(() => {{ throw new Error('{'no luck ' * 2000}') }})"
         await page.workers[-1].evaluate(crash)
-        await expect(page.locator("#model-bar [role=alert]")).to_contain_text("no luck")
+        alert = page.locator("#model-bar [role=alert]")
+        await expect(alert).to_contain_text("no luck")
+        await expect(alert).to_have_attribute("tabindex", "0")  # it scrolls, by keys too
         assert await page.evaluate(OVERFLOWING) == []
         for name in ("#prompt", "#model-bar button:has-text('Try again')"):
             await expect(page.locator(name)).to_be_in_viewport(ratio=1)

@@ -25,6 +25,9 @@ export class ConversationDb {
   /** `tell` is given why something is not kept, and null once all is. */
   constructor(private readonly tell: (error: unknown) => void) {
     addEventListener("pagehide", () => this.write());
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.write(); // phones end hidden pages without a word
+    });
   }
 
   /** Throws what the browser throws. An answer under way when the page was left has stopped. */

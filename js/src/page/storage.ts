@@ -81,5 +81,5 @@ export function whyNotKept(error: unknown): string {
     case "VersionError":
       return "a newer version of this page has changed them";
   }
-  return "its storage failed in this browser";
+  return "the storage of this browser failed";
 }

@@ -1,6 +1,6 @@
 // How the chosen model is: to be loaded, loading, ready, or what went wrong.
 
-import { byId, h } from "../dom";
+import { byId, h, scrollableByKeys } from "../dom";
 import { bytes, modelName, sentence } from "../format";
 import { icon } from "../icons";
 import type { ModelSession } from "../model_session";
@@ -51,11 +51,13 @@ export class ModelBar {
         ];
       case "failed":
         return [
-          h(
-            "div",
-            { class: "failure", role: "alert" },
-            icon("alert"),
-            h("p", {}, h("strong", {}, title(model)), sentence(model.error)),
+          scrollableByKeys(
+            h(
+              "div",
+              { class: "failure", role: "alert" },
+              icon("alert"),
+              h("p", {}, h("strong", {}, title(model)), sentence(model.error)),
+            ),
           ),
           this.choice(model.isStorageFull ? this.unkept() : this.load("Try again")),
         ];

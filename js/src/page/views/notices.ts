@@ -1,7 +1,7 @@
 // What concerns the whole page, in lines above the message field: quietly what is not kept, and
 // what went wrong where nobody caught it. The messages stay as they are.
 
-import { byId, h } from "../dom";
+import { byId, h, scrollableByKeys } from "../dom";
 import { errorText, sentence } from "../format";
 import { icon } from "../icons";
 import type { Keepable, State } from "../state";
@@ -56,7 +56,7 @@ export class Notices {
       "div",
       { class: isFault ? "page-notice fault" : "page-notice", role: isFault ? "alert" : "status" },
       isFault && icon("alert"),
-      h("p", {}, sentence(text)),
+      scrollableByKeys(h("p", {}, sentence(text))),
       isFault &&
         h("button", { class: "button quiet", on: { click: () => location.reload() } }, "Reload"),
       h(
