@@ -99,7 +99,7 @@ class MLCEngineHandler:
     async def _expect(self, client: Connection, uuid: str, params: m.EngineParams) -> None:
         """Loads what the client thinks is loaded, if this worker was started anew since."""
         if not params.model_id:
-            return  # the engine says that nothing is loaded
+            return
         async with self._loading:
             if self._loaded is None or self._loaded.model_id != params.model_id:
                 await self._load(client, uuid, m.ReloadParams(params.model_id, params.chat_opts))
