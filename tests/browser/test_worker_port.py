@@ -14,7 +14,7 @@ WORKER = """
   window.waiting = new Map();
   worker.addEventListener("message", ({ data }) => {
     answers.push(data);
-    waiting.get(data.uuid)?.(data);
+    if (data.kind !== "initProgressCallback") waiting.get(data.uuid)?.(data);
   });
   window.ask = (kind, uuid, content = null) => {
     const answer = new Promise((resolve) => waiting.set(uuid, resolve));
