@@ -9,13 +9,14 @@ from browser.conftest import RunPython
 
 NPM_CLIENT = "/node_modules/@mlc-ai/web-llm/lib/index.js"
 OUR_CLIENT = "/client.js"
+WORKER = "/worker.js"
 ENGINE = """
-async (client) => {
+async ([client, script]) => {
   const webllm = await import(client);
   window.reports = [];
   const record = { model: "/models/smollm2.gguf", model_id: "smollm2", model_lib: "" };
   window.engine = await webllm.CreateWebWorkerMLCEngine(
-    new Worker("/worker.js", { type: "module" }),
+    new Worker(script, { type: "module" }),
     "smollm2",
     {
       appConfig: { model_list: [record] },
@@ -34,7 +35,7 @@ COLOURS = {
 @pytest.fixture
 async def npm_page(page: Page) -> Page:
     """`engine` is `@mlc-ai/web-llm`'s, in front of our worker."""
-    await page.evaluate(ENGINE, NPM_CLIENT)
+    await page.evaluate(ENGINE, [NPM_CLIENT, WORKER])
     return page
 
 
@@ -76,6 +77,31 @@ async def test_the_npm_client_interrupts(npm_page: Page) -> None:
     assert reason == "abort"
 
 
+async def test_leaving_a_loop_of_the_npm_client_ends_the_answer(page: Page) -> None:
+    """So that the next answer computes alone."""
+    await page.evaluate(ENGINE, [NPM_CLIENT, "/tests/tallying_worker.js"])
+    num_drawn, num_said = await page.evaluate(
+        """async (request) => {
+            const count = () => engine.getPromise({
+                kind: "customRequest",
+                uuid: crypto.randomUUID(),
+                content: { requestName: "count" },
+            });
+            const long = { ...request, max_tokens: 4000, stream: true, ignore_eos: true };
+            for (let turn = 0; turn < 12; turn += 1) {
+                for await (const chunk of await engine.chat.completions.create(long)) {
+                    if (chunk.choices[0]?.delta.content) break;
+                }
+            }
+            const before = await count();
+            const reply = await engine.chat.completions.create(request);
+            return [(await count()) - before, reply.usage.completion_tokens];
+        }""",
+        COLOURS,
+    )
+    assert num_drawn == num_said == COLOURS["max_tokens"]
+
+
 async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
     message = await npm_page.evaluate(
         "engine.embeddings.create({ input: 'a' }).then(() => '', (error) => String(error))"
@@ -85,7 +111,7 @@ async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
 
 @pytest.mark.parametrize("client", [NPM_CLIENT, OUR_CLIENT])
 async def test_a_token_with_a_bias_no_longer_comes(page: Page, client: str) -> None:
-    await page.evaluate(ENGINE, client)
+    await page.evaluate(ENGINE, [client, WORKER])
     assert " Red" in await tokens(page, {})
     without = await tokens(page, {"3950": -100})  # " Red"
     assert len(without) == COLOURS["max_tokens"]

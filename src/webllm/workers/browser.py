@@ -6,6 +6,7 @@ in its page:            engine = await create_web_worker_mlc_engine(worker, "Smo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
 from webllm.workers.messages import Hello, HelloAnswer, Return
 from webllm.workers.port import OnClose, OnMessage, Unreadable
 from webllm.workers.proxy import WorkerMLCEngine
+
+_MAX_DEPTH = 256  # of lists and objects in a message
+_BRACKETS = re.compile(r'[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*"')  # and texts, which may have some
 
 
 class BrowserPort:
@@ -38,8 +42,8 @@ class BrowserPort:
         self._on_close: OnClose | None = None
         self._waiting: list[object] = []
         self._greeting: str | None = None  # not answered yet
-        self._lock: str | None = None  # that this worker takes
-        self._is_taking_lock = False
+        self._lock: str | None = None  # that this worker holds
+        self._is_greeted = self._is_taking_lock = False
         self._closed: str | None = None  # why
         self._listeners = {
             "message": create_proxy(self._receive),
@@ -72,7 +76,7 @@ class BrowserPort:
         match message:
             case None:
                 return
-            case {"kind": "hello", "uuid": str(uuid)} if self._lock is None:
+            case {"kind": "hello", "uuid": str(uuid)} if not self._is_greeted:
                 self._take_lock(uuid)
             case {"kind": "return", "uuid": str(uuid), "content": {"lock": str(lock)}} if (
                 uuid == self._greeting
@@ -92,7 +96,7 @@ class BrowserPort:
             self._is_taking_lock = False
             self._deliver()
 
-        self._is_taking_lock = True
+        self._is_greeted = self._is_taking_lock = True
         _hold_lock(name, taken)
 
     def _fail(self, event: Any) -> None:
@@ -114,10 +118,24 @@ def _read(data: Any) -> object:
     """Plain data; None for `undefined`, `Unreadable` for what JSON has no form for."""
     try:
         text = js.JSON.stringify(data)
-        return None if text is None else msgspec.json.decode(text)
+        if text is None:
+            return None
+        _check_depth(text)
+        return msgspec.json.decode(text)
     except (JsException, ValueError, RecursionError) as error:
         kind, uuid = getattr(data, "kind", None), getattr(data, "uuid", None)
         return Unreadable(kind, uuid, f"a message is made of plain data: {error}")
+
+
+def _check_depth(text: str) -> None:
+    """Reading what is nested deeper than a browser's stack would end Python itself."""
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+        return
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
