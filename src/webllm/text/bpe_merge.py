@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 
 from webllm.text.steps import Steps
@@ -13,11 +13,11 @@ Rank = Callable[[str, str], float | None]
 _STEP_PAIRS = 512
 
 
-def merge(pieces: list[str], rank: Rank) -> Steps[list[str]]:
+def merge(pieces: list[str], rank: Rank) -> Steps[Iterator[str]]:
     """What `pieces` merge into, in n log n; the list is used up."""
     num_pieces = len(pieces)
-    before = list(range(-1, num_pieces - 1))
-    after = list(range(1, num_pieces + 1))
+    before: list[int] = []
+    after: list[int] = []
 
     def pair(left: int, right: int) -> tuple[float, int, int, int] | None:
         """A candidate: its rank, where it is, and how long it becomes."""
@@ -27,11 +27,15 @@ def merge(pieces: list[str], rank: Rank) -> Steps[list[str]]:
         return found, left, right, len(pieces[left]) + len(pieces[right])
 
     candidates: list[tuple[float, int, int, int]] = []
-    for left in range(num_pieces - 1):
-        if left % _STEP_PAIRS == _STEP_PAIRS - 1:
+    for start in range(0, num_pieces, _STEP_PAIRS):
+        if start:
             yield
-        if candidate := pair(left, left + 1):
-            heappush(candidates, candidate)
+        end = min(start + _STEP_PAIRS, num_pieces)
+        before += range(start - 1, end - 1)
+        after += range(start + 1, end + 1)
+        for left in range(start, min(end, num_pieces - 1)):
+            if candidate := pair(left, left + 1):
+                heappush(candidates, candidate)
     num_popped = 0
     while candidates:
         num_popped += 1
@@ -50,4 +54,4 @@ def merge(pieces: list[str], rank: Rank) -> Steps[list[str]]:
                 heappush(candidates, candidate)
         if (previous := before[left]) >= 0 and (candidate := pair(previous, left)):
             heappush(candidates, candidate)
-    return [piece for piece in pieces if piece]
+    return filter(None, pieces)

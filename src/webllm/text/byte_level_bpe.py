@@ -13,7 +13,7 @@ from unicodedata import normalize
 from webllm.errors import CheckpointError
 from webllm.text.bpe_merge import merge
 from webllm.text.pre_tokenizers import PreTokenizer
-from webllm.text.steps import Steps, finish
+from webllm.text.steps import Steps, collect, finish
 from webllm.text.vocabulary import byte_level_alphabet
 from webllm.text.word_splitter import WordSplitter
 
@@ -57,7 +57,8 @@ class ByteLevelBpe:
         chars = word.encode().decode("latin-1").translate(self._alphabet)
         if self._pre.ignore_merges and chars in self._ids:
             return [self._ids[chars]]
-        return list(self._token_ids((yield from merge(list(chars), self._rank))))
+        pieces = yield from merge(list(chars), self._rank)
+        return (yield from collect(self._token_ids(pieces)))
 
     def _rank(self, left: str, right: str) -> int | None:
         return self._ranks.get(f"{left} {right}")

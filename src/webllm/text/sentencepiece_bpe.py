@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from webllm.text.bpe_merge import merge
-from webllm.text.steps import Steps, finish
+from webllm.text.steps import Steps, collect, finish
 from webllm.text.vocabulary import SPACE_MARK
 
 # Words up to this many characters are remembered, and so many of them.
@@ -60,7 +60,8 @@ class SentencePieceBpe:
         return tuple(finish(self._merge(word)))
 
     def _merge(self, word: str) -> Steps[list[int]]:
-        return list(self._token_ids((yield from merge(list(word), self._rank))))
+        pieces = yield from merge(list(word), self._rank)
+        return (yield from collect(self._token_ids(pieces)))
 
     def _rank(self, left: str, right: str) -> float | None:
         score = self._scores.get(left + right)

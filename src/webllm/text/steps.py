@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 _T = TypeVar("_T")
@@ -19,3 +20,12 @@ def finish(steps: Steps[_T]) -> _T:
         except StopIteration as end:
             result: _T = end.value
             return result
+
+
+def collect(items: Iterator[_T], step_items: int = 1024) -> Steps[list[_T]]:
+    """A list of what comes."""
+    found = list(islice(items, step_items))
+    while more := list(islice(items, step_items)):
+        yield
+        found += more
+    return found
