@@ -78,7 +78,7 @@ async def test_the_npm_client_interrupts(npm_page: Page) -> None:
 
 
 async def test_leaving_a_loop_of_the_npm_client_ends_the_answer(page: Page) -> None:
-    """So that the next answer computes alone."""
+    """So that the next answer computes alone, after the step that was under way."""
     await page.evaluate(ENGINE, [NPM_CLIENT, "/tests/tallying_worker.js"])
     num_drawn, num_said = await page.evaluate(
         """async (request) => {
@@ -99,7 +99,8 @@ async def test_leaving_a_loop_of_the_npm_client_ends_the_answer(page: Page) -> N
         }""",
         COLOURS,
     )
-    assert num_drawn == num_said == COLOURS["max_tokens"]
+    assert num_said == COLOURS["max_tokens"]
+    assert num_drawn - num_said in (0, 1)
 
 
 async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
