@@ -72,11 +72,11 @@ async function deleteFile({ blobs, name }: Place): Promise<void> {
   for (const key of await blobs.keys(`${name}.`)) await blobs.delete(key);
 }
 
-/** undefined if there is none, or it is damaged. */
+/** undefined if there is none, or it is damaged, or a worker replaces it at this moment. */
 async function readNote(blobs: Blobs, name: string): Promise<Note | undefined> {
-  const text = await (await blobs.get(`${name}.note`))?.text();
+  const blob = await blobs.get(`${name}.note`);
   try {
-    const note = JSON.parse(text ?? "null") as Partial<Note> | null;
+    const note = JSON.parse((await blob?.text()) ?? "null") as Partial<Note> | null;
     const isNote = isCount(note?.size) && isCount(note.part_bytes) && note.part_bytes > 0;
     return isNote && typeof note.sha256 === "string" ? (note as Note) : undefined;
   } catch {

@@ -16,8 +16,9 @@ import msgspec
 from js import Blob
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import BlobStore
+from webllm.artifacts.browser_blobs import BlobStore, done
 from webllm.artifacts.partial import RemoteVersion
+from webllm.errors import ArtifactError
 
 PART_BYTES = 4 << 20
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -130,13 +131,13 @@ class Incoming:
 
 
 async def read_note(blobs: BlobStore, name: str) -> Note | None:
-    """None if there is none, or it is damaged."""
+    """None if there is none, or it is damaged, or another tab replaces it at this moment."""
     blob = await blobs.get(f"{name}.note")
     if blob is None:
         return None
     try:
-        return msgspec.json.decode(await blob.text(), type=Note)
-    except msgspec.DecodeError:
+        return msgspec.json.decode(await done(blob, "text"), type=Note)
+    except (msgspec.DecodeError, ArtifactError):
         return None
 
 
