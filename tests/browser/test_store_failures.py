@@ -79,3 +79,13 @@ async def test_a_file_system_that_cannot_be_written_to(run_python: RunPython, so
     error = await run_python(f"await fails({source!r}, 'opfs')")
     assert error.startswith("ConfigError: cache_backend is 'opfs', but there is no file system")
     assert error.endswith("in this browser; give 'cache', 'indexeddb' or 'none'")
+
+
+async def test_a_browser_that_tells_no_quota(run_python: RunPython, source: str) -> None:
+    """As Safari before 17 has no `estimate`; where it fails, the store itself will tell."""
+    await run_python(OPEN + BREAK)
+    method = "StorageManager.prototype.estimate"
+    await run_python(f"run_js('{method} = async () => {{ throw new TypeError() }}'); None")
+    assert await run_python(f"await load({source!r}, 'cache')") == WEIGHTS
+    await run_python(f"run_js('delete {method}')")
+    assert await run_python(f"await load({source!r}, 'opfs')") == WEIGHTS

@@ -7,18 +7,24 @@ from typing import Any
 import js
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import settled
-from webllm.errors import StorageFullError
+from webllm.artifacts.browser_blobs import done
+from webllm.errors import ArtifactError, StorageFullError
 
 _NOTE_BYTES = 1 << 20  # for what stores add: keys, tables
 
 
 async def require_space(num_bytes: int, url: str) -> None:
-    """Raises StorageFullError if the browser says that so many more do not fit."""
+    """Raises StorageFullError if the browser says that so many more do not fit.
+
+    Where it says nothing (Safari before 17) or fails, the store itself will tell.
+    """
     storage = _storage()
-    if storage is None:
+    if storage is None or not hasattr(storage, "estimate"):
         return
-    estimate = await settled(storage.estimate())
+    try:
+        estimate = await done(storage, "estimate")
+    except ArtifactError:
+        return
     quota, usage = int(estimate.quota), int(estimate.usage)
     if num_bytes + _NOTE_BYTES > quota - usage:
         raise StorageFullError(
