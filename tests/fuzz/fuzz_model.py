@@ -5,7 +5,7 @@
     python tests/fuzz/fuzz_model.py --seed 0 --first 17 --count 1 --keep m.gguf     one file again
 
 File number i of a seed is always the same. Child processes take the files in chunks; a child that a
-signal ends, or that takes longer than 10 s for one file, is a finding, and so are an error of
+signal ends, or that takes longer than `--limit` for one file, is a finding, and so are an error of
 another kind, and memory beyond twice the file and 500 MB.
 """
 
@@ -29,7 +29,6 @@ from typing import Any
 
 from gguf_mutations import mutated
 
-MAX_SECONDS = 10.0  # per file
 MAX_BYTES = 500 << 20  # resident, beside twice the file
 CHUNK = 250  # files of one child
 VARIANT = "WEBLLM_CPU_ISA"
@@ -101,7 +100,7 @@ def run_files(options: argparse.Namespace) -> None:
         data, _ = mutated(options.seed, index)
         path.write_bytes(data)
         print(f"begin {index}", flush=True)
-        faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(options.limit, exit=True)
         started = time.perf_counter()
         try:
             outcome = asyncio.run(use(path, index))
@@ -181,7 +180,7 @@ def run_child(
     report: Report,
 ) -> int:
     """Returns the index of the file to go on with."""
-    seed = ["--seed", str(options.seed), "--host", options.host]
+    seed = ["--seed", str(options.seed), "--host", options.host, "--limit", str(options.limit)]
     chunk = ["--first", str(first), "--count", str(count), "--child", str(folder)]
     sanitized = ["--sanitize", str(options.sanitize)] if options.sanitize else []
     environment = dict(os.environ)
@@ -244,6 +243,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds that a file may take")
     parser.add_argument("--host", choices=["native", "wasm"], default="native")
     parser.add_argument("--sanitize", type=Path, help="folder for kernels built with sanitizers")
     parser.add_argument("--keep", type=Path, help="write the first file here, and run nothing")

@@ -107,8 +107,8 @@ def _near(rng: random.Random, value: object) -> float:
 
 
 def _change_array(rng: random.Random, entry: Entry) -> str:
-    assert isinstance(entry.value, tuple)
-    of, items = entry.value[0], list(entry.value[1])
+    value = entry.value if isinstance(entry.value, tuple) else (UINT32, [entry.value])
+    of, items = value[0], list(value[1])
     kind = rng.choice(["cut", "grow", "one", "type", "shuffle", "all", "twice"])
     at = rng.randrange(len(items) + 1)
     some = rng.choice(_NAMES if of == STRING else NUMBERS)
