@@ -290,6 +290,16 @@ class TestBesideTheEventLoop:
         following = await engine.chat.completions.create(**asked("1", max_tokens=1))
         assert following.choices[0].message.content == "2 "
 
+    async def test_a_stream_that_is_interrupted_meanwhile_ends(self) -> None:
+        program = Program()
+        engine = engine_with(chat_format=program)
+        asking = asyncio.create_task(engine.chat.completions.create(**asked("1", stream=True)))
+        await begun(program)
+        engine.interrupt_generate()
+        program.may_end.set()
+        reasons = [chunk.choices[0].finish_reason async for chunk in await asking]
+        assert reasons == [None, "abort"]
+
     async def test_thinking_is_still_left_out(self) -> None:
         engine = engine_with()
         extra_body = {"enable_thinking": False}

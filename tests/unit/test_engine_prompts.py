@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fake_model import VOCAB_SIZE, asked, make_engine, num_used
+from fake_model import VOCAB_SIZE, asked, make_engine, make_loaded, num_used
 
+from webllm import MLCEngine
+from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
+from webllm.engine.model import Model
 from webllm.errors import ContextLengthError, RequestError
+from webllm.text.chat_template import ChatTemplate
+from webllm.text.conv_template import conv_template_from_json
+
+BARE_ROLES = {"user": "", "assistant": ""}
 
 
 class TestNoTokens:
@@ -19,6 +26,21 @@ class TestNoTokens:
             await engine.chat.completions.create(**asked("", stream=stream))
         assert caught.value.field == "messages"
         assert num_used(engine) == 0
+
+    @pytest.mark.parametrize(
+        "chat_format",
+        [
+            ConvFormat(conv_template_from_json({"roles": BARE_ROLES, "seps": [""]})),
+            JinjaFormat(ChatTemplate("{{ messages[0].content }}")),
+        ],
+    )
+    async def test_templates_that_write_nothing_of_their_own(self, chat_format: ChatFormat) -> None:
+        engine = MLCEngine()
+        engine._models["numbers"] = Model(replace(make_loaded(), chat_format=chat_format))
+        with pytest.raises(RequestError, match="prompt of no tokens"):
+            await engine.chat.completions.create(**asked(""))
+        reply = await engine.chat.completions.create(**asked("1", max_tokens=1))
+        assert reply.choices[0].message.content == "2 "
 
     @pytest.mark.parametrize("fields", [{}, {"echo": True}, {"n": 3}])
     async def test_an_empty_prompt(self, fields: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from webllm.text.chat_template import ChatTemplate
 from webllm.text.template_budget import TemplateLimits
 
 MESSAGES = [{"role": "user", "content": "hello " * 100}]
-LIMITS = TemplateLimits(steps=20_000, seconds=1.0)
+LIMITS = TemplateLimits(steps=20_000, seconds=0.5)
 GROW = "{% set ns = namespace(s='aaaa', l=[1], n=3) %}{% for i in range(99) %}"
 
 ESCAPES = [
