@@ -155,3 +155,37 @@ async def test_python_reads_what_it_can_and_fails_the_rest(run_python: RunPython
         "|".join(names)
     """)
     assert names.split("|") == ["WebLLMError", "WorkerLostError", "the port was closed"]
+
+
+async def test_a_stream_that_python_drops_in_a_browser_is_ended_in_the_worker(
+    run_python: RunPython,
+) -> None:
+    kinds = await run_python("""
+        import gc, js
+        from webllm.workers.browser import BrowserPort
+        from webllm.workers.proxy import WorkerMLCEngine
+
+        script = '''
+            const kinds = [];
+            const chunk = { id: "1", created: 1, model: "m", choices: [] };
+            const ANSWERS = {
+                hello: { protocol: 2 },
+                completionStreamNextChunk: chunk,
+                customRequest: kinds,
+            };
+            onmessage = ({ data: { kind, uuid } }) => {
+                kinds.push(kind);
+                if (kind === "abort") return;
+                postMessage({ kind: "return", uuid, content: ANSWERS[kind] ?? null });
+            };
+        '''
+        worker = js.Worker.new("data:text/javascript," + js.encodeURIComponent(script))
+        engine = WorkerMLCEngine(BrowserPort(worker, worker.terminate))
+        stream = await engine.completions.create(prompt="1", stream=True)
+        await anext(stream)
+        del stream
+        gc.collect()
+        await engine.custom_request("kinds")  # the event loop has its turn
+        "|".join(await engine.custom_request("kinds"))
+    """)
+    assert "abort" in kinds.split("|")
