@@ -98,7 +98,7 @@ class Connection:
             if task is not None and task.cancelling():
                 raise  # by the client, who waits no longer
             self.post(
-                throw(request.uuid, WebLLMError("the worker gave this request up; ask again"))
+                throw(request.uuid, WebLLMError("the worker dropped this request; send it again"))
             )
         except Exception as error:
             self.post(throw(request.uuid, error))
