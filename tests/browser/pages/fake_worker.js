@@ -100,6 +100,9 @@ const HANDLERS = {
 };
 
 async function reload(modelId, uuid) {
+  if (appConfig.cacheBackend === "none" && appConfig.useIndexedDBCache) {
+    throw fault("ConfigError", "cacheBackend is 'none' and useIndexedDBCache is true");
+  }
   const totalBytes = 98_362_432;
   const steps = modelId.startsWith("Slow") ? 9 : 20;
   for (let step = 1; step <= steps; step += 1) {
