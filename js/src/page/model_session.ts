@@ -4,6 +4,7 @@ import {
   DeviceLostError,
   StorageFullError,
   WebWorkerMLCEngine,
+  WorkerLostError,
   modelFromFile,
   workerEndpoint,
   type AppConfig,
@@ -82,9 +83,10 @@ export class ModelSession {
     this.store.set("model", { phase: "none" });
   }
 
-  /** After an error of an answer: a lost device stays lost until its model is loaded anew. */
+  /** After an error of an answer: what is lost stays so until its model is loaded anew. */
   check(session: Session, error: unknown): void {
-    if (error instanceof DeviceLostError) this.fail(session, error);
+    const isLost = error instanceof DeviceLostError || error instanceof WorkerLostError;
+    if (isLost) this.fail(session, error);
   }
 
   private async begin(
