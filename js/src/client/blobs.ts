@@ -26,7 +26,7 @@ const TABLE = "blobs";
 const STORES: Record<string, () => Blobs | undefined> = {
   cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
   indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
-  opfs: () => (navigator.storage ? inOpfs() : undefined),
+  opfs: () => (globalThis.isSecureContext ? inOpfs() : undefined),
   none: () => undefined,
 };
 
@@ -115,7 +115,7 @@ function inIndexedDb(): Blobs {
 }
 
 function inOpfs(): Blobs {
-  if (!navigator.storage?.getDirectory) {
+  if (!("createWritable" in (globalThis.FileSystemFileHandle?.prototype ?? {}))) {
     throw configError(
       'cacheBackend is "opfs", but there is no file system for sites in this browser; give ' +
         '"cache", "indexeddb" or "none"',
