@@ -68,7 +68,7 @@ class Client:
             del self._waiting[request.uuid]
 
     async def load(self, request: Reload) -> None:
-        """`call`; raises as well what the worker has against a setting that still holds."""
+        """`call`; also raises the worker's error about a setting that it refused."""
         for error in self._refused.values():
             raise error
         self._loads.add(request.uuid)

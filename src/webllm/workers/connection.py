@@ -59,8 +59,8 @@ class Connection:
                 self._take(request)
 
     def _take(self, request: Work | KeepAlive) -> None:
-        """The answer to a hello comes before all others: a client knows WebLLM's workers by that
-        they answer something else first.
+        """The answer to a hello comes before all others: a worker that answers anything else first
+        is one of WebLLM's.
         """
         if isinstance(request, KeepAlive):
             if request.uuid is not None:
