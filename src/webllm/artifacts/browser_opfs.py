@@ -33,8 +33,9 @@ class OpfsBlobs:
         except BaseException:
             with suppress(ArtifactError):
                 await done(writable, "abort")  # may have failed already
-            if not (await done(handle, "getFile")).size:
-                await self.delete(key)
+            with suppress(ArtifactError):  # the first error is the one to tell
+                if not (await done(handle, "getFile")).size:
+                    await self.delete(key)
             raise
 
     async def delete(self, key: str) -> None:
