@@ -25,11 +25,11 @@ const TABLE = "blobs";
 const STORES: Record<string, () => Blobs | undefined> = {
   cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
   indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
-  opfs: () => (navigator.storage ? inOpfs() : undefined),
+  opfs: inOpfs,
   none: () => undefined,
 };
 
-/** undefined: nothing is kept, or this browser has no such store (without https, few are there). */
+/** undefined: nothing is kept, or can be (without https there is no Cache API, the default). */
 export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
   const isOlder = appConfig.useIndexedDBCache || appConfig.useIndexedDB; // spelling
   const backend = appConfig.cacheBackend ?? (isOlder ? "indexeddb" : "cache");
