@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableSequence
+from typing import Any
 
 import pytest
+from fake_backend import FakeBackend, FakeExecutable
+from fake_model import settle
 
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
+from webllm.engine.processing import HostSampler
 from webllm.errors import DeviceNotFoundError, ModelNotFoundError
+from webllm.ops.program import BatchShape, KVCacheShape, Program
+
+PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
 
 
 class Device:
@@ -65,3 +72,72 @@ async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelNotFoundError("no such file")
 
     await fail_to_load(monkeypatch, open_backend, open_model)
+
+
+class SlowBackend(FakeBackend):
+    """Its kernels are compiled once they `may_compile`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_compile = asyncio.Event()
+        self.num_compiling = 0
+        self.ready: set[tuple[int, bool]] = set()  # tokens of the shape, plain
+
+    def check_fits(self, *_: object) -> None: ...
+
+    async def load(self, *_: object) -> None: ...
+
+    def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
+        return SlowExecutable(self, shape, program.kv_cache.block_size)
+
+    def close(self) -> None:
+        assert not self.num_compiling, "kernels are being compiled on a closed device"
+
+
+class SlowExecutable(FakeExecutable):
+    backend: SlowBackend
+
+    async def ready(self, is_plain: bool = True) -> None:
+        self.backend.num_compiling += 1
+        await self.backend.may_compile.wait()
+        self.backend.num_compiling -= 1
+        self.backend.ready.add((self.shape.max_tokens, is_plain))
+
+
+class Unchanged:
+    """A logit processor."""
+
+    def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
+        return logits
+
+    def process_sampled_token(self, token: int) -> None: ...
+
+    def reset_state(self) -> None: ...
+
+
+def start(backend: SlowBackend, sampler: HostSampler | None = None) -> asyncio.Task[object]:
+    checkpoint: Any = None
+    config = MLCEngineConfig()
+    return asyncio.create_task(loading._start(backend, PROGRAM, checkpoint, 256, config, sampler))
+
+
+async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:
+    """Whoever began it closes the device next."""
+    backend = SlowBackend()
+    loading_model = start(backend)
+    await settle()
+    assert backend.num_compiling == 2
+    loading_model.cancel()
+    await settle()
+    assert not loading_model.done()
+    backend.may_compile.set()
+    with pytest.raises(asyncio.CancelledError):
+        await loading_model
+    backend.close()
+
+
+async def test_what_a_logit_processor_needs_is_compiled_with_the_model() -> None:
+    backend = SlowBackend()
+    backend.may_compile.set()
+    await start(backend, HostSampler(Unchanged(), PROGRAM.vocab_size))
+    assert backend.ready == {(1, True), (1, False), (32, True), (32, False)}

@@ -156,11 +156,15 @@ class Runner:
             num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
         return self._shape(num_tokens, len(batch.step.sequences))
 
+    async def settle(self) -> None:
+        """Waits for what is being compiled, because it uses the device."""
+        if under_way := self._under_way():
+            await asyncio.wait(under_way)
+
     async def close(self) -> None:
-        """Waits for what is being compiled: it uses the device."""
+        """Closes the device once nothing is being compiled on it."""
         try:
-            if under_way := self._under_way():
-                await asyncio.wait(under_way)
+            await self.settle()
         finally:
             self._in_flight.clear()
             self._executables.clear()
