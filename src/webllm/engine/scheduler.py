@@ -103,15 +103,17 @@ class Scheduler:
                 field="max_tokens",
             )
         sequence.check()
-        self.check_queue(1)
+        self.check_queue()
         self.waiting.append(sequence)
 
-    def check_queue(self, num_sequences: int) -> None:
-        """Raises QueueFullError if so many more are too many."""
-        num_taken = len(self.running) + len(self.waiting)
-        if num_taken + num_sequences > self.limits.max_sequences + self.max_waiting:
+    def check_queue(self, num_more: int = 1, num_coming: int = 0) -> None:
+        """Raises QueueFullError if `num_more` sequences are too many, beside those that are here
+        and `num_coming` whose prompts are being made.
+        """
+        num_taken = len(self.running) + len(self.waiting) + num_coming
+        if num_taken + num_more > self.limits.max_sequences + self.max_waiting:
             raise QueueFullError(
-                f"{num_taken} sequences run or wait and {num_sequences} more were asked for; "
+                f"{num_taken} sequences run or wait and {num_more} more were asked for; "
                 f"{self.limits.max_sequences} run at once and {self.max_waiting} may wait: ask "
                 "again later, or raise max_waiting_sequences of MLCEngineConfig"
             )
