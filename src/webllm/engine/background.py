@@ -42,6 +42,12 @@ async def in_background(function: Callable[_P, _T], *args: _P.args, **kwargs: _P
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
+def ignore_result(work: asyncio.Future[_T]) -> None:
+    """A done callback of work that nobody waits for any more: its error is not reported."""
+    if not work.cancelled():
+        work.exception()
+
+
 class _StoppedError(Exception):
     """Nobody waits for the work any more."""
 
@@ -64,21 +70,17 @@ class Lane:
             stopped = threading.Event()
             working = asyncio.get_running_loop().run_in_executor(None, _finish, steps, stopped)
             try:
-                return await asyncio.shield(working)
+                await asyncio.wait([working])  # which goes on if this is cancelled
             except asyncio.CancelledError:
                 stopped.set()
                 is_left = True
-                working.add_done_callback(self._take_note)
+                working.add_done_callback(ignore_result)
+                working.add_done_callback(lambda _: self._turn.release())
                 raise
+            return working.result()
         finally:
             if not is_left:
                 self._turn.release()
-
-    def _take_note(self, working: asyncio.Future[_T]) -> None:
-        """Of work whose result no longer counts."""
-        self._turn.release()
-        if not working.cancelled():
-            working.exception()
 
 
 async def _finish_with_pauses(steps: Steps[_T]) -> _T:

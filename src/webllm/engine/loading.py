@@ -12,7 +12,7 @@ from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.background import in_background
+from webllm.engine.background import ignore_result, in_background
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.devices import open_backend
@@ -118,16 +118,10 @@ async def _load_from(
         sampler = None if processor is None else HostSampler(processor, program.vocab_size)
         loop = await _start(opening.result(), program, checkpoint, context, config, sampler)
     except BaseException:
-        text.add_done_callback(_heed)
+        text.add_done_callback(ignore_result)
         raise
     tokenizer, chat_format = await text
     return LoadedModel(model_id, options, context, tokenizer, chat_format, loop)
-
-
-def _heed(task: asyncio.Task[object]) -> None:
-    """Takes note of how a task ended whose result no longer counts."""
-    if not task.cancelled():
-        task.exception()
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:

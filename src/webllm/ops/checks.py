@@ -48,10 +48,8 @@ def check_program(
             _check_matrix(weight, checkpoint)
         for weight in vectors_of(op):
             _check_vector(weight, checkpoint)
-    _agree(
-        [isinstance(op, Sample) for op in program.ops].index(True) == len(program.ops) - 1,
-        "sampling is not the last op",
-    )
+    is_sample = [isinstance(op, Sample) for op in program.ops]
+    _agree(is_sample.count(True) == 1 and is_sample[-1], "sampling is not the last op")
 
 
 def _agree(holds: bool, what: object) -> None:
