@@ -13,7 +13,7 @@ from fake_model import settle
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
 from webllm.engine.processing import HostSampler
-from webllm.errors import DeviceNotFoundError, ModelNotFoundError
+from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 
 PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
@@ -119,6 +119,17 @@ def start(backend: SlowBackend, sampler: HostSampler | None = None) -> asyncio.T
     checkpoint: Any = None
     config = MLCEngineConfig()
     return asyncio.create_task(loading._start(backend, PROGRAM, checkpoint, 256, config, sampler))
+
+
+def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() -> None:
+    class Small(SlowBackend):
+        def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None:
+            raise DeviceMemoryError(f"{num_blocks} blocks do not fit")
+
+    checkpoint: Any = None
+    config = MLCEngineConfig(kv_cache_tokens=1 << 44)  # a list of the blocks would take 8 TiB
+    with pytest.raises(DeviceMemoryError, match="1099511627776 blocks"):
+        loading._scheduler(Small(), PROGRAM, checkpoint, 256, config)
 
 
 async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:

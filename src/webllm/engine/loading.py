@@ -181,9 +181,9 @@ def _scheduler(
     if config.kv_cache_tokens is not None:
         sizes = [max(config.kv_cache_tokens, context)]
     for num_tokens in sizes:
-        blocks = BlockManager(-(-num_tokens // block_size), block_size)
+        num_blocks = -(-num_tokens // block_size)
         try:
-            backend.check_fits(program, checkpoint, blocks.num_blocks)
+            backend.check_fits(program, checkpoint, num_blocks)
         except DeviceMemoryError:
             if num_tokens == sizes[-1]:
                 raise
@@ -192,6 +192,7 @@ def _scheduler(
     limits = StepLimits(
         max_tokens=backend.step_tokens, max_prompt_tokens=backend.step_tokens_beside_decode
     )
+    blocks = BlockManager(num_blocks, block_size)
     return Scheduler(blocks, limits, context, config.max_waiting_sequences)
 
 
