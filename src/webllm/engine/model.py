@@ -1,4 +1,4 @@
-"""A loaded model with what was last said with it: everything a request to one model needs."""
+"""A loaded model and its last answer: everything a request to one model needs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from webllm.errors import RequestError
 from webllm.ops.backend import TokenLogprobs
 from webllm.text.steps import Steps, finish
 
-_SHORT_TEXT = 4096  # characters: faster done than handed to a thread
-_LONG_TEXT = 65536
+_SHORT_TEXT = 4096  # characters; encoding them takes less time than handing them to a thread
+_LONG_TEXT = 65536  # characters; longer texts wait for each other in a lane of their own
 
 
 class Model:
@@ -38,8 +38,8 @@ class Model:
         self._last_answer: Answer | None = None
         self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
         self._forwarded: list[int] = []
-        self._forwarding = asyncio.Lock()  # one call goes on from where the last ended
-        self._texts, self._long_texts = Lane(), Lane()  # a long prompt keeps no short one waiting
+        self._forwarding = asyncio.Lock()  # each call continues where the last ended
+        self._texts, self._long_texts = Lane(), Lane()  # a long prompt does not delay short ones
         self._num_coming = 0  # sequences whose prompts are being made
         self._num_interrupts = 0
 

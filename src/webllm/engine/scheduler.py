@@ -34,8 +34,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """max_prompt_tokens: of prompts in a step that decodes as well; more keep streams waiting. 0:
-    steps decode or read prompts, in turns.
+    """max_prompt_tokens: most prefill tokens in a step that also decodes; a larger chunk delays
+    running streams. 0: prefill and decode take turns.
     """
 
     max_sequences: int = 64
@@ -61,8 +61,8 @@ class _Draft:
 class Scheduler:
     """First come, first served.
 
-    max_positions: the context window; None: the whole KV cache. max_waiting: sequences that may
-    wait while as many run as may.
+    max_positions: the context window; None: the whole KV cache. max_waiting: how many sequences
+    may wait beside the `limits.max_sequences` that run.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Whatever is added can run to its end; no later check is needed.
+        """A sequence that is accepted can run to its end: nothing is checked later.
 
         Raises RequestError, ContextLengthError or QueueFullError.
         """
@@ -119,7 +119,7 @@ class Scheduler:
             )
 
     def most_at_once(self, num_positions: int) -> int:
-        """How many sequences of so many positions run side by side; 0: none ever does."""
+        """How many sequences of `num_positions` each can run together; 0 if not even one can."""
         if num_positions > self.max_positions:
             return 0
         by_blocks = self.blocks.num_blocks // self.blocks.blocks_for(num_positions)
