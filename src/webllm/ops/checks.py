@@ -54,7 +54,15 @@ def check_program(
 
 def _agree(holds: bool, what: object) -> None:
     if not holds:
-        raise UnsupportedModelError(f"the model's sizes do not fit together: {what}")
+        named = _named(what) if isinstance(what, Op) else what
+        raise UnsupportedModelError(f"the model's sizes do not fit together: {named}")
+
+
+def _named(op: Op) -> str:
+    """For a message: the op's kind and the tensors it reads, not its tables."""
+    weights = [*matrices_of(op), *vectors_of(op)]
+    tensors = ", ".join(part.tensor for weight in weights for part in weight.parts)
+    return f"{type(op).__name__} of {tensors}" if tensors else type(op).__name__
 
 
 def _check_values(op: Op) -> None:
