@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableSequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from fake_backend import FakeBackend, FakeExecutable
 from fake_model import settle
+from test_engine_logit_processors import Processor
+from test_engine_runner import SlowBackend
 
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
 from webllm.engine.processing import HostSampler
 from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
-from webllm.ops.program import BatchShape, KVCacheShape, Program
+from webllm.ops.program import KVCacheShape, Program
 
 PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
 
@@ -74,55 +75,26 @@ async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     await fail_to_load(monkeypatch, open_backend, open_model)
 
 
-class SlowBackend(FakeBackend):
-    """Its kernels are compiled once they `may_compile`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_compile = asyncio.Event()
-        self.num_compiling = 0
-        self.ready: set[tuple[int, bool]] = set()  # tokens of the shape, plain
-
+class LoadingBackend(SlowBackend):
     def check_fits(self, *_: object) -> None: ...
 
     async def load(self, *_: object) -> None: ...
 
-    def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
-        return SlowExecutable(self, shape, program.kv_cache.block_size)
+    def finish_all(self) -> None:
+        self.finish(*(kind for kind, future in self.compiling.items() if not future.done()))
 
     def close(self) -> None:
-        assert not self.num_compiling, "kernels are being compiled on a closed device"
+        assert all(future.done() for future in self.compiling.values()), "on a closed device"
 
 
-class SlowExecutable(FakeExecutable):
-    backend: SlowBackend
-
-    async def ready(self, is_plain: bool = True) -> None:
-        self.backend.num_compiling += 1
-        await self.backend.may_compile.wait()
-        self.backend.num_compiling -= 1
-        self.backend.ready.add((self.shape.max_tokens, is_plain))
-
-
-class Unchanged:
-    """A logit processor."""
-
-    def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
-        return logits
-
-    def process_sampled_token(self, token: int) -> None: ...
-
-    def reset_state(self) -> None: ...
-
-
-def start(backend: SlowBackend, sampler: HostSampler | None = None) -> asyncio.Task[object]:
+def start(backend: LoadingBackend, sampler: HostSampler | None = None) -> asyncio.Task[object]:
     checkpoint: Any = None
     config = MLCEngineConfig()
     return asyncio.create_task(loading._start(backend, PROGRAM, checkpoint, 256, config, sampler))
 
 
 def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() -> None:
-    class Small(SlowBackend):
+    class Small(LoadingBackend):
         def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None:
             raise DeviceMemoryError(f"{num_blocks} blocks do not fit")
 
@@ -134,21 +106,23 @@ def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() 
 
 async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:
     """Whoever began it closes the device next."""
-    backend = SlowBackend()
+    backend = LoadingBackend()
     loading_model = start(backend)
     await settle()
-    assert backend.num_compiling == 2
     loading_model.cancel()
     await settle()
     assert not loading_model.done()
-    backend.may_compile.set()
+    backend.finish_all()
     with pytest.raises(asyncio.CancelledError):
         await loading_model
     backend.close()
 
 
 async def test_what_a_logit_processor_needs_is_compiled_with_the_model() -> None:
-    backend = SlowBackend()
-    backend.may_compile.set()
-    await start(backend, HostSampler(Unchanged(), PROGRAM.vocab_size))
-    assert backend.ready == {(1, True), (1, False), (32, True), (32, False)}
+    backend = LoadingBackend()
+    loading_model = start(backend, HostSampler(Processor(), PROGRAM.vocab_size))
+    while not loading_model.done():
+        backend.finish_all()
+        await settle()
+    await loading_model
+    assert set(backend.compiling) == {(n, 1, plain) for n in (1, 32) for plain in (True, False)}
