@@ -1,6 +1,6 @@
 // The models of a site: models.json beside its scripts.
 
-import type { AppConfig, AppConfigLike } from "./client/config";
+import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { ModelRecord } from "./client/messages";
 
 const SCHEME = /^[a-z][a-z0-9.+-]+:/i; // not of a path
@@ -23,11 +23,6 @@ function absolute({ model, model_path, ...others }: ModelRecord, root: URL): Mod
     ...(model && { model: resolved(model, root) }),
     ...(model_path && { model_path: resolved(model_path, root) }),
   };
-}
-
-/** The models in a configuration, under either of WebLLM's names. */
-export function namedModels(config: AppConfigLike): ModelRecord[] | undefined {
-  return config.model_list ?? config.models ?? undefined;
 }
 
 function resolved(model: string, root: URL): string {

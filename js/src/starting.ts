@@ -1,8 +1,7 @@
 // What a worker does for a reload that comes while Python starts: tells how far that is, and
 // begins to fetch the model. All other messages can wait.
 
-import { namedModels } from "./catalogue";
-import type { AppConfig, AppConfigLike } from "./client/config";
+import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { InitProgressCallback, ModelRecord } from "./client/messages";
 import type { Prefetch } from "./prefetch";
 

@@ -23,6 +23,7 @@ from webllm.model_record import (
     ModelRecord,
     ModelType,
     read_config,
+    read_options,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "OPFSAccessMode",
     "prebuilt_app_config",
     "read_config",
+    "read_options",
 ]
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
@@ -191,19 +193,16 @@ class MLCEngineConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.app_config, AppConfig):
             object.__setattr__(self, "app_config", read_config(self.app_config, AppConfig))
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ConfigError(
-                f"num_threads is {self.num_threads}; give at least 1, or None to use every core"
-            )
-        if self.kv_cache_tokens is not None and self.kv_cache_tokens < 1:
-            raise ConfigError(
-                f"kv_cache_tokens is {self.kv_cache_tokens}; give at least 1, or None for as many "
-                "as fit"
-            )
-        if self.max_waiting_sequences < 0:
-            raise ConfigError(
-                f"max_waiting_sequences is {self.max_waiting_sequences}; give at least 0"
-            )
+        if self.num_threads is not None:
+            _check_count("num_threads", self.num_threads, 1, ", or None to use every core")
+        if self.kv_cache_tokens is not None:
+            _check_count("kv_cache_tokens", self.kv_cache_tokens, 1, ", or None for as many as fit")
+        _check_count("max_waiting_sequences", self.max_waiting_sequences, 0)
+
+
+def _check_count(name: str, value: object, least: int, otherwise: str = "") -> None:
+    if not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}; give at least {least}{otherwise}")
 
 
 def prebuilt_app_config() -> AppConfig:
@@ -219,7 +218,7 @@ def prebuilt_app_config() -> AppConfig:
 def _read_catalogue(file: Path) -> AppConfig:
     try:
         plain = msgspec.json.decode(file.read_bytes())
-        if not isinstance(plain, dict) or not {"model_list", "models"} & plain.keys():
+        if not isinstance(plain, dict) or plain.get("model_list", plain.get("models")) is None:
             raise ConfigError("it has no model_list")
         return read_config(plain, AppConfig)
     except (OSError, msgspec.DecodeError, ConfigError) as error:

@@ -82,6 +82,13 @@ async def ask(page: Page, text: str) -> None:
     await page.wait_for_selector(".answer:last-child[aria-busy=false]")
 
 
+async def request_of(page: Page, text: str) -> dict[str, Any]:
+    """What the fake worker was asked."""
+    await ask(page, f"{text} echo")
+    request: dict[str, Any] = json.loads((await answers(page))[-1])
+    return request
+
+
 async def begin(page: Page, text: str) -> None:
     """Sends a message; its answer begins."""
     await page.fill("#prompt", text)
@@ -99,6 +106,11 @@ async def keep_conversations(page: Page, questions: list[str]) -> None:
         }
         for index, question in enumerate(questions)
     ]
+    await keep_records(page, records)
+
+
+async def keep_records(page: Page, records: list[dict[str, Any]]) -> None:
+    """Puts these into the browser where conversations are kept."""
     await page.evaluate(PUT, records)
 
 

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import answers, ask, begin, choose_model
+from browser.chat_page import answers, ask, begin, choose_model, request_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
-
-
-async def request_of(page: Page, text: str) -> dict[str, Any]:
-    """What the worker was asked."""
-    await ask(page, f"{text} echo")
-    request: dict[str, Any] = json.loads((await answers(page))[-1])
-    return request
 
 
 async def test_loads_a_model_and_says_where_it_runs(chat: Page) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
-from browser.chat_page import ask, begin, choose_model
+from browser.chat_page import MODELS, ask, begin, choose_model
+from browser.conftest import OpenChat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
 
@@ -64,6 +65,19 @@ async def test_deleting_the_model_in_use_leaves_its_answers_alone(chat: Page) ->
     await chat.keyboard.press("Escape")
     await expect(chat.locator(".answer")).to_have_attribute("data-state", "streaming")
     await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+
+
+async def test_a_site_that_names_a_store_runs_without_it_too(open_chat: OpenChat) -> None:
+    """In WebLLM's older spelling, which must not contradict the newer one."""
+
+    async def name_store(context: BrowserContext) -> None:
+        catalogue = {"model_list": MODELS, "useIndexedDBCache": True}
+        await context.route("**/models.json", lambda route: route.fulfill(json=catalogue))
+
+    async with open_chat(prepare=name_store) as page:
+        await choose_model(page, "Full")
+        await page.click("text=Run without keeping it")
+        await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
 
 
 async def test_what_cannot_be_kept_runs_without(chat: Page) -> None:

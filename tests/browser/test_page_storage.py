@@ -9,13 +9,14 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from browser.chat_page import (
-    answers,
     ask,
     begin,
     chat_page,
     choose_model,
     context_of,
     keep_conversations,
+    keep_records,
+    request_of,
 )
 from browser.conftest import OpenChat
 from browser.site_server import SiteServer
@@ -76,13 +77,6 @@ DAMAGED_RECORDS: list[dict[str, Any]] = [
     {"id": "d", "changedAt": 1, "messages": [{"id": "m", "role": "user", "state": "done"}]},
     {"id": "e", "changedAt": 1, "messages": {"length": 1}},
 ]
-PUT = """(records) => new Promise((resolve) => {
-  indexedDB.open("webllm-chat").onsuccess = ({ target: { result: database } }) => {
-    const transaction = database.transaction("conversations", "readwrite");
-    for (const each of records) transaction.objectStore("conversations").put(each);
-    transaction.oncomplete = () => resolve(database.close());
-  };
-})"""
 RECORDS = """() => new Promise((resolve) => {
   indexedDB.open("webllm-chat").onsuccess = ({ target: { result: database } }) => {
     const request = database.transaction("conversations").objectStore("conversations").getAll();
@@ -112,18 +106,17 @@ def notice(page: Page) -> Any:
     return page.locator("#notices [role=status]")
 
 
-async def request_of(page: Page) -> dict[str, Any]:
+async def new_request(page: Page) -> dict[str, Any]:
+    """What the fake worker was asked in a new conversation, called "echo"."""
     await page.click("#new-chat")
-    await ask(page, "echo")
-    request: dict[str, Any] = json.loads((await answers(page))[-1])
-    return request
+    return await request_of(page, "")
 
 
 async def test_damaged_settings_are_those_of_a_new_page(chat: Page) -> None:
     for text in DAMAGED_SETTINGS:
         await chat.evaluate("text => localStorage.setItem('webllm-settings', text)", text)
         await chat.reload()
-        request = await request_of(chat)
+        request = await new_request(chat)
         assert [each["role"] for each in request["messages"]] == ["user"], text
         assert not {"temperature", "top_p", "seed", "max_tokens"} & set(request), text
     await expect(notice(chat)).to_have_count(0)
@@ -133,7 +126,7 @@ async def test_what_is_right_among_damaged_settings_holds(chat: Page) -> None:
     kept = '{"systemPrompt": "Be brief.", "theme": 7, "sampling": {"seed": 7, "top_p": "?"}}'
     await chat.evaluate("text => localStorage.setItem('webllm-settings', text)", kept)
     await chat.reload()
-    request = await request_of(chat)
+    request = await new_request(chat)
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
     assert request["seed"] == 7
     assert "top_p" not in request
@@ -177,7 +170,7 @@ async def test_full_storage_for_settings(chat: Page) -> None:
     text = "Settings are not kept: the browser has no more room for this site."
     await expect(notice(chat)).to_contain_text(text)
     await chat.keyboard.press("Escape")
-    request = await request_of(chat)
+    request = await new_request(chat)
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
@@ -195,7 +188,7 @@ async def test_without_any_storage_the_page_works(open_chat: OpenChat, script: s
         await page.fill("#settings textarea", "Be brief.")
         await page.click("#settings label:has-text('Dark')")
         await page.keyboard.press("Escape")
-        request = await request_of(page)
+        request = await new_request(page)
         assert request["messages"][0] == {"role": "system", "content": "Be brief."}
         await page.click("#new-chat")
         await ask(page, "two")
@@ -240,7 +233,7 @@ async def test_full_storage_for_conversations(open_chat: OpenChat) -> None:
 
 
 async def test_damaged_conversations_stay_as_they_are(chat: Page) -> None:
-    await chat.evaluate(PUT, DAMAGED_RECORDS)
+    await keep_records(chat, DAMAGED_RECORDS)
     await keep_conversations(chat, ["good", "better"])
     await chat.reload()
     await expect(notice(chat)).to_have_text(

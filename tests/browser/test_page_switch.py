@@ -112,6 +112,21 @@ async def test_after_a_lost_device_the_next_question_loads_anew(chat: Page) -> N
     await expect_model(chat, "Quick 135M")
 
 
+async def test_after_a_worker_that_ended_by_itself_the_next_question_starts_another(
+    chat: Page,
+) -> None:
+    """No event tells of its end, but the lock that it held is free then."""
+    await ask(chat, "one")
+    await chat.workers[-1].evaluate("close()")
+    await ask(chat, "two")
+    alert = chat.locator(".answer:last-child [role=alert]")
+    await expect(alert).to_contain_text("The worker is lost")
+    await expect_model(chat, "Quick 135M", "failed")
+    await ask(chat, "three")
+    await expect_model(chat, "Quick 135M")
+    assert "You asked: “three”" in (await answers(chat))[-1]
+
+
 async def test_answering_again_ends_the_answer_that_streams(chat: Page) -> None:
     await chat.evaluate(POSTED)
     await ask(chat, "one")

@@ -111,6 +111,30 @@ async def test_what_is_damaged_is_kept_for_neither(
         assert await run_python("await has_model('/models/small.gguf', 'cache')") is False
 
 
+FAILURES = """async () => {
+    const client = await import("/client.js");
+    const appConfig = { model_list: [{ model_id: "m", model: "m.gguf" }] };
+    const errors = [];
+    for (const name of ["SecurityError", "InvalidStateError"]) {
+        const fail = async () => { throw new DOMException("broken", name); };
+        CacheStorage.prototype.match = CacheStorage.prototype.open = fail;
+        for (const ask of [client.hasModelInCache, client.deleteModelAllInfoInCache]) {
+            errors.push(await ask("m", appConfig).catch((error) => `${error}`));
+        }
+    }
+    return errors;
+}"""
+
+
+async def test_what_the_browsers_store_throws_is_an_error_of_ours(page: Page) -> None:
+    errors = await page.evaluate(FAILURES)
+    for error in errors[:2]:
+        assert error.startswith("StorageFullError: the browser lets this site keep nothing; ")
+    for error in errors[2:]:
+        assert error.startswith("ArtifactError: the browser's store failed (InvalidStateError); ")
+    assert all('cacheBackend "none"' in error for error in errors)
+
+
 async def test_every_spelling_of_a_store(page: Page, run_python: RunPython) -> None:
     found = await page.evaluate("""async () => {
         const { hasModelInCache } = await import("/client.js");

@@ -160,6 +160,15 @@ def test_impossible_engine_configurations_are_refused(name: str) -> None:
         MLCEngineConfig(**{name: 0})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_threads", "4"), ("kv_cache_tokens", 1.5), ("max_waiting_sequences", None)],
+)
+def test_counts_of_another_type_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value!r}; give at least "):
+        MLCEngineConfig(**{name: value})  # type: ignore[arg-type]
+
+
 def test_a_site_has_its_own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built_in = prebuilt_app_config()
     ours = built_in.model_list[0]
@@ -171,7 +180,7 @@ def test_a_site_has_its_own_catalogue(tmp_path: Path, monkeypatch: pytest.Monkey
     found = built_in.find(ours.model_id)  # what a client sends that knows the package's list
     assert found == msgspec.structs.replace(ours, model="https://site/m.gguf")
     assert built_in.find(built_in.model_list[1].model_id).model.startswith("pypi:")
-    for text in ("", "[]", '{"model_list": [{"model": 1}]}'):
+    for text in ("", "[]", '{"model_list": [{"model": 1}]}', '{"models": null}'):
         file.write_text(text)
         with pytest.raises(ConfigError, match="WEBLLM_MODELS names"):
             prebuilt_app_config()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from webllm.artifacts import fetch_source, file_lock
 from webllm.artifacts.file_lock import FileLock
-from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.partial import PartialFile, RemoteVersion
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
@@ -157,6 +158,17 @@ async def test_what_the_disk_refuses_of_a_fetch(
         await ensure_artifact(A, store)
 
 
+async def test_a_progress_callback_that_loses_its_listener_is_no_error_of_the_disk(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(fetch_source, "fetch_http", leave)
+    with pytest.raises(BrokenPipeError):
+        await ensure_artifact(A, store)
+
+
 def test_known_hash_is_adopted(store: DirectoryStore) -> None:
     path = add(store, A, b"same")
     assert store.adopt(B, None) is None
@@ -232,6 +244,20 @@ def test_partial_is_recovered(store: DirectoryStore) -> None:
     assert second.version == RemoteVersion('"e"', None, 9)
     assert second.hexdigest() == sha256(b"123456789").hexdigest()
     second.close()
+
+
+class FullDisk(BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_while_writing(store: DirectoryStore) -> None:
+    partial = PartialFile(store.root / "partial" / "full.part")
+    partial._file.close()
+    partial._file = FullDisk()
+    with pytest.raises(StorageFullError, match=r"filled up.*goes on from there"):
+        partial.append(b"x")
+    partial.close()
 
 
 def test_lock_excludes(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_what_cannot_be_written_is_an_error(
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot be read or written"):
         bundle.write_bundle(built, [], tmp_path / "file" / "out")
-    monkeypatch.setattr(bundle.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(StorageFullError, match="1000 bytes free"):
         bundle.write_bundle(built, [SiteModel(record, model)], out)
 

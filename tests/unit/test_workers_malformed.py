@@ -30,7 +30,7 @@ from webllm.workers.proxy import WorkerMLCEngine
 __all__ = ["loaded_models"]  # a fixture
 
 HERE = Path(__file__).parent
-NUM_SETTINGS = 3  # hello, the catalogue and the level of the log
+NUM_SETTINGS = 2  # hello and the catalogue
 
 
 async def ends_within(seconds: float, *calls: Any) -> list[BaseException]:
@@ -84,7 +84,12 @@ worker_process.main()
 def started(engine_factory: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process whose standard streams are pipes; killed at the end."""
     start = Start(
-        uuid="s", engine_factory=engine_factory, device="cpu", num_threads=1, kv_cache_tokens=None
+        uuid="s",
+        engine_factory=engine_factory,
+        device="cpu",
+        num_threads=1,
+        kv_cache_tokens=None,
+        max_waiting_sequences=1,
     )
     child = subprocess.Popen(
         [sys.executable, "-c", BOOT],

@@ -19,6 +19,7 @@ from test_workers_wire import (
 )
 
 from webllm.workers.handler import MLCEngineHandler
+from webllm.workers.streams import Stream
 
 __all__ = ["client", "handler", "loaded_models", "npm"]  # fixtures
 
@@ -95,6 +96,17 @@ async def test_a_stream_id_is_used_once(client: NpmClient, handler: MLCEngineHan
         await client.ask(INIT, {**content, "streamId": "s"})
 
 
+def fail_to_close(stream: Stream) -> None:
+    """It ends, and then raises."""
+    close = stream.chunks.aclose
+
+    async def fail() -> None:
+        await close()
+        raise OSError("cannot be closed")
+
+    stream.chunks = SimpleNamespace(aclose=fail)  # type: ignore[assignment]
+
+
 async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
     client: NpmClient, handler: MLCEngineHandler
 ) -> None:
@@ -103,14 +115,7 @@ async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
     for stream_id in ("1", "2", "3"):
         await client.ask(INIT, {**content, "streamId": stream_id})
         await client.ask(PULL, {"streamId": stream_id})
-    first = connection.streams._by_id["1"]
-    close = first.chunks.aclose
-
-    async def fail() -> None:
-        await close()
-        raise OSError("cannot be closed")
-
-    first.chunks = SimpleNamespace(aclose=fail)
+    fail_to_close(connection.streams._by_id["1"])
     await client.port.close()
     await settle()
     assert num_used(engine_of(handler)) == 0
@@ -118,3 +123,17 @@ async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
     assert not handler._connections
     with pytest.raises(OSError, match="cannot be closed"):
         await connection._ending
+
+
+async def test_a_stream_that_cannot_be_closed_leaves_no_model_loaded(
+    client: NpmClient, handler: MLCEngineHandler
+) -> None:
+    [connection] = handler._connections
+    content = numbers({**asked("1", ignore_eos=True), "stream": True})
+    await client.ask(INIT, {**content, "streamId": "s"})
+    await client.ask(PULL, {"streamId": "s"})
+    fail_to_close(connection.streams._by_id["s"])
+    await client.ask("interruptGenerate")  # and nobody reads on
+    with pytest.raises(Thrown, match="cannot be closed"):
+        await client.ask("unload")
+    assert engine_of(handler).loaded_model_ids() == []

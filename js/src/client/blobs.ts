@@ -2,6 +2,7 @@
 
 import type { AppConfigLike } from "./config";
 import { configError } from "./errors";
+import { completed, settled } from "./indexed_db";
 
 /** To look makes no store: by that our worker tells a first visit. */
 export interface Blobs {
@@ -25,17 +26,31 @@ const TABLE = "blobs";
 const STORES: Record<string, () => Blobs | undefined> = {
   cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
   indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
-  opfs: inOpfs,
+  opfs: () => (globalThis.isSecureContext ? inOpfs() : undefined),
   none: () => undefined,
 };
 
-/** undefined: nothing is kept, or can be (without https there is no Cache API, the default). */
+/** A configuration with another store, whichever spelling names the one that it has. */
+export function withStore<Config extends AppConfigLike>(
+  appConfig: Config,
+  cacheBackend: NonNullable<AppConfigLike["cacheBackend"]>,
+): Config {
+  return { ...appConfig, cacheBackend, useIndexedDBCache: false, useIndexedDB: false };
+}
+
+/** The store that a configuration names, in any of WebLLM's spellings; null if it names none. */
+export function namedStore(appConfig: AppConfigLike): string | null {
+  const { cacheBackend, useIndexedDBCache, useIndexedDB } = appConfig;
+  if (!useIndexedDBCache && !useIndexedDB) return cacheBackend ?? null;
+  if (!cacheBackend || cacheBackend === "indexeddb") return "indexeddb";
+  throw configError(
+    `cacheBackend is "${cacheBackend}" and useIndexedDBCache true; give one of them`,
+  );
+}
+
+/** undefined: nothing is kept, or this browser has no such store (without https, few are there). */
 export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
-  const isOlder = appConfig.useIndexedDBCache || appConfig.useIndexedDB; // spelling
-  const backend = appConfig.cacheBackend ?? (isOlder ? "indexeddb" : "cache");
-  if (isOlder && backend !== "indexeddb") {
-    throw configError(`cacheBackend is "${backend}" and useIndexedDBCache true; give one of them`);
-  }
+  const backend = namedStore(appConfig) ?? "cache";
   const open = Object.hasOwn(STORES, backend) && STORES[backend];
   if (open) return open();
   const known = Object.keys(STORES).join('", "');
@@ -69,21 +84,15 @@ function inIndexedDb(): Blobs {
   ): Promise<Result> {
     const opening = indexedDB.open(NAME, 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore(TABLE);
-    const database = await new Promise<IDBDatabase>((resolve, reject) => {
-      opening.onsuccess = () => resolve(opening.result);
-      opening.onerror = () => reject(opening.error);
-    });
-    const transaction = database.transaction(TABLE, mode);
-    const request = ask(transaction.objectStore(TABLE));
+    const database = await settled(opening);
     try {
-      await new Promise<void>((resolve, reject) => {
-        transaction.oncomplete = () => resolve();
-        transaction.onabort = () => reject(transaction.error);
-      });
+      const transaction = database.transaction(TABLE, mode);
+      const request = ask(transaction.objectStore(TABLE));
+      await completed(transaction);
+      return request.result;
     } finally {
       database.close();
     }
-    return request.result;
   }
   const isThere = async () =>
     !indexedDB.databases || (await indexedDB.databases()).some(({ name }) => name === NAME);
@@ -106,7 +115,7 @@ function inIndexedDb(): Blobs {
 }
 
 function inOpfs(): Blobs {
-  if (!navigator.storage?.getDirectory) {
+  if (!("createWritable" in (globalThis.FileSystemFileHandle?.prototype ?? {}))) {
     throw configError(
       'cacheBackend is "opfs", but there is no file system for sites in this browser; give ' +
         '"cache", "indexeddb" or "none"',

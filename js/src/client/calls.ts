@@ -47,7 +47,7 @@ export class Calls {
     }
   }
 
-  /** `call`; throws as well what the worker has against a setting that still holds. */
+  /** `call`; also throws the worker's error about a setting that it refused. */
   async load(request: Load): Promise<void> {
     for (const error of this.refused.values()) throw error;
     this.loads.add(request.uuid);

@@ -26,9 +26,14 @@ export interface MLCEngineConfig {
 /** The models that webllm knows by name. */
 export const prebuiltAppConfig = prebuilt as AppConfig;
 
+/** The models that a configuration names, under either of WebLLM's names. */
+export function namedModels(appConfig: AppConfigLike): messages.ModelRecord[] | undefined {
+  return appConfig.model_list ?? appConfig.models ?? undefined;
+}
+
 /** Those it names, or those that webllm knows. */
 export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
-  return appConfig.model_list ?? appConfig.models ?? prebuiltAppConfig.model_list;
+  return namedModels(appConfig) ?? prebuiltAppConfig.model_list;
 }
 
 /** One for each model, or none. */

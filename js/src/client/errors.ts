@@ -37,6 +37,20 @@ export function configError(message: string): WebLLMError {
   return make({ name: "ConfigError", message, code: "invalid_config", status: 400 });
 }
 
+/** Why a browser's store failed; `store_error` in browser_blobs.py says the same in Python. */
+export function storeError({ name }: DOMException): WebLLMError {
+  const isFull = name === "QuotaExceededError";
+  const wayOut = 'load the model without keeping it: cacheBackend "none"';
+  if (isFull || name === "SecurityError") {
+    const message = isFull
+      ? `the browser keeps no more for this site; delete a model, or ${wayOut}`
+      : `the browser lets this site keep nothing; allow it to store data, or ${wayOut}`;
+    return make({ name: "StorageFullError", message, code: "storage_full", status: 507 });
+  }
+  const message = `the browser's store failed (${name}); try again, or ${wayOut}`;
+  return make({ name: "ArtifactError", message, code: "artifact_error", status: 500 });
+}
+
 export function integrityError(url: string, expected: string, actual: string): WebLLMError {
   const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
   const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };

@@ -3,7 +3,7 @@
 
 import { openBlobs, type Blobs } from "./blobs";
 import { ArtifactError, ModelNotFoundError } from "./error_classes";
-import { configError } from "./errors";
+import { configError, storeError } from "./errors";
 import type { ModelRecord } from "./messages";
 import { modelsOf, prebuiltAppConfig, type AppConfigLike } from "./config";
 
@@ -24,7 +24,7 @@ export async function hasModelInCache(
   appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<boolean> {
   const place = await locate(modelId, appConfig);
-  return place !== undefined && isWhole(place);
+  return place !== undefined && stored(() => isWhole(place));
 }
 
 /** As `ModelFiles.find` has it: the parts have as many bytes as the note says. */
@@ -45,7 +45,7 @@ export async function deleteModelAllInfoInCache(
 ): Promise<void> {
   const place = await locate(modelId, appConfig);
   if (place === undefined) return;
-  const remove = () => deleteFile(place);
+  const remove = () => stored(() => deleteFile(place));
   if (!navigator.locks) return remove();
   await navigator.locks.request(`webllm ${place.name}`, { ifAvailable: true }, async (lock) => {
     if (!lock) throw inUse(modelId);
@@ -66,6 +66,15 @@ export async function deleteChatConfigInCache(
 
 /** Deletes nothing: the kernels are part of webllm. */
 export const deleteModelWasmInCache = deleteChatConfigInCache;
+
+/** What a store gives. Throws ArtifactError for whatever the browser's fails with. */
+async function stored<Result>(ask: () => Promise<Result>): Promise<Result> {
+  try {
+    return await ask();
+  } catch (error) {
+    throw error instanceof DOMException ? storeError(error) : error;
+  }
+}
 
 async function deleteFile({ blobs, name }: Place): Promise<void> {
   await blobs.delete(`${name}.note`); // first: without it the rest does not count

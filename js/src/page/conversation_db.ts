@@ -1,9 +1,10 @@
 // Conversations in IndexedDB, one record each; what is written is what has changed.
 
+import { completed, settled } from "../client/indexed_db";
 import { isAnswering } from "./conversations";
 import { conversationOf } from "./kept_conversation";
 import type { Conversation, Message } from "./state";
-import { openDatabase, settled } from "./storage";
+import { openDatabase } from "./storage";
 
 const NAME = "webllm-chat";
 const TABLE = "conversations";
@@ -102,10 +103,7 @@ export class ConversationDb {
     const transaction = db.transaction(TABLE, "readwrite");
     act(transaction.objectStore(TABLE));
     transaction.commit(); // the page may be left before it would be by itself
-    await new Promise<void>((resolve, reject) => {
-      transaction.oncomplete = () => resolve();
-      transaction.onabort = () => reject(transaction.error ?? new Error("IndexedDB failed"));
-    });
+    await completed(transaction);
     const isAllKept = this.latest.every((each) => this.saved.get(each.id) === each);
     if (isAllKept && this.deleted.size === 0) this.tell(null);
   }

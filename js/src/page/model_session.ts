@@ -4,16 +4,18 @@ import {
   DeviceLostError,
   StorageFullError,
   WebWorkerMLCEngine,
+  WorkerLostError,
   modelFromFile,
   workerEndpoint,
   type AppConfig,
   type Endpoint,
 } from "../client";
+import { askToKeep, namedStore, withStore } from "../client/blobs";
 import { WORKER } from "./config";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
 import type { ModelState, State } from "./state";
-import { askToKeep, hasCaches } from "./storage";
+import { hasCaches } from "./storage";
 import type { Store } from "./store";
 
 /** One load of a model, in a worker of its own. */
@@ -22,8 +24,6 @@ export interface Session {
   readonly left: AbortController; // aborted once another model is chosen, or none
   engine?: WebWorkerMLCEngine; // from the start of its worker on
 }
-
-const UNKEPT: Partial<AppConfig> = { cacheBackend: "none" };
 
 export class ModelSession {
   private session: Session | undefined;
@@ -34,11 +34,11 @@ export class ModelSession {
   ) {}
 
   /** Chooses a model and begins to load it, in a new worker. */
-  load(modelId: string, appConfig: Partial<AppConfig> = {}): void {
+  load(modelId: string, appConfig = this.appConfig): void {
     this.leave();
     this.store.set("modelId", modelId);
     this.store.set("model", STARTING);
-    void askToKeep();
+    askToKeep(appConfig);
     const session: Session = {
       left: new AbortController(),
       loaded: Promise.resolve().then(() => this.begin(session, modelId, appConfig)),
@@ -49,7 +49,7 @@ export class ModelSession {
 
   /** Loads the chosen model without keeping it in the browser. */
   loadUnkept(): void {
-    this.load(this.store.get("modelId"), UNKEPT);
+    this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
   }
 
   /** Loads a model file of this disk, which the browser reads where it lies. */
@@ -83,21 +83,21 @@ export class ModelSession {
     this.store.set("model", { phase: "none" });
   }
 
-  /** After an error of an answer: a lost device stays lost until its model is loaded anew. */
+  /** After an error of an answer: what is lost stays so until its model is loaded anew. */
   check(session: Session, error: unknown): void {
-    if (error instanceof DeviceLostError) this.fail(session, error);
+    const isLost = error instanceof DeviceLostError || error instanceof WorkerLostError;
+    if (isLost) this.fail(session, error);
   }
 
   private async begin(
     session: Session,
     modelId: string,
-    appConfig: Partial<AppConfig>,
+    appConfig: AppConfig,
   ): Promise<WebWorkerMLCEngine> {
     if (modelId === "") throw new Error("no model is known; reload the page, or open a file");
-    const isKept = this.appConfig.cacheBackend || this.appConfig.useIndexedDBCache;
-    const unkept = isKept || (await hasCaches()) ? {} : UNKEPT;
+    const canKeep = namedStore(appConfig) !== null || (await hasCaches());
     session.left.signal.throwIfAborted();
-    const engine = this.start(session, { ...unkept, ...appConfig });
+    const engine = this.start(session, canKeep ? appConfig : withStore(appConfig, "none"));
     session.engine = engine;
     await engine.reload(modelId);
     this.show(session, { phase: "ready", device: await engine.getDeviceName() });
@@ -105,12 +105,12 @@ export class ModelSession {
     return engine;
   }
 
-  private start(session: Session, appConfig: Partial<AppConfig>): WebWorkerMLCEngine {
+  private start(session: Session, appConfig: AppConfig): WebWorkerMLCEngine {
     const worker = workerEndpoint(new Worker(WORKER, { type: "module" }));
     const onLost = (reason: string) =>
       this.fail(session, new Error(`the worker is lost: ${reason}`));
     return new WebWorkerMLCEngine(watched(worker, onLost), {
-      appConfig: { ...this.appConfig, model_list: this.store.get("models"), ...appConfig },
+      appConfig: { ...appConfig, model_list: this.store.get("models") },
       initProgressCallback: (report) => {
         const last = this.store.get("model");
         if (last.phase === "loading") this.show(session, loading(report, last));

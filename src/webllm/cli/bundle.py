@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from webllm.artifacts.storage_errors import storage_errors
+from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_files, site_folder
 from webllm.cli.terminal import progress_bar, say, size
-from webllm.errors import ConfigError, IntegrityError, StorageFullError
+from webllm.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from webllm.cli.site_models import SiteModel
 
 _CHUNK_BYTES = 4 << 20
+_ANOTHER_FOLDER = "name a folder on another disk"
 
 
 def bundle(
@@ -75,26 +75,17 @@ def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
     from webllm.cli.site_models import catalogue
 
     files = list(site_files(site))
-    with storage_errors(out, "name a folder on another disk"):
+    with storage_errors(out, _ANOTHER_FOLDER):
         out.mkdir(parents=True, exist_ok=True)
         num_bytes = sum((site / name).stat().st_size for name in files)
         num_bytes += sum(model.file.stat().st_size for model in models)
-        _require_space(out, num_bytes)
+        require_space(out, num_bytes, "the bundle", _ANOTHER_FOLDER)
         (out / CATALOGUE).unlink(missing_ok=True)
         for name in files:
             _copy(site / name, out / name)
         hashed = [_with_hash(model, _copy(model.file, out / model.path)) for model in models]
         (out / CATALOGUE).write_bytes(catalogue(hashed))
     return num_bytes
-
-
-def _require_space(out: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(out).free
-    if num_bytes > free:
-        raise StorageFullError(
-            f"the bundle needs {num_bytes} bytes, but {out} has {free} bytes free; "
-            "free some space, or name a folder on another disk"
-        )
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -21,7 +21,7 @@ from webllm.cli.options import (
     TemperatureOption,
     ThreadsOption,
     TopPOption,
-    bear_any_input,
+    accept_any_bytes,
     request_fields,
     require_text,
 )
@@ -85,7 +85,7 @@ class Conversation:
     def run(self) -> None:
         with suppress(ImportError):
             import readline  # noqa: F401  (line editing in input())
-        bear_any_input()
+        accept_any_bytes()
         while (line := _read_line()) not in (None, "/exit", "/quit"):
             text = (line or "").strip()
             if text.startswith("/"):

@@ -86,7 +86,7 @@ def require_text(text: str | None, what: str) -> None:
         raise RequestError(f"{what} is not text: {error}; send UTF-8") from None
 
 
-def bear_any_input() -> None:
+def accept_any_bytes() -> None:
     """Lets bytes that are no text through standard input, for `require_text` to find."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")

@@ -18,7 +18,7 @@ from webllm.cli.options import (
     TemperatureOption,
     ThreadsOption,
     TopPOption,
-    bear_any_input,
+    accept_any_bytes,
     request_fields,
     require_text,
 )
@@ -52,7 +52,7 @@ def run(
     """Ask a model one question."""
     import asyncio
 
-    bear_any_input()
+    accept_any_bytes()
     text = sys.stdin.read() if prompt == "-" else prompt
     require_text(text, "standard input" if prompt == "-" else "PROMPT")
     require_text(system, "--system")

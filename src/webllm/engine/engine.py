@@ -20,6 +20,7 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    read_options,
 )
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
@@ -243,9 +244,9 @@ def _options_by_id(
     if not ids or not all(ids):
         raise ConfigError("model_id is empty; name at least one model")
     _refuse_twice(ids)
-    if chat_options is None:
-        chat_options = [ChatOptions()] * len(ids)
-    options = [chat_options] if isinstance(chat_options, ChatOptions) else list(chat_options)
+    options = read_options(chat_options)
+    if options is None:
+        options = [ChatOptions()] * len(ids)
     if len(options) != len(ids):
         raise ConfigError(
             f"chat_options has {len(options)} entries for {len(ids)} models; give one for each"

@@ -68,7 +68,7 @@ class Client:
             del self._waiting[request.uuid]
 
     async def load(self, request: Reload) -> None:
-        """`call`; raises as well what the worker has against a setting that still holds."""
+        """`call`; also raises the worker's error about a setting that it refused."""
         for error in self._refused.values():
             raise error
         self._loads.add(request.uuid)
@@ -140,18 +140,18 @@ class Client:
     def _refuse(self, kind: type[Setting], error: WebLLMError) -> None:
         self._refused[kind] = error
         for uuid in self._loads:
-            self._give_up(uuid, error)
+            self._abort(uuid, error)
 
     def _report(self, answer: InitProgressCallback) -> None:
         """A callback that raises fails the load, as it does without a worker."""
         try:
             self._on_progress(answer.content)
         except Exception as error:
-            if not self._give_up(answer.uuid, error):
+            if not self._abort(answer.uuid, error):
                 raise
 
-    def _give_up(self, uuid: str, error: Exception) -> bool:
-        """Ends a call and its work, if it still waits."""
+    def _abort(self, uuid: str, error: Exception) -> bool:
+        """Fails a call, if it still waits, and ends its work in the worker."""
         if future := self._still_waiting(uuid):
             future.set_exception(error)
             self.tell(Abort(uuid=uuid))

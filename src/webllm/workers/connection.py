@@ -59,8 +59,8 @@ class Connection:
                 self._take(request)
 
     def _take(self, request: Work | KeepAlive) -> None:
-        """The answer to a hello comes before all others: a client knows WebLLM's workers by that
-        they answer something else first.
+        """The answer to a hello comes before all others: a worker that answers anything else first
+        is one of WebLLM's.
         """
         if isinstance(request, KeepAlive):
             if request.uuid is not None:
@@ -98,7 +98,7 @@ class Connection:
             if task is not None and task.cancelling():
                 raise  # by the client, who waits no longer
             self.post(
-                throw(request.uuid, WebLLMError("the worker gave this request up; ask again"))
+                throw(request.uuid, WebLLMError("the worker dropped this request; send it again"))
             )
         except Exception as error:
             self.post(throw(request.uuid, error))

@@ -191,8 +191,10 @@ class MLCEngineHandler:
     async def _unload(self, _: Connection, __: m.Unload) -> None:
         async with self._loading:
             self._loaded = None
-            await close_all(self._interrupt_streams())
-            await self.engine.unload()
+            try:
+                await close_all(self._interrupt_streams())
+            finally:
+                await self.engine.unload()
 
     async def _get_max_storage_buffer_binding_size(self, _: Connection, __: m.Work) -> int:
         return await self.engine.get_max_storage_buffer_binding_size()

@@ -32,7 +32,7 @@ class Stream:
         self._pulls: set[asyncio.Task[Any]] = set()
 
     async def next(self) -> Any:
-        """The next chunk; END after the last one, and for who still waits when it is closed."""
+        """The next chunk; END after the last one, and for whoever waits when it is closed."""
         pull = asyncio.current_task()
         assert pull is not None
         self.has_begun = True
@@ -118,11 +118,10 @@ class Streams:
             await stream.close()
 
     def interrupt(self) -> list[Stream]:
-        """Notes that the engine ends every answer. Returns streams that are to be closed.
+        """Marks all as interrupted by the engine. Returns those that the caller has to close.
 
-        What an interrupted answer still has to say waits for whoever reads on, until the next
-        interrupt finds that nobody does. A stream without an id waits until the next one of its
-        model begins.
+        The rest of an interrupted answer waits for its reader, until the next interrupt finds that
+        nobody reads on. A stream without an id waits until the next one of its model begins.
         """
         unread = [stream for stream in self._interrupted.values() if stream.is_abandoned]
         self._interrupted |= self._by_id
@@ -132,9 +131,7 @@ class Streams:
         return unread
 
     async def empty_unbegun(self) -> None:
-        """Streams that do not compute yet have no chunks any more: the engine knows none of them
-        and could not end them.
-        """
+        """Ends streams that compute nothing yet: the engine does not know them, and could not."""
         for stream in self._all():
             if not stream.has_begun:
                 await stream.chunks.aclose()

@@ -84,7 +84,7 @@ onmessage = async ({ data: { kind, uuid, content } }) => {
 };
 
 const HANDLERS = {
-  hello: () => ({ protocol: 2 }),
+  hello: (_, uuid) => holdingLock(uuid),
   setAppConfig: (content) => void (appConfig = content),
   getDeviceName: () => "CPU (relaxed, 2 threads)",
   reload: ({ modelId: [modelId] }, uuid) => reload(modelId, uuid),
@@ -99,7 +99,20 @@ const HANDLERS = {
   abort: (_, uuid) => void streams.delete(uuid),
 };
 
+/** As Python's worker does: whoever waits for the lock learns when this worker ends. */
+function holdingLock(lock) {
+  return new Promise((resolve) => {
+    navigator.locks.request(lock, () => {
+      resolve({ protocol: 2, lock });
+      return new Promise(() => {});
+    });
+  });
+}
+
 async function reload(modelId, uuid) {
+  if (appConfig.cacheBackend === "none" && appConfig.useIndexedDBCache) {
+    throw fault("ConfigError", "cacheBackend is 'none' and useIndexedDBCache is true");
+  }
   const totalBytes = 98_362_432;
   const steps = modelId.startsWith("Slow") ? 9 : 20;
   for (let step = 1; step <= steps; step += 1) {
