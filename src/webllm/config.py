@@ -23,6 +23,7 @@ from webllm.model_record import (
     ModelRecord,
     ModelType,
     read_config,
+    read_options,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "OPFSAccessMode",
     "prebuilt_app_config",
     "read_config",
+    "read_options",
 ]
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"

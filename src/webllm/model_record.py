@@ -5,13 +5,13 @@ They decode from WebLLM's JSON as well, see `read_config`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from webllm.errors import ConfigError
-from webllm.plain_data import explained
+from webllm.plain_data import explained, short
 
 ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
 ModelType = Literal["LLM", "embedding", "VLM"]
@@ -178,6 +178,24 @@ def read_config(plain: object, kind: type[_Config]) -> _Config:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         raise config_error(error, plain, kind) from None
+
+
+def read_options(
+    chat_options: ChatOptions | Sequence[ChatOptions] | None,
+) -> list[ChatOptions] | None:
+    """Options of one model or of several; each may be a mapping. Raises ConfigError."""
+    if chat_options is None:
+        return None
+    if isinstance(chat_options, ChatOptions | Mapping):
+        chat_options = [chat_options]
+    if isinstance(chat_options, str) or not isinstance(chat_options, Sequence):
+        raise ConfigError(
+            f"chat_options is {short(chat_options)}; give ChatOptions, or a list of them"
+        )
+    return [
+        each if isinstance(each, ChatOptions) else read_config(each, ChatOptions)
+        for each in chat_options
+    ]
 
 
 def config_error(error: msgspec.ValidationError, plain: object, kind: type) -> ConfigError:

@@ -1,10 +1,12 @@
 """Buffers, pipelines, recordings, readback and errors of the native device."""
 
+import asyncio
 import os
 import struct
 import subprocess
 import sys
-from threading import Thread, current_thread
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread, current_thread
 
 import pytest
 
@@ -178,3 +180,36 @@ def test_limits_can_be_lowered(device: NativeDevice) -> None:
     small = open_device(limits=low)
     assert small.handle.limits["max-compute-workgroup-storage-size"] == 16384
     small.close()
+
+
+async def test_preparing_takes_none_of_the_event_loop_s_threads(device: NativeDevice) -> None:
+    """Prompts are tokenized there, and kernels may take long."""
+    loop, may_end = asyncio.get_running_loop(), Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, may_end.wait, 60)
+    try:
+        await asyncio.wait_for(device.prepare(list), 30)
+    finally:
+        may_end.set()
+    assert await busy
+
+
+async def test_closing_waits_for_what_is_being_prepared() -> None:
+    device, begun, may_end = open_device(), Event(), Event()
+
+    def lay_out() -> list[Dispatch]:
+        begun.set()
+        assert may_end.wait(60)
+        device.buffer(256)  # which a device that is gone does not make
+        return []
+
+    preparing = asyncio.ensure_future(device.prepare(lay_out))
+    assert await asyncio.to_thread(begun.wait, 60)
+    closing = Thread(target=device.close)
+    closing.start()
+    await asyncio.sleep(0.1)
+    assert closing.is_alive()
+    may_end.set()
+    with pytest.raises(DeviceError, match="was closed while kernels were compiled"):
+        await preparing
+    await asyncio.to_thread(closing.join)

@@ -45,7 +45,7 @@ class Case(Bench):
         self._repack(dtype, blocks)
         used = max(1, tokens - 1)  # the step does not fill its shape
         self.used = used
-        shape = BatchShape(tokens, 2, tokens, 2)
+        shape = BatchShape(tokens, 2, tokens, 9)
         self.steps = self.step(Step([StepSequence([1] * used, used, [0] * 9, [0])]), shape)
         self.x = self.random.normal(0, 1, (tokens, cols)).astype(np.float32)
 

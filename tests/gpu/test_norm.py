@@ -14,7 +14,7 @@ SHAPE = BatchShape(max_tokens=7, max_seqs=2, max_outputs=5, max_blocks=4)
 
 
 def a_step(tokens: int) -> Step:
-    return Step([StepSequence([1] * tokens, tokens, [0], [0, 1, 2])])
+    return Step([StepSequence([1] * tokens, tokens, [0], range(min(tokens, 3)))])
 
 
 @pytest.mark.parametrize("form", list(ActivationFormat))

@@ -110,6 +110,9 @@ class TestModels:
             (["a.gguf", "b.gguf"], [], "0 entries for 2 models"),
             ("a.gguf", [ChatOptions()] * 2, "2 entries for 1 models"),
             ("a.gguf", ChatOptions(bos_token_id=1), "bos_token_id"),
+            ("a.gguf", {"temprature": 1}, "did you mean temperature"),
+            ("a.gguf", 0.5, r"chat_options is 0\.5; give ChatOptions"),
+            ("a.gguf", [1], "received 1"),
         ],
     )
     async def test_wrong_lists_are_refused(
@@ -122,6 +125,10 @@ class TestModels:
         with pytest.raises(ConfigError, match=said):
             await MLCEngine().reload(model_id, chat_options)
         assert loaded_models == []
+
+    async def test_options_may_be_a_mapping(self, loaded_models: list[LoadedModel]) -> None:
+        await MLCEngine().reload("a.gguf", {"temperature": 0.5})  # type: ignore[arg-type]
+        assert loaded_models[0].options.temperature == 0.5
 
     async def test_each_model_has_its_options(self, loaded_models: list[LoadedModel]) -> None:
         options = [ChatOptions(context_window_size=size) for size in (32, 64)]

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from fake_model import settle
+from test_engine_logit_processors import Processor
+from test_engine_runner import SlowBackend
 
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
-from webllm.errors import DeviceNotFoundError, ModelNotFoundError
+from webllm.engine.processing import HostSampler
+from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
+from webllm.ops.program import KVCacheShape, Program
+
+PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
 
 
 class Device:
@@ -65,3 +73,56 @@ async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelNotFoundError("no such file")
 
     await fail_to_load(monkeypatch, open_backend, open_model)
+
+
+class LoadingBackend(SlowBackend):
+    def check_fits(self, *_: object) -> None: ...
+
+    async def load(self, *_: object) -> None: ...
+
+    def finish_all(self) -> None:
+        self.finish(*(kind for kind, future in self.compiling.items() if not future.done()))
+
+    def close(self) -> None:
+        assert all(future.done() for future in self.compiling.values()), "on a closed device"
+
+
+def start(backend: LoadingBackend, sampler: HostSampler | None = None) -> asyncio.Task[object]:
+    checkpoint: Any = None
+    config = MLCEngineConfig()
+    return asyncio.create_task(loading._start(backend, PROGRAM, checkpoint, 256, config, sampler))
+
+
+def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() -> None:
+    class Small(LoadingBackend):
+        def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None:
+            raise DeviceMemoryError(f"{num_blocks} blocks do not fit")
+
+    checkpoint: Any = None
+    config = MLCEngineConfig(kv_cache_tokens=1 << 44)  # a list of the blocks would take 8 TiB
+    with pytest.raises(DeviceMemoryError, match="1099511627776 blocks"):
+        loading._scheduler(Small(), PROGRAM, checkpoint, 256, config)
+
+
+async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:
+    """Whoever began it closes the device next."""
+    backend = LoadingBackend()
+    loading_model = start(backend)
+    await settle()
+    loading_model.cancel()
+    await settle()
+    assert not loading_model.done()
+    backend.finish_all()
+    with pytest.raises(asyncio.CancelledError):
+        await loading_model
+    backend.close()
+
+
+async def test_what_a_logit_processor_needs_is_compiled_with_the_model() -> None:
+    backend = LoadingBackend()
+    loading_model = start(backend, HostSampler(Processor(), PROGRAM.vocab_size))
+    while not loading_model.done():
+        backend.finish_all()
+        await settle()
+    await loading_model
+    assert set(backend.compiling) == {(n, 1, plain) for n in (1, 32) for plain in (True, False)}

@@ -205,6 +205,20 @@ class TestBesideTheEventLoop:
         program.may_end.set()
         assert (await asking).choices[0].message.content == "2 "
 
+    async def test_many_short_messages_are_a_long_text(self) -> None:
+        threads: list[threading.Thread] = []
+
+        class Noting(AllMessages):
+            def render(self, *args: object, **fields: object) -> str:
+                threads.append(threading.current_thread())
+                return "1"
+
+        engine = engine_with(chat_format=Noting())
+        for count in (1, 1000):
+            messages = [{"role": "user", "content": ""}] * count
+            await engine.chat.completions.create(messages=messages, max_tokens=1)
+        assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
     async def test_a_long_prompt_keeps_no_short_one_waiting(self) -> None:
         program = Program()
         engine = engine_with(

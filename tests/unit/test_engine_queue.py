@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fake_model import VOCAB_SIZE, asked, counted, make_engine, num_used, settle
+from test_engine_prompt_tokens import Program, engine_with
 
 from webllm import MLCEngine
 from webllm.errors import QueueFullError
@@ -51,6 +52,23 @@ async def test_each_choice_counts() -> None:
         await engine.completion({**ENDLESS, "n": 4})
     waiting = asyncio.create_task(engine.completion({**ENDLESS, "n": 3}))
     await asyncio.gather(*under_way, waiting)
+
+
+async def test_requests_whose_prompts_are_being_made_count() -> None:
+    """A refused one costs nothing: its prompt is not made."""
+    chat_format = Program()
+    engine = engine_with(chat_format=chat_format)
+    model = engine._model(None)
+    model.loaded.loop.scheduler.max_waiting = 1
+    asks = [asked("1", max_tokens=1, n=n) for n in (RUNNING, 1)]
+    under_way = [asyncio.create_task(engine.chat_completion(fields)) for fields in asks]
+    await settle()
+    with pytest.raises(QueueFullError, match="65 sequences run or wait and 1 more were asked for"):
+        await engine.chat_completion(asked("2"))
+    chat_format.may_end.set()
+    await asyncio.gather(*under_way)
+    assert chat_format.rendered == ["1", "1"]
+    await engine.chat_completion(asked("3", max_tokens=1))
 
 
 async def test_a_stream_that_begins_too_late_leaves_nothing_behind() -> None:

@@ -6,7 +6,6 @@ allowed. What depends on the loaded model (its context window, its vocabulary) i
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -27,7 +26,14 @@ from webllm.api.requests import (
 )
 from webllm.config import ContextOverflow
 from webllm.errors import RequestError
-from webllm.plain_data import missing_name, path_and_problem, short, unknown_name, value_at
+from webllm.plain_data import (
+    did_you_mean,
+    missing_name,
+    path_and_problem,
+    short,
+    unknown_name,
+    value_at,
+)
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -141,10 +147,8 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
     known = kind.__struct_fields__
     for name in map(str, fields):
         if name not in known:
-            snake_case = re.sub(r"(?=[A-Z])", "_", name).lower()
-            near = difflib.get_close_matches(snake_case, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise RequestError(f"unknown field {name!r}; {hint}", field=name)
+            hint = did_you_mean(name, known)
+            raise RequestError(f"unknown field {short(name)}; {hint}", field=name)
 
 
 def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:

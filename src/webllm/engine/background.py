@@ -20,16 +20,16 @@ _PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less; messages would come 
 
 
 class Pauses:
-    """Turns for what comes in. A browser delivers messages to Python only while a timer runs.
+    """Gives incoming messages their turn: a browser delivers them only while a timer runs.
 
-    `last`: when it had its turn, in seconds of `time.perf_counter`.
+    `last`: time of the last turn, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, last: float = 0.0) -> None:
         self._last = last
 
     async def pause(self) -> None:
-        """Waits for a timer, now and then and only in a browser."""
+        """Waits for a timer, in a browser and only every 30 ms."""
         if sys.platform == "emscripten" and time.perf_counter() - self._last > _PAUSE_EVERY_S:
             await asyncio.sleep(_PAUSE_S)
             self._last = time.perf_counter()
@@ -42,20 +42,26 @@ async def in_background(function: Callable[_P, _T], *args: _P.args, **kwargs: _P
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
+def ignore_result(work: asyncio.Future[_T]) -> None:
+    """A done callback of work that nobody waits for any more: its error is not reported."""
+    if not work.cancelled():
+        work.exception()
+
+
 class _StoppedError(Exception):
-    """Nobody waits for the work any more."""
+    """The caller was cancelled: nobody waits for the result."""
 
 
 class Lane:
-    """Long work on text, one piece after the other in the order in which it came; the event loop
-    goes on.
-    """
+    """Runs long work on text beside the event loop, one piece at a time, in order of arrival."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     async def run(self, steps: Steps[_T]) -> _T:
-        """The result. Cancelled, the work ends with its step, and the next begins after that."""
+        """Returns the result. If the caller is cancelled, the work ends after its current step,
+        and the next piece begins then.
+        """
         await self._turn.acquire()
         is_left = False
         try:
@@ -64,21 +70,17 @@ class Lane:
             stopped = threading.Event()
             working = asyncio.get_running_loop().run_in_executor(None, _finish, steps, stopped)
             try:
-                return await asyncio.shield(working)
+                await asyncio.wait([working])  # which goes on if this is cancelled
             except asyncio.CancelledError:
                 stopped.set()
                 is_left = True
-                working.add_done_callback(self._take_note)
+                working.add_done_callback(ignore_result)
+                working.add_done_callback(lambda _: self._turn.release())
                 raise
+            return working.result()
         finally:
             if not is_left:
                 self._turn.release()
-
-    def _take_note(self, working: asyncio.Future[_T]) -> None:
-        """Of work whose result no longer counts."""
-        self._turn.release()
-        if not working.cancelled():
-            working.exception()
 
 
 async def _finish_with_pauses(steps: Steps[_T]) -> _T:

@@ -10,12 +10,7 @@ from dataclasses import replace
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.requests import (
-    ChatCompletionRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    GenerationParams,
-)
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
 from webllm.config import (
@@ -25,6 +20,7 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    read_options,
 )
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
@@ -127,14 +123,14 @@ class MLCEngine:
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._model_for(checked).chat_completion(checked)
+        return await self._model(checked.model).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._model_for(checked).completion(checked)
+        return await self._model(checked.model).completion(checked)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
@@ -211,12 +207,6 @@ class MLCEngine:
         """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
         return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
 
-    def _model_for(self, request: GenerationParams) -> Model:
-        """Its model, if that takes so many more sequences: refused before its prompt costs time."""
-        model = self._model(request.model)
-        model.loaded.loop.scheduler.check_queue(request.n or 1)
-        return model
-
     def _model(self, model_id: str | None) -> Model:
         """The model of that id; None: the only one there is."""
         if self._expected:
@@ -254,9 +244,9 @@ def _options_by_id(
     if not ids or not all(ids):
         raise ConfigError("model_id is empty; name at least one model")
     _refuse_twice(ids)
-    if chat_options is None:
-        chat_options = [ChatOptions()] * len(ids)
-    options = [chat_options] if isinstance(chat_options, ChatOptions) else list(chat_options)
+    options = read_options(chat_options)
+    if options is None:
+        options = [ChatOptions()] * len(ids)
     if len(options) != len(ids):
         raise ConfigError(
             f"chat_options has {len(options)} entries for {len(ids)} models; give one for each"

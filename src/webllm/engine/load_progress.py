@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
 
-# What each phase takes of the time, roughly.
-# Of a whole reload, what is over when Python can report: a page reports how Python itself starts
-# (js/src/starting.ts).
+# The share of a whole reload that is over when Python can report: a page reports how Python itself
+# starts (js/src/starting.ts).
 _START = 0.1 if sys.platform == "emscripten" else 0.0
+# What each phase takes of the time, roughly.
 _WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}  # of one model
 _ORDER = list(_WEIGHTS)
 

@@ -12,7 +12,7 @@ from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.background import in_background
+from webllm.engine.background import ignore_result, in_background
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.devices import open_backend
@@ -114,21 +114,14 @@ async def _load_from(
         context = context_window(checkpoint, options)
         program = registry.record(checkpoint, context)
         await asyncio.wait([opening])  # which goes on if this is cancelled
-        loop = await _start(opening.result(), program, checkpoint, context, config)
+        processor = config.logit_processor_registry.get(model_id)
+        sampler = None if processor is None else HostSampler(processor, program.vocab_size)
+        loop = await _start(opening.result(), program, checkpoint, context, config, sampler)
     except BaseException:
-        text.add_done_callback(_heed)
+        text.add_done_callback(ignore_result)
         raise
     tokenizer, chat_format = await text
-    processor = config.logit_processor_registry.get(model_id)
-    if processor is not None:
-        loop.runner.host_sampler = HostSampler(processor, program.vocab_size)
     return LoadedModel(model_id, options, context, tokenizer, chat_format, loop)
-
-
-def _heed(task: asyncio.Task[object]) -> None:
-    """Takes note of how a task ended whose result no longer counts."""
-    if not task.cancelled():
-        task.exception()
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
@@ -157,9 +150,21 @@ async def _start(
     checkpoint: Checkpoint,
     context: int,
     config: MLCEngineConfig,
+    host_sampler: HostSampler | None,
 ) -> GenerationLoop:
     scheduler = _scheduler(backend, program, checkpoint, context, config)
-    runner = await _load(backend, program, checkpoint, context, scheduler, config)
+    limits, num_blocks = _largest_step(scheduler), scheduler.blocks.num_blocks
+    uploading = ProgressReporter(config.init_progress_callback, Phase.UPLOAD)
+    text = f"Loading weights onto {backend.name}"
+    await backend.load(
+        program,
+        checkpoint,
+        num_blocks,
+        limits,
+        lambda loaded, total: uploading.update(text, loaded, total),
+    )
+    runner = Runner(backend, program, limits, host_sampler)
+    await _prepare(runner, config)
     return GenerationLoop(scheduler, runner)
 
 
@@ -176,9 +181,9 @@ def _scheduler(
     if config.kv_cache_tokens is not None:
         sizes = [max(config.kv_cache_tokens, context)]
     for num_tokens in sizes:
-        blocks = BlockManager(-(-num_tokens // block_size), block_size)
+        num_blocks = -(-num_tokens // block_size)
         try:
-            backend.check_fits(program, checkpoint, blocks.num_blocks)
+            backend.check_fits(program, checkpoint, num_blocks)
         except DeviceMemoryError:
             if num_tokens == sizes[-1]:
                 raise
@@ -187,35 +192,27 @@ def _scheduler(
     limits = StepLimits(
         max_tokens=backend.step_tokens, max_prompt_tokens=backend.step_tokens_beside_decode
     )
+    blocks = BlockManager(num_blocks, block_size)
     return Scheduler(blocks, limits, context, config.max_waiting_sequences)
 
 
-async def _load(
-    backend: Backend,
-    program: Program,
-    checkpoint: Checkpoint,
-    context: int,
-    scheduler: Scheduler,
-    config: MLCEngineConfig,
-) -> Runner:
-    limits = BatchShape(
-        max_tokens=scheduler.limits.max_tokens,
-        max_seqs=scheduler.limits.max_sequences,
-        max_outputs=scheduler.limits.max_sequences,
-        max_blocks=scheduler.blocks.blocks_for(context),
+def _largest_step(scheduler: Scheduler) -> BatchShape:
+    limits = scheduler.limits
+    return BatchShape(
+        max_tokens=limits.max_tokens,
+        max_seqs=limits.max_sequences,
+        max_outputs=limits.max_sequences,
+        max_blocks=scheduler.blocks.blocks_for(scheduler.max_positions),
     )
-    uploading = ProgressReporter(config.init_progress_callback, Phase.UPLOAD)
-    text = f"Loading weights onto {backend.name}"
-    await backend.load(
-        program,
-        checkpoint,
-        scheduler.blocks.num_blocks,
-        limits,
-        lambda loaded, total: uploading.update(text, loaded, total),
-    )
-    runner = Runner(backend, program, limits)
+
+
+async def _prepare(runner: Runner, config: MLCEngineConfig) -> None:
+    """Compiles what a single sequence needs, so that the first answer begins without delay."""
     compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
     compiling.update("Compiling kernels")
-    await asyncio.gather(runner.prepare(1, 1), runner.prepare(limits.max_tokens, 1))
+    try:
+        await asyncio.gather(runner.prepare(1, 1), runner.prepare(runner.limits.max_tokens, 1))
+    except BaseException:
+        await runner.settle()  # the device is closed next
+        raise
     compiling.update("Ready", 1, 1)
-    return runner

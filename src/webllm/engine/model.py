@@ -1,4 +1,4 @@
-"""A loaded model with what was last said with it: everything a request to one model needs."""
+"""A loaded model and its last answer: everything a request to one model needs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from webllm.api.requests import (
 from webllm.engine.background import Lane
 from webllm.engine.loading import LoadedModel
 from webllm.engine.output import Answer, TextOutput
+from webllm.engine.prompt_tokens import MESSAGE_CHARS
 from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwarded_sequence
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.engine.sequence import FinishReason
@@ -25,8 +26,8 @@ from webllm.errors import RequestError
 from webllm.ops.backend import TokenLogprobs
 from webllm.text.steps import Steps, finish
 
-_SHORT_TEXT = 4096  # characters: faster done than handed to a thread
-_LONG_TEXT = 65536
+_SHORT_TEXT = 4096  # characters; encoding them takes less time than handing them to a thread
+_LONG_TEXT = 65536  # characters; longer texts wait for each other in a lane of their own
 
 
 class Model:
@@ -37,15 +38,16 @@ class Model:
         self._last_answer: Answer | None = None
         self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
         self._forwarded: list[int] = []
-        self._forwarding = asyncio.Lock()  # one call goes on from where the last ended
-        self._texts, self._long_texts = Lane(), Lane()  # a long prompt keeps no short one waiting
+        self._forwarding = asyncio.Lock()  # each call continues where the last ended
+        self._texts, self._long_texts = Lane(), Lane()  # a long prompt does not delay short ones
+        self._num_coming = 0  # sequences whose prompts are being made
         self._num_interrupts = 0
 
     async def chat_completion(
         self, request: ChatCompletionRequest
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         chat_format = self.loaded.chat_format
-        num_chars = sum(len(message.text) for message in request.messages)
+        num_chars = sum(len(message.text) + MESSAGE_CHARS for message in request.messages)
         if chat_format is not None and chat_format.is_program:
             num_chars = max(num_chars, _SHORT_TEXT + 1)
         answer = await self._answer(chat_prompt(self.loaded, request), num_chars, request)
@@ -115,12 +117,13 @@ class Model:
     ) -> Answer:
         """`num_chars`: of the text that `steps` makes a prompt of."""
         loaded, num_interrupts = self.loaded, self._num_interrupts
-        num_chars += len(request.logit_bias or ())
-        if num_chars <= _SHORT_TEXT:
-            prompt = finish(steps)
-        else:
-            lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
-            prompt = await lane.run(steps)
+        num_choices = request.n or 1
+        loaded.loop.scheduler.check_queue(num_choices, self._num_coming)
+        self._num_coming += num_choices
+        try:
+            prompt = await self._prompt(steps, num_chars + len(request.logit_bias or ()))
+        finally:
+            self._num_coming -= num_choices
         sampler = loaded.runner.host_sampler
         if sampler and not loaded.loop.scheduler.has_work:
             sampler.reset_state()  # a new conversation, as far as it can know
@@ -133,6 +136,13 @@ class Model:
             is_interrupted=num_interrupts != self._num_interrupts,
         )
         return self._last_answer
+
+    async def _prompt(self, steps: Steps[Prompt], num_chars: int) -> Prompt:
+        """Long work is done beside the event loop."""
+        if num_chars <= _SHORT_TEXT:
+            return finish(steps)
+        lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
+        return await lane.run(steps)
 
 
 class _OneToken:

@@ -28,7 +28,7 @@ from webllm.text.steps import Steps
 
 _LIKELY_CHARS = 8  # a token, at most; more are possible
 _USUAL_TOKENS = 0.25  # a character
-_MESSAGE_CHARS = 24  # what a template writes around a message
+MESSAGE_CHARS = 24  # what a template writes around a message
 _NUM_GUESSES = 4
 _SPARE_TOKENS = 16  # around a cut, where other tokens may come of half a word
 
@@ -108,7 +108,7 @@ class _Turns:
     @property
     def num_chars(self) -> list[int]:
         """Of what is left from each start on."""
-        sizes = [len(message["content"]) + _MESSAGE_CHARS for message in self.messages]
+        sizes = [len(message["content"]) + MESSAGE_CHARS for message in self.messages]
         left = list(accumulate(reversed(sizes), initial=0))
         system = sum(sizes[: self._num_system])
         return [system + left[len(sizes) - start] for start in self.starts]

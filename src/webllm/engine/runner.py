@@ -17,14 +17,16 @@ _log = logging.getLogger(__name__)
 
 
 class _Kind(NamedTuple):
-    """Steps that run alike."""
+    """Steps that one executable with one set of kernels runs."""
 
     shape: BatchShape
     is_plain: bool  # see `Step`
 
 
 class Runner:
-    """`limits` is the largest batch there will be; `host_sampler` has a hand in every draw."""
+    """`limits` is the largest batch there will be; a `host_sampler` changes logits before each
+    draw.
+    """
 
     def __init__(
         self,
@@ -53,8 +55,8 @@ class Runner:
         return len(self._in_flight) < most
 
     async def submit(self, batch: Batch) -> None:
-        """Enqueues a step; waits, without blocking the event loop, if nothing that could run it is
-        compiled yet.
+        """Enqueues a step. If no compiled executable can run it, waits for one without blocking
+        the event loop.
         """
         step = batch.step.without_sampling() if self.host_sampler else batch.step
         kind = _Kind(self._shape_of(batch), step.is_plain)
@@ -71,8 +73,8 @@ class Runner:
         return batch, Drawn(sampled)
 
     async def discard(self) -> None:
-        """Waits for the steps in flight and drops what they gave, errors included: the sequences
-        they were for have failed.
+        """Waits for the steps in flight and drops their results and errors: their sequences have
+        already failed.
         """
         while self._in_flight:
             _, executable = self._in_flight.popleft()
@@ -80,19 +82,19 @@ class Runner:
                 await executable.sampled()
 
     async def prepare(self, num_tokens: int, num_seqs: int) -> None:
-        """Makes plain steps of so many tokens and sequences start without delay."""
+        """Compiles the executable for plain steps of this size."""
         await self._prepared(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
 
     def expect(self, num_seqs: int) -> None:
-        """Begins to prepare steps of so many sequences and more: they serve smaller batches, too,
-        as long as those have no executable of their own.
+        """Starts compiling for `num_seqs` sequences, rounded up: the larger executables also run
+        smaller batches until those have their own.
         """
         num_seqs = max(8, 1 << (num_seqs - 1).bit_length())
         for num_tokens in (min(num_seqs, self.limits.max_seqs), self.limits.max_tokens):
             self._begin(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
 
     async def _prepared(self, kind: _Kind) -> Executable:
-        """An executable of that kind, or as long as there is none yet, of a larger one."""
+        """The executable of this kind; while it is being compiled, a larger one if there is."""
         while True:
             if kind in self._ready:
                 return self._ready[kind]
@@ -106,7 +108,9 @@ class Runner:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     def _begin(self, kind: _Kind) -> asyncio.Task[None]:
-        """What failed is not begun again while larger executables serve."""
+        """The task that compiles this kind, started if need be. One that failed is kept, so that
+        it is not tried again while larger executables serve.
+        """
         task = self._preparing.get(kind)
         if task is None or task.cancelled() or not (task.done() or task in self._under_way()):
             task = asyncio.create_task(self._prepare(kind))
@@ -115,7 +119,7 @@ class Runner:
         return task
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        """Without those of an event loop that has ended."""
+        """Tasks that are compiling now, on this event loop: another one may have ended."""
         loop = asyncio.get_running_loop()
         tasks = self._preparing.values()
         return [task for task in tasks if not task.done() and task.get_loop() is loop]
@@ -130,8 +134,8 @@ class Runner:
         self._ready[kind] = executable
 
     def _serves(self, larger: _Kind, kind: _Kind) -> bool:
-        """Whether one's steps may run as the other's, with the same results to the bit: prompts
-        and what decodes keep their forms.
+        """Whether `larger` runs steps of `kind` with the same result, bit for bit: prefill and
+        decode each keep their form of the kernels.
         """
         shape, least = kind.shape, self.backend.least_prompt_tokens
         return (
@@ -156,11 +160,15 @@ class Runner:
             num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
         return self._shape(num_tokens, len(batch.step.sequences))
 
+    async def settle(self) -> None:
+        """Waits for what is being compiled, because it uses the device."""
+        if under_way := self._under_way():
+            await asyncio.wait(under_way)
+
     async def close(self) -> None:
-        """Waits for what is being compiled: it uses the device."""
+        """Closes the device once nothing is being compiled on it."""
         try:
-            if under_way := self._under_way():
-                await asyncio.wait(under_way)
+            await self.settle()
         finally:
             self._in_flight.clear()
             self._executables.clear()

@@ -34,8 +34,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """max_prompt_tokens: of prompts in a step that decodes as well; more keep streams waiting. 0:
-    steps decode or read prompts, in turns.
+    """max_prompt_tokens: most prefill tokens in a step that also decodes; a larger chunk delays
+    running streams. 0: prefill and decode take turns.
     """
 
     max_sequences: int = 64
@@ -61,8 +61,8 @@ class _Draft:
 class Scheduler:
     """First come, first served.
 
-    max_positions: the context window; None: the whole KV cache. max_waiting: sequences that may
-    wait while as many run as may.
+    max_positions: the context window; None: the whole KV cache. max_waiting: how many sequences
+    may wait beside the `limits.max_sequences` that run.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Whatever is added can run to its end; no later check is needed.
+        """A sequence that is accepted can run to its end: nothing is checked later.
 
         Raises RequestError, ContextLengthError or QueueFullError.
         """
@@ -103,21 +103,23 @@ class Scheduler:
                 field="max_tokens",
             )
         sequence.check()
-        self.check_queue(1)
+        self.check_queue()
         self.waiting.append(sequence)
 
-    def check_queue(self, num_sequences: int) -> None:
-        """Raises QueueFullError if so many more are too many."""
-        num_taken = len(self.running) + len(self.waiting)
-        if num_taken + num_sequences > self.limits.max_sequences + self.max_waiting:
+    def check_queue(self, num_more: int = 1, num_coming: int = 0) -> None:
+        """Raises QueueFullError if `num_more` sequences are too many, beside those that are here
+        and `num_coming` whose prompts are being made.
+        """
+        num_taken = len(self.running) + len(self.waiting) + num_coming
+        if num_taken + num_more > self.limits.max_sequences + self.max_waiting:
             raise QueueFullError(
-                f"{num_taken} sequences run or wait and {num_sequences} more were asked for; "
+                f"{num_taken} sequences run or wait and {num_more} more were asked for; "
                 f"{self.limits.max_sequences} run at once and {self.max_waiting} may wait: ask "
                 "again later, or raise max_waiting_sequences of MLCEngineConfig"
             )
 
     def most_at_once(self, num_positions: int) -> int:
-        """How many sequences of so many positions run side by side; 0: none ever does."""
+        """How many sequences of `num_positions` each can run together; 0 if not even one can."""
         if num_positions > self.max_positions:
             return 0
         by_blocks = self.blocks.num_blocks // self.blocks.blocks_for(num_positions)

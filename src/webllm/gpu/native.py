@@ -141,6 +141,7 @@ class NativeDevice:
         self._memory_bytes = memory_bytes(self.info)
         self._prelude = "enable f16;\n" if self.features.shader_f16 else ""
         self._compilers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "webllm-compile")
+        self._preparers = ThreadPoolExecutor(4, "webllm-prepare")
         self._encoder = ThreadPoolExecutor(1, "webllm-encode")
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
@@ -276,7 +277,9 @@ class NativeDevice:
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
-        return await asyncio.to_thread(lambda: self.record(lay_out()))
+        # Not on the event loop's own threads: prompts are tokenized there, and this waits for long.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._preparers, lambda: self.record(lay_out()))
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
@@ -296,6 +299,7 @@ class NativeDevice:
         self._compilers.shutdown(cancel_futures=True)
         with self._recording:
             self._is_closed = True
+        self._preparers.shutdown(cancel_futures=True)
         for recording in list(self._recordings):
             recording.leave_next()
         self._discard_left_over()

@@ -78,9 +78,9 @@ class Backend(Protocol):
 
     name: str
     steps_in_flight: int  # how many may be submitted and not yet read
-    step_tokens: int  # more in one step gain nothing
-    step_tokens_beside_decode: int  # of prompts: more keep streams waiting; 0: in turns
-    least_prompt_tokens: int  # a step that reads prompts is compiled for at least so many
+    step_tokens: int  # most tokens in one step; more would not be faster
+    step_tokens_beside_decode: int  # most prefill tokens in a step that also decodes; 0: in turns
+    least_prompt_tokens: int  # fewest tokens that a step with prefill is compiled for
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""

@@ -48,15 +48,21 @@ def check_program(
             _check_matrix(weight, checkpoint)
         for weight in vectors_of(op):
             _check_vector(weight, checkpoint)
-    _agree(
-        [isinstance(op, Sample) for op in program.ops].index(True) == len(program.ops) - 1,
-        "sampling is not the last op",
-    )
+    is_sample = [isinstance(op, Sample) for op in program.ops]
+    _agree(is_sample.count(True) == 1 and is_sample[-1], "sampling is not the last op")
 
 
 def _agree(holds: bool, what: object) -> None:
     if not holds:
-        raise UnsupportedModelError(f"the model's sizes do not fit together: {what}")
+        named = _named(what) if isinstance(what, Op) else what
+        raise UnsupportedModelError(f"the model's sizes do not fit together: {named}")
+
+
+def _named(op: Op) -> str:
+    """For a message: the op's kind and the tensors it reads, not its tables."""
+    weights = [*matrices_of(op), *vectors_of(op)]
+    tensors = ", ".join(part.tensor for weight in weights for part in weight.parts)
+    return f"{type(op).__name__} of {tensors}" if tensors else type(op).__name__
 
 
 def _check_values(op: Op) -> None:

@@ -1,16 +1,47 @@
-"""Byte-pair merging of one word: the best pair of neighbours first, of equal ones the leftmost."""
+"""Byte-pair merging: the best pair of neighbours of a word first, of equal ones the leftmost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from heapq import heappop, heappush
 
-from webllm.text.steps import Steps
+from webllm.text.steps import Steps, finish
 
 # Of two neighbours: what their merge ranks, smallest first; None if they never merge.
 Rank = Callable[[str, str], float | None]
 
+# Words up to this many characters are remembered, and so many of them.
+_WORD_CHARS = 40
+_NUM_WORDS = 20_000
+# What is done in one step.
+_STEP_CHARS = 256
 _STEP_PAIRS = 512
+
+
+class WordEncoder:
+    """Token ids of words, one after the other. `encode_word` is asked once for a short word."""
+
+    def __init__(self, encode_word: Callable[[str], Steps[list[int]]]) -> None:
+        self._encode_word = encode_word
+        self._encode_short = lru_cache(_NUM_WORDS)(self._encode_at_once)
+
+    def encode(self, words: Iterable[str]) -> Steps[list[int]]:
+        token_ids: list[int] = []
+        num_chars = 0
+        for word in words:
+            if len(word) <= _WORD_CHARS:
+                token_ids += self._encode_short(word)
+            else:
+                token_ids += yield from self._encode_word(word)
+            num_chars += len(word)
+            if num_chars > _STEP_CHARS:
+                num_chars = 0
+                yield
+        return token_ids
+
+    def _encode_at_once(self, word: str) -> tuple[int, ...]:
+        return tuple(finish(self._encode_word(word)))
 
 
 def merge(pieces: list[str], rank: Rank) -> Steps[Iterator[str]]:

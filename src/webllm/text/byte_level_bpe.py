@@ -7,20 +7,14 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from unicodedata import normalize
 
 from webllm.errors import CheckpointError
-from webllm.text.bpe_merge import merge
+from webllm.text.bpe_merge import WordEncoder, merge
 from webllm.text.pre_tokenizers import PreTokenizer
-from webllm.text.steps import Steps, collect, finish
+from webllm.text.steps import Steps, collect
 from webllm.text.vocabulary import byte_level_alphabet
 from webllm.text.word_splitter import WordSplitter
-
-# Words up to this many characters are remembered, and so many of them.
-_WORD_CHARS = 40
-_NUM_WORDS = 20_000
-_STEP_CHARS = 256
 
 
 class ByteLevelBpe:
@@ -34,24 +28,10 @@ class ByteLevelBpe:
         self._pre = pre
         self._split = WordSplitter(pre.patterns).split
         self._alphabet = {byte: char for char, byte in byte_level_alphabet().items()}
-        self._encode_word = lru_cache(_NUM_WORDS)(self._merge_word)
+        self._words = WordEncoder(self._merge)
 
     def encode(self, text: str) -> Steps[list[int]]:
-        token_ids: list[int] = []
-        num_chars = 0
-        for word in self._split(normalize("NFC", text) if self._pre.nfc else text):
-            if len(word) <= _WORD_CHARS:
-                token_ids += self._encode_word(word)
-            else:
-                token_ids += yield from self._merge(word)
-            num_chars += len(word)
-            if num_chars > _STEP_CHARS:
-                num_chars = 0
-                yield
-        return token_ids
-
-    def _merge_word(self, word: str) -> tuple[int, ...]:
-        return tuple(finish(self._merge(word)))
+        return self._words.encode(self._split(normalize("NFC", text) if self._pre.nfc else text))
 
     def _merge(self, word: str) -> Steps[list[int]]:
         chars = word.encode().decode("latin-1").translate(self._alphabet)

@@ -8,16 +8,10 @@ have to be derived from 262k spellings at every start, and cannot express equal 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
-from webllm.text.bpe_merge import merge
-from webllm.text.steps import Steps, collect, finish
+from webllm.text.bpe_merge import WordEncoder, merge
+from webllm.text.steps import Steps, collect
 from webllm.text.vocabulary import SPACE_MARK
-
-# Words up to this many characters are remembered, and so many of them.
-_WORD_CHARS = 40
-_NUM_WORDS = 20_000
-_STEP_CHARS = 256
 
 
 class SentencePieceBpe:
@@ -38,26 +32,11 @@ class SentencePieceBpe:
         self._scores = scores
         self._byte_ids = byte_ids
         self._unknown_id = unknown_id
-        self._words = _word_pattern(scores)
-        self._encode_word = lru_cache(_NUM_WORDS)(self._merge_word)
+        self._pattern = _word_pattern(scores)
+        self._words = WordEncoder(self._merge)
 
     def encode(self, text: str) -> Steps[list[int]]:
-        token_ids: list[int] = []
-        num_chars = 0
-        for match in self._words.finditer(text):
-            word = match[0]
-            if len(word) <= _WORD_CHARS:
-                token_ids += self._encode_word(word)
-            else:
-                token_ids += yield from self._merge(word)
-            num_chars += len(word)
-            if num_chars > _STEP_CHARS:
-                num_chars = 0
-                yield
-        return token_ids
-
-    def _merge_word(self, word: str) -> tuple[int, ...]:
-        return tuple(finish(self._merge(word)))
+        return self._words.encode(match[0] for match in self._pattern.finditer(text))
 
     def _merge(self, word: str) -> Steps[list[int]]:
         pieces = yield from merge(list(word), self._rank)

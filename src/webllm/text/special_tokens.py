@@ -15,9 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from webllm.text.steps import Steps
 
 GUARD = "\udfff"  # half of a surrogate pair: well-formed text never has one
-
-
-_STEP_TRIES = 1024
+_STEP_TRIES = 1024  # at matches, in one step
 
 
 def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:

@@ -18,8 +18,7 @@ from webllm.text.tokenizer import Encoder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-
-_LONG_CHARS = 10_000
+_LONG_CHARS = 10_000  # text that other threads are not to wait for
 
 
 class LibraryEncoder:

@@ -27,6 +27,7 @@ from webllm.config import (
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
+    read_options,
 )
 from webllm.errors import ConfigError, ModelNotFoundError, RequestError, WebLLMError
 from webllm.workers import messages as m
@@ -93,12 +94,12 @@ class WorkerMLCEngine:
         Raises what `MLCEngine.reload` raises; after an error nothing is loaded.
         """
         ids = [model_id] if isinstance(model_id, str) else list(model_id)
-        options = [chat_options] if isinstance(chat_options, ChatOptions) else chat_options
+        options = read_options(chat_options)
         self._models = m.ReloadParams([])
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
-        models = m.ReloadParams(ids, None if options is None else list(options))
+        models = m.ReloadParams(ids, options)
         await self._client.load(m.Reload(content=models, uuid=new_uuid()))
         self._models = models
 
