@@ -23,11 +23,17 @@ const NAME = "webllm";
 const FOLDER = "/webllm-models/";
 const TABLE = "blobs";
 
+/** undefined: this browser has no such store, or not here. */
 const STORES: Record<string, () => Blobs | undefined> = {
   cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
   indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
-  opfs: () => (globalThis.isSecureContext ? inOpfs() : undefined),
+  opfs: () => (canWriteFiles() ? inOpfs() : undefined),
   none: () => undefined,
+};
+const KINDS: Record<string, string> = {
+  cache: "Cache API",
+  indexeddb: "IndexedDB",
+  opfs: "file system for sites",
 };
 
 /** A configuration with another store, whichever spelling names the one that it has. */
@@ -48,13 +54,27 @@ export function namedStore(appConfig: AppConfigLike): string | null {
   );
 }
 
-/** undefined: nothing is kept, or this browser has no such store (without https, few are there). */
+/** undefined: nothing is kept, or can be (without https there is no Cache API, the default). */
 export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
-  const backend = namedStore(appConfig) ?? "cache";
+  const named = namedStore(appConfig);
+  const backend = named ?? "cache";
   const open = Object.hasOwn(STORES, backend) && STORES[backend];
-  if (open) return open();
-  const known = Object.keys(STORES).join('", "');
-  throw configError(`a browser has no cacheBackend "${backend}"; give one of "${known}"`);
+  if (!open) {
+    const known = Object.keys(STORES).join('", "');
+    throw configError(`a browser has no cacheBackend "${backend}"; give one of "${known}"`);
+  }
+  const blobs = open();
+  if (!blobs && named !== null && named !== "none") throw noStore(named);
+  return blobs;
+}
+
+/** The error where a store is named that is not there; as `no_store` in browser_blobs.py. */
+function noStore(backend: string): Error {
+  const where = globalThis.isSecureContext
+    ? 'in this browser; give "cache", "indexeddb" or "none"'
+    : "here: browsers have it on https and localhost only; serve the site so, or give " +
+      '"indexeddb" or "none"';
+  return configError(`cacheBackend is "${backend}", but there is no ${KINDS[backend]} ${where}`);
 }
 
 function inCacheApi(): Blobs {
@@ -114,13 +134,12 @@ function inIndexedDb(): Blobs {
   };
 }
 
+/** Safari before 26 has files for reading alone. */
+function canWriteFiles(): boolean {
+  return "createWritable" in (globalThis.FileSystemFileHandle?.prototype ?? {});
+}
+
 function inOpfs(): Blobs {
-  if (!("createWritable" in (globalThis.FileSystemFileHandle?.prototype ?? {}))) {
-    throw configError(
-      'cacheBackend is "opfs", but there is no file system for sites in this browser; give ' +
-        '"cache", "indexeddb" or "none"',
-    );
-  }
   async function folder(): Promise<FileSystemDirectoryHandle> {
     return (await navigator.storage.getDirectory()).getDirectoryHandle(NAME);
   }
