@@ -213,3 +213,5 @@ async def test_closing_waits_for_what_is_being_prepared() -> None:
     with pytest.raises(DeviceError, match="was closed while kernels were compiled"):
         await preparing
     await asyncio.to_thread(closing.join)
+    with pytest.raises(DeviceError, match="is closed"):
+        await device.prepare(list)

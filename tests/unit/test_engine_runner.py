@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from array import array
 
 import pytest
 from fake_backend import FakeBackend, FakeExecutable
@@ -231,3 +233,79 @@ async def test_closing_waits_for_what_is_being_compiled() -> None:
 async def closed_at_once(loop: GenerationLoop) -> None:
     await loop.close()
     await loop.runner.close()
+
+
+class FickleBackend(FakeBackend):
+    """Its kernels take a random time to compile, and some of them do not."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(vocab_size=100, steps_in_flight=rng.randint(1, 3), hashes=True)
+        self.rng = rng
+        self.least_prompt_tokens = rng.choice([1, 16])
+
+    def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
+        return FickleExecutable(self, shape, program.kv_cache.block_size)
+
+
+class FickleExecutable(FakeExecutable):
+    backend: FickleBackend
+
+    async def ready(self, is_plain: bool = True) -> None:
+        for _ in range(self.backend.rng.choice([0, 0, 3, 30])):
+            await asyncio.sleep(0)
+        if self.backend.rng.random() < 0.05:
+            raise DeviceError("does not compile")
+
+
+def random_sequence(rng: random.Random, shared: list[int]) -> Sequence:
+    """Begins as others do; some have a penalty, and so other kernels."""
+    token_ids = shared[: rng.randrange(60)] + [rng.randrange(100) for _ in range(rng.randint(1, 9))]
+    sampling = Sampling(presence_penalty=rng.choice([0.0, 0.0, 0.5]))
+    return Sequence(
+        array("I", token_ids), SequenceParams(rng.randint(1, 40), frozenset(), sampling)
+    )
+
+
+async def tokens_alone(token_ids: array[int], num_tokens: int) -> list[int]:
+    loop, output = make_loop(FakeBackend(vocab_size=100, hashes=True)), Collector()
+    loop.add(Sequence(token_ids, SequenceParams(num_tokens, frozenset())), output)
+    await output.done
+    return output.token_ids
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whenever_kernels_are_compiled_each_has_the_tokens_it_has_alone(seed: int) -> None:
+    """In a KV cache with room for few, with shared prefixes, and after an event loop that ended
+    with work under way.
+    """
+    rng = random.Random(seed)
+    loop = make_loop(FickleBackend(rng), num_blocks=rng.choice([12, 64]))
+    shared = [rng.randrange(100) for _ in range(60)]
+
+    async def begin(count: int) -> list[tuple[array[int], Sequence, Collector]]:
+        under_way = []
+        for _ in range(count):
+            sequence, output = random_sequence(rng, shared), Collector()
+            under_way.append((sequence.token_ids, sequence, output))
+            loop.add(sequence, output)
+            for _ in range(rng.choice([0, 1, 10])):
+                await asyncio.sleep(0)
+            if rng.random() < 0.2:
+                loop.finish(rng.choice(under_way)[1], FinishReason.ABORT)
+        return under_way
+
+    async def begin_and_end() -> None:
+        for token_ids, sequence, output in await begin(8):
+            try:
+                reason = await output.done
+            except DeviceError:
+                continue
+            count = len(output.token_ids)
+            assert count == sequence.params.max_tokens or reason is FinishReason.ABORT
+            if count:
+                assert output.token_ids == await tokens_alone(token_ids, count)
+        await loop.close()
+        assert loop.scheduler.blocks.num_free == loop.scheduler.blocks.num_blocks
+
+    asyncio.run(begin(rng.choice([0, 5])))
+    asyncio.run(begin_and_end())

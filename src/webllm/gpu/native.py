@@ -278,8 +278,11 @@ class NativeDevice:
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
         # Not on the event loop's own threads: prompts are tokenized there, and this waits for long.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._preparers, lambda: self.record(lay_out()))
+        try:
+            recording = self._preparers.submit(lambda: self.record(lay_out()))
+        except RuntimeError as error:
+            raise DeviceError(f"{self.info.name} is closed: {error}") from error
+        return await asyncio.wrap_future(recording)
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
@@ -299,7 +302,7 @@ class NativeDevice:
         self._compilers.shutdown(cancel_futures=True)
         with self._recording:
             self._is_closed = True
-        self._preparers.shutdown(cancel_futures=True)
+        self._preparers.shutdown()
         for recording in list(self._recordings):
             recording.leave_next()
         self._discard_left_over()
