@@ -238,6 +238,34 @@ class TestBesideTheEventLoop:
         firsts = [share.token_ids[0] for step in steps for share in step.sequences]
         assert firsts == list(range(20))
 
+    def test_one_event_loop_after_the_other(self) -> None:
+        program = Program()
+        program.may_end.set()
+        engine = engine_with(chat_format=program)
+
+        async def crowd() -> list[str | None]:
+            asking = [
+                engine.chat.completions.create(**asked(str(i), max_tokens=1)) for i in range(4)
+            ]
+            return [reply.choices[0].message.content for reply in await asyncio.gather(*asking)]
+
+        for _ in range(3):
+            assert asyncio.run(crowd()) == ["1 ", "2 ", "3 ", "4 "]
+
+    def test_an_event_loop_that_ends_in_the_middle_leaves_the_next_one_free(self) -> None:
+        program = Program()
+        engine = engine_with(chat_format=program)
+        ended = asyncio.new_event_loop()
+        left = ended.create_task(engine.chat.completions.create(**asked("1")))
+        ended.run_until_complete(begun(program))
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            ended.run_until_complete(left)
+        ended.close()
+        program.may_end.set()
+        reply = asyncio.run(engine.chat.completions.create(**asked("5", max_tokens=1)))
+        assert reply.choices[0].message.content == "6 "
+
     async def test_errors_come_as_they_are(self) -> None:
         program = Program()
         program.error = TemplateError("no such role")

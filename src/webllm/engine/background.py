@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from webllm.text.steps import Steps
@@ -48,37 +49,24 @@ class _StoppedError(Exception):
 
 class Lane:
     """Long work on text, one piece after the other in the order in which it came; the event loop
-    goes on.
+    goes on, and may be another one each time.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # of a browser's one event loop
+        self._thread = ThreadPoolExecutor(1, "webllm-text")  # which begins with the first work
 
     async def run(self, steps: Steps[_T]) -> _T:
         """The result. Cancelled, the work ends with its step, and the next begins after that."""
-        await self._turn.acquire()
-        is_left = False
-        try:
-            if sys.platform == "emscripten":
+        if sys.platform == "emscripten":
+            async with self._turn:
                 return await _finish_with_pauses(steps)
-            stopped = threading.Event()
-            working = asyncio.get_running_loop().run_in_executor(None, _finish, steps, stopped)
-            try:
-                return await asyncio.shield(working)
-            except asyncio.CancelledError:
-                stopped.set()
-                is_left = True
-                working.add_done_callback(self._take_note)
-                raise
+        stopped = threading.Event()
+        event_loop = asyncio.get_running_loop()
+        try:
+            return await event_loop.run_in_executor(self._thread, _finish, steps, stopped)
         finally:
-            if not is_left:
-                self._turn.release()
-
-    def _take_note(self, working: asyncio.Future[_T]) -> None:
-        """Of work whose result no longer counts."""
-        self._turn.release()
-        if not working.cancelled():
-            working.exception()
+            stopped.set()
 
 
 async def _finish_with_pauses(steps: Steps[_T]) -> _T:
