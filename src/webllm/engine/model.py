@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from collections.abc import Sequence as Tokens
 from functools import partial
 
@@ -120,7 +120,7 @@ class Model:
             prompt = finish(steps)
         else:
             lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
-            prompt = await lane.run(steps)
+            prompt = await self._expected(lane.run(steps), request.n or 1)
         sampler = loaded.runner.host_sampler
         if sampler and not loaded.loop.scheduler.has_work:
             sampler.reset_state()  # a new conversation, as far as it can know
@@ -133,6 +133,15 @@ class Model:
             is_interrupted=num_interrupts != self._num_interrupts,
         )
         return self._last_answer
+
+    async def _expected(self, prompt: Awaitable[Prompt], num_sequences: int) -> Prompt:
+        """The prompt, whose sequences have a place in the queue while it is made."""
+        scheduler = self.loaded.loop.scheduler
+        scheduler.num_expected += num_sequences
+        try:
+            return await prompt
+        finally:
+            scheduler.num_expected -= num_sequences
 
 
 class _OneToken:

@@ -80,6 +80,7 @@ class Scheduler:
         assert self.max_positions <= kv_positions, "a sequence must be able to run alone"
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by age
+        self.num_expected = 0  # sequences that will be added when their prompts are made
         self._num_steps = 0  # with outputs
         self._read_prompts = False  # the last step did
 
@@ -108,7 +109,7 @@ class Scheduler:
 
     def check_queue(self, num_sequences: int) -> None:
         """Raises QueueFullError if so many more are too many."""
-        num_taken = len(self.running) + len(self.waiting)
+        num_taken = len(self.running) + len(self.waiting) + self.num_expected
         if num_taken + num_sequences > self.limits.max_sequences + self.max_waiting:
             raise QueueFullError(
                 f"{num_taken} sequences run or wait and {num_sequences} more were asked for; "
