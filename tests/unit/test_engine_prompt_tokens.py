@@ -23,7 +23,12 @@ from fake_model import (
 from webllm import ChatOptions, MLCEngine
 from webllm.engine.loading import LoadedModel
 from webllm.engine.model import Model
-from webllm.errors import ContextLengthError, ModelNotLoadedError, TemplateError
+from webllm.errors import (
+    ContextLengthError,
+    ModelNotLoadedError,
+    QueueFullError,
+    TemplateError,
+)
 from webllm.text.steps import Steps, finish
 
 CHARS_PER_TOKEN = 8
@@ -251,6 +256,53 @@ class TestBesideTheEventLoop:
         steps = loaded(engine).runner.backend.steps
         firsts = [share.token_ids[0] for step in steps for share in step.sequences]
         assert firsts == list(range(20))
+
+    def test_one_event_loop_after_the_other(self) -> None:
+        program = Program()
+        program.may_end.set()
+        engine = engine_with(chat_format=program)
+
+        async def crowd() -> list[str | None]:
+            asking = [
+                engine.chat.completions.create(**asked(str(i), max_tokens=1)) for i in range(4)
+            ]
+            return [reply.choices[0].message.content for reply in await asyncio.gather(*asking)]
+
+        for _ in range(3):
+            assert asyncio.run(crowd()) == ["1 ", "2 ", "3 ", "4 "]
+
+    def test_an_event_loop_that_ends_in_the_middle_leaves_the_next_one_free(self) -> None:
+        program = Program()
+        engine = engine_with(chat_format=program)
+        ended = asyncio.new_event_loop()
+        left = ended.create_task(engine.chat.completions.create(**asked("1")))
+        ended.run_until_complete(begun(program))
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            ended.run_until_complete(left)
+        ended.close()
+        program.may_end.set()
+        reply = asyncio.run(engine.chat.completions.create(**asked("5", max_tokens=1)))
+        assert reply.choices[0].message.content == "6 "
+
+    async def test_prompts_in_the_making_have_places_in_the_queue(self) -> None:
+        program = Program()
+        engine = MLCEngine()
+        parts = make_loaded(windows=4, max_waiting=2)
+        engine._models["numbers"] = Model(replace(parts, chat_format=program))
+        most = parts.loop.scheduler.limits.max_sequences + 2
+        fields = [asked("1", max_tokens=1, n=most - 1), asked("2", max_tokens=1)]
+        asking = [asyncio.create_task(engine.chat.completions.create(**each)) for each in fields]
+        await begun(program)
+        for _ in range(3):
+            with pytest.raises(QueueFullError, match=f"{most} sequences run or wait and 1 more"):
+                await engine.chat.completions.create(**asked("3"))
+        asking.pop().cancel()
+        asking.append(asyncio.create_task(engine.chat.completions.create(**fields[1])))
+        program.may_end.set()
+        replies = await asyncio.gather(*asking)
+        assert [len(reply.choices) for reply in replies] == [most - 1, 1]
+        assert parts.loop.scheduler.num_expected == 0
 
     async def test_errors_come_as_they_are(self) -> None:
         program = Program()

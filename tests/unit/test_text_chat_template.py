@@ -193,6 +193,20 @@ def test_deeply_nested_input_is_no_problem_of_ours() -> None:
         template.render(TALK, deep=deep, dump=True)
 
 
+def test_what_a_body_sets_is_no_argument_of_the_methods_called_in_it() -> None:
+    """As in GigaChat3's template, whose loop over lines sets a namespace first."""
+    source = """\
+{%- for message in messages -%}
+{%- set seen = namespace(lines=[]) -%}
+{%- for line in message.content.split(',') -%}
+{%- set seen.lines = seen.lines + ['// ' ~ line.strip()] -%}
+{%- endfor -%}
+{{ seen.lines | join(' ') }}
+{%- endfor -%}"""
+    messages = [{"role": "user", "content": "a, b"}]
+    assert ChatTemplate(source).render(messages) == "// a // b"
+
+
 def test_variables_and_dates() -> None:
     template = ChatTemplate(
         "{{ strftime_now('%d %b %Y') }} {{ enable_thinking }} {{ add_generation_prompt }}",

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from webllm.text.steps import Steps
@@ -53,34 +54,27 @@ class _StoppedError(Exception):
 
 
 class Lane:
-    """Runs long work on text beside the event loop, one piece at a time, in order of arrival."""
+    """Runs long work on text beside the event loop, one piece at a time, in order of arrival; the
+    event loop may be another one each time.
+    """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # of a browser's one event loop
+        self._thread = ThreadPoolExecutor(1, "webllm-text")  # which begins with the first work
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Returns the result. If the caller is cancelled, the work ends after its current step,
         and the next piece begins then.
         """
-        await self._turn.acquire()
-        is_left = False
-        try:
-            if sys.platform == "emscripten":
+        if sys.platform == "emscripten":
+            async with self._turn:
                 return await _finish_with_pauses(steps)
-            stopped = threading.Event()
-            working = asyncio.get_running_loop().run_in_executor(None, _finish, steps, stopped)
-            try:
-                await asyncio.wait([working])  # which goes on if this is cancelled
-            except asyncio.CancelledError:
-                stopped.set()
-                is_left = True
-                working.add_done_callback(ignore_result)
-                working.add_done_callback(lambda _: self._turn.release())
-                raise
-            return working.result()
+        stopped = threading.Event()
+        event_loop = asyncio.get_running_loop()
+        try:
+            return await event_loop.run_in_executor(self._thread, _finish, steps, stopped)
         finally:
-            if not is_left:
-                self._turn.release()
+            stopped.set()
 
 
 async def _finish_with_pauses(steps: Steps[_T]) -> _T:

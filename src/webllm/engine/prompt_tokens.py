@@ -73,7 +73,8 @@ def text_tokens(
     model: LoadedModel, request: GenerationParams, text: str, encode: Encode
 ) -> Steps[list[int]]:
     """Raises ContextLengthError for text that cannot fit; of text that will be shifted, only its
-    two ends are tokenized.
+    two ends are tokenized: those are the whole text's tokens, unless one end is a single word of
+    thousands of characters (a run of spaces), which may be cut into tokens at other places.
     """
     window = model.context_window_size
     least = model.tokenizer.least_tokens(text) if len(text) > window else 0

@@ -80,6 +80,7 @@ class Scheduler:
         assert self.max_positions <= kv_positions, "a sequence must be able to run alone"
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by age
+        self.num_expected = 0  # sequences that will be added when their prompts are made
         self._num_steps = 0  # with outputs
         self._read_prompts = False  # the last step did
 

@@ -25,6 +25,7 @@ _STR_METHODS = """
     isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind
     rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
 """
+_OWN_ARGUMENTS = {"_block_vars", "_loop_vars"}  # Jinja's, with what the body around a call has set
 _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (str, frozenset(_STR_METHODS.split())),
     (dict, frozenset({"get", "items", "keys", "values"})),
@@ -89,7 +90,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         method = getattr(function, "__wrapped__", function)
         owner = getattr(method, "__self__", None)
         if isinstance(owner, str | dict | list | tuple):
-            given = [*args, *kwargs.values()]
+            given = [*args, *(kwargs[name] for name in kwargs.keys() - _OWN_ARGUMENTS)]
             args = tuple(spend_on_method(self.budget, owner, method.__name__, given)[: len(args)])
         elif isinstance(owner, LoopContext) or isinstance(function, type):
             self.budget.spend_value(args)  # changed() compares, dict() and namespace() copy
