@@ -70,7 +70,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 js/node_modules/.installed: js/package-lock.json
-	npm --prefix js ci --silent
+	npm --prefix js ci --loglevel=error
 	@touch $@
 
 js/dist/.built: $(VENV)/.installed-dev js/node_modules/.installed $(SITE_FROM)

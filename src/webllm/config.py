@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, get_args
@@ -25,6 +25,7 @@ from webllm.model_record import (
     read_config,
     read_options,
 )
+from webllm.plain_data import short
 
 __all__ = [
     "DEFAULT_MODEL_ID",
@@ -39,6 +40,8 @@ __all__ = [
     "ModelRecord",
     "ModelType",
     "OPFSAccessMode",
+    "engine_config",
+    "model_ids",
     "prebuilt_app_config",
     "read_config",
     "read_options",
@@ -198,6 +201,36 @@ class MLCEngineConfig:
         if self.kv_cache_tokens is not None:
             _check_count("kv_cache_tokens", self.kv_cache_tokens, 1, ", or None for as many as fit")
         _check_count("max_waiting_sequences", self.max_waiting_sequences, 0)
+        if not isinstance(self.device, str):
+            raise ConfigError(
+                f"device is {self.device!r}; give 'auto', 'cpu', 'webgpu' or part of an adapter's "
+                "name"
+            )
+
+
+def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:
+    """The configuration, or the default one; raises ConfigError for anything else."""
+    if config is None:
+        return MLCEngineConfig()
+    if not isinstance(config, MLCEngineConfig):
+        raise ConfigError(
+            f"config is {short(config)}; give MLCEngineConfig(app_config=…, …), whose fields have "
+            "WebLLM's names in Python spelling"
+        )
+    return config
+
+
+def model_ids(model_id: str | os.PathLike[str] | Sequence[str]) -> list[str]:
+    """The ids or sources of one model or of several; raises ConfigError."""
+    ids: list[Any] = [model_id]
+    if not isinstance(model_id, str | os.PathLike) and isinstance(model_id, Iterable):
+        ids = list(model_id)
+    if not ids or not all(isinstance(each, str | os.PathLike) and os.fspath(each) for each in ids):
+        raise ConfigError(
+            f"model_id is {short(model_id) if model_id else 'empty'}; name at least one model by "
+            "an id, a path or another source"
+        )
+    return [os.fspath(each) for each in ids]
 
 
 def _check_count(name: str, value: object, least: int, otherwise: str = "") -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fake_model import (
@@ -18,6 +20,7 @@ from fake_model import (
 
 from webllm import (
     AppConfig,
+    BlockingMLCEngine,
     ChatOptions,
     MLCEngine,
     MLCEngineConfig,
@@ -125,6 +128,22 @@ class TestModels:
         with pytest.raises(ConfigError, match=said):
             await MLCEngine().reload(model_id, chat_options)
         assert loaded_models == []
+
+    @pytest.mark.parametrize("model_id", [None, "", 3, [""], ["a.gguf", ""], ["a.gguf", None]])
+    async def test_what_names_no_model_is_refused(self, model_id: Any) -> None:
+        with pytest.raises(ConfigError, match=r"model_id is .*; name at least one model"):
+            await MLCEngine().reload(model_id)
+
+    async def test_a_path_names_a_model(self, loaded_models: list[LoadedModel]) -> None:
+        await MLCEngine().reload(Path("folder/a.gguf"))  # type: ignore[arg-type]
+        assert loaded_models[0].model_id == "a"
+
+    @pytest.mark.parametrize("engine", [MLCEngine, BlockingMLCEngine])
+    def test_a_config_of_another_kind_is_refused(self, engine: Any) -> None:
+        with pytest.raises(ConfigError, match="give MLCEngineConfig"):
+            engine({"appConfig": {"model_list": []}})
+        with pytest.raises(ConfigError, match="device is 3; give 'auto'"):
+            MLCEngineConfig(device=3)  # type: ignore[arg-type]
 
     async def test_options_may_be_a_mapping(self, loaded_models: list[LoadedModel]) -> None:
         await MLCEngine().reload("a.gguf", {"temperature": 0.5})  # type: ignore[arg-type]

@@ -126,7 +126,8 @@ def _url(source: RemoteSource) -> str:
         case PyPISource():
             raise ConfigError(
                 f"{source} cannot be fetched in a browser; put the model on the site, as `webllm "
-                "bundle` and `webllm web` do, or give https://…, hf:owner/repo/file or a path"
+                "bundle` and `webllm web` do, or name it in appConfig.model_list as https://…, "
+                "hf:owner/repo/file or a path of the site"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from webllm.cli.options import DeviceOption, Loading, ModelArgument, ThreadsOption
+from webllm.cli.options import ContextOption, DeviceOption, Loading, ModelArgument, ThreadsOption
 from webllm.cli.session import load
 from webllm.cli.terminal import note, print_table, say, size
 from webllm.config import DEFAULT_MODEL_ID
@@ -49,12 +49,13 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Measure a model's speed here."""
     import asyncio
 
     batches = _batches(batch)
-    loading = Loading(model, device, threads)
+    loading = Loading(model, device, threads, context)
     report, refused = asyncio.run(_measure(loading, prompt_tokens, gen_tokens, batches))
     if as_json:
         import json

@@ -20,6 +20,8 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    engine_config,
+    model_ids,
     read_options,
 )
 from webllm.engine.benchmark import Rates, measure
@@ -47,7 +49,7 @@ class MLCEngine:
     """
 
     def __init__(self, config: MLCEngineConfig | None = None) -> None:
-        self.config = config or MLCEngineConfig()
+        self.config = engine_config(config)
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
@@ -240,9 +242,7 @@ async def create_mlc_engine(
 def _options_by_id(
     model_id: str | Sequence[str], chat_options: ChatOptions | Sequence[ChatOptions] | None
 ) -> dict[str, ChatOptions]:
-    ids = [model_id] if isinstance(model_id, str) else list(model_id)
-    if not ids or not all(ids):
-        raise ConfigError("model_id is empty; name at least one model")
+    ids = model_ids(model_id)
     _refuse_twice(ids)
     options = read_options(chat_options)
     if options is None:

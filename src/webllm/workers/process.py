@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from webllm.config import ChatOptions, MLCEngineConfig
+from webllm.config import ChatOptions, MLCEngineConfig, engine_config
 from webllm.errors import ConfigError, WorkerLostError
 from webllm.workers.error_info import rebuild
 from webllm.workers.frames import FrameReader, frame
@@ -60,7 +60,7 @@ async def create_worker_process(
     engine_factory: "module:function" that makes the engine there, of an MLCEngineConfig; for
     logit processors, which cannot cross to another process. Raises what `MLCEngine.reload` raises.
     """
-    config = config or MLCEngineConfig()
+    config = engine_config(config)
     if config.logit_processor_registry:
         raise ConfigError(
             "logit_processor_registry cannot cross to another process; register the processors "

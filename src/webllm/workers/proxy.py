@@ -27,6 +27,8 @@ from webllm.config import (
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
+    engine_config,
+    model_ids,
     read_options,
 )
 from webllm.errors import ConfigError, ModelNotFoundError, RequestError, WebLLMError
@@ -93,7 +95,7 @@ class WorkerMLCEngine:
 
         Raises what `MLCEngine.reload` raises; after an error nothing is loaded.
         """
-        ids = [model_id] if isinstance(model_id, str) else list(model_id)
+        ids = model_ids(model_id)
         options = read_options(chat_options)
         self._models = m.ReloadParams([])
         async with self._opening:
@@ -317,6 +319,7 @@ def _refuse_what_stays(config: MLCEngineConfig | None) -> None:
     """Settings that no message carries; silence would be a wrong answer."""
     if config is None:
         return
+    config = engine_config(config)
     if config.logit_processor_registry:
         raise ConfigError(
             "logit_processor_registry cannot cross to a worker; register the processors with the "
