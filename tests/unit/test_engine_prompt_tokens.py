@@ -170,6 +170,28 @@ class TestTruncation:
             expected = self.shortened(messages, CONTEXT - 40)
             assert seen(engine)[: len(expected)] == expected
 
+    async def test_what_a_template_leaves_out_takes_no_room(self) -> None:
+        class WithoutThoughts(AllMessages):
+            def render(
+                self, messages: Sequence[Mapping[str, object]], enable_thinking: bool = True
+            ) -> str:
+                return " ".join(str(each["content"]).split("</think>")[-1] for each in messages)
+
+        engine = engine_with(
+            tokenizer=CountingTokenizer(),
+            chat_format=WithoutThoughts(),
+            options={"context_overflow": "truncate_oldest_messages"},
+        )
+        thought = "9 " * 5000 + "</think>"
+        contents = ["1", f"{thought}2", "3", f"{thought}4", "5"]
+        roles = ["user", "assistant", "user", "assistant", "user"]
+        messages = [
+            {"role": role, "content": content}
+            for role, content in zip(roles, contents, strict=True)
+        ]
+        await engine.chat.completions.create(messages=messages, max_tokens=1)
+        assert seen(engine)[:5] == [1, 2, 3, 4, 5]
+
     async def test_ten_thousand_messages_are_not_all_read(self) -> None:
         tokenizer = CountingTokenizer()
         tokenizer.chars_per_token = None

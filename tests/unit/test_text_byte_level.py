@@ -46,6 +46,15 @@ def test_any_text_survives_a_round_trip(tokenizer: Tokenizer, text: str) -> None
     assert decoded == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+@pytest.mark.parametrize(
+    "pattern", ["\ud83d\ude42", "a\ud83d\ude42", "\ud83d", "\ude42\ud83dx", "é\udfff"]
+)
+def test_long_texts_of_surrogates_keep_their_pairs(tokenizer: Tokenizer, pattern: str) -> None:
+    text = (pattern * 50_000)[:70_001]
+    decoded = tokenizer.decode(tokenizer.encode(text))
+    assert decoded == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
 def test_every_family_gives_back_every_text(metadata: Metadata, pre: str) -> None:
     tokenizer = tokenizer_from_gguf(metadata | {PREFIX + "pre": pre})

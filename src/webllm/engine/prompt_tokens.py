@@ -135,7 +135,6 @@ def _newest_turns(
     """
     tokenizer = model.tokenizer
     num_chars = turns.num_chars
-    most_chars = room * (tokenizer.chars_per_token or num_chars[0])
     tokens_per_char = _USUAL_TOKENS if num_chars[0] > room * _LIKELY_CHARS else 0.0
     too_long, fits, fitting = -1, len(num_chars), None  # turns; those in between are not known
     num_tries = 0
@@ -146,12 +145,11 @@ def _newest_turns(
         turn = min(max(turn, too_long + 1), fits - 1)
         num_tries += 1
         token_ids = None
-        if num_chars[turn] <= most_chars:
-            prompt = render(turns.since(turn))
-            yield
-            if tokenizer.least_tokens(prompt) <= room:
-                token_ids = yield from encode(prompt)
-                tokens_per_char = len(token_ids) / num_chars[turn]
+        prompt = render(turns.since(turn))  # which may leave most of a message out: its thoughts
+        yield
+        if tokenizer.least_tokens(prompt) <= room:
+            token_ids = yield from encode(prompt)
+            tokens_per_char = len(token_ids) / num_chars[turn]
         if token_ids is not None and len(token_ids) <= room:
             fits, fitting = turn, token_ids
         else:

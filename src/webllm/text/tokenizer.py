@@ -4,7 +4,7 @@ A tokenizer is a `Vocabulary` (ids to bytes, needs no library) joined to an `Enc
 which differs by model family and host). It knows nothing of chat templates or of models.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,6 +12,8 @@ from typing import Protocol
 from webllm.text.special_tokens import GUARD
 from webllm.text.steps import Steps, finish
 from webllm.text.vocabulary import Vocabulary
+
+_REPAIRED_CHARS = 1 << 14  # at once
 
 
 class Tokenizer(Protocol):
@@ -163,5 +165,20 @@ def _well_formed(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return "".join(map(_repaired, _slices(text)))
     return text
+
+
+def _repaired(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _slices(text: str) -> Iterator[str]:
+    """Of a size that keeps other threads waiting for a moment only; no pair is cut."""
+    start = 0
+    while start < len(text):
+        end = start + _REPAIRED_CHARS
+        if "\ud800" <= text[end - 1 : end] < "\udc00" <= text[end : end + 1] < "\ue000":
+            end += 1
+        yield text[start:end]
+        start = end
