@@ -213,3 +213,19 @@ class TestAbandonedStreams:
                 pass
         await running
         assert num_used(engine) == 0
+
+
+def test_one_event_loop_after_the_other_reloads_and_forwards(
+    loaded_models: list[LoadedModel],
+) -> None:
+    """Also where calls wait for each other, which ties asyncio's own locks to one event loop."""
+    engine = MLCEngine()
+
+    async def use() -> list[int]:
+        await asyncio.gather(*(engine.reload("a.gguf") for _ in range(3)))
+        calls = (engine.forward_tokens_and_sample([1], is_prefill=True) for _ in range(3))
+        return await asyncio.gather(*calls)
+
+    first, second = asyncio.run(use()), asyncio.run(use())
+    assert first == second
+    asyncio.run(engine.unload())

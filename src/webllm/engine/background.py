@@ -49,6 +49,24 @@ def ignore_result(work: asyncio.Future[_T]) -> None:
         work.exception()
 
 
+class TurnLock:
+    """An `asyncio.Lock` of whichever event loop runs: those of `asyncio` belong to the loop in
+    which they were first waited for, and an engine may serve one loop after the other.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        if self._loop is not (running := asyncio.get_running_loop()):
+            self._loop, self._lock = running, asyncio.Lock()
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _StoppedError(Exception):
     """The caller was cancelled: nobody waits for the result."""
 

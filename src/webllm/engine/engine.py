@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from webllm.config import (
     model_ids,
     read_options,
 )
+from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.devices import find_adapter
 from webllm.engine.load_progress import LoadProgress
@@ -54,7 +54,7 @@ class MLCEngine:
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
         self._models: dict[str, Model] = {}
-        self._loading = asyncio.Lock()  # one `reload` or `unload` at a time
+        self._loading = TurnLock()  # one `reload` or `unload` at a time
         self._expected: list[str] = []  # what is being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)

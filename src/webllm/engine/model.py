@@ -15,7 +15,7 @@ from webllm.api.requests import (
     ExtraBody,
     GenerationParams,
 )
-from webllm.engine.background import Lane
+from webllm.engine.background import Lane, TurnLock
 from webllm.engine.loading import LoadedModel
 from webllm.engine.output import Answer, TextOutput
 from webllm.engine.prompt_tokens import MESSAGE_CHARS
@@ -38,7 +38,7 @@ class Model:
         self._last_answer: Answer | None = None
         self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
         self._forwarded: list[int] = []
-        self._forwarding = asyncio.Lock()  # each call continues where the last ended
+        self._forwarding = TurnLock()  # each call continues where the last ended
         self._texts, self._long_texts = Lane(), Lane()  # a long prompt does not delay short ones
         self._num_coming = 0  # sequences whose prompts are being made
         self._num_interrupts = 0
