@@ -77,7 +77,7 @@ def files() -> dict[str, str]:
 def _error_classes() -> str:
     lines = [
         "// Made by client_types.py from src/webllm/errors.py; do not edit.\n",
-        'import { WebLLMError } from "./error_base";',
+        'import { WebLLMError, integrityInfo } from "./error_base";',
         'import type { ErrorInfo } from "./messages";\n',
         *(_error_class(kind) for kind in _below(errors.WebLLMError)),
     ]
@@ -89,11 +89,19 @@ def _error_class(kind: type[errors.WebLLMError]) -> str:
     fields = [name for name in vars(kind).get("fields", ()) if name != "field"]  # the base's
     if not fields:
         return f"{head} {{}}"
+    _, *others = fields
+    given = ", ".join(f"{name}: string" for name in fields)
+    rest = ", ".join(f'{name} = ""' for name in others)
+    made = f"{kind.__name__.removesuffix('Error').lower()}Info(given, {', '.join(others)})"
     lines = [
         f"{head} {{",
         *(f"  readonly {name}: string;" for name in fields),
         "",
-        "  constructor(info: ErrorInfo) {",
+        "  /** As in WebLLM; or of what a worker says. */",
+        f"  constructor({given});",
+        "  constructor(info: ErrorInfo);",
+        f"  constructor(given: ErrorInfo | string, {rest}) {{",
+        f'    const info = typeof given === "string" ? {made} : given;',
         "    super(info);",
         *(f'    this.{name} = info.{name} ?? "";' for name in fields),
         "  }",

@@ -260,6 +260,56 @@ test("verifies hashes as records write them", async (context) => {
   assert.deepEqual(valid, [true, false, false, false, false]);
 });
 
+test("an integrity error is made as WebLLM's is", () => {
+  const error = new webllm.IntegrityError("u", "a", "b");
+  assert.ok(error instanceof webllm.ArtifactError);
+  const { name, url, expected, actual, code, status } = error;
+  assert.deepEqual([name, url, expected, actual], ["IntegrityError", "u", "a", "b"]);
+  assert.deepEqual([code, status], ["integrity_error", 502]);
+  assert.match(error.message, /u is not as promised: its hash is b, not a/);
+});
+
+test("an engine is made where there are no workers, as on a server", async () => {
+  assert.equal(globalThis.Worker, undefined);
+  assert.equal(globalThis.location, undefined);
+  const engine = new webllm.MLCEngine({ appConfig: { model_list: [] }, root: "/webllm/" });
+  engine.interruptGenerate();
+  await assert.rejects(engine.reload("m"), {
+    name: "WorkerLostError",
+    message: /could not be made here: ReferenceError: .* is not defined/,
+  });
+  engine.terminate();
+  new webllm.MLCEngine().terminate();
+});
+
+test("an engine makes its worker when it is first asked for something", async (context) => {
+  const received = [];
+  const scripts = [];
+  context.after(() => ["Worker", "location"].forEach((name) => delete globalThis[name]));
+  globalThis.location = { href: "https://site.example/page" };
+  globalThis.Worker = class extends EventTarget {
+    constructor(script) {
+      super();
+      scripts.push(script.href);
+    }
+    postMessage(message) {
+      received.push(message);
+      const data = { kind: "return", uuid: message.uuid, content: null };
+      this.dispatchEvent(new MessageEvent("message", { data }));
+    }
+    terminate() {}
+  };
+  const appConfig = { model_list: [] };
+  const engine = new webllm.MLCEngine({ appConfig, root: "/webllm/" });
+  appConfig.model_list = null;
+  assert.deepEqual(scripts, []);
+  await engine.reload("m");
+  await engine.resetChat();
+  assert.deepEqual(scripts, ["https://site.example/webllm/worker.js"]);
+  assert.deepEqual(kinds(received), ["hello", "setAppConfig", "reload", "resetChat"]);
+  assert.deepEqual(received[1].content, { model_list: [] });
+});
+
 test("an integrity error of the worker has its hashes", async () => {
   const info = { name: "IntegrityError", message: "no", code: "integrity_error", status: 502 };
   const { engine } = connect({
@@ -278,6 +328,7 @@ test("a handler whose Python is not there answers every message", async (context
   handler.postMessage = (message) => posted.push(message);
   handler.onmessage({ data: { kind: "hello", uuid: "early", content: null } });
   handler.onmessage({ data: null });
+  handler.onmessage({ data: { kind: "setAppConfig", uuid: "never answered", content: {} } });
   while (posted.length === 0) await settle();
   handler.onmessage({ data: { kind: "unload", uuid: "late", content: null } });
   await settle();

@@ -1,8 +1,8 @@
-// Answers that cannot be read, settings that are refused and workers that are gone.
+// Answers that cannot be read, and workers that are gone.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CreateWebWorkerMLCEngine, WebLLMError, WebWorkerMLCEngine } from "../dist/client.js";
+import { WebLLMError, WebWorkerMLCEngine } from "../dist/client.js";
 import { ASK, channel, connect, kinds, until } from "./fake_worker.mjs";
 
 /** An engine whose worker answers everything but its hello with what a function makes. */
@@ -58,48 +58,6 @@ test("a chunk that is none fails its stream, which ends in the worker", async ()
   await assert.rejects(stream.next(), /cannot be read: a chunk is an object, received a number/);
   await until(() => kinds(received).includes("abort"));
   assert.deepEqual(await stream.next(), { done: true, value: undefined });
-});
-
-const CONFIG = { cacheBackend: "bogus" };
-
-/** A worker that refuses catalogues without models, as ours does: before it loads. */
-function picky() {
-  const info = { name: "ConfigError", message: "it is bogus", code: "invalid_config", status: 400 };
-  const [ours, theirs] = channel();
-  const received = [];
-  theirs.onmessage = ({ data }) => {
-    const { kind, uuid, content } = data;
-    received.push(data);
-    if (kind === "setAppConfig" && !content.model_list) {
-      theirs.postMessage({ kind: "throw", uuid, content: "ConfigError: …", error: info });
-    }
-    if (kind === "getMessage" || (kind === "reload" && content.modelId[0] !== "never")) {
-      theirs.postMessage({ kind: "return", uuid, content: null });
-    }
-  };
-  return { port: ours, received };
-}
-
-test("a refused catalogue fails the reload that waits, and ends it in the worker", async () => {
-  const { port, received } = picky();
-  await assert.rejects(CreateWebWorkerMLCEngine(port, "never", { appConfig: CONFIG }), {
-    name: "ConfigError",
-    message: "it is bogus",
-  });
-  await until(() => kinds(received).includes("abort"));
-  const reload = received.find(({ kind }) => kind === "reload");
-  assert.equal(received.at(-1).uuid, reload.uuid);
-});
-
-test("a refused catalogue fails every later reload until there is another", async () => {
-  const { port, received } = picky();
-  const engine = new WebWorkerMLCEngine(port, { appConfig: CONFIG });
-  await engine.getMessage(); // the refusal is here
-  await assert.rejects(engine.reload("m"), { name: "ConfigError" });
-  await assert.rejects(engine.reload("m"), { name: "ConfigError" });
-  assert.ok(!kinds(received).includes("reload"));
-  engine.setAppConfig({ model_list: [] });
-  await engine.reload("m");
 });
 
 test("a progress callback that throws fails the load", async () => {

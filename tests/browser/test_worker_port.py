@@ -85,8 +85,9 @@ async def test_malformed_requests_do_not_harm_a_worker_that_starts(raw: Page) ->
         """async () => {
             for (const other of ["text", null, 5, { kind: "reload" }]) worker.postMessage(other);
             const reload = ask("reload", "r");
-            const setting = ask("setAppConfig", "s", { models: 1 });
-            return [(await reload).error.name, (await setting).error.name];
+            worker.postMessage({ kind: "setAppConfig", uuid: "s", content: { models: 1 } });
+            const next = ask("reload", "n", { modelId: ["smollm2"] });
+            return [(await reload).error.name, (await next).error.name];
         }"""
     )
     assert thrown == ["RequestError", "ConfigError"]

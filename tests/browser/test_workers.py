@@ -111,6 +111,38 @@ async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
 
 
 @pytest.mark.parametrize("client", [NPM_CLIENT, OUR_CLIENT])
+async def test_a_wrong_catalogue_fails_the_load(page: Page, client: str) -> None:
+    """And nothing comes back that the npm client does not know: it would be thrown, uncaught."""
+    said = await page.evaluate(
+        """async ([client, script]) => {
+            const webllm = await import(client);
+            const said = [];
+            window.addEventListener("error", ({ message }) => said.push(`uncaught ${message}`));
+            const worker = new Worker(script, { type: "module" });
+            const record = { model: "/models/smollm2.gguf", model_id: "smollm2", model_lib: "" };
+            const models = { model_list: [record] };
+            const engine = new webllm.WebWorkerMLCEngine(worker, { appConfig: models });
+            for (const wrong of [
+                { cacheBackend: "bogus" },
+                { cacheBackend: "cross-origin" },
+                { cacheBackend: "opfs", opfsAccessMode: "sync" },
+            ]) {
+                engine.setAppConfig({ ...models, ...wrong });
+                await engine.reload("smollm2").catch((error) => said.push(String(error)));
+            }
+            engine.setAppConfig(models);
+            await engine.reload("smollm2");
+            return said;
+        }""",
+        [client, WORKER],
+    )
+    assert [each.split(":")[0] for each in said] == ["ConfigError"] * 3
+    assert "bogus" in said[0]
+    assert "cross-origin" in said[1]
+    assert "sync" in said[2]
+
+
+@pytest.mark.parametrize("client", [NPM_CLIENT, OUR_CLIENT])
 async def test_a_token_with_a_bias_no_longer_comes(page: Page, client: str) -> None:
     await page.evaluate(ENGINE, [client, WORKER])
     assert " Red" in await tokens(page, {})

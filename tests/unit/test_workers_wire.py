@@ -20,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("loaded_models")
 
 NO_CONTENT = object()
 NUMBERS = ModelRecord(model="numbers.gguf", model_id="numbers")
+CATALOGUE = {"model_list": [{"model": "numbers.gguf", "model_id": "numbers"}]}
+SYNC = {"model_list": [], "cacheBackend": "opfs", "opfsAccessMode": "sync"}
 CONFIG = MLCEngineConfig(app_config=AppConfig(model_list=(NUMBERS,)))
 
 
@@ -168,6 +170,35 @@ async def test_settings_are_not_answered(client: NpmClient, handler: MLCEngineHa
     [found] = engine_of(handler).config.app_config.model_list
     assert (found.model_id, found.model_type) == ("x", "embedding")
     engine_of(handler).set_log_level("WARN")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right", "said"),
+    [
+        ("setAppConfig", {"model_list": [], "cacheBackend": "bogus"}, CATALOGUE, "bogus"),
+        ("setAppConfig", {"model_list": [], "cacheBackend": "cross-origin"}, CATALOGUE, "origin"),
+        ("setAppConfig", SYNC, CATALOGUE, "sync"),
+        ("setLogLevel", "LOUD", "WARN", "LOUD"),
+    ],
+)
+async def test_a_wrong_setting_fails_the_reloads_until_it_is_right(
+    npm: NpmClient, handler: MLCEngineHandler, kind: str, wrong: object, right: object, said: str
+) -> None:
+    """Nothing answers the setting itself: `on_message` fails for a uuid that nobody waits for."""
+    npm.post(kind, right)
+    npm.post(kind, wrong)
+    for _ in range(2):
+        with pytest.raises(Thrown, match=f"^(ConfigError|RequestError): .*{said}"):
+            await npm.ask("reload", {"modelId": ["numbers"]})
+    if kind == "setAppConfig":
+        with pytest.raises(Thrown, match=f"^ConfigError: .*{said}"):  # it would load, too
+            await npm.ask("chatCompletionNonStreaming", numbers(asked("1")))
+    assert engine_of(handler).loaded_model_ids() == []
+    await NpmClient(handler).ask("reload", {"modelId": ["numbers"]})  # which has set nothing
+    npm.post(kind, right)
+    assert await npm.ask("reload", {"modelId": ["numbers"]}) is None
+    num_asked = 4 if kind == "setAppConfig" else 3
+    assert [message["kind"] for message in npm.seen] == ["throw"] * (num_asked - 1) + ["return"]
 
 
 async def test_heartbeat_as_service_workers_and_extensions_ask(npm: NpmClient) -> None:

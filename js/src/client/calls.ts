@@ -5,8 +5,6 @@ import { rebuild, requestError, unreadableAnswer, workerLost, type WebLLMError }
 import type { AnyRequest, InitProgress, Throw } from "./messages";
 
 export type Work = Exclude<AnyRequest, { kind: "keepAlive" }>;
-type Load = Extract<Work, { kind: "reload" }>;
-type Setting = Extract<Work, { kind: "setAppConfig" | "setLogLevel" }>;
 
 interface Waiting {
   resolve(content: unknown): void;
@@ -15,9 +13,6 @@ interface Waiting {
 
 export class Calls {
   private readonly waiting = new Map<string, Waiting>();
-  private readonly loads = new Set<string>(); // the reloads among those that wait
-  private readonly settings = new Map<Setting["kind"], string>(); // the uuid of each kind's last
-  private readonly refused = new Map<Setting["kind"], WebLLMError>();
   private readonly hello = newUuid();
   private protocol = 0; // of ours; 0: a worker of WebLLM's
   private lost: WebLLMError | undefined;
@@ -45,27 +40,6 @@ export class Calls {
     } finally {
       this.waiting.delete(request.uuid);
     }
-  }
-
-  /** `call`; also throws the worker's error about a setting that it refused. */
-  async load(request: Load): Promise<void> {
-    for (const error of this.refused.values()) throw error;
-    this.loads.add(request.uuid);
-    try {
-      await this.call(request);
-    } finally {
-      this.loads.delete(request.uuid);
-    }
-  }
-
-  /**
-   * Posts a setting. The worker answers only if it refuses it, and then the reload that waits, or
-   * else the next one, throws that error; a later setting of its kind replaces it.
-   */
-  configure(setting: Setting): void {
-    this.settings.set(setting.kind, setting.uuid);
-    this.refused.delete(setting.kind);
-    this.tell(setting);
   }
 
   /** Posts a request whose answer nobody waits for, if there is still a worker. */
@@ -113,7 +87,7 @@ export class Calls {
     else if (typeof uuid !== "string") this.skip(kind);
     else if (uuid === this.hello) this.greeted(kind, content);
     else if (kind === "return") this.waiting.get(uuid)?.resolve(content);
-    else if (kind === "throw") this.thrown(uuid, { content, error } as Throw);
+    else if (kind === "throw") this.waiting.get(uuid)?.reject(rebuild({ content, error } as Throw));
     else if (kind !== undefined) {
       this.waiting.get(uuid)?.reject(unreadableAnswer(`its kind is ${String(kind)}`));
     }
@@ -134,19 +108,6 @@ export class Calls {
     if (typeof lock !== "string") return;
     const freed = globalThis.navigator?.locks?.request(lock, () => this.lose("it was terminated"));
     freed?.catch(() => {}); // a page that is closing
-  }
-
-  private thrown(uuid: string, message: Throw): void {
-    const error = rebuild(message);
-    for (const [kind, setting] of this.settings) {
-      if (setting === uuid) this.refuse(kind, error);
-    }
-    this.waiting.get(uuid)?.reject(error);
-  }
-
-  private refuse(kind: Setting["kind"], error: WebLLMError): void {
-    this.refused.set(kind, error);
-    for (const uuid of this.loads) this.abort(uuid, error);
   }
 
   /** A callback that throws fails the load, as it does without a worker. */

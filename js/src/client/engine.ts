@@ -52,7 +52,7 @@ export class WebWorkerMLCEngine {
       ...(options && { chatOpts: options }),
     };
     this.models = { modelId: [] };
-    await this.calls.load({ kind: "reload", uuid: newUuid(), content: models });
+    await this.call({ kind: "reload", content: models });
     this.models = models;
   }
 
@@ -141,7 +141,7 @@ export class WebWorkerMLCEngine {
 
   /** The catalogue from the next reload on, which throws what is wrong with it. */
   setAppConfig(appConfig: AppConfigLike): void {
-    this.calls.configure({ kind: "setAppConfig", uuid: newUuid(), content: appConfig });
+    this.tell({ kind: "setAppConfig", content: appConfig });
   }
 
   /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
@@ -150,7 +150,7 @@ export class WebWorkerMLCEngine {
   }
 
   setLogLevel(logLevel: LogLevel): void {
-    this.calls.configure({ kind: "setLogLevel", uuid: newUuid(), content: logLevel });
+    this.tell({ kind: "setLogLevel", content: logLevel });
   }
 
   /** Begins a stream; the uuid of the message that begins it is its id. */

@@ -18,3 +18,9 @@ export class WebLLMError extends Error {
     this.field = info.field ?? null;
   }
 }
+
+export function integrityInfo(url: string, expected: string, actual: string): ErrorInfo {
+  const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
+  const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };
+  return { ...info, url, expected, actual };
+}

@@ -1,6 +1,6 @@
 // Made by client_types.py from src/webllm/errors.py; do not edit.
 
-import { WebLLMError } from "./error_base";
+import { WebLLMError, integrityInfo } from "./error_base";
 import type { ErrorInfo } from "./messages";
 
 export class ConfigError extends WebLLMError {}
@@ -18,7 +18,11 @@ export class IntegrityError extends ArtifactError {
   readonly expected: string;
   readonly actual: string;
 
-  constructor(info: ErrorInfo) {
+  /** As in WebLLM; or of what a worker says. */
+  constructor(url: string, expected: string, actual: string);
+  constructor(info: ErrorInfo);
+  constructor(given: ErrorInfo | string, expected = "", actual = "") {
+    const info = typeof given === "string" ? integrityInfo(given, expected, actual) : given;
     super(info);
     this.url = info.url ?? "";
     this.expected = info.expected ?? "";

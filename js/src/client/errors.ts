@@ -51,12 +51,6 @@ export function storeError({ name }: DOMException): WebLLMError {
   return make({ name: "ArtifactError", message, code: "artifact_error", status: 500 });
 }
 
-export function integrityError(url: string, expected: string, actual: string): WebLLMError {
-  const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
-  const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };
-  return make({ ...info, url, expected, actual });
-}
-
 /** A newer worker may have errors of names that are not known here. */
 function make(info: ErrorInfo): WebLLMError {
   return new (CLASSES[info.name] ?? WebLLMError)(info);

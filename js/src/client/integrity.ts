@@ -1,6 +1,7 @@
 // Subresource Integrity: hashes as WebLLM's records and browsers write them, "sha256-<base64>".
 
-import { configError, integrityError } from "./errors";
+import { IntegrityError } from "./error_classes";
+import { configError } from "./errors";
 
 export type SRIString = string;
 /** By the names of files. */
@@ -28,7 +29,7 @@ export async function verifyIntegrity(
   const digest = new Uint8Array(await crypto.subtle.digest(parts.algorithm, data));
   const actual = parts.prefix + btoa(String.fromCharCode(...digest));
   if (actual === expectedSRI) return;
-  const error = integrityError(url, expectedSRI, actual);
+  const error = new IntegrityError(url, expectedSRI, actual);
   if (onFailure === "error") throw error;
   console.warn(error.message);
 }

@@ -4,7 +4,7 @@ import type { MLCEngineConfig } from "./config";
 import { workerEndpoint, type Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
 import { refuseLogitProcessors } from "./logit_processor";
-import type { ChatOptions } from "./messages";
+import type { AnyRequest, ChatOptions } from "./messages";
 import { fileAt, notServed, type Root } from "./root";
 
 /** `root` says where webllm's files are served, see `WebWorkerMLCEngineHandler`. */
@@ -13,14 +13,43 @@ export interface OwnEngineConfig extends MLCEngineConfig {
 }
 
 /**
- * Computes in a worker that it makes for itself, so that the page never waits for Python. The
- * worker lives until `terminate`.
+ * Computes in a worker that it makes for itself, so that the page never waits for Python: when it
+ * is first asked for something, so that an engine can be made where there are no workers, as on a
+ * server. The worker lives until `terminate`.
  */
 export class MLCEngine extends WebWorkerMLCEngine {
   constructor(config: OwnEngineConfig = {}) {
     refuseLogitProcessors(config.logitProcessorRegistry); // before there is a worker to end
-    super(workerAt(fileAt("worker.js", config.root)), config);
+    super(
+      lazily(() => workerAt(fileAt("worker.js", config.root))),
+      config,
+    );
   }
+}
+
+const CAN_WAIT = new Set(["hello", "setAppConfig", "setLogLevel", "interruptGenerate", "abort"]);
+
+/** A worker that is made for the first message that has to be answered. */
+function lazily(make: () => Endpoint): Endpoint {
+  const early: AnyRequest[] = [];
+  let endpoint: Endpoint | undefined;
+  let listeners: Parameters<Endpoint["listen"]>;
+  return {
+    post(message) {
+      if (endpoint) return endpoint.post(message);
+      early.push(structuredClone(message)); // as it is now; throws as `post` does
+      if (CAN_WAIT.has(message.kind)) return;
+      try {
+        endpoint = make();
+      } catch (error) {
+        return listeners[1](`it could not be made here: ${String(error)}`);
+      }
+      endpoint.listen(...listeners);
+      for (const each of early.splice(0)) endpoint.post(each);
+    },
+    listen: (...given) => void (listeners = given),
+    close: () => endpoint?.close(),
+  };
 }
 
 /** A worker that never says anything, not even hello, most likely has no script. */

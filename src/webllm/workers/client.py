@@ -20,17 +20,12 @@ from webllm.workers.messages import (
     InitProgress,
     InitProgressCallback,
     InterruptGenerate,
-    Reload,
     Return,
-    SetAppConfig,
-    SetLogLevel,
     Throw,
     Work,
     read_answer,
 )
 from webllm.workers.port import Port, Unreadable
-
-Setting = SetAppConfig | SetLogLevel
 
 
 class Client:
@@ -41,9 +36,6 @@ class Client:
         self.lost: str | None = None
         self._on_progress = on_progress
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._loads: set[str] = set()  # the reloads among those that wait
-        self._settings: dict[type[Setting], str] = {}  # the uuid of the last one of each kind
-        self._refused: dict[type[Setting], WebLLMError] = {}
         self._closing: asyncio.Task[None] | None = None
         self.protocol: int | None = None  # the worker's; None: WebLLM's and no more
         self._hello = Hello(uuid=new_uuid())
@@ -66,24 +58,6 @@ class Client:
             raise
         finally:
             del self._waiting[request.uuid]
-
-    async def load(self, request: Reload) -> None:
-        """`call`; also raises the worker's error about a setting that it refused."""
-        for error in self._refused.values():
-            raise error
-        self._loads.add(request.uuid)
-        try:
-            await self.call(request)
-        finally:
-            self._loads.discard(request.uuid)
-
-    def configure(self, setting: Setting) -> None:
-        """Posts a setting. The worker answers only if it refuses it, and then the reload that
-        waits, or else the next one, raises that error; a later setting of its kind replaces it.
-        """
-        self._settings[type(setting)] = setting.uuid
-        self._refused.pop(type(setting), None)
-        self.tell(setting)
 
     def tell(self, request: Work) -> None:
         """Posts a request whose answer nobody waits for, if there is still a worker."""
@@ -126,21 +100,12 @@ class Client:
         elif isinstance(answer, Return):
             if future := self._still_waiting(answer.uuid):
                 future.set_result(answer.content)
-        elif isinstance(answer, Throw):
-            for kind, uuid in self._settings.items():
-                if uuid == answer.uuid:
-                    self._refuse(kind, rebuild(answer))
-            if future := self._still_waiting(answer.uuid):
-                future.set_exception(rebuild(answer))
+        elif isinstance(answer, Throw) and (future := self._still_waiting(answer.uuid)):
+            future.set_exception(rebuild(answer))
 
     def _still_waiting(self, uuid: str) -> asyncio.Future[Any] | None:
         future = self._waiting.get(uuid)
         return None if future is None or future.done() else future
-
-    def _refuse(self, kind: type[Setting], error: WebLLMError) -> None:
-        self._refused[kind] = error
-        for uuid in self._loads:
-            self._abort(uuid, error)
 
     def _report(self, answer: InitProgressCallback) -> None:
         """A callback that raises fails the load, as it does without a worker."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from webllm.errors import RequestError, WebLLMError, WorkerLostError
 from webllm.workers.error_info import throw
 from webllm.workers.messages import (
     PROTOCOL,
+    SETTINGS,
     Abort,
     AnyAnswer,
     Heartbeat,
@@ -16,6 +18,8 @@ from webllm.workers.messages import (
     HelloAnswer,
     KeepAlive,
     Return,
+    SetAppConfig,
+    SetLogLevel,
     Work,
     read_request,
 )
@@ -34,6 +38,7 @@ class Connection:
         self._handle = handle
         self._on_end = on_end
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
+        self._refused: dict[str, Exception] = {}  # kind of setting, what is wrong with the last
         self._ending: asyncio.Task[None] | None = None
         port.listen(self._receive, self._on_close)
 
@@ -44,17 +49,22 @@ class Connection:
         except WorkerLostError:
             return  # its tasks are ending
 
-    def _receive(self, message: object) -> None:
-        """What is wrong is thrown back, if it has a uuid that its sender may wait for. Messages
-        of other protocols are skipped, as WebLLM does.
+    def check_settings(self) -> None:
+        """Raises what is wrong with a setting of this client. No client waits for an answer to
+        one, so every load that comes after it fails, until there is another of its kind.
         """
+        for error in self._refused.values():
+            raise error
+
+    def _receive(self, message: object) -> None:
+        """Messages of other protocols are skipped, as WebLLM does."""
         if isinstance(message, Unreadable):
-            self._throw_back(message.uuid, RequestError(message.reason))
+            self._refuse(message.kind, message.uuid, RequestError(message.reason))
         elif isinstance(message, dict) and "kind" in message:
             try:
                 request = read_request(message)
             except (ValueError, RecursionError) as error:
-                self._throw_back(message.get("uuid"), error)
+                self._refuse(message["kind"], message.get("uuid"), error)
             else:
                 self._take(request)
 
@@ -67,11 +77,17 @@ class Connection:
                 self.post(Heartbeat(uuid=request.uuid))
         elif isinstance(request, Hello):
             self.post(Return(uuid=request.uuid, content=HelloAnswer(protocol=PROTOCOL)))
+        elif isinstance(request, SetAppConfig | SetLogLevel):
+            kind = str(request.__struct_config__.tag)
+            self._start(request.uuid, self._set(kind, request))
         elif not isinstance(request, Abort) or not self._cancel(request.uuid):
-            self._start(request)
+            self._start(request.uuid, self._run(request))
 
-    def _throw_back(self, uuid: object, error: Exception) -> None:
-        if isinstance(uuid, str | int):
+    def _refuse(self, kind: object, uuid: object, error: Exception) -> None:
+        """Thrown back, if it has a uuid that its sender may wait for."""
+        if isinstance(kind, str) and kind in SETTINGS:
+            self._start(None, self._set(kind, error))
+        elif isinstance(uuid, str | int):
             self.post(throw(uuid, error))
 
     def _cancel(self, uuid: str) -> bool:
@@ -79,14 +95,24 @@ class Connection:
         task = self._tasks.get(uuid)
         return task is not None and task.cancel()
 
-    def _start(self, request: Work) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(request))
-        self._tasks[request.uuid] = task
-        task.add_done_callback(lambda _: self._forget(request.uuid, task))
+    def _start(self, uuid: str | None, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[uuid] = task
+        task.add_done_callback(lambda _: self._forget(uuid, task))
 
-    def _forget(self, uuid: str, task: asyncio.Task[None]) -> None:
+    def _forget(self, uuid: str | None, task: asyncio.Task[None]) -> None:
         if self._tasks.get(uuid) is task:  # an abort has the uuid of what it ends
             del self._tasks[uuid]
+
+    async def _set(self, kind: str, setting: Work | Exception) -> None:
+        """In its turn among the requests, also if it could not be read."""
+        self._refused.pop(kind, None)
+        try:
+            if isinstance(setting, Exception):
+                raise setting
+            await self._handle(self, setting)
+        except Exception as error:
+            self._refused[kind] = error
 
     async def _run(self, request: Work) -> None:
         try:

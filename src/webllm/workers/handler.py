@@ -83,6 +83,7 @@ class MLCEngineHandler:
         return m.Return(uuid=request.uuid, content=content)
 
     async def _reload(self, client: Connection, request: m.Reload) -> None:
+        client.check_settings()
         async with self._loading:
             if self._reuse_loaded and request.content == self._loaded:
                 client.post(_progress(request.uuid, _ALREADY_LOADED))
@@ -102,6 +103,7 @@ class MLCEngineHandler:
             return
         async with self._loading:
             if self._loaded is None or self._loaded.model_id != params.model_id:
+                client.check_settings()
                 await self._load(client, uuid, m.ReloadParams(params.model_id, params.chat_opts))
 
     @contextmanager

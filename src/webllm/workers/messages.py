@@ -268,6 +268,7 @@ AnyAnswer: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
 
 
 _KINDS = {kind.__struct_config__.tag for kind in get_args(AnyRequest)}
+SETTINGS = ("setAppConfig", "setLogLevel")  # kinds that are never answered
 
 
 def read_request(message: dict[str, Any]) -> AnyRequest:

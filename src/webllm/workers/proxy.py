@@ -102,7 +102,7 @@ class WorkerMLCEngine:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
         models = m.ReloadParams(ids, options)
-        await self._client.load(m.Reload(content=models, uuid=new_uuid()))
+        await self._client.call(m.Reload(content=models, uuid=new_uuid()))
         self._models = models
 
     async def unload(self) -> None:
@@ -194,9 +194,9 @@ class WorkerMLCEngine:
         return self._on_progress
 
     def set_app_config(self, app_config: AppConfig) -> None:
-        """The catalogue from the next `reload` on."""
+        """The catalogue from the next `reload` on, which raises what is wrong with it."""
         self._app_config = app_config
-        self._client.configure(m.SetAppConfig(content=app_config, uuid=new_uuid()))
+        self._client.tell(m.SetAppConfig(content=app_config, uuid=new_uuid()))
 
     def set_log_level(self, log_level: LogLevel) -> None:
         """Of the worker's logger "webllm"."""
@@ -204,7 +204,7 @@ class WorkerMLCEngine:
             levels = ", ".join(get_args(LogLevel))
             raise ConfigError(f"log_level is {log_level!r}; give one of {levels}")
         self._log_level = log_level
-        self._client.configure(m.SetLogLevel(content=log_level, uuid=new_uuid()))
+        self._client.tell(m.SetLogLevel(content=log_level, uuid=new_uuid()))
 
     def _model_id(self, model: str) -> str:
         """The id that the worker gives to a source; what is none is an id of its catalogue."""
