@@ -209,7 +209,7 @@ async def _compile_all(device: Any, target: Target, checkpoint: Shapes) -> None:
     limits = BatchShape(512, 4, 4, 128)
     await backend.load(program, checkpoint, 128, limits, lambda *_: None)
     for tokens, seqs in SHAPES:
-        backend.compile(program, BatchShape(tokens, seqs, seqs, 128))
+        backend.compile(program, BatchShape(tokens, seqs, seqs, 128)).dispatches()
 
 
 def _repack_all(device: Any) -> None:
