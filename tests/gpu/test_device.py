@@ -1,6 +1,7 @@
 """Buffers, pipelines, recordings, readback and errors of the native device."""
 
 import asyncio
+import gc
 import os
 import struct
 import subprocess
@@ -150,6 +151,8 @@ def test_the_environment_of_the_program_is_left_alone() -> None:
 
 async def test_a_recording_may_be_collected_on_any_thread(device: NativeDevice) -> None:
     """It waits for nothing and submits nothing there: what it leaves, the device discards."""
+    gc.collect()
+    device.record([])  # discards what other tests left
     a, b = device.buffer(256), device.buffer(256)
     recording = device.record([Dispatch(device.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
     for _ in range(3):
