@@ -22,6 +22,13 @@ export class StreamingMarkdown {
     if (this.text !== this.shown) this.frame ??= requestAnimationFrame(() => this.render());
   }
 
+  /** Renders what is still to be shown, without waiting for a frame. */
+  flush(): void {
+    if (this.frame === undefined) return;
+    cancelAnimationFrame(this.frame);
+    this.render();
+  }
+
   private render(): void {
     this.frame = undefined;
     let kept = this.text.startsWith(this.shown) ? this.numSettled() : 0;

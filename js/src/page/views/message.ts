@@ -120,6 +120,7 @@ class Answer implements MessageView {
     this.message = message;
     if (isStateChanged) this.show();
     else this.markdown.show(message.text);
+    if (this.element.ariaBusy === "false") this.markdown.flush(); // what ended is there in full
   }
 
   private show(): void {
