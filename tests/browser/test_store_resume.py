@@ -57,7 +57,7 @@ async def test_a_connection_that_breaks_again_and_again(
     assert site.models.ranges[0] is None
     assert all(site.models.ranges[1:])
     # What is read of a broken answer is all but what the browser had not handed over: at most what
-    # the pipe between its processes holds, 2 MiB.
+    # the pipe between its processes holds (kLargerDataPipeAllocationSize of Chromium, 2 MiB).
     num_broken = len(site.models.ranges) - 1
     assert num_broken >= 2
     assert site.models.sent_bytes <= small_file.stat().st_size + num_broken * (2 << 20)
