@@ -44,13 +44,13 @@ def test_a_real_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "features    shader-f16, subgroups of 32 to 64, timestamps" in shown
     assert "llvmpipe: a software adapter, used only when asked for" in shown
     assert "features    subgroups of 4\n" in shown
-    assert "buffers     at most 2.1 GB each, 134 MB bound, 8 to a shader stage" in shown
+    assert "buffers     up to 2.1 GB each, 134 MB per binding, 8 per shader stage" in shown
     assert "CPU: chosen by --device cpu\n" in shown
 
 
 def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = devices(monkeypatch, SOFTWARE)
-    assert "CPU: chosen by --device auto, as there is no GPU\n" in shown
+    assert "CPU: chosen by --device auto, since there is no GPU\n" in shown
     assert "features    kernels for avx2\n  memory      2.5 GB available\n" in shown
 
 
