@@ -108,7 +108,7 @@ class AppConfig(
     def _take_spellings(self) -> None:
         if self.models is not None:
             if self.model_list is not _LEFT_OUT:
-                raise ConfigError("models is another name of model_list; give one of them")
+                raise ConfigError("models is another name for model_list; give one of them")
             msgspec.structs.force_setattr(self, "model_list", self.models)
             msgspec.structs.force_setattr(self, "models", None)
         if self.use_indexeddb:
@@ -256,7 +256,7 @@ def _read_catalogue(file: Path) -> AppConfig:
         return read_config(plain, AppConfig)
     except (OSError, msgspec.DecodeError, ConfigError) as error:
         raise ConfigError(
-            f"WEBLLM_MODELS names {file}, which is no catalogue of models: {error}; name a file "
+            f"WEBLLM_MODELS names {file}, which is not a list of models: {error}; name a file "
             'like {"model_list": [{"model_id": "name", "model": "path/to/model.gguf"}]}'
         ) from error
 

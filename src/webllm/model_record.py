@@ -72,7 +72,9 @@ class ChatOptions(
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
         if self.top_p == 0:
-            raise ConfigError("top_p is 0; give a number above 0, to 1 (temperature 0 is greedy)")
+            raise ConfigError(
+                "top_p is 0; give a number above 0 and up to 1 (temperature 0 is greedy)"
+            )
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
 
@@ -81,8 +83,8 @@ class ChatOptions(
             return
         if self.conv_template is None:
             raise ConfigError(
-                f"conv_config is {dict(self.conv_config)} without the conv_template that it is a "
-                "part of; give conv_template"
+                f"conv_config is {dict(self.conv_config)} without a conv_template that it "
+                "changes; give conv_template"
             )
         whole = {**self.conv_template, **self.conv_config}
         msgspec.structs.force_setattr(self, "conv_template", whole)
@@ -158,7 +160,7 @@ class ModelRecord(
                 f"{self.model_path!r}; give one of them"
             )
         if not self.model:
-            raise ConfigError(f"{self.model_id!r} does not say where it is; give model=…")
+            raise ConfigError(f"{self.model_id!r} names no source; give model=…")
         if isinstance(self.model_type, int):
             name = get_args(ModelType)[self.model_type]
             msgspec.structs.force_setattr(self, "model_type", name)

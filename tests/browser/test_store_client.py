@@ -129,7 +129,7 @@ FAILURES = """async () => {
 async def test_what_the_browsers_store_throws_is_an_error_of_ours(page: Page) -> None:
     errors = await page.evaluate(FAILURES)
     for error in errors[:2]:
-        assert error.startswith("StorageFullError: the browser lets this site keep nothing; ")
+        assert error.startswith("StorageFullError: the browser lets this site store nothing; ")
     for error in errors[2:]:
         assert error.startswith("ArtifactError: the browser's store failed (InvalidStateError); ")
     assert all('cacheBackend "none"' in error for error in errors)

@@ -164,7 +164,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str, str]] = [
     (
         {"tools": [TOOL], "tool_choice": {"function": {"name": "sub"}}},
         "tool_choice",
-        "'sub'; tools has add",
+        "'sub'; tools are add",
     ),
     (
         {"response_format": {"type": "xml"}},
@@ -336,7 +336,7 @@ def test_several_choices_may_be_streamed() -> None:
 @pytest.mark.parametrize("request_", ["Hello", None, 5, [USER]])
 def test_what_is_no_request_is_refused(request_: Any) -> None:
     for read in (chat_completion_request, completion_request, embedding_request):
-        assert "a request maps fields to values" in str(wrong(request_, read))
+        assert "a request must be a mapping of fields to values" in str(wrong(request_, read))
 
 
 def test_completion_requests() -> None:

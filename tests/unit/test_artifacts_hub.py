@@ -30,7 +30,7 @@ for source in sys.argv[1:]:
 
 # Repositories of the hub here: status, the hub's own code for it, what is made of it.
 ANSWERS = {
-    "gated": (403, "GatedRepo", "FetchError", "licence accepted on the page of o/gated"),
+    "gated": (403, "GatedRepo", "FetchError", "accept the licence on the page of o/gated"),
     "private": (401, "RepoNotFound", "ModelNotFoundError", "needs a login (hf auth login)"),
     "absent": (404, "EntryNotFound", "ModelNotFoundError", "does not exist"),
     "revision": (404, "RevisionNotFound", "ModelNotFoundError", "does not exist"),

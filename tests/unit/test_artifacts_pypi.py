@@ -175,7 +175,7 @@ async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyP
 async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match="holds no"):
+    with pytest.raises(ModelNotFoundError, match="contains no"):
         await ensure_artifact(str(folder), store)
     file = folder / "a.gguf"
     file.touch()

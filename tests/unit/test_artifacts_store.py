@@ -72,7 +72,7 @@ def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
 def test_nothing_is_deleted_while_it_is_fetched(store: DirectoryStore) -> None:
     path = add(store, A, b"bytes")
     with store.lock(A):
-        with pytest.raises(ArtifactError, match=r"host/a is being fetched"):
+        with pytest.raises(ArtifactError, match=r"host/a is being downloaded"):
             store.delete(A)
         assert path.read_bytes() == b"bytes"
         assert store.has(A)
@@ -255,7 +255,7 @@ def test_full_disk_while_writing(store: DirectoryStore) -> None:
     partial = PartialFile(store.root / "partial" / "full.part")
     partial._file.close()
     partial._file = FullDisk()
-    with pytest.raises(StorageFullError, match=r"filled up.*goes on from there"):
+    with pytest.raises(StorageFullError, match=r"filled up.*the download resumes"):
         partial.append(b"x")
     partial.close()
 

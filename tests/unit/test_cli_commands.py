@@ -209,7 +209,7 @@ def test_rm_waits_for_no_pull(tmp_path: Path) -> None:
     with DirectoryStore().lock(source):
         refused = webllm("rm", "hf:owner/repo/model.gguf")
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert "is being fetched; end that, then delete it" in refused.stderr
+        assert "is being downloaded; stop that, then delete it" in refused.stderr
         assert DirectoryStore().has(source)
     assert webllm("rm", "hf:owner/repo/model.gguf").exit_code == 0
     assert not DirectoryStore().has(source)

@@ -65,11 +65,11 @@ def test_a_store_alone_keeps_the_built_in_catalogue(name: str) -> None:
         ({"modelList": []}, "unknown field 'modelList'; did you mean model_list"),
         ({"useIndexedDb": True}, "unknown field 'useIndexedDb'; did you mean useIndexedDB"),
         ({"bogus": 1}, "unknown field 'bogus'; known are cacheBackend, model_list, models"),
-        ({"models": [], "model_list": []}, "models is another name of model_list"),
+        ({"models": [], "model_list": []}, "models is another name for model_list"),
         ({"useIndexedDB": True, "cacheBackend": "opfs"}, "cacheBackend is 'opfs' and useIndexed"),
         ({"model_list": 3}, "model_list: expected array, got int, received 3"),
         ({"model_list": [{"model": "m"}]}, r"model_list\[0\].model_id is missing"),
-        ({"models": [{"model_id": "m"}]}, "'m' does not say where it is; give model"),
+        ({"models": [{"model_id": "m"}]}, "'m' names no source; give model"),
         (
             {"models": [{"model_id": "m", "model_url": "u"}]},
             r"models\[0\]: unknown field 'model_url'; did you mean model",

@@ -261,7 +261,7 @@ class TestErrors:
             ("POST", "/v1/chat/completions", b"{", 400, "not JSON"),
             ("POST", "/v1/chat/completions", b"[" * 100_000, 400, "not JSON"),
             ("POST", "/v1/chat/completions", b'{"\xff": 1}', 400, "not JSON"),
-            ("POST", "/v1/completions", b"[]", 400, "no object"),
+            ("POST", "/v1/completions", b"[]", 400, "not an object"),
             ("POST", "/v1/completions", b"{}", 400, "prompt is missing"),
             ("POST", "/v1/completions", b'{"prompt": "1", "extra_body": 1, "enable_thinking": 1}',
              400, "enable_thinking"),

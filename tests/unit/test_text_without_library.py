@@ -61,7 +61,7 @@ def test_any_text_gives_the_librarys_ids(metadata: Metadata, pre: str) -> None:
 
 def test_a_merge_that_is_no_token_is_an_error(metadata: Metadata) -> None:
     tokenizer = _ours(metadata | {PREFIX + "merges": ["q z"]})
-    with pytest.raises(CheckpointError, match="'qz' is merged but is no token"):
+    with pytest.raises(CheckpointError, match="'qz' is merged but is not a token"):
         tokenizer.encode("qz")
 
 

@@ -75,7 +75,7 @@ export class Calls {
     try {
       this.endpoint.post(request);
     } catch (error) {
-      throw requestError(`a request is made of plain data: ${String(error)}`);
+      throw requestError(`a request must be plain data: ${String(error)}`);
     }
   }
 

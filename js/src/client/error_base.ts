@@ -20,7 +20,7 @@ export class WebLLMError extends Error {
 }
 
 export function integrityInfo(url: string, expected: string, actual: string): ErrorInfo {
-  const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
+  const message = `${url} has the hash ${actual}, expected ${expected}`;
   const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };
   return { ...info, url, expected, actual };
 }

@@ -40,11 +40,11 @@ export function configError(message: string): WebLLMError {
 /** Why a browser's store failed; `store_error` in browser_blobs.py says the same in Python. */
 export function storeError({ name }: DOMException): WebLLMError {
   const isFull = name === "QuotaExceededError";
-  const wayOut = 'load the model without keeping it: cacheBackend "none"';
+  const wayOut = 'load the model without storing it: cacheBackend "none"';
   if (isFull || name === "SecurityError") {
     const message = isFull
-      ? `the browser keeps no more for this site; delete a model, or ${wayOut}`
-      : `the browser lets this site keep nothing; allow it to store data, or ${wayOut}`;
+      ? `the browser's storage for this site is full; delete a model, or ${wayOut}`
+      : `the browser lets this site store nothing; allow it to store data, or ${wayOut}`;
     return make({ name: "StorageFullError", message, code: "storage_full", status: 507 });
   }
   const message = `the browser's store failed (${name}); try again, or ${wayOut}`;

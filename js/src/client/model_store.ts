@@ -150,7 +150,7 @@ async function digest(text: string): Promise<string> {
 function inUse(modelId: string): ArtifactError {
   return new ArtifactError({
     name: "ArtifactError",
-    message: `${modelId} is being fetched; end that, then delete it`,
+    message: `${modelId} is being downloaded; stop that, then delete it`,
     code: "artifact_error",
     status: 500,
   });

@@ -77,7 +77,9 @@ def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> Embed
     checked = _read(request, EmbeddingRequest, UNSUPPORTED_EMBEDDING_FIELDS)
     parts = [checked.input] if isinstance(checked.input, str) else checked.input
     if not parts or "" in parts or [] in parts:
-        raise RequestError("input is empty, or a part of it is; leave that out", field="input")
+        raise RequestError(
+            "input is empty or has an empty part; leave empty parts out", field="input"
+        )
     if len({type(part) for part in parts}) > 1:
         raise RequestError(
             "input mixes texts and token ids; give a text, its token ids, or a list of either",
@@ -94,11 +96,13 @@ def _read(
     try:
         fields: dict[str, Any] = msgspec.to_builtins(request)
     except TypeError as error:
-        raise RequestError(f"a request is made of plain data: {error}") from None
+        raise RequestError(f"a request must be plain data: {error}") from None
     except RecursionError:
         raise RequestError("the request is nested too deeply; flatten it") from None
     if not isinstance(fields, dict):
-        raise RequestError(f"a request maps fields to values, received {short(request)}")
+        raise RequestError(
+            f"a request must be a mapping of fields to values, received {short(request)}"
+        )
     _rename_max_tokens(fields)
     for name in fields:
         if name in unsupported and fields[name] is not None:
@@ -204,7 +208,7 @@ def _check_generation(request: GenerationParams) -> None:
     if request.stream_options is not None and not request.stream:
         raise RequestError("stream_options needs stream=True", field="stream_options")
     if "" in request.stop_strings:
-        raise RequestError("stop holds an empty string; leave it out", field="stop")
+        raise RequestError("stop contains an empty string; leave it out", field="stop")
 
 
 def _in_range(
@@ -227,7 +231,7 @@ def _check_messages(messages: list[ChatCompletionMessageParam]) -> None:
         path = f"messages[{i}]"
         if message.role in ("system", "developer") and i > 0:
             raise RequestError(
-                f"{path}.role is {message.role!r}; only the first message may be",
+                f"{path}.role is {message.role!r}; only the first message may have this role",
                 field=f"{path}.role",
             )
         _check_message(path, message)
@@ -268,7 +272,7 @@ def _check_tools(request: ChatCompletionRequest) -> None:
         raise RequestError("tool_choice needs tools", field="tool_choice")
     if not isinstance(choice, str) and choice.function.name not in names:
         raise RequestError(
-            f"tool_choice names {choice.function.name!r}; tools has {', '.join(names)}",
+            f"tool_choice names {choice.function.name!r}; tools are {', '.join(names)}",
             field="tool_choice",
         )
 

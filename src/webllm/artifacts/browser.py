@@ -66,7 +66,7 @@ async def delete_model(source: str, cache_backend: str | None) -> None:
     files = ModelFiles(open_blobs(cache_backend))
     async with locked_if_free(_lock_of(name)) as is_ours:
         if not is_ours:
-            raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+            raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
         await files.delete(name)
 
 
@@ -81,7 +81,7 @@ async def _ensure(
     if isinstance(blobs, SessionBlobs):
         await Download(FetchJob(url, sha256, reporter, _any_space), files.incoming(name)).run()
         return await files.find(name)
-    waiting = "Waiting for another tab that fetches this model"
+    waiting = "Waiting for another tab that is downloading this model"
     async with locked(_lock_of(name), lambda: reporter.update(waiting)):
         found = await files.find(name)  # fetched while this call waited
         if found is not None:
@@ -92,7 +92,7 @@ async def _ensure(
         found = await files.find(name)
     if found is None:
         raise StorageFullError(  # as WebKit does in a private window
-            f"the browser did not keep what came from {url}; load it without keeping it: "
+            f"the browser did not store {url}; load it without storing it: "
             "AppConfig(cache_backend='none')"
         )
     return found

@@ -121,15 +121,15 @@ def store_error(name: str) -> ArtifactError:
     """Of a DOMException's name."""
     if name == "QuotaExceededError":
         return StorageFullError(
-            "the browser keeps no more for this site; delete a model, take a smaller one, or load "
-            "it without keeping it: AppConfig(cache_backend='none')"
+            "the browser's storage for this site is full; delete a model, choose a smaller "
+            "one, or load it without storing it: AppConfig(cache_backend='none')"
         )
     if name == "SecurityError":
         return StorageFullError(
-            "the browser lets this site keep nothing; allow it to store data, or load the model "
-            "without keeping it: AppConfig(cache_backend='none')"
+            "the browser lets this site store nothing; allow it to store data, or load the model "
+            "without storing it: AppConfig(cache_backend='none')"
         )
     return ArtifactError(
-        f"the browser's store failed ({name}); try again, or load the model without keeping it: "
+        f"the browser's store failed ({name}); try again, or load the model without storing it: "
         "AppConfig(cache_backend='none')"
     )

@@ -92,11 +92,11 @@ class Download:
         retry = self._job.retry
         asked_s = broken.pause_s or 0
         if asked_s > retry.longest_asked_s:
-            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; fetch later")
+            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; try again later")
         if failures >= (retry.attempts if self._was_reached else _UNREACHED_ATTEMPTS):
             raise FetchError(
-                f"{self._job.url} failed {failures} times in a row, at last because {broken}; "
-                f"{self._incoming.num_bytes} bytes are kept: load it again to go on from there"
+                f"{self._job.url} failed {failures} times in a row; last error: {broken}; "
+                f"{self._incoming.num_bytes} bytes are stored: load it again to resume"
             )
         return max(asked_s, retry.pause_s(failures))
 
@@ -246,8 +246,8 @@ class Download:
         total = self._incoming.version.size
         if total is not None and self._loaded > total:
             raise IntegrityError(
-                f"{self._job.url} sends more than the {total} bytes it promised; what came was "
-                "dropped, load it again",
+                f"{self._job.url} sends more than the {total} bytes it announced; the download was "
+                "discarded, load it again",
                 url=self._job.url,
             )
         of_total = f" of {total / 1e6:.1f}" if total is not None else ""
@@ -258,8 +258,8 @@ class Download:
         digest = self._hash.hexdigest()
         if self._job.sha256 not in (None, digest):
             raise IntegrityError(
-                f"what came from {self._job.url} has the SHA-256 {digest}, not the "
-                f"{self._job.sha256} promised; it was dropped, load it again",
+                f"{self._job.url} has the SHA-256 {digest}, expected "
+                f"{self._job.sha256}; the download was discarded, load it again",
                 url=self._job.url,
                 expected=self._job.sha256,
                 actual=digest,

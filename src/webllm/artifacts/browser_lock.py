@@ -48,7 +48,7 @@ async def _requested(name: str, *, if_free: bool) -> AsyncIterator[bool]:
     def on_failure(error: Any) -> None:
         if not answered.done():
             answered.set_exception(
-                ArtifactError(f"the browser gives no lock for the model ({error}); try again")
+                ArtifactError(f"the browser refused a lock for the model ({error}); try again")
             )
 
     callback, abort = create_proxy(on_answer), js.AbortController.new()

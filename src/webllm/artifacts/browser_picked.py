@@ -62,7 +62,7 @@ async def picked_file(source: str) -> Any:
         return await asyncio.wait_for(answered, _PATIENCE_S)
     except TimeoutError:
         raise ModelNotFoundError(
-            f"{source} is not open in any page of this site any more; pick the file again"
+            f"{source} is no longer open in any page of this site; pick the file again"
         ) from None
     finally:
         channel.onmessage = None

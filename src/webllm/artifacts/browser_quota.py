@@ -28,9 +28,9 @@ async def require_space(num_bytes: int, url: str) -> None:
     quota, usage = int(estimate.quota), int(estimate.usage)
     if num_bytes + _NOTE_BYTES > quota - usage:
         raise StorageFullError(
-            f"{url} needs {num_bytes / 1e6:.0f} MB more, but the browser lets this site keep "
+            f"{url} needs {num_bytes / 1e6:.0f} MB more, but the browser lets this site store "
             f"{quota / 1e6:.0f} MB, of which {usage / 1e6:.0f} MB are used; delete a model "
-            "(delete_model_all_info_in_cache), take a smaller one, or load it without keeping it: "
+            "(delete_model_all_info_in_cache), choose a smaller one, or do not store it: "
             "AppConfig(cache_backend='none')"
         )
 

@@ -78,7 +78,7 @@ async def _in_time(promise: Any) -> Any:
     try:
         return await asyncio.wait_for(settled(promise), _STALL_S)
     except TimeoutError:
-        raise BrokenError(f"nothing came for {_STALL_S:.0f} s") from None
+        raise BrokenError(f"no data arrived for {_STALL_S:.0f} s") from None
     except JsException as error:
         raise BrokenError(
             f"the connection broke, or the server does not let this site read it (CORS): {error}"
@@ -147,7 +147,7 @@ def _check_status(url: str, response: Any, retry_after: str | None) -> None:
         raise ModelNotFoundError(f"{url} does not exist ({status}); check the name")
     if status in (408, 429) or status >= 500:
         pause_s = retry_after_s(retry_after)
-        raise BrokenError(f"the server answers {status} {response.statusText}", pause_s)
+        raise BrokenError(f"the server answered {status} {response.statusText}", pause_s)
     if status == 416:
         raise ChangedError
     if status not in (200, 206):

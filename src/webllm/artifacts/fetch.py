@@ -67,8 +67,8 @@ async def download(remote: RemoteFile, job: FetchJob) -> str:
                 furthest = max(furthest, partial.num_bytes)
                 if failures >= retry.attempts:
                     raise FetchError(
-                        f"{remote.url} failed {failures} times in a row, at last because {broken}; "
-                        f"{partial.num_bytes} bytes are kept: fetch again to go on from there"
+                        f"{remote.url} failed {failures} times in a row; last error: {broken}; "
+                        f"{partial.num_bytes} bytes are stored: try again to resume"
                     ) from broken.__cause__
                 await asyncio.sleep(_pause_s(broken, retry, failures))
     return job.verify(remote.size, remote.sha256)
@@ -93,7 +93,9 @@ def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
     if broken.pause_s is None:
         return pause_s
     if broken.pause_s > retry.longest_asked_s:
-        raise FetchError(f"{broken}: the server asks to wait {broken.pause_s:.0f} s; fetch later")
+        raise FetchError(
+            f"{broken}: the server asks to wait {broken.pause_s:.0f} s; try again later"
+        )
     return max(broken.pause_s, pause_s)
 
 
@@ -134,7 +136,7 @@ def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> No
         raise _BrokenError("the file changed on the server")
     _check_status(response)
     if remote.size is not None and version.size not in (None, remote.size):
-        job.reject(f"the server has {version.size} bytes, not the {remote.size} promised")
+        job.reject(f"the server has {version.size} bytes, expected {remote.size}")
     if response.status_code == 200:
         partial.restart(version)
 
@@ -144,18 +146,18 @@ def _check_status(response: "httpx.Response") -> None:
     try:
         require_safe_url(url)
     except ConfigError as error:
-        raise FetchError(f"the server leads to an address that is not safe: {error}") from None
+        raise FetchError(f"the server redirects to an address that is not safe: {error}") from None
     if status in (404, 410):
         raise ModelNotFoundError(f"{url} does not exist ({status}); check the name")
     if status in (408, 429) or status >= 500:
         pause_s = retry_after_s(response.headers.get("Retry-After"))
-        raise _BrokenError(f"the server answers {status} {response.reason_phrase}", pause_s)
+        raise _BrokenError(f"the server answered {status} {response.reason_phrase}", pause_s)
     if status not in (200, 206):
         hint = "it needs a login or a licence accepted" if status in (401, 403) else "check the URL"
         raise FetchError(f"{url} is refused ({status} {response.reason_phrase}); {hint}")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise FetchError(f"{url} comes compressed as {encoding!r}, though asked not to be")
+        raise FetchError(f"{url} arrives compressed as {encoding!r}, which was not requested")
 
 
 def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
@@ -175,7 +177,7 @@ async def _receive(response: "httpx.Response", job: FetchJob) -> None:
         job.require_space(total - partial.num_bytes)
     async for chunk in response.aiter_raw():
         if total is not None and partial.num_bytes + len(chunk) > total:
-            job.reject(f"the server sends more than the {total} bytes it promised")
+            job.reject(f"the server sends more than the {total} bytes it announced")
         partial.append(chunk)
         job.report(total)
     if total is not None and partial.num_bytes < total:

@@ -24,7 +24,7 @@ def open_gguf(path: str | PathLike[str]) -> "GGUFCheckpoint":
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
-        raise CheckpointError(f"{path}: the file is empty; fetch it again") from None
+        raise CheckpointError(f"{path}: the file is empty; download it again") from None
     except OSError as error:
         raise ModelNotFoundError(f"{path}: cannot be opened ({error.strerror})") from error
     try:

@@ -90,7 +90,7 @@ class _Reader:
         if end > self.file_bytes:
             raise CheckpointError(
                 f"{what} at byte {self.position} takes {num_bytes} bytes, but the file has "
-                f"{self.file_bytes - self.position} left; it is damaged: fetch it again"
+                f"{self.file_bytes - self.position} left; it is damaged: download it again"
             )
         if end > len(self.buffer):
             raise MoreBytesNeeded(end)
@@ -101,7 +101,7 @@ class _Reader:
         """
         if count * least_bytes > self.file_bytes - self.position:
             raise CheckpointError(
-                f"the header promises {count} {what}, more than the remaining "
+                f"the header announces {count} {what}, more than the remaining "
                 f"{self.file_bytes - self.position} bytes can hold; it is truncated or damaged"
             )
         if count > most:
@@ -135,7 +135,7 @@ def _read_version(reader: _Reader) -> int:
     reader.require(8, "the magic number and version")
     magic = bytes(reader.buffer[:4])
     if magic != b"GGUF":
-        raise CheckpointError(f"this is no GGUF file: it begins with {magic!r}, not b'GGUF'")
+        raise CheckpointError(f"this is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
     reader.position = 4
     version = reader.number(_UINT32, "the version")
     if version in (2, 3):
@@ -144,7 +144,9 @@ def _read_version(reader: _Reader) -> int:
         raise UnsupportedModelError(
             f"the file is big endian (version reads as {version:#x}); convert it to little endian"
         )
-    raise UnsupportedModelError(f"GGUF version {version} is not read, only 2 and 3; convert it")
+    raise UnsupportedModelError(
+        f"GGUF version {version} is not supported, only 2 and 3; convert it"
+    )
 
 
 def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> object:
@@ -241,7 +243,8 @@ def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
         )
     if offset % alignment:
         raise CheckpointError(
-            f"tensor {name!r} begins at offset {offset}, no multiple of the alignment {alignment}"
+            f"tensor {name!r} begins at offset {offset}, which is not a multiple of the alignment "
+            f"{alignment}"
         )
     nbytes = prod(sizes) // dtype.block_elements * dtype.block_bytes
     return TensorInfo(name, tuple(reversed(sizes)), dtype, offset, nbytes)
@@ -259,7 +262,7 @@ def _tensor_type(type_id: int, name: str) -> GGMLType:
         known = ", ".join(each.name for each in GGMLType if each.supported)
         raise UnsupportedModelError(
             f"tensor {name!r} is stored as {dtype.name}; webllm reads {known}: "
-            "take another quantization of this model"
+            "choose another quantization of this model"
         )
     return dtype
 
@@ -279,6 +282,6 @@ def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[
         if end > file_bytes:
             raise CheckpointError(
                 f"tensor {tensor.name!r} ends at byte {end}, but the file has {file_bytes}; "
-                "it is truncated: fetch it again"
+                "it is truncated: download it again"
             )
     return placed

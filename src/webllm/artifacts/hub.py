@@ -41,8 +41,8 @@ def locate(source: HubSource) -> RemoteFile:
         found, token = hub.get_hf_file_metadata(url), hub.get_token()
     except errors.GatedRepoError as error:
         raise FetchError(
-            f"{source} needs its licence accepted on the page of {source.repository} and a login "
-            f"(hf auth login): {_one_line(error)}"
+            f"{source} requires that you accept the licence on the page of {source.repository} and "
+            f"log in (hf auth login): {_one_line(error)}"
         ) from error
     except missing as error:
         raise ModelNotFoundError(

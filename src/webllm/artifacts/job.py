@@ -48,17 +48,17 @@ class FetchJob:
         digest = self.partial.hexdigest()
         found = self.partial.num_bytes
         if size is not None and size != found:
-            self.reject(f"it has {found} bytes, not the {size} promised")
+            self.reject(f"it has {found} bytes, expected {size}")
         if sha256 is not None and sha256 != digest:
-            self.reject(f"its SHA-256 is {digest}, not the {sha256} promised", sha256, digest)
+            self.reject(f"its SHA-256 is {digest}, expected {sha256}", sha256, digest)
         return digest
 
     def reject(self, reason: str, expected: str | None = None, actual: str | None = None) -> None:
         """Drop the bytes and raise IntegrityError."""
         self.partial.drop()
         raise IntegrityError(
-            f"what came for {self.source} is not what was asked for: {reason}; "
-            "it was dropped, fetch again",
+            f"the download of {self.source} is not the expected file: {reason}; "
+            "it was discarded, try again",
             str(self.source),
             expected,
             actual,

@@ -29,8 +29,8 @@ async def open_model(
 
     if store == "none":
         raise ConfigError(
-            "cache_backend='none' is for browsers; natively set WEBLLM_HOME to a folder that may "
-            "be deleted, or give the path of a file"
+            "cache_backend='none' is for browsers; here set WEBLLM_HOME to a folder that may be "
+            "deleted, or give the path of a file"
         )
     return open_gguf(await ensure_artifact(source, DirectoryStore(), on_progress))
 
@@ -75,4 +75,6 @@ async def offer_file(file: object) -> str:
         from webllm.artifacts import browser_picked
 
         return await browser_picked.offer_file(file)
-    raise ConfigError(f"{file!r} is no file of a page; natively give ModelRecord a path")
+    raise ConfigError(
+        f"{file!r} is not a file of a page; outside of a browser give ModelRecord a path"
+    )

@@ -79,7 +79,7 @@ class PartialFile:
                 raise
             raise StorageFullError(
                 f"the disk filled up after {self.num_bytes} bytes of {self.path}; free some space, "
-                "then fetch again: it goes on from there"
+                "then try again: the download resumes"
             ) from error
         self._hash.update(chunk)
         self.num_bytes += len(chunk)

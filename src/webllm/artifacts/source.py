@@ -90,7 +90,9 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", r
 def parse_source(text: str) -> Source:
     """Read one of the forms above; ConfigError, naming the form expected, if it is none."""
     if not text.strip() or text != text.strip():
-        raise ConfigError(f"a model source may not be empty or padded with blanks: {text!r}")
+        raise ConfigError(
+            f"a model source may not be empty, or begin or end with a space: {text!r}"
+        )
     scheme = _SCHEME.match(text)
     if scheme is None:
         hashed = _HASHED_PATH.fullmatch(text)
@@ -118,11 +120,11 @@ def require_safe_url(url: str) -> None:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError as error:
-        raise ConfigError(f"{url!r} is no URL: {error}") from None
+        raise ConfigError(f"{url!r} is not a URL: {error}") from None
     if not host:
         raise ConfigError(f"{url!r} names no host; write https://host/path/file")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"the URL for {host} holds a user name or password; leave them out")
+        raise ConfigError(f"the URL for {host} contains a user name or password; leave them out")
     here = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not here:
         raise ConfigError(f"{url!r} is not encrypted; use https")

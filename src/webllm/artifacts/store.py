@@ -40,7 +40,7 @@ def default_root() -> Path:
         import platformdirs
     except ImportError:
         raise ConfigError(
-            "cannot tell where to keep models without platformdirs; "
+            "cannot choose a folder for models without platformdirs; "
             "install webllm[native], or set WEBLLM_HOME to a folder"
         ) from None
     return Path(platformdirs.user_cache_dir("webllm"))
@@ -56,7 +56,7 @@ class DirectoryStore:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"cannot keep models in {self.root} ({error.strerror}); "
+                f"cannot store models in {self.root} ({error.strerror}); "
                 "set WEBLLM_HOME to a folder that can be written"
             ) from error
 
@@ -68,7 +68,7 @@ class DirectoryStore:
         """The file with the bytes of `source`; ModelNotFoundError if they are not here."""
         entry = self._find(source)
         if entry is None:
-            raise ModelNotFoundError(f"{source} is not in the store {self.root}; fetch it first")
+            raise ModelNotFoundError(f"{source} is not in the store {self.root}; download it first")
         return self._blob(entry.sha256)
 
     def entries(self) -> list[StoreEntry]:
@@ -104,7 +104,7 @@ class DirectoryStore:
         lock = self.lock(source)
         with storage_errors(self.root):
             if not lock.try_acquire():
-                raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+                raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
             try:
                 freed, entered = self._forget(source)
                 if not (entered or part.exists() or scratch.exists()):

@@ -89,7 +89,7 @@ class Routes:
             if model.id == wanted:
                 return Reply(200, _JSON, msgspec.json.encode(model))
         loaded = ", ".join(ids) or "nothing"
-        raise ModelNotFoundError(f"no model called {wanted!r} is loaded, loaded: {loaded}")
+        raise ModelNotFoundError(f"no model called {wanted!r} is loaded; loaded: {loaded}")
 
     async def _chat_completion(self, fields: dict[str, Any]) -> Response | _Stream:
         return await self._engine.chat_completion(_with_extra_body(fields))
@@ -126,7 +126,9 @@ def _fields(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the request's body is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise RequestError("the request's body is JSON, but no object; send the fields in one")
+        raise RequestError(
+            "the request's body is JSON but not an object; send an object with the request's fields"
+        )
     return fields
 
 

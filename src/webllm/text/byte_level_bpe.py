@@ -49,5 +49,5 @@ class ByteLevelBpe:
                 yield self._ids[piece]
             elif len(piece) > 1:
                 raise CheckpointError(
-                    f"the tokenizer data is malformed: {piece!r} is merged but is no token"
+                    f"the tokenizer data is malformed: {piece!r} is merged but is not a token"
                 )

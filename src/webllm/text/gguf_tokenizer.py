@@ -226,7 +226,7 @@ def _tokenizer_json(tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer) -
     try:
         vocab, merge_list = _vocab_json(tokens), _list_json(merges)
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"tokenizer.ggml holds text that is no UTF-8: {error}") from error
+        raise CheckpointError(f"tokenizer.ggml contains text that is not UTF-8: {error}") from error
     splits = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in pre.patterns

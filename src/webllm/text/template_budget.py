@@ -62,7 +62,7 @@ class Budget:
         if self._steps < 0:
             raise SecurityError("the template loops for too long")
         if self._chars < num_chars:
-            raise SecurityError("the template makes too much text")
+            raise SecurityError("the template produces too much text")
         if monotonic() > self._deadline:
             raise SecurityError("the template takes too much time")
 

@@ -118,7 +118,7 @@ def _one_by_one_by_attribute(budget: Budget, value: Any, *names: Any, **kwargs: 
 
 def _remainder(budget: Budget, value: Any, *_: Any) -> Any:
     if not isinstance(value, int | float | Undefined):
-        raise SecurityError(f"a {type(value).__name__} is no number")  # text % is a format
+        raise SecurityError(f"a {type(value).__name__} is not a number")  # text % is a format
     budget.spend()
     return value
 

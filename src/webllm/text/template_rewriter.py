@@ -38,7 +38,7 @@ class BudgetRewriter(NodeTransformer):
         return self._pay_for_body(node)
 
     def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
-        raise TemplateAssertionError("autoescape is not for chat templates", node.lineno)
+        raise TemplateAssertionError("autoescape is not allowed in chat templates", node.lineno)
 
     def visit_Const(self, node: nodes.Const) -> nodes.Node:
         if isinstance(node.value, int) and node.value.bit_length() > MAX_INT_BITS:
