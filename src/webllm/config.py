@@ -6,7 +6,6 @@ Knows nothing of how a source is fetched, what a model file holds or which devic
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
@@ -25,7 +24,7 @@ from webllm.model_record import (
     read_config,
     read_options,
 )
-from webllm.plain_data import short
+from webllm.plain_data import did_you_mean, short
 
 __all__ = [
     "DEFAULT_MODEL_ID",
@@ -147,9 +146,8 @@ class AppConfig(
                 return _had_elsewhere(record)
         if _looks_like_source(model):
             return ModelRecord(model=model, model_id=_name_of(model))
-        known = [record.model_id for record in self.model_list]
-        near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}."
+        hint = did_you_mean(model, (record.model_id for record in self.model_list))
+        hint += "" if hint.endswith("?") else "."
         here = "" if sys.platform == "emscripten" else ", and no file or folder of that name here"
         raise ModelNotFoundError(
             f"no model called {model!r}{here}; {hint} A path, https://…, hf:owner/repo/file and "

@@ -37,6 +37,9 @@ def test_a_source_is_a_model_too() -> None:
 def test_an_unknown_model_id_suggests_a_known_one() -> None:
     with pytest.raises(ModelNotFoundError, match="did you mean SmolLM2-135M-Instruct"):
         prebuilt_app_config().find("smollm2-135m")
+    for other in ("Llama-3.1-8B-Instruct", "Qwen2.5-0.5B-Instruct-q4f16_1-MLC"):
+        with pytest.raises(ModelNotFoundError, match="known are SmolLM2-135M-Instruct, gemma-3-"):
+            prebuilt_app_config().find(other)
 
 
 def test_webllms_records_decode() -> None:

@@ -7,13 +7,12 @@ allowed. What depends on the loaded model (its context window, its vocabulary) i
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 
-from webllm.api.messages import ChatCompletionMessageParam, Param, Role
+from webllm.api.messages import ChatCompletionMessageParam, Param
 from webllm.api.requests import (
     UNSUPPORTED_CHAT_FIELDS,
     UNSUPPORTED_COMPLETION_FIELDS,
@@ -24,16 +23,8 @@ from webllm.api.requests import (
     GenerationParams,
     ResponseFormat,
 )
-from webllm.config import ContextOverflow
 from webllm.errors import RequestError
-from webllm.plain_data import (
-    did_you_mean,
-    missing_name,
-    path_and_problem,
-    short,
-    unknown_name,
-    value_at,
-)
+from webllm.plain_data import did_you_mean, explained, field_of, short
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -41,15 +32,6 @@ MAX_TOP_K = 2**31 - 1
 _MAX_DIGITS = 20  # of a token id that is written as a string
 
 _Request = TypeVar("_Request", bound=Param)
-_CHOICES = {
-    "messages.role": get_args(Role),
-    "messages.content.type": ("text", "image_url"),
-    "messages.content.image_url.detail": ("auto", "low", "high"),
-    "tool_choice": ("none", "auto", "required", "{'function': {'name': …}}"),
-    "response_format.type": ("text", "json_object", "json_schema", "grammar"),
-    "extra_body.context_overflow": get_args(ContextOverflow),
-    "encoding_format": ("float",),
-}
 
 
 def chat_completion_request(
@@ -117,7 +99,7 @@ def _read(
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _explained(error, fields) from None
+        raise RequestError(explained(error, fields, kind), field=field_of(error)) from None
 
 
 def _without_none(fields: Any) -> Any:
@@ -168,25 +150,6 @@ def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
             )
         by_id[key] = value
     return by_id
-
-
-def _explained(error: msgspec.ValidationError, fields: Mapping[str, object]) -> RequestError:
-    """msgspec's message with its path in front and the value that was found there."""
-    path, problem = path_and_problem(error)
-    if unknown := unknown_name(problem):
-        return RequestError(f"{path}: unknown field {unknown!r}", field=path)
-    if missing := missing_name(problem):
-        path = f"{path}.{missing}" if path else missing
-        return RequestError(f"{path} is missing", field=path)
-    problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
-    if problem.startswith("invalid enum value"):
-        problem = f"has to be one of {', '.join(_choices(path))}"
-    return RequestError(f"{path}: {problem}{value_at(fields, path)}", field=path)
-
-
-def _choices(path: str) -> tuple[str, ...]:
-    """What the field may be; a "type" that is not listed belongs to a tool or a call of one."""
-    return _CHOICES.get(re.sub(r"\[\d*\]|\[\.\.\.\]", "", path), ("function",))
 
 
 def _check_generation(request: GenerationParams) -> None:
