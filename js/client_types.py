@@ -1,4 +1,4 @@
-"""Writes what TypeScript must know of Python into src/client/: python client_types.py
+"""Writes the TypeScript types of Python's structs into src/client/: python client_types.py
 
 messages.ts and api.ts are the types of the worker's messages, of requests and of responses;
 error_classes.ts is the tree of errors, prebuilt.json the catalogue of models and

@@ -1,4 +1,4 @@
-// The calls that wait for answers from one worker. Knows no engine.
+// Calls to one worker that wait for their answers. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
 import { rebuild, requestError, unreadableAnswer, workerLost, type WebLLMError } from "./errors";
@@ -47,7 +47,7 @@ export class Calls {
     if (!this.lost) this.post(request);
   }
 
-  /** Ends a call whose answer will not come. */
+  /** Ends a call that will get no answer. */
   giveUp(uuid: string): void {
     this.waiting.get(uuid)?.resolve(undefined);
   }
@@ -93,14 +93,14 @@ export class Calls {
     }
   }
 
-  /** Whoever an answer without a uuid is for would wait for it forever. */
+  /** Ends all calls: an answer without a uuid could belong to any of them. */
   private skip(kind: unknown): void {
     if (kind !== "return" && kind !== "throw") return;
     this.lose("it sent an answer that has no uuid");
     this.endpoint.close();
   }
 
-  /** No event tells that a worker was terminated, but a lock that it holds is free then. */
+  /** No event reports a terminated worker, but the lock that it holds becomes free. */
   private greeted(kind: unknown, content: unknown): void {
     if (kind !== "return" || typeof content !== "object" || content === null) return;
     const { protocol, lock } = content as { protocol?: unknown; lock?: unknown };

@@ -24,7 +24,7 @@ const DEVICE_NAME_SINCE = 2; // protocol version
 
 type StreamKind = "chatCompletionStreamInit" | "completionStreamInit";
 
-/** When the worker is lost, every call throws WorkerLostError. */
+/** Every call throws WorkerLostError if the worker is lost. */
 export class WebWorkerMLCEngine {
   readonly chat: Chat;
   readonly completions: Completions;
@@ -61,7 +61,7 @@ export class WebWorkerMLCEngine {
     await this.call({ kind: "unload", content: null });
   }
 
-  /** Ends the worker for good; whoever waits for it gets a WorkerLostError. */
+  /** Terminates the worker. Waiting calls throw WorkerLostError. */
   terminate(): void {
     this.calls.close();
   }
@@ -83,7 +83,7 @@ export class WebWorkerMLCEngine {
     return (await this.call({ kind: "embedding", content })) as CreateEmbeddingResponse;
   }
 
-  /** Ends every answer under way with finish_reason "abort". */
+  /** Ends every running answer with finish_reason "abort". */
   interruptGenerate(): void {
     this.tell({ kind: "interruptGenerate", content: null });
   }
@@ -110,7 +110,7 @@ export class WebWorkerMLCEngine {
     return (await this.call({ kind: "forwardTokensAndSample", content })) as number;
   }
 
-  /** What a loaded model runs on, for people; "" from a worker that cannot say. */
+  /** Describes the device that runs the model; "" if the worker does not know. */
   async getDeviceName(modelId?: string): Promise<string> {
     if (!this.calls.speaks(DEVICE_NAME_SINCE)) return "";
     return (await this.call({ kind: "getDeviceName", content: named(modelId) })) as string;
@@ -126,7 +126,7 @@ export class WebWorkerMLCEngine {
     return (await this.call({ kind, content: null })) as number;
   }
 
-  /** Asks what the worker's handler was given `on_custom_request` for. */
+  /** Calls the `on_custom_request` of the worker's handler. */
   async customRequest(requestName: string, requestMessage?: unknown): Promise<unknown> {
     return this.call({ kind: "customRequest", content: { requestName, requestMessage } });
   }
@@ -139,7 +139,7 @@ export class WebWorkerMLCEngine {
     return this.onProgress;
   }
 
-  /** The catalogue from the next reload on, which throws what is wrong with it. */
+  /** Sets the list of models for the next reload, which throws if it is invalid. */
   setAppConfig(appConfig: AppConfigLike): void {
     this.tell({ kind: "setAppConfig", content: appConfig });
   }
@@ -166,7 +166,7 @@ export class WebWorkerMLCEngine {
     return new ChunkStream<Chunk>(this.calls, streamId, selectedModelId);
   }
 
-  /** A worker that was started anew loads the models that its client expects. */
+  /** A restarted worker loads the models that its client expects. */
   private expecting(request: object) {
     return { request: { ...request }, ...this.models };
   }
@@ -180,14 +180,14 @@ export class WebWorkerMLCEngine {
   }
 }
 
-/** What an engine can be asked; here every engine is in a worker. */
+/** The interface of every engine. All engines here run in a worker. */
 export type MLCEngineInterface = Pick<WebWorkerMLCEngine, keyof WebWorkerMLCEngine>;
 
 function named(modelId: string | undefined): { modelId?: string } {
   return modelId === undefined ? {} : { modelId };
 }
 
-/** An engine in a worker, with one or more models loaded. */
+/** Creates an engine in a worker and loads one or more models. */
 export async function CreateWebWorkerMLCEngine(
   worker: WorkerLike,
   modelId: string | string[],

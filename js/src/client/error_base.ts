@@ -1,11 +1,11 @@
-// The root of the errors, whose names, codes and statuses are those of webllm.errors.
+// The base class of all errors. Names, codes and statuses are those of webllm.errors.
 
 import type { ErrorInfo } from "./messages";
 
 export class WebLLMError extends Error {
   /** Stable, for programs. */
   readonly code: string;
-  /** That of HTTP. */
+  /** HTTP status. */
   readonly status: number;
   /** The field of the request that is wrong. */
   readonly field: string | null;

@@ -1,4 +1,4 @@
-// Errors that are thrown here: those of the worker, rebuilt, and those of the way to it.
+// Rebuilds the worker's errors, and creates those of the connection to it.
 
 import * as classes from "./error_classes";
 import { WebLLMError } from "./error_base";
@@ -51,7 +51,7 @@ export function storeError({ name }: DOMException): WebLLMError {
   return make({ name: "ArtifactError", message, code: "artifact_error", status: 500 });
 }
 
-/** A newer worker may have errors of names that are not known here. */
+/** A newer worker may send error names that are unknown here. */
 function make(info: ErrorInfo): WebLLMError {
   return new (CLASSES[info.name] ?? WebLLMError)(info);
 }

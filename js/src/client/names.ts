@@ -1,4 +1,4 @@
-// WebLLM's other names for what has a name already.
+// WebLLM's other names for types that we have.
 
 import type {
   ChatCompletionNamedToolChoice,
@@ -40,6 +40,6 @@ export type OPFSAccessMode = NonNullable<AppConfig["opfsAccessMode"]>;
 export type WorkerRequest = AnyRequest;
 export type WorkerResponse = AnyAnswer;
 
-/** What a model is for, as its record's `model_type` says. */
+/** The kinds of models, as in a record's `model_type`. */
 export const ModelType = { LLM: 0, embedding: 1, VLM: 2 } as const;
 export type ModelType = (typeof ModelType)[keyof typeof ModelType];

@@ -1,4 +1,4 @@
-// What a worker answers in which Python cannot start.
+// The answers of a worker whose Python cannot start.
 
 import type { Throw } from "./messages";
 

@@ -1,11 +1,11 @@
-// An answer under way in the worker, pulled chunk by chunk.
+// A streamed answer of the worker, pulled chunk by chunk.
 
 import { newUuid, type Calls } from "./calls";
 import { unreadableAnswer } from "./errors";
 
 /**
- * A consumer that leaves its loop, or calls `return()`, ends the answer in the worker at once; one
- * that is forgotten ends it when its memory is collected.
+ * Leaving the loop, or calling `return()`, ends the answer in the worker at once. A stream without
+ * references ends when it is garbage-collected.
  */
 export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   private isOpen = true;
