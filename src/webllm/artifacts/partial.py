@@ -1,4 +1,4 @@
-"""A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
+"""A file being downloaded: its bytes so far, their hash, and its version on the server."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteVersion:
-    """What a server said about the file it is sending."""
+    """A server's description of the file that it sends."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -22,7 +22,7 @@ class RemoteVersion:
 
     @property
     def identified(self) -> bool:
-        """Whether another version of the file could be told from this one."""
+        """Whether this version can be told from another one."""
         return self.etag is not None or self.last_modified is not None
 
     def same_as(self, other: "RemoteVersion") -> bool:
@@ -48,7 +48,7 @@ class PartialFile:
         self._file = path.open("ab", buffering=0)
 
     def recover(self) -> None:
-        """Take up what an earlier attempt left, hashing it; start empty if there is no note."""
+        """Hashes and keeps the bytes of an earlier attempt, or starts empty if there is no note."""
         try:
             version = RemoteVersion(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -61,7 +61,7 @@ class PartialFile:
         self.version = version
 
     def restart(self, version: RemoteVersion) -> None:
-        """Forget all bytes; those to come belong to `version`."""
+        """Drops all bytes; the next ones belong to `version`."""
         self._file.truncate(0)
         self._hash = hashlib.sha256()
         self.num_bytes = 0
@@ -69,7 +69,7 @@ class PartialFile:
         self._note.write_text(json.dumps(asdict(version)))
 
     def append(self, chunk: bytes) -> None:
-        """Write and hash more bytes; StorageFullError if the disk is full."""
+        """Writes and hashes more bytes. Raises StorageFullError if the disk is full."""
         rest = memoryview(chunk)
         try:
             while rest:
@@ -89,15 +89,15 @@ class PartialFile:
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Have all bytes on the disk, so that a rename never outlives them."""
+        """Flushes all bytes to the disk, so that a later rename never names missing bytes."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; its bytes and its note stay for the next attempt."""
+        """Closes the file; its bytes and its note stay for the next attempt."""
         self._file.close()
 
     def drop(self) -> None:
-        """Delete the bytes and the note."""
+        """Deletes the bytes and the note."""
         self.close()
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)

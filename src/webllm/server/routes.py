@@ -1,7 +1,6 @@
 """OpenAI's HTTP interface over an engine: method, path and body in, a reply out.
 
-Knows no server and no client: what carries requests and replies, a socket or a call in the same
-process, is elsewhere. https://platform.openai.com/docs/api-reference
+Knows no server and no client, and not how requests and replies are carried. https://platform.openai.com/docs/api-reference
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _Stream = AsyncGenerator[Response, None]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A stream that is not read to its end has to be closed."""
+    """A reply. Close a stream that is not read to its end."""
 
     status: int
     headers: dict[str, str]
@@ -106,7 +105,7 @@ class Routes:
 
 
 def error_reply(error: Exception) -> Reply:
-    """An error as OpenAI's clients understand it, with the status of its class."""
+    """Returns an error in OpenAI's form, with the status of its class."""
     status, body = error_body(error)
     return Reply(status, _JSON if isinstance(error, QueueFullError) else _ERROR, body)
 

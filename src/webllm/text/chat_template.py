@@ -1,6 +1,6 @@
-"""A model's chat template, compiled when the first conversation asks for it.
+"""A model's chat template, compiled for the first conversation.
 
-Jinja and the compiled template take 3 MB, which completions and benchmarks can do without.
+Jinja and the compiled template take 3 MB, which completions and benchmarks do not need.
 """
 
 from __future__ import annotations

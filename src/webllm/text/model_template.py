@@ -1,4 +1,4 @@
-"""Which chat template a model has: its own, or a built-in one that suits its vocabulary."""
+"""Chooses a model's chat template: its own, or a built-in one that suits its vocabulary."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Long work on text as a generator, so that whoever runs it may see to other things in between."""
+"""Long work on text as generators, so that other work can run between their steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Steps: TypeAlias = Generator[None, None, _T]
 
 
 def finish(steps: Steps[_T]) -> _T:
-    """The result, without a pause."""
+    """Runs a generator to its end and returns its result."""
     while True:
         try:
             next(steps)
@@ -23,7 +23,7 @@ def finish(steps: Steps[_T]) -> _T:
 
 
 def collect(items: Iterator[_T], step_items: int = 1024) -> Steps[list[_T]]:
-    """A list of what comes."""
+    """Collects the values of a generator in a list."""
     found = list(islice(items, step_items))
     while more := list(islice(items, step_items)):
         yield

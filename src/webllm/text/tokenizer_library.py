@@ -1,7 +1,6 @@
-"""The one module that touches the `tokenizers` library. A browser has none.
+"""Wraps the `tokenizers` library, which no other module imports. Browsers do not have it.
 
-What crosses this boundary is a `tokenizer.json` document, which every such library reads, and
-after that only text and token ids.
+A `tokenizer.json` document goes in, and then only text and token ids cross this boundary.
 """
 
 import ctypes
@@ -93,7 +92,7 @@ def load_encoder(document: bytes) -> Encoder:
 
 
 def _give_back_memory() -> None:
-    """glibc keeps what the library freed while it read the document, 6 MB for 49,000 tokens."""
+    """Returns freed memory to the system: 6 MB for 49,000 tokens, which glibc would keep."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim is not None:
