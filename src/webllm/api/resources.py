@@ -1,7 +1,7 @@
 """`engine.chat.completions.create(...)`, `engine.completions.create(...)` and
-`engine.embeddings.create(...)`, as OpenAI spells it.
+`engine.embeddings.create(...)`, as in OpenAI's API.
 
-Works on anything that has `chat_completion`, `completion` and `embedding`.
+Works with any object that has `chat_completion`, `completion` and `embedding`.
 """
 
 from __future__ import annotations
