@@ -282,4 +282,4 @@ async def test_a_page_that_is_gone(run_python: RunPython) -> None:
         browser_picked._PATIENCE_S = 0.2
         await fails("picked:unknown/small.gguf", None)
     """)
-    assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is not open in any page")
+    assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is no longer open")
