@@ -1,4 +1,4 @@
-"""Runs language models on WebGPU and CPUs, with WebLLM's API in Python spelling.
+"""Language models on WebGPU and SIMD from Python, behind WebLLM's API.
 
     from webllm import MLCEngine
 
@@ -6,8 +6,8 @@
         await engine.reload("SmolLM2-135M-Instruct")
         reply = await engine.chat.completions.create(messages=[{"role": "user", "content": "Hi"}])
 
-Names are imported at their first use, so that `import webllm` is fast. The names of Web Workers
-exist only in a browser.
+Names are imported when they are first used, so that `import webllm` costs nothing; those of Web
+Workers exist in a browser only.
 """
 
 import sys

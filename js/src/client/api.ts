@@ -209,7 +209,7 @@ export interface TopLogprob {
   logprob: number;
 }
 
-/** `completion_tokens` counts all choices together. */
+/** `completion_tokens` are those of all choices. */
 export interface CompletionUsage {
   prompt_tokens: number;
   completion_tokens: number;
@@ -256,7 +256,7 @@ export interface ChunkChoice {
   logprobs?: Logprobs | null;
 }
 
-/** The part of a message that a chunk adds. */
+/** What a chunk adds to its choice's message. */
 export interface Delta {
   role?: "assistant" | null;
   content?: string | null;
@@ -285,7 +285,7 @@ export interface Completion {
   system_fingerprint?: string | null;
 }
 
-/** `logprobs` has the same shape as in chat completions, as in WebLLM. */
+/** `logprobs` has the shape it has in chat completions, as in WebLLM. */
 export interface CompletionChoice {
   index: number;
   text: string;

@@ -1,4 +1,4 @@
-"""The base class of responses: conversion to plain data and JSON, and a short repr."""
+"""What every response has in common: ways to plain data and JSON, and a short repr."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Response(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A part of a response. Fields with a default are left out of JSON while they hold it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data without the fields that have their default."""
+        """Plain data, without the fields that hold their default."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
     def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
+        """The same as JSON."""
         return msgspec.json.encode(self).decode()
 
     def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class ChatCompletion(Response, tag_field="object", tag="chat.completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """The answers as notebooks show them."""
+        """How notebooks show it: the answer, or each of several."""
         return CHOICES_APART.join(choice.message.content or "" for choice in self.choices)
 
 
@@ -81,7 +81,7 @@ class ToolCallDelta(Response):
 
 
 class Delta(Response):
-    """The part of a message that a chunk adds."""
+    """What a chunk adds to its choice's message."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None

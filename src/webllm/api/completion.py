@@ -1,4 +1,4 @@
-"""Responses of text completions; a stream is a sequence of them, as in OpenAI's API."""
+"""Responses of text completions; a stream is a row of them, as at OpenAI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webllm.api.usage import CompletionUsage
 
 
 class CompletionChoice(Response):
-    """`logprobs` has the same shape as in chat completions, as in WebLLM."""
+    """`logprobs` has the shape it has in chat completions, as in WebLLM."""
 
     index: int
     text: str
@@ -29,5 +29,5 @@ class Completion(Response, tag_field="object", tag="text_completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """The texts as notebooks show them."""
+        """How notebooks show it: the text, or each of several."""
         return CHOICES_APART.join(choice.text for choice in self.choices)

@@ -1,4 +1,4 @@
-"""`MLCEngineInterface`: the methods of every engine, whether it runs here or behind a port.
+"""`MLCEngineInterface`: what an engine can be asked, whether it runs here or behind a port.
 
 The names are WebLLM's in Python spelling.
 """
@@ -48,15 +48,15 @@ class MLCEngineInterface(Protocol):
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
     ) -> None:
-        """Unloads all models, then downloads and loads one or more."""
+        """Unloads what is loaded, then fetches and loads one or more models."""
 
     async def unload(self) -> None: ...
 
     def loaded_model_ids(self) -> list[str]:
-        """The ids that a request's `model` may name."""
+        """What `model` may be in a request."""
 
     def interrupt_generate(self) -> None:
-        """Ends every running answer with finish_reason "abort"."""
+        """Ends every answer under way with finish_reason "abort"."""
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None: ...
 
@@ -70,7 +70,7 @@ class MLCEngineInterface(Protocol):
     ) -> int: ...
 
     async def device_name(self, model_id: str | None = None) -> str:
-        """Describes the device that runs a loaded model."""
+        """What a loaded model runs on, for people."""
 
     async def get_gpu_vendor(self) -> str: ...
 

@@ -1,7 +1,7 @@
-"""Requests: every field of OpenAI's and WebLLM's references that webllm accepts.
+"""Requests: every field of OpenAI's and WebLLM's references that webllm takes.
 
-These are plain data; `api.validation` reads and checks them. None means that the field was left
-out. Then the model's `ChatOptions` decide, or else the default given here.
+Plain data, not yet checked: `api.validation` reads and checks one. None means that the field was
+left out; what then holds is said by the model's `ChatOptions`, else by the default given here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ExtraBody(Param, frozen=True, kw_only=True):
 
 
 class GenerationParams(Param, frozen=True, kw_only=True):
-    """The fields that chat and text completions share."""
+    """What chat and text completions share."""
 
     model: str | None = None  # needed only if several models are loaded
     stream: bool | None = None

@@ -1,7 +1,7 @@
 """`engine.chat.completions.create(...)`, `engine.completions.create(...)` and
-`engine.embeddings.create(...)`, as in OpenAI's API.
+`engine.embeddings.create(...)`, as OpenAI spells it.
 
-Works with any object that has `chat_completion`, `completion` and `embedding`.
+Works on anything that has `chat_completion`, `completion` and `embedding`.
 """
 
 from __future__ import annotations

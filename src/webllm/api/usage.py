@@ -23,7 +23,7 @@ class PromptTokensDetails(Response):
 
 
 class CompletionUsage(Response):
-    """`completion_tokens` counts all choices together."""
+    """`completion_tokens` are those of all choices."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -1,7 +1,7 @@
-"""Reads a request from plain data and checks it, as WebLLM and OpenAI do.
+"""Reads a request out of plain data and checks it, as WebLLM and OpenAI do.
 
-A wrong field raises a RequestError that names it, the value received and what is allowed. Limits of
-the loaded model (its context window and vocabulary) are checked elsewhere.
+Whatever is wrong raises a RequestError that names the field, the value received and what is
+allowed. What depends on the loaded model (its context window, its vocabulary) is not known here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Request = TypeVar("_Request", bound=Param)
 def chat_completion_request(
     request: ChatCompletionRequest | Mapping[str, object],
 ) -> ChatCompletionRequest:
-    """Reads and checks a request; raises RequestError."""
+    """The request, read and checked; raises RequestError."""
     checked = _read(request, ChatCompletionRequest, UNSUPPORTED_CHAT_FIELDS)
     _check_generation(checked)
     _check_messages(checked.messages)
@@ -48,14 +48,14 @@ def chat_completion_request(
 
 
 def completion_request(request: CompletionRequest | Mapping[str, object]) -> CompletionRequest:
-    """Reads and checks a request; raises RequestError."""
+    """The request, read and checked; raises RequestError."""
     checked = _read(request, CompletionRequest, UNSUPPORTED_COMPLETION_FIELDS)
     _check_generation(checked)
     return checked
 
 
 def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> EmbeddingRequest:
-    """Reads and checks a request; raises RequestError."""
+    """The request, read and checked; raises RequestError."""
     checked = _read(request, EmbeddingRequest, UNSUPPORTED_EMBEDDING_FIELDS)
     parts = [checked.input] if isinstance(checked.input, str) else checked.input
     if not parts or "" in parts or [] in parts:
@@ -103,21 +103,21 @@ def _read(
 
 
 def _without_none(fields: Any) -> Any:
-    """Drops fields that are None, which means the same as leaving them out."""
+    """None says no more than leaving the field out."""
     if not isinstance(fields, dict):
         return fields
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _first_message(fields: Any) -> Any:
-    """Replaces OpenAI's newer role "developer" by "system"."""
+    """OpenAI's newer name of the role "system" is "developer"."""
     if isinstance(fields, dict) and fields.get("role") == "developer":
         return fields | {"role": "system"}
     return fields
 
 
 def _rename_max_tokens(fields: dict[str, Any]) -> None:
-    """Replaces max_completion_tokens, OpenAI's newer name, by max_tokens."""
+    """OpenAI's newer name of max_tokens."""
     newer = fields.pop("max_completion_tokens", None)
     if newer is not None and fields.get("max_tokens") not in (None, newer):
         raise RequestError(
@@ -138,7 +138,7 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
 
 
 def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
-    """Turns keys into token ids. JSON keys are strings, so both 5 and "5" are token 5."""
+    """JSON has only strings as keys: both 5 and "5" are token 5."""
     by_id = {}
     for key, value in bias.items():
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS:
@@ -241,7 +241,7 @@ def _check_tools(request: ChatCompletionRequest) -> None:
 
 
 def _check_response_format(response_format: ResponseFormat) -> None:
-    """Checks that each of the three ways to constrain the answer has its own type."""
+    """Each of the three ways to constrain the answer goes with its own type."""
     if response_format.type == "structural_tag":
         raise RequestError(
             "response_format.type is 'structural_tag', which is not supported; give 'json_schema' "
