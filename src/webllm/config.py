@@ -1,7 +1,7 @@
-"""Configuration of an engine and the list of known models: WebLLM's types in Python spelling.
+"""What an engine is configured with, and the catalogue: WebLLM's types in Python spelling.
 
-`read_config` reads `ModelRecord`, `AppConfig` and `ChatOptions` from WebLLM's JSON. Knows nothing
-of downloads, model files or devices.
+`ModelRecord`, `AppConfig` and `ChatOptions` decode from WebLLM's JSON as well, see `read_config`.
+Knows nothing of how a source is fetched, what a model file holds or which devices there are.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
-_LEFT_OUT: Any = None  # the model_list of an AppConfig without one
+_LEFT_OUT: Any = None  # of an AppConfig that names no models
 _STORES = "'cache', 'indexeddb', 'opfs' or 'none'"
 
 CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "none", "cross-origin"]
@@ -72,16 +72,15 @@ class AppConfig(
         "use_indexeddb": "useIndexedDB",
     },
 ):
-    """The list of models, and the browser's store for them.
+    """The catalogue, and where a browser keeps models.
 
-    model_list: by default the built-in list, see `prebuilt_app_config`.
-    cache_backend: "cache" (the Cache API, the default), "indexeddb", "opfs", or "none", which
-    downloads a model each time. Outside of a browser, models are stored in a directory, and "none"
-    is refused. WebLLM's "cross-origin" is always refused, since it needs a browser extension.
-    opfs_access_mode: "async" or "auto", which mean the same here; "sync" is refused.
-    use_indexed_db: WebLLM's older spelling of "indexeddb". `useIndexedDB` and `models` are its
-    documentation's names for that and for `model_list`.
-    use_web_worker: accepted from WebLLM's examples, without effect.
+    `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
+    "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
+    fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
+    "cross-origin" is refused: it needs an extension that cannot be used from here.
+    `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
+    documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
+    "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
     """
 
     model_list: tuple[ModelRecord, ...] = _LEFT_OUT
@@ -137,14 +136,14 @@ class AppConfig(
             msgspec.structs.force_setattr(self, "cache_backend", "indexeddb")
 
     def find(self, model: str) -> ModelRecord:
-        """Returns the record of a model id, or a new one for a source.
+        """The record of a model id, or a new one for any source string.
 
-        The path of an existing file or folder needs no slash. Raises ModelNotFoundError for
-        anything else.
+        A file or folder of this disk needs no slash in its name. Raises ModelNotFoundError for
+        what is none of these.
         """
         for record in self.model_list:
             if record.model_id == model:
-                return _on_this_site(record)
+                return _had_elsewhere(record)
         if _looks_like_source(model):
             return ModelRecord(model=model, model_id=_name_of(model))
         hint = did_you_mean(model, (record.model_id for record in self.model_list))
@@ -157,7 +156,7 @@ class AppConfig(
 
 
 class LogitProcessor(Protocol):
-    """Processes logits on the host, with a state of its own; WebLLM's interface."""
+    """Stateful processing of logits on the host, as WebLLM's."""
 
     def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
         """Returns the logits to sample from; may change them in place. [vocab]"""
@@ -169,20 +168,18 @@ class LogitProcessor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLCEngineConfig:
-    """Configuration of an engine.
+    """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
 
-    app_config: an AppConfig, or a mapping in WebLLM's spelling.
-    init_progress_callback: called with each progress report of a load. Without one, an engine in
-    this process shows downloads on a terminal and in a notebook.
-    logit_processor_registry: logit processors by model id.
-    log_level: the level of the logger "webllm"; None leaves it unchanged.
-    device: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
-    num_threads: threads of the CPU backend; None is one for each available core. A browser allows
-    more than one only if the page is cross-origin isolated and the engine in a Web Worker.
-    kv_cache_tokens: tokens that a model's KV cache holds for all sequences together, at least one
-    context window. None is one window in a browser and elsewhere four, or fewer if memory is short.
-    max_waiting_sequences: sequences that may wait for a busy model. A request of n choices counts
-    as n; one too many raises QueueFullError.
+    `app_config` may be a mapping in WebLLM's spelling. `num_threads` None lets the CPU backend
+    count the cores it may use. A browser gives it one, whatever is asked for, unless the page is
+    cross-origin isolated and the engine in a Web Worker.
+    `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
+    together, at least one context window; None: one window in a browser, elsewhere four, or fewer
+    where they do not fit. `max_waiting_sequences` is how many sequences may wait for a model while
+    it runs as many as it can; a request of n choices is n sequences, and one too many raises
+    QueueFullError. `log_level` None leaves the logger "webllm" as the program has set it. Without
+    an `init_progress_callback` an engine in this process shows downloads on a terminal and in a
+    notebook.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
@@ -210,7 +207,7 @@ class MLCEngineConfig:
 
 
 def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:
-    """Returns the configuration or a default one; raises ConfigError for other types."""
+    """The configuration, or the default one; raises ConfigError for anything else."""
     if config is None:
         return MLCEngineConfig()
     if not isinstance(config, MLCEngineConfig):
@@ -240,9 +237,9 @@ def _check_count(name: str, value: object, least: int, otherwise: str = "") -> N
 
 
 def prebuilt_app_config() -> AppConfig:
-    """The built-in list of models, or the one in the file that `WEBLLM_MODELS` names.
+    """The models that webllm knows by name: its own, or those of the file in `WEBLLM_MODELS`.
 
-    In a browser that file is the site's models.json. Raises ConfigError if it cannot be read.
+    In a browser the site's models.json is that file. Raises ConfigError if it cannot be read.
     """
     if file := os.environ.get("WEBLLM_MODELS"):
         return _read_catalogue(Path(file))
@@ -262,8 +259,8 @@ def _read_catalogue(file: Path) -> AppConfig:
         ) from error
 
 
-def _on_this_site(record: ModelRecord) -> ModelRecord:
-    """Replaces a `pypi:` model by the site's file with the same SHA-256, for browsers."""
+def _had_elsewhere(record: ModelRecord) -> ModelRecord:
+    """A browser has no pip: there a file of packages is one of the site, if that has the same."""
     if record.sha256 is None or not record.model.startswith("pypi:"):
         return record
     for other in prebuilt_app_config().model_list:

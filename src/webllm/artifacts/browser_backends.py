@@ -1,4 +1,4 @@
-"""The kinds of stores in a browser, by their names in AppConfig."""
+"""The stores there are in a browser, by the names that AppConfig has for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webllm.errors import ConfigError
 
 
 def open_blobs(backend: str | None) -> BlobStore:
-    """Opens a store; None means the Cache API. Raises ConfigError if this browser lacks it."""
+    """None: the Cache API. Raises ConfigError for what there is not in this browser."""
     match backend:
         case None | "cache":
             return CacheApiBlobs()

@@ -1,6 +1,6 @@
-"""The protocol of the browser's stores: Blobs by key. Each kind of store has its own file.
+"""Where a browser keeps bytes: Blobs by key, behind one protocol. The kinds have a file each.
 
-Knows nothing of models: `browser_store` builds files of Blobs.
+Knows nothing of models: see `browser_store` for how a file is made of Blobs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ NAME = "webllm"  # of our cache, database or folder in the site's storage
 
 
 class BlobStore(Protocol):
-    """Blobs by key, which has letters, digits, "-" and ".". `put` replaces a Blob atomically.
+    """Blobs by key: letters, digits, "-" and ".". `put` replaces, whole or not at all.
 
-    Raises StorageFullError if the site's quota is used up or it may store nothing, and
-    ArtifactError for other failures of the store.
+    Raises StorageFullError where the quota of the site is used up, or it may keep nothing;
+    ArtifactError for whatever else the browser's store fails with.
     """
 
     async def get(self, key: str) -> Any | None:
@@ -36,7 +36,7 @@ class BlobStore(Protocol):
 
 
 class SessionBlobs:
-    """Stores Blobs only as long as this object lives: for running without storing."""
+    """Keeps nothing beyond this object: the choice to run without storing."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, Any] = {}
@@ -55,7 +55,7 @@ class SessionBlobs:
 
 
 def no_store(backend: str, missing: str) -> ConfigError:
-    """The error for a store that this browser lacks."""
+    """The error where a browser has no such store."""
     if js.isSecureContext:
         where = "in this browser; give 'cache', 'indexeddb' or 'none'"
     else:

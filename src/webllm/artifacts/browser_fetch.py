@@ -1,7 +1,7 @@
-"""Downloads one file into a browser's store, resumes after a break, and hashes as it goes.
+"""Downloads one file into a browser's store: resumed where it broke off, hashed as it comes.
 
-The file arrives as one stream. If that is slow and the server supports ranges, the rest is fetched
-in several parts at a time. Stored parts are reused if the server still has the same version.
+The file comes as one stream. Where that is slow and the server answers ranges, the rest comes in
+parts, several at a time. What is here already is kept if the server still has the same version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNREACHED_ATTEMPTS = 3  # of a server that never answered: most often it forbid
 
 @dataclass(frozen=True)
 class FetchJob:
-    """One download: source, store and progress."""
+    """What to fetch, and who is asked and told about it."""
 
     url: str
     sha256: str | None
@@ -41,7 +41,7 @@ class FetchJob:
 
 
 class Download:
-    """Completes `incoming`; hold the lock for its name."""
+    """Brings `incoming` to the whole file; hold the lock for its name."""
 
     def __init__(self, job: FetchJob, incoming: Incoming) -> None:
         self._job, self._incoming = job, incoming
@@ -68,7 +68,7 @@ class Download:
             raise
 
     async def _round(self) -> None:
-        """Runs a stream, and then parallel parts if the stream was slow."""
+        """A stream, and parallel parts after it if it was left for them."""
         try:
             await self._persist(self._stream)
             if not self._has_ended:
@@ -78,7 +78,7 @@ class Download:
             await self._start_over(RemoteVersion())
 
     async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Repeats an attempt until it succeeds, or too many in a row bring no bytes."""
+        """Repeats an attempt that breaks, until too many in a row bring nothing."""
         furthest, failures = self._loaded, 0
         while True:
             try:
@@ -101,7 +101,7 @@ class Download:
         return max(asked_s, retry.pause_s(failures))
 
     async def _stream(self) -> None:
-        """Streams the rest of the file, or stops early if parallel parts are faster."""
+        """What follows what is here, until the end, or until it is better had in parts."""
         await self._hash_what_is_here()
         start = self._part * PART_BYTES + self._chunk_bytes
         self._loaded = self._incoming.num_bytes + self._chunk_bytes
@@ -128,7 +128,7 @@ class Download:
             await self._take([Uint8Array.new(await blob.arrayBuffer())])
 
     async def _accept(self, answer: Answer, start: int) -> None:
-        """Continues with the rest of the file, or starts over."""
+        """Go on with the rest, or start over with the whole."""
         if not answer.is_part:
             await self._incoming.drop()  # what another version takes up is free for this one
             self._loaded = 0
@@ -150,7 +150,7 @@ class Download:
         self._part, self._chunks, self._chunk_bytes, self._loaded = 0, [], 0, 0
 
     async def _append(self, chunk: Any) -> bool:
-        """Adds bytes of the stream; returns whether they completed a part."""
+        """Take more of the stream; returns whether that filled a part."""
         self._arrived(chunk.byteLength)
         first_part = self._part
         while (room := PART_BYTES - self._chunk_bytes) <= chunk.byteLength:
@@ -168,7 +168,7 @@ class Download:
         self._chunks, self._chunk_bytes = [], 0
 
     async def _take(self, chunks: list[Any]) -> None:
-        """Adds the next part."""
+        """The next part is here."""
         for chunk in chunks:
             self._hash.update(chunk.to_bytes())
         self._part += 1
@@ -196,7 +196,7 @@ class Download:
         self._has_ended = True
 
     async def _in_parallel(self) -> None:
-        """Fetches the missing parts, several at a time; hashes them in order."""
+        """The parts that are missing, several at a time, hashed in their order."""
         size = self._incoming.version.size
         assert size is not None
         parts = iter(range(self._part, -(-size // PART_BYTES)))

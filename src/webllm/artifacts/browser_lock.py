@@ -1,4 +1,4 @@
-"""A lock per stored file over all tabs and workers of a site, by the Web Locks API."""
+"""One user of a file in the store at a time, over all tabs and workers of a site: Web Locks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webllm.errors import ArtifactError
 
 @asynccontextmanager
 async def locked(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-    """Holds the lock; calls `on_wait` first if it is taken. Without the API there is no lock."""
+    """Holds the lock; `on_wait` is called first if another has it. Without the API: no lock."""
     async with locked_if_free(name) as is_ours:
         if is_ours:
             yield

@@ -1,7 +1,7 @@
-"""Model files that the user picked from disk: read in place, never copied or stored.
+"""Model files that the user picked from disk: read where they lie, never copied, never stored.
 
-The page keeps the File and answers on a BroadcastChannel while it is open. So the source
-"picked:<id>/<name>" works in every worker of the site.
+The page that has the File keeps it, and answers on a BroadcastChannel for as long as it is open;
+so the source "picked:<id>/<name>" works in every worker of the site, whatever port leads to it.
 
     page:     answers {want: id} with {id, file}
 """

@@ -1,4 +1,4 @@
-"""The browser's storage quota for this site."""
+"""What the browser lets this site keep."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NOTE_BYTES = 1 << 20  # for what stores add: keys, tables
 
 
 async def require_space(num_bytes: int, url: str) -> None:
-    """Raises StorageFullError if the browser reports less free space than `num_bytes`.
+    """Raises StorageFullError if the browser says that so many more do not fit.
 
-    If it reports nothing (Safari before 17), the store itself will fail when it is full.
+    Where it says nothing (Safari before 17) or fails, the store itself will tell.
     """
     storage = _storage()
     if storage is None or not hasattr(storage, "estimate"):

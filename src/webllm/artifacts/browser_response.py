@@ -1,4 +1,4 @@
-"""One request for a file or a part of it, and the server's description of it.
+"""One request for a file or a part of it, and what the server says about it.
 
 `globalThis.webllmPrefetch`, if the page's script has one, hands over a request that it has begun
 while Python was starting: `take(url)` gives its Response, or nothing.
@@ -25,7 +25,7 @@ _STALL_S = 60.0  # without a byte: the connection counts as broken
 
 
 class BrokenError(Exception):
-    """This attempt failed, but the next may succeed."""
+    """This attempt failed in a way that the next may not."""
 
     def __init__(self, reason: str, pause_s: float | None = None) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class BrokenError(Exception):
 
 
 class ChangedError(Exception):
-    """A part belongs to another version than the stored parts."""
+    """A part is not of the version whose parts are here."""
 
 
 @asynccontextmanager
@@ -126,7 +126,7 @@ class Answer:
         return self._response.headers.get(name) or None  # null is falsy
 
     def _extent(self, start: int, end: int | None) -> tuple[int, int | None]:
-        """The body's position in the file, and the file's size."""
+        """Where the body begins in the file, and the size of the file."""
         length = self._header("Content-Length") or ""
         num_bytes = int(length) if length.isdecimal() else None
         if not self.is_part:

@@ -1,10 +1,10 @@
-"""Model files in a browser's store: parts of equal size, and a note.
+"""Model files in a browser's store: parts of one size, and a note of what they are parts of.
 
-    <name>.note      size, version on the server, and the hash once the file is complete
+    <name>.note      size, version on the server, and the hash once the file is whole and right
     <name>.00000 …   the parts
 
-The hash is written last, and only a file with a hash is found. Until then its parts stay, so that
-the next attempt resumes. A complete file is one Blob made of its parts; nothing is copied.
+A file is found when its note has a hash: that is written last. Until then its parts stay, so that
+the next attempt goes on from there. A whole file is one Blob of its parts; nothing is copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that the parts belong to."""
+    """What the parts are parts of."""
 
     size: _Count | None
     part_bytes: Annotated[int, msgspec.Meta(gt=0)]
@@ -41,7 +41,7 @@ class ModelFiles:
         self._blobs = blobs
 
     async def find(self, name: str) -> Any | None:
-        """Returns the file as a Blob; None unless it is complete."""
+        """The file as a Blob; None unless it is here, whole."""
         note = await read_note(self._blobs, name)
         if note is None or note.size is None or note.sha256 is None:
             return None
@@ -55,7 +55,7 @@ class ModelFiles:
         return blob if blob.size == note.size else None
 
     async def delete(self, name: str) -> None:
-        """Deletes the file or its partial download; harmless if there is neither."""
+        """All of it, and what was left of a download; harmless if there is nothing."""
         await self._blobs.delete(f"{name}.note")  # first: without it the rest does not count
         for key in await self._blobs.keys(f"{name}."):
             await self._blobs.delete(key)
@@ -66,7 +66,7 @@ class ModelFiles:
 
 
 class Incoming:
-    """A partly stored file. Each part but the last has PART_BYTES."""
+    """A file of which some parts are here. Each part but the last has PART_BYTES."""
 
     def __init__(self, blobs: BlobStore, name: str) -> None:
         self._blobs, self._name = blobs, name
@@ -75,12 +75,12 @@ class Incoming:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in the stored parts."""
+        """What the parts hold that are here."""
         size = self.version.size
         return sum(PART_BYTES if size is None else part_size(size, part) for part in self.parts)
 
     async def recover(self) -> None:
-        """Takes up what an earlier attempt left."""
+        """Take up what an earlier attempt left."""
         note = await read_note(self._blobs, self._name)
         if note is None or note.size is None or note.part_bytes != PART_BYTES:
             await self.restart(RemoteVersion())
@@ -91,7 +91,7 @@ class Incoming:
         self.parts = {int(end) for end in ends if end.isdecimal()}
 
     async def restart(self, version: RemoteVersion) -> None:
-        """Drops all parts; the next ones belong to `version`."""
+        """Forget all parts; those to come belong to `version`."""
         await ModelFiles(self._blobs).delete(self._name)
         self.version, self.parts = version, set()
         await self._write_note(None)
@@ -111,7 +111,7 @@ class Incoming:
         return blob
 
     async def keep(self, size: int, sha256: str) -> None:
-        """Marks the file as complete, with its hash."""
+        """Make the file visible: it is whole, and this is its hash."""
         self.version = RemoteVersion(self.version.etag, self.version.last_modified, size)
         await self._write_note(sha256)
 
@@ -131,7 +131,7 @@ class Incoming:
 
 
 async def read_note(blobs: BlobStore, name: str) -> Note | None:
-    """Reads a note; None if it is missing, damaged, or just being replaced by another tab."""
+    """None if there is none, or it is damaged, or another tab replaces it at this moment."""
     blob = await blobs.get(f"{name}.note")
     if blob is None:
         return None

@@ -1,7 +1,7 @@
-"""Reads a Blob in windows, one ahead of its use.
+"""Reads a Blob in windows, the next one while what came is used.
 
-A read passes through several browser processes and takes as long for a kilobyte as for a megabyte;
-a model has hundreds of tensors.
+A read is a round through the browser's processes, which takes as long for a kilobyte as for a
+megabyte; a model has hundreds of tensors.
 """
 
 from __future__ import annotations

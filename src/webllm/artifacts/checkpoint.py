@@ -1,4 +1,4 @@
-"""The interface of an open model file: metadata, tensor descriptions and raw bytes.
+"""What a checkpoint is to the rest of webllm: metadata, tensor descriptions and raw bytes.
 
 Knows the names and block sizes of GGML's storage types; knows no file format and no arithmetic.
 """
@@ -132,7 +132,7 @@ class Checkpoint(Protocol):
         """Part of a tensor, on its way to a device: in a browser it passes Python by."""
 
     def close(self) -> None:
-        """Closes the file. Closing twice is harmless."""
+        """Let go of the file. Closing twice is harmless."""
 
     def __enter__(self) -> Self: ...
 

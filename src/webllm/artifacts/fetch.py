@@ -1,8 +1,8 @@
-"""Downloads one file over https, resumes after a break, and hashes as it goes.
+"""Downloads one file over https: resumed where it broke off, hashed as it comes.
 
-A download resumes from the bytes so far if the server still has the same version (ETag or
-Last-Modified, and size); otherwise it starts over. It retries after broken connections, timeouts,
-bodies that end early, and statuses 408, 429 and 5xx; any other error status is final.
+A download goes on from the bytes that are there if the server still has the same version (ETag or
+Last-Modified, and size); otherwise it starts over. Tried again are broken connections, timeouts,
+bodies that end early, and the answers 408, 429 and 5xx; any other refusal is final.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL, with its expected size and hash if known."""
+    """A file behind a URL and what is known of it beforehand."""
 
     url: str
     sha256: str | None = None
@@ -35,7 +35,7 @@ class RemoteFile:
 
 
 class _BrokenError(Exception):
-    """This attempt failed, but the next may succeed."""
+    """This attempt failed in a way that the next may not."""
 
     def __init__(self, reason: str, pause_s: float | None = None) -> None:
         super().__init__(reason)
@@ -43,12 +43,12 @@ class _BrokenError(Exception):
 
 
 async def fetch_http(source: HTTPSource, job: FetchJob) -> str:
-    """Downloads `source` into the job's partial file; see `download`."""
+    """Download `source` into the job's partial file; see `download`."""
     return await download(RemoteFile(source.url, source.sha256), job)
 
 
 async def download(remote: RemoteFile, job: FetchJob) -> str:
-    """Completes the job's partial file from `remote`; returns its SHA-256 in hex.
+    """Bring the job's partial file to the whole of `remote`; returns its SHA-256 in hex.
 
     Raises ModelNotFoundError for 404 and 410, FetchError if the server refuses or the retries are
     used up (the bytes so far stay), StorageFullError before the first byte if they do not fit,
@@ -114,7 +114,7 @@ async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJo
 
 
 def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
-    """Asks for the bytes that are missing, if the server can tell that the rest is unchanged."""
+    """Ask for the bytes that are missing, if the server can tell that the rest is unchanged."""
     headers = {**remote.headers, "Accept-Encoding": "identity"}
     version = job.partial.version
     if job.partial.num_bytes and version.identified:
@@ -127,7 +127,7 @@ def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
 
 
 def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> None:
-    """Decides whether the body is the rest, the whole file, or to be skipped."""
+    """Decide what the answer's body is: the rest, the whole, or nothing to be had."""
     partial = job.partial
     version, start = _describe(response)
     resumable = start == partial.num_bytes and version.same_as(partial.version)
@@ -161,7 +161,7 @@ def _check_status(response: "httpx.Response") -> None:
 
 
 def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
-    """The version of the file that is sent, and the body's position in it."""
+    """What the answer is a part of, and where in it the body begins."""
     headers = response.headers
     length, start = headers.get("Content-Length", ""), 0
     if response.status_code == 206:

@@ -18,7 +18,7 @@ async def fetch_source(
     reporter: ProgressReporter,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Fetches `source` into `store`; the caller holds its lock there. Raises as the kinds do."""
+    """Fetch `source` into `store`; the caller holds its lock there. Raises as the kinds do."""
     partial = store.partial(source)
     try:
         job = FetchJob(source, store, partial, reporter, options or FetchOptions())

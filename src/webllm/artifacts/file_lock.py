@@ -32,7 +32,7 @@ class FileLock:
         self._file: BinaryIO | None = None
 
     def try_acquire(self) -> bool:
-        """Takes the lock if it is free; returns whether it did.
+        """Take the lock if it is free; says whether it did.
 
         Raises ConfigError where the file system has no locks (some network shares).
         """
@@ -52,7 +52,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Releases the lock by closing its file."""
+        """Free the lock, which closing its file does."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -14,7 +14,7 @@ from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelE
 
 
 def open_gguf(path: str | PathLike[str]) -> "GGUFCheckpoint":
-    """Maps a GGUF file (version 2 or 3, little endian) and checks its whole header.
+    """Map a GGUF file (version 2 or 3, little endian) and check its whole header.
 
     Raises ModelNotFoundError if it cannot be opened, CheckpointError if it is malformed or
     truncated, UnsupportedModelError if it is sound but not for us (big endian, tensor types).
@@ -68,7 +68,7 @@ class GGUFCheckpoint:
         return self.data(name)[start : start + num_bytes]
 
     def close(self) -> None:
-        """Closes the file. It is unmapped when the last view is gone."""
+        """Unmap the file, or leave that to the last view that is still held."""
         mapped, self._mapped = self._mapped, None
         if mapped is not None:
             with suppress(BufferError):  # views handed out keep the mapping alive, then free it

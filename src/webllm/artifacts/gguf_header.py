@@ -53,7 +53,7 @@ class GGUFHeader:
 
 
 def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
-    """Parses the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
+    """Parse the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
 
     Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
     tensor type webllm does not read, MoreBytesNeeded where the header goes on behind `buffer`.
@@ -96,7 +96,7 @@ class _Reader:
             raise MoreBytesNeeded(end)
 
     def require_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
-        """Checks that `count` items of at least `least_bytes` each can lie ahead in the file, and
+        """Check that `count` items of at least `least_bytes` each can lie ahead in the file, and
         are no more than `most`.
         """
         if count * least_bytes > self.file_bytes - self.position:
@@ -201,7 +201,7 @@ def _check_bools(largest: int, key: str) -> None:
 
 
 def _read_strings(reader: _Reader, count: int, key: str) -> StringArray:
-    """Reads an array of strings and notes the end of each."""
+    """Walk over the strings, noting where each ends."""
     unpack, buffer, size = _LENGTH.unpack_from, reader.buffer, len(reader.buffer)
     start = position = reader.position
     ends = array("Q")
@@ -224,7 +224,7 @@ def _alignment(metadata: dict[str, object]) -> int:
 
 
 def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
-    """Reads one tensor's description; its offset still counts from the data section's start."""
+    """Read one tensor's description; its offset still counts from the data section's start."""
     name = reader.name("a tensor name")
     num_dimensions = reader.number(_UINT32, f"the number of dimensions of {name!r}")
     if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
@@ -268,7 +268,7 @@ def _tensor_type(type_id: int, name: str) -> GGMLType:
 
 
 def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[str, TensorInfo]:
-    """Turns offsets into file positions; checks that ranges lie in the file and do not overlap."""
+    """Turn offsets into positions in the file, each tensor's range checked and its own."""
     placed: dict[str, TensorInfo] = {}
     for tensor in tensors:
         if tensor.name in placed:

@@ -1,7 +1,7 @@
-"""Finds a file of a Hugging Face repository through `huggingface_hub`, then downloads it.
+"""Finds a file of a Hugging Face repository through `huggingface_hub`, then downloads it here.
 
-The hub library provides the address, the user's login and the file's hash. The download is our own,
-so that it is resumed, reported and stored like every other one.
+The hub library knows the address, the user's login and the file's hash; the download itself is
+ours, so that it is resumed, reported and stored like every other.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _SHA256_DIGITS = 64
 
 
 async def fetch_hub(source: HubSource, job: FetchJob) -> str:
-    """Downloads `source` into the job's partial file; returns its SHA-256 in hex.
+    """Download `source` into the job's partial file; returns its SHA-256 in hex.
 
     Raises what `download` raises, ModelNotFoundError if there is no such repository or file (or
     the user may not see it), and FetchError if the hub cannot be asked.
@@ -25,7 +25,7 @@ async def fetch_hub(source: HubSource, job: FetchJob) -> str:
 
 
 def locate(source: HubSource) -> RemoteFile:
-    """Asks the hub where the file lies, how large it is and, for large files, its hash."""
+    """Ask the hub where the file lies, how large it is and, for large files, its hash."""
     try:
         import huggingface_hub as hub
         from huggingface_hub import errors

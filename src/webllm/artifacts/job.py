@@ -1,4 +1,4 @@
-"""Common parts of all downloads: the target file, progress, expected size and hash."""
+"""What the kinds of fetch have in common: where the bytes go, who is told, what is promised."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from webllm.errors import IntegrityError
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """Options of downloads."""
+    """How to go about fetching."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     pip_arguments: tuple[str, ...] = ()  # added to `pip download`, e.g. ("--no-index", …)
@@ -20,7 +20,7 @@ class FetchOptions:
 
 @dataclass(frozen=True)
 class FetchJob:
-    """One running download; its owner holds `store.lock(source)`."""
+    """One fetch under way; its owner holds `store.lock(source)`."""
 
     source: RemoteSource
     store: DirectoryStore
@@ -29,11 +29,11 @@ class FetchJob:
     options: FetchOptions
 
     def require_space(self, num_bytes: int) -> None:
-        """Raises StorageFullError unless `num_bytes` more fit."""
+        """Raise StorageFullError unless `num_bytes` more fit."""
         self.store.require_space(num_bytes, self.source)
 
     def report(self, total_bytes: int | None) -> None:
-        """Reports the number of bytes so far."""
+        """Tell how many bytes are there."""
         loaded = self.partial.num_bytes
         of_total = f" of {total_bytes / 1e6:.1f}" if total_bytes is not None else ""
         self.reporter.update(
@@ -41,7 +41,7 @@ class FetchJob:
         )
 
     def verify(self, size: int | None, sha256: str | None) -> str:
-        """Checks the file against the expected size and hash; returns its SHA-256 in hex.
+        """Check the whole file against what was promised; returns its SHA-256 in hex.
 
         Raises IntegrityError, and drops the bytes, if it is something else.
         """
@@ -54,7 +54,7 @@ class FetchJob:
         return digest
 
     def reject(self, reason: str, expected: str | None = None, actual: str | None = None) -> None:
-        """Drops the bytes and raises IntegrityError."""
+        """Drop the bytes and raise IntegrityError."""
         self.partial.drop()
         raise IntegrityError(
             f"the download of {self.source} is not the expected file: {reason}; "

@@ -1,4 +1,4 @@
-"""A long list of numbers in its stored bytes, which take a tenth of a tuple's memory."""
+"""A long list of numbers kept as the bytes it was stored in, a tenth of what a tuple takes."""
 
 from collections.abc import Iterator, Sequence
 from typing import overload

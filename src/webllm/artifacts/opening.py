@@ -1,4 +1,4 @@
-"""Opens, finds and deletes models by source; chooses the browser's or the native implementation."""
+"""From a model source to an open checkpoint, and what is kept: the fork to browser or native."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from webllm.errors import ConfigError, ModelNotFoundError
 async def open_model(
     source: str, store: str | None, on_progress: ProgressCallback | None
 ) -> Checkpoint:
-    """Opens a model; downloads it first if it is not in the store.
+    """Fetches what is not in the store yet.
 
-    store: the browser's kind of store, see `browser_backends.open_blobs`; natively it is a
-    directory. Raises what finding, downloading and opening raise.
+    store: the kind a browser keeps files in, see `browser_backends.open_blobs`; natively it is a
+    directory. Raises what finding, fetching and opening raise.
     """
     if sys.platform == "emscripten":
         from webllm.artifacts import browser
@@ -36,7 +36,7 @@ async def open_model(
 
 
 async def has_model(source: str, store: str | None) -> bool:
-    """Whether the store has the whole file; false for sources that are never stored."""
+    """Whether the store has the file, whole. A file that is not fetched is in no store."""
     if sys.platform == "emscripten":
         from webllm.artifacts import browser
 
@@ -50,7 +50,7 @@ async def has_model(source: str, store: str | None) -> bool:
 
 
 async def delete_model(source: str, store: str | None) -> None:
-    """Deletes the file and any partial download from the store; harmless if it is absent.
+    """Deletes the file from the store, and what was left of a download; harmless if it is absent.
 
     Raises ArtifactError if it is in use.
     """
@@ -70,7 +70,7 @@ async def delete_model(source: str, store: str | None) -> None:
 
 
 async def offer_file(file: object) -> str:
-    """Returns a source for a File that the user picked in a page."""
+    """A source for a File that the user picked; only a page has such."""
     if sys.platform == "emscripten":
         from webllm.artifacts import browser_picked
 

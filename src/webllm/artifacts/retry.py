@@ -1,4 +1,4 @@
-"""Pauses between attempts: exponential backoff with jitter, and the server's Retry-After."""
+"""When to try again: exponential backoff with jitter, and what a server's Retry-After asks for."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """The number of attempts in a row without new bytes, and the pauses between them in seconds."""
+    """Attempts in a row that may bring no new byte, and the pauses between them in seconds."""
 
     attempts: int = 6
     first_pause_s: float = 0.5

@@ -88,7 +88,7 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", r
 
 
 def parse_source(text: str) -> Source:
-    """Reads one of the forms above. Raises ConfigError, which names the expected form."""
+    """Read one of the forms above; ConfigError, naming the form expected, if it is none."""
     if not text.strip() or text != text.strip():
         raise ConfigError(
             f"a model source may not be empty, or begin or end with a space: {text!r}"
@@ -115,7 +115,7 @@ def parse_source(text: str) -> Source:
 
 
 def require_safe_url(url: str) -> None:
-    """Raises ConfigError unless `url` is https, or http on this machine, and without a password."""
+    """Raise ConfigError unless `url` is https, or http on this machine, and without a password."""
     try:
         parts = urlsplit(url)
         host = parts.hostname

@@ -1,4 +1,4 @@
-"""Turns errors of the disk into ArtifactError and StorageFullError."""
+"""What a disk refuses, or has no room for, as errors of ours."""
 
 import errno
 import shutil
@@ -16,7 +16,7 @@ ANOTHER_HOME = "set WEBLLM_HOME to a folder on another disk"
 def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
     """Raises StorageFullError for a full disk, ArtifactError for any other error of a disk.
 
-    place: named if the error names no file; advice: what to do, besides the obvious.
+    place: named where the error names no file; advice: the way out, besides the obvious one.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
 
 
 def require_space(folder: Path, num_bytes: int, what: object, advice: str = ANOTHER_HOME) -> None:
-    """Raises StorageFullError unless `num_bytes` more fit on the disk of a folder."""
+    """Raises StorageFullError unless so many bytes more fit on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StorageFullError(

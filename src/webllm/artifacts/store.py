@@ -77,7 +77,7 @@ class DirectoryStore:
         return sorted((entry for entry in found if entry), key=lambda entry: entry.source)
 
     def put(self, source: RemoteSource, file: Path, sha256: str) -> Path:
-        """Moves `file`, whose SHA-256 was verified, into the store as the bytes of `source`."""
+        """Move `file`, whose bytes have the verified hash `sha256`, in as those of `source`."""
         entry = StoreEntry(str(source), sha256, file.stat().st_size)
         with storage_errors(self.root), self._index_lock():
             self._write(source, entry)  # first: an entry without its blob counts as absent
@@ -86,7 +86,7 @@ class DirectoryStore:
         return self._blob(sha256)
 
     def adopt(self, source: RemoteSource, sha256: str | None) -> Path | None:
-        """Adds an entry for `source` if a blob with its hash is stored already."""
+        """Enter `source` for a blob that is here already, if its hash is known and it is."""
         with storage_errors(self.root), self._index_lock():
             for entry in self.entries():
                 if entry.sha256 == sha256 and self._intact(entry):
@@ -95,7 +95,7 @@ class DirectoryStore:
         return None
 
     def delete(self, source: RemoteSource) -> int:
-        """Deletes `source`, and its blob if no other source shares it; returns the bytes freed.
+        """Forget `source`, and its blob if no other source shares it; returns the bytes freed.
 
         What was left of a fetch of it goes as well. Raises ModelNotFoundError if there is nothing
         of it here, ArtifactError while it is fetched, or in use (Windows).
@@ -115,7 +115,7 @@ class DirectoryStore:
                 lock.release()
 
     def _forget(self, source: RemoteSource) -> tuple[int, bool]:
-        """Deletes an entry and its blob; returns the bytes freed and whether there was an entry."""
+        """Delete the entry of `source` and its blob: the bytes freed, and if there was an entry."""
         with self._index_lock():
             entry = self._read(self._index_file(source))
             if entry is None:
@@ -133,24 +133,24 @@ class DirectoryStore:
         return 0 if shared else entry.size_bytes, True
 
     def require_space(self, num_bytes: int, what: object) -> None:
-        """Raises StorageFullError unless `num_bytes` more fit on this disk."""
+        """Raise StorageFullError unless `num_bytes` more fit on this disk."""
         require_space(self.root, num_bytes, what)
 
     def partial(self, source: RemoteSource) -> PartialFile:
-        """Opens the partial file of `source`; hold `lock(source)` while it is open."""
+        """The fetch of `source` under way; hold `lock(source)` for as long as it is open."""
         return PartialFile(self._part(source))
 
     def scratch(self, source: RemoteSource) -> Path:
-        """Returns an emptied folder on this disk for downloading `source`."""
+        """An empty folder on this disk for the fetch of `source`; what was left in it is gone."""
         folder = self.root / "partial" / _key(source)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
 
     def clean(self) -> int:
-        """Deletes leftovers of interrupted downloads and unnamed blobs; returns the bytes freed.
+        """Delete what interrupted fetches left and blobs that no source names; returns bytes freed.
 
-        Running downloads, here or in another process, are left alone.
+        A fetch that goes on, here or in another process, is left alone.
         """
         freed = 0
         with storage_errors(self.root):
@@ -170,7 +170,7 @@ class DirectoryStore:
         return freed
 
     def lock(self, source: RemoteSource) -> FileLock:
-        """The lock to hold while downloading `source`."""
+        """The lock that whoever fetches `source` holds."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
     def _part(self, source: RemoteSource) -> Path:
@@ -190,14 +190,14 @@ class DirectoryStore:
         return entry if entry is not None and self._intact(entry) else None
 
     def _intact(self, entry: StoreEntry) -> bool:
-        """Whether the blob exists with its full size."""
+        """Whether the blob is there in full; one cut short on the disk counts as absent."""
         try:
             return self._blob(entry.sha256).stat().st_size == entry.size_bytes
         except OSError:
             return False
 
     def _read(self, file: Path) -> StoreEntry | None:
-        """Reads an index entry; None if it is missing or damaged."""
+        """An index entry; None if there is none or it is damaged, so that it is made anew."""
         with storage_errors(self.root):
             try:
                 return StoreEntry(**json.loads(file.read_bytes()))
@@ -205,7 +205,7 @@ class DirectoryStore:
                 return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
-        """Holds the index's lock. Other users may read the file if the folder lets them."""
+        """Hold the index's lock. Other users may read the file if the folder lets them."""
         file = self._index_file(source)
         new = file.with_suffix(".new")
         try:
@@ -220,7 +220,7 @@ class DirectoryStore:
 
 
 def _drop(part: Path) -> int:
-    """Deletes a partial file, if it is there, and its note; returns the bytes freed."""
+    """Delete a partial file, if it is there, and its note; returns the bytes freed."""
     try:
         freed = part.stat().st_size
     except FileNotFoundError:  # its fetch has just ended

@@ -1,4 +1,4 @@
-"""A long list of strings in its stored bytes; each is decoded when it is read.
+"""A long list of strings kept as the bytes it was stored in, each decoded when asked for.
 
 A vocabulary of 262 144 tokens costs 30 ms to check and 160 ms to decode; many callers that open a
 file never look at it.

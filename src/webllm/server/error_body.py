@@ -1,4 +1,4 @@
-"""Errors as the JSON that OpenAI's clients turn into their own exceptions."""
+"""Errors in the JSON form that OpenAI's clients turn into exceptions of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _UNEXPECTED = "an unexpected error ended this request; the log of the program th
 
 
 def error_body(error: Exception) -> tuple[int, bytes]:
-    """Returns HTTP status and body. Unexpected errors, here or in a worker, are
-    logged, and their text is not sent.
+    """HTTP status and body. What webllm did not raise on purpose, here or in a worker, is logged
+    and not told.
     """
     info = describe(error)
     if isinstance(error, WebLLMError) and info.code != WebLLMError.code:

@@ -1,4 +1,4 @@
-"""Connects OpenAI's own client, which the user installs, to an engine in the same process."""
+"""OpenAI's own client before an engine in the same process. The user brings the client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def openai_client(engine: BlockingMLCEngine) -> OpenAI: ...
 @overload
 def openai_client(engine: MLCEngineInterface) -> AsyncOpenAI: ...
 def openai_client(engine: BlockingMLCEngine | MLCEngineInterface) -> OpenAI | AsyncOpenAI:
-    """Returns a client of `engine`. Raises ConfigError without the package `openai`.
+    """A client that asks `engine`; raises ConfigError without the package `openai`.
 
     Closing the client leaves the engine as it is.
     """

@@ -1,4 +1,4 @@
-"""Transports that connect HTTP clients to an engine in the same process, without a network.
+"""Transports for HTTP clients that ask an engine in the same process: nothing is sent anywhere.
 
 For clients of `httpx` and of `httpx2`, which OpenAI's client uses from version 3 on. Neither is
 imported here: a transport answers with the classes of the library that its request comes from.

@@ -1,6 +1,7 @@
 """OpenAI's HTTP interface over an engine: method, path and body in, a reply out.
 
-Knows no server and no client, and not how requests and replies are carried. https://platform.openai.com/docs/api-reference
+Knows no server and no client: what carries requests and replies, a socket or a call in the same
+process, is elsewhere. https://platform.openai.com/docs/api-reference
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _Stream = AsyncGenerator[Response, None]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply. Close a stream that is not read to its end."""
+    """A stream that is not read to its end has to be closed."""
 
     status: int
     headers: dict[str, str]
@@ -105,7 +106,7 @@ class Routes:
 
 
 def error_reply(error: Exception) -> Reply:
-    """Returns an error in OpenAI's form, with the status of its class."""
+    """An error as OpenAI's clients understand it, with the status of its class."""
     status, body = error_body(error)
     return Reply(status, _JSON if isinstance(error, QueueFullError) else _ERROR, body)
 

@@ -45,7 +45,7 @@ class WordEncoder:
 
 
 def merge(pieces: list[str], rank: Rank) -> Steps[Iterator[str]]:
-    """Merges `pieces` in O(n log n); consumes the list."""
+    """What `pieces` merge into, in n log n; the list is used up."""
     num_pieces = len(pieces)
     before: list[int] = []
     after: list[int] = []

@@ -93,7 +93,7 @@ _BY_TOKEN = (
 
 
 def builtin_name(token_id: Callable[[str], int | None]) -> str | None:
-    """Returns the built-in template that suits a vocabulary, or None.
+    """Which built-in template suits a vocabulary; None if none of their tokens is there.
 
     "llama2" is a guess: that family's vocabulary has no tokens for its turns.
     """

@@ -1,6 +1,6 @@
-"""A model's chat template, compiled for the first conversation.
+"""A model's chat template, compiled when the first conversation asks for it.
 
-Jinja and the compiled template take 3 MB, which completions and benchmarks do not need.
+Jinja and the compiled template take 3 MB, which completions and benchmarks can do without.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class StreamingDetokenizer:
         self._at_start = True
 
     def push(self, token_id: int) -> str:
-        """Returns the text that `token_id` completes; often a word, sometimes nothing."""
+        """The text that `token_id` completes; often a whole word, sometimes nothing."""
         data = self._bytes(token_id)
         if self._at_start and data:
             self._at_start = False
@@ -28,7 +28,7 @@ class StreamingDetokenizer:
         return self._utf8.decode(data)
 
     def flush(self) -> str:
-        """Returns the replacement of an unfinished last character."""
+        """What an unfinished character at the end of the text becomes."""
         return self._utf8.decode(b"", final=True)
 
     def _bytes(self, token_id: int) -> bytes:

@@ -34,11 +34,11 @@ class GgufFields:
         return value if value is not None and 0 <= value < num_tokens else None
 
     def strings(self, name: str) -> Sequence[str]:
-        """The reader's own sequence, which may decode strings on demand."""
+        """As the file's reader keeps them, which may be one block of bytes."""
         return _checked_strings(name, self._array(name))
 
     def string_list(self, name: str) -> list[str]:
-        """A plain list, for iterating more than once."""
+        """Each a string of its own: for those who go through them more than once."""
         return cast("list[str]", _checked_strings(name, list(self._array(name))))
 
     def numbers(self, name: str, num_tokens: int) -> list[float]:

@@ -27,7 +27,7 @@ class JinjaTemplate:
     def __init__(
         self, source: str, now: Callable[[], datetime], limits: TemplateLimits | None
     ) -> None:
-        """Compiles `source`. Raises TemplateError if it does not parse."""
+        """Compile `source`; a template that does not parse is a `TemplateError`."""
         self._limits = limits or TemplateLimits()
         self._now = now
         self._code = _compile(source, self._limits)

@@ -1,4 +1,4 @@
-"""Chooses a model's chat template: its own, or a built-in one that suits its vocabulary."""
+"""Which chat template a model has: its own, or a built-in one that suits its vocabulary."""
 
 from collections.abc import Mapping
 

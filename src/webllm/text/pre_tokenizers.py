@@ -1,4 +1,4 @@
-"""The word patterns of byte-level BPE families, by `tokenizer.ggml.pre`.
+"""How byte-level BPE families cut text into words before merging, by `tokenizer.ggml.pre`.
 
 The names are llama.cpp's; the patterns (Oniguruma syntax, `\\p{..}` classes) are those of the
 families' own `tokenizer.json`. A family's patterns are applied one after the other, each to the

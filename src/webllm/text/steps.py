@@ -1,4 +1,4 @@
-"""Long work on text as generators, so that other work can run between their steps."""
+"""Long work on text as a generator, so that whoever runs it may see to other things in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Steps: TypeAlias = Generator[None, None, _T]
 
 
 def finish(steps: Steps[_T]) -> _T:
-    """Runs a generator to its end and returns its result."""
+    """The result, without a pause."""
     while True:
         try:
             next(steps)
@@ -23,7 +23,7 @@ def finish(steps: Steps[_T]) -> _T:
 
 
 def collect(items: Iterator[_T], step_items: int = 1024) -> Steps[list[_T]]:
-    """Collects the values of a generator in a list."""
+    """A list of what comes."""
     found = list(islice(items, step_items))
     while more := list(islice(items, step_items)):
         yield

@@ -6,11 +6,11 @@ from webllm.errors import RequestError
 
 
 class StopMatcher:
-    """Passes text on until one of the `stop` strings is complete.
+    """Passes text on until one of the `stop` strings has come.
 
-    Only text that may begin a stop string is held back. The result does not depend on how the text
-    is cut into deltas: the first complete stop string counts, and of several that end at the same
-    character the longest.
+    Text that might be the start of a stop string waits, no more than that. How the text is cut
+    into deltas makes no difference: the stop string that is complete first counts, and of several
+    that end at the same character the longest.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -22,8 +22,8 @@ class StopMatcher:
         self._matched = False
 
     def feed(self, delta: str) -> tuple[str, bool]:
-        """Returns the text to show now, and whether a stop string is complete. Drops the
-        stop string and everything after it."""
+        """The text that may be shown now, and whether a stop string has come. The stop string
+        itself and everything after it are dropped."""
         if self._matched:
             return "", True
         text = self._held + delta
@@ -36,7 +36,7 @@ class StopMatcher:
         return text[: len(text) - keep], False
 
     def flush(self) -> str:
-        """Returns the held text at the end of a generation without a stop string."""
+        """The held text, when the generation ends without a stop string."""
         text, self._held = self._held, ""
         return text
 

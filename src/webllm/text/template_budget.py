@@ -1,8 +1,8 @@
-"""Limits of a chat template: steps, characters and seconds.
+"""How much a chat template may do: steps, characters and seconds.
 
-A template comes with a model file, which may be hostile. The sandbox protects our objects; these
-limits protect time and memory. Every operation pays before it begins for all that it will read and
-produce, so that no single operation takes long.
+A template comes with a model file from anywhere. The sandbox keeps it from our objects; this keeps
+it from our time and memory. Every operation pays for all that it will read and make before it
+begins, so that none of them alone takes long.
 """
 
 from collections.abc import Iterable, Iterator
@@ -43,7 +43,7 @@ class TemplateLimits:
 
 
 class Budget:
-    """The remaining limits of one rendering. Exceeding one raises SecurityError."""
+    """What is left of the limits during one rendering; exceeding one is a `SecurityError`."""
 
     def __init__(self, limits: TemplateLimits, input_chars: int) -> None:
         self.max_nodes = limits.nodes
@@ -52,7 +52,7 @@ class Budget:
         self._deadline = monotonic() + limits.seconds
 
     def spend(self, num_chars: int = 0) -> None:
-        """Pays for one step that produces or reads `num_chars` characters."""
+        """One step, which makes or reads `num_chars` characters."""
         self._steps -= 1
         self._chars -= num_chars
         if self._steps < 0 or self._chars < 0 or monotonic() > self._deadline:
@@ -67,7 +67,7 @@ class Budget:
             raise SecurityError("the template takes too much time")
 
     def spend_value(self, value: Any, *, times: int = 1, plain: bool = False) -> None:
-        """Pays `times` for all that `value` holds, as `size` counts it."""
+        """Pay `times` for all that `value` holds, as `size` counts it."""
         self.spend(times * self.size(value, plain=plain))
 
     def size(self, value: Any, *, plain: bool = False) -> int:

@@ -1,7 +1,7 @@
-"""The costs of operators, comparisons and methods in chat templates.
+"""What operators, comparisons and methods in chat templates cost.
 
-Each function pays for the worst case of one operation before it runs, and refuses results that
-could become endlessly large.
+Each function pays from the rendering's budget for the worst case of one operation before it is
+done, and refuses what could become endlessly large.
 """
 
 import operator
@@ -55,7 +55,7 @@ def spend_on_comparison(budget: Budget, left: Any, right: Any) -> None:
 
 
 def spend_on_search(budget: Budget, wanted: Any, values: Any) -> Any:
-    """Pays for `wanted in values`; returns the values, as a list if they came one by one."""
+    """Pay for `wanted in values`; returns the values, as a list if they came one by one."""
     if isinstance(values, str):
         budget.spend(len(values))
         return values
@@ -68,7 +68,7 @@ def spend_on_search(budget: Budget, wanted: Any, values: Any) -> Any:
 
 
 def spend_on_method(budget: Budget, owner: Any, name: str, args: Sequence[Any]) -> list[Any]:
-    """Pays for `owner.name(*args)`; returns the arguments, lists instead of iterators."""
+    """Pay for `owner.name(*args)`; returns the arguments, lists instead of iterators."""
     args = list(args)
     if isinstance(owner, str):
         _spend_on_text(budget, owner, name, args)
@@ -103,7 +103,7 @@ def _spend_on_text(budget: Budget, text: str, name: str, args: list[Any]) -> Non
 
 
 def spend_on_operator(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """Pays for `left operator right`; refuses results that could become endlessly large."""
+    """Pay for `left operator right`; refuse what could become endlessly large."""
     if isinstance(left, int) and isinstance(right, int):
         _check_int_size(operator, left, right)
         budget.spend()

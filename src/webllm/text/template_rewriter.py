@@ -1,4 +1,4 @@
-"""Inserts payments into a parsed template wherever Jinja offers no hook.
+"""Puts payments to the budget into a parsed template, wherever Jinja itself offers no hook.
 
 Bodies that can run many times (loops, macros, blocks) begin with a payment for their own text, and
 comparisons and expressions that build values are done by filters of `template_filters`. The names

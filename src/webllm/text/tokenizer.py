@@ -1,4 +1,4 @@
-"""The interface of tokenizers, and its implementation.
+"""What every tokenizer offers, and the one class that offers it.
 
 A tokenizer is a `Vocabulary` (ids to bytes, needs no library) joined to an `Encoder` (text to ids,
 which differs by model family and host). It knows nothing of chat templates or of models.

@@ -1,6 +1,7 @@
-"""Wraps the `tokenizers` library, which no other module imports. Browsers do not have it.
+"""The one module that touches the `tokenizers` library. A browser has none.
 
-A `tokenizer.json` document goes in, and then only text and token ids cross this boundary.
+What crosses this boundary is a `tokenizer.json` document, which every such library reads, and
+after that only text and token ids.
 """
 
 import ctypes
@@ -92,7 +93,7 @@ def load_encoder(document: bytes) -> Encoder:
 
 
 def _give_back_memory() -> None:
-    """Returns freed memory to the system: 6 MB for 49,000 tokens, which glibc would keep."""
+    """glibc keeps what the library freed while it read the document, 6 MB for 49,000 tokens."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim is not None:

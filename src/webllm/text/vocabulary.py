@@ -1,4 +1,4 @@
-"""The meaning of token ids: bytes, control tokens, ends of a generation.
+"""What token ids stand for: bytes, control tokens, the ends of a generation.
 
 Two spellings of bytes as text exist. Byte-level BPE (GPT-2) writes each byte as one printable
 character. SentencePiece writes text, with U+2581 for a space and `<0xE2>` for a single byte.
@@ -120,7 +120,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        """Built at first use, since it takes several times the memory of the file's list."""
+        """Made when first asked for: it takes several times the memory of the file's own list."""
         return index_tokens(self.tokens)
 
     def token_id(self, text: str) -> int | None:
