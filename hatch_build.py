@@ -1,4 +1,4 @@
-"""Build hook: compiles src/webllm/cpu/kernels.c for every CPU variant and puts them in the wheel.
+"""Build hook: compiles src/webllm/backends/cpu/kernels.c for every CPU variant, into the wheel.
 
 The machine's C compiler is used ($CC, cc, gcc or clang); without one, the `ziglang` package is
 asked for as a build dependency. Zig also builds for other machines:
@@ -27,8 +27,8 @@ from typing import Any, NamedTuple  # hatch runs this file outside sys.modules: 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIG = "ziglang>=0.14"
-SOURCE = Path("src/webllm/cpu/kernels.c")
-INSTALLED = "webllm/cpu/lib"
+SOURCE = Path("src/webllm/backends/cpu/kernels.c")
+INSTALLED = "webllm/backends/cpu/lib"
 SITE, INSTALLED_SITE = Path("js/dist"), "webllm/site"
 # No -ffast-math: it would fold away exact rounding. No contraction: all variants round alike.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden")

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from webllm.ops import reference
-from webllm.ops.backend import TokenLogprobs
-from webllm.ops.step import IN_PROMPT, Sampling, StepSequence, edit
+import reference
+from webllm.ops.sampled import TokenLogprobs
+from webllm.ops.sampling import IN_PROMPT, Sampling, edit
+from webllm.ops.step import StepSequence
 
 INF = float("inf")
 

@@ -30,8 +30,8 @@ async def loaded(num_threads):
 OPEN = """
 import logging, sys
 from types import SimpleNamespace
-from webllm.cpu import browser_threads
-from webllm.cpu.browser_threads import open_browser_host
+from webllm.backends.cpu import browser_threads
+from webllm.backends.cpu.browser_threads import open_browser_host
 
 said = []
 handler = logging.Handler()
@@ -119,8 +119,8 @@ async def test_every_core_counts_by_default(run_python: RunPython) -> None:
 async def test_kernels_compute_rightly_on_shared_memory(run_python: RunPython, name: str) -> None:
     """Opening them raises where their self-test fails; the memory's views follow its growth."""
     assert await run_python(f"""
-        from webllm.cpu.browser import BrowserHost
-        from webllm.cpu.browser_kernels import open_shared_kernels
+        from webllm.backends.cpu.browser import BrowserHost
+        from webllm.backends.cpu.browser_kernels import open_shared_kernels
 
         host = BrowserHost(open_shared_kernels(({name!r},)))
         first, second = host.allocate(100), host.allocate(64 << 20)

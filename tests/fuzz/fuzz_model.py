@@ -133,13 +133,13 @@ def peak_bytes() -> int:
 def use_wasm() -> None:
     from cpu_wasm_host import WasmHost
 
-    from webllm.cpu import hosts
-    from webllm.cpu.library import FOLDER
+    from webllm.backends.cpu import auto
+    from webllm.backends.cpu.library import FOLDER
 
     async def open_host(num_threads: int | None = None) -> WasmHost:
         return WasmHost(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
 
-    hosts.open_host = open_host  # type: ignore[assignment]
+    auto.open_host = open_host  # type: ignore[assignment]
 
 
 # --------------------------------------------------------------------------------- in the parent

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from webllm.cpu import library, loading, native, plan, space
-from webllm.cpu.native import MappedMemory, NativeHost
+from webllm.backends.cpu import library, loading, native, plan, space
+from webllm.backends.cpu.native import MappedMemory, NativeHost
 
 SOURCE = Path(library.__file__).parent / "kernels.c"
 FLAGS = {

@@ -12,8 +12,8 @@ import pytest
 
 from golden import compare
 from webllm.artifacts.gguf import open_gguf
-from webllm.cpu.backend import CPUBackend
-from webllm.cpu.native import NativeHost
+from webllm.backends.cpu.backend import CPUBackend
+from webllm.backends.cpu.native import NativeHost
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from golden import compare
-from webllm.cpu.backend import CPUBackend
-from webllm.cpu.native import NativeHost
+from webllm.backends.cpu.backend import CPUBackend
+from webllm.backends.cpu.native import NativeHost
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
 
 NAMES = ["smollm2-135m", "gemma3-270m"]
@@ -42,7 +42,7 @@ async def test_greedy_text(name: str, threads: int) -> None:
 
 
 async def test_every_instruction_set_agrees(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from webllm.cpu.library import variants
+    from webllm.backends.cpu.library import variants
 
     prompt = compare.read("smollm2-135m")["prompts"][0]
     assert len(variants()) >= 2

@@ -15,11 +15,10 @@ from cpu_wasm_host import WasmHost
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.cpu.backend import CPUBackend
-from webllm.cpu.host import Host
-from webllm.cpu.library import FOLDER, variants
-from webllm.cpu.native import NativeHost
-from webllm.ops.backend import Sampled
+from webllm.backends.cpu.backend import CPUBackend
+from webllm.backends.cpu.host import Host
+from webllm.backends.cpu.library import FOLDER, variants
+from webllm.backends.cpu.native import NativeHost
 from webllm.ops.program import (
     BatchShape,
     Embed,
@@ -29,6 +28,7 @@ from webllm.ops.program import (
     Sample,
     TakeOutputs,
 )
+from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
 from webllm.ops.values import Encoding, Rows, Value, Weight
 

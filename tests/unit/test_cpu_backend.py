@@ -8,11 +8,11 @@ from cpu_cases import WASM, FakeCheckpoint, ProgramBuilder, Runner
 from cpu_wasm_host import WasmHost
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.cpu.available import available_bytes
-from webllm.cpu.backend import CPUBackend
-from webllm.cpu.library import load_kernels, variants
-from webllm.cpu.native import NativeHost
-from webllm.cpu.weights import Format, runs_of
+from webllm.backends.cpu.available import available_bytes
+from webllm.backends.cpu.backend import CPUBackend
+from webllm.backends.cpu.library import load_kernels, variants
+from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.weights import Format, runs_of
 from webllm.errors import (
     ConfigError,
     DeviceError,
@@ -21,7 +21,8 @@ from webllm.errors import (
     WebLLMError,
 )
 from webllm.ops.program import BatchShape, Linear, Norm, Program
-from webllm.ops.step import Sampling, Step, StepSequence
+from webllm.ops.sampling import Sampling
+from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import Weight
 
 

@@ -39,9 +39,9 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ffi.__dict__.update(JsException=RuntimeError, to_js=None)
     for module in (js, pyodide, ffi):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    yield importlib.import_module("webllm.cpu.browser")
+    yield importlib.import_module("webllm.backends.cpu.browser")
     for name in ("browser", "browser_kernels"):  # they hold on to our `js`
-        del sys.modules[f"webllm.cpu.{name}"]
+        del sys.modules[f"webllm.backends.cpu.{name}"]
 
 
 def test_a_piece_that_fails_gives_its_memory_back(browser: Any) -> None:

@@ -8,9 +8,9 @@ from cpu_cases import HOSTS, TYPES, FakeCheckpoint, ProgramBuilder, Runner, rela
 from cpu_reference import Reference
 
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.cpu.host import Host
-from webllm.cpu.library import variants
-from webllm.cpu.native import NativeHost
+from webllm.backends.cpu.host import Host
+from webllm.backends.cpu.library import variants
+from webllm.backends.cpu.native import NativeHost
 from webllm.errors import UnsupportedModelError
 from webllm.ops.program import (
     Activation,

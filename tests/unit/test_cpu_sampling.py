@@ -1,4 +1,4 @@
-"""The sampling rule of webllm.sampling, against a plain reading of it in float64."""
+"""The sampling rule of docs/sampling.md, against a plain reading of it in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from sampling_cases import (
     seeded,
 )
 from webllm.ops.program import BatchShape
-from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
+from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.step import Step, StepSequence, sampled_by
 
 VOCAB = 512
 MASK = 0xFFFFFFFF

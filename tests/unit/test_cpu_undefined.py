@@ -11,8 +11,8 @@ from cpu_cases import TYPES, FakeCheckpoint, ProgramBuilder, Runner
 
 from fuzz.sanitized_host import FLAGS
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.cpu import library
-from webllm.cpu.native import NativeHost
+from webllm.backends.cpu import library
+from webllm.backends.cpu.native import NativeHost
 from webllm.ops.program import (
     Activation,
     Attention,
@@ -24,7 +24,8 @@ from webllm.ops.program import (
     Program,
     RopeKV,
 )
-from webllm.ops.step import Sampling, Step, StepSequence, edit
+from webllm.ops.sampling import Sampling, edit
+from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import RopeTable
 
 ODD = np.array([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F7FFFFF, 1], "<u4")

@@ -14,8 +14,8 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import ContextLengthError, DeviceLostError
-from webllm.ops.backend import TokenLogprobs
 from webllm.ops.program import BatchShape, KVCacheShape, Program
+from webllm.ops.sampled import TokenLogprobs
 from webllm.ops.step import FROM_SAMPLED
 
 BLOCK_SIZE = 16

@@ -21,9 +21,8 @@ from webllm.errors import (
     LogitProcessorError,
     RequestError,
 )
-from webllm.ops.backend import TokenLogprobs
-from webllm.ops.step import Sampling
-from webllm.sampling.edits import LogitEdits
+from webllm.ops.sampled import TokenLogprobs
+from webllm.ops.sampling import LogitEdits, Sampling
 
 INNOCENTS = 5
 Logits = MutableSequence[float]

@@ -15,7 +15,7 @@ from test_engine_prompt_tokens import Program, engine_with
 
 from webllm import MLCEngine
 from webllm.errors import QueueFullError
-from webllm.sampling.edits import LogitEdits
+from webllm.ops.sampling import LogitEdits
 
 RUNNING = 64  # at most, in these tests
 ENDLESS: dict[str, Any] = {"prompt": "1", "max_tokens": 200, "ignore_eos": True}

@@ -15,7 +15,8 @@ from webllm.engine.generation import GenerationLoop
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.step import Sampling, Step
+from webllm.ops.sampling import Sampling
+from webllm.ops.step import Step
 
 Kind = tuple[int, int, bool]  # tokens, sequences, plain
 

@@ -15,8 +15,8 @@ from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.scheduler import Batch, Scheduler, StepLimits
 from webllm.engine.sequence import ContextShift, FinishReason, Sequence, SequenceParams
 from webllm.errors import ContextLengthError
+from webllm.ops.sampling import LogitEdits
 from webllm.ops.step import FROM_SAMPLED, StepSequence
-from webllm.sampling.edits import LogitEdits
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
 LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=3)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from webllm.artifacts.gguf import open_gguf
-from webllm.cpu.backend import CPUBackend
-from webllm.cpu.native import NativeHost
+from webllm.backends.cpu.backend import CPUBackend
+from webllm.backends.cpu.native import NativeHost
 from webllm.errors import CheckpointError, UnsupportedModelError, WebLLMError
 from webllm.models import registry
 from webllm.ops.checks import check_program

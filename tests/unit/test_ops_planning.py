@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from webllm.artifacts.gguf import open_gguf
+from webllm.backends.cpu.arena import plan_arena
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.ops.planning import plan_arena
 from webllm.ops.program import Norm, Program, RopeKV, values_of
 from webllm.ops.values import Encoding, RopeTable, RowOrder, Rows, Value
 

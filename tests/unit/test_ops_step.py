@@ -10,19 +10,8 @@ import pytest
 
 from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
-from webllm.ops.step import (
-    EDIT_WORDS,
-    IN_PROMPT,
-    MAX_EDITS,
-    MAX_LOGPROBS,
-    SAMPLING_WORDS,
-    Sampling,
-    Step,
-    StepLayout,
-    StepSequence,
-    edit,
-    sampled_by,
-)
+from webllm.ops.sampling import EDIT_WORDS, IN_PROMPT, MAX_LOGPROBS, SAMPLING_WORDS, Sampling, edit
+from webllm.ops.step import MAX_EDITS, Step, StepLayout, StepSequence, sampled_by
 
 LAYOUT = StepLayout(
     BatchShape(max_tokens=64, max_seqs=4, max_outputs=4, max_blocks=3),

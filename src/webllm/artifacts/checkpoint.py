@@ -3,11 +3,13 @@
 Knows the names and block sizes of GGML's storage types; knows no file format and no arithmetic.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
+
+OnBytes = Callable[[int, int], None]  # called with (loaded, total) bytes
 
 
 class GGMLType(IntEnum):

@@ -12,7 +12,7 @@ from webllm.engine.loading import LoadedModel
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
 from webllm.errors import ContextLengthError, RequestError
-from webllm.ops.backend import TokenLogprobs
+from webllm.ops.sampled import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)

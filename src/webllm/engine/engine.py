@@ -12,6 +12,7 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
+from webllm.backends.auto import find_adapter
 from webllm.config import (
     AppConfig,
     ChatOptions,
@@ -25,7 +26,6 @@ from webllm.config import (
 )
 from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
-from webllm.engine.devices import find_adapter
 from webllm.engine.load_progress import LoadProgress
 from webllm.engine.loading import load_model
 from webllm.engine.model import Model

@@ -11,7 +11,7 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import FinishReason, Sequence
 from webllm.errors import ModelNotLoadedError, RequestError
-from webllm.ops.backend import TokenLogprobs
+from webllm.ops.sampled import TokenLogprobs
 
 _log = logging.getLogger(__name__)
 

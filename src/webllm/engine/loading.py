@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
+from webllm.backends.auto import open_backend
+from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.background import ignore_result, in_background
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
-from webllm.engine.devices import open_backend
 from webllm.engine.generation import GenerationLoop
 from webllm.engine.processing import HostSampler
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError
 from webllm.models import registry
-from webllm.ops.backend import Backend
 from webllm.ops.program import BatchShape, Program
 from webllm.text.conv_template import conv_template_from_json
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf

@@ -23,7 +23,7 @@ from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwar
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.engine.sequence import FinishReason
 from webllm.errors import RequestError
-from webllm.ops.backend import TokenLogprobs
+from webllm.ops.sampled import TokenLogprobs
 from webllm.text.steps import Steps, finish
 
 _SHORT_TEXT = 4096  # characters; encoding them takes less time than handing them to a thread

@@ -13,7 +13,7 @@ from webllm.api.chat_completion import ChatCompletionTokenLogprob, TopLogprob
 from webllm.api.usage import CompletionUsage, PromptTokensDetails, UsageExtra
 from webllm.engine.generation import GenerationLoop
 from webllm.engine.sequence import FinishReason, Sequence
-from webllm.ops.backend import TokenLogprobs
+from webllm.ops.sampled import TokenLogprobs
 from webllm.text.detokenizer import StreamingDetokenizer
 from webllm.text.stop import StopMatcher
 from webllm.text.tokenizer import Tokenizer

@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass, field
 
+from webllm.backends.protocol import Executable
 from webllm.config import LogitProcessor
 from webllm.errors import LogitProcessorError
-from webllm.ops.backend import Executable, Sampled
+from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
 
 

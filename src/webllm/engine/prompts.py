@@ -19,8 +19,8 @@ from webllm.engine.prompt_tokens import (
 )
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import RequestError, TemplateError
-from webllm.ops.step import MAX_EDITS, Sampling
-from webllm.sampling.edits import LogitEdits
+from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.step import MAX_EDITS
 from webllm.text.steps import Steps
 
 _LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow

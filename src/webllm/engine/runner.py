@@ -8,9 +8,9 @@ from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
 
+from webllm.backends.protocol import Backend, Executable
 from webllm.engine.processing import Drawn, HostSampler
 from webllm.engine.scheduler import Batch
-from webllm.ops.backend import Backend, Executable
 from webllm.ops.program import BatchShape, Program
 
 _log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.sequence import FinishReason, Sequence
 from webllm.errors import ContextLengthError, QueueFullError, RequestError
+from webllm.ops.sampling import LogitEdits
 from webllm.ops.step import MAX_EDITS, Step, StepSequence, sampled_by
-from webllm.sampling.edits import LogitEdits
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from struct import error as StructError  # noqa: N812
 
 from webllm.engine.block_manager import NO_PREFIX
 from webllm.errors import RequestError
-from webllm.ops.step import MAX_EDITS, Sampling
-from webllm.sampling.edits import LogitEdits
+from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.step import MAX_EDITS
 
 
 class FinishReason(Enum):

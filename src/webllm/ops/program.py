@@ -117,7 +117,7 @@ class TakeOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Draws one token per output row; see `webllm.sampling` for the rule."""
+    """Draws one token per output row; see docs/sampling.md for the rule."""
 
     logits: Value  # [outputs, vocab]
 

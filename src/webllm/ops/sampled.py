@@ -7,14 +7,45 @@ logprobs       O x 41   where asked for: the drawn token's logprob f32; ids of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from webllm.ops.backend import Sampled, TokenLogprobs
-from webllm.ops.step import MAX_LOGPROBS, Step
+from webllm.errors import DeviceError
+from webllm.ops.sampling import MAX_LOGPROBS
+from webllm.ops.step import Step
 
 NO_TOKEN = 0xFFFFFFFF
 _ROW_WORDS = 1 + 2 * MAX_LOGPROBS
+
+Logits = bytes | bytearray | memoryview  # f32 [vocab]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Of one drawn token, by the distribution before temperature and truncation."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # (token id, logprob), likeliest first, masked ones left out
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a step sampled, by output."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[TokenLogprobs | None]  # None where not asked for
+
+
+def joined_logits(logits: Sequence[Logits], num_outputs: int, vocab_size: int) -> bytes:
+    """One row behind the other; DeviceError if they are not [num_outputs, vocab_size]."""
+    data = b"".join(logits)
+    if any(len(data) != 4 * vocab_size * num for num in (num_outputs, len(logits))):
+        raise DeviceError(
+            f"{len(logits)} rows of logits in {len(data)} bytes; wanted are {num_outputs} of "
+            f"{vocab_size} floats"
+        )
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,21 +25,15 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from struct import Struct
 
-from webllm.errors import ContextLengthError, DeviceError, RequestError
+from webllm.errors import ContextLengthError, DeviceError
 from webllm.ops.program import BatchShape
+from webllm.ops.sampling import EDIT_WORDS, GREEDY, SAMPLING_WORDS, Sampling
 
 FROM_SAMPLED = 1 << 31
-SAMPLING_WORDS = 12
-EDIT_WORDS = 3
-IN_PROMPT = 1 << 31
 MAX_EDITS = 1 << 17  # in one step
-MAX_LOGPROBS = 20
 
 _HEADER_WORDS = 4
-_SAMPLING = Struct("=fffIIfffI")
-_EDIT = Struct("=IfI")
 
 assert array("I").itemsize == 4, sys.platform
 
@@ -50,57 +44,6 @@ def sampled_by(output: int) -> int:
     return FROM_SAMPLED | output
 
 
-def edit(token_id: int, bias: float = 0.0, count: int = 0) -> array[int]:
-    """One entry of `StepSequence.edits`; `count` may have IN_PROMPT set."""
-    return array("I", _EDIT.pack(token_id, bias, count))
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How one output row is drawn; see `webllm.sampling`."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    top_k: int = 0
-    seed: int = 0  # 32 bits
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
-
-    def __post_init__(self) -> None:
-        if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
-            raise RequestError(
-                f"{self.num_logprobs} logprobs were asked for, at most {MAX_LOGPROBS} are found",
-                field="top_logprobs",
-            )
-
-    def pack(self) -> bytes:
-        """The first words of its section, up to `first_edit`."""
-        return _SAMPLING.pack(
-            self.temperature,
-            self.top_p,
-            self.min_p,
-            self.top_k,
-            self.seed,
-            self.repetition_penalty,
-            self.frequency_penalty,
-            self.presence_penalty,
-            0 if self.num_logprobs is None else 1 + self.num_logprobs,
-        )
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it draws from the logits as they are, and only draws."""
-        return (
-            self.num_logprobs is None
-            and self.repetition_penalty == 1.0
-            and self.frequency_penalty == 0.0
-            and self.presence_penalty == 0.0
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class StepSequence:
     """One sequence's share of a step; its new tokens end at `context_len`."""
@@ -109,7 +52,7 @@ class StepSequence:
     context_len: int  # positions filled after this step, this step's tokens included
     blocks: Sequence[int]
     outputs: Sequence[int]  # rows within token_ids whose logits are wanted
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     # [num_edits, EDIT_WORDS], at most one entry a token: `edit()`. Holds for all its outputs.
     edits: array[int] = field(default_factory=lambda: array("I"))
 
@@ -135,7 +78,7 @@ class Step:
 
     def without_sampling(self) -> Step:
         """The same tokens, their logits left as they are; what is drawn means nothing."""
-        plain = [replace(s, sampling=Sampling(), edits=array("I")) for s in self.sequences]
+        plain = [replace(s, sampling=GREEDY, edits=array("I")) for s in self.sequences]
         return Step(plain)
 
 
