@@ -25,6 +25,8 @@ Each class has a `code` (stable, for programs) and a `status` (HTTP). A message 
 wrong, the value received and what to do next.
 """
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 

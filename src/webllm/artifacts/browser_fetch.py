@@ -29,7 +29,7 @@ _MIN_PARALLEL_PARTS = 2  # fewer are not worth new connections
 _UNREACHED_ATTEMPTS = 3  # of a server that never answered: most often it forbids this site (CORS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FetchJob:
     """What to fetch, and who is asked and told about it."""
 

@@ -3,6 +3,8 @@
 Knows the names and block sizes of GGML's storage types; knows no file format and no arithmetic.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum

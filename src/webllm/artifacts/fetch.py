@@ -5,6 +5,8 @@ Last-Modified, and size); otherwise it starts over. Tried again are broken conne
 bodies that end early, and the answers 408, 429 and 5xx; any other refusal is final.
 """
 
+from __future__ import annotations
+
 import asyncio
 import re
 from collections.abc import Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file behind a URL and what is known of it beforehand."""
 
@@ -74,7 +76,7 @@ async def download(remote: RemoteFile, job: FetchJob) -> str:
     return job.verify(remote.size, remote.sha256)
 
 
-def _client() -> "httpx.AsyncClient":
+def _client() -> httpx.AsyncClient:
     try:
         import httpx
     except ImportError:
@@ -97,7 +99,7 @@ def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
     return max(broken.pause_s, pause_s)
 
 
-async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJob) -> None:
+async def _attempt(client: httpx.AsyncClient, remote: RemoteFile, job: FetchJob) -> None:
     import httpx
 
     try:
@@ -124,7 +126,7 @@ def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
     return headers
 
 
-def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> None:
+def _accept(response: httpx.Response, remote: RemoteFile, job: FetchJob) -> None:
     """Decide what the answer's body is: the rest, the whole, or nothing to be had."""
     partial = job.partial
     version, start = _describe(response)
@@ -139,7 +141,7 @@ def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> No
         partial.restart(version)
 
 
-def _check_status(response: "httpx.Response") -> None:
+def _check_status(response: httpx.Response) -> None:
     status, url = response.status_code, str(response.url)
     try:
         require_safe_url(url)
@@ -158,7 +160,7 @@ def _check_status(response: "httpx.Response") -> None:
         raise FetchError(f"{url} comes compressed as {encoding!r}, though asked not to be")
 
 
-def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
+def _describe(response: httpx.Response) -> tuple[RemoteVersion, int]:
     """What the answer is a part of, and where in it the body begins."""
     headers = response.headers
     length, start = headers.get("Content-Length", ""), 0
@@ -169,7 +171,7 @@ def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
     return RemoteVersion(headers.get("ETag"), headers.get("Last-Modified"), size), start
 
 
-async def _receive(response: "httpx.Response", job: FetchJob) -> None:
+async def _receive(response: httpx.Response, job: FetchJob) -> None:
     partial, total = job.partial, job.partial.version.size
     if total is not None:
         job.require_space(total - partial.num_bytes)

@@ -1,5 +1,7 @@
 """Fetches a remote source into the store, each kind in its own way."""
 
+from __future__ import annotations
+
 import asyncio
 from pathlib import Path
 

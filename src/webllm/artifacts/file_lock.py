@@ -1,5 +1,7 @@
 """A lock between processes, held through an open file; the system frees it if its holder dies."""
 
+from __future__ import annotations
+
 import sys
 import time
 from pathlib import Path

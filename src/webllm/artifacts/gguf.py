@@ -1,5 +1,7 @@
 """A GGUF file mapped into memory, as a Checkpoint."""
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +15,7 @@ from webllm.artifacts.gguf_header import parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 
-def open_gguf(path: str | PathLike[str]) -> "GGUFCheckpoint":
+def open_gguf(path: str | PathLike[str]) -> GGUFCheckpoint:
     """Map a GGUF file (version 2 or 3, little endian) and check its whole header.
 
     Raises ModelNotFoundError if it cannot be opened, CheckpointError if it is malformed or

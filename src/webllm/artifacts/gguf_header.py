@@ -5,6 +5,8 @@ is checked against the bytes that are there before anything of that size is made
 malformed header costs an error and never memory.
 """
 
+from __future__ import annotations
+
 import struct
 from array import array
 from dataclasses import dataclass, replace
@@ -42,7 +44,7 @@ class MoreBytesNeeded(Exception):  # noqa: N818 - a signal, not an error: never 
         self.num_bytes = num_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GGUFHeader:
     """All of a GGUF file but its tensors' contents."""
 

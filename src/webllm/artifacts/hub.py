@@ -4,6 +4,8 @@ The hub library knows the address, the user's login and the file's hash; the dow
 ours, so that it is resumed, reported and stored like every other.
 """
 
+from __future__ import annotations
+
 import asyncio
 
 from webllm.artifacts.fetch import RemoteFile, download

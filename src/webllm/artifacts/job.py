@@ -1,5 +1,7 @@
 """What the kinds of fetch have in common: where the bytes go, who is told, what is promised."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from webllm.artifacts.partial import PartialFile
@@ -10,7 +12,7 @@ from webllm.artifacts.store import DirectoryStore
 from webllm.errors import IntegrityError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FetchOptions:
     """How to go about fetching."""
 
@@ -18,7 +20,7 @@ class FetchOptions:
     pip_arguments: tuple[str, ...] = ()  # added to `pip download`, e.g. ("--no-index", …)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FetchJob:
     """One fetch under way; its owner holds `store.lock(source)`."""
 

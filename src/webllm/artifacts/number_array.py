@@ -1,5 +1,7 @@
 """A long list of numbers kept as the bytes it was stored in, a tenth of what a tuple takes."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import overload
 

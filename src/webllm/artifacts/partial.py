@@ -1,5 +1,7 @@
 """A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -12,7 +14,7 @@ from webllm.errors import StorageFullError
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteVersion:
     """What a server said about the file it is sending."""
 
@@ -25,7 +27,7 @@ class RemoteVersion:
         """Whether another version of the file could be told from this one."""
         return self.etag is not None or self.last_modified is not None
 
-    def same_as(self, other: "RemoteVersion") -> bool:
+    def same_as(self, other: RemoteVersion) -> bool:
         """Whether both are known to be the same version."""
         if self.etag is not None and other.etag is not None:
             return self.etag == other.etag and self.size == other.size

@@ -1,5 +1,7 @@
 """Progress of making a model ready: WebLLM's three values, and what is exact behind them."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ class Phase(StrEnum):
     COMPILE = "compile"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InitProgressReport:
     """One message about how far a phase has come; an engine's, about how far its reload has."""
 

@@ -4,6 +4,8 @@ pip decides where packages come from, as the user has configured it. It is run a
 own, and nothing of a package is ever installed or run.
 """
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import os

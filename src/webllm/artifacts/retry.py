@@ -1,5 +1,7 @@
 """When to try again: exponential backoff with jitter, and what a server's Retry-After asks for."""
 
+from __future__ import annotations
+
 import random
 import re
 import time
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Attempts in a row that may bring no new byte, and the pauses between them in seconds."""
 

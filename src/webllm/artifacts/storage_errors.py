@@ -1,5 +1,7 @@
 """What a disk refuses, or has no room for, as errors of ours."""
 
+from __future__ import annotations
+
 import errno
 import shutil
 from collections.abc import Iterator

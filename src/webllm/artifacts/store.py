@@ -8,6 +8,8 @@
 Several processes may use one folder. Knows nothing of networks.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -22,7 +24,7 @@ from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoreEntry:
     """One source whose bytes are in the store."""
 

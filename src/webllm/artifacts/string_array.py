@@ -4,6 +4,8 @@ A vocabulary of 262 144 tokens costs 30 ms to check and 160 ms to decode; many c
 file never look at it.
 """
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -16,7 +18,7 @@ class StringArray(Sequence[str]):
     string with the same error handler gives back the stored bytes: a vocabulary stays one-to-one.
     """
 
-    def __init__(self, data: bytes, ends: "array[int]") -> None:
+    def __init__(self, data: bytes, ends: array[int]) -> None:
         self._data = data
         self._ends = ends
 

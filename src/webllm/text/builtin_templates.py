@@ -4,6 +4,8 @@ The forms are those the model families were trained with: ChatML (Qwen, SmolLM, 
 Llama 3, Gemma and Mistral. Families without a system role get it in front of the first user turn.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 _FIRST_SYSTEM = """\

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from webllm.text.template_budget import TemplateLimits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # no slots: it has a cached_property
 class ChatTemplate:
     """Jinja source; `render` may be called from several threads."""
 

@@ -4,6 +4,8 @@ Fields and rendering follow mlc-llm's `conversation_protocol.Conversation`. One 
 placeholders count only where the template has them, never in what a user wrote.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +68,7 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
             prompt.append(self.roles["assistant"] + self.role_empty_sep)
         return "".join(prompt)
 
-    def _pieces(self, messages: Sequence[Mapping[str, Any]]) -> Iterator["_Piece"]:
+    def _pieces(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[_Piece]:
         """The system prompt, if any, and the turns."""
         turns = [{"role": role, "content": content} for role, content in self.messages]
         turns += [dict(message) for message in messages if message.get("role") != "system"]
@@ -88,7 +90,7 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
                 yield _Piece(form, placeholder, text)
             yield _Piece(self.seps[-1] if role == "assistant" else self.seps[0])
 
-    def _system(self, given: Sequence[Mapping[str, Any]]) -> "_Piece":
+    def _system(self, given: Sequence[Mapping[str, Any]]) -> _Piece:
         if not given:  # the template's own message may hold the function placeholder
             return _Piece(self.system_template.replace(_SYSTEM, self.system_message))
         return _Piece(self.system_template, _SYSTEM, "".join(_texts(given[-1])))
@@ -101,7 +103,7 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
         return str(role)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Piece:
     """Part of a prompt: `form` with one placeholder for `content`, perhaps one for functions."""
 

@@ -1,5 +1,7 @@
 """Text from token ids as they are generated."""
 
+from __future__ import annotations
+
 import codecs
 
 from webllm.text.tokenizer import Tokenizer

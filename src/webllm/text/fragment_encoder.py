@@ -1,5 +1,7 @@
 """Encoding of text between special tokens, for tokenizers built from GGUF metadata."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,7 +10,7 @@ from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SpacePolicy:
     """SentencePiece's spaces: `mark` writes them as U+2581, `prefix` puts one before the text and
     after each special token (llama.cpp does so; SentencePiece itself knows the start only)."""

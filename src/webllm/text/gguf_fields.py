@@ -1,5 +1,7 @@
 """Typed reading of GGUF's `tokenizer.ggml.*` metadata, which comes from an untrusted file."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import cast
 

@@ -7,6 +7,8 @@ reading counts. Keys:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -68,7 +70,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Tokens:
     """The vocabulary as the file has it."""
 

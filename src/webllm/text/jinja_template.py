@@ -5,6 +5,8 @@ loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes,
 tag. It runs in a sandbox with limits (`template_sandbox`, `template_budget`).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime

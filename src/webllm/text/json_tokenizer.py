@@ -4,6 +4,8 @@ Encoding is the library's. What ids stand for is read here, so that decoding, st
 grammars work the same for every model file.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Which chat template a model has: its own, or a built-in one that suits its vocabulary."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import msgspec

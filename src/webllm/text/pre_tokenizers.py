@@ -5,6 +5,8 @@ families' own `tokenizer.json`. A family's patterns are applied one after the ot
 pieces that the one before left; matches and what lies between them are pieces.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -20,7 +22,7 @@ _CASED_1 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"
 _CASED_2 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PreTokenizer:
     """`ignore_merges`: a word that is a token is that token, however it merges. `add_bos`: the
     default when the file does not say. `nfc`: text is normalized to NFC first."""

@@ -6,6 +6,8 @@ tokenizer), so the ids agree by construction. A merge table for the `tokenizers`
 have to be derived from 262k spellings at every start, and cannot express equal scores.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -9,6 +9,8 @@ Text that is to stay text inside of a prompt, whatever it spells, carries a GUAR
 character of each token in it. Who tokenizes the text between tokens takes the guards out.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Iterator, Mapping
 

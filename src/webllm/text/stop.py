@@ -1,5 +1,7 @@
 """Stop strings in streamed text."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from webllm.errors import RequestError

@@ -5,6 +5,8 @@ it from our time and memory. Every operation pays for all that it will read and 
 begins, so that none of them alone takes long.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -24,7 +26,7 @@ CONTAINERS: Any = (list, tuple, dict, range, *_VIEWS)
 SIZED: Any = (str, *CONTAINERS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TemplateLimits:
     """Far above what real templates need: the largest have 30,000 characters in 4,000 nodes of
     syntax, and render a long conversation in some ten thousand steps.

@@ -4,6 +4,8 @@ All are Jinja's own. Those that do more than a step's work pay for it before the
 rendering's budget, also where `map`, `select` and their like call them for every item.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable
 from typing import Any

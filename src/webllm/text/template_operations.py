@@ -4,6 +4,8 @@ Each function pays from the rendering's budget for the worst case of one operati
 done, and refuses what could become endlessly large.
 """
 
+from __future__ import annotations
+
 import operator
 import re
 from collections.abc import Callable, Sequence

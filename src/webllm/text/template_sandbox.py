@@ -5,6 +5,8 @@ are given. On top of it, only those methods and filters are there that chat temp
 whatever can do much at once (filters, tests, operators, methods) pays from a `Budget` first.
 """
 
+from __future__ import annotations
+
 from itertools import islice
 from typing import Any
 

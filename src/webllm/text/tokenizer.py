@@ -4,6 +4,8 @@ A tokenizer is a `Vocabulary` (ids to bytes, needs no library) joined to an `Enc
 which differs by model family and host). It knows nothing of chat templates or of models.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,7 +96,7 @@ class Encoder(Protocol):
     def guard(self, text: str) -> Steps[str]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What an encoder makes tokens of: all characters but those `dropped`, after a normalization
     that makes one of `num_composed` at most."""

@@ -4,6 +4,8 @@ What crosses this boundary is a `tokenizer.json` document, which every such libr
 after that only text and token ids.
 """
 
+from __future__ import annotations
+
 import ctypes
 import sys
 from importlib.util import find_spec
@@ -24,7 +26,7 @@ _LONG_CHARS = 10_000  # text that other threads are not to wait for
 class LibraryEncoder:
     """An `Encoder` on a `tokenizers.Tokenizer`."""
 
-    def __init__(self, library: "Library") -> None:
+    def __init__(self, library: Library) -> None:
         self._library = library
         self._lock = Lock()
         added = library.get_added_tokens_decoder().items()

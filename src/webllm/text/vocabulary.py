@@ -4,6 +4,8 @@ Two spellings of bytes as text exist. Byte-level BPE (GPT-2) writes each byte as
 character. SentencePiece writes text, with U+2581 for a space and `<0xE2>` for a single byte.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,7 +103,7 @@ def index_tokens(tokens: Sequence[str]) -> dict[str, int]:
     return dict(zip(reversed(tokens), range(last, -1, -1), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # no slots: it has a cached_property
 class Vocabulary:
     """Token ids and what they stand for.
 
