@@ -9,7 +9,7 @@ SHA = sha256(BODY).hexdigest()
 
 
 @dataclass
-class Answer:
+class Departure:
     """How the server departs from serving the file, once."""
 
     status: int | None = None
@@ -29,7 +29,7 @@ class FileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.body = BODY
         self.headers: dict[str, str] = {"ETag": '"v1"'}
-        self.script: list[Answer] = []
+        self.script: list[Departure] = []
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
 
@@ -41,22 +41,22 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get("Range")
         server.ranges.append(wanted)
-        answer = server.script.pop(0) if server.script else Answer()
-        if answer.status is not None:
-            return self.answer(answer.status, {"Content-Length": "0", **answer.headers}, b"")
+        departure = server.script.pop(0) if server.script else Departure()
+        if departure.status is not None:
+            return self.answer(departure.status, {"Content-Length": "0", **departure.headers}, b"")
         valid = self.headers.get("If-Range") in (None, *server.headers.values())
-        if wanted is None or answer.ignore_range or not valid:
-            length = str(len(server.body) + answer.extra_length)
+        if wanted is None or departure.ignore_range or not valid:
+            length = str(len(server.body) + departure.extra_length)
             return self.answer(
-                200, {"Content-Length": length, **server.headers}, server.body[: answer.cut]
+                200, {"Content-Length": length, **server.headers}, server.body[: departure.cut]
             )
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + departure.shift
         if start >= len(server.body):
             return self.answer(416, {"Content-Length": "0"}, b"")
         rest = server.body[start:]
         described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
         headers = {"Content-Length": str(len(rest)), "Content-Range": described}
-        return self.answer(206, {**headers, **server.headers}, rest[: answer.cut])
+        return self.answer(206, {**headers, **server.headers}, rest[: departure.cut])
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

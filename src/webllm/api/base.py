@@ -14,7 +14,7 @@ _REPR.maxstring = _REPR.maxother = 60  # characters
 _REPR.maxlist = 3  # items
 
 
-class Response(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ResponseStruct(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A part of a response. Fields with a default are left out of JSON while they hold it."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Response(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def _dumped(value: Any, exclude_none: bool) -> Any:
-    if isinstance(value, Response):
+    if isinstance(value, ResponseStruct):
         return value.model_dump(exclude_none=exclude_none)
     if isinstance(value, list):
         return [_dumped(each, exclude_none) for each in value]
@@ -59,9 +59,9 @@ def _dumped(value: Any, exclude_none: bool) -> Any:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Response):
+    if isinstance(value, ResponseStruct):
         return repr(value)
-    if isinstance(value, list) and value and isinstance(value[0], Response):
+    if isinstance(value, list) and value and isinstance(value[0], ResponseStruct):
         more = f", … {len(value)} in all" if len(value) > _REPR.maxlist else ""
         return f"[{', '.join(map(repr, value[: _REPR.maxlist]))}{more}]"
     return _REPR.repr(value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import CHOICES_APART, Response
+from webllm.api.base import CHOICES_APART, ResponseStruct
 from webllm.api.chat_completion import FinishReason, Logprobs
 from webllm.api.usage import CompletionUsage
 
 
-class CompletionChoice(Response):
+class CompletionChoice(ResponseStruct):
     """`logprobs` has the shape it has in chat completions, as in WebLLM."""
 
     index: int
@@ -18,7 +18,7 @@ class CompletionChoice(Response):
     logprobs: Logprobs | None
 
 
-class Completion(Response, tag_field="object", tag="text_completion"):
+class Completion(ResponseStruct, tag_field="object", tag="text_completion"):
     object: ClassVar[Literal["text_completion"]] = "text_completion"
 
     id: str

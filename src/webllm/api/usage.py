@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 
 
-class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
+class UsageExtra(ResponseStruct, rename={"latency_breakdown": "latencyBreakdown"}):
     """Times in seconds, from the moment the engine received the request."""
 
     e2e_latency_s: float
@@ -18,11 +18,11 @@ class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
     latency_breakdown: dict[str, list[float]] | None = None
 
 
-class PromptTokensDetails(Response):
+class PromptTokensDetails(ResponseStruct):
     cached_tokens: int  # found in the KV cache: they cost nothing
 
 
-class CompletionUsage(Response):
+class CompletionUsage(ResponseStruct):
     """`completion_tokens` are those of all choices."""
 
     prompt_tokens: int

@@ -1,4 +1,4 @@
-"""A long list of numbers kept as the bytes it was stored in, a tenth of what a tuple takes."""
+"""A long list of numbers kept in its stored bytes: a tenth of the memory of a tuple."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import overload
 
 
 class NumberArray(Sequence[int | float | bool]):
-    """`letter` is the numbers' format in `struct`, `data` little endian as the machine is."""
+    """The numbers in `data`, in the machine's byte order; `letter` is their format in `struct`."""
 
     def __init__(self, data: bytes, letter: str) -> None:
         self._numbers: memoryview = memoryview(data).cast(letter)  # type: ignore[call-overload]

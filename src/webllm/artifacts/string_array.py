@@ -1,7 +1,7 @@
-"""A long list of strings kept as the bytes it was stored in, each decoded when asked for.
+"""A long list of strings kept in its stored bytes and decoded lazily.
 
-A vocabulary of 262 144 tokens costs 30 ms to check and 160 ms to decode; many callers that open a
-file never look at it.
+A vocabulary of 262,144 tokens takes 30 ms to check and 160 ms to decode, and many callers that open
+a file never read it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import overload
 
 
 class StringArray(Sequence[str]):
-    """`ends[i]` is the byte after string i in `data`; each string follows its 8-byte length.
+    """The strings in `data`, each after its 8-byte length; `ends[i]` is the end of string i.
 
-    Bytes that are not UTF-8 come out as lone surrogates (`surrogateescape`), so that encoding the
-    string with the same error handler gives back the stored bytes: a vocabulary stays one-to-one.
+    Bytes that are not UTF-8 are decoded to lone surrogates (`surrogateescape`), so that encoding
+    gives back the stored bytes: different tokens stay different.
     """
 
     def __init__(self, data: bytes, ends: array[int]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
@@ -92,7 +92,7 @@ class BlockingMLCEngine:
         """Answers a conversation; a stream if the request has `stream=True`."""
         reply: ChatCompletion | ChatStream
         reply = self._thread.wait_for(self._engine.chat_completion(request))
-        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+        return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -100,7 +100,7 @@ class BlockingMLCEngine:
         """Continues a text; a stream if the request has `stream=True`."""
         reply: Completion | CompletionStream
         reply = self._thread.wait_for(self._engine.completion(request))
-        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+        return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """The result of a coroutine, run on the thread that `on_thread` is for."""

@@ -8,8 +8,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+from webllm.artifacts.auto import open_model
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend

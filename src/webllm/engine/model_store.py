@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from webllm.artifacts import opening
+from webllm.artifacts import auto
 from webllm.config import AppConfig, ModelRecord, prebuilt_app_config, read_config
 
 
@@ -19,7 +19,7 @@ async def has_model_in_cache(model_id: str, app_config: AppConfig | None = None)
     Files that are read where they lie (a path of this disk, a picked file) are not kept: False.
     """
     config = _catalogue(app_config)
-    return await opening.has_model(config.find(model_id).source, config.cache_backend)
+    return await auto.has_model(config.find(model_id).source, config.cache_backend)
 
 
 async def delete_model_all_info_in_cache(
@@ -30,7 +30,7 @@ async def delete_model_all_info_in_cache(
     Raises ArtifactError while it is fetched, or where it is in use (Windows).
     """
     config = _catalogue(app_config)
-    await opening.delete_model(config.find(model_id).source, config.cache_backend)
+    await auto.delete_model(config.find(model_id).source, config.cache_backend)
 
 
 async def delete_model_in_cache(model_id: str, app_config: AppConfig | None = None) -> None:
@@ -49,7 +49,7 @@ async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord
     `file` is a JavaScript File or FileSystemFileHandle; `model_id` by default the file's name. The
     record works in every worker of the site while this page is open, and nothing is copied.
     """
-    source = await opening.offer_file(file)
+    source = await auto.offer_file(file)
     name = source.rpartition("/")[2].removesuffix(".gguf")
     return ModelRecord(model=source, model_id=model_id or name)
 

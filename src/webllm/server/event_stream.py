@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.server.error_body import error_body
 
 
@@ -18,7 +18,7 @@ class EventStream:
     an event; that task's loop then ends. For one reader.
     """
 
-    def __init__(self, chunks: AsyncGenerator[Response, None]) -> None:
+    def __init__(self, chunks: AsyncGenerator[ResponseStruct, None]) -> None:
         self._chunks = chunks
         self._events = self._generate()
         self._pull: asyncio.Task[bytes | None] | None = None

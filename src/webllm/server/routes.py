@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.model_list import ModelInfo, ModelList
@@ -31,7 +31,7 @@ _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": 
 # use it is with 429.
 _ERROR = _JSON | {"x-should-retry": "false"}
 
-_Stream = AsyncGenerator[Response, None]
+_Stream = AsyncGenerator[ResponseStruct, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class Routes:
     def __init__(self, engine: MLCEngineInterface) -> None:
         self._engine = engine
         self._created = int(time.time())  # of models, as far as is known here
-        self._posts: dict[str, Callable[[dict[str, Any]], Awaitable[Response | _Stream | bytes]]]
+        self._posts: dict[
+            str, Callable[[dict[str, Any]], Awaitable[ResponseStruct | _Stream | bytes]]
+        ]
         self._posts = {
             "/v1/chat/completions": self._chat_completion,
             "/v1/completions": self._completion,
@@ -73,7 +75,7 @@ class Routes:
         answer = await self._posts[path](_fields(body))
         if isinstance(answer, bytes):
             return Reply(200, _JSON, answer)
-        if isinstance(answer, Response):
+        if isinstance(answer, ResponseStruct):
             return Reply(200, _JSON, msgspec.json.encode(answer))
         return Reply(200, _EVENTS, EventStream(answer))
 
@@ -91,13 +93,13 @@ class Routes:
         loaded = ", ".join(ids) or "nothing"
         raise ModelNotFoundError(f"no model called {wanted!r} is loaded, loaded: {loaded}")
 
-    async def _chat_completion(self, fields: dict[str, Any]) -> Response | _Stream:
+    async def _chat_completion(self, fields: dict[str, Any]) -> ResponseStruct | _Stream:
         return await self._engine.chat_completion(_with_extra_body(fields))
 
-    async def _completion(self, fields: dict[str, Any]) -> Response | _Stream:
+    async def _completion(self, fields: dict[str, Any]) -> ResponseStruct | _Stream:
         return await self._engine.completion(_with_extra_body(fields))
 
-    async def _embedding(self, fields: dict[str, Any]) -> Response | bytes:
+    async def _embedding(self, fields: dict[str, Any]) -> ResponseStruct | bytes:
         """OpenAI's clients ask for base64 by themselves, which the engine does not know."""
         if fields.get("encoding_format") != "base64":
             return await self._engine.embedding(fields)

@@ -5,9 +5,10 @@ comparisons and expressions that build values are done by filters of `template_f
 of these filters begin with an underscore; a template that calls them only pays more.
 """
 
+# ruff: noqa: N802 (the methods are named by jinja2)
+
 from __future__ import annotations
 
-# ruff: noqa: N802 (the methods are named by jinja2)
 from collections.abc import Sequence
 from typing import TypeVar
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import MLCEngineConfig
@@ -239,14 +239,14 @@ def _progress(uuid: str, report: InitProgressReport) -> m.InitProgressCallback:
     return m.InitProgressCallback(uuid=uuid, content=content)
 
 
-async def _whole(reply: Response | Chunks) -> Response:
-    if isinstance(reply, Response):
+async def _whole(reply: ResponseStruct | Chunks) -> ResponseStruct:
+    if isinstance(reply, ResponseStruct):
         return reply
     await reply.aclose()
     raise RequestError("stream is True in a message for whole answers", field="stream")
 
 
-def _streamed(reply: Response | Chunks) -> Chunks:
-    if isinstance(reply, Response):
+def _streamed(reply: ResponseStruct | Chunks) -> Chunks:
+    if isinstance(reply, ResponseStruct):
         raise RequestError("stream is not True in a message that begins a stream", field="stream")
     return reply

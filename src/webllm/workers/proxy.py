@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast, get_args
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
@@ -38,7 +38,7 @@ from webllm.workers.port import Port
 
 OpenPort = Callable[[], Awaitable[Port]]
 _T = TypeVar("_T")
-_Chunk = TypeVar("_Chunk", bound=Response)
+_Chunk = TypeVar("_Chunk", bound=ResponseStruct)
 
 
 class WorkerMLCEngine:
