@@ -1,6 +1,6 @@
-"""Plain data that does not fit its struct: where that is, the value there, and what would fit.
+"""Explains why plain data does not fit its struct: the path, the value, and what would fit.
 
-Knows no configuration and no request.
+It knows no configuration and no request.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
 def path_and_problem(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Where in the data, such as "messages[0].role" ("" is all of it), and msgspec's words."""
+    """The path in the data, like "messages[0].role" ("": the whole), and msgspec's message."""
     text = str(error)
     at = _PATH.search(text)
     if at is None:
         return "", text
-    return at["path"].removesuffix("[...]"), text[: at.start()]  # "[...]": of a dict's values
+    return at["path"].removesuffix("[...]"), text[
+        : at.start()
+    ]  # "[...]" stands for a dict's values
 
 
 def unknown_name(problem: str) -> str | None:
@@ -37,7 +39,7 @@ def missing_name(problem: str) -> str | None:
 
 
 def value_at(plain: object, path: str) -> str:
-    """ ", received ..." for a path; nothing if it leads nowhere."""
+    """Returns ", received ..." with the value at `path`; "" if there is none."""
     value: Any = plain
     try:
         for step in _steps(path):
@@ -50,13 +52,13 @@ def value_at(plain: object, path: str) -> str:
 def short(value: object) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # of an integer with thousands of digits, or deep nesting
+    except (ValueError, RecursionError):  # thousands of digits, or deep nesting
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest name, however it is spelled, or all of them."""
+    """Suggests the nearest name, whatever its case and underscores, or lists all of them."""
     by_letters = {_letters(each): each for each in known}
     if near := difflib.get_close_matches(_letters(name), by_letters, n=1):
         return f"did you mean {by_letters[near[0]]}?"
@@ -64,7 +66,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def explained(error: msgspec.ValidationError, plain: object, kind: Any) -> str:
-    """What is wrong with `plain`, which was to be a `kind`."""
+    """Explains why `plain` is no `kind`: the path, the problem, the value received."""
     path, problem = path_and_problem(error)
     where = f"{path}: " if path else ""
     if name := unknown_name(problem):
@@ -87,7 +89,7 @@ def _letters(name: str) -> str:
 
 
 def _names_at(kind: Any, path: str) -> list[str]:
-    """The fields of the struct there."""
+    """The names of the fields of the struct at `path`."""
     structs = [each for each in _types_at(kind, path) if hasattr(each, "fields")]
     return [field.encode_name for each in structs for field in each.fields]
 
@@ -98,8 +100,8 @@ def _choices_at(kind: Any, path: str) -> list[str]:
 
 
 def _types_at(kind: Any, path: str) -> Iterator[Any]:
-    """msgspec's descriptions of what may be there."""
-    from msgspec.inspect import type_info  # of the rare case alone
+    """Yields msgspec's descriptions of the types allowed at `path`."""
+    from msgspec.inspect import type_info  # here, because it is rarely needed
 
     found = [type_info(kind)]
     for step in _steps(path):

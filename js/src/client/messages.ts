@@ -14,20 +14,21 @@ export interface ReloadParams {
 }
 
 /**
- * Overrides of what the model file says; None keeps the file's value.
+ * Options that override those of the model file; None keeps the file's value.
  *
- * The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
- * -1 as a window size means that there is none.
+ * The sampling fields are defaults for requests that leave them out. As in WebLLM's files, a
+ * window size of -1 means none.
  *
- * context_overflow says what becomes of a conversation that outgrows the context window:
- * "error" (the default): the prompt is refused, a running answer ends with finish_reason
- * "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
- * the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
- * stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
- * WebLLM's way to say "shift" with a context window of that size.
+ * context_overflow decides about a conversation that outgrows the context window. With "error"
+ * (the default) the prompt is refused, and a running answer ends with finish_reason "length".
+ * With "truncate_oldest_messages" the oldest messages except the system's are left out until the
+ * rest fits. With "shift" the first attention_sink_size tokens and the newer half of the others
+ * stay; the rest is dropped, also in the middle of an answer. `sliding_window_size` is WebLLM's
+ * spelling of "shift" with a context window of that size.
  *
- * `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
- * WebLLM's type too, and have no effect: the model file says what they say.
+ * `conv_config` replaces fields of the `conv_template` beside it. The fields from
+ * `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
+ * values.
  */
 export interface ChatOptions {
   context_window_size?: number | null;
@@ -198,15 +199,16 @@ export interface SetAppConfig {
 }
 
 /**
- * The catalogue, and where a browser keeps models.
+ * The catalogue of models, and the browser's store for them.
  *
- * `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
- * "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
- * fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
- * "cross-origin" is refused: it needs an extension that cannot be used from here.
- * `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
- * documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
- * "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
+ * Without `model_list` it is the built-in catalogue of `prebuilt_app_config`. `cache_backend` is
+ * "cache" (the Cache API, also if None), "indexeddb", "opfs", or "none" to fetch models each time
+ * without storing them. Natively the store is a directory, whatever is named here. WebLLM's
+ * "cross-origin" is refused, because it needs a browser extension.
+ *
+ * `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
+ * `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is
+ * refused. `use_web_worker`, which WebLLM's examples have, has no effect.
  */
 export interface AppConfig {
   model_list?: ModelRecord[];
@@ -221,12 +223,12 @@ export interface AppConfig {
 /**
  * One model of the catalogue.
  *
- * `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
- * `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
- * of them. A path is one of this disk, or in a browser one of the site that the engine's script
- * is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
- * `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
- * kernels come with the package, and a model is one file, which `sha256` vouches for.
+ * `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
+ * see `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a
+ * browser a path is relative to the engine's script, and a path that does not end in ".gguf" is a
+ * folder with a "model.gguf" in it. `model_lib`, `model_manifest` and `integrity` are accepted
+ * from WebLLM's records and ignored: kernels come with the package, and a model is one file, whose
+ * hash is `sha256`.
  */
 export interface ModelRecord {
   model?: string;
@@ -245,7 +247,7 @@ export interface ModelRecord {
   integrity?: ModelIntegrity | null;
 }
 
-/** WebLLM's hashes ("sha256-<base64>") of the files that its models are made of. */
+/** WebLLM's hashes ("sha256-<base64>") of the files of a model. */
 export interface ModelIntegrity {
   config?: string | null;
   model_lib?: string | null;

@@ -1,4 +1,4 @@
-"""Responses of chat completions, whole and streamed, in OpenAI's shape."""
+"""Responses and stream chunks of chat completions, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
 class TopLogprob(ResponseStruct):
     token: str
-    bytes: list[int] | None  # UTF-8; None if the token is part of a character
+    bytes: list[int] | None  # UTF-8; None if the token is a part of a character
     logprob: float
 
 
@@ -29,7 +29,7 @@ class Logprobs(ResponseStruct):
 
 class FunctionCall(ResponseStruct):
     name: str
-    arguments: str  # JSON, as the model wrote it: may be invalid
+    arguments: str  # JSON as the model wrote it, perhaps invalid
 
 
 class ChatCompletionMessageToolCall(ResponseStruct, tag_field="type", tag="function"):
@@ -64,7 +64,7 @@ class ChatCompletion(ResponseStruct, tag_field="object", tag="chat.completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """How notebooks show it: the answer, or each of several."""
+        """The text that notebooks show: all choices."""
         return CHOICES_APART.join(choice.message.content or "" for choice in self.choices)
 
 
@@ -81,7 +81,7 @@ class ToolCallDelta(ResponseStruct):
 
 
 class Delta(ResponseStruct):
-    """What a chunk adds to its choice's message."""
+    """The additions of a chunk to its choice's message."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -96,7 +96,7 @@ class ChunkChoice(ResponseStruct):
 
 
 class ChatCompletionChunk(ResponseStruct, tag_field="object", tag="chat.completion.chunk"):
-    """One piece of a stream; `choices` is empty in the last one if that carries `usage`."""
+    """One chunk of a stream; the last one may carry `usage`, and then has no `choices`."""
 
     object: ClassVar[Literal["chat.completion.chunk"]] = "chat.completion.chunk"
 

@@ -1,4 +1,4 @@
-"""Responses of text completions; a stream is a row of them, as at OpenAI."""
+"""Responses of text completions, in OpenAI's shape; a stream is a sequence of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webllm.api.usage import CompletionUsage
 
 
 class CompletionChoice(ResponseStruct):
-    """`logprobs` has the shape it has in chat completions, as in WebLLM."""
+    """One continuation; as in WebLLM, `logprobs` has the shape of chat completions."""
 
     index: int
     text: str
@@ -29,5 +29,5 @@ class Completion(ResponseStruct, tag_field="object", tag="text_completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """How notebooks show it: the text, or each of several."""
+        """The text that notebooks show: all choices."""
         return CHOICES_APART.join(choice.text for choice in self.choices)

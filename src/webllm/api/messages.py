@@ -1,4 +1,4 @@
-"""Messages and tools of a chat completion request."""
+"""The messages and tools of a chat completion request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class Param(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a request; unknown fields are refused."""
+    """A request or a part of one; unknown fields are refused."""
 
 
 class ImageURL(Param, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class ImageURL(Param, frozen=True, kw_only=True):
 
 
 class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
-    """A piece of a message, in the field that its type names."""
+    """A part of a message's content; the field named by `type` holds it."""
 
     type: Literal["text", "image_url", "input_audio"]
     text: str | None = None
@@ -39,7 +39,7 @@ class ToolCallParam(Param, frozen=True, kw_only=True):
 
 
 class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
-    """One message; which fields belong to which role, `api.validation` checks."""
+    """One message; `api.validation` checks which fields its role may have."""
 
     role: Role
     content: str | list[ChatCompletionContentPart] | None = None
@@ -49,7 +49,7 @@ class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The message's text; parts are joined by line breaks."""
+        """The text of the message, its parts joined by line breaks."""
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text is not None)
         return self.content or ""

@@ -1,7 +1,6 @@
-"""`engine.chat.completions.create(...)`, `engine.completions.create(...)` and
-`engine.embeddings.create(...)`, as OpenAI spells it.
+"""OpenAI's spelling of an engine's methods: `engine.chat.completions.create(...)` and the like.
 
-Works on anything that has `chat_completion`, `completion` and `embedding`.
+It works with anything that has the methods `chat_completion`, `completion` and `embedding`.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class ChatCompletions:
         self, *, stream: bool | None, **fields: Unpack[ChatCompletionFields]
     ) -> ChatCompletion | ChatStream: ...
     async def create(self, **fields: object) -> ChatCompletion | ChatStream:
-        """Answers a conversation; the fields are those of `ChatCompletionRequest`."""
+        """Answers a conversation; takes the fields of `ChatCompletionRequest`."""
         return await self._engine.chat_completion(fields)
 
 
@@ -80,7 +79,7 @@ class Completions:
         self, *, stream: bool | None, **fields: Unpack[CompletionFields]
     ) -> Completion | CompletionStream: ...
     async def create(self, **fields: object) -> Completion | CompletionStream:
-        """Continues a text; the fields are those of `CompletionRequest`."""
+        """Continues a text; takes the fields of `CompletionRequest`."""
         return await self._engine.completion(fields)
 
 
@@ -89,5 +88,5 @@ class Embeddings:
         self._engine = engine
 
     async def create(self, **fields: Unpack[EmbeddingFields]) -> CreateEmbeddingResponse:
-        """Embeds texts; the fields are those of `EmbeddingRequest`."""
+        """Embeds texts; takes the fields of `EmbeddingRequest`."""
         return await self._engine.embedding(fields)

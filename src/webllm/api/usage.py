@@ -1,4 +1,4 @@
-"""Token counts of a request, and the rates WebLLM adds under `extra`."""
+"""The token counts of a request, and WebLLM's times and rates under `extra`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from webllm.api.base import ResponseStruct
 
 
 class UsageExtra(ResponseStruct, rename={"latency_breakdown": "latencyBreakdown"}):
-    """Times in seconds, from the moment the engine received the request."""
+    """Times in seconds since the engine received the request, and tokens per second."""
 
     e2e_latency_s: float
     prefill_tokens_per_s: float
@@ -19,11 +19,11 @@ class UsageExtra(ResponseStruct, rename={"latency_breakdown": "latencyBreakdown"
 
 
 class PromptTokensDetails(ResponseStruct):
-    cached_tokens: int  # found in the KV cache: they cost nothing
+    cached_tokens: int  # found in the prefix cache, not computed again
 
 
 class CompletionUsage(ResponseStruct):
-    """`completion_tokens` are those of all choices."""
+    """The tokens of a request; `completion_tokens` counts all choices."""
 
     prompt_tokens: int
     completion_tokens: int

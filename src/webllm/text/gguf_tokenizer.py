@@ -37,7 +37,7 @@ from webllm.text.vocabulary import (
 )
 
 _NFC_CHARS = 4  # NFC composes at most this many characters into one
-_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # NFC never composes these
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # NFC makes none of these
 _UTF8_CONTINUATIONS = range(0x80, 0xC0)  # every non-ASCII character has at least one
 
 

@@ -117,9 +117,7 @@ def _one_by_one(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
 
 
 def _one_by_one_by_attribute(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
-    plain_key(
-        budget, names[1] if len(names) > 1 else None
-    )  # the test; the first name is an attribute
+    plain_key(budget, names[1] if len(names) > 1 else None)  # names: an attribute, then a test
     return _one_by_one(budget, value, *names, **kwargs)
 
 

@@ -101,9 +101,7 @@ def _spend_on_text(budget: Budget, text: str, name: str, args: list[Any]) -> Non
     elif name in ("split", "rsplit", "splitlines"):
         num_chars += _PIECE_CHARS // 2 * len(text)
     if name in ("rsplit", "rfind", "rindex", "rpartition", "strip", "lstrip", "rstrip"):
-        num_chars += (
-            len(text) * first // 2
-        )  # quadratic: searches from the right, sets of characters
+        num_chars += len(text) * first // 2  # searching from the right is quadratic
     budget.spend(num_chars + OBJECT_CHARS)
 
 
