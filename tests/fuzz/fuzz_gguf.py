@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
-from webllm.artifacts.string_array import StringArray
+from webllm.artifacts.packed_arrays import StringArray
 from webllm.errors import WebLLMError
 
 MAX_CPU_S = 0.1  # per input; the slowest seen takes a hundredth of it

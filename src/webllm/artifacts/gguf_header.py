@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.artifacts.number_array import NumberArray
-from webllm.artifacts.string_array import StringArray
+from webllm.artifacts.packed_arrays import NumberArray, StringArray
 from webllm.errors import CheckpointError, UnsupportedModelError
 
 _SCALARS = {

@@ -5,8 +5,8 @@ vocabulary may have thousands of special tokens (Gemma has 6,000 unused ones), t
 regular expression. So a match is tried only at the first two characters of a token, and only for
 the lengths of tokens with that first character.
 
-A special token that a user spells in a prompt must stay text: `guard` puts a GUARD after its first
-character. Encoders remove the guards when they tokenize the text between special tokens.
+A special token that a user spells in a prompt must stay text: `with_guards` puts a GUARD after its
+first character. Encoders remove the guards when they tokenize the text between special tokens.
 """
 
 from __future__ import annotations

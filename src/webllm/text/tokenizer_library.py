@@ -89,11 +89,11 @@ def load_encoder(document: bytes) -> Encoder:
         library.no_padding()
     except BaseException as error:
         raise _refused(error) from error
-    _give_back_memory()
+    _trim_heap()
     return LibraryEncoder(library)
 
 
-def _give_back_memory() -> None:
+def _trim_heap() -> None:
     """Returns freed memory to the system, which glibc would keep: 6 MB for 49,000 tokens."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
