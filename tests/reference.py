@@ -1,4 +1,4 @@
-"""Every op of `program.py` in numpy, and the sampling rule; the tests' idea of what is right.
+"""The reference for tests: every op of `program.py`, and the rule of sampling, in numpy.
 
 Arrays are [rows, cols] as in the ops; arithmetic is float64. The KV cache is two arrays of
 [slots, num_kv, head_dim], slot = block * block_size + offset. Not for use outside tests.
@@ -32,7 +32,7 @@ def norm(x: Array, gamma: Array, eps: float) -> Array:
 
 
 def add_branch(x: Array, branch: Array, branch_gamma: Array, eps: float) -> Array:
-    """The new x of a Norm with a branch."""
+    """Returns the new x of a Norm with a branch."""
     return _f64(x) + norm(branch, branch_gamma, eps)
 
 
@@ -54,7 +54,7 @@ def rope_kv(
     k_gamma: Array | None = None,
     eps: float = 0.0,
 ) -> tuple[Array, Array, Array]:
-    """(q, k, v) of each token, [tokens, heads, head_dim]; k and v go to the step's slots."""
+    """Returns q, k and v, each [tokens, heads, head_dim]; k and v go to the step's slots."""
     q, k, v = split_heads(qkv, heads)
     if q_gamma is not None:
         q = norm(q, q_gamma, eps)
@@ -65,14 +65,14 @@ def rope_kv(
 
 
 def split_heads(qkv: Array, heads: Heads) -> tuple[Array, Array, Array]:
-    """q, k and v, each [tokens, heads, head_dim]."""
+    """Splits rows into q, k and v, each [tokens, heads, head_dim]."""
     by_head = _f64(qkv).reshape(len(qkv), -1, heads.head_dim)
     ends = (heads.num_q, heads.num_q + heads.num_kv)
     return by_head[:, : ends[0]], by_head[:, ends[0] : ends[1]], by_head[:, ends[1] :]
 
 
 def rotations(rope: RopeTable, positions: Array) -> Array:
-    """Unit complex numbers (times the table's scale), [tokens, head_dim / 2]."""
+    """Returns unit complex numbers times the table's scale, [tokens, head_dim / 2]."""
     fine, coarse = (
         np.frombuffer(table, np.complex64).reshape(-1, rope.head_dim // 2).astype(np.complex128)
         for table in (rope.fine, rope.coarse)
@@ -92,7 +92,7 @@ def attention(
     window: int | None = None,
     block_size: int = 16,
 ) -> Array:
-    """[tokens, num_q * head_dim] from q [tokens, num_q, head_dim] and the KV cache."""
+    """Returns [tokens, num_q * head_dim] from q [tokens, num_q, head_dim] and the KV cache."""
     group = q.shape[1] // keys.shape[1]
     rows = []
     for token, position in enumerate(positions):
@@ -117,7 +117,7 @@ def sample(
     sampling: Sampling,
     position: int,
 ) -> int:
-    """One token by the rule of docs/sampling.md, after the edits; `position` of its row."""
+    """Samples one token by the rule of docs/sampling.md, after the edits."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     scaled = _f64(logits) / np.float32(sampling.temperature)
@@ -131,7 +131,7 @@ def edited(
     edits: Sequence[tuple[int, float, int]] = (),  # (token id, bias, count)
     chained: int | None = None,  # the row's input token, if it was FROM_SAMPLED
 ) -> Array:
-    """The logits, f32 [vocab], that are drawn from."""
+    """Returns the edited logits, f32 [vocab]."""
     logits = logits.astype(np.float32)
     if chained is not None and all(token_id != chained for token_id, _, _ in edits):
         edits = [*edits, (chained, 0.0, 0)]
@@ -147,7 +147,7 @@ def edited(
 
 
 def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
-    """Of edited logits, [vocab]."""
+    """Returns the log probabilities of edited logits, [vocab]."""
     exact = _f64(logits)
     logprobs = exact - exact.max() - np.log(np.sum(np.exp(exact - exact.max())))
     likeliest = np.argsort(-exact, kind="stable")[:num_top]
@@ -156,7 +156,7 @@ def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
 
 
 def threshold(logits: Array, sampling: Sampling) -> float:
-    """The smallest logit that top_k, top_p and min_p keep."""
+    """Returns the smallest logit that top_k, top_p and min_p keep."""
     descending = np.sort(_f64(logits))[::-1]
     probable = np.exp((descending - descending[0]) / np.float32(sampling.temperature))
     if 0 < sampling.top_k < len(logits):

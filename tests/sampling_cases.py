@@ -1,4 +1,4 @@
-"""What the tests of sampling share: the rule on one row, and exact distributions to draw from."""
+"""Shared by the tests of sampling: the rule on one row, and exact distributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INF = float("inf")
 
 
 def edits_of(*entries: tuple[int, float, int]) -> array[int]:
-    """Entries are (token id, bias, count)."""
+    """Makes edits of entries (token id, bias, count)."""
     packed = array("I")
     for entry in entries:
         packed.extend(edit(*entry))
@@ -32,7 +32,7 @@ def entries_of(edits: array[int]) -> list[tuple[int, float, int]]:
 def expected(
     logits: np.ndarray, sequence: StepSequence, position: int, chained: int | None = None
 ) -> tuple[int, TokenLogprobs | None]:
-    """What a row of these logits samples, by the rule in numpy."""
+    """Returns the token that a row of these logits samples, by the rule in numpy."""
     sampling = sequence.sampling
     edited = reference.edited(logits, sampling, entries_of(sequence.edits), chained)
     token_id = reference.sample(edited, sampling, position)
@@ -72,7 +72,7 @@ DISTRIBUTIONS = {
 def distribution(
     logits: np.ndarray, sampling: Sampling, entries: Sequence[tuple[int, float, int]]
 ) -> np.ndarray:
-    """Probability of each token, straight from the rule's words; logits have no ties."""
+    """Returns each token's probability, straight from the text of the rule; logits have no ties."""
     logits = logits.astype(np.float64)
     for token_id, bias, count in entries:
         logits[token_id] += bias
@@ -98,7 +98,7 @@ def seeded(sampling: Sampling, seed: int) -> Sampling:
 
 
 def check_counts(counts: np.ndarray, p: np.ndarray) -> None:
-    """Pearson's test of drawn tokens at one in ten thousand; tokens hardly expected are one."""
+    """Pearson's test of drawn tokens at a level of 1 in 10,000; rare tokens are one class."""
     assert not counts[p == 0].any(), "drew what the rule leaves out"
     expected = p * counts.sum()
     rare = expected < 5

@@ -1,4 +1,4 @@
-"""A server on this machine that departs from serving its one file, as told."""
+"""An HTTP server of one file that misbehaves as a script says."""
 
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -10,20 +10,20 @@ SHA = sha256(BODY).hexdigest()
 
 @dataclass
 class Departure:
-    """How the server departs from serving the file, once."""
+    """How one response departs from serving the file."""
 
     status: int | None = None
-    cut: int | None = None  # close after so many bytes of this body
+    cut: int | None = None  # close after this many bytes of the body
     extra_length: int = 0  # added to Content-Length
     ignore_range: bool = False
-    shift: int = 0  # added to where the body begins, and said so
+    shift: int = 0  # added to the offset of the body, and stated in its header
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class FileServer(ThreadingHTTPServer):
     """Serves `body` at every path; `script` holds departures for the next requests."""
 
-    daemon_threads = False  # joined on closing: no socket is left to the garbage collector
+    daemon_threads = False  # joined on closing, so that no socket is left open
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

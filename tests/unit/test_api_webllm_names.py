@@ -1,4 +1,4 @@
-"""What WebLLM's types name and this package does not serve is refused by name."""
+"""Fields of WebLLM's types that this package does not support are refused by name."""
 
 from __future__ import annotations
 

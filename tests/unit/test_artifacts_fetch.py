@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 def leftovers(store: DirectoryStore) -> list[str]:
-    """Names in partial/ of files that hold bytes."""
+    """The names of the files in partial/ that are not empty."""
     return [p.name for p in (store.root / "partial").glob("*.part") if p.stat().st_size]
 
 
@@ -154,7 +154,7 @@ async def test_length_that_is_a_lie(server: FileServer, store: DirectoryStore) -
     server.script = [Departure(extra_length=10)] * 4
     with pytest.raises(FetchError, match="failed"):
         await ensure_artifact(server.url, store, None, QUICK)
-    server.script = [Departure(extra_length=-10)]  # whatever comes after that length is not read
+    server.script = [Departure(extra_length=-10)]  # nothing after that length is read
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() in (BODY, BODY[:-10])
     with pytest.raises(IntegrityError):

@@ -92,7 +92,7 @@ def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> Non
 
 
 def refusing(number: int) -> Any:
-    """A function of the system that refuses."""
+    """Makes a function that fails with a system error."""
 
     def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
         raise OSError(number, os.strerror(number), str(path))
@@ -301,7 +301,7 @@ def test_root_that_cannot_be_made(tmp_path: Path) -> None:
 
 @contextmanager
 def as_another_user() -> Iterator[None]:
-    """Root may do anything; nobody else may write in a folder that is read-only."""
+    """Runs the block as an ordinary user: root may write in read-only folders."""
     if os.geteuid():
         yield
         return
@@ -314,7 +314,7 @@ def as_another_user() -> Iterator[None]:
 
 @pytest.fixture
 def others_store() -> Iterator[DirectoryStore]:
-    """A store with A in it that may be read and not written."""
+    """A read-only store with A in it."""
     root = Path(tempfile.mkdtemp())
     store = DirectoryStore(root)
     add(store, A, b"bytes")

@@ -1,4 +1,4 @@
-"""Configurations as WebLLM's documentation and users write them; what is wrong is explained."""
+"""Configurations from WebLLM's documentation and users are read; errors in them are explained."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_records_may_be_mappings() -> None:
 
 
 def test_every_field_of_webllms_is_taken() -> None:
-    """The types AppConfig, ModelRecord and ChatOptions of npm's 0.2.86, with all they name."""
+    """The fields of AppConfig, ModelRecord and ChatOptions in npm's 0.2.86."""
     options = {
         "tokenizer_files": ["tokenizer.json"],
         "tokenizer_info": {"token_postproc_method": "byte_level", "prepend_space_in_encode": False},

@@ -18,26 +18,26 @@ ChatStream = AsyncGenerator[ChatCompletionChunk, None]
 CompletionStream = AsyncGenerator[Completion, None]
 
 
-class AnswersChats(Protocol):
+class SupportsChat(Protocol):
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | ChatStream: ...
 
 
-class ContinuesTexts(Protocol):
+class SupportsCompletion(Protocol):
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | CompletionStream: ...
 
 
-class EmbedsTexts(Protocol):
+class SupportsEmbedding(Protocol):
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse: ...
 
 
 class ChatCompletions:
-    def __init__(self, engine: AnswersChats) -> None:
+    def __init__(self, engine: SupportsChat) -> None:
         self._engine = engine
 
     @overload
@@ -58,12 +58,12 @@ class ChatCompletions:
 
 
 class Chat:
-    def __init__(self, engine: AnswersChats) -> None:
+    def __init__(self, engine: SupportsChat) -> None:
         self.completions = ChatCompletions(engine)
 
 
 class Completions:
-    def __init__(self, engine: ContinuesTexts) -> None:
+    def __init__(self, engine: SupportsCompletion) -> None:
         self._engine = engine
 
     @overload
@@ -84,7 +84,7 @@ class Completions:
 
 
 class Embeddings:
-    def __init__(self, engine: EmbedsTexts) -> None:
+    def __init__(self, engine: SupportsEmbedding) -> None:
         self._engine = engine
 
     async def create(self, **fields: Unpack[EmbeddingFields]) -> CreateEmbeddingResponse:
