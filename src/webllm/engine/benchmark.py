@@ -8,9 +8,10 @@ import time
 from array import array
 from dataclasses import dataclass
 
-from webllm.engine.loading import LoadedModel
+from webllm.api.chat_completion import FinishReason
+from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.scheduler import Scheduler
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import ContextLengthError, RequestError
 from webllm.ops.sampled import TokenLogprobs
 
@@ -53,8 +54,8 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
     batch that would not run at once: its rates would mean nothing.
     """
     _check(model.loop.scheduler, prompt_tokens, gen_tokens, batch)
-    model.loop.scheduler.blocks.forget()  # or the prompts of the last measurement are found
-    vocabulary = range(model.runner.program.vocab_size)
+    model.loop.reset_prefix_cache()  # or the prompts of the last measurement are found there
+    vocabulary = range(model.vocab_size)
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
     sequences = [
         Sequence(array("I", random.Random(seed).choices(vocabulary, k=prompt_tokens)), params)
@@ -68,7 +69,7 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
         await asyncio.gather(*(clock.done for clock in clocks))
     finally:
         for sequence in sequences:
-            model.loop.finish(sequence, FinishReason.ABORT)
+            model.loop.finish(sequence, "abort")
     first = max(clock.times[0] for clock in clocks)
     decoded = [at for clock in clocks for at in clock.times if at > first]
     return Rates(first - started, max(decoded) - first, len(decoded))

@@ -28,8 +28,8 @@ from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.load_progress import LoadProgress
 from webllm.engine.loading import load_model
-from webllm.engine.model import Model
 from webllm.engine.progress_line import progress_line
+from webllm.engine.session import Session
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
 
 _LOG_LEVELS: dict[LogLevel, int] = {
@@ -53,7 +53,7 @@ class MLCEngine:
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
-        self._models: dict[str, Model] = {}
+        self._sessions: dict[str, Session] = {}
         self._loading = TurnLock()  # one `reload` or `unload` at a time
         self._expected: list[str] = []  # what is being loaded
         if self.config.log_level is not None:
@@ -82,23 +82,23 @@ class MLCEngine:
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
             with progress_line(self.config.init_progress_callback) as on_progress:
-                self._models = await self._load(records, list(wanted.values()), on_progress)
+                self._sessions = await self._load(records, list(wanted.values()), on_progress)
 
     async def _load(
         self,
         records: list[ModelRecord],
         options: list[ChatOptions],
         on_progress: InitProgressCallback | None,
-    ) -> dict[str, Model]:
+    ) -> dict[str, Session]:
         progress = LoadProgress(on_progress, len(records))
         config = replace(self.config, init_progress_callback=progress)
         self._expected = [record.model_id for record in records]
-        models: dict[str, Model] = {}
+        models: dict[str, Session] = {}
         try:
             for record, given in zip(records, options, strict=True):
                 effective = given.over(record.overrides)
                 _refuse_unserved(effective)
-                models[record.model_id] = Model(await load_model(record, effective, config))
+                models[record.model_id] = Session(await load_model(record, effective, config))
                 progress.model_ready()
         except BaseException:
             await _close(list(models.values()))
@@ -117,7 +117,7 @@ class MLCEngine:
             await self._unload()
 
     async def _unload(self) -> None:
-        models, self._models = self._models, {}
+        models, self._sessions = self._sessions, {}
         await _close(list(models.values()))
 
     async def chat_completion(
@@ -125,14 +125,14 @@ class MLCEngine:
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._model(checked.model).chat_completion(checked)
+        return await self._session(checked.model).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._model(checked.model).completion(checked)
+        return await self._session(checked.model).completion(checked)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
@@ -141,31 +141,31 @@ class MLCEngine:
         checked = embedding_request(request)
         raise ModelNotLoadedError(
             f"no embedding model is loaded (asked for {checked.model or 'any'}, loaded: "
-            f"{', '.join(self._models) or 'nothing'}); language models give no embeddings"
+            f"{', '.join(self._sessions) or 'nothing'}); language models give no embeddings"
         )
 
     def loaded_model_ids(self) -> list[str]:
         """What `model` may be in a request."""
-        return list(self._models)
+        return list(self._sessions)
 
     def interrupt_generate(self) -> None:
         """Ends every answer under way, of every model, with finish_reason "abort"."""
-        for model in self._models.values():
+        for model in self._sessions.values():
             model.interrupt()
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
         """Forgets the last message, forwarded tokens and what the KV cache holds of earlier
         requests; answers under way go on.
         """
-        self._model(model_id).reset_chat(keep_stats)
+        self._session(model_id).reset_chat(keep_stats)
 
     async def get_message(self, model_id: str | None = None) -> str:
         """The text of the last answer, as far as it has come; "" before the first."""
-        return self._model(model_id).message()
+        return self._session(model_id).message()
 
     async def runtime_stats_text(self, model_id: str | None = None) -> str:
         """Rates of the last answer, in WebLLM's words."""
-        return self._model(model_id).runtime_stats_text()
+        return self._session(model_id).runtime_stats_text()
 
     async def forward_tokens_and_sample(
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
@@ -175,7 +175,7 @@ class MLCEngine:
 
         Raises RequestError or ContextLengthError.
         """
-        return await self._model(model_id).forward_tokens_and_sample(input_ids)
+        return await self._session(model_id).forward_tokens_and_sample(input_ids)
 
     async def get_gpu_vendor(self) -> str:
         """Vendor of the GPU that `device` names or would choose; raises DeviceNotFoundError."""
@@ -203,29 +203,29 @@ class MLCEngine:
 
     async def device_name(self, model_id: str | None = None) -> str:
         """What a loaded model runs on, for people."""
-        return self._model(model_id).loaded.device_name
+        return self._session(model_id).model.device_name
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
         """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
-        return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
+        return await measure(self._session(None).model, prompt_tokens, gen_tokens, batch)
 
-    def _model(self, model_id: str | None) -> Model:
+    def _session(self, model_id: str | None) -> Session:
         """The model of that id; None: the only one there is."""
         if self._expected:
             raise ModelNotLoadedError(
                 f"{', '.join(self._expected)} is still being loaded; ask again when reload has "
                 "returned"
             )
-        if not self._models:
+        if not self._sessions:
             raise ModelNotLoadedError("no model is loaded; await engine.reload(model_id) first")
-        if model_id is None and len(self._models) == 1:
-            return next(iter(self._models.values()))
-        loaded = ", ".join(self._models)
+        if model_id is None and len(self._sessions) == 1:
+            return next(iter(self._sessions.values()))
+        loaded = ", ".join(self._sessions)
         if model_id is None:
             raise RequestError(f"model is missing; name one of {loaded}", field="model")
-        if model_id not in self._models:
+        if model_id not in self._sessions:
             raise ModelNotFoundError(f"model is {model_id!r}, loaded: {loaded}")
-        return self._models[model_id]
+        return self._sessions[model_id]
 
 
 async def create_mlc_engine(
@@ -254,13 +254,13 @@ def _options_by_id(
     return dict(zip(ids, options, strict=True))
 
 
-async def _close(models: list[Model]) -> None:
+async def _close(models: list[Session]) -> None:
     """Closes each, whatever the others raise; an error has those before it as its context."""
     if models:
         try:
             await _close(models[1:])
         finally:
-            await models[0].loaded.close()
+            await models[0].model.close()
 
 
 def _refuse_twice(model_ids: list[str]) -> None:
