@@ -138,10 +138,10 @@ class MLCEngine:
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
         """Raises ModelNotLoadedError: embedding models are not supported yet."""
-        embedding_request(request)
+        checked = embedding_request(request)
         raise ModelNotLoadedError(
-            "no embedding model is loaded: embedding models are not supported yet; use chat or "
-            "completions"
+            f"no embedding model is loaded (asked for {checked.model or 'any'}, loaded: "
+            f"{', '.join(self._sessions) or 'nothing'}); embedding models are not supported yet"
         )
 
     def loaded_model_ids(self) -> list[str]:
