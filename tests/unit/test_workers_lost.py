@@ -10,7 +10,7 @@ from fake_model import asked, loaded_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, WebLLMError, WorkerLostError
 from webllm.workers.messages import read_answer
 from webllm.workers.port import LoopbackPort, Port

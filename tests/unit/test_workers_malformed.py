@@ -18,7 +18,7 @@ from test_workers_process import is_alive, pid_of, until
 
 from webllm import AppConfig, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, RequestError, WebLLMError, WorkerLostError
 from webllm.workers import frames
 from webllm.workers.frames import FrameReader, frame

@@ -17,7 +17,7 @@ from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -207,7 +207,7 @@ async def test_an_error_in_the_middle_of_a_stream(
     async def oldest() -> None:
         raise errors.DeviceLostError("gone")
 
-    loaded_models[0].runner.oldest = oldest  # type: ignore[assignment]
+    loaded_models[0].loop.runner.oldest = oldest  # type: ignore[assignment]
     with pytest.raises(errors.DeviceLostError, match="gone"):
         await read(stream)
     assert not worker.handler._connections[0].streams._by_id

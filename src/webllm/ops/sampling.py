@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
+from struct import error as StructError  # noqa: N812
 
 from webllm.errors import RequestError
 
@@ -36,6 +37,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
+    is_plain: bool = field(init=False, repr=False)  # no penalties and no logprobs: only draws
+    packed: bytes = field(init=False, repr=False)  # the first words of its section of a step
 
     def __post_init__(self) -> None:
         if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
@@ -43,30 +46,30 @@ class Sampling:
                 f"{self.num_logprobs} logprobs were asked for, at most {MAX_LOGPROBS} are found",
                 field="top_logprobs",
             )
-
-    def pack(self) -> bytes:
-        """The first words of its section, up to `first_edit`."""
-        return _SAMPLING.pack(
-            self.temperature,
-            self.top_p,
-            self.min_p,
-            self.top_k,
-            self.seed,
-            self.repetition_penalty,
-            self.frequency_penalty,
-            self.presence_penalty,
-            0 if self.num_logprobs is None else 1 + self.num_logprobs,
-        )
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it draws from the logits as they are, and only draws."""
-        return (
+        is_plain = (
             self.num_logprobs is None
             and self.repetition_penalty == 1.0
             and self.frequency_penalty == 0.0
             and self.presence_penalty == 0.0
         )
+        object.__setattr__(self, "is_plain", is_plain)
+        object.__setattr__(self, "packed", self._pack())
+
+    def _pack(self) -> bytes:
+        try:
+            return _SAMPLING.pack(
+                self.temperature,
+                self.top_p,
+                self.min_p,
+                self.top_k,
+                self.seed,
+                self.repetition_penalty,
+                self.frequency_penalty,
+                self.presence_penalty,
+                0 if self.num_logprobs is None else 1 + self.num_logprobs,
+            )
+        except (StructError, OverflowError, TypeError) as error:
+            raise RequestError(f"{self} cannot be packed: {error}") from error
 
 
 GREEDY = Sampling()

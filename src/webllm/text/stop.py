@@ -30,6 +30,8 @@ class StopMatcher:
         """
         if self._matched:
             return "", True
+        if not self._stop:
+            return delta, False
         text = self._held + delta
         ends = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
         if ends:
