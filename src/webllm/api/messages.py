@@ -9,16 +9,16 @@ import msgspec
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class Param(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request or a part of one; unknown fields are refused."""
 
 
-class ImageURL(Param, frozen=True, kw_only=True):
+class ImageURL(RequestStruct, frozen=True, kw_only=True):
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
+class ChatCompletionContentPart(RequestStruct, frozen=True, kw_only=True):
     """A part of a message's content; the field named by `type` holds it."""
 
     type: Literal["text", "image_url", "input_audio"]
@@ -27,18 +27,18 @@ class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
     input_audio: Any = None
 
 
-class ToolCallFunction(Param, frozen=True, kw_only=True):
+class ToolCallFunction(RequestStruct, frozen=True, kw_only=True):
     name: str
     arguments: str  # JSON
 
 
-class ToolCallParam(Param, frozen=True, kw_only=True):
+class ToolCallParam(RequestStruct, frozen=True, kw_only=True):
     id: str
     function: ToolCallFunction
     type: Literal["function"] = "function"
 
 
-class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
+class ChatCompletionMessageParam(RequestStruct, frozen=True, kw_only=True):
     """One message; `api.validation` checks which fields its role may have."""
 
     role: Role
@@ -55,23 +55,23 @@ class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
         return self.content or ""
 
 
-class FunctionDefinition(Param, frozen=True, kw_only=True):
+class FunctionDefinition(RequestStruct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None  # JSON schema
     strict: bool | None = None
 
 
-class ChatCompletionTool(Param, frozen=True, kw_only=True):
+class ChatCompletionTool(RequestStruct, frozen=True, kw_only=True):
     function: FunctionDefinition
     type: Literal["function"] = "function"
 
 
-class NamedFunction(Param, frozen=True, kw_only=True):
+class NamedFunction(RequestStruct, frozen=True, kw_only=True):
     name: str
 
 
-class ChatCompletionNamedToolChoice(Param, frozen=True, kw_only=True):
+class ChatCompletionNamedToolChoice(RequestStruct, frozen=True, kw_only=True):
     function: NamedFunction
     type: Literal["function"] = "function"
 

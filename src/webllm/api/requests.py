@@ -11,17 +11,17 @@ from typing import Any, Literal
 from webllm.api.messages import (
     ChatCompletionMessageParam,
     ChatCompletionTool,
-    Param,
+    RequestStruct,
     ToolChoice,
 )
 from webllm.config import ContextOverflow
 
 
-class StreamOptions(Param, frozen=True, kw_only=True):
+class StreamOptions(RequestStruct, frozen=True, kw_only=True):
     include_usage: bool = False  # adds a last chunk with the usage and no choices
 
 
-class JSONSchemaFormat(Param, frozen=True, kw_only=True):
+class JSONSchemaFormat(RequestStruct, frozen=True, kw_only=True):
     """OpenAI's `json_schema` object."""
 
     name: str
@@ -30,7 +30,7 @@ class JSONSchemaFormat(Param, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-class ResponseFormat(Param, frozen=True, kw_only=True):
+class ResponseFormat(RequestStruct, frozen=True, kw_only=True):
     type: Literal["text", "json_object", "json_schema", "grammar", "structural_tag"] = "text"
     schema: str | None = None  # JSON schema as text, with "json_object"; WebLLM
     grammar: str | None = None  # EBNF, with "grammar"; WebLLM
@@ -38,7 +38,7 @@ class ResponseFormat(Param, frozen=True, kw_only=True):
     structural_tag: Any = None  # with "structural_tag"; WebLLM
 
 
-class ExtraBody(Param, frozen=True, kw_only=True):
+class ExtraBody(RequestStruct, frozen=True, kw_only=True):
     """WebLLM's fields that OpenAI does not have."""
 
     enable_thinking: bool | None = None  # False: the answer begins with an empty thought
@@ -46,7 +46,7 @@ class ExtraBody(Param, frozen=True, kw_only=True):
     context_overflow: ContextOverflow | None = None  # see `ChatOptions`
 
 
-class GenerationParams(Param, frozen=True, kw_only=True):
+class GenerationParams(RequestStruct, frozen=True, kw_only=True):
     """The fields common to chat and text completions."""
 
     model: str | None = None  # required only if several models are loaded
@@ -91,7 +91,7 @@ class CompletionRequest(GenerationParams, frozen=True, kw_only=True):
     echo: bool | None = None  # the text begins with the prompt
 
 
-class EmbeddingRequest(Param, frozen=True, kw_only=True):
+class EmbeddingRequest(RequestStruct, frozen=True, kw_only=True):
     input: str | list[str | int | list[int]]  # a text, its token ids, or a list of either
     model: str | None = None  # required only if several models are loaded
     encoding_format: Literal["float"] | None = None

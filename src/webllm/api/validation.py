@@ -1,7 +1,7 @@
 """Reads requests from plain data and checks them, as WebLLM and OpenAI do.
 
 A wrong field raises a RequestError that names the field, the value received and the values allowed.
-Checks that depend on the loaded model (context window, vocabulary) are elsewhere: `engine.prompts`.
+Checks that depend on the loaded model (context window, vocabulary) are the engine's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from webllm.api.messages import ChatCompletionMessageParam, Param, Role
+from webllm.api.messages import ChatCompletionMessageParam, RequestStruct, Role
 from webllm.api.requests import (
     UNSUPPORTED_CHAT_FIELDS,
     UNSUPPORTED_COMPLETION_FIELDS,
@@ -40,7 +40,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
 _MAX_DIGITS = 20  # in a token id that is written as a string
 
-_Request = TypeVar("_Request", bound=Param)
+_Request = TypeVar("_Request", bound=RequestStruct)
 _CHOICES = {
     "messages.role": get_args(Role),
     "messages.content.type": ("text", "image_url"),
@@ -87,7 +87,7 @@ def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> Embed
 
 
 def _read(
-    request: Param | Mapping[str, object],
+    request: RequestStruct | Mapping[str, object],
     kind: type[_Request],
     unsupported: Mapping[str, str],
 ) -> _Request:

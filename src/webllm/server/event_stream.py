@@ -15,7 +15,7 @@ class EventStream:
     """One event for each chunk, then "[DONE]", or an event with the error that ended the stream.
 
     `aclose` ends the answer at once, even before the first read or while another task waits for an
-    event; that task's loop then ends. There may be one reader.
+    event; that task's loop then ends. A stream has one reader.
     """
 
     def __init__(self, chunks: AsyncGenerator[ResponseStruct, None]) -> None:

@@ -17,7 +17,7 @@ from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.messages import Param
+from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.artifacts.progress import InitProgressReport, Phase
@@ -282,7 +282,7 @@ async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk,
     return stream
 
 
-def _plain(request: Param | Mapping[str, object]) -> dict[str, Any]:
+def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
     """What of a request is not left out, as it can be posted. The engine checks it."""
     try:
         fields = msgspec.to_builtins(request, str_keys=True)
