@@ -47,8 +47,14 @@ class MLCEngineInterface(Protocol):
         self,
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+        *,
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
-        """Unloads what is loaded, then fetches and loads one or more models."""
+        """Unloads what is loaded, then fetches and loads one or more models.
+
+        on_progress: called with the progress of this load, besides the callback that
+        `set_init_progress_callback` sets for all.
+        """
 
     async def unload(self) -> None: ...
 

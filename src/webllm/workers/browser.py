@@ -19,7 +19,7 @@ from webllm.artifacts.browser_quota import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
-from webllm.workers.messages import Hello, HelloAnswer, Return
+from webllm.workers.messages import HELLO, Greeting, Request, Return
 from webllm.workers.port import OnClose, OnMessage, Unreadable
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -62,9 +62,9 @@ class BrowserPort:
     def post(self, message: object) -> None:
         if self._closed is not None:
             raise WorkerLostError("the port is closed; open a new one")
-        if isinstance(message, Hello):
+        if isinstance(message, Request) and message.kind == HELLO.name:
             self._greeting = message.uuid
-        elif isinstance(message, Return) and isinstance(message.content, HelloAnswer):
+        elif isinstance(message, Return) and isinstance(message.content, Greeting):
             message.content.lock = self._lock
         self._endpoint.postMessage(js.JSON.parse(msgspec.json.encode(message).decode()))
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from webllm.errors import RequestError
-from webllm.workers.messages import NextChunkParams, StreamInitParams
+from webllm.workers.messages import StreamInitParams, StreamParams
 
 Chunks = AsyncGenerator[Any, None]
 
@@ -103,7 +103,7 @@ class Streams:
             raise RequestError(f"the stream {stream_id!r} is open already; give each its own id")
         self._by_id[stream_id] = Stream(chunks, lambda: self._forget(stream_id))
 
-    async def next(self, params: NextChunkParams) -> Any:
+    async def next(self, params: StreamParams) -> Any:
         """The next chunk; END after the last one."""
         stream = self._find(params)
         if stream is None:
@@ -112,7 +112,7 @@ class Streams:
             )
         return await stream.next()
 
-    async def leave(self, params: NextChunkParams) -> None:
+    async def leave(self, params: StreamParams) -> None:
         """Ends a stream that its client reads no further; nothing if it has ended."""
         if stream := self._find(params):
             await stream.close()
@@ -151,7 +151,7 @@ class Streams:
         await turn.acquire()
         return turn
 
-    def _find(self, params: NextChunkParams) -> Stream | None:
+    def _find(self, params: StreamParams) -> Stream | None:
         if params.stream_id is None:
             return self._by_model.get(params.selected_model_id)
         stream_id = params.stream_id
