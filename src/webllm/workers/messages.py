@@ -134,6 +134,7 @@ class Kind(Generic[_R]):
     """A kind of request. `_R` is the type of its reply's content, `object` if any is possible.
 
     `since` is the version of our additions from which on workers know the kind; 0: WebLLM's do.
+    `otherwise` is the result in front of an older worker.
     """
 
     name: str  # on the wire
@@ -142,6 +143,7 @@ class Kind(Generic[_R]):
     result: type[_R]
     is_answered: bool = True  # also if all goes well
     since: int = 0
+    otherwise: _R | None = None
 
     def request(self, content: object = None, uuid: str | None = None) -> Request:
         """Returns a request to post, with a new uuid unless one is given."""
@@ -197,12 +199,11 @@ def _asked(
     since: int = 0,
     otherwise: _R | None = None,
 ) -> Callable[Concatenate[EngineMessages, _P], Coroutine[Any, Any, _R]]:
-    """A method of the engine that is one message: its parameters are the fields of the content.
-
-    otherwise: the result where the worker is older than `since`.
-    """
-    result = get_type_hints(method)["return"]
-    kind: Kind[_R] = Kind(name, method.__name__, content or NoneType, result, since=since)
+    """Makes a method of the engine of one message, whose content has the method's parameters."""
+    result: type[_R] = get_type_hints(method)["return"]
+    kind = Kind(
+        name, method.__name__, content or NoneType, result, since=since, otherwise=otherwise
+    )
     signature = inspect.signature(method)
 
     @wraps(method)
