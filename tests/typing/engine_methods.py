@@ -21,9 +21,9 @@ async def in_a_worker(engine: WorkerMLCEngine) -> None:
     await engine.get_message(5)  # type: ignore[arg-type]
     await engine.get_message(model="m")  # type: ignore[call-arg]
     await engine.forward_tokens_and_sample([1, 2])  # type: ignore[call-arg]
-    assert_type(await engine.call(m.COMPLETION), Completion)
-    assert_type(await engine.call(m.EMBEDDING), CreateEmbeddingResponse)
-    assert_type(await engine.call(m.CUSTOM_REQUEST), object)
+    assert_type(await engine._call(m.COMPLETION), Completion)
+    assert_type(await engine._call(m.EMBEDDING), CreateEmbeddingResponse)
+    assert_type(await engine._call(m.CUSTOM_REQUEST), object)
 
 
 def all_are_engines(here: MLCEngine, there: WorkerMLCEngine) -> list[MLCEngineInterface]:

@@ -1,4 +1,4 @@
-"""`Client`: the calls that wait for answers from one worker. Knows no engine."""
+"""`Client`: the calls that wait for replies from one worker. Knows no engine."""
 
 from __future__ import annotations
 

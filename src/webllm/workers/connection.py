@@ -17,7 +17,7 @@ _SETTINGS = (m.SET_APP_CONFIG.name, m.SET_LOG_LEVEL.name)
 
 
 class Connection:
-    """Runs every request as a task of its own; ends them all when the client is gone."""
+    """Runs each request as a task, and ends all tasks when the client is gone."""
 
     def __init__(self, port: Port, handle: Handle, on_end: Callable[[Connection], None]) -> None:
         self.streams = Streams()

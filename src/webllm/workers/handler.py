@@ -1,6 +1,6 @@
-"""`MLCEngineHandler`: answers a client's messages with an engine; WebLLM's npm clients are served.
+"""`MLCEngineHandler`: answers the messages of clients, WebLLM's npm clients too, with an engine.
 
-Knows no host: what carries the messages is a `Port`.
+Knows no host: a `Port` carries the messages.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ OnCustomRequest = Callable[[str, Any], Awaitable[object]]
 class MLCEngineHandler:
     """Serves any number of ports, and of requests at once, with one engine.
 
-    Logit processors are registered with the engine, here in the worker. `reuse_loaded`: a reload
-    of what is loaded returns at once, as in WebLLM's service workers, which outlive their pages.
-    `on_custom_request` answers messages of the application's own: their name, their message.
+    Logit processors are registered with the engine, here in the worker. With `reuse_loaded` a
+    reload of the loaded models returns at once, as in WebLLM's service workers, which outlive
+    their pages. `on_custom_request` answers the application's own messages, of which it receives
+    name and message.
     """
 
     def __init__(
@@ -147,16 +148,16 @@ class MLCEngineHandler:
         return await client.streams.next(request.content)
 
     async def _end_stream(self, client: Connection, request: m.Request) -> None:
-        await client.streams.leave(request.content)
+        await client.streams.end(request.content)
 
     async def _abort(self, client: Connection, request: m.Request) -> None:
-        await client.streams.leave(m.StreamParams(stream_id=request.uuid))
+        await client.streams.end(m.StreamParams(stream_id=request.uuid))
 
     async def _interrupt(self, _: Connection, __: m.Request) -> None:
         unread = self._interrupt_streams()
         self.engine.interrupt_generate()
         for connection in list(self._connections):
-            await connection.streams.empty_unbegun()
+            await connection.streams.end_unbegun()
         await close_all(unread)
 
     async def _unload(self, _: Connection, __: m.Request) -> None:

@@ -129,7 +129,7 @@ class KeepAlive(Struct, kw_only=True, tag_field="kind", tag="keepAlive"):
     uuid: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind(Generic[_R]):
     """A kind of request. `_R` is the type of its reply's content, `object` if any is possible.
 
@@ -208,10 +208,10 @@ def _asked(
 
     @wraps(method)
     async def ask(self: EngineMessages, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if self.worker_protocol < since:
+        if self._protocol < since:
             return cast(_R, otherwise)
         _, *arguments = signature.bind(self, *args, **kwargs).arguments.items()
-        return await self.call(kind, content(**dict(arguments)) if content else None)
+        return await self._call(kind, content(**dict(arguments)) if content else None)
 
     ask.kind = kind  # type: ignore[attr-defined]
     return ask
@@ -220,15 +220,15 @@ def _asked(
 class EngineMessages:
     """The rest of the table: the kinds that the handler hands to the engine as they are.
 
-    A client that can `call` inherits the engine's methods from here.
+    A client that can `_call` inherits the engine's methods from here.
     """
 
     @property
-    def worker_protocol(self) -> int:
+    def _protocol(self) -> int:
         """The version of our additions that the worker knows; 0: a worker of WebLLM's."""
         raise NotImplementedError
 
-    async def call(self, kind: Kind[_R], content: object = None) -> _R:
+    async def _call(self, kind: Kind[_R], content: object = None) -> _R:
         """Posts a request and returns the content of its reply."""
         raise NotImplementedError
 

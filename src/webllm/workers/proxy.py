@@ -1,6 +1,6 @@
 """`WorkerMLCEngine`: the interface of `MLCEngine` in front of a worker; it computes nothing.
 
-A method is one message (`call`), a stream one to begin it and one for each chunk (`_stream`).
+A method is one message (`_call`), a stream one to begin it and one for each chunk (`_stream`).
 Understands workers of WebLLM's as well.
 """
 
@@ -106,13 +106,12 @@ class WorkerMLCEngine(m.EngineMessages):
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
-        listener = None if on_progress is None else _reporting_to(on_progress)
-        await self._client.call(m.RELOAD.request(models), listener)
+        await self._client.call(m.RELOAD.request(models), _decoding(on_progress))
         self._models = models
 
     async def unload(self) -> None:
         self._models = m.ReloadParams(model_id=[])
-        await self.call(m.UNLOAD)
+        await self._call(m.UNLOAD)
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -121,7 +120,7 @@ class WorkerMLCEngine(m.EngineMessages):
         fields = _plain(request)
         if fields.get("stream") is True:
             return await self._stream(m.CHAT_COMPLETION_STREAM, fields, ChatCompletionChunk)
-        return await self.call(m.CHAT_COMPLETION, self._engine_params(fields))
+        return await self._call(m.CHAT_COMPLETION, self._engine_params(fields))
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -130,13 +129,13 @@ class WorkerMLCEngine(m.EngineMessages):
         fields = _plain(request)
         if fields.get("stream") is True:
             return await self._stream(m.COMPLETION_STREAM, fields, Completion)
-        return await self.call(m.COMPLETION, self._engine_params(fields))
+        return await self._call(m.COMPLETION, self._engine_params(fields))
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
         """Embeds texts."""
-        return await self.call(m.EMBEDDING, self._engine_params(_plain(request)))
+        return await self._call(m.EMBEDDING, self._engine_params(_plain(request)))
 
     def loaded_model_ids(self) -> list[str]:
         """Returns what `model` may be in a request."""
@@ -149,7 +148,7 @@ class WorkerMLCEngine(m.EngineMessages):
     async def custom_request(self, name: str, message: object = None) -> Any:
         """Asks the function that the worker's handler was given as `on_custom_request`."""
         content = m.CustomRequestParams(request_name=name, request_message=message)
-        return await self.call(m.CUSTOM_REQUEST, content)
+        return await self._call(m.CUSTOM_REQUEST, content)
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
         self._on_progress = callback
@@ -169,11 +168,11 @@ class WorkerMLCEngine(m.EngineMessages):
         self._client.tell(m.SET_LOG_LEVEL.request(log_level))
 
     @property
-    def worker_protocol(self) -> int:
+    def _protocol(self) -> int:
         """See `EngineMessages`."""
         return self._client.protocol
 
-    async def call(self, kind: m.Kind[_R], content: object = None) -> _R:
+    async def _call(self, kind: m.Kind[_R], content: object = None) -> _R:
         """Posts a request and returns the content of its reply; see `Client.call`."""
         return _read(await self._client.call(kind.request(content)), kind.result)
 
@@ -246,7 +245,7 @@ class WorkerMLCEngine(m.EngineMessages):
 
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
-            self._on_progress(_report(progress))
+            self._on_progress(_decoded(progress))
 
 
 def _plain(request: Param | Mapping[str, object]) -> dict[str, Any]:
@@ -272,8 +271,8 @@ def _read(content: object, kind: type[_R]) -> _R:
 _PHASES = {phase.value: phase for phase in Phase}
 
 
-def _report(progress: m.InitProgress) -> InitProgressReport:
-    """Reads a report. Workers of other versions may know other phases; WebLLM's know none."""
+def _decoded(progress: m.InitProgress) -> InitProgressReport:
+    """Workers of other versions may know other phases; WebLLM's know none."""
     return InitProgressReport(
         progress=progress.progress,
         time_elapsed=progress.time_elapsed,
@@ -284,8 +283,8 @@ def _report(progress: m.InitProgress) -> InitProgressReport:
     )
 
 
-def _reporting_to(callback: InitProgressCallback) -> OnProgress:
-    return lambda progress: callback(_report(progress))
+def _decoding(callback: InitProgressCallback | None) -> OnProgress | None:
+    return None if callback is None else lambda progress: callback(_decoded(progress))
 
 
 def _refuse_device_settings(config: MLCEngineConfig | None) -> None:
