@@ -309,7 +309,7 @@ export abstract class EngineMessages {
     return this.calls.call("forwardTokensAndSample", { inputIds, isPrefill, modelId });
   }
 
-  /** Returns the vendor of the GPU; it is an error (DeviceNotFoundError) if there is none. */
+  /** Returns the vendor of the GPU, or fails with DeviceNotFoundError. */
   getGPUVendor(): Promise<string> {
     return this.calls.call("getGPUVendor", null);
   }

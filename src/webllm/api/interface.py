@@ -83,7 +83,7 @@ class MLCEngineInterface(Protocol):
         """Returns what a loaded model runs on, for people; "" from a worker too old to say."""
 
     async def get_gpu_vendor(self) -> str:
-        """Returns the vendor of the GPU; it is an error (DeviceNotFoundError) if there is none."""
+        """Returns the vendor of the GPU, or fails with DeviceNotFoundError."""
 
     async def get_max_storage_buffer_binding_size(self) -> int:
         """Returns the largest binding of the same GPU, in bytes."""
