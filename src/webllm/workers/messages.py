@@ -277,7 +277,7 @@ def read_request(message: dict[str, Any]) -> Request | KeepAlive:
 
 
 def _config_error(message: object) -> ConfigError | None:
-    """Returns what is wrong with the configuration in a message, if anything is."""
+    """Returns the error of the configuration in a message, if there is one."""
     try:
         match message:
             case {"kind": SET_APP_CONFIG.name, "content": config}:
@@ -293,15 +293,17 @@ def _config_error(message: object) -> ConfigError | None:
 # Replies, and what else a worker says to its client.
 
 
-class Reply(Struct, kw_only=True, tag_field="kind"):
+class WorkerMessage(Struct, kw_only=True, tag_field="kind"):
+    """From a worker to its client."""
+
     uuid: str
 
 
-class Return(Reply, kw_only=True, omit_defaults=True, tag="return"):
+class Return(WorkerMessage, kw_only=True, omit_defaults=True, tag="return"):
     content: Any = UNSET
 
 
-class Throw(Reply, kw_only=True, omit_defaults=True, tag="throw"):
+class Throw(WorkerMessage, kw_only=True, omit_defaults=True, tag="throw"):
     """`content` is the error as text, as WebLLM has it; `error` is ours."""
 
     content: str
@@ -320,11 +322,11 @@ class Throw(Reply, kw_only=True, omit_defaults=True, tag="throw"):
         return rebuild_text(self.content)
 
 
-class InitProgressCallback(Reply, kw_only=True, tag="initProgressCallback"):
+class InitProgressCallback(WorkerMessage, kw_only=True, tag="initProgressCallback"):
     content: InitProgress
 
 
-class Heartbeat(Reply, kw_only=True, tag="heartbeat"): ...
+class Heartbeat(WorkerMessage, kw_only=True, tag="heartbeat"): ...
 
 
 AnyReply: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
