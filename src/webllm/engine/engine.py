@@ -20,13 +20,14 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    check_log_level,
     engine_config,
     model_ids,
     read_options,
 )
 from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
-from webllm.engine.load_progress import LoadProgress
+from webllm.engine.load_progress import LoadProgress, both
 from webllm.engine.loading import load_model
 from webllm.engine.progress_line import progress_line
 from webllm.engine.session import Session
@@ -69,10 +70,13 @@ class MLCEngine:
         self,
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+        *,
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
         """Unloads what is loaded, then fetches and loads models, by id or source string.
 
-        chat_options: for one model, or one for each. Raises ModelNotFoundError, ArtifactError,
+        chat_options: for one model, or one for each. on_progress: called with the progress of this
+        load, besides the engine's callback. Raises ModelNotFoundError, ArtifactError,
         UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded; only
         arguments that contradict each other are refused before anything is unloaded.
         """
@@ -81,8 +85,9 @@ class MLCEngine:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
-            with progress_line(self.config.init_progress_callback) as on_progress:
-                self._sessions = await self._load(records, list(wanted.values()), on_progress)
+            callback = both(on_progress, self.config.init_progress_callback)
+            with progress_line(callback) as report:
+                self._sessions = await self._load(records, list(wanted.values()), report)
 
     async def _load(
         self,
@@ -195,8 +200,7 @@ class MLCEngine:
 
     def set_log_level(self, log_level: LogLevel) -> None:
         """Of the logger "webllm"; raises ConfigError for what is none of WebLLM's levels."""
-        if log_level not in _LOG_LEVELS:
-            raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(_LOG_LEVELS)}")
+        check_log_level(log_level)
         logging.getLogger("webllm").setLevel(_LOG_LEVELS[log_level])
 
     async def device_name(self, model_id: str | None = None) -> str:

@@ -62,3 +62,17 @@ class LoadProgress:
         done = sum(_WEIGHTS[phase] for phase in self._phases if phase in before)
         whole = sum(_WEIGHTS[phase] for phase in self._phases)
         return (done + _WEIGHTS[report.phase] * report.progress) / whole
+
+
+def both(
+    first: ProgressCallback | None, second: ProgressCallback | None
+) -> ProgressCallback | None:
+    """Returns one callback that calls two, of which either may be missing."""
+    if first is None or second is None:
+        return first or second
+
+    def report(progress: InitProgressReport) -> None:
+        first(progress)
+        second(progress)
+
+    return report
