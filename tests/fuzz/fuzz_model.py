@@ -90,9 +90,9 @@ def run_files(options: argparse.Namespace) -> None:
     """Prints a line when a file begins and one when it is done."""
     sys.path.append(str(Path(__file__).parents[1] / "unit"))
     if options.sanitize:
-        import sanitized_host
+        import sanitized_kernels
 
-        sanitized_host.install(options.sanitize)
+        sanitized_kernels.install(options.sanitize)
     if options.host == "wasm":
         use_wasm()
     path = options.folder / f"{os.getpid()}.gguf"
@@ -131,15 +131,15 @@ def peak_bytes() -> int:
 
 
 def use_wasm() -> None:
-    from cpu_wasm_host import WasmHost
+    from cpu_wasm_kernels import WasmKernels
 
     from webllm.backends.cpu import auto
-    from webllm.backends.cpu.library import FOLDER
+    from webllm.backends.cpu.native_library import FOLDER
 
-    async def open_host(num_threads: int | None = None) -> WasmHost:
-        return WasmHost(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
+    async def open_kernels(num_threads: int | None = None) -> WasmKernels:
+        return WasmKernels(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
 
-    auto.open_host = open_host  # type: ignore[assignment]
+    auto.open_kernels = open_kernels  # type: ignore[assignment]
 
 
 # --------------------------------------------------------------------------------- in the parent
@@ -151,9 +151,9 @@ def fuzz(options: argparse.Namespace) -> Report:
         folder = Path(name)
         variants = ["relaxed", "simd128"] if options.host == "wasm" else [""]
         if options.sanitize:
-            import sanitized_host
+            import sanitized_kernels
 
-            variants = sanitized_host.build(options.sanitize)
+            variants = sanitized_kernels.build(options.sanitize)
         end = options.first + options.count
         index = options.first
         while index < end and time.monotonic() - started < options.seconds:
@@ -187,9 +187,9 @@ def run_child(
     if variant:
         environment[VARIANT] = variant
     if options.sanitize:
-        import sanitized_host
+        import sanitized_kernels
 
-        environment |= sanitized_host.environment()
+        environment |= sanitized_kernels.environment()
     deadline, errors = time.monotonic() + seconds, folder / "stderr"
     command = [sys.executable, __file__, *seed, *chunk, *sanitized]
     with errors.open("wb") as stderr:

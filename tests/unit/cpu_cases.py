@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -10,15 +11,15 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
-from cpu_server_host import ServerHost
-from cpu_wasm_host import WasmHost
+from cpu_server_kernels import ServerKernels
+from cpu_wasm_kernels import WasmKernels
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.host import Host
-from webllm.backends.cpu.library import FOLDER, variants
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.kernels import Kernels
+from webllm.backends.cpu.native import NativeKernels
+from webllm.backends.cpu.native_library import FOLDER, variants
 from webllm.ops.program import (
     BatchShape,
     Embed,
@@ -50,10 +51,21 @@ _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
 _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_server.c
 
-HOSTS: dict[str, Callable[[], Host]] = {
-    **{name: lambda name=name: NativeHost(1, name) for name in variants()},
-    **{name: lambda path=path: WasmHost(path) for name, path in WASM.items()},
-    **{command: lambda command=command: ServerHost(command) for command in _SERVERS},
+
+class DequantizingKernels(NativeKernels):
+    """The native kernels with `dequantize` of kernels.c, which is there for tests."""
+
+    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
+        """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""
+        address, word = ctypes.c_void_p, ctypes.c_uint32
+        arguments = word(type_id), address(source), word(num_weights), address(out)
+        self._library.dequantize(*arguments)
+
+
+KERNELS: dict[str, Callable[[], Kernels]] = {
+    **{name: lambda name=name: DequantizingKernels(1, name) for name in variants()},
+    **{name: lambda path=path: WasmKernels(path) for name, path in WASM.items()},
+    **{command: lambda command=command: ServerKernels(command) for command in _SERVERS},
 }
 
 
@@ -149,17 +161,17 @@ class ProgramBuilder:
 
 
 class Runner:
-    """Runs steps of one program on one host and returns what was sampled from."""
+    """Runs steps of one program on one kind of kernels."""
 
     def __init__(
         self,
-        host: Host,
+        kernels: Kernels,
         program: Program,
         checkpoint: FakeCheckpoint,
         limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:
-        self.backend = CPUBackend(host)
+        self.backend = CPUBackend(kernels)
         loading = self.backend.load(program, checkpoint, num_blocks, limits, lambda *_: None)
         self.loop = asyncio.new_event_loop()
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cpu_cases import HOSTS, FakeCheckpoint, ProgramBuilder, Runner
+from cpu_cases import KERNELS, FakeCheckpoint, ProgramBuilder, Runner
 
 from sampling_cases import (
     DISTRIBUTIONS,
@@ -30,7 +30,7 @@ VOCAB = 512
 MASK = 0xFFFFFFFF
 
 
-@pytest.fixture(scope="module", params=[name for name in HOSTS if name != "baseline"])
+@pytest.fixture(scope="module", params=[name for name in KERNELS if name != "baseline"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A program whose logits are the rows of `runner.table`."""
     checkpoint = FakeCheckpoint()
@@ -40,7 +40,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     checkpoint.bytes_of["tensor.0"] = table.astype("<f4").tobytes()
     limits = BatchShape(max_tokens=256, max_seqs=8, max_outputs=256, max_blocks=64)
     program = build.program(build.x)
-    with Runner(HOSTS[request.param](), program, checkpoint, limits, 64) as runner:
+    with Runner(KERNELS[request.param](), program, checkpoint, limits, 64) as runner:
         runner.table = table
         yield runner
 

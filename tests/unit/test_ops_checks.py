@@ -15,7 +15,7 @@ import pytest
 
 from webllm.artifacts.gguf import open_gguf
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.native import NativeKernels
 from webllm.errors import CheckpointError, UnsupportedModelError, WebLLMError
 from webllm.models import registry
 from webllm.ops.checks import check_program
@@ -69,7 +69,7 @@ def write_model(
 
 def load(path: Path) -> None:
     """Onto the CPU; nothing may be computed by then."""
-    backend = CPUBackend(NativeHost(1))
+    backend = CPUBackend(NativeKernels(1))
     try:
         with open_gguf(path) as checkpoint:
             program = registry.record(checkpoint, 128)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from webllm.artifacts.gguf import open_gguf
-from webllm.backends.cpu.arena import plan_arena
+from webllm.backends.cpu.memory_plan import plan_arena
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
 from webllm.models.rope import RopeScaling, frequencies
