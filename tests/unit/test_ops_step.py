@@ -41,7 +41,7 @@ def test_three_sequences() -> None:
     assert section(LAYOUT.token_ids, 6) == [5, 6, 7, 8, 1, (1 << 31) + 1]
     assert section(LAYOUT.positions, 6) == [15, 16, 17, 0, 2, 3]
     assert section(LAYOUT.seq_ids, 6) == [0, 0, 0, 1, 2, 2]
-    assert section(LAYOUT.slots, 6) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16, 82, 83]
+    assert section(LAYOUT.slot_mapping, 6) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16, 82, 83]
     assert section(LAYOUT.context_lens, 3) == [18, 1, 4]
     assert section(LAYOUT.query_starts, 4) == [0, 3, 4, 6]
     assert section(LAYOUT.output_rows, 4) == [2, 3, 4, 5]
@@ -69,7 +69,7 @@ def test_a_chunk_of_a_prompt() -> None:
         sequence = StepSequence(range(first, end), end, blocks, ())
         words = LAYOUT.pack(Step((sequence,)))
         want = [blocks[p // 16] * 16 + p % 16 for p in range(first, end)]
-        assert list(words[LAYOUT.slots : LAYOUT.slots + end - first]) == want
+        assert list(words[LAYOUT.slot_mapping : LAYOUT.slot_mapping + end - first]) == want
         positions = words[LAYOUT.positions : LAYOUT.positions + end - first]
         assert list(positions) == list(range(first, end))
         assert len(words) == LAYOUT.block_tables + LAYOUT.shape.max_blocks

@@ -79,7 +79,7 @@ class PlanStruct:
             layout.token_ids,
             layout.positions,
             layout.seq_ids,
-            layout.slots,
+            layout.slot_mapping,
             layout.context_lens,
             layout.query_starts,
             layout.output_rows,
