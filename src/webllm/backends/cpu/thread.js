@@ -6,5 +6,5 @@ self.onmessage = ({ data: { module, memory, stack, pool, id } }) => {
   const { exports } = new WebAssembly.Instance(module, { env: { memory }, host });
   exports.__stack_pointer.value = stack;
   self.postMessage("ready");
-  exports.pool_help(pool, id); // returns when the pool is destroyed; sleeps when idle
+  exports.pool_work(pool, id); // returns when the pool is destroyed; sleeps when idle
 };
