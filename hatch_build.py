@@ -133,7 +133,7 @@ def compile_command(target: Target, variant: Variant, source: Path, out: Path) -
 
 
 def build(target: Target, source: Path, folder: Path) -> list[Path]:
-    """Compiles every variant; raises RuntimeError if the first fails. Compilers may lack later ones."""
+    """Compiles every variant that the compiler can; raises RuntimeError if the first fails."""
     folder.mkdir(parents=True, exist_ok=True)
     built = []
     for variant in target.variants:

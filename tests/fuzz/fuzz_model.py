@@ -1,12 +1,12 @@
-"""Loads mutated model files and has each write two tokens: what comes is text or a WebLLMError.
+"""Loads mutated model files and generates two tokens from each; only a WebLLMError may be raised.
 
     python tests/fuzz/fuzz_model.py --count 20000 [--seed 0] [--seconds 600] [--host wasm]
     python tests/fuzz/fuzz_model.py --sanitize ...      kernels with AddressSanitizer and UBSan
     python tests/fuzz/fuzz_model.py --seed 0 --first 17 --count 1 --keep m.gguf     one file again
 
-File number i of a seed is always the same. Child processes take the files in chunks; a child that a
-signal ends, or that takes longer than `--limit` for one file, is a finding, and so are an error of
-another kind, and memory beyond twice the file and 500 MB.
+File number i of a seed is always the same. Child processes take the files in chunks. Findings are:
+a child that a signal ends or that takes longer than `--limit` for one file, an error of another
+kind, and memory beyond twice the file plus 500 MB.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ WINDOWS = [*[None] * 12, 1, 16, 40, 2**31 - 1]
 
 
 async def use(path: Path, index: int = 0) -> str:
-    """Loads, chats, completes. Returns how far it came; whatever is raised is the caller's."""
+    """Loads a model, chats and completes; returns an outcome's name, and lets errors through."""
     from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 
     loop, lost = asyncio.get_running_loop(), list[str]()
@@ -78,7 +78,7 @@ async def use(path: Path, index: int = 0) -> str:
 
 
 def outcome_of(error: BaseException) -> str:
-    """The name of one of our errors; raises any other."""
+    """Returns the name of a WebLLMError; raises any other error."""
     from webllm.errors import WebLLMError
 
     if isinstance(error, WebLLMError):

@@ -1,7 +1,7 @@
-"""The kernels built with AddressSanitizer and UBSan, in memory whose every gap is poisoned.
+"""The kernels built with AddressSanitizer and UBSan, in memory with poisoned gaps.
 
-The memory that kernels get is one mapping, of which ASan knows nothing. Here every piece that
-`BumpAllocator` lays out ends in a gap of 64 bytes or more that must not be touched.
+The kernels' memory is one mapping, so ASan cannot see its pieces. Here every piece that
+`BumpAllocator` lays out is followed by a poisoned gap of at least 64 bytes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ _GAP = 64
 
 
 def build(folder: Path) -> list[str]:
-    """Compiles the variants that this machine runs, where they are older than their source; returns
-    their names.
-    """
+    """Compiles this machine's variants whose source is newer; returns the names of all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in FLAGS if name in native_library.variants()]
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -56,7 +54,7 @@ def build(folder: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What a Python needs that loads such a library."""
+    """Returns the environment of a Python that loads such a library."""
     found = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
@@ -69,7 +67,7 @@ def environment() -> dict[str, str]:
 
 
 class GuardedAllocator(memory_plan.BumpAllocator):
-    """`gaps` of the blocks laid out so far, by their size."""
+    """`gaps`: those of every block of memory planned so far, by the block's size."""
 
     gaps: dict[int, list[tuple[int, int]]] = {}  # noqa: RUF012 - one for all, on purpose
 
@@ -99,7 +97,7 @@ class SanitizedKernels(NativeKernels):
 
     @contextmanager
     def source(self, data: object) -> Iterator[int]:
-        """A copy that ends where its bytes do."""
+        """Gives the kernels a copy whose allocation ends with its last byte."""
         assert isinstance(data, memoryview)
         copy = ctypes.create_string_buffer(bytes(data), len(data))
         yield ctypes.addressof(copy)
@@ -112,7 +110,7 @@ def _mark(verb: str, address: int, num_bytes: int) -> None:
 
 
 def install(folder: Path) -> None:
-    """From now on `open_kernels` opens these kernels."""
+    """Makes `open_kernels` open these kernels."""
     native_library.FOLDER = folder
     for module in (plan, weights):
         module.BumpAllocator = GuardedAllocator  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Small programs and checkpoints for the CPU backend's tests, and a way to run them."""
+"""Small programs and checkpoints for the CPU backend's tests, and a runner for them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ KERNELS: dict[str, Callable[[], Kernels]] = {
 
 
 def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: int) -> bytes:
-    """Any bits are a valid block, but for its scales, which are finite and of a usual size."""
+    """Returns random blocks. Any quants are valid; scales are finite and of a usual size."""
     if dtype is GGMLType.F32:
         return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
     if dtype is GGMLType.F16:
@@ -92,7 +92,7 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
 
 @dataclass
 class FakeCheckpoint:
-    """Random tensors, made when they are named."""
+    """A checkpoint whose tensors are random and made on demand."""
 
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class FakeCheckpoint:
 
 
 class ProgramBuilder:
-    """Ops between an embedding and the sampler, which reads the last value as its logits."""
+    """Builds a program from an embedding to sampling, which reads the last value as its logits."""
 
     VOCAB = 40
 
@@ -189,7 +189,7 @@ class Runner:
         return self.sampled(step).token_ids
 
     def resampled(self, step: Step, logits: np.ndarray) -> Sampled:
-        """Of the step run last; logits: f32 [outputs, vocab]."""
+        """Samples the last step again, from other logits: f32 [outputs, vocab]."""
         self.executable.resample(step, [row.tobytes() for row in logits])
         return self.loop.run_until_complete(self.executable.sampled())
 

@@ -1,4 +1,4 @@
-"""The kernels in another process, perhaps under an emulator; see cpu_server.c."""
+"""The kernels in another process, possibly under an emulator; see cpu_server.c."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ServerMemory:
         return self.kernels.call_for_bytes(self.address + offset, num_bytes)
 
     def close(self) -> None:
-        """The process takes it along."""
+        """Does nothing: the process frees it when it ends."""
 
 
 class ServerKernels:

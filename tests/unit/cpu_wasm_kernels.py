@@ -40,7 +40,7 @@ class WasmMemory:
         return memoryview(self.kernels.memory.read(self.kernels.store, start, start + num_bytes))
 
     def close(self) -> None:
-        """Linear memory does not shrink; the module goes as a whole."""
+        """Does nothing: linear memory never shrinks."""
 
 
 class WasmKernels:

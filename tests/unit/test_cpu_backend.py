@@ -27,7 +27,7 @@ from webllm.ops.values import Weight
 
 
 def wide_program(checkpoint: FakeCheckpoint) -> Program:
-    """One with some 4 MB of weights."""
+    """A program with about 4 MB of weights."""
     build = ProgramBuilder(checkpoint, 1024)
     x, out = build.activation(1024), build.value(1024)
     build.ops += [
@@ -76,7 +76,7 @@ def test_refuses_what_does_not_fit() -> None:
 
 
 def test_a_step_beyond_the_window_is_refused_and_the_next_one_runs() -> None:
-    """C reads block tables and rotary tables by position, whatever it is."""
+    """C indexes block tables and rotary tables by any position it is given."""
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     limits = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=2)
@@ -106,7 +106,7 @@ def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
 
 
 def test_activations_that_are_not_finite() -> None:
-    """Whatever they give, the draw is a token of the vocabulary."""
+    """Sampling still returns a token of the vocabulary."""
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     table = checkpoint.bytes_of["tensor.0"]

@@ -40,12 +40,12 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for module in (js, pyodide, ffi):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield importlib.import_module("webllm.backends.cpu.browser")
-    for name in ("browser", "browser_module"):  # they hold on to our `js`
+    for name in ("browser", "browser_module"):  # they have imported our `js`
         del sys.modules[f"webllm.backends.cpu.{name}"]
 
 
 def test_a_piece_that_fails_gives_its_memory_back(browser: Any) -> None:
-    """Else every failed load would leave the copy of a piece behind."""
+    """Otherwise every failed load would leak the copy of a piece."""
     exports = SimpleNamespace(
         kv_element_bytes=lambda: 4, pool_create=lambda _: 0, __heap_base=SimpleNamespace(value=64)
     )

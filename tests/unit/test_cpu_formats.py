@@ -1,4 +1,4 @@
-"""Every GGML type is read as the `gguf` package reads it."""
+"""The kernels decode every GGML type as the `gguf` package does."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each op against its definition in numpy, on every variant of the kernels this machine runs."""
+"""Compares each op with numpy, on every variant of the kernels that this machine runs."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 
 
 def prompt(count: int, first_block: int = 0, vocab: int = ProgramBuilder.VOCAB) -> StepSequence:
-    """A whole sequence of `count` tokens, every one an output."""
+    """A prompt of `count` tokens, each of them an output."""
     ids = np.random.default_rng(count).integers(0, vocab, count).tolist()
     num_blocks = -(-count // 16)
     return StepSequence(ids, count, range(first_block, first_block + num_blocks), range(count))
@@ -214,7 +214,7 @@ def attention_program(
 
 
 def chunked(count: int, *sizes: int) -> list[Step]:
-    """One sequence in pieces, on scattered blocks."""
+    """One sequence in chunks, on scattered blocks."""
     whole = prompt(count)
     blocks = np.random.default_rng(0).permutation(64)[: -(-count // 16)].tolist()
     steps, first = [], 0
@@ -253,7 +253,7 @@ def test_attention_window_norms_and_partial_rope(kernels: Kernels, window: int) 
 
 
 def test_attention_over_a_long_context(kernels: Kernels) -> None:
-    """Long enough for decode to split it into spans."""
+    """Long enough for decode to divide it into splits."""
     checkpoint = FakeCheckpoint()
     steps = chunked(900, *[64] * 14, 1, 1, 2)
     check(kernels, attention_program(checkpoint, Heads(3, 1, 32)), checkpoint, *steps, within=3e-3)

@@ -1,4 +1,4 @@
-"""Recording, fusion and buffer planning over every architecture, on made-up checkpoints."""
+"""Recording, fusion and memory planning for every architecture, on made-up checkpoints."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ static float filter_threshold(const SamplingWords *s, const float *scaled, const
 }
 
 // Returns the kept token with the largest scaled + gumbel (the Gumbel-max trick). Few tokens need
-// their logarithms: as gumbel <= -log(1 - u), a token only wins if (1 - u) * exp(best - scaled) < 1.
+// their logarithms: as gumbel <= -log(1 - u), one only wins if (1 - u) * exp(best - scaled) < 1.
 static uint32_t draw(const float *scaled, const float *p, uint32_t n, float floor, uint32_t key) {
     double best = -1e300;
     uint32_t winner = 0;
