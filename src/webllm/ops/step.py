@@ -1,13 +1,13 @@
 """A step: one batch of sequences, packed into one array of 32-bit words.
 
-The array is all that changes from step to step. Both backends read this layout; kernels get the
-section offsets as constants. Sections, in words (T, S, O, B = tokens, sequences, outputs and blocks
-a sequence of the largest batch):
+It holds everything that differs between steps, so that a compiled plan never changes. Both backends
+read this layout; kernels get the section offsets as constants. Sections, in words (T, S, O = tokens,
+sequences and outputs of the largest batch, B = its blocks per sequence, E = edits of this step):
 
     header         4        num_tokens, num_seqs, num_outputs, resample (1: only sample, from logits
                             that the host has written)
-    token_ids      T        a token's id, or FROM_SAMPLED | o: the token that output o of the
-                            previous step sampled
+    token_ids      T        a token's id, or FROM_SAMPLED | o: the token sampled by output o of the
+                            last step that had outputs
     positions      T        position of each token in its sequence
     seq_ids        T        each token's sequence: a row of the sections below
     slot_mapping   T        KV slot that each token is written to: block * block_size + offset
@@ -33,7 +33,7 @@ from webllm.errors import ContextLengthError, DeviceError
 from webllm.ops.program import BatchShape
 from webllm.ops.sampling import EDIT_WORDS, GREEDY, SAMPLING_WORDS, Sampling
 
-FROM_SAMPLED = 1 << 31
+FROM_SAMPLED = 1 << 31  # flag of a token id
 MAX_EDITS = 1 << 17  # in one step
 
 _HEADER_WORDS = 4
@@ -64,7 +64,7 @@ class StepSequence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch."""
+    """The sequences of one batch."""
 
     sequences: Sequence[StepSequence]
     is_plain: bool = field(init=False)  # whether no output has edits, penalties or logprobs

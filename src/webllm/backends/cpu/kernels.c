@@ -16,8 +16,8 @@
 #include "packing.h"
 #include "sample.h"
 #include "self_test.h"
-#include "work_stealing.h"
 #include "threads.h"
+#include "work_stealing.h"
 #if !defined(__wasm__)
 #include <stdlib.h>
 #include "variants.h"
@@ -29,7 +29,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-// ------------------------------------------------------------------------------------ products
+// ----------------------------------------------------------------------------- matrix products
 
 #define TOKEN_CHUNK_BYTES (192 << 10)  // activations that stay in the L2 cache
 #define CLAIM_BYTES (32 << 10)         // weights that one claim takes at least, when decoding
@@ -40,7 +40,7 @@ INLINE const Run *run_of_panel(const Matrix *weight, uint32_t panel) {
     return run;
 }
 
-// y[t][16] = x[t] @ panel.T for 2^log2 tokens.
+// Computes y[t][16] = x[t] @ panel.T for 2^log2 tokens.
 INLINE void multiply(const Matrix *weight, uint32_t panel, const uint8_t *x, size_t stride,
                      uint32_t log2, float *y) {
     const Run *run = run_of_panel(weight, panel);
@@ -207,7 +207,7 @@ static uint32_t num_items(const Step *step, const Op *op) {
 }
 
 // The fewest items that one claim takes: a claim costs as much as some hundred bytes of weights.
-static uint32_t items_per_claim(const Step *step, const Op *op) {
+static uint32_t min_claim(const Step *step, const Op *op) {
     if (op->kind != OP_LINEAR && op->kind != OP_GATED) return 1;
     if (!op_rows(step, op)) return 1;  // no output: a chunk of a prompt needs no logits
     const Matrix *weight = AT(Matrix, op->kind == OP_LINEAR ? op->linear.weight : op->gated.gate);
@@ -230,16 +230,17 @@ static void run_item(const Step *step, const Op *op, uint32_t index, uint32_t th
     }
 }
 
+// Every thread runs this: for each op, items of its own share, then of the others', then a barrier.
 static void run_ops(void *argument, uint32_t thread) {
     Step *step = argument;
     for (uint32_t i = step->first_op; i < step->plan->num_ops; i++) {
         if (thread > 0 && thread >= atomic_get(&step->num_threads)) return;
         const Op *op = &step->ops[i];
-        uint32_t items = num_items(step, op), least = items_per_claim(step, op), did = 0;
+        uint32_t items = num_items(step, op), min_count = min_claim(step, op), did = 0;
         for (uint32_t k = 0; k < step->num_shares; k++) {
             Share share = share_of(step, i, items, (thread + k) % step->num_shares);
             uint32_t first, count;
-            while ((count = claim(&share, k == 0, least, &first))) {
+            while ((count = claim(&share, k == 0, min_count, &first))) {
                 for (uint32_t n = 0; n < count; n++) run_item(step, op, first + n, thread);
                 did += count;
             }
