@@ -1,8 +1,8 @@
 """A step: one batch of sequences, packed into one array of 32-bit words.
 
-It holds everything that differs between steps, so that a compiled plan never changes. Both backends
-read this layout; kernels get the section offsets as constants. Sections, in words (T, S, O = tokens,
-sequences and outputs of the largest batch, B = its blocks per sequence, E = edits of this step):
+It holds all that differs between steps, so that a compiled plan never changes. Both backends read
+this layout; kernels get the section offsets as constants. Sections, in words (T, S, O = tokens,
+sequences and outputs of the largest batch; B = its blocks a sequence; E = edits of this step):
 
     header         4        num_tokens, num_seqs, num_outputs, resample (1: only sample, from logits
                             that the host has written)
