@@ -130,10 +130,10 @@ class Model:
         self.args = args = ModelArgs.from_checkpoint(checkpoint)
         weights = NamedWeights(checkpoint, self.sanitize(checkpoint))
         hidden, head_dim = args.hidden_size, args.heads.head_dim
-        wide = frequencies(head_dim, args.rope_theta, args.rope_scaling)
-        local = frequencies(head_dim, args.rope_local_theta, RopeScaling())
-        global_rope = RopeTable.build(wide.inv_freq, max_positions, wide.scale)
-        local_rope = RopeTable.build(local.inv_freq, max_positions)
+        global_freqs = frequencies(head_dim, args.rope_theta, args.rope_scaling)
+        local_freqs = frequencies(head_dim, args.rope_local_theta, RopeScaling())
+        global_rope = RopeTable.build(global_freqs.inv_freq, max_positions, global_freqs.scale)
+        local_rope = RopeTable.build(local_freqs.inv_freq, max_positions)
         self.embed_tokens = weights.matrix("model.embed_tokens.weight", (args.vocab_size, hidden))
         self.layers = [
             TransformerBlock(args, weights, i, local_rope if args.is_sliding(i) else global_rope)

@@ -98,6 +98,7 @@ class Plan:
 
     @property
     def logits_offset(self) -> int:
+        """Offset of the logits that sampling reads, f32 [outputs, vocab]."""
         sample = self._program.ops[-1]
         assert isinstance(sample, Sample), "resampling runs the last op alone"
         return self._values_offset + self._arena.offsets[sample.logits.id]
