@@ -29,6 +29,7 @@ from webllm.plain_data import short
 
 __all__ = [
     "DEFAULT_MODEL_ID",
+    "DEVICE_SETTINGS",
     "AppConfig",
     "CacheBackend",
     "ChatOptions",
@@ -40,6 +41,7 @@ __all__ = [
     "ModelRecord",
     "ModelType",
     "OPFSAccessMode",
+    "check_log_level",
     "engine_config",
     "model_ids",
     "prebuilt_app_config",
@@ -206,6 +208,17 @@ class MLCEngineConfig:
                 f"device is {self.device!r}; give 'auto', 'cpu', 'webgpu' or part of an adapter's "
                 "name"
             )
+
+
+# The fields of MLCEngineConfig that belong to the machine that computes: no message changes them.
+DEVICE_SETTINGS = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences")
+
+
+def check_log_level(log_level: object) -> None:
+    """Raises ConfigError for anything but one of WebLLM's levels."""
+    levels = get_args(LogLevel)
+    if log_level not in levels:
+        raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(levels)}")
 
 
 def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:

@@ -12,7 +12,7 @@ from fake_model import loaded_models
 from fake_worker import create_worker_here
 
 import webllm
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 
 __all__ = ["loaded_models"]  # a fixture
 

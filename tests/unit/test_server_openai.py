@@ -18,7 +18,7 @@ from fake_worker import SHIFT, Worker, read
 import webllm
 from webllm import MLCEngine, OpenAITransport, openai_client
 from webllm.api.embedding import CreateEmbeddingResponse, Embedding, EmbeddingUsage
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceLostError, WorkerLostError
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -199,7 +199,7 @@ class TestErrors:
         assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
 
     async def test_the_device(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
-        computing._model(None).loaded.runner.backend.error = DeviceLostError("it went away")
+        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
         with pytest.raises(openai.InternalServerError, match="it went away") as caught:
             await client.chat.completions.create(**asked("1", **M))
         assert (caught.value.status_code, caught.value.code) == (503, "device_lost")
@@ -207,7 +207,7 @@ class TestErrors:
     async def test_in_a_stream(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
         stream = await client.chat.completions.create(**ENDLESS, stream=True)
         assert (await anext(stream)).choices[0].delta.role == "assistant"
-        computing._model(None).loaded.runner.backend.error = DeviceLostError("it went away")
+        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
         with pytest.raises(openai.APIError, match="it went away") as caught:
             await read(stream)
         assert (caught.value.type, caught.value.code) == ("server_error", "device_lost")
@@ -218,7 +218,7 @@ class TestErrors:
         computing: MLCEngine,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        computing._model(None).loaded.runner.backend.error = KeyError("/home/me/secret")
+        computing._session(None).model.loop.runner.backend.error = KeyError("/home/me/secret")
         with pytest.raises(openai.InternalServerError, match="an unexpected error") as caught:
             await client.completions.create(prompt="1", **M)
         assert (caught.value.status_code, caught.value.code) == (500, "webllm_error")
@@ -233,7 +233,7 @@ class TestErrors:
     async def test_too_many_requests(self, loaded_models: list[LoadedModel]) -> None:
         engine = MLCEngine()
         await engine.reload("numbers.gguf", SHIFT)
-        engine._model(None).loaded.loop.scheduler.max_waiting = 0
+        engine._session(None).model.loop.scheduler.max_waiting = 0
         client = openai_client(engine).with_options(max_retries=0)
         running = await client.chat.completions.create(**ENDLESS, stream=True, n=64)
         await anext(running)

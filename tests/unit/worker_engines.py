@@ -10,7 +10,7 @@ from fake_model import make_loaded
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine import engine as engine_module
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceNotFoundError
 from webllm.workers import frames
 

@@ -1,11 +1,54 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
+import type { ChatCompletion, Completion, CreateEmbeddingResponse } from "./api";
+import type { Calls } from "./calls";
 import type { ConvTemplateConfig } from "./conv_template";
 
-export interface Reload {
-  kind: "reload";
+export interface Return {
+  kind: "return";
   uuid: string;
-  content: ReloadParams;
+  content?: unknown;
+}
+
+/** `content` is the error as text, as WebLLM has it; `error` is ours. */
+export interface Throw {
+  kind: "throw";
+  uuid: string;
+  content: string;
+  error?: ErrorInfo;
+}
+
+/** An error, to be raised again on the other side. */
+export interface ErrorInfo {
+  name: string;
+  message: string;
+  code: string;
+  status: number;
+  field?: string | null;
+  url?: string | null;
+  expected?: string | null;
+  actual?: string | null;
+}
+
+export interface InitProgressCallback {
+  kind: "initProgressCallback";
+  uuid: string;
+  content: InitProgress;
+}
+
+/** WebLLM's report, and after `text` the exact numbers behind it. */
+export interface InitProgress {
+  progress: number;
+  timeElapsed: number;
+  text: string;
+  phase?: string | null;
+  loadedBytes?: number;
+  totalBytes?: number | null;
+}
+
+export interface Heartbeat {
+  kind: "heartbeat";
+  uuid: string;
 }
 
 export interface ReloadParams {
@@ -51,27 +94,15 @@ export interface ChatOptions {
   model_config?: unknown;
 }
 
-export interface ChatCompletionNonStreaming {
-  kind: "chatCompletionNonStreaming";
-  uuid: string;
-  content: EngineParams;
-}
-
 /**
- * The models that the client expects; a worker that was restarted loads them by itself.
+ * A request, and the models that the client expects: a worker that was restarted loads them.
  *
- * None: whatever the worker has loaded. WebLLM's clients always say.
+ * `model_id` None stands for whatever the worker has loaded. WebLLM's clients always name models.
  */
 export interface EngineParams {
   request: Record<string, unknown>;
   modelId?: string[] | null;
   chatOpts?: ChatOptions[] | null;
-}
-
-export interface ChatCompletionStreamInit {
-  kind: "chatCompletionStreamInit";
-  uuid: string;
-  content: StreamInitParams;
 }
 
 /** `stream_id` names the stream; without one it is the only one of its model, as in WebLLM. */
@@ -83,118 +114,10 @@ export interface StreamInitParams {
   streamId?: string | null;
 }
 
-export interface CompletionNonStreaming {
-  kind: "completionNonStreaming";
-  uuid: string;
-  content: EngineParams;
-}
-
-export interface CompletionStreamInit {
-  kind: "completionStreamInit";
-  uuid: string;
-  content: StreamInitParams;
-}
-
-/** Of either kind of stream. The answer after the last chunk has no content. */
-export interface CompletionStreamNextChunk {
-  kind: "completionStreamNextChunk";
-  uuid: string;
-  content: NextChunkParams;
-}
-
-export interface NextChunkParams {
+/** A stream that was begun. */
+export interface StreamParams {
   selectedModelId?: string | null;
   streamId?: string | null;
-}
-
-/** Ends a stream of either kind that is read no further. Answered once it has ended. */
-export interface CompletionStreamReturn {
-  kind: "completionStreamReturn";
-  uuid: string;
-  content: NextChunkParams;
-}
-
-export interface Embedding {
-  kind: "embedding";
-  uuid: string;
-  content: EngineParams;
-}
-
-export interface ForwardTokensAndSample {
-  kind: "forwardTokensAndSample";
-  uuid: string;
-  content: ForwardTokensAndSampleParams;
-}
-
-export interface ForwardTokensAndSampleParams {
-  modelId?: string | null;
-  inputIds: number[];
-  isPrefill?: boolean;
-}
-
-export interface RuntimeStatsText {
-  kind: "runtimeStatsText";
-  uuid: string;
-  content: ModelParams;
-}
-
-export interface ModelParams {
-  modelId?: string | null;
-}
-
-export interface GetMessage {
-  kind: "getMessage";
-  uuid: string;
-  content: ModelParams;
-}
-
-export interface ResetChat {
-  kind: "resetChat";
-  uuid: string;
-  content: ResetChatParams;
-}
-
-export interface ResetChatParams {
-  modelId?: string | null;
-  keepStats?: boolean;
-}
-
-export interface InterruptGenerate {
-  kind: "interruptGenerate";
-  uuid: string;
-  content?: null;
-}
-
-export interface Unload {
-  kind: "unload";
-  uuid: string;
-  content?: null;
-}
-
-export interface GetMaxStorageBufferBindingSize {
-  kind: "getMaxStorageBufferBindingSize";
-  uuid: string;
-  content?: null;
-}
-
-export interface GetGPUVendor {
-  kind: "getGPUVendor";
-  uuid: string;
-  content?: null;
-}
-
-/** Answered only if it fails. */
-export interface SetLogLevel {
-  kind: "setLogLevel";
-  uuid: string;
-  content: "DEBUG" | "ERROR" | "INFO" | "SILENT" | "TRACE" | "WARN";
-}
-
-/** Answered only if it fails. */
-export interface SetAppConfig {
-  kind: "setAppConfig";
-  uuid: string;
-  content: AppConfig;
 }
 
 /**
@@ -253,116 +176,152 @@ export interface ModelIntegrity {
   onFailure?: "error" | "warn" | null;
 }
 
-export interface CustomRequest {
-  kind: "customRequest";
-  uuid: string;
-  content: CustomRequestParams;
-}
-
 export interface CustomRequestParams {
   requestName: string;
   requestMessage?: unknown;
 }
 
-/** Ours: asks for the worker's protocol; the answer's content is a `HelloAnswer`. */
-export interface Hello {
-  kind: "hello";
-  uuid: string;
-  content?: null;
+export interface ResetChatParams {
+  modelId?: string | null;
+  keepStats?: boolean;
 }
 
-/** Ours: ends the request or the stream of this uuid. Not answered, nor is such a request. */
-export interface Abort {
-  kind: "abort";
-  uuid: string;
-  content?: null;
+export interface ModelParams {
+  modelId?: string | null;
 }
 
-/** Ours, from protocol 2 on: what a loaded model runs on, as text. */
-export interface GetDeviceName {
-  kind: "getDeviceName";
-  uuid: string;
-  content: ModelParams;
+export interface ForwardTokensAndSampleParams {
+  modelId?: string | null;
+  inputIds: number[];
+  isPrefill?: boolean;
 }
 
-/** Answered with a heartbeat if it has a uuid: that of an extension's page has none. */
+/** The reply to a "hello". */
+export interface Greeting {
+  protocol: number;
+  lock?: string | null;
+}
+
+/** The reply is a heartbeat if there is a uuid: an extension's page sends none. */
 export interface KeepAlive {
   kind: "keepAlive";
   uuid?: string | null;
 }
 
-export interface Return {
-  kind: "return";
-  uuid: string;
-  content?: unknown;
-}
-
-/** `content` is the error as text, as WebLLM has it; `error` is ours. */
-export interface Throw {
-  kind: "throw";
-  uuid: string;
-  content: string;
-  error?: ErrorInfo;
-}
-
-/** An error, to be raised again on the other side. */
-export interface ErrorInfo {
-  name: string;
-  message: string;
-  code: string;
-  status: number;
-  field?: string | null;
-  url?: string | null;
-  expected?: string | null;
-  actual?: string | null;
-}
-
-export interface InitProgressCallback {
-  kind: "initProgressCallback";
-  uuid: string;
-  content: InitProgress;
-}
-
-/** WebLLM's report, and after `text` what is exact behind it. */
-export interface InitProgress {
-  progress: number;
-  timeElapsed: number;
-  text: string;
-  phase?: string | null;
-  loadedBytes?: number;
-  totalBytes?: number | null;
-}
-
-export interface Heartbeat {
-  kind: "heartbeat";
-  uuid: string;
-}
-
-export type AnyRequest =
-  | Reload
-  | ChatCompletionNonStreaming
-  | ChatCompletionStreamInit
-  | CompletionNonStreaming
-  | CompletionStreamInit
-  | CompletionStreamNextChunk
-  | CompletionStreamReturn
-  | Embedding
-  | ForwardTokensAndSample
-  | RuntimeStatsText
-  | GetMessage
-  | ResetChat
-  | InterruptGenerate
-  | Unload
-  | GetMaxStorageBufferBindingSize
-  | GetGPUVendor
-  | SetLogLevel
-  | SetAppConfig
-  | CustomRequest
-  | Hello
-  | Abort
-  | GetDeviceName
-  | KeepAlive;
-
-export type AnyAnswer = Return | Throw | InitProgressCallback | Heartbeat;
+export type AnyReply = Return | Throw | InitProgressCallback | Heartbeat;
 
 export type LogLevel = "DEBUG" | "ERROR" | "INFO" | "SILENT" | "TRACE" | "WARN";
+
+/** Of each kind of request. */
+export interface Contents {
+  reload: ReloadParams;
+  unload: null;
+  chatCompletionNonStreaming: EngineParams;
+  completionNonStreaming: EngineParams;
+  embedding: EngineParams;
+  chatCompletionStreamInit: StreamInitParams;
+  completionStreamInit: StreamInitParams;
+  completionStreamNextChunk: StreamParams;
+  completionStreamReturn: StreamParams;
+  interruptGenerate: null;
+  setAppConfig: AppConfig;
+  setLogLevel: LogLevel;
+  customRequest: CustomRequestParams;
+  hello: null;
+  abort: null;
+  listResumableSessions: unknown;
+  resumeChatCompletion: unknown;
+  resumeChatCompletionStreamInit: unknown;
+  deleteResumableSession: unknown;
+  resetChat: ResetChatParams;
+  getMessage: ModelParams;
+  runtimeStatsText: ModelParams;
+  forwardTokensAndSample: ForwardTokensAndSampleParams;
+  getGPUVendor: null;
+  getMaxStorageBufferBindingSize: null;
+  getDeviceName: ModelParams;
+}
+
+/** Of the reply to each kind of request. */
+export interface Results {
+  reload: void;
+  unload: void;
+  chatCompletionNonStreaming: ChatCompletion;
+  completionNonStreaming: Completion;
+  embedding: CreateEmbeddingResponse;
+  chatCompletionStreamInit: void;
+  completionStreamInit: void;
+  completionStreamNextChunk: unknown;
+  completionStreamReturn: void;
+  interruptGenerate: void;
+  setAppConfig: void;
+  setLogLevel: void;
+  customRequest: unknown;
+  hello: Greeting;
+  abort: void;
+  listResumableSessions: unknown;
+  resumeChatCompletion: unknown;
+  resumeChatCompletionStreamInit: unknown;
+  deleteResumableSession: unknown;
+  resetChat: void;
+  getMessage: string;
+  runtimeStatsText: string;
+  forwardTokensAndSample: number;
+  getGPUVendor: string;
+  getMaxStorageBufferBindingSize: number;
+  getDeviceName: string;
+}
+
+export type Kind = keyof Contents;
+
+type OfKind<K extends Kind> = { kind: K; uuid: string; content: Contents[K] };
+
+export type AnyRequest = { [K in Kind]: OfKind<K> }[Kind] | KeepAlive;
+
+/** Kinds whose reply, if there is any, nobody waits for. */
+export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLogLevel", "abort"]);
+
+/** An engine's methods that are one message and its reply. */
+export abstract class EngineMessages {
+  protected abstract readonly calls: Calls;
+
+  /** Forgets the last answer, unless they are kept its statistics, and forwarded tokens. */
+  resetChat(keepStats = false, modelId: string | null = null): Promise<void> {
+    return this.calls.call("resetChat", { keepStats, modelId });
+  }
+
+  /** Returns the text of the last answer. */
+  getMessage(modelId: string | null = null): Promise<string> {
+    return this.calls.call("getMessage", { modelId });
+  }
+
+  /** Returns the rates of the last answer, in WebLLM's words. */
+  runtimeStatsText(modelId: string | null = null): Promise<string> {
+    return this.calls.call("runtimeStatsText", { modelId });
+  }
+
+  /** Appends tokens to those forwarded since the last reset, and samples the next one. */
+  forwardTokensAndSample(
+    inputIds: number[],
+    isPrefill: boolean,
+    modelId: string | null = null,
+  ): Promise<number> {
+    return this.calls.call("forwardTokensAndSample", { inputIds, isPrefill, modelId });
+  }
+
+  /** Returns the vendor of the GPU, or fails with DeviceNotFoundError. */
+  getGPUVendor(): Promise<string> {
+    return this.calls.call("getGPUVendor", null);
+  }
+
+  /** Returns the largest binding of the same GPU, in bytes. */
+  getMaxStorageBufferBindingSize(): Promise<number> {
+    return this.calls.call("getMaxStorageBufferBindingSize", null);
+  }
+
+  /** Returns what a loaded model runs on, for people; "" from a worker too old to say. */
+  async getDeviceName(modelId: string | null = null): Promise<string> {
+    if (!this.calls.speaks(2)) return "";
+    return this.calls.call("getDeviceName", { modelId });
+  }
+}

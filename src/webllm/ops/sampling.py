@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
+from struct import error as StructError  # noqa: N812
 
 from webllm.errors import RequestError
 
@@ -27,7 +28,8 @@ _EDIT = Struct("=IfI")
 class Sampling:
     """How the tokens of a sequence are drawn; see docs/sampling.md.
 
-    Raises RequestError for more logprobs than MAX_LOGPROBS.
+    Raises RequestError for more logprobs than MAX_LOGPROBS, and for a number that its word in the
+    step cannot hold.
     """
 
     temperature: float = 0.0  # 0: greedy
@@ -39,6 +41,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     num_logprobs: int | None = None  # 0: of the drawn token; n: of the n likeliest as well
+    is_plain: bool = field(init=False, repr=False)  # no penalties, no logprobs
+    packed: bytes = field(init=False, repr=False)  # the words of its section up to `first_edit`
 
     def __post_init__(self) -> None:
         if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
@@ -46,30 +50,30 @@ class Sampling:
                 f"{self.num_logprobs} logprobs were asked for, at most {MAX_LOGPROBS} are found",
                 field="top_logprobs",
             )
-
-    def pack(self) -> bytes:
-        """Returns the first words of an output's section in the step, up to `first_edit`."""
-        return _SAMPLING.pack(
-            self.temperature,
-            self.top_p,
-            self.min_p,
-            self.top_k,
-            self.seed,
-            self.repetition_penalty,
-            self.frequency_penalty,
-            self.presence_penalty,
-            0 if self.num_logprobs is None else 1 + self.num_logprobs,
-        )
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the logits are used unchanged and no logprobs are wanted."""
-        return (
+        is_plain = (
             self.num_logprobs is None
             and self.repetition_penalty == 1.0
             and self.frequency_penalty == 0.0
             and self.presence_penalty == 0.0
         )
+        object.__setattr__(self, "is_plain", is_plain)
+        object.__setattr__(self, "packed", self._pack())
+
+    def _pack(self) -> bytes:
+        try:
+            return _SAMPLING.pack(
+                self.temperature,
+                self.top_p,
+                self.min_p,
+                self.top_k,
+                self.seed,
+                self.repetition_penalty,
+                self.frequency_penalty,
+                self.presence_penalty,
+                0 if self.num_logprobs is None else 1 + self.num_logprobs,
+            )
+        except (StructError, OverflowError, TypeError) as error:
+            raise RequestError(f"{self} cannot be packed: {error}") from error
 
 
 GREEDY = Sampling()

@@ -208,7 +208,7 @@ class _Packer:
         outputs, count = sequence.outputs, len(sequence.token_ids)
         if self.num_outputs + len(outputs) > layout.shape.max_outputs:
             raise DeviceError(f"{len(outputs)} outputs more; the device takes {layout.shape}")
-        sampling = array("I", sequence.sampling.pack())
+        sampling = array("I", sequence.sampling.packed)
         if sequence.edits:
             sampling.extend((len(words), len(sequence.edits) // EDIT_WORDS))
             words.extend(sequence.edits)

@@ -26,6 +26,8 @@ class StopMatcher:
         itself and everything after it are dropped."""
         if self._matched:
             return "", True
+        if not self._stop:
+            return delta, False
         text = self._held + delta
         ends = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
         if ends:
