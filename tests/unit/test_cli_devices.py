@@ -27,8 +27,8 @@ GPU = replace(
 
 @pytest.fixture(autouse=True)
 def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webllm.backends.cpu.library.variants", lambda: ("baseline", "avx2"))
-    monkeypatch.setattr("webllm.backends.cpu.available.available_bytes", lambda: 2_500_000_000)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", lambda: ("baseline", "avx2"))
+    monkeypatch.setattr("webllm.backends.cpu.system_memory.available_bytes", lambda: 2_500_000_000)
 
 
 def devices(monkeypatch: pytest.MonkeyPatch, *adapters: NativeAdapter) -> str:
@@ -64,7 +64,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise DeviceNotFoundError("no CPU kernels for this machine")
 
     monkeypatch.setattr("webllm.backends.webgpu.device.native_adapters.adapters", no_wgpu)
-    monkeypatch.setattr("webllm.backends.cpu.library.variants", no_kernels)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", no_kernels)
     shown = CliRunner().invoke(app, ["devices"]).stdout
     assert shown == (
         "No GPU: wgpu is not installed\n\nCPU: cannot be used: no CPU kernels for this machine\n"

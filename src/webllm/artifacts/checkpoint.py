@@ -13,6 +13,8 @@ from typing import Protocol, Self
 
 OnBytes = Callable[[int, int], None]  # called with (loaded, total) bytes
 
+GROUP_COLS = 32  # columns quantized together: of int8 activations, and of a block at least
+
 
 class GGMLType(IntEnum):
     """A storage type, numbered as GGUF numbers it (ggml's `enum ggml_type`).

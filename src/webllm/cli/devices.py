@@ -54,8 +54,8 @@ def _features(features: Features) -> str:
 
 
 def _describe_cpu(chosen: bool) -> str:
-    from webllm.backends.cpu.available import available_bytes
-    from webllm.backends.cpu.library import variants
+    from webllm.backends.cpu.native_library import variants
+    from webllm.backends.cpu.system_memory import available_bytes
 
     try:
         kernels = f"kernels for {variants()[-1]}"

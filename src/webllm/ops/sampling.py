@@ -1,7 +1,7 @@
-"""The sampling parameters of one sequence: how its tokens are drawn, and its logit edits.
+"""The sampling parameters of one sequence, and its logit edits.
 
-docs/sampling.md states the rule that every backend follows. Both classes hold the very words
-that a step carries (see `webllm.ops.step`).
+docs/sampling.md states the rule by which every backend draws a token. Both classes produce the
+words that a step carries to the device (see the layout in `webllm.ops.step`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from webllm.errors import RequestError
 
 SAMPLING_WORDS = 12
 EDIT_WORDS = 3
-IN_PROMPT = 1 << 31
+IN_PROMPT = 1 << 31  # flag in an edit's count: the token occurs in the prompt
 MAX_LOGPROBS = 20
 
 _SAMPLING = Struct("=fffIIfffI")
@@ -26,19 +26,23 @@ _EDIT = Struct("=IfI")
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one output row is drawn; see docs/sampling.md."""
+    """How the tokens of a sequence are drawn; see docs/sampling.md.
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    top_k: int = 0
+    Raises RequestError for more logprobs than MAX_LOGPROBS, and for a number that its word in the
+    step cannot hold.
+    """
+
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0  # 1: off
+    min_p: float = 0.0  # 0: off
+    top_k: int = 0  # 0: off
     seed: int = 0  # 32 bits
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    num_logprobs: int | None = None  # None: none; 0: the drawn token's; n: the n likeliest too
-    is_plain: bool = field(init=False, repr=False)  # no penalties and no logprobs: only draws
-    packed: bytes = field(init=False, repr=False)  # the first words of its section of a step
+    num_logprobs: int | None = None  # 0: of the drawn token; n: of the n likeliest as well
+    is_plain: bool = field(init=False, repr=False)  # no penalties, no logprobs
+    packed: bytes = field(init=False, repr=False)  # the words of its section up to `first_edit`
 
     def __post_init__(self) -> None:
         if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
@@ -76,15 +80,20 @@ GREEDY = Sampling()
 
 
 def edit(token_id: int, bias: float = 0.0, count: int = 0) -> array[int]:
-    """One entry of `StepSequence.edits`; `count` may have IN_PROMPT set."""
+    """Returns one entry of `StepSequence.edits`.
+
+    bias: added to the token's logit. count: how often the token was generated, with IN_PROMPT set
+    if the prompt has it; both matter for penalties only.
+    """
     return array("I", _EDIT.pack(token_id, bias, count))
 
 
 class LogitEdits:
-    """The edits of one sequence as the words of its steps, kept up to date token by token.
+    """The logit edits of one sequence, as words of a step; updated with each generated token.
 
-    biases: by token id; prompt_ids: tokens that count for the repetition penalty from the start;
-    counts: whether what is generated counts, for any penalty. Copies share memory until one counts.
+    biases: by token id. prompt_ids: tokens that the repetition penalty applies to from the start.
+    counts: whether generated tokens are counted, which penalties need. Copies share memory until
+    one of them counts a token.
     """
 
     def __init__(
@@ -99,7 +108,7 @@ class LogitEdits:
         self.words[0::EDIT_WORDS] = array("I", biases)
         self.words[1::EDIT_WORDS] = array("I", array("f", biases.values()).tobytes())
         self.counts = counts
-        self._at = dict(
+        self._at = dict(  # token id -> index of the word that holds its count
             zip(biases, range(EDIT_WORDS - 1, len(self.words), EDIT_WORDS), strict=True)
         )
         for token_id in prompt_ids:
@@ -107,21 +116,21 @@ class LogitEdits:
                 self.words[self._at[token_id]] |= IN_PROMPT
             else:
                 self._at[token_id] = self._append(token_id, IN_PROMPT)
-        self._generated: dict[int, int] = {}  # as `_at`, which copies share: word of the count
+        self._generated: dict[int, int] = {}  # like `_at`, but not shared by copies
         self._is_shared = False
 
     def __len__(self) -> int:
         return len(self.words) // EDIT_WORDS
 
     def copy(self) -> LogitEdits:
-        """The same for another choice of the request."""
+        """Returns the edits for another choice of the same request."""
         other = copy(self)
         other._generated = dict(self._generated)
         self._is_shared = other._is_shared = True
         return other
 
     def count(self, token_id: int) -> None:
-        """A token was generated."""
+        """Counts a generated token."""
         if not self.counts:
             return
         if self._is_shared:
@@ -133,6 +142,6 @@ class LogitEdits:
             self._generated[token_id] = self._append(token_id, 1)
 
     def _append(self, token_id: int, count: int) -> int:
-        """An entry without a bias; returns the word of its count."""
+        """Adds an entry without a bias; returns the index of its count."""
         self.words.extend((token_id, 0, count))
         return len(self.words) - 1
