@@ -22,12 +22,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.gpu.device import Dispatch
-from webllm.gpu.native import NativeDevice, open_device
+from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.device.native_adapters import find_adapter
+from webllm.backends.webgpu.device.protocol import Dispatch
 from webllm.models import registry
 from webllm.ops.program import BatchShape, Program
 from webllm.ops.step import Step, StepSequence, sampled_by
-from webllm.ops.webgpu import WebGPUBackend, WebGPUExecutable
 
 CONTEXT = 512
 PROMPT = [(7 * i + 1) % 1000 for i in range(CONTEXT)]
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("--checked", action="store_true", help="keep the driver's index checks")
     arguments = parser.parse_args()
     for name in arguments.shape:
-        device = open_device(arguments.device)
+        device = NativeDevice(find_adapter(arguments.device))
         if arguments.checked:
             keep_checks(device)
         asyncio.run(run(name, device, arguments.profile, arguments.tokens))

@@ -15,15 +15,16 @@ from pathlib import Path
 from gpu_decode import gpu_seconds
 
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.gpu.device import Dispatch, Slice
-from webllm.gpu.native import NativeDevice, open_device
-from webllm.kernels import linear_few, linear_many, template
-from webllm.kernels.activation import Encoded, row_bytes
-from webllm.kernels.linear_form import Gated, Job, Residual, Store
-from webllm.kernels.quant.planar import format_of
-from webllm.kernels.repack import Matrix, allocate
-from webllm.kernels.step_buffer import StepBuffer
-from webllm.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.device.native_adapters import find_adapter
+from webllm.backends.webgpu.device.protocol import Dispatch, Slice
+from webllm.backends.webgpu.kernels import linear_few, linear_many, template
+from webllm.backends.webgpu.kernels.activation import Encoded, row_bytes
+from webllm.backends.webgpu.kernels.linear_form import Gated, Job, Residual, Store
+from webllm.backends.webgpu.kernels.quant.planar import format_of
+from webllm.backends.webgpu.kernels.repack import Matrix, allocate
+from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
+from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
 from webllm.ops.program import BatchShape
 from webllm.ops.step import StepLayout
 
@@ -159,7 +160,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.wgsl:
         use_files_of(arguments.wgsl)
-    device = open_device()
+    device = NativeDevice(find_adapter())
     bench = Bench(device)
     for product in PRODUCTS:
         text = f"{product.ending} {product.tokens} {product.cols} {product.rows}"

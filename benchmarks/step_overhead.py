@@ -19,8 +19,8 @@ from webllm.engine.output import TextDelta, TextOutput, Timing
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.ops.program import BatchShape
-from webllm.ops.step import Sampling, StepLayout
-from webllm.sampling.edits import LogitEdits
+from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.step import StepLayout
 
 CONTEXT, BLOCK_SIZE, STEPS = 4096, 16, 300
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, frequency_penalty=0.5)

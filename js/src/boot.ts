@@ -2,7 +2,7 @@
 
 import createPyodideModule from "pyodide/pyodide.asm.mjs";
 import { loadPyodide, type PyodideAPI } from "pyodide";
-import * as gpu from "../../src/webllm/gpu/browser.js";
+import * as gpu from "../../src/webllm/backends/webgpu/device/browser.js";
 import type { AppConfig } from "./client/config";
 import { fetchRuntime, type RuntimeFiles } from "./runtime_files";
 

@@ -164,9 +164,9 @@ test("every other method is one message", async () => {
   await engine.unload();
   await engine.resetChat(true, "m");
   assert.deepEqual(await engine.getMessage("m"), { modelId: "m" });
-  assert.deepEqual(await engine.runtimeStatsText(), {});
+  assert.deepEqual(await engine.runtimeStatsText(), { modelId: null });
   const forwarded = await engine.forwardTokensAndSample([1, 2], true);
-  assert.deepEqual(forwarded, { inputIds: [1, 2], isPrefill: true });
+  assert.deepEqual(forwarded, { inputIds: [1, 2], isPrefill: true, modelId: null });
   assert.equal(await engine.getGPUVendor(), "nothing");
   assert.equal(await engine.getMaxStorageBufferBindingSize(), "nothing");
   const asked = await engine.customRequest("name", { a: 1 });

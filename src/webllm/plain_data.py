@@ -1,6 +1,6 @@
 """Explains why plain data does not fit its struct: the place, the value, and what would fit.
 
-Knows no configuration and no request.
+It knows no configuration and no request.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _path_and_problem(error: msgspec.ValidationError) -> tuple[str, str]:
     at = _PATH.search(text)
     if at is None:
         return "", text
-    return at["path"].removesuffix("[...]"), text[: at.start()]  # "[...]": of a dict's values
+    return at["path"].removesuffix("[...]"), text[
+        : at.start()
+    ]  # "[...]" stands for a dict's values
 
 
 def _value_at(plain: object, path: str) -> str:

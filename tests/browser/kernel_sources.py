@@ -13,14 +13,14 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.backends.webgpu.backend import WebGPUBackend
+from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits, Slice
+from webllm.backends.webgpu.kernels.quant.planar import FORMATS, joined
+from webllm.backends.webgpu.kernels.repack import PARAMS, allocate, repack
+from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
 from webllm.errors import UnsupportedModelError
-from webllm.gpu.device import AdapterInfo, AdapterKind, Features, Limits, Slice
-from webllm.kernels.quant.planar import FORMATS, joined
-from webllm.kernels.repack import PARAMS, allocate, repack
-from webllm.kernels.target import ActivationFormat, Target
 from webllm.models import registry
 from webllm.ops.program import BatchShape
-from webllm.ops.webgpu import WebGPUBackend
 
 I8, F16, F32 = ActivationFormat
 TARGETS = {

@@ -17,11 +17,11 @@ LOAD = """
 import json
 from pyodide.code import run_js
 from pyodide.ffi import to_js
-from webllm.artifacts.opening import open_model
-from webllm.engine.devices import open_backend
+from webllm.artifacts.auto import open_model
+from webllm.backends.auto import open_backend
 from webllm.models import registry
 from webllm.ops.program import BatchShape
-from webllm.ops.step import Step, StepSequence
+from webllm.ops.step import (Step, StepSequence)
 
 limits = BatchShape(max_tokens=768, max_seqs=1, max_outputs=64, max_blocks=48)
 

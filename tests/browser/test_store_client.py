@@ -279,7 +279,7 @@ async def test_a_page_that_is_gone(run_python: RunPython) -> None:
     error = await run_python("""
         from webllm.artifacts import browser_picked
 
-        browser_picked._PATIENCE_S = 0.2
+        browser_picked._TIMEOUT_S = 0.2
         await fails("picked:unknown/small.gguf", None)
     """)
     assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is no longer open")

@@ -11,8 +11,8 @@ from browser.conftest import RunPython
 SETUP = """
 import struct
 from js import Uint8Array
-from webllm.gpu.browser import open_device
-from webllm.gpu.device import Dispatch, Slice
+from webllm.backends.webgpu.device.browser import find_adapter, open_device
+from webllm.backends.webgpu.device.protocol import Dispatch, Slice
 
 ADD = '''
 override AMOUNT: u32 = 1u;
@@ -38,7 +38,7 @@ async def failure(answer):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
-device = await open_device()
+device = await open_device(await find_adapter())
 a, b = device.buffer(10), device.buffer(256)
 """
 
@@ -151,8 +151,8 @@ async def test_a_lost_device_is_an_error(evaluate: RunPython) -> None:
 async def test_the_forms_for_real_gpus_compute_rightly(evaluate: RunPython, subgroup: int) -> None:
     """With barriers, which are slow here: only what the self-test multiplies."""
     assert await evaluate(f"""
-        from webllm.kernels.target import ActivationFormat, Target
-        from webllm.ops.webgpu_self_test import working_target
+        from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+        from webllm.backends.webgpu.self_test import working_target
         target = Target(ActivationFormat.I8, True, False, subgroup={subgroup}, barriers=True)
         await working_target(device, target) == target
     """)

@@ -35,5 +35,5 @@ async def test_greedy_text_of_two_requests_at_once(run_python: RunPython) -> Non
 
 
 async def test_a_software_adapter_is_not_chosen_by_itself(run_python: RunPython) -> None:
-    await run_python("from webllm.engine.devices import open_backend")
+    await run_python("from webllm.backends.auto import open_backend")
     assert await run_python("type(await open_backend('auto')).__name__") == "CPUBackend"

@@ -12,9 +12,9 @@ import numpy as np
 from webllm.artifacts.gguf import open_gguf
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.store import DirectoryStore
+from webllm.backends.protocol import Backend, Executable
 from webllm.config import prebuilt_app_config
 from webllm.models import registry
-from webllm.ops.backend import Backend, Executable
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 

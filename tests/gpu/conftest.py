@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from webllm.gpu.native import NativeDevice, open_device
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.device.native_adapters import find_adapter
 
 
 @pytest.fixture(scope="session")
 def device() -> Iterator[NativeDevice]:
-    opened = open_device()
+    opened = NativeDevice(find_adapter())
     yield opened
     opened.close()

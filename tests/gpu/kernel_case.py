@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from webllm.gpu.device import Device, Dispatch, Slice
-from webllm.kernels.activation import GROUP, Encoded, row_bytes
-from webllm.kernels.step_buffer import StepBuffer
-from webllm.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
+from webllm.backends.webgpu.kernels.activation import GROUP, Encoded, row_bytes
+from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
+from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepLayout
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from kernel_case import Bench, close, targets
 
-from webllm.kernels.attention_decode import (
+import reference
+from webllm.backends.webgpu.kernels.attention_decode import (
     AttentionShape,
     Partial,
     attention_decode,
@@ -14,10 +15,9 @@ from webllm.kernels.attention_decode import (
     partial_bytes,
     prefill_splits,
 )
-from webllm.kernels.attention_prefill import attention_prefill
-from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices
-from webllm.kernels.target import ActivationFormat
-from webllm.ops import reference
+from webllm.backends.webgpu.kernels.attention_prefill import attention_prefill
+from webllm.backends.webgpu.kernels.rope_kv import BLOCK_SIZE, KVSlices
+from webllm.backends.webgpu.kernels.target import ActivationFormat
 from webllm.ops.program import BatchShape, Heads
 from webllm.ops.step import Step, StepSequence
 

@@ -11,11 +11,11 @@ from threading import Event, Thread, current_thread
 
 import pytest
 
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.device.native_adapters import adapters, find_adapter
+from webllm.backends.webgpu.device.native_submit import Encoded, RawSubmitter, WrappedSubmitter
+from webllm.backends.webgpu.device.protocol import Buffer, Dispatch, Limits, Slice
 from webllm.errors import DeviceError, DeviceLostError, DeviceMemoryError
-from webllm.gpu.device import Buffer, Dispatch, Limits, Slice
-from webllm.gpu.native import NativeDevice, open_device
-from webllm.gpu.native_adapters import adapters
-from webllm.gpu.native_submit import Encoded, RawSubmitter, WrappedSubmitter
 
 ADD = """
 override AMOUNT: u32 = 1u;
@@ -82,7 +82,7 @@ async def test_a_dropped_readback_is_reused(device: NativeDevice) -> None:
 
 async def test_wrapped_submitter_gives_the_same(device: NativeDevice) -> None:
     assert isinstance(device._submitter, RawSubmitter)
-    plain = open_device()
+    plain = NativeDevice(find_adapter())
     plain._submitter = WrappedSubmitter(plain.handle)
     await test_dispatches_see_what_earlier_ones_wrote(plain)
     await test_write_then_read_part(plain)
@@ -90,7 +90,7 @@ async def test_wrapped_submitter_gives_the_same(device: NativeDevice) -> None:
 
 
 async def test_a_lost_device_is_an_error(device: NativeDevice) -> None:
-    lost = open_device(device.info.name)
+    lost = NativeDevice(find_adapter(device.info.name))
     a, b = lost.buffer(256), lost.buffer(256)
     recording = lost.record([Dispatch(lost.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
     for _ in range(3):
@@ -140,7 +140,8 @@ def test_adapters_say_why_they_are_not_chosen() -> None:
 
 def test_the_environment_of_the_program_is_left_alone() -> None:
     code = (
-        "import os; before = dict(os.environ); from webllm.gpu.native_adapters import adapters; "
+        "import os; before = dict(os.environ); "
+        "from webllm.backends.webgpu.device.native_adapters import adapters; "
         "adapters(); assert dict(os.environ) == before"
     )
     environment = {k: v for k, v in os.environ.items() if k != "NODEVICE_SELECT"}
@@ -180,7 +181,7 @@ async def test_a_recording_may_be_collected_on_any_thread(device: NativeDevice) 
 
 def test_limits_can_be_lowered(device: NativeDevice) -> None:
     low = Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535)
-    small = open_device(limits=low)
+    small = NativeDevice(find_adapter(), low)
     assert small.handle.limits["max-compute-workgroup-storage-size"] == 16384
     small.close()
 
@@ -198,7 +199,7 @@ async def test_preparing_takes_none_of_the_event_loop_s_threads(device: NativeDe
 
 
 async def test_closing_waits_for_what_is_being_prepared() -> None:
-    device, begun, may_end = open_device(), Event(), Event()
+    device, begun, may_end = NativeDevice(find_adapter()), Event(), Event()
 
     def lay_out() -> list[Dispatch]:
         begun.set()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from kernel_case import Bench
 
+import reference
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.kernels.embed import embed
-from webllm.kernels.quant.planar import FORMATS
-from webllm.kernels.repack import Matrix, Shard
-from webllm.ops import reference
+from webllm.backends.webgpu.kernels.embed import embed
+from webllm.backends.webgpu.kernels.quant.planar import FORMATS
+from webllm.backends.webgpu.kernels.repack import Matrix, Shard
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence, sampled_by
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 import pytest
 
 from golden import compare
+from webllm.backends.webgpu.backend import WebGPUBackend
+from webllm.backends.webgpu.device import auto
+from webllm.backends.webgpu.kernels.target import ActivationFormat
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
-from webllm.gpu import native
-from webllm.kernels.target import ActivationFormat
-from webllm.ops.webgpu import WebGPUBackend
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
 async def test_logits(name: str) -> None:
-    backend = WebGPUBackend(native.open_device())
+    backend = WebGPUBackend(await auto.open_device(await auto.find_adapter()))
     try:
         executable = await compare.load(backend, await compare.model_path(name))
         *_, last = prompts = compare.read(name)["prompts"]  # Gemma's last leaves the window

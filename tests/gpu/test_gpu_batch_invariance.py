@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from test_webgpu_backend import BLOCKS, CHECKPOINT, PROGRAM, VOCAB, target_of
 
-from webllm.gpu.native import NativeDevice
-from webllm.kernels.linear_few import MOST_FEW_ROWS
+from webllm.backends.webgpu.backend import WebGPUBackend
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.kernels.linear_few import MOST_FEW_ROWS
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
-from webllm.ops.webgpu import WebGPUBackend
 
 LENGTH = 100
 NUM_SEQS = 12

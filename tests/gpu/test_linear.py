@@ -9,13 +9,13 @@ from kernel_case import F16, F32, I8, Bench, subgroup_size
 from test_repack import random_blocks
 
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.gpu.device import Device, Slice
-from webllm.kernels.activation import Encoded
-from webllm.kernels.linear import gated, linear
-from webllm.kernels.linear_few import Teams, can_fuse_norm, lay_out, linear_residual
-from webllm.kernels.quant.planar import FORMATS, format_of
-from webllm.kernels.repack import Chunk, Matrix, Shard, allocate, repack
-from webllm.kernels.target import Target
+from webllm.backends.webgpu.device.protocol import Device, Slice
+from webllm.backends.webgpu.kernels.activation import Encoded
+from webllm.backends.webgpu.kernels.linear import gated, linear
+from webllm.backends.webgpu.kernels.linear_few import Teams, can_fuse_norm, lay_out, linear_residual
+from webllm.backends.webgpu.kernels.quant.planar import FORMATS, format_of
+from webllm.backends.webgpu.kernels.repack import Chunk, Matrix, Shard, allocate, repack
+from webllm.backends.webgpu.kernels.target import Target
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from kernel_case import F32, Bench, close, targets
 
-from webllm.kernels.norm import Branch, norm
-from webllm.kernels.target import ActivationFormat
-from webllm.ops import reference
+import reference
+from webllm.backends.webgpu.kernels.norm import Branch, norm
+from webllm.backends.webgpu.kernels.target import ActivationFormat
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 

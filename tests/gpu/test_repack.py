@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from webllm.artifacts.checkpoint import GGMLType
+from webllm.backends.webgpu.device.native import NativeDevice
+from webllm.backends.webgpu.device.protocol import Dispatch, Slice
+from webllm.backends.webgpu.kernels.quant.planar import FORMATS, Planar, format_of, joined, reader
+from webllm.backends.webgpu.kernels.repack import Chunk, Matrix, allocate, repack
 from webllm.errors import UnsupportedModelError
-from webllm.gpu.device import Dispatch, Slice
-from webllm.gpu.native import NativeDevice
-from webllm.kernels.quant.planar import FORMATS, Planar, format_of, joined, reader
-from webllm.kernels.repack import Chunk, Matrix, allocate, repack
 
 VALUES = """
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from kernel_case import POISON, Bench, targets
 
-from webllm.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes, rope_kv
-from webllm.ops import reference
+import reference
+from webllm.backends.webgpu.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes, rope_kv
 from webllm.ops.program import BatchShape, Heads
 from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import RopeTable

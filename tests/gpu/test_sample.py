@@ -18,10 +18,11 @@ from sampling_cases import (
     expected,
     seeded,
 )
-from webllm.kernels.sample import SampleScratch, sample, sample_scratch_bytes
+from webllm.backends.webgpu.kernels.sample import SampleScratch, sample, sample_scratch_bytes
 from webllm.ops.program import BatchShape
 from webllm.ops.sampled import SampledLayout
-from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
+from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.step import Step, StepSequence, sampled_by
 
 # One vocabulary and shape for most tests: kernels are compiled for each.
 VOCAB = 4500

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernel_case import Bench
 
-from webllm.kernels.take_outputs import take_outputs
+from webllm.backends.webgpu.kernels.take_outputs import take_outputs
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 

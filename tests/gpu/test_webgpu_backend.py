@@ -17,16 +17,22 @@ from test_repack import random_blocks
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
+from webllm.backends.webgpu.device.native import (
+    NativeDevice,
+    NativePipeline,
+    NativeRecording,
+)
+from webllm.backends.webgpu.device.native_adapters import find_adapter
+from webllm.backends.webgpu.device.protocol import Dispatch, Limits
+from webllm.backends.webgpu.kernels.target import Target
+from webllm.backends.webgpu.self_test import working_target
 from webllm.errors import DeviceError, DeviceMemoryError
-from webllm.gpu.device import Dispatch, Limits
-from webllm.gpu.native import NativeDevice, NativePipeline, NativeRecording, open_device
-from webllm.kernels.target import Target
 from webllm.models import registry
-from webllm.ops.backend import Sampled
 from webllm.ops.program import BatchShape
-from webllm.ops.step import IN_PROMPT, Sampling, Step, StepSequence, sampled_by
-from webllm.ops.webgpu import WebGPUBackend, WebGPUExecutable
-from webllm.ops.webgpu_self_test import working_target
+from webllm.ops.sampled import Sampled
+from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.step import Step, StepSequence, sampled_by
 
 LAYERS, HIDDEN, WIDE, VOCAB, HEAD_DIM = 2, 256, 512, 300, 32
 KV_COLS = 2 * HEAD_DIM
@@ -225,7 +231,7 @@ async def test_resampling(device: NativeDevice, name: str) -> None:
 @pytest.mark.parametrize("name", ["workgroup", "subgroup"])
 async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, name: str) -> None:
     low = Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535)
-    small = open_device(device.info.name, limits=low)
+    small = NativeDevice(find_adapter(device.info.name), low)
     backend = await loaded(small, target_of(small, name))
     for step, shape in zip(STEPS, SHAPES, strict=True):
         executable = backend.compile(PROGRAM, shape)
@@ -315,6 +321,6 @@ async def test_a_device_on_which_nothing_works_is_refused(
     async def never(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr("webllm.ops.webgpu_self_test._computes_rightly", never)
+    monkeypatch.setattr("webllm.backends.webgpu.self_test._computes_rightly", never)
     with pytest.raises(DeviceError, match="fails the self-test"):
         await working_target(device, Target.for_device(device))

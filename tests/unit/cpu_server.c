@@ -1,7 +1,7 @@
 // Serves the kernels over stdin and stdout, so that tests can run builds for other machines:
 //
 //   python -m ziglang cc -target aarch64-linux-musl -static -O3 -mcpu=generic+v8_2a+dotprod \
-//       -ffp-contract=off -fno-math-errno -Isrc/webllm/cpu tests/unit/cpu_server.c -o /tmp/neon
+//       -ffp-contract=off -fno-math-errno -Isrc/webllm/backends/cpu tests/unit/cpu_server.c -o /tmp/neon
 //   WEBLLM_CPU_SERVERS="'qemu-aarch64-static /tmp/neon'" pytest tests/unit/test_cpu_ops.py
 
 #include <stdio.h>

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from webllm.errors import DeviceLostError
-from webllm.ops.backend import Logits, Sampled, TokenLogprobs
 from webllm.ops.program import BatchShape, Program
+from webllm.ops.sampled import Logits, Sampled, TokenLogprobs
 from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
 
 

@@ -1,4 +1,4 @@
-"""Requests: what is accepted, and the field, value and range named when something is not."""
+"""Requests: accepted fields, and errors that name the field, the value and the range."""
 
 from collections.abc import Callable
 from typing import Any
@@ -329,7 +329,7 @@ def test_none_is_the_same_as_left_out() -> None:
 
 
 def test_several_choices_may_be_streamed() -> None:
-    """WebLLM refuses it (StreamingCountError): it has one sequence at a time."""
+    """WebLLM refuses this (StreamingCountError), because it runs one sequence at a time."""
     assert chat_completion_request({"messages": [USER], "n": 2, "stream": True}).n == 2
 
 

@@ -1,4 +1,4 @@
-"""GGUF files: what the reference writer makes comes back exact, malformed files are refused."""
+"""GGUF files of the reference writer are read exactly; malformed files are refused."""
 
 import importlib.util
 import struct

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from webllm.backends.webgpu.device.native_adapters import NativeAdapter
+from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits
 from webllm.cli.main import app
 from webllm.errors import DeviceNotFoundError
-from webllm.gpu.device import AdapterInfo, AdapterKind, Features, Limits
-from webllm.gpu.native_adapters import Adapter
 
-SOFTWARE = Adapter(
+SOFTWARE = NativeAdapter(
     info=AdapterInfo("llvmpipe", "Mesa", "Mesa 22", "Vulkan", AdapterKind.SOFTWARE),
     limits=Limits(2**31, 2**27, 8, 32768, 1024, 65535),
     features=Features(False, True, 4, 4, False),
@@ -27,12 +27,14 @@ GPU = replace(
 
 @pytest.fixture(autouse=True)
 def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webllm.cpu.library.variants", lambda: ("baseline", "avx2"))
-    monkeypatch.setattr("webllm.cpu.available.available_bytes", lambda: 2_500_000_000)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", lambda: ("baseline", "avx2"))
+    monkeypatch.setattr("webllm.backends.cpu.system_memory.available_bytes", lambda: 2_500_000_000)
 
 
-def devices(monkeypatch: pytest.MonkeyPatch, *adapters: Adapter) -> str:
-    monkeypatch.setattr("webllm.gpu.native_adapters.adapters", lambda: list(adapters))
+def devices(monkeypatch: pytest.MonkeyPatch, *adapters: NativeAdapter) -> str:
+    monkeypatch.setattr(
+        "webllm.backends.webgpu.device.native_adapters.adapters", lambda: list(adapters)
+    )
     result = CliRunner().invoke(app, ["devices"])
     assert result.exit_code == 0
     return result.stdout
@@ -55,14 +57,14 @@ def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_wgpu() -> list[Adapter]:
+    def no_wgpu() -> list[NativeAdapter]:
         raise DeviceNotFoundError("wgpu is not installed")
 
     def no_kernels() -> tuple[str, ...]:
         raise DeviceNotFoundError("no CPU kernels for this machine")
 
-    monkeypatch.setattr("webllm.gpu.native_adapters.adapters", no_wgpu)
-    monkeypatch.setattr("webllm.cpu.library.variants", no_kernels)
+    monkeypatch.setattr("webllm.backends.webgpu.device.native_adapters.adapters", no_wgpu)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", no_kernels)
     shown = CliRunner().invoke(app, ["devices"]).stdout
     assert shown == (
         "No GPU: wgpu is not installed\n\nCPU: cannot be used: no CPU kernels for this machine\n"

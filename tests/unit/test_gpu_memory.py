@@ -8,9 +8,9 @@ from threading import current_thread
 
 import pytest
 
-from webllm.gpu import hosts, native_memory
-from webllm.gpu.device import AdapterInfo, AdapterKind
-from webllm.gpu.native_memory import memory_bytes
+from webllm.backends.webgpu.device import auto, native_memory
+from webllm.backends.webgpu.device.native_memory import memory_bytes
+from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind
 
 INFO = AdapterInfo("NVIDIA H200", "nvidia", "580", "Vulkan", AdapterKind.DISCRETE)
 
@@ -88,12 +88,12 @@ async def test_the_event_loop_does_not_wait_for_drivers(monkeypatch: pytest.Monk
     """Neither for finding adapters nor for opening one, which asks nvidia-smi."""
     threads = []
 
-    def find(device: str) -> None:
+    def note_thread(_: object) -> None:
         threads.append(current_thread())
 
-    monkeypatch.setattr("webllm.gpu.native_adapters.find_adapter", find)
-    monkeypatch.setattr("webllm.gpu.native.open_device", find)
-    await hosts.find_adapter("webgpu")
-    await hosts.open_device("webgpu")
+    monkeypatch.setattr("webllm.backends.webgpu.device.native_adapters.find_adapter", note_thread)
+    monkeypatch.setattr("webllm.backends.webgpu.device.native.NativeDevice", note_thread)
+    adapter = await auto.find_adapter("webgpu")
+    await auto.open_device(adapter)
     assert len(threads) == 2
     assert current_thread() not in threads

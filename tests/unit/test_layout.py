@@ -31,18 +31,19 @@ def _table(heading: str) -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in row.strip("|").split("|")] for row in rows]
 
 
-def _folder(module: str) -> str:
-    """The row of the table that a module belongs to."""
-    top = module.split(".")[0]
-    if top == "webllm":
-        return "__init__.py"
-    return f"{top}/" if (PACKAGE / top).is_dir() else f"{top}.py"
-
-
 ALLOWED = {
     folder: set() if allowed == "nothing" else set(re.split(r",\s*", allowed))
     for folder, _, allowed in _table("Folders")
 }
+
+
+def _folder(module: str) -> str:
+    """The row of the table that a module belongs to: of the innermost folder that has one."""
+    path = MODULES[module].relative_to(PACKAGE)
+    rows = [f"{folder.as_posix()}/" for folder in path.parents[:-1]]
+    return next((row for row in rows if row in ALLOWED), rows[-1] if rows else path.name)
+
+
 PLACES = {package: re.split(r",\s*", places) for package, places in _table("Packages")}
 
 

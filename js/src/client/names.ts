@@ -10,7 +10,7 @@ import type {
   FunctionDefinition,
 } from "./api";
 import type { ChatCompletionMessageParam } from "./message_params";
-import type { AnyAnswer, AnyRequest, AppConfig } from "./messages";
+import type { AnyReply, AnyRequest, AppConfig } from "./messages";
 
 /** The fields of a request that say how its answer is generated. */
 export type GenerationConfig = Pick<
@@ -38,7 +38,7 @@ export type CompletionCreateParams = CompletionRequest;
 export type EmbeddingCreateParams = EmbeddingRequest;
 export type OPFSAccessMode = NonNullable<AppConfig["opfsAccessMode"]>;
 export type WorkerRequest = AnyRequest;
-export type WorkerResponse = AnyAnswer;
+export type WorkerResponse = AnyReply;
 
 /** The kinds of models, as in a record's `model_type`. */
 export const ModelType = { LLM: 0, embedding: 1, VLM: 2 } as const;

@@ -4,7 +4,7 @@ import type { MLCEngineConfig } from "./config";
 import { workerEndpoint, type Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
 import { refuseLogitProcessors } from "./logit_processor";
-import type { AnyRequest, ChatOptions } from "./messages";
+import { UNANSWERED, type AnyRequest, type ChatOptions } from "./messages";
 import { fileAt, notServed, type Root } from "./root";
 
 /** `root` says where webllm's files are served, see `WebWorkerMLCEngineHandler`. */
@@ -27,7 +27,7 @@ export class MLCEngine extends WebWorkerMLCEngine {
   }
 }
 
-const CAN_WAIT = new Set(["hello", "setAppConfig", "setLogLevel", "interruptGenerate", "abort"]);
+const CAN_WAIT = new Set(["hello", "interruptGenerate", ...UNANSWERED]);
 
 /** A worker that is created for the first message that needs an answer. */
 function lazily(make: () => Endpoint): Endpoint {

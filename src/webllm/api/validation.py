@@ -1,7 +1,7 @@
-"""Reads a request out of plain data and checks it, as WebLLM and OpenAI do.
+"""Reads requests from plain data and checks them, as WebLLM and OpenAI do.
 
-Whatever is wrong raises a RequestError that names the field, the value received and what is
-allowed. What depends on the loaded model (its context window, its vocabulary) is not known here.
+A wrong field raises a RequestError that names the field, the value received and the values allowed.
+Checks that depend on the loaded model (context window, vocabulary) are the engine's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from webllm.api.messages import ChatCompletionMessageParam, Param
+from webllm.api.messages import ChatCompletionMessageParam, RequestStruct
 from webllm.api.requests import (
     UNSUPPORTED_CHAT_FIELDS,
     UNSUPPORTED_COMPLETION_FIELDS,
@@ -29,15 +29,15 @@ from webllm.plain_data import did_you_mean, explained, field_of, short
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
-_MAX_DIGITS = 20  # of a token id that is written as a string
+_MAX_DIGITS = 20  # in a token id that is written as a string
 
-_Request = TypeVar("_Request", bound=Param)
+_Request = TypeVar("_Request", bound=RequestStruct)
 
 
 def chat_completion_request(
     request: ChatCompletionRequest | Mapping[str, object],
 ) -> ChatCompletionRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, ChatCompletionRequest, UNSUPPORTED_CHAT_FIELDS)
     _check_generation(checked)
     _check_messages(checked.messages)
@@ -48,14 +48,14 @@ def chat_completion_request(
 
 
 def completion_request(request: CompletionRequest | Mapping[str, object]) -> CompletionRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, CompletionRequest, UNSUPPORTED_COMPLETION_FIELDS)
     _check_generation(checked)
     return checked
 
 
 def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> EmbeddingRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, EmbeddingRequest, UNSUPPORTED_EMBEDDING_FIELDS)
     parts = [checked.input] if isinstance(checked.input, str) else checked.input
     if not parts or "" in parts or [] in parts:
@@ -71,7 +71,7 @@ def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> Embed
 
 
 def _read(
-    request: Param | Mapping[str, object],
+    request: RequestStruct | Mapping[str, object],
     kind: type[_Request],
     unsupported: Mapping[str, str],
 ) -> _Request:
@@ -103,21 +103,21 @@ def _read(
 
 
 def _without_none(fields: Any) -> Any:
-    """None says no more than leaving the field out."""
+    """Removes fields that are None, which is the same as leaving them out."""
     if not isinstance(fields, dict):
         return fields
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _first_message(fields: Any) -> Any:
-    """OpenAI's newer name of the role "system" is "developer"."""
+    """Renames the role "developer", OpenAI's newer name of "system"."""
     if isinstance(fields, dict) and fields.get("role") == "developer":
         return fields | {"role": "system"}
     return fields
 
 
 def _rename_max_tokens(fields: dict[str, Any]) -> None:
-    """OpenAI's newer name of max_tokens."""
+    """Renames max_completion_tokens, OpenAI's newer name of max_tokens."""
     newer = fields.pop("max_completion_tokens", None)
     if newer is not None and fields.get("max_tokens") not in (None, newer):
         raise RequestError(
@@ -138,7 +138,7 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
 
 
 def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
-    """JSON has only strings as keys: both 5 and "5" are token 5."""
+    """Makes integers of the keys: both 5 and "5" are token 5, as JSON has only strings as keys."""
     by_id = {}
     for key, value in bias.items():
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS:
@@ -164,7 +164,7 @@ def _check_generation(request: GenerationParams) -> None:
     _in_range("n", request.n, 1, MAX_CHOICES)
     _in_range("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
     for token_id, bias in (request.logit_bias or {}).items():
-        if not -100 <= bias <= 100:  # asked here, for there may be one for every token
+        if not -100 <= bias <= 100:  # inline, because there may be one for every token
             _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
@@ -177,7 +177,7 @@ def _check_generation(request: GenerationParams) -> None:
 def _in_range(
     name: str, value: float | None, low: float, high: float = math.inf, *, above: bool = False
 ) -> None:
-    """`above`: `low` itself is not allowed."""
+    """Raises RequestError unless `value` is None or in the range; `above` excludes `low` itself."""
     if value is None or ((low < value if above else low <= value) and value <= high):
         return
     start = f"above {low}" if above else f"at least {low}"
@@ -241,7 +241,7 @@ def _check_tools(request: ChatCompletionRequest) -> None:
 
 
 def _check_response_format(response_format: ResponseFormat) -> None:
-    """Each of the three ways to constrain the answer goes with its own type."""
+    """Checks that `type` and the field that it needs are given together."""
     if response_format.type == "structural_tag":
         raise RequestError(
             "response_format.type is 'structural_tag', which is not supported; give 'json_schema' "

@@ -1,4 +1,4 @@
-"""From a model source to a file on this disk: found here, found in the store, or fetched."""
+"""Turns a model source into a file on this disk: a local one, or one fetched into the store."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def ensure_artifact(
     on_progress: ProgressCallback | None = None,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
+    """Returns a file with the bytes of `source`, fetching it into `store` if it is not there.
 
-    A local path is returned as it is, a folder as the single .gguf in it, and read for its hash if
-    `source` promises one. Raises ConfigError for a source that cannot be parsed; FetchError,
-    ModelNotFoundError, IntegrityError, StorageFullError or another ArtifactError for one that
-    cannot be had. Cancelling keeps what an https or hub download has brought so far.
+    A local source is a file or a folder with a single .gguf file; it is hashed if `source` has a
+    hash. Raises ConfigError for a source that cannot be parsed; FetchError, ModelNotFoundError,
+    IntegrityError, StorageFullError or another ArtifactError if it cannot be had. Cancelling keeps
+    the bytes of an https or hub download for the next attempt.
     """
     if isinstance(source, str):
         source = parse_source(source)
@@ -47,20 +47,22 @@ async def ensure_artifact(
     reporter = ProgressReporter(on_progress, Phase.FETCH)
     with storage_errors(store.root):
         async with _locked(source, store, reporter):
-            if store.has(source):  # fetched while this call waited
+            if store.has(source):  # another process has fetched it meanwhile
                 return store.path(source)
             adopted = store.adopt(source, source.sha256)
             if adopted is not None:
                 return adopted
-            from webllm.artifacts.fetch_source import fetch_source  # most starts fetch nothing
+            from webllm.artifacts.fetch_source import (
+                fetch_source,
+            )  # here, because most starts fetch nothing
 
             return await fetch_source(source, store, reporter, options)
 
 
 def local_file(path: Path) -> Path:
-    """`path` if it is a file, the one .gguf in it if it is a folder; else ModelNotFoundError.
+    """Returns `path` if it is a file, or the single .gguf file in it if it is a folder.
 
-    Raises OSError for one that may not be read.
+    Raises ModelNotFoundError if there is none or several, OSError if it may not be read.
     """
     if path.is_file():
         path.open("rb").close()

@@ -10,13 +10,12 @@ from webllm.cli.terminal import say, size
 from webllm.errors import DeviceNotFoundError
 
 if TYPE_CHECKING:
-    from webllm.gpu.device import Features
-    from webllm.gpu.native_adapters import Adapter
+    from webllm.backends.webgpu.device.protocol import Adapter, Features
 
 
 def devices() -> None:
     """List the GPUs and the CPU, and show which one is used."""
-    from webllm.gpu.native_adapters import adapters
+    from webllm.backends.webgpu.device.native_adapters import adapters
 
     try:
         found = adapters()
@@ -56,8 +55,8 @@ def _features(features: Features) -> str:
 
 
 def _describe_cpu(chosen: bool) -> str:
-    from webllm.cpu.available import available_bytes
-    from webllm.cpu.library import variants
+    from webllm.backends.cpu.native_library import variants
+    from webllm.backends.cpu.system_memory import available_bytes
 
     try:
         kernels = f"kernels for {variants()[-1]}"

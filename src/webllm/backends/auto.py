@@ -1,0 +1,69 @@
+"""Chooses the device that runs a model, and so the backend.
+
+A backend is imported when it is opened: the GPU's takes a megabyte that the CPU does not need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from webllm.errors import DeviceNotFoundError
+
+if TYPE_CHECKING:
+    from webllm.backends.protocol import Backend
+    from webllm.backends.webgpu.device.protocol import Adapter
+
+
+async def open_backend(device: str, num_threads: int | None = None) -> Backend:
+    """`device` is "auto", "cpu", "webgpu" or part of an adapter's name.
+
+    "auto" takes a real GPU, else the CPU. A software adapter runs only when asked for: by
+    "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError, DeviceError.
+    """
+    adapter = await _chosen_adapter(device)
+    return await (_open_cpu(num_threads) if adapter is None else _open_webgpu(adapter))
+
+
+async def find_adapter(device: str) -> Adapter:
+    """The GPU that `device` names, or the best there is for "auto" and "cpu".
+
+    Raises DeviceNotFoundError.
+    """
+    from webllm.backends.webgpu.device import auto
+
+    return await auto.find_adapter("webgpu" if device in ("auto", "cpu") else device)
+
+
+async def _chosen_adapter(device: str) -> Adapter | None:
+    """The GPU to run on; None for the CPU."""
+    if device == "cpu":
+        return None
+    if device != "auto":
+        return await find_adapter(device)
+    try:
+        adapter = await find_adapter("auto")
+    except DeviceNotFoundError:
+        return None
+    return adapter if adapter.reason is None else None
+
+
+async def _open_cpu(num_threads: int | None) -> Backend:
+    from webllm.backends.cpu.auto import open_kernels
+    from webllm.backends.cpu.backend import CPUBackend
+
+    return CPUBackend(await open_kernels(num_threads))
+
+
+async def _open_webgpu(adapter: Adapter) -> Backend:
+    """Opens the GPU with the fastest kernels that compute correctly on it."""
+    from webllm.backends.webgpu.backend import WebGPUBackend
+    from webllm.backends.webgpu.device import auto
+    from webllm.backends.webgpu.kernels.target import Target
+    from webllm.backends.webgpu.self_test import working_target
+
+    device = await auto.open_device(adapter)
+    try:
+        return WebGPUBackend(device, await working_target(device, Target.for_device(device)))
+    except BaseException:
+        device.close()
+        raise

@@ -1,0 +1,23 @@
+"""Opens the kernels: the CPU backend's one choice between browser and native."""
+
+from __future__ import annotations
+
+import sys
+
+from webllm.backends.cpu.kernels import Kernels
+
+
+async def open_kernels(num_threads: int | None = None) -> Kernels:
+    """Opens the fastest kernels that compute correctly here.
+
+    `num_threads`: None for the number of cores, up to a limit. A browser page that is not
+    isolated from other origins gets one thread. Raises DeviceNotFoundError if no kernels run here.
+    """
+    if sys.platform == "emscripten":
+        from webllm.backends.cpu.browser_threads import open_browser_kernels
+
+        return await open_browser_kernels(num_threads)
+
+    from webllm.backends.cpu.native import NativeKernels
+
+    return NativeKernels(num_threads)

@@ -1,0 +1,35 @@
+"""Chooses the driver of the GPU: wgpu natively, `navigator.gpu` in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from webllm.backends.webgpu.device.protocol import Adapter, Device
+
+
+async def find_adapter(device: str = "webgpu") -> Adapter:
+    """Returns the best adapter ("webgpu"), or one with `device` in its name.
+
+    Raises DeviceNotFoundError.
+    """
+    if sys.platform == "emscripten":
+        from webllm.backends.webgpu.device import browser
+
+        return await browser.find_adapter(device)
+
+    from webllm.backends.webgpu.device import native_adapters
+
+    return await asyncio.to_thread(native_adapters.find_adapter, device)
+
+
+async def open_device(adapter: Adapter) -> Device:
+    """Returns the device of an adapter; raises DeviceError."""
+    if sys.platform == "emscripten":
+        from webllm.backends.webgpu.device import browser
+
+        return await browser.open_device(adapter)
+
+    from webllm.backends.webgpu.device.native import NativeDevice
+
+    return await asyncio.to_thread(NativeDevice, adapter)

@@ -1,0 +1,287 @@
+"""The GPU through `navigator.gpu`, under Pyodide. What runs for every step is browser.js."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from js import URL, Blob, Object, navigator
+from pyodide.code import run_js
+from pyodide.ffi import JsException, register_js_module, to_js
+
+from webllm import errors
+from webllm.backends.webgpu.device.protocol import (
+    Adapter,
+    AdapterInfo,
+    AdapterKind,
+    Data,
+    Dispatch,
+    Features,
+    Limits,
+    Recording,
+    Slice,
+)
+from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
+
+_ALIGNMENT = 256
+_SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "microsoft basic render")
+_SUBGROUPS = {"nvidia": 32, "apple": 32}  # vendors that make one size only
+_FEATURES = ("shader-f16", "subgroups", "timestamp-query")
+_LIMITS = {
+    "max_buffer_bytes": "maxBufferSize",
+    "max_binding_bytes": "maxStorageBufferBindingSize",
+    "max_storage_buffers": "maxStorageBuffersPerShaderStage",
+    "max_workgroup_bytes": "maxComputeWorkgroupStorageSize",
+    "max_workgroup_threads": "maxComputeInvocationsPerWorkgroup",
+    "max_workgroups": "maxComputeWorkgroupsPerDimension",
+}
+_MORE_LIMITS = ("maxComputeWorkgroupSizeX", "maxComputeWorkgroupSizeY")
+
+
+class BrowserAdapter:
+    """A GPU as the browser offers it; `handle` is the GPUAdapter."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.info = _info(handle.info)
+        self.limits = Limits(
+            **{name: int(getattr(handle.limits, key)) for name, key in _LIMITS.items()}
+        )
+        self.features = _features(handle)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not chosen by itself, if it is not."""
+        if self.info.kind is AdapterKind.SOFTWARE:
+            return "a software adapter, used only when asked for"
+        return None
+
+
+async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
+    """The adapter that the browser prefers; `device` is "webgpu" or part of its name.
+
+    Raises DeviceNotFoundError.
+    """
+    gpu = getattr(navigator, "gpu", None)
+    if gpu is None:
+        raise DeviceNotFoundError(
+            "this browser has no WebGPU, or the page is not served over https or from localhost; "
+            "use the CPU backend"
+        )
+    handle = await gpu.requestAdapter(_to_js({"powerPreference": "high-performance"}))
+    if not handle:  # null, which is not None
+        raise DeviceNotFoundError(
+            "the browser offers no GPU: it may be on its block list, or hardware acceleration "
+            "switched off; use the CPU backend"
+        )
+    adapter = BrowserAdapter(handle)
+    if device != "webgpu" and device.lower() not in adapter.info.name.lower():
+        raise DeviceNotFoundError(
+            f"no adapter named {device!r}; the browser offers {adapter.info.name!r}"
+        )
+    return adapter
+
+
+async def open_device(adapter: Adapter) -> BrowserDevice:
+    """The device of an adapter; raises DeviceError."""
+    module = await _module()
+    names = [name for name in _FEATURES if adapter.handle.features.has(name)]
+    limits = [*_LIMITS.values(), *_MORE_LIMITS]
+    try:
+        gpu = await module.Gpu.open(adapter.handle, to_js(names), to_js(limits))
+    except JsException as error:
+        raise DeviceError(f"{adapter.info.name}: the browser gave no device: {error}") from error
+    return BrowserDevice(adapter, gpu)
+
+
+async def _module() -> Any:
+    """browser.js: as boot.js registered it, or made from the file beside this one."""
+    try:
+        import webllm_gpu  # type: ignore[import-not-found]
+    except ImportError:
+        webllm_gpu = await _imported((files(__package__) / "browser.js").read_text())
+        register_js_module("webllm_gpu", webllm_gpu)
+    return webllm_gpu
+
+
+async def _imported(source: str) -> Any:
+    """A JavaScript module from its text, which takes JavaScript's `eval` for want of an `import`
+    that Python could call.
+    """
+    url = URL.createObjectURL(Blob.new(to_js([source]), _to_js({"type": "text/javascript"})))
+    try:
+        return await run_js("(url) => import(url)")(url)
+    except JsException as error:
+        raise DeviceNotFoundError(
+            f"the page's Content-Security-Policy keeps the GPU's JavaScript out: {error}; before "
+            "the engine is made, call pyodide.registerJsModule('webllm_gpu', await import(…)) with "
+            "webllm/backends/webgpu/device/browser.js served from the site, or use the CPU backend"
+        ) from error
+    finally:
+        URL.revokeObjectURL(url)
+
+
+def _info(raw: Any) -> AdapterInfo:
+    names = [str(getattr(raw, key, "")) for key in ("vendor", "architecture", "description")]
+    vendor, architecture, description = names
+    described = " ".join(names).lower()
+    software = getattr(raw, "isFallbackAdapter", False) or any(n in described for n in _SOFTWARE)
+    kind = AdapterKind.SOFTWARE if software else AdapterKind.UNKNOWN
+    name = description or f"{vendor} {architecture}".strip() or "a GPU"
+    return AdapterInfo(name, vendor, "", "WebGPU", kind)
+
+
+def _features(handle: Any) -> Features:
+    subgroups = bool(handle.features.has("subgroups"))
+    fixed = _SUBGROUPS.get(str(handle.info.vendor))
+    sizes = [
+        fixed or int(getattr(handle.info, f"subgroup{end}Size", 0)) if subgroups else 0
+        for end in ("Min", "Max")
+    ]
+    return Features(
+        shader_f16=bool(handle.features.has("shader-f16")),
+        subgroups=subgroups,
+        subgroup_min=sizes[0],
+        subgroup_max=sizes[1],
+        timestamps=bool(handle.features.has("timestamp-query")),
+    )
+
+
+def _to_js(value: object) -> Any:
+    """Dicts become plain objects."""
+    return to_js(value, dict_converter=Object.fromEntries)
+
+
+class BrowserBuffer:
+    """Device memory; `handle` is the GPUBuffer."""
+
+    def __init__(self, handle: Any, size: int) -> None:
+        self.handle = handle
+        self.size = size
+
+    def destroy(self) -> None:
+        self.handle.destroy()
+
+
+class BrowserReadback:
+    """A submission under way; awaiting it gives the bytes asked for, or raises a DeviceError."""
+
+    def __init__(self, promise: Any) -> None:
+        self._promise = promise
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._finish().__await__()
+
+    async def _finish(self) -> bytes:
+        try:
+            data = await self._promise
+        except JsException as error:
+            raise _typed(error) from error
+        read: bytes = data.to_bytes()
+        return read
+
+
+def _typed(error: JsException) -> Exception:
+    """browser.js names its errors after our classes."""
+    kind = getattr(errors, str(error.name), DeviceError)
+    return kind(str(error.message)) if issubclass(kind, DeviceError) else error
+
+
+class BrowserDevice:
+    """See `webllm.backends.webgpu.device.protocol.Device`.
+
+    Kernels compile in the background, all at once; a replay waits for its own, and what was called
+    later waits behind it. What went wrong in a call without an answer, all later answers raise.
+    """
+
+    def __init__(self, adapter: Adapter, gpu: Any) -> None:
+        self.info = adapter.info
+        self.limits = adapter.limits
+        self.features = adapter.features
+        self._gpu = gpu
+        enabled = {"f16": self.features.shader_f16, "subgroups": self.features.subgroups}
+        self._prelude = "".join(f"enable {name};\n" for name, has in enabled.items() if has)
+        self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], Any] = {}
+
+    def buffer(self, num_bytes: int, label: str = "") -> BrowserBuffer:
+        size = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
+        if size > self.limits.max_buffer_bytes:
+            raise DeviceMemoryError(
+                f"{label or 'a buffer'} takes {size} bytes; {self.info.name} allows "
+                f"{self.limits.max_buffer_bytes} a buffer: use a smaller model or context"
+            )
+        return BrowserBuffer(self._gpu.buffer(size, label or "a buffer"), size)
+
+    def pipeline(
+        self,
+        source: str,
+        constants: Mapping[str, float] | None = None,
+        label: str = "",
+        proven: bool = False,
+    ) -> Any:
+        values = {name: float(value) for name, value in (constants or {}).items()}
+        key = (source, tuple(sorted(values.items())))
+        if key not in self._pipelines:
+            code = self._prelude + source
+            self._pipelines[key] = self._gpu.compile(code, _to_js(values), label or "main")
+        return self._pipelines[key]
+
+    def write(self, target: Slice, data: Data) -> None:
+        self._gpu.write(_handle(target), target.offset, data)
+
+    def record(self, dispatches: Sequence[Dispatch]) -> Any:
+        most = self.limits.max_workgroups
+        for dispatch in dispatches:
+            if max(dispatch.workgroups) > most:
+                raise DeviceError(
+                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
+                    f"{self.info.name} allows {most} a dimension"
+                )
+        return self._gpu.record(_dispatches(dispatches))
+
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Any:
+        recording = self.record(lay_out())
+        try:
+            await recording.ready
+        except JsException as error:
+            raise _typed(error) from error
+        return recording
+
+    def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
+        if readback is None:
+            return BrowserReadback(self._gpu.replay(recording))
+        return BrowserReadback(self._gpu.replay(recording, *_place(readback)))
+
+    async def read(self, source: Slice) -> bytes:
+        return await BrowserReadback(self._gpu.replay(None, *_place(source)))
+
+    def memory_bytes(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._pipelines.clear()
+        self._gpu.close()
+
+
+def _dispatches(dispatches: Sequence[Dispatch]) -> Any:
+    return _to_js(
+        [
+            {
+                "kernel": dispatch.pipeline,
+                "bindings": [_place(part) for part in dispatch.bindings],
+                "workgroups": dispatch.workgroups,
+                "label": dispatch.label,
+            }
+            for dispatch in dispatches
+        ]
+    )
+
+
+def _place(part: Slice) -> tuple[Any, int, int]:
+    return _handle(part), part.offset, part.size
+
+
+def _handle(part: Slice) -> Any:
+    assert isinstance(part.buffer, BrowserBuffer)
+    return part.buffer.handle

@@ -1,0 +1,324 @@
+"""The GPU through `wgpu` (wgpu-native): `Device` on one of its adapters.
+
+Only modules of this name touch wgpu, and only when a device is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Any
+from weakref import WeakSet
+
+from webllm.backends.webgpu.device.native_adapters import FEATURES, LIMITS, load_wgpu
+from webllm.backends.webgpu.device.native_memory import memory_bytes
+from webllm.backends.webgpu.device.native_submit import (
+    Command,
+    Encoded,
+    Readback,
+    Source,
+    Submitter,
+    open_submitter,
+)
+from webllm.backends.webgpu.device.protocol import (
+    Adapter,
+    Data,
+    Dispatch,
+    Limits,
+    Recording,
+    Slice,
+)
+from webllm.errors import DeviceError, DeviceMemoryError
+
+_ALIGNMENT = 256
+
+
+class NativeBuffer:
+    """Device memory; `handle` is the wgpu.GPUBuffer."""
+
+    def __init__(self, handle: Any, size: int) -> None:
+        self.handle = handle
+        self.size = size
+
+    def destroy(self) -> None:
+        self.handle.destroy()
+
+
+class NativePipeline:
+    """A kernel being compiled on another thread; `handle` waits for it."""
+
+    def __init__(self, label: str, building: Future[Any]) -> None:
+        self.label = label
+        self._building = building
+
+    @property
+    def handle(self) -> Any:
+        try:
+            return self._building.result()
+        except CancelledError as error:
+            raise DeviceError(f"the device was closed before {self.label} was compiled") from error
+
+
+class NativeRecording:
+    """`commands` are the submitter's handles; the other fields keep alive what they point to.
+
+    A command buffer serves once. From the second replay with a readback on (steps have one, weights
+    being repacked do not), the next one is encoded on another thread while the GPU works. What
+    wgpu-native 29 encodes it frees only after submitting it, and with it every buffer it uses: one
+    left over at the end is submitted for that, and does the last step once more. The garbage
+    collector may come by on any thread, at any moment: it only puts such a one on `left_over`.
+    """
+
+    def __init__(
+        self,
+        commands: list[Command],
+        dispatches: tuple[Dispatch, ...],
+        bind_groups: list[Any],
+        left_over: deque[Future[Encoded]],
+    ) -> None:
+        self.commands = commands
+        self.dispatches = dispatches
+        self.bind_groups = bind_groups
+        self.num_replays = 0
+        self._left_over = left_over
+        self._next: Future[Encoded] | None = None
+
+    def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
+        if self._next is not None:
+            ready = self._next.result()
+            self._next = None
+            if ready.source == source:
+                return ready
+        return self._encode(submitter, source)
+
+    def _encode(self, submitter: Submitter, source: Source | None) -> Encoded:
+        # A method, so that a call under way on the other thread keeps the bind groups alive.
+        return submitter.encode(self.commands, source)
+
+    def encode_next(
+        self, encoder: ThreadPoolExecutor, submitter: Submitter, source: Source | None
+    ) -> None:
+        self.num_replays += 1
+        if self.num_replays > 1:
+            self._next = encoder.submit(self._encode, submitter, source)
+
+    def leave_next(self) -> None:
+        left, self._next = self._next, None
+        if left is not None:
+            self._left_over.append(left)
+
+    def __del__(self) -> None:
+        self.leave_next()
+
+
+class NativeDevice:
+    """A `Device` of wgpu; `handle` is the wgpu.GPUDevice.
+
+    `limits` asks for no more than these, though the adapter may have more (for tests).
+    Raises DeviceError.
+    """
+
+    def __init__(self, adapter: Adapter, limits: Limits | None = None) -> None:
+        self._wgpu = load_wgpu()
+        self.info = adapter.info
+        self.features = adapter.features
+        self.limits = limits or adapter.limits
+        names = [name for name in FEATURES if name in adapter.handle.features]
+        required = {key: getattr(self.limits, name) for name, key in LIMITS.items()}
+        try:
+            self.handle: Any = adapter.handle.request_device_sync(
+                required_features=names, required_limits=required
+            )
+        except RuntimeError as error:
+            raise DeviceError(f"{self.info.name}: the driver gave no device: {error}") from error
+        self._memory_bytes = memory_bytes(self.info)
+        self._prelude = "enable f16;\n" if self.features.shader_f16 else ""
+        self._compilers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "webllm-compile")
+        self._preparers = ThreadPoolExecutor(4, "webllm-prepare")
+        self._encoder = ThreadPoolExecutor(1, "webllm-encode")
+        self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
+        self._buffers: WeakSet[NativeBuffer] = WeakSet()
+        self._recordings: WeakSet[NativeRecording] = WeakSet()
+        self._left_over: deque[Future[Encoded]] = deque()  # of recordings that are gone
+        self._recording = Lock()  # held by the thread that makes one
+        self._is_closed = False
+        self._submitter: Submitter = open_submitter(self.handle)
+
+    def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
+        size = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
+        if size > self.limits.max_buffer_bytes:
+            raise DeviceMemoryError(
+                f"{label or 'a buffer'} takes {size} bytes; {self.info.name} allows "
+                f"{self.limits.max_buffer_bytes} a buffer: use a smaller model or context"
+            )
+        usage = self._wgpu.BufferUsage
+        try:
+            handle = self.handle.create_buffer(
+                label=label, size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST
+            )
+        except self._wgpu.GPUOutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"{self.info.name} has no {size} bytes left for {label or 'a buffer'}: use a "
+                f"smaller model or context"
+            ) from error
+        buffer = NativeBuffer(handle, size)
+        self._buffers.add(buffer)
+        return buffer
+
+    def pipeline(
+        self,
+        source: str,
+        constants: Mapping[str, float] | None = None,
+        label: str = "",
+        proven: bool = False,
+    ) -> NativePipeline:
+        key = (source, tuple(sorted((constants or {}).items())))
+        if key not in self._pipelines:
+            try:
+                building = self._compilers.submit(self._compile, source, key[1], label, proven)
+            except RuntimeError as error:
+                raise DeviceError(f"{self.info.name} is closed: {error}") from error
+            self._pipelines[key] = NativePipeline(label, building)
+        return self._pipelines[key]
+
+    def _compile(
+        self, source: str, constants: tuple[tuple[str, float], ...], label: str, proven: bool
+    ) -> Any:
+        code = self._prelude + source
+        try:
+            module = self._submitter.module(code, label, proven)
+            stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
+            return self.handle.create_compute_pipeline(label=label, layout="auto", compute=stage)
+        except self._wgpu.GPUError as error:
+            raise DeviceError(
+                f"the kernel {label or 'main'} does not compile on {self.info.name} "
+                f"({self.info.api}) with {dict(constants)}: {error}"
+            ) from error
+
+    def write(self, target: Slice, data: Data) -> None:
+        assert isinstance(data, bytes | bytearray | memoryview), type(data)
+        view = memoryview(data).cast("B")
+        assert len(view) <= target.size, (len(view), target)
+        if len(view) % 4:
+            view = memoryview(bytes(view) + bytes(-len(view) % 4))
+        if len(view):
+            self._submitter.write(_handle(target), target.offset, view)
+
+    def record(self, dispatches: Sequence[Dispatch]) -> NativeRecording:
+        """May wait for kernels; see `prepare`."""
+        pipelines = []
+        for dispatch in dispatches:
+            assert isinstance(dispatch.pipeline, NativePipeline)
+            pipelines.append(dispatch.pipeline.handle)
+        with self._recording:
+            if self._is_closed:
+                raise DeviceError(f"{self.info.name} was closed while kernels were compiled")
+            return self._record(dispatches, pipelines)
+
+    def _record(self, dispatches: Sequence[Dispatch], pipelines: Sequence[Any]) -> NativeRecording:
+        self._discard_left_over()
+        bind_groups = []
+        commands = []
+        for dispatch, pipeline in zip(dispatches, pipelines, strict=True):
+            bind_group = self._bind(dispatch, pipeline)
+            bind_groups.append(bind_group)
+            commands.append((*self._submitter.handles(pipeline, bind_group), *dispatch.workgroups))
+        self._check(dispatches, bind_groups)
+        recording = NativeRecording(commands, tuple(dispatches), bind_groups, self._left_over)
+        self._recordings.add(recording)
+        return recording
+
+    def _bind(self, dispatch: Dispatch, pipeline: Any) -> Any:
+        entries = [
+            {
+                "binding": i,
+                "resource": {"buffer": _handle(part), "offset": part.offset, "size": part.size},
+            }
+            for i, part in enumerate(dispatch.bindings)
+        ]
+        try:
+            layout = pipeline.get_bind_group_layout(0)
+            return self.handle.create_bind_group(layout=layout, entries=entries)
+        except self._wgpu.GPUError as error:
+            raise DeviceError(f"{dispatch.label or 'a kernel'}: wrong bindings: {error}") from error
+
+    def _check(self, dispatches: Sequence[Dispatch], bind_groups: Sequence[Any]) -> None:
+        """Has the driver validate all but the work: dispatches of no workgroups, submitted.
+
+        Replay then need not validate. Not submitting would leak, see `NativeRecording`.
+        """
+        encoder = self.handle.create_command_encoder()
+        compute = encoder.begin_compute_pass()
+        for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
+            assert isinstance(dispatch.pipeline, NativePipeline)
+            if max(dispatch.workgroups) > self.limits.max_workgroups:
+                raise DeviceError(
+                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
+                    f"{self.info.name} allows {self.limits.max_workgroups} a dimension"
+                )
+            compute.set_pipeline(dispatch.pipeline.handle)
+            compute.set_bind_group(0, bind_group)
+            compute.dispatch_workgroups(0)
+        compute.end()
+        try:
+            self.handle.queue.submit([encoder.finish()])
+        except self._wgpu.GPUError as error:
+            if len(dispatches) > 1:  # find the one to name
+                for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
+                    self._check([dispatch], [bind_group])
+            label = dispatches[0].label or "a kernel"
+            raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
+
+    async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
+        # Not on the event loop's own threads: prompts are tokenized there, and this waits for long.
+        try:
+            recording = self._preparers.submit(lambda: self.record(lay_out()))
+        except RuntimeError as error:
+            raise DeviceError(f"{self.info.name} is closed: {error}") from error
+        return await asyncio.wrap_future(recording)
+
+    def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
+        assert isinstance(recording, NativeRecording)
+        source = None if readback is None else _source(readback)
+        running = Readback(self._submitter, recording.encoded(self._submitter, source))
+        if source is not None:
+            recording.encode_next(self._encoder, self._submitter, source)
+        return running
+
+    async def read(self, source: Slice) -> bytes:
+        return await Readback(self._submitter, self._submitter.encode([], _source(source)))
+
+    def memory_bytes(self) -> int | None:
+        return self._memory_bytes
+
+    def close(self) -> None:
+        self._compilers.shutdown(cancel_futures=True)
+        with self._recording:
+            self._is_closed = True
+        self._preparers.shutdown()
+        for recording in list(self._recordings):
+            recording.leave_next()
+        self._discard_left_over()
+        self._encoder.shutdown()
+        for buffer in list(self._buffers):
+            buffer.destroy()
+        self._pipelines.clear()
+        self._submitter.close()
+        self.handle.destroy()
+
+    def _discard_left_over(self) -> None:
+        while self._left_over:
+            self._submitter.discard(self._left_over.popleft().result())
+
+
+def _source(part: Slice) -> Source:
+    return Source(_handle(part), part.offset, part.size)
+
+
+def _handle(part: Slice) -> Any:
+    assert isinstance(part.buffer, NativeBuffer)
+    return part.buffer.handle

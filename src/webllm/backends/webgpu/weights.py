@@ -1,0 +1,176 @@
+"""Moves a program's weights onto a GPU: raw blocks go up in chunks, kernels lay them out.
+
+Memory beside the weights themselves is bounded by two chunks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from webllm.artifacts.checkpoint import Checkpoint, OnBytes
+from webllm.backends.webgpu.device.protocol import Device, Slice
+from webllm.backends.webgpu.kernels.quant.planar import Planar, joined
+from webllm.backends.webgpu.kernels.repack import PARAMS, Chunk, Matrix, allocate, repack
+from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
+from webllm.ops.values import Part, RowOrder, Weight
+from webllm.ops.vectors import read_vector
+
+CHUNK_BYTES = 16 << 20
+_ALIGNMENT = 256
+
+Key = tuple[Weight, ...]  # one weight, or (gate, up), whose rows interleave
+
+
+def keys_of(op: Op) -> list[Key]:
+    match op:
+        case Embed():
+            return [(op.table,)]
+        case Linear():
+            return [(op.weight,)]
+        case GatedLinear():
+            return [(op.gate, op.up)]
+        case _:
+            return []
+
+
+def format_of(key: Key, checkpoint: Checkpoint) -> Planar:
+    tensors = [part.tensor for weight in key for part in weight.parts]
+    return joined([checkpoint.tensors[tensor].dtype for tensor in tensors])
+
+
+def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
+    """Device memory that the matrices will take."""
+    total = 0
+    for key in dict.fromkeys(key for op in program.ops for key in keys_of(op)):
+        form = format_of(key, checkpoint)
+        groups = sum(weight.rows for weight in key) * (key[0].cols // 32)
+        total += form.quants_bytes(groups) + form.side_bytes(groups)
+    return total
+
+
+@dataclass(slots=True)
+class Weights:
+    """What is on the device."""
+
+    matrices: dict[Key, Matrix] = field(default_factory=dict)
+    vectors: dict[Weight, Slice] = field(default_factory=dict)
+
+    def destroy(self) -> None:
+        for matrix in self.matrices.values():
+            matrix.destroy()
+        for buffer in {id(v.buffer): v.buffer for v in self.vectors.values()}.values():
+            buffer.destroy()
+        self.matrices.clear()
+        self.vectors.clear()
+
+
+async def load_weights(
+    device: Device, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
+) -> Weights:
+    """`check_program` has accepted the program. Raises DeviceMemoryError."""
+    weights = Weights()
+    keys = list(dict.fromkeys(key for op in program.ops for key in keys_of(op)))
+    total = sum(
+        checkpoint.tensors[part.tensor].nbytes
+        for key in keys
+        for weight in key
+        for part in weight.parts
+    )
+    loader = _Loader(device, checkpoint, total, on_bytes)
+    try:
+        weights.vectors = _load_vectors(device, program, checkpoint)
+        for key in keys:
+            weights.matrices[key] = await loader.load(key)
+        await loader.finish()
+    except BaseException:
+        weights.destroy()
+        raise
+    finally:
+        loader.close()
+    return weights
+
+
+class _Loader:
+    def __init__(
+        self, device: Device, checkpoint: Checkpoint, total: int, on_bytes: OnBytes
+    ) -> None:
+        self.device = device
+        self.checkpoint = checkpoint
+        self.total = total
+        self.loaded = 0
+        self.on_bytes = on_bytes
+        self.staging = device.buffer(CHUNK_BYTES, "staging")
+        self.params = device.buffer(PARAMS.size, "repack parameters")
+        self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
+        self.running_bytes = 0
+
+    def close(self) -> None:
+        self.staging.destroy()
+        self.params.destroy()
+
+    async def load(self, key: Key) -> Matrix:
+        form = format_of(key, self.checkpoint)
+        rows = sum(weight.rows for weight in key)
+        matrix = allocate(self.device, rows, key[0].cols, form)
+        for offset, weight in enumerate(key):
+            first_row = offset
+            for part in weight.parts:
+                await self._load_part(part, matrix, first_row, stride=len(key))
+                first_row += part.rows * len(key)
+        return matrix
+
+    async def _load_part(self, part: Part, matrix: Matrix, first_row: int, stride: int) -> None:
+        tensor = self.checkpoint.tensors[part.tensor]
+        row_bytes = tensor.nbytes // part.rows
+        rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
+        params = Slice(self.params, 0, PARAMS.size)
+        blocks = Slice(self.staging, 0, self.staging.size)
+        recordings = [
+            (
+                shard,
+                self.device.record(
+                    [repack(self.device, tensor.dtype, matrix, shard, params, blocks, rows_at_once)]
+                ),
+            )
+            for shard in matrix.shards
+        ]
+        head_dim = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
+        for row in range(0, part.rows, rows_at_once):
+            rows = min(rows_at_once, part.rows - row)
+            chunk = Chunk(row, rows, head_dim, first_row, stride)
+            data = await self.checkpoint.read(part.tensor, row * row_bytes, rows * row_bytes)
+            self.device.write(blocks, data)
+            for shard, recording in recordings:
+                self.device.write(params, chunk.params(matrix, shard))
+                done = self.device.replay(recording)
+            self.running.append((rows * row_bytes, done))
+            self.running_bytes += rows * row_bytes
+            await self._wait(CHUNK_BYTES)
+
+    async def _wait(self, bytes_left: int) -> None:
+        """Until no more than `bytes_left` are on their way: the queue holds copies of them."""
+        while self.running_bytes > bytes_left:
+            num_bytes, done = self.running.popleft()
+            await done
+            self.running_bytes -= num_bytes
+            self.loaded += num_bytes
+            self.on_bytes(self.loaded, self.total)
+
+    async def finish(self) -> None:
+        await self._wait(0)
+
+
+def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:
+    """All vectors as f32 in one buffer."""
+    vectors = program.vectors()
+    size = sum(-(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT for weight in vectors)
+    buffer = device.buffer(size, "vectors")
+    found: dict[Weight, Slice] = {}
+    offset = 0
+    for weight in vectors:
+        found[weight] = Slice(buffer, offset, 4 * weight.rows)
+        device.write(found[weight], read_vector(weight, checkpoint).tobytes())
+        offset += -(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT
+    return found

@@ -1,0 +1,163 @@
+"""A loaded model and its last answer, which `get_message` and `runtime_stats_text` are about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from collections.abc import Sequence as Tokens
+from functools import partial
+
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk, FinishReason
+from webllm.api.completion import Completion
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    ExtraBody,
+    GenerationParams,
+)
+from webllm.engine.background import Lane, TurnLock
+from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.output import Generation, TextOutput
+from webllm.engine.prompt_tokens import MESSAGE_CHARS
+from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwarded_sequence
+from webllm.engine.responses import ChatResponder, CompletionResponder, collect
+from webllm.errors import RequestError
+from webllm.ops.sampled import TokenLogprobs
+from webllm.text.steps import Steps, finish
+
+_SHORT_TEXT = 4096  # characters; encoding them takes less time than handing them to a thread
+_LONG_TEXT = 65536  # characters; longer texts wait for each other in a lane of their own
+
+
+class Session:
+    """Answers checked requests to one model."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._last_answer: Generation | None = None
+        self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
+        self._forwarded: list[int] = []
+        self._forwarding = TurnLock()  # each call continues where the last ended
+        self._texts, self._long_texts = Lane(), Lane()  # a long prompt does not delay short ones
+        self._num_coming = 0  # sequences whose prompts are being encoded
+        self._num_interrupts = 0
+
+    async def chat_completion(
+        self, request: ChatCompletionRequest
+    ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
+        chat_format = self.model.chat_format
+        num_chars = sum(len(message.text) + MESSAGE_CHARS for message in request.messages)
+        if chat_format is not None and chat_format.is_program:
+            num_chars = max(num_chars, _SHORT_TEXT + 1)
+        generation = await self._generation(chat_prompt(self.model, request), num_chars, request)
+        responder = ChatResponder(self.model.model_id)
+        if request.stream:
+            return responder.stream(generation, request.include_usage)
+        return responder.whole(await collect(generation), generation.usage)
+
+    async def completion(
+        self, request: CompletionRequest
+    ) -> Completion | AsyncGenerator[Completion, None]:
+        prompt = completion_prompt(self.model, request)
+        generation = await self._generation(prompt, len(request.prompt), request)
+        echo = request.prompt if request.echo else ""
+        responder = CompletionResponder(self.model.model_id, echo)
+        if request.stream:
+            return responder.stream(generation, request.include_usage)
+        return responder.whole(await collect(generation), generation.usage)
+
+    async def forward_tokens_and_sample(self, input_ids: Tokens[int]) -> int:
+        """Returns the token after `input_ids`, which follow those forwarded since `reset_chat`."""
+        async with self._forwarding:
+            token_ids = [*self._forwarded, *input_ids]
+            output = _OneToken()
+            sequence = forwarded_sequence(self.model, token_ids)
+            self.model.loop.add(sequence, output)
+            try:
+                token_id = await output.token_id
+            finally:
+                self.model.loop.finish(sequence, "abort")
+            self._forwarded = token_ids
+            return token_id
+
+    def interrupt(self) -> None:
+        """Ends every answer, also those whose prompt is still being encoded."""
+        self._num_interrupts += 1
+        self.model.loop.abort_all()
+
+    def reset_chat(self, keep_stats: bool = False) -> None:
+        """Resets the last message, forwarded tokens, the prefix cache, a logit processor's state,
+        and the rates unless `keep_stats`.
+        """
+        self._rates = self._last_rates() if keep_stats else (0.0, 0.0)
+        self._last_answer = None
+        self._forwarded = []
+        self.model.loop.reset_prefix_cache()
+        if sampler := self.model.host_sampler:
+            sampler.reset_state()
+
+    def message(self) -> str:
+        """Returns the text of the last answer so far."""
+        return self._last_answer.text if self._last_answer else ""
+
+    def runtime_stats_text(self) -> str:
+        """Returns the rates of the last answer, in WebLLM's format."""
+        prefill, decode = self._last_rates()
+        return f"prefill: {prefill:.4f} tokens/sec, decoding: {decode:.4f} tokens/sec"
+
+    def _last_rates(self) -> tuple[float, float]:
+        if self._last_answer is None:
+            return self._rates
+        extra = self._last_answer.usage.extra
+        return extra.prefill_tokens_per_s, extra.decode_tokens_per_s
+
+    async def _generation(
+        self, steps: Steps[Prompt], num_chars: int, request: GenerationParams
+    ) -> Generation:
+        """`steps` encodes a prompt of `num_chars` characters."""
+        model, num_interrupts = self.model, self._num_interrupts
+        num_choices = request.n or 1
+        model.loop.scheduler.check_queue(num_choices, self._num_coming)
+        self._num_coming += num_choices
+        try:
+            prompt = await self._prompt(steps, num_chars + len(request.logit_bias or ()))
+        finally:
+            self._num_coming -= num_choices
+        if (sampler := model.host_sampler) and model.loop.is_idle:
+            sampler.reset_state()  # for the sampler this is a new conversation
+        extra = request.extra_body or ExtraBody()
+        self._last_answer = Generation(
+            prompt.sequences,
+            model.loop,
+            partial(TextOutput, model.tokenizer, prompt.stop_strings),
+            breakdown=extra.enable_latency_breakdown is True,
+            is_interrupted=num_interrupts != self._num_interrupts,
+        )
+        return self._last_answer
+
+    async def _prompt(self, steps: Steps[Prompt], num_chars: int) -> Prompt:
+        """Encodes long prompts beside the event loop."""
+        if num_chars <= _SHORT_TEXT:
+            return finish(steps)
+        lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
+        return await lane.run(steps)
+
+
+class _OneToken:
+    """Waits for one token."""
+
+    def __init__(self) -> None:
+        self.token_id: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
+        if not self.token_id.done():  # cancelled, if its caller was
+            self.token_id.set_result(token_id)
+        return None
+
+    def end(self, reason: FinishReason) -> None:
+        if not self.token_id.done():
+            self.token_id.set_exception(RequestError("forwarding was interrupted; ask again"))
+
+    def fail(self, error: BaseException) -> None:
+        if not self.token_id.done():
+            self.token_id.set_exception(error)
