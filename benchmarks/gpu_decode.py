@@ -225,7 +225,7 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
     program: Program = registry.record(checkpoint, 16 * BLOCKS)
     start = perf_counter()
     await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
-    print(f"{name} on {backend.name}, Q4_0, {backend.target}")
+    print(f"{name} on {backend.name}, Q4_0, {backend.variant}")
     print(f"  loaded {checkpoint.nbytes / 1e9:.2f} GB in {perf_counter() - start:.2f} s")
     start = perf_counter()
     decode = backend.compile(program, BatchShape(1, 1, 1, BLOCKS))

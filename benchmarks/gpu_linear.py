@@ -20,11 +20,12 @@ from webllm.backends.webgpu.device.native_adapters import find_adapter
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
 from webllm.backends.webgpu.kernels import linear_few, linear_many, template
 from webllm.backends.webgpu.kernels.activation import Encoded, row_bytes
-from webllm.backends.webgpu.kernels.linear_form import Gated, Job, Residual, Store
-from webllm.backends.webgpu.kernels.quant.planar import format_of
+from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Residual, Store
+from webllm.backends.webgpu.kernels.matrix import format_of
 from webllm.backends.webgpu.kernels.repack import Matrix, allocate
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
-from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.kernels.activation import ActivationFormat
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.ops.program import BatchShape
 from webllm.ops.step import StepLayout
 
@@ -78,7 +79,7 @@ PRODUCTS = (
 class Bench:
     def __init__(self, device: NativeDevice) -> None:
         self.device = device
-        self.target = Target.for_device(device)
+        self.variant = KernelVariant.for_device(device)
 
     def filled(self, num_bytes: int, scales: bool = False) -> Slice:
         part = Slice(self.device.buffer(num_bytes), 0, num_bytes)
@@ -97,7 +98,7 @@ class Bench:
         for _ in range(max(1, round(ROTATED_BYTES / size))):
             matrix = allocate(self.device, product.rows, product.cols, form)
             for shard in matrix.shards:
-                for plane, scales in ((shard.quants, False), (shard.side, True)):
+                for plane, scales in ((shard.quants, False), (shard.scales, True)):
                     fill = self.device.pipeline(FILL, {"SCALES": scales})
                     self.device.replay(self.device.record([Dispatch(fill, (plane,), (1024, 1, 1))]))
             found.append(matrix)
@@ -129,7 +130,7 @@ class Bench:
         for matrix in self.matrices(product):
             job = Job(step, step.tokens, x, matrix, ending)
             if product.tokens <= linear_few.MAX_ROWS:
-                dispatches += linear_few.few(self.device, self.target, job)
+                dispatches += linear_few.few(self.device, self.variant, job)
             else:
                 dispatches += linear_many.many(self.device, job)
         seconds = gpu_seconds(self.device, dispatches, 20) / len(dispatches)
@@ -169,7 +170,7 @@ def main() -> None:
         print(bench.run(product))
         for teams in arguments.teams if product.tokens == 1 else ():
             lanes, teams_, loops = map(int, teams.split(","))
-            laid = linear_few.Teams(lanes, teams_, loops)
+            laid = linear_few.GemvTiling(lanes, teams_, loops)
             needed = {"gated": 32, "residual": 16}.get(product.ending, laid.pairs)
             fits = product.cols // 128 <= lanes < product.cols // 16
             if laid.pairs != needed or not fits:
