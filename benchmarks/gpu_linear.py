@@ -1,9 +1,9 @@
 """GPU time of single matrix products, in a chain of dependent dispatches over different weights.
 
-    python benchmarks/gpu_linear.py [--teams 128,4,4 ...] [--wgsl FOLDER] [--only TEXT]
+    python benchmarks/gpu_linear.py [--tilings 128,4,4 ...] [--wgsl FOLDER] [--only TEXT]
 
---teams tries other layouts of linear_few, --wgsl other versions of kernels: files of the same name
-in FOLDER are used instead of the package's.
+--tilings tries other tilings of gemv (lanes, pairs at once, loops), --wgsl other versions of
+kernels: a file such as FOLDER/linear/gemv.wgsl is used instead of the package's.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_decode import gpu_seconds
+from gpu_decode import TIMESTAMPS, gpu_seconds
 
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.native_adapters import find_adapter
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
-from webllm.backends.webgpu.kernels import linear_few, linear_many, template
-from webllm.backends.webgpu.kernels.activation import Encoded, row_bytes
+from webllm.backends.webgpu.kernels import template
+from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded, row_bytes
+from webllm.backends.webgpu.kernels.linear import gemm, gemv
 from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Residual, Store
-from webllm.backends.webgpu.kernels.matrix import format_of
-from webllm.backends.webgpu.kernels.repack import Matrix, allocate
+from webllm.backends.webgpu.kernels.matrix import Matrix, allocate, format_of
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
-from webllm.backends.webgpu.kernels.activation import ActivationFormat
 from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.ops.program import BatchShape
 from webllm.ops.step import StepLayout
@@ -92,15 +91,15 @@ class Bench:
         return Encoded(I8, self.filled(rows * values), self.filled(2 * rows * scales, True))
 
     def matrices(self, product: Product) -> list[Matrix]:
-        form = format_of(GGMLType.Q4_0)
+        format = format_of(GGMLType.Q4_0)
         found = []
         size = product.rows * product.cols * 18 // 32
         for _ in range(max(1, round(ROTATED_BYTES / size))):
-            matrix = allocate(self.device, product.rows, product.cols, form)
+            matrix = allocate(self.device, product.rows, product.cols, format)
             for shard in matrix.shards:
-                for plane, scales in ((shard.quants, False), (shard.scales, True)):
+                for part, scales in ((shard.quants, False), (shard.scales, True)):
                     fill = self.device.pipeline(FILL, {"SCALES": scales})
-                    self.device.replay(self.device.record([Dispatch(fill, (plane,), (1024, 1, 1))]))
+                    self.device.replay(self.device.record([Dispatch(fill, (part,), (1024, 1, 1))]))
             found.append(matrix)
         return found[:32]
 
@@ -129,10 +128,10 @@ class Bench:
         dispatches = []
         for matrix in self.matrices(product):
             job = Job(step, step.tokens, x, matrix, ending)
-            if product.tokens <= linear_few.MAX_ROWS:
-                dispatches += linear_few.few(self.device, self.variant, job)
+            if gemv.takes(job.rows):
+                dispatches += gemv.product(self.device, self.variant, job)
             else:
-                dispatches += linear_many.many(self.device, job)
+                dispatches += gemm.product(self.device, job)
         seconds = gpu_seconds(self.device, dispatches, 20) / len(dispatches)
         size = product.rows * product.cols
         return (
@@ -143,44 +142,45 @@ class Bench:
 
 
 def use_files_of(folder: Path) -> None:
-    packaged = template.snippet
+    packaged = template.text
 
-    def snippet(name: str) -> str:
-        other = folder / f"{name}.wgsl"
-        return other.read_text() if other.exists() else packaged(name)
+    def text(file: str) -> str:
+        other = folder / f"{file}.wgsl"
+        return other.read_text() if other.exists() else packaged(file)
 
-    template.snippet = snippet
-    linear_few.snippet = linear_many.snippet = snippet
+    template.text = text
+
+
+def tiling_of(text: str) -> gemv.GemvTiling:
+    return gemv.GemvTiling(*map(int, text.split(",")))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teams", nargs="*", default=[])
+    parser.add_argument("--tilings", nargs="*", default=[])
     parser.add_argument("--wgsl", type=Path)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     if arguments.wgsl:
         use_files_of(arguments.wgsl)
-    device = NativeDevice(find_adapter())
+    device = NativeDevice(find_adapter(), more_features=[TIMESTAMPS])
     bench = Bench(device)
     for product in PRODUCTS:
         text = f"{product.ending} {product.tokens} {product.cols} {product.rows}"
         if not all(word in text.split() for word in arguments.only.split()):
             continue
         print(bench.run(product))
-        for teams in arguments.teams if product.tokens == 1 else ():
-            lanes, teams_, loops = map(int, teams.split(","))
-            laid = linear_few.GemvTiling(lanes, teams_, loops)
-            needed = {"gated": 32, "residual": 16}.get(product.ending, laid.pairs)
-            fits = product.cols // 128 <= lanes < product.cols // 16
-            if laid.pairs != needed or not fits:
+        for tiling in map(tiling_of, arguments.tilings if product.tokens == 1 else ()):
+            needed = {"gated": 32, "residual": 16}.get(product.ending, tiling.pairs)
+            fits = product.cols // 128 <= tiling.lanes < product.cols // 16
+            if tiling.pairs != needed or not fits:
                 continue
-            original = linear_few.lay_out
-            linear_few.lay_out = lambda *_, laid=laid: laid
+            original = gemv.gemv_tiling
+            gemv.gemv_tiling = lambda *_, tiling=tiling: tiling
             try:
-                print(bench.run(product), f"teams {teams}")
+                print(bench.run(product), tiling)
             finally:
-                linear_few.lay_out = original
+                gemv.gemv_tiling = original
     device.close()
 
 

@@ -62,7 +62,7 @@ class CollectingDevice:
 
     def __init__(self, variant: str, limits: str) -> None:
         self.limits = LIMITS[limits]
-        self.features = Features(True, True, 4, 128, False)
+        self.features = Features(True, 4, 128)
         self.kernels: dict[tuple[Any, ...], Kernel] = {}
         self._names = variant, limits
 

@@ -18,12 +18,9 @@ from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
-from webllm.backends.webgpu.device.native import (
-    NativeDevice,
-    NativePipeline,
-    NativeRecording,
-)
+from webllm.backends.webgpu.device.native import NativeDevice, NativePipeline
 from webllm.backends.webgpu.device.native_adapters import find_adapter
+from webllm.backends.webgpu.device.native_submit import NativeRecording
 from webllm.backends.webgpu.device.protocol import Dispatch, Limits
 from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.self_test import working_variant

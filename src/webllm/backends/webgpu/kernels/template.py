@@ -28,6 +28,10 @@ def part(name: str) -> str:
 
 @cache
 def _parts(file: str) -> dict[str, str]:
-    text = files(__package__).joinpath(f"{file}.wgsl").read_text(encoding="utf-8")
-    whole, *others = re.split(r"^//# (\w+)\n", text, flags=re.MULTILINE)
+    whole, *others = re.split(r"^//# (\w+)\n", text(file), flags=re.MULTILINE)
     return {"": whole, **dict(zip(others[::2], others[1::2], strict=True))}
+
+
+def text(file: str) -> str:
+    """Returns all of `<file>.wgsl`, its parts included."""
+    return files(__package__).joinpath(f"{file}.wgsl").read_text(encoding="utf-8")

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import Encoded
-from webllm.backends.webgpu.kernels.linear.gemm import gemm
-from webllm.backends.webgpu.kernels.linear.gemv import gemv, runs_gemv
+from webllm.backends.webgpu.kernels.linear import gemm, gemv, scalar
 from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Store
-from webllm.backends.webgpu.kernels.linear.scalar import scalar
 from webllm.backends.webgpu.kernels.matrix import Matrix
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
 from webllm.backends.webgpu.kernels.variant import KernelVariant
@@ -67,8 +65,8 @@ def _product(
     device: Device, variant: KernelVariant, job: Job, norm_eps: float | None
 ) -> list[Dispatch]:
     if not variant.barriers:
-        return scalar(device, job)
-    if runs_gemv(job.rows):
-        return gemv(device, variant, job, norm_eps)
+        return scalar.product(device, job)
+    if gemv.takes(job.rows):
+        return gemv.product(device, variant, job, norm_eps)
     assert norm_eps is None
-    return gemm(device, job)
+    return gemm.product(device, job)

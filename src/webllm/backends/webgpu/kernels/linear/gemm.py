@@ -11,7 +11,7 @@ from webllm.backends.webgpu.kernels.template import part, source
 _TILE = 64
 
 
-def gemm(device: Device, job: Job) -> list[Dispatch]:
+def product(device: Device, job: Job) -> list[Dispatch]:
     return [_gemm(device, job, shard) for shard in job.weight.shards]
 
 

@@ -67,16 +67,16 @@ def gemv_tiling(groups: int, pairs: int | None, subgroup: int, max_threads: int)
 def can_fuse_norm(variant: KernelVariant, rows: RowCount) -> bool:
     """Whether `linear_residual` and `norm_eps` may be used."""
     integers = variant.activation is ActivationFormat.I8
-    return integers and variant.subgroup > 0 and variant.barriers and runs_gemv(rows)
+    return integers and variant.subgroup > 0 and variant.barriers and takes(rows)
 
 
-def runs_gemv(rows: RowCount) -> bool:
-    """Whether `gemv` takes so many rows: at most 64, in whole tiles of eight."""
+def takes(rows: RowCount) -> bool:
+    """Whether GEMV takes so many rows: at most 64, in whole tiles of eight."""
     at_once = min(rows.maximum, _ROWS_AT_ONCE)
     return rows.maximum <= MAX_GEMV_ROWS and rows.maximum % at_once == 0
 
 
-def gemv(
+def product(
     device: Device, variant: KernelVariant, job: Job, norm_eps: float | None = None
 ) -> list[Dispatch]:
     return [_gemv(device, variant, job, norm_eps, shard) for shard in job.weight.shards]
@@ -100,7 +100,7 @@ def linear_residual(
     f32 [2, rows, weight.rows / 32, 2]. Only where `can_fuse_norm`; weight.rows % 32 == 0.
     """
     assert weight.rows % GROUP == 0, weight.rows
-    return gemv(device, variant, Job(step, rows, x, weight, Residual(residual, gamma, out)))
+    return product(device, variant, Job(step, rows, x, weight, Residual(residual, gamma, out)))
 
 
 def _gemv(

@@ -14,7 +14,7 @@ _ROWS = 8  # of the weight that a thread takes
 _MAX_TOKENS = 4  # rows of x that a thread takes
 
 
-def scalar(device: Device, job: Job) -> list[Dispatch]:
+def product(device: Device, job: Job) -> list[Dispatch]:
     return [_scalar(device, job, shard) for shard in job.weight.shards]
 
 
