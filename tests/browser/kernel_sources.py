@@ -1,4 +1,4 @@
-"""Every kernel that the programs of some models come to, rendered for every variant.
+"""Every kernel that the programs of some models run, rendered for every variant.
 
 `python tests/browser/kernel_sources.py` prints them as JSON, for validate_kernels.mjs.
 """
@@ -110,13 +110,14 @@ class Shapes:
     head_dim: int
     vocab: int
     types: dict[str, GGMLType]
+    layers: int = 2
 
     def __post_init__(self) -> None:
         prefix = self.architecture
         self.metadata: dict[str, Any] = {
             "general.architecture": prefix,
             f"{prefix}.embedding_length": self.hidden,
-            f"{prefix}.block_count": 2,
+            f"{prefix}.block_count": self.layers,
             f"{prefix}.feed_forward_length": self.wide,
             f"{prefix}.attention.head_count": self.heads,
             f"{prefix}.attention.head_count_kv": self.kv_heads,
@@ -130,7 +131,7 @@ class Shapes:
         self.tensors: dict[str, TensorInfo] = {}
         self._add("token_embd.weight", self.vocab, self.hidden)
         self._add("output_norm.weight", self.hidden)
-        for layer in range(2):
+        for layer in range(self.layers):
             for name, shape in self._layer().items():
                 self._add(f"blk.{layer}.{name}", *shape)
         self.nbytes = sum(info.nbytes for info in self.tensors.values())
