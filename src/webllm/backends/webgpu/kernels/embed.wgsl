@@ -1,4 +1,5 @@
-// One thread unpacks one group of 32 columns of one token's row, if this shard holds the row.
+// Looks up rows of the embedding table: one thread unpacks a group of 32 columns of a token's row,
+// if this shard holds that row.
 
 override NUM_TOKENS: u32; // words of the step
 override TOKEN_IDS: u32;

@@ -1,4 +1,4 @@
-// RMS norm: a workgroup a row. The row is read twice, the second time from the processor's own memory.
+// RMS norm, one workgroup for each row. The row is read twice, the second time from the cache.
 
 const OUT = $out;
 
@@ -50,7 +50,7 @@ fn main(
 }
 
 //# no_branch
-// The thread's share of the row's sum of squares.
+// Returns the thread's part of the row's sum of squares.
 fn add_branch(first: u32, thread: u32) -> f32 {
   var squares = 0.0;
   for (var i = thread; i < COLS / 4u; i += THREADS) {
@@ -63,8 +63,8 @@ fn add_branch(first: u32, thread: u32) -> f32 {
 @group(0) @binding(3) var<storage, read_write> branch: array<vec4<f32>>; // [rows, cols / 4]
 @group(0) @binding(4) var<storage, read> branch_gamma: array<vec4<f32>>; // [cols / 4]
 
-// x += rms_norm(branch) * branch_gamma; the thread's share of the new row's sum of squares.
-// Threads own the same columns here and in `main`, so that no barrier is needed between.
+// x += rms_norm(branch) * branch_gamma; returns the thread's part of the new row's sum of squares.
+// A thread has the same columns here and in `main`, so no barrier is needed between them.
 fn add_branch(first: u32, thread: u32) -> f32 {
   var squares = 0.0;
   for (var i = thread; i < COLS / 4u; i += THREADS) {

@@ -1,5 +1,5 @@
-// A workgroup for each head of each token; a thread keeps to its own units, so that q can be rotated
-// in place.
+// Rotates q and k, and writes k and v to the KV cache: one workgroup for each head of each token. A
+// thread only touches its own units, so that q can be rotated in place.
 
 override NUM_TOKENS: u32; // words of the step
 override POSITIONS: u32;

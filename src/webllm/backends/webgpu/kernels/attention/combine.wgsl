@@ -1,5 +1,5 @@
-// Puts the shares of each head together, divides by the softmax sum and encodes, COLS columns
-// a workgroup.
+// Combines the splits of each head, divides by the softmax sum and encodes. A workgroup has COLS
+// columns of one token.
 
 const OUT = 3;
 const AHEAD = $ahead; // loads in flight
@@ -16,23 +16,23 @@ $split
 
 $write
 
-// One column of head `head` of the row: `at` is its first share.
-fn combined(at: u32, shares: u32, dim: u32) -> f32 {
+// Returns one column of a head; `at` is the head's first split.
+fn combined(at: u32, splits: u32, dim: u32) -> f32 {
   var largest = -3.0e38;
-  for (var i = 0u; i < shares; i += AHEAD) {
+  for (var i = 0u; i < splits; i += AHEAD) {
     for (var j = 0u; j < AHEAD; j++) {
-      largest = max(largest, part_softmax[at + min(i + j, shares - 1u)].x);
+      largest = max(largest, part_softmax[at + min(i + j, splits - 1u)].x);
     }
   }
   var total = 0.0;
   var sum = 0.0;
-  for (var i = 0u; i < shares; i += AHEAD) {
+  for (var i = 0u; i < splits; i += AHEAD) {
     for (var j = 0u; j < AHEAD; j++) {
-      let share = at + min(i + j, shares - 1u);
-      let softmax = part_softmax[share];
-      let weight = select(0.0, exp(softmax.x - largest), i + j < shares);
+      let split = at + min(i + j, splits - 1u);
+      let softmax = part_softmax[split];
+      let weight = select(0.0, exp(softmax.x - largest), i + j < splits);
       total += weight * softmax.y;
-      sum += weight * part[share * 4u * UNITS + dim];
+      sum += weight * part[split * 4u * UNITS + dim];
     }
   }
   return sum / total;
@@ -47,13 +47,13 @@ fn main(
   if row >= step[NUM_TOKENS] {
     return;
   }
-  let shares = num_shares(share_of(row));
+  let splits = num_splits(splits_of(row));
   let head_dim = 4u * UNITS;
   let first = workgroup.x * COLS;
   let count = min(COLS, NUM_Q * head_dim - first);
   for (var i = thread; i < count; i += THREADS) {
     let head = (first + i) / head_dim;
-    tile[i] = combined((row * NUM_Q + head) * SPLITS, shares, (first + i) % head_dim);
+    tile[i] = combined((row * NUM_Q + head) * SPLITS, splits, (first + i) % head_dim);
   }
   sync();
   for (var i = thread; i < count / 4u; i += THREADS) {

@@ -1,17 +1,17 @@
-// Attention of one token over one share of its context, for HEADS q heads that share a KV head.
+// Attention of one token over one split of its context, for HEADS q heads that share a KV head.
 //
-// Threads take (head, position) pairs to score a tile of keys, then a unit of every `lanes`-th
-// position to sum the values. What is left is not yet divided by the softmax sum; the maximum and
-// the sum go along, for combine.wgsl.
+// Each thread scores (head, position) pairs of a tile of keys, and then sums one unit of every
+// LANES-th position's values. The result is not divided by the softmax sum yet: combine.wgsl does
+// that, with the maximum and the sum that each split stores beside it.
 
 const HEADS = $heads; // q heads of this workgroup
 const HEAD_UNITS = $units;
 const POSITIONS_AT_ONCE = $tile; // positions scored at a time: TILE as a constant
 const THREADS = 128u;
-const PAIRS = (HEADS * POSITIONS_AT_ONCE + THREADS - 1u) / THREADS; // that a thread scores
+const PAIRS = (HEADS * POSITIONS_AT_ONCE + THREADS - 1u) / THREADS; // scored by a thread
 const LANES = THREADS / HEAD_UNITS; // threads that share a unit of the values
-const VALUES = (POSITIONS_AT_ONCE + LANES - 1u) / LANES; // positions a thread sums
-const REDUCED = min(HEADS, 4u); // heads put together at a time
+const VALUES = (POSITIONS_AT_ONCE + LANES - 1u) / LANES; // positions summed by a thread
+const REDUCED = min(HEADS, 4u); // heads reduced at a time
 const LOWEST = -3.0e38;
 
 override HEADS_PER_KV: u32;
@@ -68,9 +68,9 @@ fn main(
   if row >= step[NUM_TOKENS] {
     return;
   }
-  let share = share_of(row);
-  let begin = share.begin + split * share.size;
-  let end = min(begin + share.size, share.end);
+  let splits = splits_of(row);
+  let begin = splits.begin + split * splits.size;
+  let end = min(begin + splits.size, splits.end);
   if begin >= end {
     return;
   }
@@ -91,7 +91,7 @@ fn main(
     largest[i] = LOWEST;
   }
   for (var start = begin; start < end; start += POSITIONS_AT_ONCE) {
-    var v: array<KV, VALUES>; // under way while the keys are scored
+    var v: array<KV, VALUES>; // loaded while the keys are scored
     for (var i = 0u; i < VALUES; i++) {
       let position = min(start + lane + i * LANES, end - 1u);
       v[i] = values[value_at(block_of(seq, position), kv_head, unit, position % BLOCK_SIZE)];

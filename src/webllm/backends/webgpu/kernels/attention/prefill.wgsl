@@ -2,8 +2,8 @@
 // KV head, against 32 positions at a time (online softmax, arXiv:1805.02867; tiles after
 // arXiv:2205.14135).
 //
-// The 256 threads are 16 x 16: thread (tx, ty) has rows 4 ty .. 4 ty + 3; of the scores positions
-// tx and tx + 16, of the output units tx, tx + 16, ... Values of the four rows travel as a vec4.
+// The 256 threads are 16 x 16. Thread (tx, ty) has rows 4 ty .. 4 ty + 3, and of those the scores
+// of positions tx and tx + 16 and the output units tx, tx + 16, ... A vec4 has a value of each row.
 
 const HEADS = $heads;
 const UNITS_PER_THREAD = $units_per_thread;
@@ -41,7 +41,7 @@ struct Queries {
   count: u32,
 }
 
-// The index-th tile of queries of the batch; count 0 if there are fewer.
+// Returns the index-th tile of queries of the batch; its count is 0 if there are fewer.
 fn queries_of(index: u32) -> Queries {
   var before = 0u;
   var start = step[QUERY_STARTS];
@@ -62,7 +62,7 @@ fn block_of(seq: u32, position: u32) -> u32 {
   return step[BLOCK_TABLES + seq * MAX_BLOCKS + position / BLOCK_SIZE];
 }
 
-// Scores of the thread's four rows with positions start + tx and start + tx + 16.
+// Returns the scores of the thread's four rows at positions start + tx and start + tx + 16.
 fn scores(tile: Queries, first_head: u32, start: u32, last: u32, thread: u32) -> array<vec4<f32>, 2> {
   let tx = thread % 16u;
   let ty = thread / 16u;

@@ -1,5 +1,5 @@
-// Attention of one token and one head over one share of its context by one thread: for software
-// adapters, in prefill too.
+// Attention of one token and one head over one split of its context, by one thread: for software
+// adapters, in decode and prefill.
 
 const UNITS_CONST = $units;
 
@@ -27,9 +27,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if row >= step[NUM_TOKENS] || head >= NUM_Q {
     return;
   }
-  let share = share_of(row);
-  let begin = share.begin + split * share.size;
-  let end = min(begin + share.size, share.end);
+  let splits = splits_of(row);
+  let begin = splits.begin + split * splits.size;
+  let end = min(begin + splits.size, splits.end);
   if begin >= end {
     return;
   }

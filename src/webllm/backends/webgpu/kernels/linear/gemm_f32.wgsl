@@ -1,5 +1,5 @@
-// Matrix products of many rows of x (prefill) in f32, for every format of x and weight: tiles of 64
-// rows of x by 64 rows of the weight, 16 columns at a time; threads as in gemm_i8.wgsl.
+// GEMM in f32, for every format of x and weight: tiles of 64 rows of x by 64 rows of the weight, 16
+// columns at a time. The threads have the same results as in gemm_i8.wgsl.
 
 const OUT = ${out}u;     // first binding of the output
 

@@ -1,9 +1,9 @@
-// Matrix products of many rows of int8 x (prefill): tiles of 64 rows of x by 64 rows of the weight,
-// 32 columns at a time. Each of 64 threads makes 8 by 8 results: rows 4 ty .. 4 ty + 3 and 32 more
-// of x, rows 4 tx .. 4 tx + 3 and 32 more of the weight.
+// GEMM of int8 (prefill): tiles of 64 rows of x by 64 rows of the weight, 32 columns at a time.
+// Each of the 64 threads computes 8 by 8 results: rows 4 ty .. 4 ty + 3 of x and those 32 further
+// on, by rows 4 tx .. 4 tx + 3 of the weight and those 32 further on.
 
 const OUT = ${out}u;        // first binding of the output
-const HALVES = ${halves}u;  // scales a group of the weight has
+const HALVES = ${halves}u;  // scales of a group of the weight
 const MINS = ${mins};
 
 override COUNT: u32;        // word of the step that holds the number of rows of x
@@ -12,7 +12,7 @@ override ROWS: u32;         // of this shard of the weight
 override FIRST_ROW: u32;
 override OUT_COLS: u32;
 
-const WORDS = 8u / HALVES;  // of a half group; unrolled, as drivers do not: a third faster
+const WORDS = 8u / HALVES;  // of a half group; unrolled here, since drivers do not: a third faster
 
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<u32>;
@@ -29,7 +29,7 @@ var<workgroup> x_sum: array<vec4<f32>, 16 * HALVES>;  // [half, row / 4]
 var<workgroup> w_scale: array<vec4<f32>, 16 * HALVES>;
 var<workgroup> w_min: array<vec4<f32>, 16 * HALVES>;
 
-// Without mins, the zero point goes into the bytes: q - ZERO, for q below 128.
+// Returns q - ZERO in each byte, for q below 128; with mins there is no zero point to subtract.
 fn centred(q: vec4<u32>) -> vec4<u32> {
   if MINS || ZERO == 0.0 {
     return q;
@@ -84,7 +84,7 @@ fn dots(x: u32, w: vec4<u32>) -> vec4<i32> {
   return vec4(dot4I8Packed(x, w.x), dot4I8Packed(x, w.y), dot4I8Packed(x, w.z), dot4I8Packed(x, w.w));
 }
 
-// One row of x by four rows of the weight, scaled.
+// Returns the scaled products of one row of x by four rows of the weight.
 fn scaled(products: vec4<i32>, scale: f32, sum: f32, w: vec4<f32>, low: vec4<f32>) -> vec4<f32> {
   let value = vec4<f32>(products) * scale * w;
   if MINS {
@@ -203,7 +203,7 @@ fn main(
 }
 
 //# word
-// One word of the half group: four int8 of each of 64 rows of x by those of the weight.
+// One word of the half group: four int8 of each row of x by four of each row of the weight.
 {
   let xa = xs[16u * (WORDS * half + ${word}u) + ty];
   let xb = xs[16u * (WORDS * half + ${word}u) + ty + 8u];

@@ -1,12 +1,12 @@
-// Matrix products of a few rows of x (decode): bound by reading the weight once for TOKENS of them.
+// GEMV (decode): products of TOKENS rows of x, bound by the time to read the weight once for them.
 //
-// LANES threads share a pair of rows of the weight, each taking every LANES-th group of 32 columns. A
-// workgroup takes PAIRS_AT_ONCE pairs at a time, LOOPS times: PAIRS = PAIRS_AT_ONCE * LOOPS in all.
+// LANES threads share a pair of rows of the weight, each taking every LANES-th group of 32 columns.
+// A workgroup takes PAIRS_AT_ONCE pairs at a time, LOOPS times: PAIRS = PAIRS_AT_ONCE * LOOPS.
 
-// Lengths of arrays are no overrides: naga 29 aborts on some expressions of them.
+// Array lengths are constants, not overrides: naga 29 aborts on some expressions of overrides.
 const TOKENS = ${tokens}u;
 const PAIRS = ${pairs}u;
-const PARTS = ${parts}u;     // sums of a row that add_lanes leaves
+const PARTS = ${parts}u;     // partial sums of a row after add_lanes
 const THREADS = ${threads}u;
 const OUT = ${out}u;       // first binding of the output
 
@@ -36,7 +36,7 @@ $lanes
 
 $input_scale
 
-// Both rows of a pair.
+// Returns the products of both rows of a pair.
 fn pair_sum(token: u32, pair: u32) -> vec2<f32> {
   let first = (token * PAIRS + pair) * PARTS;
   var sum = partials[first];
@@ -63,7 +63,7 @@ fn main(
     let pair = i * PAIRS_AT_ONCE + lane_pair;
     let row = min(first + 2u * pair, ROWS - 1u);
     let next = min(row + 1u, ROWS - 1u);
-    var sums = array<vec2<f32>, TOKENS>();  // naga 29 clears a variable without a value once only
+    var sums = array<vec2<f32>, TOKENS>();  // naga 29 clears a variable without a value only once
     for (var group = lane; group < GROUPS; group += LANES) {
       let a = load_group(row * GROUPS + group);
       let b = load_group(next * GROUPS + group);
@@ -167,8 +167,8 @@ fn find_input_scale(thread: u32) {
 }
 
 //# input_scale_rms
-// x came from ending_residual, not yet divided by its root mean square: behind the
-// groups' scales lie their sums of squares.
+// x is from ending_residual and not divided by its root mean square yet: the groups' sums of
+// squares follow their scales.
 override EPS: f32;
 
 var<private> input_scale: array<f32, TOKENS>;
@@ -200,8 +200,8 @@ fn finish(first: u32, thread: u32) {
 }
 
 //# ending_gated
-// Rows come in pairs (gate, up); activation(gate) * up is encoded in groups of 32 columns.
-// PAIRS is a multiple of 32.
+// Rows are pairs (gate, up); activation(gate) * up is encoded in groups of 32 columns. PAIRS is a
+// multiple of 32.
 var<workgroup> tile: array<f32, TOKENS * PAIRS>;
 
 $activation
@@ -225,16 +225,16 @@ fn finish(first: u32, thread: u32) {
 }
 
 //# ending_residual
-// x += product; out = encoded x * gamma, still to be divided by the root mean square of the row,
-// and the sums of squares that the consumer needs for it (input_scale_rms).
-// PAIRS = 16: a workgroup makes one group of 32 columns.
+// residual += product; out = encoded residual * gamma, and its sums of squares. The consumer
+// divides by the root mean square of the row (input_scale_rms). PAIRS = 16: a workgroup has one
+// group of 32 columns.
 @group(0) @binding(OUT + 2) var<storage, read_write> residual: array<f32>;  // [tokens, cols]
 @group(0) @binding(OUT + 3) var<storage, read> gamma: array<f32>;           // [cols]
 
 var<workgroup> tile: array<f32, TOKENS * 32u>;
 var<workgroup> squares: array<f32, TOKENS * 32u>;
 
-// int8: out_scales holds (scale, scale * sum) [tokens, groups], then (sum of squares, 0) likewise.
+// out_scales: (scale, scale * sum) [tokens, groups], then (sum of squares, 0) [tokens, groups]
 $write
 
 fn finish(first: u32, thread: u32) {
@@ -263,7 +263,7 @@ fn finish(first: u32, thread: u32) {
 }
 
 //# ending_residual_subgroup32
-// As ending_residual, with subgroups of 32 threads, that hold a group each.
+// As ending_residual, for subgroups of 32 threads: each encodes a group without workgroup memory.
 @group(0) @binding(OUT) var<storage, read_write> out_values: array<u32>;        // int8
 // (scale, scale * sum) [tokens, groups], then (sum of squares, 0) [tokens, groups]
 @group(0) @binding(OUT + 1) var<storage, read_write> out_scales: array<vec2<f32>>;

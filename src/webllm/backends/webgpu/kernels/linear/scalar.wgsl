@@ -1,7 +1,7 @@
 // Matrix products without barriers, for software adapters: one thread takes eight rows of the
-// weight and a run of rows of x. A load costs more there than a product, also of what all threads
-// load, so that each x loaded is used eight times. Words and rows of x are written out, because
-// such adapters index a vector or an array by comparing with every index.
+// weight and up to four rows of x. A load costs more than a product there, even of memory that all
+// threads load, so each loaded x is used eight times. Loops over words and over rows of x are
+// unrolled, because such adapters index a vector or an array by comparing with every index.
 
 const OUT = ${out}u;        // first binding of the output
 
@@ -21,7 +21,7 @@ $input
 
 $ending
 
-// The first group of four rows; of the last row for those beyond it.
+// Returns the first group of four rows; rows beyond the last are the last row.
 fn first_groups(row: u32) -> vec4<u32> {
   return min(vec4(row, row + 1u, row + 2u, row + 3u), vec4(ROWS - 1u)) * GROUPS;
 }
@@ -74,7 +74,7 @@ $end
 
 //# half
     {
-      // Scales come last: the sums of quants times x, and of x, go first.
+      // Sums quants times x, and x, and multiplies by the scales after that.
       let low_scale = vec4(a.scales.${scale}, b.scales.${scale}, c.scales.${scale}, d.scales.${scale});
       let low_min = vec4(a.scales.${min}, b.scales.${min}, c.scales.${min}, d.scales.${min});
       let high_scale = vec4(e.scales.${scale}, f.scales.${scale}, g.scales.${scale}, h.scales.${scale});
@@ -139,7 +139,7 @@ fn finish(token: u32, row: u32, sums: vec4<f32>) {
 }
 
 //# ending_gated
-// Rows come in pairs (gate, up); activations are f32 where there are no barriers.
+// Rows are pairs (gate, up); activations are f32 where there are no barriers.
 @group(0) @binding(OUT) var<storage, read_write> y: array<f32>;
 
 $activation

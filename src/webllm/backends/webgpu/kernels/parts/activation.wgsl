@@ -1,10 +1,10 @@
 // Activations that only matrix products read, in groups of 32 columns: int8 with one scale a group,
-// or f32 (see activation.ActivationFormat).
+// or f32 (see activation.py). Group i counts over the whole matrix: row * cols / 32 + column / 32.
 //
-// A kernel that reads them includes read_*: load_x(i) is group i of the whole matrix, row * cols / 32
-// + column / 32, and x_value(x, j) its elements 4j .. 4j + 3.
+// A kernel that reads them includes read_*: load_x(i) loads group i, and x_value(x, j) is its
+// elements 4j .. 4j + 3.
 //
-// A kernel that writes them includes write_* and declares, before it:
+// A kernel that writes them includes write_*, and declares before it:
 //     const OUT = 3;                      the first binding of the output; i8 uses OUT + 1 as well
 //     var<workgroup> tile: array<f32, N>  or var<private>: the values to store
 // and calls, for group i, whose 32 values are tile[at .. at + 32]:
@@ -53,7 +53,7 @@ fn x_value(x: XGroup, j: u32) -> vec4<f32> {
 @group(0) @binding(OUT) var<storage, read_write> out_values: array<u32>;
 @group(0) @binding(OUT + 1) var<storage, read_write> out_scales: array<vec2<f32>>;
 
-// Each group starts its walk at another bank of workgroup memory.
+// Groups start at different banks of workgroup memory, to avoid bank conflicts.
 fn group_max(group: u32, at: u32) -> f32 {
   var largest = 0.0;
   for (var i = 0u; i < 32u; i++) {

@@ -1,19 +1,19 @@
-// GGML blocks -> planes (see quant/planar.py). One thread per group of 32 columns.
+// Converts GGML blocks to the layout of matrix.py, one thread for each group of 32 columns.
 //
-// The block snippet gives BLOCK_BYTES, BLOCK_GROUPS, SOURCE_ZERO and
+// The part for the GGML type defines BLOCK_BYTES, BLOCK_GROUPS, SOURCE_ZERO and
 //     unpack(byte, group)   sets q, scale, low_value from the block that starts at `byte`:
 //                           value = scale[half] * (q - SOURCE_ZERO) + low_value[half]
-//                           (float blocks: keep what store_group or value(e) needs)
-// The planes snippet gives store_group(i).
+//                           (blocks of floats keep what store_group or value(e) needs)
+// The part for our format defines store_group(i).
 
 struct Params {
   rows: u32,         // in this chunk
   groups: u32,       // in a row
   source_row: u32,   // of the chunk's first row within its part
-  head_dim: u32,     // 0: rows as stored; else halves of each head become pairs
+  head_dim: u32,     // 0: rows as stored; else the halves of each head are interleaved
   target_row: u32,   // row of the part's first row, before the stride
-  stride: u32,       // 2 where two weights interleave row by row
-  shard_row: u32,    // rows this launch may write: shard_row .. shard_row + shard_rows
+  stride: u32,       // 2 where the rows of two weights alternate
+  shard_row: u32,    // this dispatch may write rows shard_row .. shard_row + shard_rows
   shard_rows: u32,
 }
 
@@ -58,14 +58,14 @@ fn row_of(row: u32) -> u32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  _ = atomicLoad(&scales[0]);  // float planes have no other use for it
+  _ = atomicLoad(&scales[0]);  // float formats do not use it
   if id.x >= params.rows * params.groups {
     return;
   }
   let row = id.x / params.groups;
   let group = id.x % params.groups;
   let out_row = row_of(params.source_row + row) - params.shard_row;
-  if out_row >= params.shard_rows {  // also those below shard_row, which wrap around
+  if out_row >= params.shard_rows {  // rows below shard_row too: they wrap around
     return;
   }
   let block = row * (params.groups / BLOCK_GROUPS) + group / BLOCK_GROUPS;
@@ -92,7 +92,7 @@ const SCALE_WORDS = ${scale_words}u;
 const MINS = ${mins};
 const TARGET_ZERO = ${zero};
 
-fn nibbles(j: u32) -> u32 {  // word j of the 4-bit plane
+fn nibbles(j: u32) -> u32 {  // word j of 4-bit quants
   var word = 0u;
   for (var b = 0u; b < 4u; b++) {
     word |= (u32(q[4u * j + b]) & 15u) << (8u * b);
@@ -138,7 +138,7 @@ fn store_high(i: u32) {
 }
 
 fn store_scales(i: u32) {
-  if SCALE_WORDS == 0u {  // two groups share a word, and may come from different launches
+  if SCALE_WORDS == 0u {  // two groups share a word, which two dispatches may write
     atomicOr(&scales[i >> 1u], pack2x16float(vec2(scale[0], 0.0)) << (16u * (i & 1u)));
     return;
   }

@@ -1,4 +1,4 @@
-// Gumbel-max: each chunk's largest scaled logit + noise, among the tokens kept.
+// Gumbel-max sampling: finds each chunk's largest scaled logit + noise among the kept tokens.
 
 override OUTPUT_ROWS: u32; // words of the step
 override POSITIONS: u32;
@@ -17,7 +17,8 @@ fn pcg(input: u32) -> u32 {
   return (word >> 22u) ^ word;
 }
 
-// -log(u) where u = (k + 1/2) / 2^24. Next to 1, log keeps no digits of it: a series in 1 - u does.
+// Returns -log(u) for u = (k + 1/2) / 2^24. Close to u = 1, log loses all digits; a series in 1 - u
+// keeps them.
 fn minus_log(k: u32) -> f32 {
   let rest = f32(0x00ffffffu - k) * exp2(-24.0) + exp2(-25.0); // 1 - u
   if rest < 0.125 {
@@ -42,7 +43,7 @@ fn main(
   }
   let row = row_of(output);
   if row.temperature == 0.0 {
-    return; // `best` is right as it is
+    return; // `max` has found the token
   }
   let key = pcg(row.seed ^ pcg(step[POSITIONS + step[OUTPUT_ROWS + output]]));
   let begin = workgroup.x * CHUNK;

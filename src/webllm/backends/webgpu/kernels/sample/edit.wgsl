@@ -1,4 +1,4 @@
-// Applies biases and penalties to the logits of an output row; the entries name each token once.
+// Applies biases and penalties to the logits of an output row. The entries name a token only once.
 
 override OUTPUT_ROWS: u32; // words of the step
 override TOKEN_IDS: u32;
@@ -8,7 +8,7 @@ $reduction
 $row
 
 @group(0) @binding(1) var<storage, read_write> logits: array<f32>; // [outputs, vocab]
-@group(0) @binding(2) var<storage, read> sampled: array<u32>; // by the step before
+@group(0) @binding(2) var<storage, read> sampled: array<u32>; // by the previous step
 
 const FROM_SAMPLED = 0x80000000u;
 const IN_PROMPT = 0x80000000u;
@@ -28,7 +28,7 @@ fn edit_logit(row: Row, output: u32, token: u32, bias: f32, count: u32) {
   logits[at] = logit - (row.frequency_penalty * f32(times) + presence);
 }
 
-// Returns 1 for the entry of `unknown`, the token that the counts do not know yet.
+// Returns 1 for the entry of `unknown`, a sampled token that the counts do not include yet.
 fn apply(row: Row, output: u32, entry: u32, unknown: u32) -> f32 {
   if entry >= row.num_edits {
     return 0.0;
@@ -57,7 +57,7 @@ fn main(
     unknown = sampled[input & ~FROM_SAMPLED];
   }
   var met = 0.0;
-  // Four a round: lavapipe leaves every loop once a thread has done 65535 rounds.
+  // Four entries an iteration: lavapipe ends every loop once a thread has done 65535 iterations.
   for (var entry = thread; entry < row.num_edits; entry += 4u * THREADS) {
     met += apply(row, output, entry, unknown);
     met += apply(row, output, entry + THREADS, unknown);

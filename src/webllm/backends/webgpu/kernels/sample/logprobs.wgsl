@@ -1,5 +1,6 @@
-// The likeliest tokens of an output row and their log-probabilities, by a tournament: the winner's
-// chunk enters its next one. Leaves the log of the row's sum, for sample_pick to finish with.
+// Finds the likeliest tokens of an output row and their log-probabilities, by a tournament: each
+// chunk enters its best token, and the winner's chunk then enters its next one. Stores the log of
+// the row's sum for `pick`.
 
 override LOGPROBS: u32; // word of `sampled`
 
@@ -13,7 +14,7 @@ $row
 @group(0) @binding(4) var<storage, read_write> entered: array<Best>; // [outputs, chunks]
 @group(0) @binding(5) var<storage, read_write> sampled: array<u32>;
 
-// A chunk's entry is read and written by one thread alone, so that no barrier is needed.
+// Only one thread reads and writes a chunk's entry, so no barrier is needed.
 fn enter_all(first: u32, thread: u32) {
   for (var chunk = thread; chunk < num_chunks(); chunk += THREADS) {
     entered[first + chunk] = best[first + chunk];
@@ -30,7 +31,7 @@ fn winner_of(first: u32, thread: u32) -> Best {
   return best_across(found, thread);
 }
 
-// The largest logit of a chunk that comes after `last`.
+// Returns the largest logit of a chunk that ranks below `last`.
 fn next_of(output: u32, chunk: u32, last: Best, thread: u32) -> Best {
   let begin = chunk * CHUNK;
   let end = min(begin + CHUNK, VOCAB);

@@ -1,4 +1,4 @@
-// The largest logit of each chunk and, for rows that want logprobs, the sum of exp(logit - it).
+// Finds the largest logit of each chunk and, for rows with logprobs, the sum of exp(logit - it).
 
 $reduction
 

@@ -1,4 +1,4 @@
-// The token: the best of the chunks; and its log-probability where that is wanted.
+// Picks the token: the best of the chunks. Adds its log-probability for rows that want it.
 
 override LOGPROBS: u32; // word of `sampled`
 
@@ -28,10 +28,10 @@ fn main(
   }
   found = best_across(found, thread);
   if thread == 0u {
-    let token = min(found.id, VOCAB - 1u); // a row of NaN has no best
+    let token = min(found.id, VOCAB - 1u); // a row of NaN has no best token
     sampled[output] = token;
     if row_of(output).logprobs > 0u {
-      let at = LOGPROBS + 41u * output; // where sample_logprobs left the log of the row's sum
+      let at = LOGPROBS + 41u * output; // `logprobs` has put the log of the row's sum here
       sampled[at] = bitcast<u32>(logits[output * VOCAB + token] - bitcast<f32>(sampled[at]));
     }
   }

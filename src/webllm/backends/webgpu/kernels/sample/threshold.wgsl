@@ -1,12 +1,13 @@
-// The smallest logit that top_k, top_p and min_p keep: all three keep the largest logits.
+// Finds the smallest logit that top_k, top_p and min_p keep: all three keep the largest logits.
 //
-// top_k and top_p ask for the largest t for which the tokens with logit >= t are at least k, or
-// have at least the mass. 16 guesses of t are weighed in one pass over the row; the two around the
-// answer are the next pass's ends, until what lies between fits into `candidates`, where every
-// logit is tried. Ties that do not fit end the search when no float lies between the ends.
+// top_k and top_p want the largest t for which the tokens with logit >= t are at least k, or have
+// at least the probability mass. One pass over the row weighs 16 guesses of t; the two guesses
+// around the answer bound the next pass. Once the tokens between the bounds fit into `candidates`,
+// every one of their logits is tried. Ties that do not fit end the search when no float is left
+// between the bounds.
 //
-// Eight tokens an iteration, and no chunk whose largest is too small: lavapipe leaves every loop
-// once a thread has done 65535 iterations.
+// An iteration takes eight tokens and skips chunks whose largest logit is too small: lavapipe ends
+// every loop once a thread has done 65535 iterations.
 
 $reduction
 
@@ -32,15 +33,15 @@ struct Weighing {
   by_count: bool,
 }
 
-// The answer lies in [low, high); what is at or above `high` weighs `above`.
+// The answer is in [low, high); the tokens at or above `high` weigh `above`.
 struct Ends {
   low: f32,
   high: f32,
   above: f32,
 }
 
-// Guesses, descending, or what the tokens at or above each weigh. Named, so that they stay in
-// registers.
+// Guesses in descending order, or the weights of the tokens at or above each. They are named
+// fields, not an array, so that they stay in registers.
 struct Sixteen {
   a: vec4<f32>,
   b: vec4<f32>,
@@ -59,7 +60,7 @@ fn weight_of(w: Weighing, logit: vec4<f32>) -> vec4<f32> {
   return select(exp((logit - w.largest) / w.temperature), vec4<f32>(1.0), w.by_count);
 }
 
-// Logits of four of the thread's tokens; below LOWEST where there is none.
+// Returns the logits of four of the thread's tokens; below LOWEST where there is no token.
 fn four(w: Weighing, token: u32) -> vec4<f32> {
   let tokens = token + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
   let at = w.first + min(tokens, vec4<u32>(VOCAB - 1u));
@@ -87,7 +88,7 @@ fn weigh(sums: Sixteen, guesses: Sixteen, w: Weighing, logit: vec4<f32>) -> Sixt
   return weigh_one(three, guesses, logit.w, weight.w);
 }
 
-// What the row's tokens at or above each guess weigh; the same in every thread.
+// Returns the weight of the row's tokens at or above each guess; the same in every thread.
 fn weights_of(guesses: Sixteen, w: Weighing, thread: u32) -> Sixteen {
   var sums: Sixteen;
   for (var chunk = thread / LANES; chunk < num_chunks(); chunk += THREADS / LANES) {
@@ -121,7 +122,7 @@ fn offer(w: Weighing, logit: vec4<f32>, ends: Ends) {
   offer_one(logit.w, weight.w, ends);
 }
 
-// How many tokens lie between the ends; the candidates are these if they fit.
+// Returns the number of tokens between the ends, which become the candidates if they fit.
 fn gather(w: Weighing, ends: Ends, thread: u32) -> u32 {
   no_candidates(thread);
   for (var chunk = thread / LANES; chunk < num_chunks(); chunk += THREADS / LANES) {
@@ -136,7 +137,7 @@ fn gather(w: Weighing, ends: Ends, thread: u32) -> u32 {
   return count_candidates(thread);
 }
 
-// The ends around the lowest guess that weighs less than `goal`.
+// Returns the ends around the lowest guess that weighs less than `goal`.
 fn ends_around(goal: f32, guesses: Sixteen, weights: Sixteen, outer: Ends) -> Ends {
   var guess = listed(guesses);
   var weight = listed(weights);
@@ -152,7 +153,7 @@ fn ends_around(goal: f32, guesses: Sixteen, weights: Sixteen, outer: Ends) -> En
   return Ends(guesses.d.w, high, above);
 }
 
-// The largest candidate at and above which the row weighs at least `goal`.
+// Returns the largest candidate at and above which the row weighs at least `goal`.
 fn exact(goal: f32, ends: Ends, count: u32, thread: u32) -> f32 {
   var found = Best(ends.low, 0u);
   for (var i = thread; i < count; i += THREADS) {
@@ -168,7 +169,7 @@ fn exact(goal: f32, ends: Ends, count: u32, thread: u32) -> f32 {
   return best_across(found, thread).value;
 }
 
-// Ever farther from the largest logit; the last is `low`.
+// Returns guesses at growing distances from the largest logit; the last one is `low`.
 fn first_guesses(w: Weighing, low: f32) -> Sixteen {
   let nearest = -exp2(-7.0) * select(w.temperature, 1.0, w.by_count);
   let powers = nearest * vec4<f32>(1.0, 2.0, 4.0, 8.0);
@@ -181,7 +182,7 @@ fn first_guesses(w: Weighing, low: f32) -> Sixteen {
   );
 }
 
-// The lowest is ends.low.
+// Returns evenly spaced guesses; the lowest one is ends.low.
 fn even_guesses(ends: Ends) -> Sixteen {
   let width = (ends.high - ends.low) / 16.0;
   let steps = width * vec4<f32>(3.0, 2.0, 1.0, 0.0);
@@ -193,7 +194,7 @@ fn even_guesses(ends: Ends) -> Sixteen {
   );
 }
 
-// The largest t >= low with weight(logits >= t) >= goal, or >= goal * weight(logits >= low) for
+// Returns the largest t >= low with weight(logits >= t) >= goal, or >= goal * weight(logits >= low) for
 // masses.
 fn search(w: Weighing, low: f32, goal: f32, thread: u32) -> f32 {
   var guesses = first_guesses(w, low);
@@ -208,7 +209,7 @@ fn search(w: Weighing, low: f32, goal: f32, thread: u32) -> f32 {
     let narrowed = ends_around(goal * total, guesses, weights, ends);
     let moved = narrowed.low != ends.low || narrowed.high != ends.high;
     ends = narrowed;
-    let stuck = sum_across(select(0.0, 1.0, moved), thread) == 0.0; // provably the same in all
+    let stuck = sum_across(select(0.0, 1.0, moved), thread) == 0.0; // the same in every thread, provably
     if stuck && pass_id > 0u {
       break;
     }
@@ -265,7 +266,7 @@ fn main(
 }
 
 //# candidates_workgroup
-// Candidates of a threshold, in workgroup memory.
+// Candidates in workgroup memory.
 const CAPACITY = 512u;
 
 var<workgroup> candidates: array<vec2<f32>, CAPACITY>; // logit, weight
@@ -286,7 +287,7 @@ fn add_candidate(logit: f32, weight: f32) {
   }
 }
 
-// How many were added; more than CAPACITY are not kept.
+// Returns the number of candidates added; those beyond CAPACITY are not kept.
 fn count_candidates(thread: u32) -> u32 {
   workgroupBarrier();
   if thread == 0u {
@@ -296,8 +297,8 @@ fn count_candidates(thread: u32) -> u32 {
 }
 
 //# candidates_single
-// Candidates of a threshold, of one thread. Interface: see candidates_workgroup.
-const CAPACITY = 64u; // squared, far from the 65535 iterations lavapipe allows a thread
+// Candidates of a single thread.
+const CAPACITY = 64u; // its square is far below lavapipe's 65535 iterations
 
 var<private> candidates: array<vec2<f32>, CAPACITY>; // logit, weight
 var<private> num_candidates: u32;

@@ -1,4 +1,4 @@
-// How products end: stored as f32, or gated and encoded; see job.py.
+// The ends of products: store as f32, or gate and encode; see job.py.
 
 //# bias
 @group(0) @binding(OUT + 1) var<storage, read> bias: array<f32>;  // [rows of the whole weight]
@@ -13,7 +13,7 @@ fn bias_of(row: u32) -> f32 {
 }
 
 //# store
-// Output as f32 [tokens, OUT_COLS]; `row` is that of the shard.
+// Stores f32 [tokens, OUT_COLS]; `row` is a row of the shard.
 override ACCUMULATE: bool;
 
 @group(0) @binding(OUT) var<storage, read_write> y: array<f32>;
@@ -35,7 +35,7 @@ fn activated(x: f32) -> f32 {
 
 //# gelu_tanh
 fn activated(x: f32) -> f32 {
-  // tanh overflows to NaN on some drivers; it is 1 within f32 long before 10.
+  // tanh overflows to NaN on some drivers; in f32 it is 1 well below 10.
   let t = clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), -10.0, 10.0);
   return 0.5 * x * (1.0 + tanh(t));
 }
@@ -52,7 +52,7 @@ fn put(first_x: u32, first_w: u32, row: u32, col: u32, count: u32, value: vec4<f
 fn finish(first_x: u32, first_w: u32, count: u32, thread: u32) {}
 
 //# gemm_store4
-// Four columns at a time where all rows of the output begin at a multiple of four.
+// Stores four columns at a time, where all rows of the output begin at a multiple of four.
 override ACCUMULATE: bool;
 
 @group(0) @binding(OUT) var<storage, read_write> y: array<vec4<f32>>;
@@ -76,7 +76,7 @@ fn put(first_x: u32, first_w: u32, row: u32, col: u32, count: u32, value: vec4<f
 fn finish(first_x: u32, first_w: u32, count: u32, thread: u32) {}
 
 //# gemm_gated
-// Rows come in pairs (gate, up): a tile of 64 makes one group of 32 columns of the output.
+// Rows are pairs (gate, up): a tile of 64 makes one group of 32 columns of the output.
 var<workgroup> tile: array<f32, 2048>;  // [row of x, column]
 
 $activation

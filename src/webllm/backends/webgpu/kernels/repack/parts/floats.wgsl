@@ -1,4 +1,4 @@
-// Blocks of floats, a group of 32 each.
+// Floats in groups of 32, one group a block.
 
 //# f32
 const BLOCK_BYTES = 128u;
@@ -49,7 +49,7 @@ fn value(e: u32) -> f32 {
 }
 
 //# copy16
-// Two-byte floats, copied as they are.
+// Copies two-byte floats as they are.
 const BLOCK_BYTES = 64u;
 const BLOCK_GROUPS = 1u;
 

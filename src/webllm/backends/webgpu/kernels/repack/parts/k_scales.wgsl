@@ -1,4 +1,4 @@
-// The 6-bit (scale, min) pairs of Q4_K and Q5_K: eight of them in twelve bytes.
+// The eight 6-bit (scale, min) pairs of a Q4_K or Q5_K block, in twelve bytes.
 fn sub_scales(at: u32, i: u32) -> vec2<f32> {
   if i < 4u {
     return vec2(f32(byte_at(at + i) & 63u), f32(byte_at(at + i + 4u) & 63u));

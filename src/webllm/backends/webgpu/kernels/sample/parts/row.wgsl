@@ -1,9 +1,11 @@
+// The sampling parameters of an output row: sections of the step (see step_buffer.py).
+
 override HEADER: u32; // words of the step
 override SAMPLING: u32;
 override VOCAB: u32;
 override CHUNK: u32; // tokens of a workgroup
 
-const LOWEST = -3.0e38; // a logit below is a masked token
+const LOWEST = -3.0e38; // logits below it are of masked tokens
 const NO_TOKEN = 0xffffffffu;
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
