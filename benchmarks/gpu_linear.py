@@ -21,7 +21,7 @@ from webllm.backends.webgpu.device.protocol import Dispatch, Slice
 from webllm.backends.webgpu.kernels import template
 from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded, row_bytes
 from webllm.backends.webgpu.kernels.linear import gemm, gemv
-from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Residual, Store
+from webllm.backends.webgpu.kernels.linear.product import Gated, Product, Residual, Store
 from webllm.backends.webgpu.kernels.matrix import Matrix, allocate, format_of
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
 from webllm.backends.webgpu.kernels.variant import KernelVariant
@@ -47,31 +47,31 @@ override SCALES: bool;
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class Case:
     ending: str
     tokens: int
     cols: int  # K
     rows: int  # N
 
 
-PRODUCTS = (
-    Product("store", 1, 4096, 6144),
-    Product("residual", 1, 4096, 4096),
-    Product("gated", 1, 4096, 28672),
-    Product("residual", 1, 14336, 4096),
-    Product("store", 1, 4096, 128256),
-    Product("store", 1, 576, 960),
-    Product("residual", 1, 576, 576),
-    Product("gated", 1, 576, 3072),
-    Product("residual", 1, 1536, 576),
-    Product("store", 8, 4096, 6144),
-    Product("gated", 8, 4096, 28672),
-    Product("residual", 8, 14336, 4096),
-    Product("store", 512, 4096, 6144),
-    Product("gated", 512, 4096, 28672),
-    Product("store", 512, 14336, 4096),
-    Product("store", 512, 576, 960),
-    Product("gated", 512, 576, 3072),
+CASES = (
+    Case("store", 1, 4096, 6144),
+    Case("residual", 1, 4096, 4096),
+    Case("gated", 1, 4096, 28672),
+    Case("residual", 1, 14336, 4096),
+    Case("store", 1, 4096, 128256),
+    Case("store", 1, 576, 960),
+    Case("residual", 1, 576, 576),
+    Case("gated", 1, 576, 3072),
+    Case("residual", 1, 1536, 576),
+    Case("store", 8, 4096, 6144),
+    Case("gated", 8, 4096, 28672),
+    Case("residual", 8, 14336, 4096),
+    Case("store", 512, 4096, 6144),
+    Case("gated", 512, 4096, 28672),
+    Case("store", 512, 14336, 4096),
+    Case("store", 512, 576, 960),
+    Case("gated", 512, 576, 3072),
 )
 
 
@@ -90,12 +90,12 @@ class Bench:
         values, scales = row_bytes(I8, cols)
         return Encoded(I8, self.filled(rows * values), self.filled(2 * rows * scales, True))
 
-    def matrices(self, product: Product) -> list[Matrix]:
+    def matrices(self, case: Case) -> list[Matrix]:
         format = format_of(GGMLType.Q4_0)
         found = []
-        size = product.rows * product.cols * 18 // 32
+        size = case.rows * case.cols * 18 // 32
         for _ in range(max(1, round(ROTATED_BYTES / size))):
-            matrix = allocate(self.device, product.rows, product.cols, format)
+            matrix = allocate(self.device, case.rows, case.cols, format)
             for shard in matrix.shards:
                 for part, scales in ((shard.quants, False), (shard.scales, True)):
                     fill = self.device.pipeline(FILL, {"SCALES": scales})
@@ -109,35 +109,33 @@ class Bench:
         self.device.write(words, tokens.to_bytes(4, "little") + bytes(12))
         return StepBuffer(words, layout, tokens, 1, 1, 1)
 
-    def run(self, product: Product) -> str:
-        step = self.step(product.tokens)
-        x = self.encoded(product.tokens, product.cols)
-        match product.ending:
+    def run(self, case: Case) -> str:
+        step = self.step(case.tokens)
+        x = self.encoded(case.tokens, case.cols)
+        match case.ending:
             case "store":
-                ending: Store | Gated | Residual = Store(
-                    self.filled(4 * product.tokens * product.rows)
-                )
+                ending: Store | Gated | Residual = Store(self.filled(4 * case.tokens * case.rows))
             case "gated":
-                ending = Gated("silu", self.encoded(product.tokens, product.rows // 2))
+                ending = Gated("silu", self.encoded(case.tokens, case.rows // 2))
             case _:
                 ending = Residual(
-                    self.filled(4 * product.tokens * product.rows, True),
-                    self.filled(4 * product.rows, True),
-                    self.encoded(product.tokens, product.rows),
+                    self.filled(4 * case.tokens * case.rows, True),
+                    self.filled(4 * case.rows, True),
+                    self.encoded(case.tokens, case.rows),
                 )
         dispatches = []
-        for matrix in self.matrices(product):
-            job = Job(step, step.tokens, x, matrix, ending)
-            if gemv.takes(job.rows):
-                dispatches += gemv.product(self.device, self.variant, job)
+        for matrix in self.matrices(case):
+            product = Product(step, step.tokens, x, matrix, ending)
+            if gemv.takes(product.rows):
+                dispatches += gemv.dispatches(self.device, self.variant, product)
             else:
-                dispatches += gemm.product(self.device, job)
+                dispatches += gemm.dispatches(self.device, product)
         seconds = gpu_seconds(self.device, dispatches, 20) / len(dispatches)
-        size = product.rows * product.cols
+        size = case.rows * case.cols
         return (
-            f"{product.ending:9}{product.tokens:4} x {product.cols:6} -> {product.rows:6} "
+            f"{case.ending:9}{case.tokens:4} x {case.cols:6} -> {case.rows:6} "
             f"{seconds * 1e6:9.2f} us {size * 0.5625 / seconds / 1e9:6.0f} GB/s "
-            f"{2e-12 * size * product.tokens / seconds:6.1f} TFLOP/s"
+            f"{2e-12 * size * case.tokens / seconds:6.1f} TFLOP/s"
         )
 
 
@@ -165,20 +163,20 @@ def main() -> None:
         use_files_of(arguments.wgsl)
     device = NativeDevice(find_adapter(), more_features=[TIMESTAMPS])
     bench = Bench(device)
-    for product in PRODUCTS:
-        text = f"{product.ending} {product.tokens} {product.cols} {product.rows}"
+    for case in CASES:
+        text = f"{case.ending} {case.tokens} {case.cols} {case.rows}"
         if not all(word in text.split() for word in arguments.only.split()):
             continue
-        print(bench.run(product))
-        for tiling in map(tiling_of, arguments.tilings if product.tokens == 1 else ()):
-            needed = {"gated": 32, "residual": 16}.get(product.ending, tiling.pairs)
-            fits = product.cols // 128 <= tiling.lanes < product.cols // 16
+        print(bench.run(case))
+        for tiling in map(tiling_of, arguments.tilings if case.tokens == 1 else ()):
+            needed = {"gated": 32, "residual": 16}.get(case.ending, tiling.pairs)
+            fits = case.cols // 128 <= tiling.lanes < case.cols // 16
             if tiling.pairs != needed or not fits:
                 continue
             original = gemv.gemv_tiling
             gemv.gemv_tiling = lambda *_, tiling=tiling: tiling
             try:
-                print(bench.run(product), tiling)
+                print(bench.run(case), tiling)
             finally:
                 gemv.gemv_tiling = original
     device.close()

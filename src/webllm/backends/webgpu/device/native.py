@@ -21,7 +21,7 @@ from webllm.backends.webgpu.device.native_adapters import (
     memory_bytes,
 )
 from webllm.backends.webgpu.device.native_submit import (
-    Encoded,
+    CommandBuffer,
     NativeRecording,
     Readback,
     Source,
@@ -100,7 +100,7 @@ class NativeDevice:
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
         self._recordings: WeakSet[NativeRecording] = WeakSet()
-        self._spares: deque[Future[Encoded]] = deque()  # of recordings that are gone
+        self._spares: deque[Future[CommandBuffer]] = deque()  # of recordings that are gone
         self._recording = Lock()  # held by the thread that makes a recording
         self._is_closed = False
         self._submitter: Submitter = open_submitter(self.handle)
@@ -241,7 +241,8 @@ class NativeDevice:
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
         source = None if readback is None else _source(readback)
-        running = Readback(self._submitter, recording.encoded(self._submitter, source))
+        commands = recording.command_buffer(self._submitter, source)
+        running = Readback(self._submitter, commands)
         if source is not None:
             recording.encode_next(self._encoder, self._submitter, source)
         return running

@@ -47,10 +47,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class CommandBuffer:
     """A command buffer, good for one submission, and the staging memory of its readback."""
 
-    command_buffer: Any
+    handle: Any
     source: Source | None
     staging: Staging | None
 
@@ -64,12 +64,12 @@ class Submitter(Protocol):
 
     def write(self, buffer: Any, offset: int, data: memoryview) -> None: ...
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded: ...
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer: ...
 
-    def submit(self, encoded: Encoded) -> Any:
+    def submit(self, commands: CommandBuffer) -> Any:
         """Returns the submission that `wait` and `fetch` take."""
 
-    def discard(self, encoded: Encoded) -> None:
+    def discard(self, commands: CommandBuffer) -> None:
         """Frees a command buffer that is not needed; a closed or lost device has freed it."""
 
     def wait(self, submission: Any) -> None: ...
@@ -89,10 +89,10 @@ def open_submitter(device: Any) -> Submitter:
 class Readback:
     """A submission in flight; awaiting it returns the bytes of its source, or b"" at its end."""
 
-    def __init__(self, submitter: Submitter, encoded: Encoded) -> None:
+    def __init__(self, submitter: Submitter, commands: CommandBuffer) -> None:
         self._submitter = submitter
-        self._encoded = encoded
-        self._submission = submitter.submit(encoded)
+        self._commands = commands
+        self._submission = submitter.submit(commands)
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._finish().__await__()
@@ -102,7 +102,7 @@ class Readback:
         return await asyncio.get_running_loop().run_in_executor(waiter, self._wait)
 
     def _wait(self) -> bytes:
-        source, staging = self._encoded.source, self._encoded.staging
+        source, staging = self._commands.source, self._commands.staging
         if source is None or staging is None:
             self._submitter.wait(self._submission)
             return b""
@@ -128,16 +128,16 @@ class NativeRecording:
         commands: list[Command],
         dispatches: tuple[Dispatch, ...],
         bind_groups: list[Any],
-        spares: deque[Future[Encoded]],
+        spares: deque[Future[CommandBuffer]],
     ) -> None:
         self.commands = commands
         self.dispatches = dispatches
         self.bind_groups = bind_groups
         self.num_replays = 0
         self._spares = spares
-        self._next: Future[Encoded] | None = None
+        self._next: Future[CommandBuffer] | None = None
 
-    def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
+    def command_buffer(self, submitter: Submitter, source: Source | None) -> CommandBuffer:
         """Returns a command buffer to submit: the one encoded ahead, if it fits."""
         if self._next is not None:
             ready = self._next.result()
@@ -146,7 +146,7 @@ class NativeRecording:
                 return ready
         return self._encode(submitter, source)
 
-    def _encode(self, submitter: Submitter, source: Source | None) -> Encoded:
+    def _encode(self, submitter: Submitter, source: Source | None) -> CommandBuffer:
         # A method, so that a call on the other thread keeps the bind groups alive.
         return submitter.encode(self.commands, source)
 
@@ -188,7 +188,7 @@ class WrappedSubmitter:
     def write(self, buffer: Any, offset: int, data: memoryview) -> None:
         self._device.queue.write_buffer(buffer, offset, data)
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer:
         encoder = self._device.create_command_encoder()
         if commands:
             compute = encoder.begin_compute_pass()
@@ -203,18 +203,18 @@ class WrappedSubmitter:
             encoder.copy_buffer_to_buffer(
                 source.buffer, source.offset, staging.handle, 0, source.size
             )
-        return Encoded(encoder.finish(), source, staging)
+        return CommandBuffer(encoder.finish(), source, staging)
 
-    def submit(self, encoded: Encoded) -> Any:
-        self._device.queue.submit([encoded.command_buffer])
+    def submit(self, commands: CommandBuffer) -> Any:
+        self._device.queue.submit([commands.handle])
         return None
 
-    def discard(self, encoded: Encoded) -> None:
+    def discard(self, commands: CommandBuffer) -> None:
         if self._is_closed:
             return
         with suppress(DeviceLostError):  # encoding notices a lost device, submitting does not
             self.submit(self.encode((), None))
-            self.submit(encoded)
+            self.submit(commands)
 
     def wait(self, submission: Any) -> None:
         self._device.queue.on_submitted_work_done_sync()
@@ -294,7 +294,7 @@ class RawSubmitter(WrappedSubmitter):
         except self._wgpu.GPUError as error:
             raise _lost(error) from error
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer:
         lib, null = self._lib, self._ffi.NULL
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device_handle, null)
         if commands:
@@ -312,7 +312,7 @@ class RawSubmitter(WrappedSubmitter):
             raise _lost(error) from error
         lib.wgpuCommandEncoderRelease(encoder)
         owned = self._ffi.gc(command_buffer, lib.wgpuCommandBufferRelease)
-        return Encoded(owned, source, staging)
+        return CommandBuffer(owned, source, staging)
 
     def _encode_pass(self, encoder: Any, commands: Sequence[Command]) -> None:
         lib, null = self._lib, self._ffi.NULL
@@ -330,10 +330,10 @@ class RawSubmitter(WrappedSubmitter):
         lib.wgpuComputePassEncoderEnd(compute)
         lib.wgpuComputePassEncoderRelease(compute)
 
-    def submit(self, encoded: Encoded) -> Any:
+    def submit(self, commands: CommandBuffer) -> Any:
         ffi, lib = self._ffi, self._lib
-        commands = ffi.new("WGPUCommandBuffer[]", [encoded.command_buffer])
-        index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, commands)
+        handles = ffi.new("WGPUCommandBuffer[]", [commands.handle])
+        index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, handles)
         return ffi.new("WGPUSubmissionIndex *", index)
 
     def wait(self, submission: Any) -> None:

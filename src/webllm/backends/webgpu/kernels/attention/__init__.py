@@ -72,7 +72,7 @@ def min_scalar_splits(shape: AttentionShape, step: StepBuffer) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class AttentionJob:
     """What all dispatches of one attention share; a split is a multiple of `tile` positions."""
 
     device: Device
@@ -119,7 +119,9 @@ class Job:
         return Dispatch(pipeline, (self.step.words, *bindings), workgroups, name)
 
 
-def scalar(job: Job, qkv: Slice, kv: KVSlices, partial: Partial, out: Encoded) -> list[Dispatch]:
+def scalar(
+    job: AttentionJob, qkv: Slice, kv: KVSlices, partial: Partial, out: Encoded
+) -> list[Dispatch]:
     """Attention with one thread for each head and split, without barriers."""
     splits = job.dispatch(
         "attention/scalar",
@@ -132,7 +134,7 @@ def scalar(job: Job, qkv: Slice, kv: KVSlices, partial: Partial, out: Encoded) -
     return [splits, combine(job, partial, out)]
 
 
-def combine(job: Job, partial: Partial, out: Encoded) -> Dispatch:
+def combine(job: AttentionJob, partial: Partial, out: Encoded) -> Dispatch:
     """Combines the splits and encodes the result."""
     cols = job.shape.num_q * job.shape.head_dim
     assert cols % GROUP == 0, cols

@@ -5,8 +5,8 @@ from __future__ import annotations
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import Encoded
 from webllm.backends.webgpu.kernels.attention import (
+    AttentionJob,
     AttentionShape,
-    Job,
     Partial,
     combine,
     min_scalar_splits,
@@ -54,8 +54,8 @@ def attention_decode(
     splits = decode_splits(variant, shape, step)
     heads = shape.heads_together
     if not variant.barriers:
-        return scalar(Job(device, variant, step, shape, splits), qkv, kv, partial, out)
-    job = Job(device, variant, step, shape, splits, _tile(heads))
+        return scalar(AttentionJob(device, variant, step, shape, splits), qkv, kv, partial, out)
+    job = AttentionJob(device, variant, step, shape, splits, _tile(heads))
     decode = job.dispatch(
         "attention/decode",
         (splits, shape.num_q // heads, step.max_tokens),

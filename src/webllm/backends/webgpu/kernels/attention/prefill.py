@@ -6,8 +6,8 @@ from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import Encoded
 from webllm.backends.webgpu.kernels.attention import (
     MAX_HEAD_DIM,
+    AttentionJob,
     AttentionShape,
-    Job,
     Partial,
     combine,
     min_scalar_splits,
@@ -44,10 +44,10 @@ def attention_prefill(
     """
     if not variant.barriers:
         splits = prefill_splits(variant, shape, step)
-        return scalar(Job(device, variant, step, shape, splits), qkv, kv, partial, out)
+        return scalar(AttentionJob(device, variant, step, shape, splits), qkv, kv, partial, out)
     assert shape.head_dim in range(16, MAX_HEAD_DIM + 1, 16), shape.head_dim
     heads = shape.heads_together
-    job = Job(device, variant, step, shape, 1)
+    job = AttentionJob(device, variant, step, shape, 1)
     tiles = min(step.max_tokens, step.max_tokens // (_ROWS // heads) + step.max_seqs)
     prefill = job.dispatch(
         "attention/prefill",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import Encoded
 from webllm.backends.webgpu.kernels.linear import gemm, gemv, scalar
-from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Store
+from webllm.backends.webgpu.kernels.linear.product import Gated, Product, Store
 from webllm.backends.webgpu.kernels.matrix import Matrix
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
 from webllm.backends.webgpu.kernels.variant import KernelVariant
@@ -36,8 +36,8 @@ def linear(
 
     norm_eps: x is an output of `linear_residual`, which leaves its norm to this product.
     """
-    job = Job(step, rows, x, weight, Store(out, bias, accumulate))
-    return _product(device, variant, job, norm_eps)
+    product = Product(step, rows, x, weight, Store(out, bias, accumulate))
+    return _product(device, variant, product, norm_eps)
 
 
 def gated(
@@ -58,15 +58,17 @@ def gated(
     norm_eps: see `linear`.
     """
     assert weight.rows % 64 == 0, weight.rows
-    return _product(device, variant, Job(step, rows, x, weight, Gated(activation, out)), norm_eps)
+    return _product(
+        device, variant, Product(step, rows, x, weight, Gated(activation, out)), norm_eps
+    )
 
 
 def _product(
-    device: Device, variant: KernelVariant, job: Job, norm_eps: float | None
+    device: Device, variant: KernelVariant, product: Product, norm_eps: float | None
 ) -> list[Dispatch]:
     if not variant.barriers:
-        return scalar.product(device, job)
-    if gemv.takes(job.rows):
-        return gemv.product(device, variant, job, norm_eps)
+        return scalar.dispatches(device, product)
+    if gemv.takes(product.rows):
+        return gemv.dispatches(device, variant, product, norm_eps)
     assert norm_eps is None
-    return gemm.product(device, job)
+    return gemm.dispatches(device, product)

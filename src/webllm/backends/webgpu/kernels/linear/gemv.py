@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import GROUP, ActivationFormat, Encoded
-from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Residual, Store, grid
+from webllm.backends.webgpu.kernels.linear.product import Gated, Product, Residual, Store, grid
 from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, reader
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
 from webllm.backends.webgpu.kernels.template import part, source
@@ -76,10 +76,11 @@ def takes(rows: RowCount) -> bool:
     return rows.maximum <= MAX_GEMV_ROWS and rows.maximum % at_once == 0
 
 
-def product(
-    device: Device, variant: KernelVariant, job: Job, norm_eps: float | None = None
+def dispatches(
+    device: Device, variant: KernelVariant, product: Product, norm_eps: float | None = None
 ) -> list[Dispatch]:
-    return [_gemv(device, variant, job, norm_eps, shard) for shard in job.weight.shards]
+    """Returns a dispatch for each shard; norm_eps: x is an output of `linear_residual`."""
+    return [_gemv(device, variant, product, norm_eps, shard) for shard in product.weight.shards]
 
 
 def linear_residual(
@@ -100,28 +101,33 @@ def linear_residual(
     f32 [2, rows, weight.rows / 32, 2]. Only where `can_fuse_norm`; weight.rows % 32 == 0.
     """
     assert weight.rows % GROUP == 0, weight.rows
-    return product(device, variant, Job(step, rows, x, weight, Residual(residual, gamma, out)))
+    return dispatches(
+        device, variant, Product(step, rows, x, weight, Residual(residual, gamma, out))
+    )
 
 
 def _gemv(
-    device: Device, variant: KernelVariant, job: Job, norm_eps: float | None, shard: Shard
+    device: Device, variant: KernelVariant, product: Product, norm_eps: float | None, shard: Shard
 ) -> Dispatch:
-    pairs = {Store: None, Gated: 32, Residual: 16}[type(job.ending)]
+    pairs = {Store: None, Gated: 32, Residual: 16}[type(product.ending)]
     limit = device.limits.max_workgroup_threads
-    tiling = gemv_tiling(job.weight.groups, pairs, variant.subgroup, limit)
-    constants = job.constants(shard) | {
+    tiling = gemv_tiling(product.weight.groups, pairs, variant.subgroup, limit)
+    constants = product.constants(shard) | {
         "LANES": tiling.lanes,
         "PAIRS_AT_ONCE": tiling.pairs_at_once,
         "LOOPS": tiling.loops,
-        "MAX_TOKENS": job.rows.maximum,
+        "MAX_TOKENS": product.rows.maximum,
     }
     if variant.subgroup:
         constants["SUBGROUP"] = variant.subgroup
     if norm_eps is not None:
         constants["EPS"] = norm_eps
-    inputs = job.inputs(shard)
-    rows_at_once = min(job.rows.maximum, _ROWS_AT_ONCE)
-    dot = _DOT_I8[job.weight.format.scale_group] if job.is_integer else "linear/gemv#dot_f32"
+    inputs = product.inputs(shard)
+    rows_at_once = min(product.rows.maximum, _ROWS_AT_ONCE)
+    format = product.weight.format
+    dot = _DOT_I8[format.scale_group] if product.is_integer else "linear/gemv#dot_f32"
+    lanes = "linear/gemv#lanes_subgroup" if variant.subgroup else "linear/gemv#lanes_workgroup"
+    scale = "linear/gemv#input_scale_one" if norm_eps is None else "linear/gemv#input_scale_rms"
     code = source(
         "linear/gemv",
         tokens=str(rows_at_once),
@@ -129,31 +135,27 @@ def _gemv(
         parts=str(tiling.lanes // variant.subgroup if variant.subgroup else 1),
         threads=str(tiling.threads),
         out=str(len(inputs)),
-        reader=reader(job.weight.format),
-        input=job.x.read,
+        reader=reader(format),
+        input=product.x.read,
         dot=part(dot),
-        lanes=part(
-            "linear/gemv#lanes_subgroup" if variant.subgroup else "linear/gemv#lanes_workgroup"
-        ),
-        input_scale=part(
-            "linear/gemv#input_scale_one" if norm_eps is None else "linear/gemv#input_scale_rms"
-        ),
-        ending=_ending(variant, job),
+        lanes=part(lanes),
+        input_scale=part(scale),
+        ending=_ending(variant, product),
     )
-    label = job.label("linear/gemv")
+    label = product.label("linear/gemv")
     return Dispatch(
         device.pipeline(code, constants, label, proven=True),
-        (*inputs, *job.outputs()),
+        (*inputs, *product.outputs()),
         (
             *grid(-(-shard.rows // (2 * tiling.pairs)), device.limits.max_workgroups),
-            job.rows.maximum // rows_at_once,
+            product.rows.maximum // rows_at_once,
         ),
         label,
     )
 
 
-def _ending(variant: KernelVariant, job: Job) -> str:
-    ending = job.ending
+def _ending(variant: KernelVariant, product: Product) -> str:
+    ending = product.ending
     match ending:
         case Store():
             return ending.store + part("linear/gemv#ending_store")

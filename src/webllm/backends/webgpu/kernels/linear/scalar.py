@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch
-from webllm.backends.webgpu.kernels.linear.job import Gated, Job, Residual, Store, grid
+from webllm.backends.webgpu.kernels.linear.product import Gated, Product, Residual, Store, grid
 from webllm.backends.webgpu.kernels.matrix import Shard, reader
 from webllm.backends.webgpu.kernels.template import part, source
 
@@ -14,39 +14,40 @@ _ROWS = 8  # of the weight that a thread takes
 _MAX_TOKENS = 4  # rows of x that a thread takes
 
 
-def product(device: Device, job: Job) -> list[Dispatch]:
-    return [_scalar(device, job, shard) for shard in job.weight.shards]
+def dispatches(device: Device, product: Product) -> list[Dispatch]:
+    """Returns a dispatch for each shard."""
+    return [_scalar(device, product, shard) for shard in product.weight.shards]
 
 
-def _scalar(device: Device, job: Job, shard: Shard) -> Dispatch:
-    inputs = (*job.inputs(shard), job.step.words)
-    tokens = min(_MAX_TOKENS, job.rows.maximum)
-    is_float = job.weight.format.is_float
+def _scalar(device: Device, product: Product, shard: Shard) -> Dispatch:
+    inputs = (*product.inputs(shard), product.step.words)
+    tokens = min(_MAX_TOKENS, product.rows.maximum)
+    is_float = product.weight.format.is_float
     code = source(
         "linear/scalar",
         tokens=str(tokens),
         out=str(len(inputs)),
         step=str(len(inputs) - 1),
-        reader=reader(job.weight.format),
-        input=job.x.read,
-        ending=_ending(job),
+        reader=reader(product.weight.format),
+        input=product.x.read,
+        ending=_ending(product),
         begin=_each_token("linear/scalar#begin", tokens),
         products=_float_products(tokens) if is_float else _integer_products(tokens),
         end=_each_token("linear/scalar#end", tokens),
     )
-    constants = job.constants(shard) | {"COUNT": job.rows.word}
-    label = job.label("linear/scalar")
+    constants = product.constants(shard) | {"COUNT": product.rows.word}
+    label = product.label("linear/scalar")
     width, height = grid(-(-shard.rows // (_ROWS * _THREADS)), device.limits.max_workgroups)
     return Dispatch(
         device.pipeline(code, constants, label, proven=True),
-        (*inputs, *job.outputs()),
-        (width, height, -(-job.rows.maximum // tokens)),
+        (*inputs, *product.outputs()),
+        (width, height, -(-product.rows.maximum // tokens)),
         label,
     )
 
 
-def _ending(job: Job) -> str:
-    ending = job.ending
+def _ending(product: Product) -> str:
+    ending = product.ending
     match ending:
         case Store():
             return ending.store + part("linear/scalar#ending_store")

@@ -1,4 +1,4 @@
-// The ends of products: store as f32, or gate and encode; see job.py.
+// The ends of products: store as f32, or gate and encode; see product.py.
 
 //# bias
 @group(0) @binding(OUT + 1) var<storage, read> bias: array<f32>;  // [rows of the whole weight]

@@ -64,7 +64,7 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Product:
     """A product and its ending."""
 
     step: StepBuffer
