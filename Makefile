@@ -1,4 +1,4 @@
-# What a person does and what CI does are the same commands; `make help` lists them.
+# The commands that people and CI run; `make help` lists them.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,39 +20,39 @@ export PROMPT
 
 .PHONY: help run test test-long lint bench fuzz web site vulkan chromium firefox webkit
 
-help: ## this list
+help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-run: $(VENV)/.installed ## ask the default model something: make run PROMPT="…" MODEL=…
+run: $(VENV)/.installed ## ask a model a question: make run PROMPT="…" MODEL=…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
 
-# What a tier needs besides Python; TIERS may also name files of one.
+# $(call tier_needs,tier,targets): the targets, if TIERS names the tier or a file of it.
 tier_needs = $(if $(filter tests tests/ tests/$(1) tests/$(1)/%,$(TIERS)),$(2))
 
 BROWSERS := chromium firefox webkit
-test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,$(BROWSERS) site) ## everything that must hold: lint, types, every tier of tests
+test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,$(BROWSERS) site) ## lint, type checks and every tier of tests
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(TIERS)
 
-test-long: $(VENV)/.installed-dev ## what takes minutes: a wheel with the site in it, built by pip
+test-long: $(VENV)/.installed-dev ## tests that take minutes: building a wheel with the site in it
 	$(BIN)/pytest tests/long
 
-lint: $(VENV)/.installed-dev js/node_modules/.installed ## ruff, mypy, tsc and prettier
+lint: $(VENV)/.installed-dev js/node_modules/.installed ## run ruff, mypy, tsc and prettier
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	npm --prefix js run --silent check
 
-web: site ## the chat page with a model, on localhost: make web MODEL=…
+web: site ## serve the chat page on localhost: make web MODEL=…
 	@$(BIN)/webllm web --model "$(MODEL)"
 
-site: js/dist/.built ## what a browser loads, into js/dist: our scripts, Python and the wheels
+site: js/dist/.built ## build the files for browsers into js/dist: scripts, Python and the wheels
 
-bench: $(VENV)/.installed ## tokens per second here: make bench BATCH=1,4,16
+bench: $(VENV)/.installed ## measure tokens per second: make bench BATCH=1,4,16
 	@$(BIN)/webllm bench "$(MODEL)" --batch "$(BATCH)"
 
-# Some 0.1 s of one core a file; --seed and --first of a finding repeat it.
+# A file takes about 0.1 s on one core. Pass --seed and --first of a finding to repeat it.
 FUZZ := $(BIN)/python tests/fuzz/fuzz_model.py --seed $(SEED)
-fuzz: $(VENV)/.installed-dev ## mutated model files: make fuzz COUNT=20000 SEED=…
+fuzz: $(VENV)/.installed-dev ## load mutated model files: make fuzz COUNT=20000 SEED=…
 	$(FUZZ) --count $(COUNT) --sanitize build/sanitized
 	$(FUZZ) --count $$(( $(COUNT) / 10 )) --host wasm
 	$(FUZZ) --count $$(( $(COUNT) / 10 ))
@@ -65,7 +65,7 @@ $(VENV)/.installed: $(BUILT_FROM)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what the tests need, and compiling the kernels to WebAssembly as well"
+	@echo "Installing the test dependencies, and compiling the kernels to WebAssembly"
 	@WEBLLM_BUILD_WASM=1 $(PIP_INSTALL) '.[dev]'
 	@touch $@
 
@@ -78,7 +78,7 @@ js/dist/.built: $(VENV)/.installed-dev js/node_modules/.installed $(SITE_FROM)
 	npm --prefix js run --silent build
 	@touch $@
 
-# The gpu tier needs an adapter. On a Linux machine without a GPU that is Mesa's lavapipe.
+# The gpu tier needs an adapter: on Linux without a GPU, Mesa's lavapipe.
 VULKAN_PACKAGES := libvulkan1 mesa-vulkan-drivers
 vulkan:
 	@[ "$$(uname)" != Linux ] && exit 0; \
@@ -91,7 +91,7 @@ chromium:
 	@command -v chromium google-chrome >/dev/null && exit 0; \
 	$(call apt_install,The browser tests need Chromium,chromium)
 
-# A part of it also needs Firefox and WebKitGTK, with what shows a window of it on no screen.
+# Some browser tests also need Firefox and WebKitGTK, with a virtual display.
 firefox:
 	@command -v firefox-esr firefox >/dev/null && exit 0; \
 	$(call apt_install,The browser tests need Firefox,firefox-esr)
@@ -103,7 +103,7 @@ webkit:
 		exit 0; \
 	$(call apt_install,The browser tests need WebKitGTK,$(WEBKIT_PACKAGES))
 
-# $(call apt_install,what for,packages)
+# $(call apt_install,reason,packages)
 define apt_install
 if [ "$$(id -u)" = 0 ]; then root=; \
 elif sudo -n true 2>/dev/null; then root=sudo; \

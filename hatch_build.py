@@ -1,15 +1,15 @@
 """Build hook: compiles src/webllm/backends/cpu/kernels.c for every CPU variant, into the wheel.
 
-The machine's C compiler is used ($CC, cc, gcc or clang); without one, the `ziglang` package is
-asked for as a build dependency. Zig also builds for other machines:
+It uses the machine's C compiler ($CC, cc, gcc or clang). Without one it asks for the package
+`ziglang` as a build dependency. Zig also builds for other machines:
 
     WEBLLM_BUILD_TARGET=aarch64-macos pip wheel .     (a key of TARGETS)
 
-and the WebAssembly modules: WEBLLM_BUILD_WASM=1 adds them, the target `wasm32` builds them alone,
-into the pure wheel that browsers load. An editable install compiles into the source tree.
+and builds the WebAssembly modules: WEBLLM_BUILD_WASM=1 adds them, the target `wasm32` builds only
+them, into the pure wheel that browsers load. An editable install compiles into the source tree.
 
-The wheel also has the site of `webllm web` and `webllm bundle` in it, if js/dist is built. A
-release must: WEBLLM_BUILD_SITE=1 builds it anew, with Node and what package-lock.json names.
+If js/dist is built, the wheel also contains the site of `webllm web` and `webllm bundle`. A release
+needs it: WEBLLM_BUILD_SITE=1 builds it anew, with Node and the packages of package-lock.json.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ZIG = "ziglang>=0.14"
 SOURCE = Path("src/webllm/backends/cpu/kernels.c")
 INSTALLED = "webllm/backends/cpu/lib"
 SITE, INSTALLED_SITE = Path("js/dist"), "webllm/site"
-# No -ffast-math: it would fold away exact rounding. No contraction: all variants round alike.
+# No -ffast-math: it would optimize exact rounding away. No contraction: all variants round alike.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden")
 
 
 class Variant(NamedTuple):
-    """A compilation of the kernels: its name, flags for gcc and clang, CPU for zig."""
+    """One compilation of the kernels: its name, the flags of gcc and clang, the CPU for zig."""
 
     name: str
     flags: tuple[str, ...]
@@ -63,10 +63,12 @@ WASM32 = (
 
 
 class Target(NamedTuple):
+    """A kind of machine: its variants, and the file suffix and wheel tag."""
+
     variants: tuple[Variant, ...]
     suffix: str
     tag: str
-    triple: str | None = None  # zig's; None: this machine
+    triple: str | None = None  # zig's name of the target; None: this machine
 
 
 TARGETS = {
@@ -89,7 +91,7 @@ WASM_LINK = (
     "-Wl,--export=__heap_base",
     "-Wl,-z,stack-size=1048576",
 )
-# Every thread instantiates the module on one memory, and is given its stack by the host.
+# Every thread instantiates the module on one shared memory; browser_threads.py gives it a stack.
 WASM_THREADS_LINK = (
     "-Wl,--import-memory",
     "-Wl,--shared-memory",
@@ -131,7 +133,7 @@ def compile_command(target: Target, variant: Variant, source: Path, out: Path) -
 
 
 def build(target: Target, source: Path, folder: Path) -> list[Path]:
-    """Compiles every variant; the first must work, others may be too new for the compiler."""
+    """Compiles every variant that the compiler can; raises RuntimeError if the first fails."""
     folder.mkdir(parents=True, exist_ok=True)
     built = []
     for variant in target.variants:
@@ -148,9 +150,7 @@ def build(target: Target, source: Path, folder: Path) -> list[Path]:
 
 
 def build_site(root: Path) -> None:
-    """Raises CalledProcessError, or FileNotFoundError without Node: no wheel is better than one
-    that lacks what was asked for.
-    """
+    """Builds js/dist. Raises CalledProcessError, or FileNotFoundError without Node."""
     npm = ["npm", "--prefix", "js"]
     wheels = [sys.executable, "js/wheels.py", str(SITE / "wheels")]
     for command in ([*npm, "ci", "--include=dev"], wheels, [*npm, "run", "build"]):
@@ -161,9 +161,9 @@ def build_site(root: Path) -> None:
 
 
 def site_files(root: Path) -> dict[str, str]:
-    """Where each file of a built site goes in the wheel; nothing if there is none."""
+    """Returns {file of the built site: path in the wheel}, empty if the site is not built."""
     site = root / SITE
-    if not (site / "extensions.zip").is_file():  # the last thing that is built
+    if not (site / "extensions.zip").is_file():  # the build writes it last
         return {}
     files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return {str(path): f"{INSTALLED_SITE}/{path.relative_to(site).as_posix()}" for path in files}
@@ -189,7 +189,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["tag"] = f"py3-none-{target.tag}"
         if not editable:
             files = {str(path): f"{INSTALLED}/{path.name}" for path in built}
-            if target.variants is not WASM32:  # the pure wheel is a part of the site
+            if target.variants is not WASM32:  # the pure wheel is part of the site, not the reverse
                 if "WEBLLM_BUILD_SITE" in os.environ:
                     build_site(Path(self.root))
                 files |= site_files(Path(self.root))

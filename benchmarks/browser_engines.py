@@ -3,9 +3,9 @@
     python benchmarks/browser_engines.py [MODEL] [--engines webllm-cpu,wllama] [--llama-bench PATH]
     python benchmarks/browser_engines.py [MODEL] --serve
 
-Drives the benchmark page (js/src/benchmark) in headless Chromium, which says what is measured; or
-serves it for a browser of yours. Engines run alternately, each sample in a new worker, and medians
-are compared. It does not know what else the machine does; it reports how much that was.
+Drives the benchmark page (js/src/benchmark), which explains the figures, in headless Chromium, or
+serves it for your own browser. Engines run alternately, each sample in a new worker, and medians
+are compared. It reports how busy other processes kept the machine.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tasks that hold up the chat page's main thread while a model answers: over 50 ms, by Chromium.
+"""Tasks over 50 ms that block the chat page's main thread while a model answers, in Chromium.
 
     .venv/bin/python benchmarks/browser_long_tasks.py [--tokens 500] [--slowdown 4] [--pace 12]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_decode.py llama-3.1-8b [--profile] [--device webgpu]
 
-Loads as the engine does (upload, repack, record): only the numbers in the weights are made up.
+Loads as for a real model (upload, repack, record); only the numbers in the weights are made up.
 Prints the time to load, prefill of 512 tokens, decode at context 512 with two steps in flight, and
 with --profile the GPU time of each kernel of a step.
 """

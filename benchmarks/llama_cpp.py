@@ -3,8 +3,8 @@
     python benchmarks/llama_cpp.py MODEL.gguf --llama-bench PATH [--json] [--busy-core]
 
 Both run alternately (ours, theirs, ours, theirs, ...), each time as a fresh process, so that a
-noisy minute falls on both. Medians are compared. Decode is measured behind a prompt of 128 tokens
-on both sides. It does not know what else the machine does; it reports how much that was.
+noisy minute falls on both. Medians are compared. Decode is measured after a prompt of 128 tokens
+on both sides. It reports how busy other processes kept the machine.
 """
 
 import argparse

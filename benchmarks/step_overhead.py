@@ -1,4 +1,4 @@
-"""What the host does in a decode step besides waiting: microseconds, by number of sequences.
+"""Microseconds of the host's work in a decode step, by number of sequences.
 
     python benchmarks/step_overhead.py
 

@@ -1,4 +1,4 @@
-"""Several questions at once: their answers share the model's steps."""
+"""Asks several questions at once. Their answers share the model's steps."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""An answer as it is written, without async, up to its first full stop."""
+"""Streams an answer without async, up to its first full stop."""
 
 from webllm import create_blocking_mlc_engine
 

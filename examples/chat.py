@@ -1,4 +1,4 @@
-"""Two rounds of a conversation."""
+"""A conversation of two questions."""
 
 import asyncio
 

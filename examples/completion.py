@@ -1,4 +1,4 @@
-"""Goes on with a text, without a chat template, on the CPU."""
+"""Continues a text on the CPU, without a chat template."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""An answer that never uses a token twice: a logit processor bans what has been said."""
+"""Bans tokens that were generated before, with a logit processor."""
 
 import asyncio
 from collections.abc import MutableSequence

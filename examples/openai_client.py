@@ -1,4 +1,4 @@
-"""OpenAI's client with a model in this process: no server, no network, no key."""
+"""Uses OpenAI's client with a model in this process, without a server or a key."""
 
 import asyncio
 

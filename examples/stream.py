@@ -1,4 +1,4 @@
-"""An answer as it is written, with progress while loading and rates at the end."""
+"""Streams an answer, with progress while loading and speed at the end."""
 
 import asyncio
 

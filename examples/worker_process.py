@@ -1,4 +1,4 @@
-"""A model in a process of its own: this one stays free to do something else meanwhile."""
+"""Runs a model in a process of its own, so that this one can do something else meanwhile."""
 
 import asyncio
 

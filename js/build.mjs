@@ -40,4 +40,7 @@ await build({
   },
   external: ["./pyodide/*"],
 });
-await cp(new URL("../src/webllm/backends/cpu/thread.js", import.meta.url), new URL("thread.js", dist));
+await cp(
+  new URL("../src/webllm/backends/cpu/thread.js", import.meta.url),
+  new URL("thread.js", dist),
+);

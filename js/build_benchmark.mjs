@@ -1,5 +1,5 @@
-// Bundles the benchmark page into dist/, and the engines of others that it can measure into peers/,
-// which is no part of the site.
+// Bundles the benchmark page into dist/, and the other engines that it measures into peers/, which
+// is not part of the site.
 
 import { cp, mkdir } from "node:fs/promises";
 import { build } from "esbuild";

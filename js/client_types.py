@@ -1,8 +1,9 @@
-"""Writes what TypeScript must know of Python into src/client/: python client_types.py
+"""Writes the TypeScript types of Python's structs into src/client/: python client_types.py
 
-messages.ts and api.ts are the types of the worker's messages, of requests and of responses;
-error_classes.ts is the tree of errors, prebuilt.json the catalogue of models and
-unsupported_fields.json the fields of the references that are refused.
+messages.ts has the types of the worker's messages and the engine's methods that are one message;
+api.ts has the types of requests and of responses; error_classes.ts is the tree of errors and
+error_codes.ts the code and status of each; prebuilt.json is the catalogue of models, and
+unsupported_fields.json lists the fields of the references that are refused.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import msgspec
 
 from webllm import errors
+from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
@@ -26,14 +29,13 @@ from webllm.api.requests import (
     EmbeddingRequest,
 )
 from webllm.config import LogLevel, prebuilt_app_config
-from webllm.workers.messages import AnyAnswer, AnyRequest
+from webllm.workers.messages import KINDS, AnyReply, EngineMessages, KeepAlive, Kind
 
 CLIENT = Path(__file__).parent / "src" / "client"
 API = [
     *(ChatCompletionRequest, CompletionRequest, EmbeddingRequest),
     *(ChatCompletion, ChatCompletionChunk, Completion, CreateEmbeddingResponse),
 ]
-MESSAGES = {"AnyRequest": AnyRequest, "AnyAnswer": AnyAnswer, "LogLevel": LogLevel}
 LINE = 100  # prettier's
 # What one struct is in Python, and several types in WebLLM: written by hand, in this file.
 WRITTEN = {
@@ -66,12 +68,120 @@ Schema = dict[str, Any]
 def files() -> dict[str, str]:
     """The text of each file."""
     return {
-        "messages.ts": _module("workers/messages.py", MESSAGES, []),
+        "messages.ts": _messages(),
         "api.ts": _module("api/", {}, API),
         "error_classes.ts": _error_classes(),
+        "error_codes.ts": _error_codes(),
         "prebuilt.json": json.dumps(msgspec.to_builtins(prebuilt_app_config()), indent=2) + "\n",
         "unsupported_fields.json": json.dumps([*UNSUPPORTED_CHAT_FIELDS], indent=2) + "\n",
     }
+
+
+def _messages() -> str:
+    kinds = KINDS.values()
+    unanswered = ", ".join(json.dumps(kind.name) for kind in kinds if not kind.is_answered)
+    types = [*(kind.content for kind in kinds), *(kind.result for kind in kinds), KeepAlive]
+    named = [each for each in types if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    replies = {each.__name__ for each in named if issubclass(each, ResponseStruct)}
+    here = [each for each in named if not issubclass(each, ResponseStruct)]
+    methods = [method for method in vars(EngineMessages).values() if hasattr(method, "kind")]
+    imports = [
+        f'import type {{ {", ".join(sorted(replies))} }} from "./api";',
+        'import type { Calls } from "./calls";',
+    ]
+    aliases = {"AnyReply": AnyReply, "LogLevel": LogLevel}
+    return "\n".join(
+        [
+            _module("workers/messages.py", aliases, here, imports),
+            "/** Of each kind of request. */",
+            _fields("Contents", {kind.name: _named(kind.content) for kind in kinds}),
+            "/** Of the reply to each kind of request. */",
+            _fields("Results", {kind.name: _result(kind) for kind in kinds}),
+            "export type Kind = keyof Contents;\n",
+            "type OfKind<K extends Kind> = { kind: K; uuid: string; content: Contents[K] };\n",
+            "export type AnyRequest = { [K in Kind]: OfKind<K> }[Kind] | KeepAlive;\n",
+            "/** Kinds whose reply, if there is any, nobody waits for. */",
+            f"export const UNANSWERED: ReadonlySet<unknown> = new Set([{unanswered}]);\n",
+            "/** An engine's methods that are one message and its reply. */",
+            "export abstract class EngineMessages {",
+            "  protected abstract readonly calls: Calls;\n",
+            "\n\n".join(_method(method, method.kind) for method in methods),
+            "}\n",
+        ]
+    )
+
+
+def _named(kind: Any) -> str:
+    """The name of a content's or a result's type, or the type itself if it has no name."""
+    match kind:
+        case type() if issubclass(kind, msgspec.Struct):
+            return kind.__name__
+        case type() if kind is object:
+            return "unknown"
+    return "LogLevel" if kind == LogLevel else _type(msgspec.json.schema(kind))
+
+
+def _result(kind: Kind[Any]) -> str:
+    return "void" if kind.result is NoneType else _named(kind.result)
+
+
+def _fields(name: str, fields: dict[str, str]) -> str:
+    lines = [f"  {field}: {kind};" for field, kind in fields.items()]
+    return "\n".join([f"export interface {name} {{", *lines, "}\n"])
+
+
+def _method(method: Any, kind: Kind[Any]) -> str:
+    """Has the parameters of the method in Python, and their defaults."""
+    _, *given = inspect.signature(method).parameters.values()
+    fields = msgspec.structs.fields(kind.content) if given else ()
+    by_name = {field.name: field for field in fields}
+    names = [by_name[each.name].encode_name for each in given]
+    types = [_type(msgspec.json.schema(by_name[each.name].type)) for each in given]
+    content = f"{{ {', '.join(names)} }}" if given else "null"
+    parameters = [
+        f"{name}{_default(type_, each.default)}"
+        for name, type_, each in zip(names, types, given, strict=True)
+    ]
+    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(kind.otherwise)};"]
+    return "\n".join(
+        [
+            *(f"  {line}" for line in _comment({"description": method.__doc__})),
+            *_head(kind, parameters),
+            *(is_newer if kind.since else []),
+            f'    return this.calls.call("{kind.name}", {content});',
+            "  }",
+        ]
+    )
+
+
+def _default(kind: str, value: object) -> str:
+    if value is inspect.Parameter.empty:
+        return f": {kind}"
+    return f" = {json.dumps(value)}" if value is not None else f": {kind} = null"
+
+
+def _head(kind: Kind[Any], parameters: list[str]) -> list[str]:
+    """As prettier breaks it."""
+    name = f"async {kind.name}" if kind.since else kind.name
+    result = f"Promise<{_result(kind)}>"
+    line = f"  {name}({', '.join(parameters)}): {result} {{"
+    if len(line) <= LINE:
+        return [line]
+    return [f"  {name}(", *(f"    {each}," for each in parameters), f"  ): {result} {{"]
+
+
+def _error_codes() -> str:
+    classes = [errors.WebLLMError, *_below(errors.WebLLMError)]
+    entries = [f'  {e.__name__}: {{ code: "{e.code}", status: {e.status} }},' for e in classes]
+    return "\n".join(
+        [
+            "// Made by client_types.py from src/webllm/errors.py; do not edit.\n",
+            "/** By the name of the error's class. */",
+            "export const ERROR_CODES = {",
+            *entries,
+            "} as const;\n\nexport type ErrorName = keyof typeof ERROR_CODES;\n",
+        ]
+    )
 
 
 def _error_classes() -> str:
@@ -118,11 +228,15 @@ def _below(kind: type[errors.WebLLMError]) -> Iterator[type[errors.WebLLMError]]
             yield from _below(child)
 
 
-def _module(source: str, aliases: dict[str, Any], structs: list[type]) -> str:
+def _module(
+    source: str, aliases: dict[str, Any], structs: list[Any], imports: list[str] | None = None
+) -> str:
     kinds = [*aliases.values(), *structs]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="{name}")
     named = zip(aliases, schemas, strict=False)
-    written = [f'import type {{ {name} }} from "./{WRITTEN[name]}";' for name in _used(components)]
+    used = _used(components)
+    written = [f'import type {{ {name} }} from "./{WRITTEN[name]}";' for name in used]
+    written = [*(imports or []), *written]
     parts = [
         f"// Made by client_types.py from src/webllm/{source}; do not edit.\n",
         *(["\n".join(written) + "\n"] if written else []),

@@ -1,4 +1,4 @@
-"""Run in Pyodide by snapshot.mjs: what of webllm can be imported before a browser is there."""
+"""Imports the modules of webllm that need no browser. Run in Pyodide by snapshot.mjs."""
 
 import compileall
 import importlib

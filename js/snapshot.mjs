@@ -1,12 +1,12 @@
-// Starts Python once, at build time, and keeps its memory with what can be imported before a
-// browser is there: so it starts in a browser in a fourth of the time. Pyodide's option for that is
-// not public yet; the version in package.json is exact. After build.mjs and wheels.py.
+// Starts Python once at build time, imports what needs no browser, and stores its memory. So Python
+// starts in a browser in a fourth of the time. Pyodide's option for this is not public yet, which is
+// why package.json pins its version. Runs after build.mjs and wheels.py.
 
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { loadPyodide } from "pyodide";
 
-// Of others, what webllm imports.
+// Modules of other packages that webllm imports.
 const MODULES =
   "array, asyncio, concurrent.futures, contextlib, ctypes, dataclasses, datetime, decimal, " +
   "difflib, encodings.unicode_escape, enum, hashlib, heapq, inspect, jinja2.ext, jinja2.sandbox, " +

@@ -1,7 +1,8 @@
-"""Every op of `program.py` in numpy, and the sampling rule; the tests' idea of what is right.
+"""The ops of `webllm.ops.program` and the sampling rule of docs/sampling.md in numpy.
 
-Arrays are [rows, cols] as in the ops; arithmetic is float64. The KV cache is two arrays of
-[slots, num_kv, head_dim], slot = block * block_size + offset. Not for use outside tests.
+Tests compare every backend with these functions. Arrays are [rows, cols] as in the ops; arithmetic
+is float64. The KV cache is two arrays of [slots, num_kv, head_dim], slot = block * block_size +
+offset.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def norm(x: Array, gamma: Array, eps: float) -> Array:
 
 
 def add_branch(x: Array, branch: Array, branch_gamma: Array, eps: float) -> Array:
-    """The new x of a Norm with a branch."""
+    """Returns the new residual of a Norm with a branch."""
     return _f64(x) + norm(branch, branch_gamma, eps)
 
 
@@ -54,7 +55,7 @@ def rope_kv(
     k_gamma: Array | None = None,
     eps: float = 0.0,
 ) -> tuple[Array, Array, Array]:
-    """(q, k, v) of each token, [tokens, heads, head_dim]; k and v go to the step's slots."""
+    """Returns q, k and v, each [tokens, heads, head_dim]; k and v go to the step's slots."""
     q, k, v = split_heads(qkv, heads)
     if q_gamma is not None:
         q = norm(q, q_gamma, eps)
@@ -65,14 +66,14 @@ def rope_kv(
 
 
 def split_heads(qkv: Array, heads: Heads) -> tuple[Array, Array, Array]:
-    """q, k and v, each [tokens, heads, head_dim]."""
+    """Returns q, k and v, each [tokens, heads, head_dim]."""
     by_head = _f64(qkv).reshape(len(qkv), -1, heads.head_dim)
     ends = (heads.num_q, heads.num_q + heads.num_kv)
     return by_head[:, : ends[0]], by_head[:, ends[0] : ends[1]], by_head[:, ends[1] :]
 
 
 def rotations(rope: RopeTable, positions: Array) -> Array:
-    """Unit complex numbers (times the table's scale), [tokens, head_dim / 2]."""
+    """Returns unit complex numbers times the table's scale, [tokens, head_dim / 2]."""
     fine, coarse = (
         np.frombuffer(table, np.complex64).reshape(-1, rope.head_dim // 2).astype(np.complex128)
         for table in (rope.fine, rope.coarse)
@@ -92,7 +93,7 @@ def attention(
     window: int | None = None,
     block_size: int = 16,
 ) -> Array:
-    """[tokens, num_q * head_dim] from q [tokens, num_q, head_dim] and the KV cache."""
+    """q: [tokens, num_q, head_dim]; keys, values: the KV cache. Returns [tokens, num_q * dim]."""
     group = q.shape[1] // keys.shape[1]
     rows = []
     for token, position in enumerate(positions):
@@ -117,7 +118,7 @@ def sample(
     sampling: Sampling,
     position: int,
 ) -> int:
-    """One token by the rule of docs/sampling.md, after the edits; `position` of its row."""
+    """Draws a token from edited logits; `position` is that of the row's token."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     scaled = _f64(logits) / np.float32(sampling.temperature)
@@ -129,9 +130,9 @@ def edited(
     logits: Array,
     sampling: Sampling,
     edits: Sequence[tuple[int, float, int]] = (),  # (token id, bias, count)
-    chained: int | None = None,  # the row's input token, if it was FROM_SAMPLED
+    chained: int | None = None,  # the row's input token, if it is FROM_SAMPLED
 ) -> Array:
-    """The logits, f32 [vocab], that are drawn from."""
+    """Applies edits and penalties; returns f32 [vocab]."""
     logits = logits.astype(np.float32)
     if chained is not None and all(token_id != chained for token_id, _, _ in edits):
         edits = [*edits, (chained, 0.0, 0)]
@@ -147,7 +148,7 @@ def edited(
 
 
 def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
-    """Of edited logits, [vocab]."""
+    """Returns the logprobs of a drawn token and of the likeliest, from edited logits [vocab]."""
     exact = _f64(logits)
     logprobs = exact - exact.max() - np.log(np.sum(np.exp(exact - exact.max())))
     likeliest = np.argsort(-exact, kind="stable")[:num_top]
@@ -156,7 +157,7 @@ def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
 
 
 def threshold(logits: Array, sampling: Sampling) -> float:
-    """The smallest logit that top_k, top_p and min_p keep."""
+    """Returns the smallest logit that top_k, top_p and min_p keep."""
     descending = np.sort(_f64(logits))[::-1]
     probable = np.exp((descending - descending[0]) / np.float32(sampling.temperature))
     if 0 < sampling.top_k < len(logits):
@@ -173,6 +174,7 @@ def threshold(logits: Array, sampling: Sampling) -> float:
 
 
 def gumbel(seed: int, position: int, vocab: int) -> Array:
+    """Returns the noise of each token, [vocab]."""
     key = _pcg(np.uint32(seed) ^ _pcg(np.array([position], np.uint32)))
     bits = _pcg(key + np.arange(vocab, dtype=np.uint32)) >> 8
     u = bits * 2.0**-24 + 2.0**-25

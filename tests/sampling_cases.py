@@ -1,4 +1,4 @@
-"""What the tests of sampling share: the rule on one row, and exact distributions to draw from."""
+"""Shared by the tests of sampling: the rule for one row, and exact distributions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def entries_of(edits: array[int]) -> list[tuple[int, float, int]]:
 def expected(
     logits: np.ndarray, sequence: StepSequence, position: int, chained: int | None = None
 ) -> tuple[int, TokenLogprobs | None]:
-    """What a row of these logits samples, by the rule in numpy."""
+    """Returns the token and logprobs that these logits give by the rule in numpy."""
     sampling = sequence.sampling
     edited = reference.edited(logits, sampling, entries_of(sequence.edits), chained)
     token_id = reference.sample(edited, sampling, position)
@@ -52,7 +52,7 @@ def check_logprobs(got: TokenLogprobs | None, want: TokenLogprobs | None) -> Non
 
 PENALTIES = Sampling(0.0, repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.6)
 
-# Cases of `distribution`; the entries are about tokens that are likely in descending logits.
+# Cases of `distribution`; token i is the i-th likeliest.
 FREQUENT = edits_of((0, 0.0, 3), (1, 0.0, IN_PROMPT), (2, 0.0, 1 | IN_PROMPT), (9, 0.0, 2))
 DISTRIBUTIONS = {
     "plain": (Sampling(1.0), edits_of()),
@@ -72,7 +72,7 @@ DISTRIBUTIONS = {
 def distribution(
     logits: np.ndarray, sampling: Sampling, entries: Sequence[tuple[int, float, int]]
 ) -> np.ndarray:
-    """Probability of each token, straight from the rule's words; logits have no ties."""
+    """Returns the probability of each token, straight from the rule; logits have no ties."""
     logits = logits.astype(np.float64)
     for token_id, bias, count in entries:
         logits[token_id] += bias
@@ -98,8 +98,8 @@ def seeded(sampling: Sampling, seed: int) -> Sampling:
 
 
 def check_counts(counts: np.ndarray, p: np.ndarray) -> None:
-    """Pearson's test of drawn tokens at one in ten thousand; tokens hardly expected are one."""
-    assert not counts[p == 0].any(), "drew what the rule leaves out"
+    """Pearson's chi-squared test of drawn tokens at p = 1e-4; rare tokens are pooled."""
+    assert not counts[p == 0].any(), "drew a token that the rule excludes"
     expected = p * counts.sum()
     rare = expected < 5
     cells = [(counts[~rare], expected[~rare])]

@@ -1,9 +1,9 @@
-// A Web Worker that runs Python, with a model's engine in it.
+// A Web Worker that runs Python with an engine.
 
 import { loadPyodide } from "./pyodide/pyodide.mjs";
 
 const early = [];
-onmessage = (event) => early.push(event.data); // asked before Python is there
+onmessage = (event) => early.push(event.data); // messages that arrive before Python has started
 
 const python = await loadPyodide();
 await python.loadPackage("micropip");

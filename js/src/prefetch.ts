@@ -1,4 +1,4 @@
-// Fetches begun before Python is there, whose bodies are read ahead until it takes them over.
+// Downloads that start before Python does. Their bodies are read ahead until Python takes over.
 
 const AHEAD_BYTES = 256 * 2 ** 20; // held in memory at most
 
@@ -7,7 +7,7 @@ export class Prefetch {
 
   begin(url: URL): void {
     const response = fetch(url).then(readAhead);
-    response.catch(() => {}); // for whoever takes it
+    response.catch(() => {}); // `take` reports the error
     this.begun.set(url.href, response);
   }
 

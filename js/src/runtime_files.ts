@@ -1,4 +1,4 @@
-// What Python is started from, beside our scripts:
+// The files that start Python, beside our scripts:
 //
 //   pyodide/          the runtime, as in the npm package
 //   python.snapshot   its memory just after the start, see snapshot.mjs
@@ -26,7 +26,7 @@ export function fetchRuntime(root: URL = new URL("./", import.meta.url)): Runtim
     extensions: fetchFile(new URL("extensions.zip", root)).then(whole),
     catalogue: fetchCatalogue(root),
   };
-  for (const file of Object.values(files)) file.catch(() => {}); // for whoever awaits it
+  for (const file of Object.values(files)) file.catch(() => {}); // reported where it is awaited
   return { root, ...files };
 }
 

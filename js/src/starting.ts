@@ -1,5 +1,5 @@
-// What a worker does for a reload that comes while Python starts: tells how far that is, and
-// begins to fetch the model. All other messages can wait.
+// Handles a reload that arrives while Python starts: reports progress and starts downloading the
+// model. All other messages wait.
 
 import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { InitProgressCallback, ModelRecord } from "./client/messages";

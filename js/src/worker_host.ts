@@ -1,4 +1,4 @@
-// An engine in a worker, whose messages may come before Python is there.
+// Hosts an engine in a worker. Messages may arrive before Python has started.
 
 import { couldNotStart } from "./client/refusal";
 import { Prefetch } from "./prefetch";
@@ -20,8 +20,8 @@ lambda endpoint: MLCEngineHandler().serve(BrowserPort(endpoint, js.self.close))
 `;
 
 /**
- * Hands the page's messages to a handler in Python. Where Python cannot start, it says so.
- * `serving` is Python code whose value serves an endpoint.
+ * Passes the page's messages to a handler in Python, or answers them with an error if Python cannot
+ * start. `serving` is Python code whose value serves an endpoint.
  */
 export class WorkerHost {
   private readonly files = fetchRuntime();
@@ -76,7 +76,7 @@ export class WorkerHost {
   }
 }
 
-/** What Python listens and posts to, as to a worker's global scope. */
+/** The object that Python listens and posts to, like a worker's global scope. */
 class Endpoint extends EventTarget {
   constructor(readonly postMessage: Post) {
     super();

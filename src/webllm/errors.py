@@ -1,4 +1,4 @@
-"""Every error webllm raises on purpose.
+"""All errors that webllm raises on purpose.
 
     WebLLMError
     ├── ConfigError                a configuration value is wrong
@@ -6,12 +6,12 @@
     │   └── ContextLengthError     the prompt does not fit the context window
     ├── ModelNotFoundError         no such model record, file or tensor
     ├── ModelNotLoadedError        a request while no model is loaded
-    ├── QueueFullError             too many requests wait already; ask again later
+    ├── QueueFullError             too many requests are waiting; try again later
     ├── LogitProcessorError        a registered logit processor raised or returned nonsense
     ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run
-    ├── ArtifactError              bytes that came or lie wrong
+    ├── ArtifactError              a model file cannot be fetched, stored or read
     │   ├── FetchError             a download failed after its retries
-    │   ├── IntegrityError         size or hash differs from what was promised
+    │   ├── IntegrityError         the size or hash is not the promised one
     │   ├── StorageFullError       not enough space; nothing was written
     │   └── CheckpointError        a model file is malformed or truncated
     ├── DeviceError                an adapter, driver or compiled kernel failed
@@ -19,21 +19,23 @@
     │   ├── DeviceMemoryError      the model does not fit; refused before loading
     │   └── DeviceLostError        the device went away while running
     ├── TemplateError              a chat template failed or asked for what it may not have
-    └── WorkerLostError            the worker that holds the engine ended or was closed
+    └── WorkerLostError            the worker with the engine ended or was closed
 
-Each class has a `code` (stable, for programs) and a `status` (HTTP). A message says what was
-wrong, the value received and what to do next.
+Each class has a stable `code` for programs and an HTTP `status`. A message says what was wrong, the
+value received and what to do next.
 """
+
+from __future__ import annotations
 
 from typing import ClassVar
 
 
 class WebLLMError(Exception):
-    """Base class; catch it to catch everything webllm raises on purpose."""
+    """The base class of all errors that webllm raises on purpose."""
 
     code = "webllm_error"
     status = 500
-    fields: ClassVar[tuple[str, ...]] = ()  # what it says besides its message
+    fields: ClassVar[tuple[str, ...]] = ()  # attributes besides the message
 
 
 class ConfigError(WebLLMError, ValueError):
@@ -89,7 +91,7 @@ class FetchError(ArtifactError):
 
 
 class IntegrityError(ArtifactError):
-    """`expected` and `actual` are SHA-256 in hex, where hashes differ."""
+    """The wrong bytes came; if the hashes differ, `expected` and `actual` are SHA-256 in hex."""
 
     code = "integrity_error"
     status = 502

@@ -1,6 +1,6 @@
-"""One model of a catalogue and its options: WebLLM's records in Python spelling.
+"""A model of the catalogue and its options: WebLLM's types in Python spelling.
 
-They decode from WebLLM's JSON as well, see `read_config`.
+`read_config` decodes them from WebLLM's JSON.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ _RANGES = (
 class ChatOptions(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """Overrides of what the model file says; None keeps the file's value.
+    """Options that override those of the model file; None keeps the file's value.
 
-    The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
-    -1 as a window size means that there is none.
+    The sampling fields are defaults for requests that leave them out. As in WebLLM's files, a
+    window size of -1 means none.
 
-    context_overflow says what becomes of a conversation that outgrows the context window:
-    "error" (the default): the prompt is refused, a running answer ends with finish_reason
-    "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
-    the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
-    stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
-    WebLLM's way to say "shift" with a context window of that size.
+    context_overflow decides about a conversation that outgrows the context window. With "error"
+    (the default) the prompt is refused, and a running answer ends with finish_reason "length".
+    With "truncate_oldest_messages" the oldest messages except the system's are left out until the
+    rest fits. With "shift" the first attention_sink_size tokens and the newer half of the others
+    stay; the rest is dropped, also in the middle of an answer. `sliding_window_size` is WebLLM's
+    spelling of "shift" with a context window of that size.
 
-    `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
-    WebLLM's type too, and have no effect: the model file says what they say.
+    `conv_config` replaces fields of the `conv_template` beside it. The fields from
+    `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
+    values.
     """
 
-    context_window_size: int | None = None  # tokens the KV cache holds per sequence
+    context_window_size: int | None = None  # tokens per sequence
     sliding_window_size: int | None = None  # tokens
     attention_sink_size: int | None = None  # tokens; default 4
     context_overflow: ContextOverflow | None = None
@@ -72,7 +73,9 @@ class ChatOptions(
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
         if self.top_p == 0:
-            raise ConfigError("top_p is 0; give a number above 0, to 1 (temperature 0 is greedy)")
+            raise ConfigError(
+                "top_p is 0; give a number above 0 and up to 1 (temperature 0 is greedy)"
+            )
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
 
@@ -81,8 +84,8 @@ class ChatOptions(
             return
         if self.conv_template is None:
             raise ConfigError(
-                f"conv_config is {dict(self.conv_config)} without the conv_template that it is a "
-                "part of; give conv_template"
+                f"conv_config is {dict(self.conv_config)} without a conv_template that it "
+                "changes; give conv_template"
             )
         whole = {**self.conv_template, **self.conv_config}
         msgspec.structs.force_setattr(self, "conv_template", whole)
@@ -100,7 +103,7 @@ class ChatOptions(
             )
 
     def over(self, base: ChatOptions | None) -> ChatOptions:
-        """These options, with `base` where these leave a value open."""
+        """Returns these options, completed by those of `base`."""
         if base is None:
             return self
         ours, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(base)
@@ -108,7 +111,7 @@ class ChatOptions(
 
 
 class ModelIntegrity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """WebLLM's hashes ("sha256-<base64>") of the files that its models are made of."""
+    """WebLLM's hashes ("sha256-<base64>") of the files of a model."""
 
     config: str | None = None
     model_lib: str | None = None
@@ -126,12 +129,12 @@ class ModelRecord(
 ):
     """One model of the catalogue.
 
-    `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
-    `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
-    of them. A path is one of this disk, or in a browser one of the site that the engine's script
-    is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
-    `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
-    kernels come with the package, and a model is one file, which `sha256` vouches for.
+    `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
+    see `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a
+    browser a path is relative to the engine's script, and a path that does not end in ".gguf" is a
+    folder with a "model.gguf" in it. `model_lib`, `model_manifest` and `integrity` are accepted
+    from WebLLM's records and ignored: kernels come with the package, and a model is one file, whose
+    hash is `sha256`.
     """
 
     model: str = ""
@@ -158,14 +161,14 @@ class ModelRecord(
                 f"{self.model_path!r}; give one of them"
             )
         if not self.model:
-            raise ConfigError(f"{self.model_id!r} does not say where it is; give model=…")
+            raise ConfigError(f"{self.model_id!r} names no source; give model=…")
         if isinstance(self.model_type, int):
             name = get_args(ModelType)[self.model_type]
             msgspec.structs.force_setattr(self, "model_type", name)
 
     @property
     def source(self) -> str:
-        """What to fetch: `model`, with the hash it must have if that is known."""
+        """The source with its hash, if that is known."""
         return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
 
 
@@ -173,7 +176,7 @@ _Config = TypeVar("_Config", bound=msgspec.Struct)
 
 
 def read_config(plain: object, kind: type[_Config]) -> _Config:
-    """One of these out of plain data in WebLLM's spelling; raises ConfigError."""
+    """Decodes a `kind` from plain data in WebLLM's spelling; raises ConfigError."""
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
@@ -183,7 +186,7 @@ def read_config(plain: object, kind: type[_Config]) -> _Config:
 def read_options(
     chat_options: ChatOptions | Sequence[ChatOptions] | None,
 ) -> list[ChatOptions] | None:
-    """Options of one model or of several; each may be a mapping. Raises ConfigError."""
+    """Reads options of one or several models, each perhaps a mapping; raises ConfigError."""
     if chat_options is None:
         return None
     if isinstance(chat_options, ChatOptions | Mapping):
@@ -199,9 +202,9 @@ def read_options(
 
 
 def config_error(error: msgspec.ValidationError, plain: object, kind: type) -> ConfigError:
-    """What is wrong with `plain`, which was to be a `kind`: where, the value and the way out."""
+    """Makes a ConfigError that explains why `plain` is no `kind`."""
     if isinstance(error.__cause__, ConfigError):
-        return error.__cause__  # of __post_init__
+        return error.__cause__  # raised by __post_init__
     return ConfigError(explained(error, plain, kind))
 
 

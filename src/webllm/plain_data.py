@@ -1,6 +1,6 @@
-"""Plain data that does not fit its struct: where that is, the value there, and what would fit.
+"""Explains why plain data does not fit its struct: the place, the value, and what would fit.
 
-Knows no configuration and no request.
+It knows no configuration and no request.
 """
 
 from __future__ import annotations
@@ -12,32 +12,65 @@ from typing import Any
 
 import msgspec
 
+_LEAST_LIKENESS = 0.7  # of a suggested name, see difflib
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
-def path_and_problem(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Where in the data, such as "messages[0].role" ("" is all of it), and msgspec's words."""
+def short(value: object) -> str:
+    """A value's repr, cut to 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of an integer with thousands of digits, or deep nesting
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggests the nearest name, whatever its case and separators, or lists all of them."""
+    by_letters = {_letters(each): each for each in known}
+    if near := difflib.get_close_matches(_letters(name), by_letters, n=1, cutoff=_LEAST_LIKENESS):
+        return f"did you mean {by_letters[near[0]]}?"
+    return f"known are {', '.join(sorted(by_letters.values())) or 'none'}"
+
+
+def field_of(error: msgspec.ValidationError) -> str:
+    """The path of the wrong or missing field, such as "messages[0].role"; "" is the whole."""
+    path, problem = _path_and_problem(error)
+    missing = _MISSING.match(problem)
+    return ".".join(name for name in (path, missing and missing["name"]) if name)
+
+
+def explained(error: msgspec.ValidationError, plain: object, kind: Any) -> str:
+    """Says where `plain` does not fit `kind`, the value there, and what would fit."""
+    path, problem = _path_and_problem(error)
+    where = f"{path}: " if path else ""
+    if unknown := _UNKNOWN.match(problem):
+        name = unknown["name"]
+        return f"{where}unknown field {name!r}; {did_you_mean(name, _names_at(kind, path))}"
+    if _MISSING.match(problem):
+        return f"{field_of(error)} is missing"
+    if problem.startswith("Invalid enum value"):
+        choices = ", ".join(_choices_at(kind, path))
+        return f"{path} has to be one of {choices}{_value_at(plain, path)}"
+    problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
+    return f"{where}{problem}{_value_at(plain, path) or f', received {short(plain)}'}"
+
+
+def _path_and_problem(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Splits msgspec's message into the path and the rest."""
     text = str(error)
     at = _PATH.search(text)
     if at is None:
         return "", text
-    return at["path"].removesuffix("[...]"), text[: at.start()]  # "[...]": of a dict's values
+    return at["path"].removesuffix("[...]"), text[
+        : at.start()
+    ]  # "[...]" stands for a dict's values
 
 
-def unknown_name(problem: str) -> str | None:
-    match = _UNKNOWN.match(problem)
-    return match and match["name"]
-
-
-def missing_name(problem: str) -> str | None:
-    match = _MISSING.match(problem)
-    return match and match["name"]
-
-
-def value_at(plain: object, path: str) -> str:
-    """ ", received ..." for a path; nothing if it leads nowhere."""
+def _value_at(plain: object, path: str) -> str:
+    """Returns ", received ..." for a path, or "" if there is no value."""
     value: Any = plain
     try:
         for step in _steps(path):
@@ -47,59 +80,31 @@ def value_at(plain: object, path: str) -> str:
     return f", received {short(value)}"
 
 
-def short(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # of an integer with thousands of digits, or deep nesting
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest name, however it is spelled, or all of them."""
-    by_letters = {_letters(each): each for each in known}
-    if near := difflib.get_close_matches(_letters(name), by_letters, n=1):
-        return f"did you mean {by_letters[near[0]]}?"
-    return f"known are {', '.join(sorted(by_letters.values()))}"
-
-
-def explained(error: msgspec.ValidationError, plain: object, kind: Any) -> str:
-    """What is wrong with `plain`, which was to be a `kind`."""
-    path, problem = path_and_problem(error)
-    where = f"{path}: " if path else ""
-    if name := unknown_name(problem):
-        return f"{where}unknown field {name!r}; {did_you_mean(name, _names_at(kind, path))}"
-    if name := missing_name(problem):
-        return f"{path}.{name} is missing" if path else f"{name} is missing"
-    if problem.startswith("Invalid enum value"):
-        choices = ", ".join(sorted(_choices_at(kind, path), key=str))
-        return f"{path} has to be one of {choices}{value_at(plain, path)}"
-    problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
-    return f"{where}{problem}{value_at(plain, path) or f', received {short(plain)}'}"
-
-
 def _steps(path: str) -> list[str]:
     return re.findall(r"\w+|\[\d+\]", path)
 
 
 def _letters(name: str) -> str:
-    return name.replace("_", "").lower()
+    return re.sub("[_-]", "", name).lower()
 
 
 def _names_at(kind: Any, path: str) -> list[str]:
-    """The fields of the struct there."""
+    """The fields of the struct at a path."""
     structs = [each for each in _types_at(kind, path) if hasattr(each, "fields")]
     return [field.encode_name for each in structs for field in each.fields]
 
 
 def _choices_at(kind: Any, path: str) -> list[str]:
-    literals = [each for each in _types_at(kind, path) if hasattr(each, "values")]
-    return [repr(value) for each in literals for value in each.values]
+    """The values that fit at a path, as Python writes them."""
+    types = list(_types_at(kind, path))
+    literals = [each for each in types if hasattr(each, "values")]
+    choices = sorted(repr(value) for each in literals for value in each.values)
+    return [*choices, "an object"] if any(hasattr(each, "fields") for each in types) else choices
 
 
 def _types_at(kind: Any, path: str) -> Iterator[Any]:
-    """msgspec's descriptions of what may be there."""
-    from msgspec.inspect import type_info  # of the rare case alone
+    """msgspec's descriptions of the types at a path."""
+    from msgspec.inspect import type_info  # imported only for errors
 
     found = [type_info(kind)]
     for step in _steps(path):

@@ -152,6 +152,6 @@ def test_a_browser_that_lets_sites_keep_nothing(chat_site: SiteServer, small_fil
         run(browser, OPEN)
         for store in STORES:
             error = run(browser, f"await fails({source!r}, {store!r})")
-            assert error.startswith("StorageFullError: the browser lets this site keep nothing")
+            assert error.startswith("StorageFullError: the browser lets this site store nothing")
             assert "cache_backend='none'" in error
         assert run(browser, f"await load({source!r}, 'none')") == WEIGHTS

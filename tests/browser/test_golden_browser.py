@@ -17,7 +17,7 @@ LOAD = """
 import json
 from pyodide.code import run_js
 from pyodide.ffi import to_js
-from webllm.artifacts.opening import open_model
+from webllm.artifacts.auto import open_model
 from webllm.backends.auto import open_backend
 from webllm.models import registry
 from webllm.ops.program import BatchShape

@@ -17,7 +17,7 @@ async def test_loads_a_model_and_says_where_it_runs(chat: Page) -> None:
     await chat.click("text=Load model")
     await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
     await expect(chat.locator("#device-badge")).to_have_text("CPU")
-    note = "Runs here, on the CPU (WebAssembly, 2 threads): this browser has no WebGPU."
+    note = "Runs on the CPU (WebAssembly, 2 threads): this browser has no WebGPU."
     await expect(chat.locator("#device-note")).to_contain_text(note)
 
 
@@ -54,7 +54,7 @@ async def test_streams_markdown_and_measures_it(chat: Page) -> None:
     await expect(answer.locator("h5")).to_have_text("The sieve")
     await expect(answer.locator("ol > li")).to_have_count(3)
     await expect(answer.locator("td").first).to_have_text("1,000")
-    await expect(answer.locator(".stats")).to_contain_text("41.7 tokens/s · first after")
+    await expect(answer.locator(".stats")).to_contain_text("41.7 tokens/s · first token after")
     await answer.locator("button[aria-label='Copy code']").click()
     copied = await chat.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("def primes(limit: int)")

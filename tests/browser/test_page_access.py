@@ -128,3 +128,28 @@ async def test_the_theme_can_be_chosen(chat: Page) -> None:
 async def test_a_failed_load_is_an_alert(chat: Page) -> None:
     await choose_model(chat, "Broken")
     await expect(chat.get_by_role("alert")).to_contain_text("The model could not be loaded")
+
+
+COUNT_SLIDES = """
+() => {
+  window.slides = 0;
+  document.querySelector("#sidebar").addEventListener("transitionrun", () => (window.slides += 1));
+}
+"""
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+async def test_the_sidebar_slides_only_when_it_is_asked_for(open_chat: OpenChat) -> None:
+    async with open_chat(viewport={"width": 1280, "height": 740}) as page:
+        await page.evaluate(COUNT_SLIDES)
+        await page.set_viewport_size({"width": 600, "height": 740})
+        await expect(page.locator("#sidebar")).to_be_hidden()
+        await page.evaluate(TWO_FRAMES)
+        assert await page.evaluate("slides") == 0
+        await page.click("#open-sidebar")
+        await expect(page.locator("#close-sidebar")).to_be_in_viewport(ratio=1)
+        assert await page.evaluate("slides") > 0
+        await page.set_viewport_size({"width": 1280, "height": 740})
+        await expect(page.locator("#scrim")).to_be_hidden()
+        await page.click("#open-models")
+        await expect(page.locator("#models")).to_be_visible()

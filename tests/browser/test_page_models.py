@@ -54,7 +54,7 @@ async def test_a_kept_model_can_be_deleted(chat: Page) -> None:
 async def test_deleting_the_model_in_use_leaves_its_answers_alone(chat: Page) -> None:
     await chat.evaluate(KEEP)
     await choose_model(chat, "Full")
-    await chat.click("text=Run without keeping it")
+    await chat.click("text=Run without saving it")
     await begin(chat, "slow code")
     await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
     await chat.click("#open-models")
@@ -76,7 +76,7 @@ async def test_a_site_that_names_a_store_runs_without_it_too(open_chat: OpenChat
 
     async with open_chat(prepare=name_store) as page:
         await choose_model(page, "Full")
-        await page.click("text=Run without keeping it")
+        await page.click("text=Run without saving it")
         await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
 
 
@@ -84,10 +84,22 @@ async def test_what_cannot_be_kept_runs_without(chat: Page) -> None:
     await choose_model(chat, "Full")
     alert = chat.locator("#model-bar [role=alert]")
     await expect(alert).to_have_text(
-        "The model could not be loaded. It needs 90 MB more, but the browser lets this site keep "
+        "The model could not be loaded. It needs 90 MB more, but the browser lets this site store "
         "50 MB"
     )
-    await chat.click("text=Run without keeping it")
+    await chat.click("text=Run without saving it")
     await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
     await ask(chat, "one")
     await expect(chat.locator(".answer .markdown")).to_contain_text("You asked")
+
+
+async def test_the_model_in_use_is_not_offered_again(chat: Page) -> None:
+    await choose_model(chat, "Next")
+    await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+    await chat.click("#open-models")
+    load = chat.locator("#models button[type=submit]")
+    await expect(load).to_have_text("Loaded")
+    await expect(load).to_be_disabled()
+    await chat.click("#models label:has-text('Quick')")
+    await expect(load).to_have_text("Load model")
+    await expect(load).to_be_enabled()

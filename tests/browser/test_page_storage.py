@@ -140,10 +140,10 @@ async def test_settings_that_could_not_be_read_are_not_overwritten(open_chat: Op
       Storage.prototype.getItem = () => {{ {DENIED} }};
     """
     async with open_chat(prepare=prepared(script)) as page:
-        text = "Settings are not kept: the browser blocks storage for this site."
+        text = "Settings are not saved: the browser blocks storage for this site."
         await expect(notice(page)).to_contain_text(text)
         await page.click("#open-settings")
-        await expect(page.locator("#settings")).to_contain_text("Not kept: the browser blocks")
+        await expect(page.locator("#settings")).to_contain_text("Not saved: the browser blocks")
         await page.evaluate("void (Storage.prototype.getItem = window.getItem)")
         await page.get_by_label("Seed").fill("7")
         await expect(notice(page)).to_have_count(0)
@@ -167,7 +167,7 @@ async def test_full_storage_for_settings(chat: Page) -> None:
     await chat.evaluate(fill)
     await chat.click("#open-settings")
     await chat.fill("#settings textarea", "Be brief.")
-    text = "Settings are not kept: the browser has no more room for this site."
+    text = "Settings are not saved: browser storage for this site is full."
     await expect(notice(chat)).to_contain_text(text)
     await chat.keyboard.press("Escape")
     request = await new_request(chat)
@@ -178,8 +178,8 @@ async def test_full_storage_for_settings(chat: Page) -> None:
 async def test_without_any_storage_the_page_works(open_chat: OpenChat, script: str) -> None:
     async with open_chat(prepare=prepared(script)) as page:
         await expect(notice(page)).to_have_text(
-            "Conversations, settings, and models are not kept: the browser blocks storage for "
-            "this site. They last as long as this tab."
+            "Conversations, settings, and models are not saved: the browser blocks storage for "
+            "this site. They last until you close this tab."
         )
         await choose_model(page, "Full")  # which the fake worker loads only if it is not kept
         await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
@@ -204,7 +204,7 @@ async def test_without_any_storage_the_page_works(open_chat: OpenChat, script: s
 @pytest.mark.parametrize("how", NO_DATABASE)
 async def test_conversations_without_a_database(open_chat: OpenChat, how: str) -> None:
     async with open_chat(prepare=prepared(NO_DATABASE[how])) as page:
-        text = "Conversations are not kept: the browser blocks storage for this site."
+        text = "Conversations are not saved: the browser blocks storage for this site."
         await expect(notice(page)).to_contain_text(text)
         await ask(page, "one")
         await ask(page, "two")
@@ -218,7 +218,7 @@ async def test_full_storage_for_conversations(open_chat: OpenChat) -> None:
         await page.evaluate("window.isFull = true")
         await page.click("#new-chat")
         await ask(page, "two")
-        text = "Conversations are not kept: the browser has no more room for this site."
+        text = "Conversations are not saved: browser storage for this site is full."
         await expect(notice(page)).to_contain_text(text)
         await page.locator("#conversations li").last.hover()  # what is full can be emptied
         await page.locator("#conversations .delete").last.click()
@@ -237,7 +237,7 @@ async def test_damaged_conversations_stay_as_they_are(chat: Page) -> None:
     await keep_conversations(chat, ["good", "better"])
     await chat.reload()
     await expect(notice(chat)).to_have_text(
-        "6 conversations in this browser could not be read. They stay there as they are."
+        "6 conversations in this browser could not be read. They were left unchanged."
     )
     titles = chat.locator("#conversations .conversation-title")
     await expect(titles).to_have_text(["good", "better"])
@@ -268,7 +268,9 @@ async def test_one_record_that_cannot_be_read_hides_no_other(open_chat: OpenChat
         await page.reload()
         titles = page.locator("#conversations .conversation-title")
         await expect(titles).to_have_text(["good", "better"])
-        await expect(notice(page)).to_contain_text("One conversation could not be read.")
+        await expect(notice(page)).to_contain_text(
+            "One conversation in this browser could not be read."
+        )
         assert len(await page.evaluate("indexedDB.databases()")) == 1
 
 
@@ -287,7 +289,7 @@ async def test_a_database_without_its_table_is_left_alone(
         unread = "The conversations in this browser could not be read."
         await expect(notice(page).first).to_contain_text(unread)
         await ask(page, "one")
-        await expect(notice(page).last).to_contain_text("Conversations are not kept")
+        await expect(notice(page).last).to_contain_text("Conversations are not saved")
         await ask(page, "two")
 
 
@@ -297,7 +299,7 @@ async def test_a_newer_page_takes_the_database_over(chat: Page) -> None:
     await other.goto(chat.url.replace("index.html", "models.json"))
     await other.evaluate(UPGRADE, False)  # not blocked by the older page
     await ask(chat, "two")
-    text = "Conversations are not kept: a newer version of this page has changed them."
+    text = "Conversations are not saved: a newer version of this page has changed them."
     await expect(notice(chat)).to_contain_text(text)
     await ask(chat, "three")
 
@@ -318,7 +320,7 @@ async def test_conversations_that_another_page_holds_back_come_later(
         await begin(page, "one")
         await expect(page.locator(".answer .markdown")).to_contain_text("You asked: “one”")
         await page.clock.fast_forward(5000)
-        text = "Conversations are not kept: another tab of this site holds them back."
+        text = "Conversations are not saved: another tab of this site is blocking them."
         await expect(notice(page)).to_contain_text(text)
         await holder.close()
         titles = page.locator("#conversations .conversation-title")
@@ -368,4 +370,6 @@ async def test_without_the_list_of_models_conversations_can_be_read(
         await page.click("#conversations .conversation")
         await expect(page.locator(".bubble")).to_have_text("kept")
         await ask(page, "one")
-        await expect(page.locator(".answer [role=alert]")).to_contain_text("No model is known")
+        await expect(page.locator(".answer [role=alert]")).to_contain_text(
+            "The list of models is empty"
+        )

@@ -100,7 +100,7 @@ async def test_a_crash_ends_every_answer_and_keeps_what_has_come(chat: Page) -> 
     for conversation in await chat.locator("#conversations .conversation").all():
         await conversation.click()
         alert = chat.locator(".answer [role=alert]")
-        await expect(alert).to_contain_text("The answer broke off. The worker is lost")
+        await expect(alert).to_contain_text("The answer was interrupted. The worker is lost")
         await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
 
 

@@ -22,7 +22,7 @@ from browser.store_cases import (
     write_model,
 )
 
-WAITING = "Waiting for another tab that fetches this model"
+WAITING = "Waiting for another tab that is downloading this model"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
     await run_python(OPEN)
     error = await run_python("await fails('/models/small.gguf', 'cache')")
     assert error.startswith("StorageFullError: http://127.0.0.1")
-    assert "needs 1000000000 MB more, but the browser lets this site keep " in error
+    assert "needs 1000000000 MB more, but the browser lets this site store " in error
     assert "cache_backend='none'" in error
     assert await run_python("await kept('cache')") == 0
     assert "MB" not in await run_python("texts[-1]")
@@ -90,7 +90,7 @@ async def test_a_store_that_fills_up(
     await set_quota(page, site, 10 << 20)
     await run_python(OPEN)
     error = await run_python(f"await fails('/models/small.gguf', {store!r})")
-    assert error.startswith("StorageFullError: the browser keeps no more for this site")
+    assert error.startswith("StorageFullError: the browser's storage for this site is full")
     assert await run_python(f"await kept({store!r})") == 0
 
 
@@ -111,7 +111,9 @@ async def test_what_is_not_right_is_not_kept(
     answer(site, is_corrupt=True)
     await run_python(OPEN)
     error = await run_python(f"await fails({source!r}, 'cache')")
-    assert error.startswith("IntegrityError: what came from ")
+    assert error.startswith("IntegrityError: http")
+    assert " has the SHA-256 " in error
+    assert "the download was discarded, load it again" in error
     assert await run_python("await kept('cache')") == 0
     answer(site)
     assert await run_python(f"await load({source!r}, 'cache')") == WEIGHTS
@@ -226,5 +228,5 @@ async def test_a_file_under_way_is_not_deleted(
             message = str(error)
         message
     """)
-    assert error.endswith("is being fetched; end that, then delete it")
+    assert error.endswith("is being downloaded; stop that, then delete it")
     assert await run_python("await task") == WEIGHTS

@@ -129,7 +129,7 @@ FAILURES = """async () => {
 async def test_what_the_browsers_store_throws_is_an_error_of_ours(page: Page) -> None:
     errors = await page.evaluate(FAILURES)
     for error in errors[:2]:
-        assert error.startswith("StorageFullError: the browser lets this site keep nothing; ")
+        assert error.startswith("StorageFullError: the browser lets this site store nothing; ")
     for error in errors[2:]:
         assert error.startswith("ArtifactError: the browser's store failed (InvalidStateError); ")
     assert all('cacheBackend "none"' in error for error in errors)
@@ -279,7 +279,7 @@ async def test_a_page_that_is_gone(run_python: RunPython) -> None:
     error = await run_python("""
         from webllm.artifacts import browser_picked
 
-        browser_picked._PATIENCE_S = 0.2
+        browser_picked._TIMEOUT_S = 0.2
         await fails("picked:unknown/small.gguf", None)
     """)
-    assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is not open in any page")
+    assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is no longer open")

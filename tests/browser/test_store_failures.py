@@ -67,7 +67,7 @@ async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) 
     await run_python(OPEN + BREAK)
     await run_python("run_js('Cache.prototype.put = async () => {}'); None")
     error = await run_python(f"await fails({source!r}, None)")
-    assert error.startswith("StorageFullError: the browser did not keep what came from http")
+    assert error.startswith("StorageFullError: the browser did not store http")
     assert "cache_backend='none'" in error
     assert await run_python(f"await load({source!r}, 'none')") == WEIGHTS
 
@@ -100,4 +100,4 @@ async def test_a_failure_to_clean_up_hides_no_other(run_python: RunPython, sourc
         throw = f"throw new DOMException('', '{name}')"
         await run_python(f"run_js({f'{method} = async () => {{ {throw}; }}; 0'!r})")
     error = await run_python(f"await fails({source!r}, 'opfs')")
-    assert error.startswith("StorageFullError: the browser keeps no more for this site")
+    assert error.startswith("StorageFullError: the browser's storage for this site is full")

@@ -31,7 +31,7 @@ OPEN = """
 import logging, sys
 from types import SimpleNamespace
 from webllm.backends.cpu import browser_threads
-from webllm.backends.cpu.browser_threads import open_browser_host
+from webllm.backends.cpu.browser_threads import open_browser_kernels
 
 said = []
 handler = logging.Handler()
@@ -109,9 +109,9 @@ async def test_threads_change_no_bit(run_python: RunPython) -> None:
 
 @pytest.mark.usefixtures("isolated")
 async def test_every_core_counts_by_default(run_python: RunPython) -> None:
-    await run_python("import js\n" + OPEN + "host = await open_browser_host(None)")
+    await run_python("import js\n" + OPEN + "kernels = await open_browser_kernels(None)")
     cores = await run_python("js.navigator.hardwareConcurrency")
-    assert await run_python("host.num_threads") == min(cores, 8)
+    assert await run_python("kernels.num_threads") == min(cores, 8)
 
 
 @pytest.mark.usefixtures("isolated")
@@ -119,11 +119,11 @@ async def test_every_core_counts_by_default(run_python: RunPython) -> None:
 async def test_kernels_compute_rightly_on_shared_memory(run_python: RunPython, name: str) -> None:
     """Opening them raises where their self-test fails; the memory's views follow its growth."""
     assert await run_python(f"""
-        from webllm.backends.cpu.browser import BrowserHost
-        from webllm.backends.cpu.browser_kernels import open_shared_kernels
+        from webllm.backends.cpu.browser import BrowserKernels
+        from webllm.backends.cpu.browser_module import instantiate_shared
 
-        host = BrowserHost(open_shared_kernels(({name!r},)))
-        first, second = host.allocate(100), host.allocate(64 << 20)
+        kernels = BrowserKernels(instantiate_shared(({name!r},)))
+        first, second = kernels.allocate(100), kernels.allocate(64 << 20)
         first.write(1, b"abc")
         second.write((64 << 20) - 3, b"end")
         ends = bytes(first.read(0, 4)) + bytes(second.read((64 << 20) - 4, 4))
@@ -145,7 +145,7 @@ async def test_a_page_that_is_not_isolated_has_one_thread(
 @pytest.mark.usefixtures("isolated")
 async def test_a_page_itself_has_one_thread(page: Page) -> None:
     """It may not wait for others."""
-    code = OPEN + "(await open_browser_host(2)).num_threads"
+    code = OPEN + "(await open_browser_kernels(2)).num_threads"
     script = """async (code) => {
         const { boot } = await import("/boot.js");
         return (await boot()).runPythonAsync(code);
@@ -159,9 +159,9 @@ async def test_threads_that_do_not_start_are_done_without(run_python: RunPython)
     await run_python("""
         browser_threads._START_TIMEOUT_S = 1
         sys.modules["webllm_threads"] = SimpleNamespace(url="data:text/javascript,")
-        host = await open_browser_host(2)
+        kernels = await open_browser_kernels(2)
     """)
-    assert await run_python("host.num_threads") == 1
+    assert await run_python("kernels.num_threads") == 1
     assert "with one thread" in await run_python("said[0]")
 
 
@@ -172,6 +172,6 @@ async def test_threads_start_also_where_python_was_not_started_by_our_script(
     await run_python(OPEN)
     await run_python("""
         sys.modules["webllm_threads"] = None  # importing it fails
-        host = await open_browser_host(2)
+        kernels = await open_browser_kernels(2)
     """)
-    assert await run_python("(host.num_threads, len(host.helpers), len(said)) == (2, 1, 0)")
+    assert await run_python("(kernels.num_threads, len(kernels.workers), len(said)) == (2, 1, 0)")

@@ -122,7 +122,7 @@ async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: 
     assert found[4].startswith("ConfigError: opfsAccessMode is 'sync'; leave it out")
     hint = "unknown field 'useIndexedDbCache'; did you mean useIndexedDBCache?"
     assert found[5] == f"ConfigError: {hint}"
-    assert found[6].startswith(f"{unknown}did you mean SmolLM2-135M-Instruct?")
+    assert found[6].startswith(f"{unknown}known are SmolLM2-135M-Instruct")
 
 
 OURS = "js/dist/types/client/index.d.ts"

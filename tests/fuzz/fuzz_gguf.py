@@ -1,10 +1,10 @@
-"""Mutates small GGUF files and checks that the parser answers each with a result or a WebLLMError.
+"""Mutates small GGUF files and checks that the parser returns a result or raises a WebLLMError.
 
     python tests/fuzz/fuzz_gguf.py --count 1000000 [--seed 0]
 
 Input number i of a seed is always the same bytes. A finding is written to `--save` and ends the
-run. What parses is checked further: tensors inside the file and apart, strings that give back their
-bytes. Time is bounded per input, memory for the whole run.
+run. A file that parses is checked further: its tensors lie inside the file without overlap, and its
+strings encode to their bytes. Time is bounded for each input, memory for the whole run.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
-from webllm.artifacts.string_array import StringArray
+from webllm.artifacts.packed_arrays import StringArray
 from webllm.errors import WebLLMError
 
-MAX_CPU_S = 0.1  # per input; the slowest seen takes a hundredth of it
+MAX_CPU_S = 0.1  # per input; a hundred times the slowest seen
 MAX_GROWTH_BYTES = 256 << 20
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 BOUNDARIES = [
@@ -32,14 +32,14 @@ BOUNDARIES = [
 
 @dataclass(frozen=True)
 class Seed:
-    """A valid file and where its integers lie, as (position, bytes)."""
+    """A valid file, and the (position, size in bytes) of its integers."""
 
     data: bytes
     integers: tuple[tuple[int, int], ...]
 
 
 class SeedWriter:
-    """Writes a GGUF file piece by piece, noting where its integers lie."""
+    """Writes a GGUF file piece by piece and notes the positions of its integers."""
 
     def __init__(self, version: int, num_tensors: int, num_entries: int) -> None:
         self.data = bytearray(b"GGUF")
@@ -149,12 +149,12 @@ def _boundary(rng: random.Random, num_bytes: int) -> int:
 
 
 def check(data: bytes, shown_bytes: int) -> str:
-    """Parse the first `shown_bytes` of `data`; returns the outcome's name, raises on a finding."""
+    """Parses the first `shown_bytes` of `data`; returns the outcome's name, raises on a finding."""
     try:
         header = parse_header(memoryview(data)[:shown_bytes], len(data))
     except MoreBytesNeeded as signal:
         if not shown_bytes < signal.num_bytes <= len(data):
-            raise AssertionError("asks for bytes it has, or that there are none of") from signal
+            raise AssertionError("asks for bytes that it has, or that the file lacks") from signal
         return "MoreBytesNeeded"
     except WebLLMError as error:
         return type(error).__name__
@@ -178,12 +178,12 @@ def check_parsed(header: GGUFHeader, data: bytes) -> None:
 
 
 def fuzz(count: int, seed: int = 0, save: Path | None = None) -> dict[str, int]:
-    """Run `count` inputs; returns how often each outcome came."""
+    """Runs `count` inputs; returns the number of each outcome."""
     seeds = make_seeds()
     assert all(check(each.data, len(each.data)) == "parsed" for each in seeds), "a seed is bad"
     rng = random.Random()
     outcomes: dict[str, int] = {}
-    gc.freeze()  # objects of others must not be searched on an input's time
+    gc.freeze()  # older objects must not be collected on an input's time
     for i in range(count):
         rng.seed((seed << 40) + i)
         data = mutate(seeds, rng)
@@ -202,7 +202,7 @@ def fuzz(count: int, seed: int = 0, save: Path | None = None) -> dict[str, int]:
 
 
 def limit_memory() -> None:
-    """Make any allocation beyond what is used now plus MAX_GROWTH_BYTES a MemoryError."""
+    """Limits this process to the memory it uses now plus MAX_GROWTH_BYTES."""
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,12 +1,12 @@
-"""Loads mutated model files and has each write two tokens: what comes is text or a WebLLMError.
+"""Loads mutated model files and generates two tokens from each; only a WebLLMError may be raised.
 
     python tests/fuzz/fuzz_model.py --count 20000 [--seed 0] [--seconds 600] [--host wasm]
     python tests/fuzz/fuzz_model.py --sanitize ...      kernels with AddressSanitizer and UBSan
     python tests/fuzz/fuzz_model.py --seed 0 --first 17 --count 1 --keep m.gguf     one file again
 
-File number i of a seed is always the same. Child processes take the files in chunks; a child that a
-signal ends, or that takes longer than `--limit` for one file, is a finding, and so are an error of
-another kind, and memory beyond twice the file and 500 MB.
+File number i of a seed is always the same. Child processes take the files in chunks. Findings are:
+a child that a signal ends or that takes longer than `--limit` for one file, an error of another
+kind, and memory beyond twice the file plus 500 MB.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ WINDOWS = [*[None] * 12, 1, 16, 40, 2**31 - 1]
 
 
 async def use(path: Path, index: int = 0) -> str:
-    """Loads, chats, completes. Returns how far it came; whatever is raised is the caller's."""
+    """Loads a model, chats and completes; returns an outcome's name, and lets errors through."""
     from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 
     loop, lost = asyncio.get_running_loop(), list[str]()
@@ -78,7 +78,7 @@ async def use(path: Path, index: int = 0) -> str:
 
 
 def outcome_of(error: BaseException) -> str:
-    """The name of one of our errors; raises any other."""
+    """Returns the name of a WebLLMError; raises any other error."""
     from webllm.errors import WebLLMError
 
     if isinstance(error, WebLLMError):
@@ -90,9 +90,9 @@ def run_files(options: argparse.Namespace) -> None:
     """Prints a line when a file begins and one when it is done."""
     sys.path.append(str(Path(__file__).parents[1] / "unit"))
     if options.sanitize:
-        import sanitized_host
+        import sanitized_kernels
 
-        sanitized_host.install(options.sanitize)
+        sanitized_kernels.install(options.sanitize)
     if options.host == "wasm":
         use_wasm()
     path = options.folder / f"{os.getpid()}.gguf"
@@ -131,15 +131,15 @@ def peak_bytes() -> int:
 
 
 def use_wasm() -> None:
-    from cpu_wasm_host import WasmHost
+    from cpu_wasm_kernels import WasmKernels
 
     from webllm.backends.cpu import auto
-    from webllm.backends.cpu.library import FOLDER
+    from webllm.backends.cpu.native_library import FOLDER
 
-    async def open_host(num_threads: int | None = None) -> WasmHost:
-        return WasmHost(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
+    async def open_kernels(num_threads: int | None = None) -> WasmKernels:
+        return WasmKernels(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
 
-    auto.open_host = open_host  # type: ignore[assignment]
+    auto.open_kernels = open_kernels  # type: ignore[assignment]
 
 
 # --------------------------------------------------------------------------------- in the parent
@@ -151,9 +151,9 @@ def fuzz(options: argparse.Namespace) -> Report:
         folder = Path(name)
         variants = ["relaxed", "simd128"] if options.host == "wasm" else [""]
         if options.sanitize:
-            import sanitized_host
+            import sanitized_kernels
 
-            variants = sanitized_host.build(options.sanitize)
+            variants = sanitized_kernels.build(options.sanitize)
         end = options.first + options.count
         index = options.first
         while index < end and time.monotonic() - started < options.seconds:
@@ -187,9 +187,9 @@ def run_child(
     if variant:
         environment[VARIANT] = variant
     if options.sanitize:
-        import sanitized_host
+        import sanitized_kernels
 
-        environment |= sanitized_host.environment()
+        environment |= sanitized_kernels.environment()
     deadline, errors = time.monotonic() + seconds, folder / "stderr"
     command = [sys.executable, __file__, *seed, *chunk, *sanitized]
     with errors.open("wb") as stderr:

@@ -1,10 +1,10 @@
-"""Mutates tokenizers and chat templates and checks that nothing but a WebLLMError comes out.
+"""Mutates tokenizers and chat templates and checks that they raise only WebLLMErrors.
 
     python tests/fuzz/fuzz_text.py --count 100000 [--seed 0]
 
-Input number i of a seed is always the same. Three kinds in turn: `tokenizer.json` documents (bytes
-and values changed), GGUF tokenizer metadata (values changed), chat templates (pieces of Jinja put
-together). What loads is used: texts encoded, ids decoded and streamed, templates rendered.
+Input number i of a seed is always the same. Three kinds alternate: `tokenizer.json` documents with
+changed bytes and values, GGUF tokenizer metadata with changed values, and chat templates made of
+pieces of Jinja. Inputs that load are used: they encode texts, decode ids, render templates.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def use_tokenizer(tokenizer: Tokenizer, rng: random.Random) -> None:
 
 
 def mutate(value: Any, rng: random.Random) -> Any:
-    """`value` with one part, somewhere, replaced, removed or doubled."""
+    """Returns `value` with one part replaced, removed or doubled."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(list(value))
         if rng.random() < 0.1:
@@ -168,7 +168,7 @@ KINDS: Sequence[Callable[[random.Random], None]] = (fuzz_json, fuzz_gguf, fuzz_t
 
 
 def fuzz(count: int, seed: int = 0) -> Counter[str]:
-    """How `count` inputs ended: "fuzz_json ok", "fuzz_json CheckpointError" and so on."""
+    """Runs `count` inputs; returns the number of each outcome, such as "fuzz_json ok"."""
     outcomes: Counter[str] = Counter()
     for number in range(count):
         kind = KINDS[number % len(KINDS)]

@@ -1,4 +1,4 @@
-"""Mutations of made-up models that know what a GGUF file means."""
+"""Mutations of made-up models: they change fields of a GGUF file, seldom raw bytes."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ _PATTERNS = [
 
 
 def change_weights(rng: random.Random, draft: Draft) -> str:
-    """Infinities, NaN, the largest and the smallest: one, many or all."""
+    """Sets one, many or all values to infinities, NaN, or the largest or smallest number."""
     if not draft.tensors:
         return "no tensors"
     tensor, pattern = rng.choice(draft.tensors), rng.choice(_PATTERNS)
@@ -232,7 +232,7 @@ MUTATIONS: list[tuple[int, Callable[[random.Random, Draft], str]]] = [
 
 
 def odd_sizes(rng: random.Random, arch: str) -> Sizes:
-    """Consistent with each other, but of a kind that no model has."""
+    """Returns sizes that agree with each other, but that no real model has."""
     edges = [1, 2, 8, 16, 17, 31, 32, 33, 48, 64, 96, 128, 256]
     sizes = {
         "hidden": 64, "wide": 96, "heads": 4, "kv_heads": 2, "head_dim": 16, "layers": 2
@@ -262,7 +262,7 @@ def usual_sizes(rng: random.Random, arch: str) -> Sizes:
 
 
 def mutated(seed: int, index: int) -> tuple[bytes, list[str]]:
-    """File number `index` of a seed, and what is wrong with it: the same ones always."""
+    """Returns file number `index` of a seed, always the same, and a list of its mutations."""
     rng = random.Random(f"{seed}:{index}")
     arch = rng.choice(ARCHITECTURES)
     odd = rng.random() < 0.25

@@ -1,4 +1,4 @@
-"""Small GGUF models with made-up weights, as drafts: before they are bytes, and any value wrong."""
+"""Small GGUF models with made-up weights, as drafts that can be mutated before they are packed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _text(value: str) -> bytes:
 
 
 def _value(type_id: int, value: object) -> bytes:
-    """As `type_id` has it, if need be cut to its range."""
+    """Packs a value as `type_id`, wrapped or truncated to its range."""
     if type_id == STRING:
         return _text(value if isinstance(value, str) else str(value))
     if type_id == ARRAY:
@@ -86,7 +86,7 @@ def _value(type_id: int, value: object) -> bytes:
 
 
 def random_bytes(rng: random.Random, dtype: GGMLType, num_values: int) -> bytearray:
-    """Weights of a usual size, in blocks that are valid."""
+    """Returns valid blocks of weights of a usual size."""
     if dtype in (GGMLType.F32, GGMLType.F16, GGMLType.BF16):
         values = np.frombuffer(rng.randbytes(num_values), np.int8) / np.float32(512)
         if dtype is GGMLType.F32:

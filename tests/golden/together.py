@@ -63,7 +63,7 @@ async def worst_logprob_error(engine: MLCEngine, num_tokens: int) -> tuple[int, 
     """
     golden = compare.read("smollm2-135m")
     compared, worst = 0, 0.0
-    tokenizer = engine._model(None).loaded.tokenizer
+    tokenizer = engine._session(None).model.tokenizer
     for prompt in golden["prompts"]:
         request = {"prompt": prompt["prompt"], "max_tokens": num_tokens, "temperature": 0}
         request |= {"logprobs": True, "top_logprobs": 20, "ignore_eos": True}

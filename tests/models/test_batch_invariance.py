@@ -13,7 +13,7 @@ import pytest
 from golden import compare
 from webllm.artifacts.gguf import open_gguf
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.native import NativeKernels
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
@@ -60,7 +60,7 @@ class Logits:
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
 async def test_logits_do_not_depend_on_the_batch(model: str, num_threads: int) -> None:
-    backend = CPUBackend(NativeHost(num_threads))
+    backend = CPUBackend(NativeKernels(num_threads))
     logits = Logits(backend, await compare.model_path(model))
     await logits.load()
     try:

@@ -45,7 +45,7 @@ async def test_logprobs_are_the_golden_ones(engine: MLCEngine) -> None:
 @pytest.mark.parametrize("delay_ms", [0, 1, 5, 20, 60, 120, 250, 500])
 async def test_an_abort_at_any_moment_frees_everything(engine: MLCEngine, delay_ms: int) -> None:
     """Before prefill, in it, in decode; the others go on as if nothing had happened."""
-    blocks = engine._model(None).loaded.loop.scheduler.blocks
+    blocks = engine._session(None).model.loop.scheduler.blocks
     request = {"prompt": "The sea is", "max_tokens": 20, "temperature": 0}
     expected = await together.answer(engine, request)
     other = asyncio.create_task(together.answer(engine, request | {"max_tokens": 40}))

@@ -112,7 +112,7 @@ async def test_interrupt_ends_the_stream(engine: MLCEngine) -> None:
 
 
 async def test_closing_a_stream_frees_its_blocks(engine: MLCEngine) -> None:
-    blocks = engine._model(None).loaded.loop.scheduler.blocks
+    blocks = engine._session(None).model.loop.scheduler.blocks
     stream = await engine.chat.completions.create(messages=QUESTION, stream=True, ignore_eos=True)
     await anext(stream)
     await anext(stream)

@@ -8,7 +8,7 @@ import pytest
 
 from golden import compare
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.native import NativeKernels
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
 
 NAMES = ["smollm2-135m", "gemma3-270m"]
@@ -16,7 +16,7 @@ NAMES = ["smollm2-135m", "gemma3-270m"]
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_logits(name: str) -> None:
-    backend = CPUBackend(NativeHost(2))
+    backend = CPUBackend(NativeKernels(2))
     executable = await compare.load(backend, await compare.model_path(name))
     agreements = [
         await compare.teacher_forced(executable, prompt) for prompt in compare.read(name)["prompts"]
@@ -42,13 +42,13 @@ async def test_greedy_text(name: str, threads: int) -> None:
 
 
 async def test_every_instruction_set_agrees(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from webllm.backends.cpu.library import variants
+    from webllm.backends.cpu.native_library import variants
 
     prompt = compare.read("smollm2-135m")["prompts"][0]
     assert len(variants()) >= 2
     for isa in variants():
         monkeypatch.setenv("WEBLLM_CPU_ISA", isa)
-        backend = CPUBackend(NativeHost(1))
+        backend = CPUBackend(NativeKernels(1))
         assert isa in backend.name
         executable = await compare.load(backend, smollm2)
         assert (await compare.teacher_forced(executable, prompt)).mean_kl < 0.01, isa

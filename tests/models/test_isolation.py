@@ -74,7 +74,7 @@ async def test_innocent_requests_beside_refused_and_cancelled_ones(engine: MLCEn
     hostile = [engine.completions.create(**each) for each in (too_long, too_many, out_of_range)]
     innocent = [together.answer(engine, request) for request in INNOCENT]
     asked = asyncio.gather(*hostile, *innocent, return_exceptions=True)
-    while engine._model(None).loaded.loop.scheduler.waiting:
+    while engine._session(None).model.loop.scheduler.waiting:
         await asyncio.sleep(0.001)
     cancelled.cancel()
     replies = await asked

@@ -1,7 +1,7 @@
 """An engine without a model for the CLI's tests; as a program, the CLI on top of it.
 
-It answers with what it was asked, word by word, and reports loading as the real one does. Asked
-for "refuse: …", "crash: …" or "warn: …" it raises a TemplateError, raises what is a bug, or logs.
+It repeats the question word by word, and reports loading as a real engine does. The questions
+"refuse: …", "crash: …" and "warn: …" make it raise a TemplateError, fail with a bug, or log.
 """
 
 import asyncio

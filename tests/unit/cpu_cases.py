@@ -1,8 +1,9 @@
-"""Small programs and checkpoints for the CPU backend's tests, and a way to run them."""
+"""Small programs and checkpoints for the CPU backend's tests, and a runner for them."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -10,15 +11,15 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
-from cpu_server_host import ServerHost
-from cpu_wasm_host import WasmHost
+from cpu_server_kernels import ServerKernels
+from cpu_wasm_kernels import WasmKernels
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.host import Host
-from webllm.backends.cpu.library import FOLDER, variants
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.kernels import Kernels
+from webllm.backends.cpu.native import NativeKernels
+from webllm.backends.cpu.native_library import FOLDER, variants
 from webllm.ops.program import (
     BatchShape,
     Embed,
@@ -50,15 +51,26 @@ _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
 _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_server.c
 
-HOSTS: dict[str, Callable[[], Host]] = {
-    **{name: lambda name=name: NativeHost(1, name) for name in variants()},
-    **{name: lambda path=path: WasmHost(path) for name, path in WASM.items()},
-    **{command: lambda command=command: ServerHost(command) for command in _SERVERS},
+
+class DequantizingKernels(NativeKernels):
+    """The native kernels with `dequantize` of kernels.c, which is there for tests."""
+
+    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
+        """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""
+        address, word = ctypes.c_void_p, ctypes.c_uint32
+        arguments = word(type_id), address(source), word(num_weights), address(out)
+        self._library.dequantize(*arguments)
+
+
+KERNELS: dict[str, Callable[[], Kernels]] = {
+    **{name: lambda name=name: DequantizingKernels(1, name) for name in variants()},
+    **{name: lambda path=path: WasmKernels(path) for name, path in WASM.items()},
+    **{command: lambda command=command: ServerKernels(command) for command in _SERVERS},
 }
 
 
 def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: int) -> bytes:
-    """Any bits are a valid block, but for its scales, which are finite and of a usual size."""
+    """Returns random blocks. Any quants are valid; scales are finite and of a usual size."""
     if dtype is GGMLType.F32:
         return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
     if dtype is GGMLType.F16:
@@ -80,7 +92,7 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
 
 @dataclass
 class FakeCheckpoint:
-    """Random tensors, made when they are named."""
+    """A checkpoint whose tensors are random and made on demand."""
 
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
@@ -122,7 +134,7 @@ class FakeCheckpoint:
 
 
 class ProgramBuilder:
-    """Ops between an embedding and the sampler, which reads the last value as its logits."""
+    """Builds a program from an embedding to sampling, which reads the last value as its logits."""
 
     VOCAB = 40
 
@@ -149,17 +161,17 @@ class ProgramBuilder:
 
 
 class Runner:
-    """Runs steps of one program on one host and returns what was sampled from."""
+    """Runs steps of one program on one kind of kernels."""
 
     def __init__(
         self,
-        host: Host,
+        kernels: Kernels,
         program: Program,
         checkpoint: FakeCheckpoint,
         limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:
-        self.backend = CPUBackend(host)
+        self.backend = CPUBackend(kernels)
         loading = self.backend.load(program, checkpoint, num_blocks, limits, lambda *_: None)
         self.loop = asyncio.new_event_loop()
         try:
@@ -177,7 +189,7 @@ class Runner:
         return self.sampled(step).token_ids
 
     def resampled(self, step: Step, logits: np.ndarray) -> Sampled:
-        """Of the step run last; logits: f32 [outputs, vocab]."""
+        """Samples the last step again, from other logits: f32 [outputs, vocab]."""
         self.executable.resample(step, [row.tobytes() for row in logits])
         return self.loop.run_until_complete(self.executable.sampled())
 

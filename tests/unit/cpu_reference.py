@@ -1,7 +1,7 @@
-"""What a program computes, in numpy floats: slow, plain, and written from the ops' definitions.
+"""Runs a whole program in numpy, slowly, from the definitions of its ops.
 
-`int8` rounds activations as the kernels do, where a quantized weight reads them: what remains
-between the two is rounding of floats alone.
+With `int8` it rounds the activations that quantized weights multiply, as the kernels do. Then only
+the rounding of floats differs between the two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Array = np.ndarray
 
 
 class Reference:
-    """Executes steps; the KV cache is a plain array per sequence, kept by its first block."""
+    """Executes steps; the KV cache is one array for each sequence, under its first block."""
 
     def __init__(self, program: Program, checkpoint: Checkpoint, int8: bool = False) -> None:
         self.program, self.checkpoint, self.int8 = program, checkpoint, int8
@@ -191,7 +191,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 
 
 def mean_kl(expected: Array, got: Array) -> float:
-    """Mean over rows of KL(softmax(expected) || softmax(got))."""
+    """Returns the mean over rows of KL(softmax(expected) || softmax(got))."""
     p, q = (a - a.max(-1, keepdims=True) for a in (expected.astype(np.float64), got))
     p -= np.log(np.exp(p).sum(-1, keepdims=True))
     q -= np.log(np.exp(q).sum(-1, keepdims=True))

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from fake_backend import FakeBackend
-from test_engine_generation import BLOCK_SIZE, make_loop
+from test_engine_loop import BLOCK_SIZE, make_loop
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.engine import engine as engine_module
-from webllm.engine.loading import LoadedModel
-from webllm.engine.model import Model
-from webllm.engine.processing import HostSampler
+from webllm.engine.host_sampler import HostSampler
+from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.session import Session
 from webllm.text.steps import Steps
 
 EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256
@@ -87,7 +87,9 @@ def make_loaded(
     loop = make_loop(
         backend, -(-windows * context // BLOCK_SIZE), context=context, max_waiting=max_waiting
     )
-    return LoadedModel(model_id, options, context, NumberTokenizer(), AllMessages(), loop)
+    return LoadedModel(
+        model_id, options, context, NumberTokenizer(), AllMessages(), VOCAB_SIZE, loop
+    )
 
 
 def make_engine(
@@ -98,7 +100,7 @@ def make_engine(
 ) -> MLCEngine:
     engine = MLCEngine()
     loaded = make_loaded("numbers", ChatOptions(**options), backend, windows, max_waiting)
-    engine._models["numbers"] = Model(loaded)
+    engine._sessions["numbers"] = Session(loaded)
     return engine
 
 
@@ -115,7 +117,7 @@ def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
             raise OSError("no such file")
         loaded = make_loaded(record.model_id, options, windows=4)
         if processor := config.logit_processor_registry.get(record.model_id):
-            loaded.runner.host_sampler = HostSampler(processor, VOCAB_SIZE)
+            loaded.loop.runner.host_sampler = HostSampler(processor, VOCAB_SIZE)
         loaded_models.append(loaded)
         return loaded
 
@@ -125,7 +127,7 @@ def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
 
 def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
     """Blocks of the KV cache in use."""
-    blocks = engine._model(model_id).loaded.loop.scheduler.blocks
+    blocks = engine._session(model_id).model.loop.scheduler.blocks
     return blocks.num_blocks - blocks.num_free
 
 

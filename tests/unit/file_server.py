@@ -1,4 +1,4 @@
-"""A server on this machine that departs from serving its one file, as told."""
+"""An HTTP server of one file that misbehaves as a script says."""
 
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -9,27 +9,27 @@ SHA = sha256(BODY).hexdigest()
 
 
 @dataclass
-class Answer:
-    """How the server departs from serving the file, once."""
+class Departure:
+    """How one response departs from serving the file."""
 
     status: int | None = None
-    cut: int | None = None  # close after so many bytes of this body
+    cut: int | None = None  # close after this many bytes of the body
     extra_length: int = 0  # added to Content-Length
     ignore_range: bool = False
-    shift: int = 0  # added to where the body begins, and said so
+    shift: int = 0  # added to the offset of the body, and stated in its header
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class FileServer(ThreadingHTTPServer):
     """Serves `body` at every path; `script` holds departures for the next requests."""
 
-    daemon_threads = False  # joined on closing: no socket is left to the garbage collector
+    daemon_threads = False  # joined on closing, so that no socket is left open
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body = BODY
         self.headers: dict[str, str] = {"ETag": '"v1"'}
-        self.script: list[Answer] = []
+        self.script: list[Departure] = []
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
 
@@ -41,22 +41,22 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get("Range")
         server.ranges.append(wanted)
-        answer = server.script.pop(0) if server.script else Answer()
-        if answer.status is not None:
-            return self.answer(answer.status, {"Content-Length": "0", **answer.headers}, b"")
+        departure = server.script.pop(0) if server.script else Departure()
+        if departure.status is not None:
+            return self.answer(departure.status, {"Content-Length": "0", **departure.headers}, b"")
         valid = self.headers.get("If-Range") in (None, *server.headers.values())
-        if wanted is None or answer.ignore_range or not valid:
-            length = str(len(server.body) + answer.extra_length)
+        if wanted is None or departure.ignore_range or not valid:
+            length = str(len(server.body) + departure.extra_length)
             return self.answer(
-                200, {"Content-Length": length, **server.headers}, server.body[: answer.cut]
+                200, {"Content-Length": length, **server.headers}, server.body[: departure.cut]
             )
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + departure.shift
         if start >= len(server.body):
             return self.answer(416, {"Content-Length": "0"}, b"")
         rest = server.body[start:]
         described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
         headers = {"Content-Length": str(len(rest)), "Content-Range": described}
-        return self.answer(206, {**headers, **server.headers}, rest[: answer.cut])
+        return self.answer(206, {**headers, **server.headers}, rest[: departure.cut])
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

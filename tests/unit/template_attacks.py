@@ -1,11 +1,10 @@
-"""Chat templates that read or make much with little: what each is made of would take minutes or
-gigabytes."""
+"""Short chat templates that would take minutes or gigabytes to render."""
 
 LONG = "{% set a = range(40000) | list %}"
 TEXT = "{% set s = 'a' * 1000000 %}"
-# Two levels of 40,000 items that cost no more than their two lists.
+# Two levels of 40,000 items, which cost only two lists.
 NESTED = "{% set t = ('a',) * 40000 %}{% set d = [t] * 40000 %}{% set u = (t,) * 40000 %}"
-# The same twice, so that comparing them goes to the end.
+# Twice the same, so that comparing them takes all items.
 ALIKE = "{% set d = [['é'] * 40000] * 40000 %}{% set e = [['é'] * 40000] * 40000 %}"
 
 COSTLY = [

@@ -1,4 +1,4 @@
-"""Configuration: the catalogue, WebLLM's JSON and what is refused."""
+"""Configuration: the catalogue, WebLLM's JSON, and refused values."""
 
 from pathlib import Path
 
@@ -37,6 +37,9 @@ def test_a_source_is_a_model_too() -> None:
 def test_an_unknown_model_id_suggests_a_known_one() -> None:
     with pytest.raises(ModelNotFoundError, match="did you mean SmolLM2-135M-Instruct"):
         prebuilt_app_config().find("smollm2-135m")
+    for other in ("Llama-3.1-8B-Instruct", "Qwen2.5-0.5B-Instruct-q4f16_1-MLC"):
+        with pytest.raises(ModelNotFoundError, match="known are SmolLM2-135M-Instruct, gemma-3-"):
+            prebuilt_app_config().find(other)
 
 
 def test_webllms_records_decode() -> None:
@@ -107,7 +110,7 @@ def test_webllms_model_types_are_numbers(number: int, name: str) -> None:
 
 
 def test_chat_options_of_webllm_decode() -> None:
-    """A model's mlc-chat-config.json has them all; what is not ours is passed over."""
+    """A model's mlc-chat-config.json has all of them; fields that are not ours have no effect."""
     plain = {
         "tokenizer_files": ["tokenizer.json"],
         "vocab_size": 32000,
@@ -177,7 +180,7 @@ def test_a_site_has_its_own_catalogue(tmp_path: Path, monkeypatch: pytest.Monkey
     file.write_bytes(msgspec.json.encode(AppConfig(model_list=(here,))))
     monkeypatch.setenv("WEBLLM_MODELS", str(file))
     assert [record.model_id for record in prebuilt_app_config().model_list] == ["mine"]
-    found = built_in.find(ours.model_id)  # what a client sends that knows the package's list
+    found = built_in.find(ours.model_id)  # a client sends this if it knows the package's list
     assert found == msgspec.structs.replace(ours, model="https://site/m.gguf")
     assert built_in.find(built_in.model_list[1].model_id).model.startswith("pypi:")
     for text in ("", "[]", '{"model_list": [{"model": 1}]}', '{"models": null}'):

@@ -1,4 +1,4 @@
-"""Every example runs, on an engine that echoes or on a model of letters, and is short."""
+"""Every example is short and runs, on an engine that echoes or on a model of letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_model import loaded_models
 from fake_worker import create_worker_here
 
 import webllm
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 
 __all__ = ["loaded_models"]  # a fixture
 
@@ -34,7 +34,7 @@ SAID_IN_LETTERS = {
 
 
 class LetterTokenizer(fake_model.NumberTokenizer):
-    """A token is a character."""
+    """A tokenizer with one token per character."""
 
     def encode(
         self, text: str, *, parse_special: bool = False, add_special: bool = True

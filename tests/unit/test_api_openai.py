@@ -1,6 +1,6 @@
-"""Against OpenAI's own types: our responses are theirs, and their requests are read here.
+"""OpenAI's own types read our responses, and we read their requests.
 
-What is ours alone: finish_reason "abort", `usage.extra`, and the log probabilities of text
+Our additions are finish_reason "abort", `usage.extra`, and the log probabilities of text
 completions, which have the form of chat completions, as in WebLLM.
 """
 
@@ -43,7 +43,7 @@ from webllm.errors import RequestError
 
 
 def same(ours: Any, theirs: type[BaseModel]) -> None:
-    """OpenAI's type reads our response, field by field, and finds nothing it does not know."""
+    """Checks that OpenAI's type reads our response and has all of its fields."""
     plain = ours.to_dict()
     read = theirs.model_validate(plain, strict=True)
     assert read.model_dump(exclude_unset=True) == plain
@@ -97,7 +97,7 @@ class TestResponses:
         ]
         same(last, types.Completion)
         same(usage, types.Completion)
-        # OpenAI streams null as well, and its types do not say so.
+        # OpenAI streams null as well, against its own types.
         assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 3
 
     async def test_logprobs_of_completions_are_those_of_chats(self) -> None:
@@ -282,7 +282,7 @@ def test_each_of_their_fields_is_read_or_refused_with_a_way_out(
 
 
 def test_their_message_can_be_sent_back() -> None:
-    """A dump of it has every field it does not use as None."""
+    """A dump of it has all unused fields, as None."""
     message = chat.ChatCompletionMessage(role="assistant", content="Hi").model_dump()
     assert message["refusal"] is None
     user = {"role": "user", "content": "Hello"}

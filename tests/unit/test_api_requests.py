@@ -1,4 +1,4 @@
-"""Requests: what is accepted, and the field, value and range named when something is not."""
+"""Requests: accepted fields, and errors that name the field, the value and the range."""
 
 from collections.abc import Callable
 from typing import Any
@@ -126,7 +126,7 @@ WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
     (
         {"extra_body": {"context_overflow": "forget"}},
         "extra_body.context_overflow",
-        "one of error, shift, truncate_oldest_messages, received 'forget'",
+        "one of 'error', 'shift', 'truncate_oldest_messages', received 'forget'",
     ),
     ({"tempersture": 1}, "tempersture", "did you mean temperature?"),
     ({"xyz": 1}, "xyz", "known are"),
@@ -140,7 +140,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"functions": []}, "functions", "use tools"),
     ({"tools": {}}, "tools", "received {}"),
     ({"xyz": None}, None, None),
-    ({"tools": [{**TOOL, "type": "web"}]}, "tools[0].type", "one of function, received 'web'"),
+    ({"tools": [{**TOOL, "type": "web"}]}, "tools[0].type", "one of 'function', received 'web'"),
     ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
     ({"tools": [{"function": {}}]}, "tools[0].function.name", "is missing"),
     (
@@ -154,22 +154,22 @@ WRONG_CHAT: list[tuple[dict[str, Any], str, str]] = [
     (
         {"tools": [TOOL], "tool_choice": "sometimes"},
         "tool_choice",
-        "one of none, auto, required, {'function': {'name': …}}, received 'sometimes'",
+        "one of 'auto', 'none', 'required', an object, received 'sometimes'",
     ),
     (
         {"tools": [TOOL], "tool_choice": {"type": "x", "function": {"name": "add"}}},
         "tool_choice.type",
-        "one of function, received 'x'",
+        "one of 'function', received 'x'",
     ),
     (
         {"tools": [TOOL], "tool_choice": {"function": {"name": "sub"}}},
         "tool_choice",
-        "'sub'; tools has add",
+        "'sub'; tools are add",
     ),
     (
         {"response_format": {"type": "xml"}},
         "response_format.type",
-        "one of text, json_object, json_schema, grammar, received 'xml'",
+        "one of 'grammar', 'json_object', 'json_schema', 'structural_tag', 'text', received 'xml'",
     ),
     ({"response_format": "json"}, "response_format", "received 'json'"),
     ({"response_format": {"schema": "{}"}}, "response_format", "'json_object'"),
@@ -246,7 +246,7 @@ def test_a_wrong_field_is_named(
         (
             [{"role": "bot", "content": "Hello"}],
             "messages[0].role",
-            "one of system, developer, user, assistant, tool, received 'bot'",
+            "one of 'assistant', 'developer', 'system', 'tool', 'user', received 'bot'",
         ),
         ([{"role": "model", "content": "x"}, USER], "messages[0].role", "'model'"),
         ([USER, {"role": "developer", "content": "x"}], "messages[1].role", "'developer'; only"),
@@ -263,7 +263,7 @@ def test_a_wrong_field_is_named(
         (
             [{"role": "user", "content": [{"type": "audio"}]}],
             "messages[0].content[0].type",
-            "one of text, image_url, received 'audio'",
+            "one of 'image_url', 'input_audio', 'text', received 'audio'",
         ),
         ([{"role": "user"}], "messages[0].content", "content is missing"),
         ([{"role": "user", "content": 5}], "messages[0].content", "received 5"),
@@ -329,14 +329,14 @@ def test_none_is_the_same_as_left_out() -> None:
 
 
 def test_several_choices_may_be_streamed() -> None:
-    """WebLLM refuses it (StreamingCountError): it has one sequence at a time."""
+    """WebLLM refuses this (StreamingCountError), because it runs one sequence at a time."""
     assert chat_completion_request({"messages": [USER], "n": 2, "stream": True}).n == 2
 
 
 @pytest.mark.parametrize("request_", ["Hello", None, 5, [USER]])
 def test_what_is_no_request_is_refused(request_: Any) -> None:
     for read in (chat_completion_request, completion_request, embedding_request):
-        assert "a request maps fields to values" in str(wrong(request_, read))
+        assert "a request must be a mapping of fields to values" in str(wrong(request_, read))
 
 
 def test_completion_requests() -> None:
@@ -383,7 +383,7 @@ def test_embedding_requests(text: object) -> None:
         ({"input": ["a", 1]}, "input", "mixes texts and token ids"),
         ({"input": 5}, "input", "received 5"),
         ({"input": [1.5]}, "input[0]", "received 1.5"),
-        ({"input": "a", "encoding_format": "base64"}, "encoding_format", "one of float"),
+        ({"input": "a", "encoding_format": "base64"}, "encoding_format", "one of 'float'"),
         ({"input": "a", "dimensions": 5}, "dimensions", "is not supported"),
         ({"input": "a", "model": 5}, "model", "expected str"),
         ({"inputs": "a"}, "inputs", "did you mean input?"),

@@ -1,4 +1,4 @@
-"""Responses: their JSON is OpenAI's; resources pass fields on as they are."""
+"""Responses have OpenAI's JSON; resources pass fields on unchanged."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What WebLLM's types name and this package does not serve is refused by name."""
+"""Fields of WebLLM's types that this package does not support are refused by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from webllm.api.validation import chat_completion_request
 from webllm.errors import IntegrityError, RequestError
-from webllm.workers.error_info import rebuild, throw
+from webllm.workers.messages import Throw
 
 
 def test_audio_is_refused_by_name() -> None:
@@ -23,7 +23,7 @@ def test_a_structural_tag_is_refused_by_name() -> None:
 
 
 def test_an_integrity_error_crosses_with_its_hashes() -> None:
-    thrown = throw("1", IntegrityError("wrong", url="https://u", expected="a", actual="b"))
-    error = rebuild(thrown)
+    wrong = IntegrityError("wrong", url="https://u", expected="a", actual="b")
+    error = Throw.of(wrong, "1").rebuilt()
     assert isinstance(error, IntegrityError)
     assert (str(error), error.url, error.expected, error.actual) == ("wrong", "https://u", "a", "b")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from file_server import BODY, SHA, Answer, FileServer
+from file_server import BODY, SHA, Departure, FileServer
 
 from webllm.artifacts import hub
 from webllm.artifacts.fetch import RemoteFile
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 def leftovers(store: DirectoryStore) -> list[str]:
-    """Names in partial/ of files that hold bytes."""
+    """The names of the files in partial/ that are not empty."""
     return [p.name for p in (store.root / "partial").glob("*.part") if p.stat().st_size]
 
 
@@ -63,7 +63,12 @@ async def test_download_is_stored_and_reported(server: FileServer, store: Direct
 
 
 async def test_broken_connections_are_resumed(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Answer(cut=100_000), Answer(cut=50_000), Answer(status=503), Answer(cut=0)]
+    server.script = [
+        Departure(cut=100_000),
+        Departure(cut=50_000),
+        Departure(status=503),
+        Departure(cut=0),
+    ]
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-", *["bytes=150000-"] * 3]
@@ -72,8 +77,8 @@ async def test_broken_connections_are_resumed(server: FileServer, store: Directo
 async def test_next_run_goes_on_where_the_last_ended(
     server: FileServer, store: DirectoryStore
 ) -> None:
-    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
-    with pytest.raises(FetchError, match=r"failed 4 times in a row.*100000 bytes are kept"):
+    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
+    with pytest.raises(FetchError, match=r"failed 4 times in a row.*100000 bytes are stored"):
         await ensure_artifact(server.url, store, None, QUICK)
     assert leftovers(store)
     path = await ensure_artifact(server.url, DirectoryStore(store.root), None, QUICK)
@@ -95,7 +100,7 @@ async def test_changed_file_starts_over(
     server: FileServer, store: DirectoryStore, before: dict[str, str], after: dict[str, str]
 ) -> None:
     server.headers = before
-    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(server.url, store, None, QUICK)
     server.headers, server.body = after, BODY[::-1]
@@ -104,7 +109,7 @@ async def test_changed_file_starts_over(
 
 
 async def test_changed_size_starts_over(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(server.url, store, None, QUICK)
     server.body = BODY[:5000]  # same ETag; the server has no byte 100000: 416
@@ -112,18 +117,18 @@ async def test_changed_size_starts_over(server: FileServer, store: DirectoryStor
     assert path.read_bytes() == BODY[:5000]
 
 
-@pytest.mark.parametrize("answer", [Answer(ignore_range=True), Answer(shift=10)])
+@pytest.mark.parametrize("departure", [Departure(ignore_range=True), Departure(shift=10)])
 async def test_wrong_ranges_start_over(
-    server: FileServer, store: DirectoryStore, answer: Answer
+    server: FileServer, store: DirectoryStore, departure: Departure
 ) -> None:
-    server.script = [Answer(cut=100_000), answer]
+    server.script = [Departure(cut=100_000), departure]
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() == BODY
 
 
 async def test_complete_partial_needs_no_server(server: FileServer, store: DirectoryStore) -> None:
     source = HTTPSource(server.url)
-    server.script = [Answer(cut=100_000), *[Answer(status=500)] * 4]
+    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(source, store, None, QUICK)
     partial = store.partial(source)
@@ -137,7 +142,7 @@ async def test_complete_partial_needs_no_server(server: FileServer, store: Direc
 
 async def test_corrupt_bytes_are_dropped(server: FileServer, store: DirectoryStore) -> None:
     server.body = BODY[:-1] + b"\0"
-    with pytest.raises(IntegrityError, match=f"not the {SHA} promised"):
+    with pytest.raises(IntegrityError, match=f"expected {SHA}"):
         await ensure_artifact(f"{server.url}#sha256={SHA}", store, None, QUICK)
     assert not list((store.root / "partial").iterdir())
     assert store.entries() == []
@@ -146,10 +151,10 @@ async def test_corrupt_bytes_are_dropped(server: FileServer, store: DirectorySto
 
 
 async def test_length_that_is_a_lie(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Answer(extra_length=10)] * 4
+    server.script = [Departure(extra_length=10)] * 4
     with pytest.raises(FetchError, match="failed"):
         await ensure_artifact(server.url, store, None, QUICK)
-    server.script = [Answer(extra_length=-10)]  # whatever comes after that length is not read
+    server.script = [Departure(extra_length=-10)]  # nothing after that length is read
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() in (BODY, BODY[:-10])
     with pytest.raises(IntegrityError):
@@ -163,7 +168,7 @@ async def test_length_that_is_a_lie(server: FileServer, store: DirectoryStore) -
 async def test_refusals_are_final(
     server: FileServer, store: DirectoryStore, status: int, error: type[WebLLMError]
 ) -> None:
-    server.script = [Answer(status=status)]
+    server.script = [Departure(status=status)]
     with pytest.raises(error, match=str(status)):
         await ensure_artifact(server.url, store, None, QUICK)
     assert len(server.ranges) == 1
@@ -171,8 +176,8 @@ async def test_refusals_are_final(
 
 async def test_retry_after(server: FileServer, store: DirectoryStore) -> None:
     server.script = [
-        Answer(status=429, headers={"Retry-After": "0"}),
-        Answer(status=503, headers={"Retry-After": "3600"}),
+        Departure(status=429, headers={"Retry-After": "0"}),
+        Departure(status=503, headers={"Retry-After": "3600"}),
     ]
     with pytest.raises(FetchError, match="asks to wait 3600 s"):
         await ensure_artifact(server.url, store, None, QUICK)
@@ -184,9 +189,9 @@ async def test_compressed_and_unsafe_answers(server: FileServer, store: Director
     with pytest.raises(FetchError, match="gzip"):
         await ensure_artifact(server.url, store, None, QUICK)
     server.headers = {}
-    server.script = [Answer(status=302, headers={"Location": server.url + "2"})]
+    server.script = [Departure(status=302, headers={"Location": server.url + "2"})]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
-    server.script = [Answer(status=302, headers={"Location": "ftp://127.0.0.1/x"})]
+    server.script = [Departure(status=302, headers={"Location": "ftp://127.0.0.1/x"})]
     with pytest.raises(FetchError):
         await ensure_artifact(server.url + "?3", store, None, QUICK)
     assert len(server.ranges) == 4
@@ -208,7 +213,7 @@ async def test_no_space(
 
 
 async def test_cancelled_download_is_resumed(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Answer(cut=100_000)]
+    server.script = [Departure(cut=100_000)]
     slow = FetchOptions(RetryPolicy(first_pause_s=60.0))
     task = asyncio.create_task(ensure_artifact(server.url, store, None, slow))
     while not leftovers(store):
@@ -252,7 +257,7 @@ def test_processes_that_want_the_same_fetch_once(server: FileServer, store: Dire
 async def test_killed_process_leaves_a_download_to_resume(
     server: FileServer, store: DirectoryStore
 ) -> None:
-    server.script = [Answer(cut=100_000)]
+    server.script = [Departure(cut=100_000)]
     slow = FetchOptions(RetryPolicy(first_pause_s=600.0))
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_pull, args=(server.url, store.root, slow))
@@ -292,7 +297,7 @@ async def test_hub_file_is_located_then_downloaded(
     assert path.read_bytes() == BODY
     assert asked == [HubSource("owner/repo", "m.gguf", "main")]
     server.body = BODY[:-1]
-    with pytest.raises(IntegrityError, match="not the 300000 promised"):
+    with pytest.raises(IntegrityError, match="expected 300000"):
         await ensure_artifact("hf:owner/repo/m.gguf", store, None, QUICK)
 
 
@@ -339,9 +344,9 @@ HUGE = "9" * 5000
 async def test_pauses_without_sense(
     server: FileServer, store: DirectoryStore, headers: dict[str, str]
 ) -> None:
-    server.script = [Answer(status=503, headers=headers)]
+    server.script = [Departure(status=503, headers=headers)]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
-    server.script = [Answer(status=503, headers={"Retry-After": HUGE})]
+    server.script = [Departure(status=503, headers={"Retry-After": HUGE})]
     with pytest.raises(FetchError, match="asks to wait"):
         await ensure_artifact(server.url + "?2", store, None, QUICK)
 
@@ -357,13 +362,13 @@ async def test_pauses_without_sense(
 async def test_ranges_without_sense(
     server: FileServer, store: DirectoryStore, headers: dict[str, str]
 ) -> None:
-    server.script = [Answer(cut=100_000), Answer(status=206, headers=headers)]
+    server.script = [Departure(cut=100_000), Departure(status=206, headers=headers)]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
 
 
 async def test_a_version_that_no_header_can_hold(server: FileServer, store: DirectoryStore) -> None:
     server.headers = {"ETag": '"\xe9"'}
-    server.script = [Answer(cut=100_000)]
+    server.script = [Departure(cut=100_000)]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-"]
 

@@ -1,4 +1,4 @@
-"""GGUF files: what the reference writer makes comes back exact, malformed files are refused."""
+"""GGUF files of the reference writer are read exactly; malformed files are refused."""
 
 import importlib.util
 import struct
@@ -202,7 +202,7 @@ MALFORMED = {
     "magic": (b"GGML" + bytes(100), "begins with"),
     "short": (b"GGUF\x03", "magic number and version"),
     "no counts": (b"GGUF\x03\0\0\0", "tensor count"),
-    "tensor count": (gguf_bytes(counts=(HUGE, 0), data_bytes=99), "promises 1844"),
+    "tensor count": (gguf_bytes(counts=(HUGE, 0), data_bytes=99), "announces 1844"),
     "entry count": (gguf_bytes(counts=(0, HUGE)), "metadata entries"),
     "long key": (gguf_bytes([U64(HUGE) + bytes(40)]), "takes 18446744073709551615 bytes"),
     "empty key": (gguf_bytes([entry(b"", 4, U32(1))]), "has 0 bytes"),
@@ -253,7 +253,7 @@ def test_malformed_header_is_refused(name: str) -> None:
 def test_path_is_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGML" + bytes(50))
-    with pytest.raises(CheckpointError, match=r"m\.gguf: .*no GGUF"):
+    with pytest.raises(CheckpointError, match=r"m\.gguf: .*not a GGUF"):
         open_gguf(path)
 
 

@@ -1,4 +1,4 @@
-"""The hub's library against a hub on this machine that refuses, and without any."""
+"""The hub's library with a hub on this machine that refuses requests, and with no hub."""
 
 import json
 import os
@@ -28,9 +28,9 @@ for source in sys.argv[1:]:
         print(json.dumps([type(error).__name__, str(error)]))
 """
 
-# Repositories of the hub here: status, the hub's own code for it, what is made of it.
+# Repositories of this hub: status, the hub's error code, the error that we make of it.
 ANSWERS = {
-    "gated": (403, "GatedRepo", "FetchError", "licence accepted on the page of o/gated"),
+    "gated": (403, "GatedRepo", "FetchError", "accept the licence on the page of o/gated"),
     "private": (401, "RepoNotFound", "ModelNotFoundError", "needs a login (hf auth login)"),
     "absent": (404, "EntryNotFound", "ModelNotFoundError", "does not exist"),
     "revision": (404, "RevisionNotFound", "ModelNotFoundError", "does not exist"),
@@ -64,7 +64,7 @@ def endpoint() -> Iterator[str]:
 
 
 def located(home: Path, *sources: str, **environment: str) -> list[tuple[str, str]]:
-    """The name and the text of the error that each source makes in a process of its own."""
+    """Returns the name and text of each source's error, from a process of its own."""
     ended = subprocess.run(
         [sys.executable, "-c", LOCATE, *sources],
         capture_output=True,

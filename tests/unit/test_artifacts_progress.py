@@ -1,4 +1,4 @@
-"""Progress reports: WebLLM's names, never falling, not too many."""
+"""Progress reports: never falling, not too many."""
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressReporter
 from webllm.artifacts.retry import RetryPolicy, retry_after_s
@@ -12,9 +12,8 @@ class Clock:
         return self.now
 
 
-def test_webllm_names() -> None:
+def test_a_phase_is_formatted_as_its_name() -> None:
     report = InitProgressReport(0.5, 2.0, "half", Phase.UPLOAD, 5, 10)
-    assert report.to_webllm() == {"progress": 0.5, "timeElapsed": 2.0, "text": "half"}
     assert f"{report.phase}" == "upload"
 
 

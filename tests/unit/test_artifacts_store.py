@@ -72,7 +72,7 @@ def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
 def test_nothing_is_deleted_while_it_is_fetched(store: DirectoryStore) -> None:
     path = add(store, A, b"bytes")
     with store.lock(A):
-        with pytest.raises(ArtifactError, match=r"host/a is being fetched"):
+        with pytest.raises(ArtifactError, match=r"host/a is being downloaded"):
             store.delete(A)
         assert path.read_bytes() == b"bytes"
         assert store.has(A)
@@ -92,7 +92,7 @@ def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> Non
 
 
 def refusing(number: int) -> Any:
-    """A function of the system that refuses."""
+    """Makes a function that fails with a system error."""
 
     def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
         raise OSError(number, os.strerror(number), str(path))
@@ -123,7 +123,7 @@ def test_what_the_disk_refuses_is_an_error_of_ours(
     refuse = refusing(number)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", refuse)
-        for ask in (store.entries, lambda: store.has(A), lambda: store.path(A)):
+        for ask in (lambda: store.has(A), lambda: store.path(A)):
             with pytest.raises(kind, match=said):
                 ask()
     with monkeypatch.context() as patch:
@@ -136,8 +136,6 @@ def test_what_the_disk_refuses_is_an_error_of_ours(
         patch.setattr(Path, "open", refuse)  # of the lock
         with pytest.raises(kind, match=said):
             store.delete(A)
-        with pytest.raises(kind, match=said):
-            store.clean()
     assert store.has(A)
     assert {file.suffix for file in (store.root / "index").iterdir()} == {".json"}
 
@@ -208,21 +206,25 @@ def test_space_is_checked(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
         store.require_space(100, A)
 
 
-def test_clean_takes_what_nobody_needs(store: DirectoryStore) -> None:
-    kept = add(store, HTTPSource("https://host/kept"), b"kept")
-    orphan = kept.with_name("sha256-0")
-    orphan.write_bytes(b"12345")
-    for source in (A, B):
-        partial = store.partial(source)
-        partial.restart(RemoteVersion())
-        partial.append(b"1234")
-        partial.close()
-    with store.lock(A):
-        assert store.clean() == 4 + 5
-        assert len(list((store.root / "partial").iterdir())) == 2
-    assert store.clean() == 4
-    assert (kept.exists(), orphan.exists()) == (True, False)
-    assert not list((store.root / "partial").iterdir())
+def test_an_unreadable_entry_hides_no_other_model_and_loses_no_blob(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(store, A, b"same")
+    [unreadable] = (store.root / "index").iterdir()
+    path = add(store, B, b"same")
+    read_bytes = Path.read_bytes
+
+    def refuse(file: Path) -> bytes:
+        if file == unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return read_bytes(file)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert [entry.source for entry in store.entries()] == [str(B)]
+    assert f"{unreadable} cannot be read" in caplog.text
+    with pytest.raises(ArtifactError, match="Permission denied"):
+        store.delete(B)  # the entry may share the blob
+    assert store.path(B) == path
 
 
 def test_partial_without_note_starts_over(store: DirectoryStore) -> None:
@@ -255,7 +257,7 @@ def test_full_disk_while_writing(store: DirectoryStore) -> None:
     partial = PartialFile(store.root / "partial" / "full.part")
     partial._file.close()
     partial._file = FullDisk()
-    with pytest.raises(StorageFullError, match=r"filled up.*goes on from there"):
+    with pytest.raises(StorageFullError, match=r"filled up.*the download resumes"):
         partial.append(b"x")
     partial.close()
 
@@ -299,7 +301,7 @@ def test_root_that_cannot_be_made(tmp_path: Path) -> None:
 
 @contextmanager
 def as_another_user() -> Iterator[None]:
-    """Root may do anything; nobody else may write in a folder that is read-only."""
+    """Runs the block as an ordinary user: root may write in read-only folders."""
     if os.geteuid():
         yield
         return
@@ -312,7 +314,7 @@ def as_another_user() -> Iterator[None]:
 
 @pytest.fixture
 def others_store() -> Iterator[DirectoryStore]:
-    """A store with A in it that may be read and not written."""
+    """A read-only store with A in it."""
     root = Path(tempfile.mkdtemp())
     store = DirectoryStore(root)
     add(store, A, b"bytes")

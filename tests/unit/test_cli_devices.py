@@ -27,8 +27,8 @@ GPU = replace(
 
 @pytest.fixture(autouse=True)
 def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webllm.backends.cpu.library.variants", lambda: ("baseline", "avx2"))
-    monkeypatch.setattr("webllm.backends.cpu.available.available_bytes", lambda: 2_500_000_000)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", lambda: ("baseline", "avx2"))
+    monkeypatch.setattr("webllm.backends.cpu.system_memory.available_bytes", lambda: 2_500_000_000)
 
 
 def devices(monkeypatch: pytest.MonkeyPatch, *adapters: NativeAdapter) -> str:
@@ -46,13 +46,13 @@ def test_a_real_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "features    subgroups of 32 to 64\n" in shown
     assert "llvmpipe: a software adapter, used only when asked for" in shown
     assert "features    subgroups of 4\n" in shown
-    assert "buffers     at most 2.1 GB each, 134 MB bound, 8 to a shader stage" in shown
+    assert "buffers     up to 2.1 GB each, 134 MB per binding, 8 per shader stage" in shown
     assert "CPU: chosen by --device cpu\n" in shown
 
 
 def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = devices(monkeypatch, SOFTWARE)
-    assert "CPU: chosen by --device auto, as there is no GPU\n" in shown
+    assert "CPU: chosen by --device auto, since there is no GPU\n" in shown
     assert "features    kernels for avx2\n  memory      2.5 GB available\n" in shown
 
 
@@ -64,7 +64,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise DeviceNotFoundError("no CPU kernels for this machine")
 
     monkeypatch.setattr("webllm.backends.webgpu.device.native_adapters.adapters", no_wgpu)
-    monkeypatch.setattr("webllm.backends.cpu.library.variants", no_kernels)
+    monkeypatch.setattr("webllm.backends.cpu.native_library.variants", no_kernels)
     shown = CliRunner().invoke(app, ["devices"]).stdout
     assert shown == (
         "No GPU: wgpu is not installed\n\nCPU: cannot be used: no CPU kernels for this machine\n"

@@ -85,10 +85,10 @@ def test_a_folder_that_is_not_empty_needs_force(built: Path, model: Path, tmp_pa
     assert "is not empty" in result.stderr
     assert webllm("bundle", out, "--model", model, "--force").exit_code == 0
     assert (out / "thesis.txt").read_text() == "mine"
-    assert "holds an earlier bundle" in webllm("bundle", out, "--model", model).stderr
+    assert "contains an earlier bundle" in webllm("bundle", out, "--model", model).stderr
     with pytest.raises(ConfigError, match="is a file"):
         bundle.check_folder(model, built, force=True)
-    with pytest.raises(ConfigError, match="taken from"):
+    with pytest.raises(ConfigError, match="the site's own folder"):
         bundle.check_folder(built / "out", built, force=True)
 
 
@@ -98,7 +98,7 @@ def test_a_folder_that_is_not_empty_needs_force(built: Path, model: Path, tmp_pa
         (("--model", "absent.gguf"), 1, "does not exist"),
         (("--model", "SmolLM9"), 1, "no model called"),
         (("--model", "a.gguf", "--no-model"), 2, "contradict"),
-        (("--model", "x/a.gguf", "--model", "y/a.gguf"), 1, "given twice, or is called like"),
+        (("--model", "x/a.gguf", "--model", "y/a.gguf"), 1, "given twice, or named like"),
     ],
 )
 def test_refusals_write_nothing(

@@ -1,4 +1,4 @@
-"""Configurations as WebLLM's documentation and users write them; what is wrong is explained."""
+"""Configurations from WebLLM's documentation and users are read; errors in them are explained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from webllm.config import (
     read_config,
 )
 from webllm.errors import ConfigError, ModelNotFoundError
-from webllm.workers.error_info import throw
-from webllm.workers.messages import SetAppConfig, read_request
+from webllm.workers.messages import SET_APP_CONFIG, Request, Throw, read_request
 
 # appConfig of CreateMLCEngine("Llama-3.1-8B-Instruct", …) in WebLLM's documentation, section
 # "Using IndexedDB Cache", as it was and as it is now.
@@ -65,11 +64,11 @@ def test_a_store_alone_keeps_the_built_in_catalogue(name: str) -> None:
         ({"modelList": []}, "unknown field 'modelList'; did you mean model_list"),
         ({"useIndexedDb": True}, "unknown field 'useIndexedDb'; did you mean useIndexedDB"),
         ({"bogus": 1}, "unknown field 'bogus'; known are cacheBackend, model_list, models"),
-        ({"models": [], "model_list": []}, "models is another name of model_list"),
+        ({"models": [], "model_list": []}, "models is another name for model_list"),
         ({"useIndexedDB": True, "cacheBackend": "opfs"}, "cacheBackend is 'opfs' and useIndexed"),
         ({"model_list": 3}, "model_list: expected array, got int, received 3"),
         ({"model_list": [{"model": "m"}]}, r"model_list\[0\].model_id is missing"),
-        ({"models": [{"model_id": "m"}]}, "'m' does not say where it is; give model"),
+        ({"models": [{"model_id": "m"}]}, "'m' names no source; give model"),
         (
             {"models": [{"model_id": "m", "model_url": "u"}]},
             r"models\[0\]: unknown field 'model_url'; did you mean model",
@@ -91,7 +90,7 @@ def test_what_is_wrong_is_named_with_the_way_out(wrong: object, message: str) ->
     request = {"kind": "setAppConfig", "uuid": "1", "content": wrong}
     with pytest.raises(msgspec.ValidationError) as caught:
         read_request(request)
-    error = throw("1", caught.value).error
+    error = Throw.of(caught.value, "1").error
     assert isinstance(error, msgspec.Struct)
     assert error.name == "ConfigError"
     with pytest.raises(ConfigError, match=message):
@@ -102,7 +101,7 @@ def test_wrong_options_of_a_reload_are_named() -> None:
     content = {"modelId": ["m"], "chatOpts": [{}, {"contextWindowSize": 5}]}
     with pytest.raises(msgspec.ValidationError) as caught:
         read_request({"kind": "reload", "uuid": "1", "content": content})
-    error = throw("1", caught.value)
+    error = Throw.of(caught.value, "1")
     hint = "unknown field 'contextWindowSize'; did you mean context_window_size?"
     assert error.content == f"ConfigError: {hint}"
 
@@ -135,7 +134,7 @@ def test_records_may_be_mappings() -> None:
 
 
 def test_every_field_of_webllms_is_taken() -> None:
-    """The types AppConfig, ModelRecord and ChatOptions of npm's 0.2.86, with all they name."""
+    """The fields of AppConfig, ModelRecord and ChatOptions in npm's 0.2.86."""
     options = {
         "tokenizer_files": ["tokenizer.json"],
         "tokenizer_info": {"token_postproc_method": "byte_level", "prepend_space_in_encode": False},
@@ -189,4 +188,6 @@ def test_a_part_of_a_conversation_template_needs_the_whole() -> None:
 def test_a_good_configuration_crosses_unchanged() -> None:
     config = AppConfig(model_list=(ModelRecord(model_id="m", model="m.gguf"),))
     message = {"kind": "setAppConfig", "uuid": "1", "content": msgspec.to_builtins(config)}
-    assert read_request(message) == SetAppConfig(uuid="1", content=config)
+    request = read_request(message)
+    assert isinstance(request, Request)
+    assert (request.kind, request.uuid, request.content) == (SET_APP_CONFIG.name, "1", config)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from cpu_cases import WASM, FakeCheckpoint, ProgramBuilder, Runner
-from cpu_wasm_host import WasmHost
+from cpu_wasm_kernels import WasmKernels
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.backends.cpu.available import available_bytes
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.library import load_kernels, variants
-from webllm.backends.cpu.native import NativeHost
-from webllm.backends.cpu.weights import Format, runs_of
+from webllm.backends.cpu.formats import Format, runs_of
+from webllm.backends.cpu.native import NativeKernels
+from webllm.backends.cpu.native_library import open_library, variants
+from webllm.backends.cpu.system_memory import available_bytes
 from webllm.errors import (
     ConfigError,
     DeviceError,
@@ -27,7 +27,7 @@ from webllm.ops.values import Weight
 
 
 def wide_program(checkpoint: FakeCheckpoint) -> Program:
-    """One with some 4 MB of weights."""
+    """A program with about 4 MB of weights."""
     build = ProgramBuilder(checkpoint, 1024)
     x, out = build.activation(1024), build.value(1024)
     build.ops += [
@@ -47,7 +47,7 @@ def test_loading_again_and_again_leaks_nothing() -> None:
     program = wide_program(checkpoint)
     sizes = []
     for _ in range(12):
-        with Runner(NativeHost(2), program, checkpoint) as runner:
+        with Runner(NativeKernels(2), program, checkpoint) as runner:
             runner.tokens(Step([StepSequence([1], 1, [0], [0])]))
         sizes.append(resident_bytes())
     assert sizes[-1] - sizes[3] < 4 << 20
@@ -56,7 +56,7 @@ def test_loading_again_and_again_leaks_nothing() -> None:
 def test_reports_loaded_bytes() -> None:
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
-    backend, seen = CPUBackend(NativeHost(1)), list[tuple[int, int]]()
+    backend, seen = CPUBackend(NativeKernels(1)), list[tuple[int, int]]()
     limits = BatchShape(1, 1, 1, 1)
     asyncio.run(backend.load(program, checkpoint, 1, limits, lambda *s: seen.append(s)))
     backend.close()
@@ -68,7 +68,7 @@ def test_reports_loaded_bytes() -> None:
 def test_refuses_what_does_not_fit() -> None:
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
-    backend = CPUBackend(NativeHost(1))
+    backend = CPUBackend(NativeKernels(1))
     backend.check_fits(program, checkpoint, num_blocks=1)
     with pytest.raises(DeviceMemoryError, match=r"needs \d+ MiB .* \d+ MiB are available"):
         backend.check_fits(program, checkpoint, num_blocks=1 << 40)
@@ -76,11 +76,11 @@ def test_refuses_what_does_not_fit() -> None:
 
 
 def test_a_step_beyond_the_window_is_refused_and_the_next_one_runs() -> None:
-    """C reads block tables and rotary tables by position, whatever it is."""
+    """C indexes block tables and rotary tables by any position it is given."""
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     limits = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=2)
-    with Runner(NativeHost(1), program, checkpoint, limits) as runner:
+    with Runner(NativeKernels(1), program, checkpoint, limits) as runner:
         before = runner.tokens(Step([StepSequence([1], 32, [0, 1], [0])]))
         for beyond in (
             StepSequence([1], 33, [0, 1, 2], [0]),
@@ -98,7 +98,7 @@ def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     step = Step([StepSequence([1], 1, [0], [0])])
-    with Runner(NativeHost(1), program, checkpoint) as runner:
+    with Runner(NativeKernels(1), program, checkpoint) as runner:
         before = runner.tokens(step)
         with pytest.raises(DeviceError, match="wanted are 1 of 1024 floats"):
             runner.executable.resample(step, [bytes(num_bytes)])
@@ -106,7 +106,7 @@ def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
 
 
 def test_activations_that_are_not_finite() -> None:
-    """Whatever they give, the draw is a token of the vocabulary."""
+    """Sampling still returns a token of the vocabulary."""
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     table = checkpoint.bytes_of["tensor.0"]
@@ -114,7 +114,7 @@ def test_activations_that_are_not_finite() -> None:
         row = bits.to_bytes(4, "little") * 512 + table[: 4 * 512]
         checkpoint.bytes_of["tensor.0"] = row + table[len(row) :]
         for variant in variants():
-            with Runner(NativeHost(1, variant), program, checkpoint) as runner:
+            with Runner(NativeKernels(1, variant), program, checkpoint) as runner:
                 sampling = Sampling(temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, num_logprobs=5)
                 step = Step([StepSequence([0, 1], 2, [0], [0, 1], sampling)])
                 assert all(token < program.vocab_size for token in runner.tokens(step))
@@ -126,25 +126,25 @@ def test_available_memory_is_known_here() -> None:
 
 def test_the_environment_chooses_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBLLM_CPU_ISA", "baseline")
-    host = NativeHost(1)
-    assert host.isa == "baseline"
-    host.close()
+    kernels = NativeKernels(1)
+    assert kernels.isa == "baseline"
+    kernels.close()
     monkeypatch.setenv("WEBLLM_CPU_ISA", "mmx")
     with pytest.raises(ConfigError, match="mmx"):
-        load_kernels()
+        open_library()
 
 
 def test_each_variant_knows_its_name_and_works() -> None:
     for name in variants():
-        host = NativeHost(1, name)
-        assert host.isa == name
-        assert load_kernels(name).self_test()
-        host.close()
+        kernels = NativeKernels(1, name)
+        assert kernels.isa == name
+        assert open_library(name).self_test()
+        kernels.close()
 
 
 @pytest.mark.parametrize("name", WASM)
 def test_wasm_works(name: str) -> None:
-    assert WasmHost(WASM[name]).call("self_test")
+    assert WasmKernels(WASM[name]).call("self_test")
 
 
 def test_unknown_tensor_types_are_refused() -> None:

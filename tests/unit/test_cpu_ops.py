@@ -1,16 +1,16 @@
-"""Each op against its definition in numpy, on every variant of the kernels this machine runs."""
+"""Compares each op with numpy, on every variant of the kernels that this machine runs."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cpu_cases import HOSTS, TYPES, FakeCheckpoint, ProgramBuilder, Runner, relative_error
+from cpu_cases import KERNELS, TYPES, FakeCheckpoint, ProgramBuilder, Runner, relative_error
 from cpu_reference import Reference
 
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.backends.cpu.host import Host
-from webllm.backends.cpu.library import variants
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.kernels import Kernels
+from webllm.backends.cpu.native import NativeKernels
+from webllm.backends.cpu.native_library import variants
 from webllm.errors import UnsupportedModelError
 from webllm.ops.program import (
     Activation,
@@ -31,26 +31,30 @@ FLOATS = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 MODEL_TYPES = (GGMLType.Q4_1, GGMLType.Q8_0, GGMLType.F16)
 
 
-@pytest.fixture(params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    host = HOSTS[request.param]()
-    yield host
-    host.close()
+@pytest.fixture(params=KERNELS)
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    kernels = KERNELS[request.param]()
+    yield kernels
+    kernels.close()
 
 
 def prompt(count: int, first_block: int = 0, vocab: int = ProgramBuilder.VOCAB) -> StepSequence:
-    """A whole sequence of `count` tokens, every one an output."""
+    """A prompt of `count` tokens, each of them an output."""
     ids = np.random.default_rng(count).integers(0, vocab, count).tolist()
     num_blocks = -(-count // 16)
     return StepSequence(ids, count, range(first_block, first_block + num_blocks), range(count))
 
 
 def check(
-    host: Host, program: Program, checkpoint: FakeCheckpoint, *steps: Step, within: float = 2e-3
+    kernels: Kernels,
+    program: Program,
+    checkpoint: FakeCheckpoint,
+    *steps: Step,
+    within: float = 2e-3,
 ) -> None:
     limits = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=64)
     reference = Reference(program, checkpoint, int8=True)
-    with Runner(host, program, checkpoint, limits, num_blocks=96) as runner:
+    with Runner(kernels, program, checkpoint, limits, num_blocks=96) as runner:
         for step in steps:
             expected, got = reference.logits(step), runner.logits(step)
             assert relative_error(expected, got) < within
@@ -72,26 +76,26 @@ def linear_program(
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
-def test_linear(host: Host, dtype: GGMLType) -> None:
+def test_linear(kernels: Kernels, dtype: GGMLType) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(checkpoint, checkpoint.weight(dtype, 72, 512))
-    check(host, program, checkpoint, *(Step([prompt(n)]) for n in (1, 2, 3, 7, 33)))
+    check(kernels, program, checkpoint, *(Step([prompt(n)]) for n in (1, 2, 3, 7, 33)))
 
 
 @pytest.mark.parametrize("dtype", MODEL_TYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("rows", [1, 15, 16, 50])
-def test_linear_with_odd_rows_and_bias(host: Host, dtype: GGMLType, rows: int) -> None:
+def test_linear_with_odd_rows_and_bias(kernels: Kernels, dtype: GGMLType, rows: int) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(checkpoint, checkpoint.weight(dtype, rows, 32), bias=True)
-    check(host, program, checkpoint, Step([prompt(1)]), Step([prompt(9)]))
+    check(kernels, program, checkpoint, Step([prompt(1)]), Step([prompt(9)]))
 
 
-def test_linear_accumulates(host: Host) -> None:
+def test_linear_accumulates(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(
         checkpoint, checkpoint.weight(GGMLType.Q4_1, 96, 96), bias=True, accumulate=True
     )
-    check(host, program, checkpoint, Step([prompt(1)]), Step([prompt(13)]))
+    check(kernels, program, checkpoint, Step([prompt(1)]), Step([prompt(13)]))
 
 
 @pytest.mark.parametrize("rows", [(32, 16, 16), (24, 40, 8), (5, 6, 7)])
@@ -106,29 +110,29 @@ def test_linear_accumulates(host: Host) -> None:
     ids=lambda dtypes: "-".join(dtype.name for dtype in dtypes),
 )
 def test_parts_of_several_types(
-    host: Host, dtypes: tuple[GGMLType, ...], rows: tuple[int, ...]
+    kernels: Kernels, dtypes: tuple[GGMLType, ...], rows: tuple[int, ...]
 ) -> None:
     checkpoint = FakeCheckpoint()
     weight = Weight.concat(
         [checkpoint.weight(dtype, r, 256) for dtype, r in zip(dtypes, rows, strict=True)]
     )
     program = linear_program(checkpoint, weight)
-    check(host, program, checkpoint, Step([prompt(1)]), Step([prompt(6)]), within=8e-3)
+    check(kernels, program, checkpoint, Step([prompt(1)]), Step([prompt(6)]), within=8e-3)
 
 
-def test_halves_to_pairs(host: Host) -> None:
+def test_halves_to_pairs(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     tensors = [checkpoint.add(GGMLType.Q8_0, 96, 64) for _ in range(2)]
     parts = (
         Part(tensors[0], 96, RowOrder.HALVES_TO_PAIRS, head_dim=24),
         Part(tensors[1], 96, RowOrder.HALVES_TO_PAIRS, head_dim=32),
     )
-    check(host, linear_program(checkpoint, Weight(parts, 64)), checkpoint, Step([prompt(4)]))
+    check(kernels, linear_program(checkpoint, Weight(parts, 64)), checkpoint, Step([prompt(4)]))
 
 
 @pytest.mark.parametrize("activation", Activation)
 @pytest.mark.parametrize("dtype", MODEL_TYPES, ids=lambda dtype: dtype.name)
-def test_gated_linear(host: Host, dtype: GGMLType, activation: Activation) -> None:
+def test_gated_linear(kernels: Kernels, dtype: GGMLType, activation: Activation) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 64)
     x, wide, out = build.activation(64), build.activation(96), build.value(48)
@@ -141,20 +145,20 @@ def test_gated_linear(host: Host, dtype: GGMLType, activation: Activation) -> No
         Linear(wide, checkpoint.weight(dtype, 48, 96), out),
     ]
     steps = (Step([prompt(n)]) for n in (1, 5, 40))
-    check(host, build.program(out), checkpoint, *steps, within=6e-3)
+    check(kernels, build.program(out), checkpoint, *steps, within=6e-3)
 
 
 def test_refuses_odd_columns() -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(checkpoint, checkpoint.weight(GGMLType.F32, 16, 48))
     with pytest.raises(UnsupportedModelError, match="48 columns"):
-        Runner(NativeHost(1), program, checkpoint)
+        Runner(NativeKernels(1), program, checkpoint)
 
 
 # ----------------------------------------------------------------------------------------- rows
 
 
-def test_norm_with_branch(host: Host) -> None:
+def test_norm_with_branch(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 96)
     x, branch, out = build.activation(96), build.value(96), build.value(96)
@@ -164,7 +168,7 @@ def test_norm_with_branch(host: Host) -> None:
         Linear(x, checkpoint.weight(GGMLType.F32, 96, 96), branch),
         Norm(build.x, gammas[1], 1e-6, out, branch, gammas[2]),
     ]
-    check(host, build.program(out), checkpoint, Step([prompt(3)]), within=1e-5)
+    check(kernels, build.program(out), checkpoint, Step([prompt(3)]), within=1e-5)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
@@ -173,15 +177,15 @@ def test_embeds_from_packed_rows(dtype: GGMLType) -> None:
     build = ProgramBuilder(checkpoint, 256)
     table = checkpoint.weight(dtype, build.VOCAB, 256)
     build.ops[0] = type(build.ops[0])(table, 2.5, build.x)
-    check(NativeHost(1), build.program(build.x), checkpoint, Step([prompt(20)]), within=1e-3)
+    check(NativeKernels(1), build.program(build.x), checkpoint, Step([prompt(20)]), within=1e-3)
 
 
-def test_outputs_are_rows_of_the_batch(host: Host) -> None:
+def test_outputs_are_rows_of_the_batch(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 32)
     first = StepSequence([1, 2, 3], 3, [0], [0, 2])
     second = StepSequence([4, 5], 2, [1], [1])
-    check(host, build.program(build.x), checkpoint, Step([first, second]), within=1e-6)
+    check(kernels, build.program(build.x), checkpoint, Step([first, second]), within=1e-6)
 
 
 # ------------------------------------------------------------------------------------ attention
@@ -210,7 +214,7 @@ def attention_program(
 
 
 def chunked(count: int, *sizes: int) -> list[Step]:
-    """One sequence in pieces, on scattered blocks."""
+    """One sequence in chunks, on scattered blocks."""
     whole = prompt(count)
     blocks = np.random.default_rng(0).permutation(64)[: -(-count // 16)].tolist()
     steps, first = [], 0
@@ -235,27 +239,27 @@ def chunked(count: int, *sizes: int) -> list[Step]:
     ],
     ids=lambda h: f"{h.num_q}x{h.num_kv}x{h.head_dim}",
 )
-def test_attention(host: Host, heads: Heads) -> None:
+def test_attention(kernels: Kernels, heads: Heads) -> None:
     checkpoint = FakeCheckpoint()
     steps = chunked(120, 1, 37, 64, 2, 1, 15)
-    check(host, attention_program(checkpoint, heads), checkpoint, *steps, within=3e-3)
+    check(kernels, attention_program(checkpoint, heads), checkpoint, *steps, within=3e-3)
 
 
 @pytest.mark.parametrize("window", [1, 16, 50])
-def test_attention_window_norms_and_partial_rope(host: Host, window: int) -> None:
+def test_attention_window_norms_and_partial_rope(kernels: Kernels, window: int) -> None:
     checkpoint = FakeCheckpoint()
     program = attention_program(checkpoint, Heads(4, 2, 32), window, norms=True, rope_dim=16)
-    check(host, program, checkpoint, *chunked(130, 60, 1, 1, 64, 4), within=3e-3)
+    check(kernels, program, checkpoint, *chunked(130, 60, 1, 1, 64, 4), within=3e-3)
 
 
-def test_attention_over_a_long_context(host: Host) -> None:
-    """Long enough for decode to split it into spans."""
+def test_attention_over_a_long_context(kernels: Kernels) -> None:
+    """Long enough for decode to divide it into splits."""
     checkpoint = FakeCheckpoint()
     steps = chunked(900, *[64] * 14, 1, 1, 2)
-    check(host, attention_program(checkpoint, Heads(3, 1, 32)), checkpoint, *steps, within=3e-3)
+    check(kernels, attention_program(checkpoint, Heads(3, 1, 32)), checkpoint, *steps, within=3e-3)
 
 
-def test_attention_of_several_sequences(host: Host) -> None:
+def test_attention_of_several_sequences(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     a, b, c = prompt(20, 0), prompt(33, 10), prompt(1, 20)
     together = Step([a, b, c])
@@ -267,7 +271,7 @@ def test_attention_of_several_sequences(host: Host) -> None:
         ]
     )
     program = attention_program(checkpoint, Heads(6, 3, 32))
-    check(host, program, checkpoint, together, more, within=3e-3)
+    check(kernels, program, checkpoint, together, more, within=3e-3)
 
 
 # -------------------------------------------------------------------------------------- threads
@@ -291,7 +295,7 @@ def test_threads_do_not_change_a_bit(variant: str) -> None:
     limits = BatchShape(64, 1, 64, 32)
     results = []
     for num_threads in (1, 2, 5):
-        with Runner(NativeHost(num_threads, variant), program, checkpoint, limits, 64) as runner:
+        with Runner(NativeKernels(num_threads, variant), program, checkpoint, limits, 64) as runner:
             results.append([runner.logits(step) for step in chunked(400, *[64] * 6, 1, 1, 14)])
     for other in results[1:]:
         for expected, got in zip(results[0], other, strict=True):

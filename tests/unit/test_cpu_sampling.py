@@ -1,4 +1,4 @@
-"""The sampling rule of docs/sampling.md, against a plain reading of it in float64."""
+"""Compares sampling with the rule of docs/sampling.md, written out in float64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cpu_cases import HOSTS, FakeCheckpoint, ProgramBuilder, Runner
+from cpu_cases import KERNELS, FakeCheckpoint, ProgramBuilder, Runner
 
 from sampling_cases import (
     DISTRIBUTIONS,
@@ -30,7 +30,7 @@ VOCAB = 512
 MASK = 0xFFFFFFFF
 
 
-@pytest.fixture(scope="module", params=[name for name in HOSTS if name != "baseline"])
+@pytest.fixture(scope="module", params=[name for name in KERNELS if name != "baseline"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A program whose logits are the rows of `runner.table`."""
     checkpoint = FakeCheckpoint()
@@ -40,13 +40,13 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     checkpoint.bytes_of["tensor.0"] = table.astype("<f4").tobytes()
     limits = BatchShape(max_tokens=256, max_seqs=8, max_outputs=256, max_blocks=64)
     program = build.program(build.x)
-    with Runner(HOSTS[request.param](), program, checkpoint, limits, 64) as runner:
+    with Runner(KERNELS[request.param](), program, checkpoint, limits, 64) as runner:
         runner.table = table
         yield runner
 
 
 def share(tokens: list[int], sampling: Sampling, edits: array[int] | None = None) -> StepSequence:
-    """All its tokens are outputs; one of its own at most reads its KV cache, so blocks overlap."""
+    """A sequence whose tokens are all outputs; no op reads the KV cache, so blocks may overlap."""
     count = len(tokens)
     blocks = range(-(-count // 16))
     return StepSequence(tokens, count, blocks, range(count), sampling, edits or array("I"))
@@ -68,7 +68,7 @@ def gumbel(seed: int, position: int, token: int) -> float:
 
 
 def kept(logits: np.ndarray, s: Sampling) -> np.ndarray:
-    """Mask of the tokens that may be drawn."""
+    """Returns a mask of the tokens that may be drawn."""
     scaled = logits.astype(np.float32) / np.float32(s.temperature)
     keep = np.ones(len(scaled), bool)
     if s.top_k:
@@ -146,7 +146,7 @@ def test_the_draw_ignores_the_batch(runner: Runner) -> None:
 
 
 def check_step(runner: Runner, step: Step, known: list[int | None]) -> None:
-    """Runs it and holds it against numpy; `known`: by output, its row's token if it is chained."""
+    """Compares a step with numpy; `known`: for each output, its row's token if it is chained."""
     sampled = runner.sampled(step)
     outputs = [(sequence, row) for sequence in step.sequences for row in sequence.outputs]
     for i, (sequence, row) in enumerate(outputs):
@@ -180,7 +180,7 @@ def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: in
 
 
 def test_chained_tokens(runner: Runner) -> None:
-    """They are looked up, and penalized as generated, whether an entry names them or not."""
+    """They are embedded, and penalized as generated, whether or not an edit names them."""
     forced = [17, 3, 25]
     first = [share([1], Sampling(), edits_of((t, 1000.0, 0))) for t in forced]
     assert list(runner.tokens(Step(first))) == forced
@@ -198,7 +198,7 @@ def test_chained_tokens(runner: Runner) -> None:
 
 
 def test_resampling(runner: Runner) -> None:
-    """Of logits that the host gives, with edits; later steps take up what it samples."""
+    """Samples the host's logits with edits; later steps can refer to the sampled tokens."""
     sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
     given = np.random.default_rng(4).normal(0, 2, (3, VOCAB)).astype(np.float32)
     given[1, 12] = 500.0

@@ -1,4 +1,4 @@
-"""No number that a file can hold is undefined behaviour in C: UBSan ends a process at the first."""
+"""No number in a model file causes undefined behaviour in C: UBSan aborts at the first."""
 
 import os
 import shlex
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from cpu_cases import TYPES, FakeCheckpoint, ProgramBuilder, Runner
 
-from fuzz.sanitized_host import FLAGS
+from fuzz.sanitized_kernels import FLAGS
 from webllm.artifacts.checkpoint import GGMLType
-from webllm.backends.cpu import library
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu import native_library
+from webllm.backends.cpu.native import NativeKernels
 from webllm.ops.program import (
     Activation,
     Attention,
@@ -32,12 +32,12 @@ ODD = np.array([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F7FFFFF, 1], 
 
 
 def test_no_undefined_behaviour(tmp_path: Path) -> None:
-    """In no variant that this machine runs: compilers' own headers may add up ints as well."""
-    source = Path(library.__file__).parent / "kernels.c"
+    """In every variant that this machine runs: a compiler's own intrinsics may add ints."""
+    source = Path(native_library.__file__).parent / "kernels.c"
     command = [*shlex.split(os.environ.get("CC", "cc")), "-fsanitize=undefined"]
     command += ["-fno-sanitize-recover=all", "-std=gnu11", "-O0", "-shared", "-fPIC", "-pthread"]
-    for name in (name for name in FLAGS if name in library.variants()):
-        out = tmp_path / library._path(name).name
+    for name in (name for name in FLAGS if name in native_library.variants()):
+        out = tmp_path / native_library._path(name).name
         subprocess.run([*command, *FLAGS[name], str(source), "-o", str(out)], check=True)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, __file__, str(tmp_path)]
@@ -46,7 +46,7 @@ def test_no_undefined_behaviour(tmp_path: Path) -> None:
 
 
 def program_of(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
-    """A layer of every kind of op."""
+    """A program with every kind of op."""
     weight, heads = checkpoint.weight, Heads(16, 8, 16)
     build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
     x, y, z = (build.activation(256) for _ in range(3))
@@ -74,11 +74,11 @@ def run_odd_numbers() -> None:
             table[0], table[1, ::5], table[2, 17] = odd, odd, odd
             checkpoint.bytes_of["tensor.0"] = table.tobytes()
             tokens = StepSequence([0, 1, 2, 3], 4, [0], range(4), sampling, edit(5, -1.0, 2))
-            for variant in library.variants():
-                with Runner(NativeHost(1, variant), program, checkpoint) as runner:
+            for variant in native_library.variants():
+                with Runner(NativeKernels(1, variant), program, checkpoint) as runner:
                     assert all(token < 40 for token in runner.tokens(Step([tokens])))
 
 
 if __name__ == "__main__":
-    library.FOLDER = Path(sys.argv[1])
+    native_library.FOLDER = Path(sys.argv[1])
     run_odd_numbers()

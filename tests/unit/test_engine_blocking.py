@@ -22,8 +22,8 @@ from fake_model import VOCAB_SIZE, asked, counted, loaded_models, make_loaded, n
 from webllm import BlockingMLCEngine, ChatOptions, MLCEngineConfig, create_blocking_mlc_engine
 from webllm.api.interface import MLCEngineInterface
 from webllm.engine.blocking import MLCEngine
-from webllm.engine.loading import LoadedModel
-from webllm.engine.model import Model
+from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.session import Session
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -47,7 +47,7 @@ def engine() -> Iterator[BlockingMLCEngine]:
 
 def load(engine: BlockingMLCEngine, backend: FakeBackend | None = None) -> None:
     loaded = make_loaded(options=ChatOptions(context_overflow="shift"), backend=backend, windows=4)
-    engine._engine._models["numbers"] = Model(loaded)
+    engine._engine._sessions["numbers"] = Session(loaded)
 
 
 def forever(engine: BlockingMLCEngine) -> Iterator[object]:
@@ -335,7 +335,7 @@ def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:
     def close() -> None:
         raise DeviceLostError("gone")
 
-    engine._engine._model(None).loaded.runner.close = close
+    engine._engine._session(None).model.loop.runner.close = close
     with pytest.raises(DeviceLostError):
         engine.close()
     until(lambda: num_threads() == 0)
@@ -344,7 +344,7 @@ def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:
 def test_letting_go_of_engine_and_streams_ends_the_thread() -> None:
     engine = BlockingMLCEngine()
     load(engine)
-    backend = weakref.ref(engine._engine._model(None).loaded.runner.backend)
+    backend = weakref.ref(engine._engine._session(None).model.loop.runner.backend)
     stream = forever(engine)
     del engine
     next(stream)

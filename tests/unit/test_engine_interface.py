@@ -30,7 +30,7 @@ from webllm import (
 from webllm.api.interface import MLCEngineInterface
 from webllm.config import LogLevel
 from webllm.engine import engine as engine_module
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -167,7 +167,7 @@ class TestModels:
         engine = await create_mlc_engine("old.gguf")
         with pytest.raises((OSError, ModelNotFoundError)):
             await engine.reload(["a.gguf", second])
-        assert engine._models == {}
+        assert engine._sessions == {}
         assert all(loaded.loop._is_closed for loaded in loaded_models)
         with pytest.raises(ModelNotLoadedError, match="reload"):
             await engine.get_message()
@@ -182,7 +182,7 @@ class TestModels:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert engine._models == {}
+        assert engine._sessions == {}
         assert loaded_models[0].loop._is_closed
 
     async def test_unload_ends_answers_and_may_be_repeated(
@@ -284,7 +284,7 @@ class TestForwardTokens:
         assert await engine.forward_tokens_and_sample([1, 2, 3], is_prefill=True) == 4
         assert await engine.forward_tokens_and_sample([4], is_prefill=False) == 5
         assert await engine.forward_tokens_and_sample([998], is_prefill=False) == 999
-        backend = engine._model(None).loaded.runner.backend
+        backend = engine._session(None).model.loop.runner.backend
         assert backend.context([*backend.steps[-1].sequences[0].blocks], 5, 16) == [1, 2, 3, 4, 998]
         await engine.reset_chat()
         assert await engine.forward_tokens_and_sample([7], is_prefill=True) == 8
@@ -295,7 +295,7 @@ class TestForwardTokens:
         engine = make_engine()
         calls = [engine.forward_tokens_and_sample([i], is_prefill=True) for i in (1, 5, 9)]
         assert await asyncio.gather(*calls) == [2, 6, 10]
-        backend = engine._model(None).loaded.runner.backend
+        backend = engine._session(None).model.loop.runner.backend
         assert backend.context([*backend.steps[-1].sequences[0].blocks], 3, 16) == [1, 5, 9]
 
     @pytest.mark.parametrize("input_ids", [[1000], [-1], [5, 2**33]])
@@ -305,7 +305,7 @@ class TestForwardTokens:
         with pytest.raises(RequestError):
             await engine.forward_tokens_and_sample([3, *input_ids], True)
         assert await engine.forward_tokens_and_sample([3], False) == 4
-        backend = engine._model(None).loaded.runner.backend
+        backend = engine._session(None).model.loop.runner.backend
         assert backend.steps[-1].sequences[0].context_len == 3
 
     async def test_nothing_to_forward_is_refused(self) -> None:
@@ -329,7 +329,7 @@ class TestForwardTokens:
         with pytest.raises(RequestError, match="interrupted"):
             await task
         assert await engine.forward_tokens_and_sample([5], True) == 6
-        assert engine._model(None)._forwarded == [5]
+        assert engine._session(None)._forwarded == [5]
 
 
 class TestConfiguration:

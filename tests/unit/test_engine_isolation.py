@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from dataclasses import replace
 
 import pytest
 from fake_backend import FakeBackend
 from fake_model import NumberTokenizer, asked, counted, make_engine, num_used
-from test_engine_generation import Collector, make_loop, make_sequence
+from test_engine_loop import Collector, make_loop, make_sequence
 
-from webllm.engine.generation import GenerationLoop
-from webllm.engine.processing import HostSampler
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.api.chat_completion import FinishReason
+from webllm.engine.host_sampler import HostSampler
+from webllm.engine.loop import GenerationLoop
+from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import (
     ContextLengthError,
     DeviceLostError,
@@ -57,7 +58,7 @@ def innocents(loop: GenerationLoop, numbers: range) -> list[Collector]:
 async def check_innocents(outputs: list[Collector]) -> None:
     """The tokens of each are those it has alone."""
     for i, output in enumerate(outputs):
-        assert await output.done is FinishReason.LENGTH
+        assert await output.done == "length"
         first = 100 * i + 5 + 17 * i
         assert output.token_ids == list(range(first, first + 3 + 5 * i))
 
@@ -81,16 +82,16 @@ def with_sampling(sampling: Sampling) -> Sequence:
     return Sequence(array("I", [1, 2]), params)
 
 
-NEVER_PACKED = {
-    "no tokens": (make_sequence(0, 0, 5), "has no tokens"),
-    "a seed of 40 bits": (with_sampling(Sampling(seed=1 << 40)), "cannot be packed"),
-    "a negative top_k": (with_sampling(Sampling(top_k=-1)), "cannot be packed"),
+NEVER_PACKED: dict[str, tuple[Callable[[], Sequence], str]] = {
+    "no tokens": (lambda: make_sequence(0, 0, 5), "has no tokens"),
+    "a seed of 40 bits": (lambda: with_sampling(Sampling(seed=1 << 40)), "cannot be packed"),
+    "a negative top_k": (lambda: with_sampling(Sampling(top_k=-1)), "cannot be packed"),
     "token ids of 64 bits": (
-        Sequence(array("Q", [1 << 40]), SequenceParams(5, frozenset())),
+        lambda: Sequence(array("Q", [1 << 40]), SequenceParams(5, frozenset())),
         "give 'I'",
     ),
     "more edits than a step has": (
-        Sequence(
+        lambda: Sequence(
             array("I", [1]),
             SequenceParams(5, frozenset()),
             LogitEdits(dict.fromkeys(range(1 << 17 | 1), 1.0)),
@@ -103,10 +104,10 @@ NEVER_PACKED = {
 @pytest.mark.parametrize("kind", NEVER_PACKED)
 async def test_what_no_step_can_be_packed_with_never_enters_one(kind: str) -> None:
     loop = make_loop(FakeBackend())
-    sequence, said = NEVER_PACKED[kind]
+    make, said = NEVER_PACKED[kind]
     before = innocents(loop, range(2))
     with pytest.raises(RequestError, match=said):
-        loop.add(sequence, Collector())
+        loop.add(make(), Collector())
     await check_innocents(before + innocents(loop, range(2, INNOCENTS)))
 
 
@@ -165,7 +166,7 @@ class RaisesAbove:
 @pytest.mark.parametrize("at", ["process_logits", "process_sampled_token"])
 async def test_a_logit_processor_fails_the_sequence_it_failed_for(at: str) -> None:
     engine = make_engine(windows=8)
-    engine._model(None).loaded.runner.host_sampler = HostSampler(RaisesAbove(at, 700), 1000)
+    engine._session(None).model.loop.runner.host_sampler = HostSampler(RaisesAbove(at, 700), 1000)
     replies = await asyncio.gather(
         *(
             engine.chat.completions.create(**asked(str(first), max_tokens=20))
@@ -190,8 +191,8 @@ class Broken(NumberTokenizer):
 
 async def test_a_detokenizer_that_raises_fails_its_own_answer() -> None:
     engine = make_engine(windows=8)
-    model = engine._model(None)
-    model.loaded = replace(model.loaded, tokenizer=Broken())
+    session = engine._session(None)
+    session.model = replace(session.model, tokenizer=Broken())
 
     async def stream(first: int) -> str:
         chunks = await engine.completions.create(prompt=str(first), max_tokens=20, stream=True)
@@ -205,8 +206,8 @@ async def test_a_detokenizer_that_raises_fails_its_own_answer() -> None:
 
 async def test_one_choice_that_fails_ends_the_others_of_its_request() -> None:
     engine = make_engine(windows=8)
-    model = engine._model(None)
-    model.loaded = replace(model.loaded, tokenizer=Broken())
+    session = engine._session(None)
+    session.model = replace(session.model, tokenizer=Broken())
     with pytest.raises(KeyError):
         await engine.completions.create(prompt="700", max_tokens=20, n=3)
     assert num_used(engine) == 0
@@ -240,7 +241,7 @@ class TestWindow:
         ("num_prompt", "max_tokens"), [(250, 8), (257, 1), (900, 1), (300, -100)]
     )
     async def test_a_sequence_beyond_it(self, num_prompt: int, max_tokens: int) -> None:
-        loop = make_engine(windows=4)._model(None).loaded.loop
+        loop = make_engine(windows=4)._session(None).model.loop
         with pytest.raises(ContextLengthError, match="the context window has 256"):
             loop.add(make_sequence(0, num_prompt, max_tokens), Collector())
 

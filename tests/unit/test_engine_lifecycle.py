@@ -13,7 +13,7 @@ from fake_model import asked, loaded_models, make_engine, num_used, settle
 from fake_worker import Worker
 
 from webllm import MLCEngine, MLCEngineConfig
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, DeviceError, ModelNotLoadedError, QueueFullError
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -116,7 +116,7 @@ class TestUnload:
                 if name in "ab":
                     raise DeviceError(f"{name} does not close")
 
-            monkeypatch.setattr(loaded.runner.backend, "close", close)
+            monkeypatch.setattr(loaded.loop.runner.backend, "close", close)
         return engine
 
     async def test_closes_all_and_raises_the_first_error(self, engine: MLCEngine) -> None:
@@ -191,7 +191,7 @@ class TestAbandonedStreams:
         gc.collect()
         await settle()
         assert num_used(engine) == 0
-        assert not engine._model(None).loaded.loop.scheduler.has_work
+        assert not engine._session(None).model.loop.scheduler.has_work
 
     async def test_in_a_loop_that_was_left(self) -> None:
         engine = make_engine(windows=8)

@@ -13,7 +13,7 @@ from test_engine_runner import SlowBackend
 
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
-from webllm.engine.processing import HostSampler
+from webllm.engine.runner import Runner
 from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
 from webllm.ops.program import KVCacheShape, Program
 
@@ -87,10 +87,10 @@ class LoadingBackend(SlowBackend):
         assert all(future.done() for future in self.compiling.values()), "on a closed device"
 
 
-def start(backend: LoadingBackend, sampler: HostSampler | None = None) -> asyncio.Task[object]:
+def warming_up(backend: LoadingBackend, config: MLCEngineConfig) -> asyncio.Task[Runner]:
     checkpoint: Any = None
-    config = MLCEngineConfig()
-    return asyncio.create_task(loading._start(backend, PROGRAM, checkpoint, 256, config, sampler))
+    plan = loading.plan_memory(backend, PROGRAM, checkpoint, 256, config)
+    return asyncio.create_task(loading.warm_up(plan, "m", config))
 
 
 def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() -> None:
@@ -101,13 +101,13 @@ def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() 
     checkpoint: Any = None
     config = MLCEngineConfig(kv_cache_tokens=1 << 44)  # a list of the blocks would take 8 TiB
     with pytest.raises(DeviceMemoryError, match="1099511627776 blocks"):
-        loading._scheduler(Small(), PROGRAM, checkpoint, 256, config)
+        loading.plan_memory(Small(), PROGRAM, checkpoint, 256, config)
 
 
 async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:
     """Whoever began it closes the device next."""
     backend = LoadingBackend()
-    loading_model = start(backend)
+    loading_model = warming_up(backend, MLCEngineConfig())
     await settle()
     loading_model.cancel()
     await settle()
@@ -120,7 +120,8 @@ async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> No
 
 async def test_what_a_logit_processor_needs_is_compiled_with_the_model() -> None:
     backend = LoadingBackend()
-    loading_model = start(backend, HostSampler(Processor(), PROGRAM.vocab_size))
+    config = MLCEngineConfig(logit_processor_registry={"m": Processor()})
+    loading_model = warming_up(backend, config)
     while not loading_model.done():
         backend.finish_all()
         await settle()

@@ -7,7 +7,7 @@ from fake_model import CONTEXT, asked, counted, loaded_models, make_engine, num_
 
 from webllm import ChatOptions, MLCEngine, create_mlc_engine
 from webllm.config import ContextOverflow
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, ContextLengthError, RequestError
 
 __all__ = ["loaded_models"]  # a fixture
@@ -26,7 +26,7 @@ def engine_and_fields(
 
 def contexts(engine: MLCEngine) -> list[list[int]]:
     """Token ids of the KV cache at the end of each step."""
-    backend = engine._model(None).loaded.runner.backend
+    backend = engine._session(None).model.loop.runner.backend
     last = backend.steps[-1].sequences[0]
     return backend.context(last.blocks, last.context_len, 16)
 

@@ -21,8 +21,8 @@ from fake_model import (
 )
 
 from webllm import ChatOptions, MLCEngine
-from webllm.engine.loading import LoadedModel
-from webllm.engine.model import Model
+from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.session import Session
 from webllm.errors import (
     ContextLengthError,
     ModelNotLoadedError,
@@ -77,18 +77,20 @@ def engine_with(**parts: object) -> MLCEngine:
     """An engine with other parts of a `LoadedModel`; `options` are those of the model."""
     options = ChatOptions(**parts.pop("options", {}))
     engine = MLCEngine()
-    engine._models["numbers"] = Model(replace(make_loaded("numbers", options, windows=4), **parts))
+    engine._sessions["numbers"] = Session(
+        replace(make_loaded("numbers", options, windows=4), **parts)
+    )
     return engine
 
 
 def loaded(engine: MLCEngine) -> LoadedModel:
-    return engine._model(None).loaded
+    return engine._session(None).model
 
 
 def seen(engine: MLCEngine) -> list[int]:
     """Token ids of the last prompt in the KV cache."""
-    last = loaded(engine).runner.backend.steps[-1].sequences[0]
-    return loaded(engine).runner.backend.context(last.blocks, last.context_len, 16)
+    last = loaded(engine).loop.runner.backend.steps[-1].sequences[0]
+    return loaded(engine).loop.runner.backend.context(last.blocks, last.context_len, 16)
 
 
 async def begun(program: Program) -> None:
@@ -275,7 +277,7 @@ class TestBesideTheEventLoop:
         program.may_end.set()
         await asyncio.gather(*asking)
         assert program.rendered == [str(i) for i in range(20)]
-        steps = loaded(engine).runner.backend.steps
+        steps = loaded(engine).loop.runner.backend.steps
         firsts = [share.token_ids[0] for step in steps for share in step.sequences]
         assert firsts == list(range(20))
 
@@ -311,7 +313,7 @@ class TestBesideTheEventLoop:
         program = Program()
         engine = MLCEngine()
         parts = make_loaded(windows=4, max_waiting=2)
-        engine._models["numbers"] = Model(replace(parts, chat_format=program))
+        engine._sessions["numbers"] = Session(replace(parts, chat_format=program))
         most = parts.loop.scheduler.limits.max_sequences + 2
         fields = [asked("1", max_tokens=1, n=most - 1), asked("2", max_tokens=1)]
         asking = [asyncio.create_task(engine.chat.completions.create(**each)) for each in fields]
@@ -324,7 +326,7 @@ class TestBesideTheEventLoop:
         program.may_end.set()
         replies = await asyncio.gather(*asking)
         assert [len(reply.choices) for reply in replies] == [most - 1, 1]
-        assert parts.loop.scheduler.num_expected == 0
+        assert engine._session(None)._num_coming == 0
 
     async def test_errors_come_as_they_are(self) -> None:
         program = Program()
@@ -344,7 +346,7 @@ class TestBesideTheEventLoop:
         following = asyncio.create_task(engine.chat.completions.create(**asked("5", max_tokens=1)))
         program.may_end.set()
         assert (await following).choices[0].message.content == "6 "
-        assert len(loaded(engine).runner.backend.steps) == 1
+        assert len(loaded(engine).loop.runner.backend.steps) == 1
         assert num_used(engine) == 0
 
     @pytest.mark.parametrize("stream", [False, True])

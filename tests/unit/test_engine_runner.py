@@ -9,10 +9,10 @@ from array import array
 import pytest
 from fake_backend import FakeBackend, FakeExecutable
 from fake_model import settle
-from test_engine_generation import Collector, make_loop, make_sequence
+from test_engine_loop import Collector, make_loop, make_sequence
 
-from webllm.engine.generation import GenerationLoop
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.engine.loop import GenerationLoop
+from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape, Program
 from webllm.ops.sampling import Sampling
@@ -94,7 +94,7 @@ async def test_the_loop_goes_on_while_nothing_is_compiled() -> None:
     backend.finish(PROMPT)
     await settle()
     backend.finish(ONE)
-    assert await output.done is FinishReason.LENGTH
+    assert await output.done == "length"
     assert output.token_ids == [8, 9, 10]
     assert backend.ran == [(8, 1), (1, 1), (1, 1)]
 
@@ -112,8 +112,8 @@ async def test_a_larger_executable_serves_until_the_right_one_is_compiled() -> N
     backend.finish(TWO)
     await settle()
     assert backend.ran[-1] == (2, 2)
-    loop.finish(first, FinishReason.ABORT)
-    loop.finish(second, FinishReason.ABORT)
+    loop.finish(first, "abort")
+    loop.finish(second, "abort")
     for first_token, collector in ((8, output), (108, other)):
         count = len(collector.token_ids)
         assert collector.token_ids == list(range(first_token, first_token + count))
@@ -169,7 +169,7 @@ async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
     loop.add(make_sequence(0, 8, 1), again)
     await settle()
     backend.finish(PROMPT)
-    assert await again.done is FinishReason.LENGTH
+    assert await again.done == "length"
 
 
 async def test_penalties_have_kernels_of_their_own() -> None:
@@ -192,8 +192,8 @@ async def test_a_request_that_ends_while_it_waits_frees_its_blocks() -> None:
     sequence, output = make_sequence(0, 8, 3), Collector()
     loop.add(sequence, output)
     await settle()
-    loop.finish(sequence, FinishReason.ABORT)
-    assert await output.done is FinishReason.ABORT
+    loop.finish(sequence, "abort")
+    assert await output.done == "abort"
     assert loop.scheduler.blocks.num_free == 64
     await closed(loop, backend)
 
@@ -207,14 +207,14 @@ async def test_a_step_that_never_ran_leaves_no_prefix_behind() -> None:
     await settle()
     assert loop._task is not None
     loop._task.cancel()
-    assert await output.done is FinishReason.ABORT
+    assert await output.done == "abort"
     again = Collector()
     loop.add(make_sequence(0, 20, 3), again)
     await settle()
     backend.finish((24, 1, True))
     await settle()
     backend.finish(ONE)
-    assert await again.done is FinishReason.LENGTH
+    assert await again.done == "length"
     assert again.token_ids == [20, 21, 22]
 
 
@@ -292,7 +292,7 @@ def test_whenever_kernels_are_compiled_each_has_the_tokens_it_has_alone(seed: in
             for _ in range(rng.choice([0, 1, 10])):
                 await asyncio.sleep(0)
             if rng.random() < 0.2:
-                loop.finish(rng.choice(under_way)[1], FinishReason.ABORT)
+                loop.finish(rng.choice(under_way)[1], "abort")
         return under_way
 
     async def begin_and_end() -> None:
@@ -302,7 +302,7 @@ def test_whenever_kernels_are_compiled_each_has_the_tokens_it_has_alone(seed: in
             except DeviceError:
                 continue
             count = len(output.token_ids)
-            assert count == sequence.params.max_tokens or reason is FinishReason.ABORT
+            assert count == sequence.params.max_tokens or reason == "abort"
             if count:
                 assert output.token_ids == await tokens_alone(token_ids, count)
         await loop.close()

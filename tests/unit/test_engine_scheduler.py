@@ -13,14 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from webllm.engine.block_manager import NO_PREFIX, BlockManager
 from webllm.engine.scheduler import Batch, Scheduler, StepLimits
-from webllm.engine.sequence import ContextShift, FinishReason, Sequence, SequenceParams
+from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
 from webllm.errors import ContextLengthError
 from webllm.ops.sampling import LogitEdits
 from webllm.ops.step import FROM_SAMPLED, StepSequence
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
-LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=3)
-IN_TURNS = StepLimits(max_sequences=4, max_tokens=7, max_prompt_tokens=0)
+LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prefill_tokens_with_decode=3)
+IN_TURNS = StepLimits(max_sequences=4, max_tokens=7, max_prefill_tokens_with_decode=0)
 
 
 def make_scheduler(num_blocks: int = NUM_BLOCKS, limits: StepLimits = LIMITS) -> Scheduler:
@@ -58,7 +58,7 @@ class Device:
                 sequence.accept(token_id)
                 self.outputs.setdefault(sequence, []).append(token_id)
                 if sequence.num_output_tokens == sequence.params.max_tokens:
-                    self.scheduler.finish(sequence, FinishReason.LENGTH)
+                    self.scheduler.finish(sequence, "length")
 
     def run(self, steps_in_flight: int = 1) -> None:
         """Until everything has ended."""
@@ -72,8 +72,8 @@ class Device:
 def check(batch: Batch, limits: StepLimits) -> None:
     shares = batch.step.sequences
     decoding = [share for share in shares if share.token_ids[0] >= FROM_SAMPLED]
-    assert batch.reads_prompts or all(len(share.token_ids) == 1 for share in shares)
-    assert limits.max_prompt_tokens or not (batch.reads_prompts and decoding)
+    assert batch.is_prefill or all(len(share.token_ids) == 1 for share in shares)
+    assert limits.max_prefill_tokens_with_decode or not (batch.is_prefill and decoding)
     assert 1 <= batch.step.num_tokens <= LIMITS.max_tokens
     assert batch.step.num_outputs == len(batch.sampled)
     assert all(sum(t >= FROM_SAMPLED for t in share.token_ids) <= 1 for share in shares)
@@ -127,30 +127,30 @@ class SchedulerMachine(RuleBasedStateMachine):
     def abort(self, data: st.DataObject) -> None:
         unfinished = [*self.scheduler.running, *self.scheduler.waiting]
         if unfinished:
-            self.scheduler.finish(data.draw(st.sampled_from(unfinished)), FinishReason.ABORT)
+            self.scheduler.finish(data.draw(st.sampled_from(unfinished)), "abort")
 
     @rule()
     def forget(self) -> None:
-        self.scheduler.blocks.forget()
+        self.scheduler.blocks.reset_prefix_cache()
 
     @invariant()
     def every_block_is_free_or_used_and_counted(self) -> None:
         blocks = self.scheduler.blocks
-        users = Counter(block for s in self.scheduler.running for block in s.blocks)
-        assert [users[block] for block in range(NUM_BLOCKS)] == blocks._num_users
-        free = [*blocks._blank, *blocks._kept]
+        ref_counts = Counter(block for s in self.scheduler.running for block in s.block_table)
+        assert [ref_counts[block] for block in range(NUM_BLOCKS)] == blocks._ref_counts
+        free = [*blocks._free, *blocks._evictable]
         assert len(free) == len(set(free)) == blocks.num_free
-        assert set(free) == set(range(NUM_BLOCKS)) - users.keys()
-        assert blocks._kept.keys() <= blocks._keys.keys()
-        assert not set(blocks._blank) & blocks._keys.keys()
+        assert set(free) == set(range(NUM_BLOCKS)) - ref_counts.keys()
+        assert blocks._evictable.keys() <= blocks._keys.keys()
+        assert not set(blocks._free) & blocks._keys.keys()
 
     @invariant()
     def none_outgrows_its_blocks(self) -> None:
         for s in self.prompts:
             assert s.num_output_tokens <= s.params.max_tokens
-            assert s.num_computed <= len(s.blocks) * BLOCK_SIZE
+            assert s.num_computed_tokens <= len(s.block_table) * BLOCK_SIZE
             if s.finish_reason is not None:
-                assert not s.blocks
+                assert not s.block_table
 
     def teardown(self) -> None:
         """Everything ends, with the tokens it would have had alone."""
@@ -160,7 +160,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             outputs = self.device.outputs.get(sequence, [])
             window = sequence.params.shift and sequence.params.shift.window_tokens
             expected = alone(prompt, sequence.params.max_tokens, window)
-            if sequence.finish_reason is FinishReason.LENGTH:
+            if sequence.finish_reason == "length":
                 assert outputs == expected
             else:
                 assert outputs == expected[: len(outputs)]
@@ -282,35 +282,33 @@ class TestBlockManager:
     def test_content_is_found_until_its_block_is_needed(self) -> None:
         blocks = BlockManager(2, 4)
         (first,) = blocks.allocate(1) or []
-        prefix = blocks.remember(first, NO_PREFIX, (1, 2, 3, 4))
+        prefix = blocks.insert(first, NO_PREFIX, (1, 2, 3, 4))
         blocks.free([first])
-        assert blocks.share(NO_PREFIX, (1, 2, 3, 4)) == (first, prefix)
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 4)) == (first, prefix)
         blocks.free([first])
-        assert blocks.share(NO_PREFIX, (1, 2, 3, 5)) is None
-        assert blocks.share(prefix, (1, 2, 3, 4)) is None
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 5)) is None
+        assert blocks.match(prefix, (1, 2, 3, 4)) is None
         taken = blocks.allocate(2)
         assert taken is not None
         assert taken[-1] == first, "blank blocks go first"
-        assert blocks.share(NO_PREFIX, (1, 2, 3, 4)) is None
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 4)) is None
 
     def test_a_sequence_loses_its_end_first(self) -> None:
         blocks = BlockManager(3, 1)
         taken = blocks.allocate(3) or []
         prefix = NO_PREFIX
         for i, block in enumerate(taken):
-            prefix = blocks.remember(block, prefix, (i,))
+            prefix = blocks.insert(block, prefix, (i,))
         blocks.free(taken)
         assert blocks.allocate(2) == taken[:0:-1]
-        assert blocks.share(NO_PREFIX, (0,)) is not None
+        assert blocks.match(NO_PREFIX, (0,)) is not None
 
-    def test_equal_content_is_kept_once(self) -> None:
+    def test_equal_content_is_evictable_once(self) -> None:
         blocks = BlockManager(2, 4)
         one, other = blocks.allocate(2) or []
-        assert blocks.remember(one, NO_PREFIX, (1,) * 4) == blocks.remember(
-            other, NO_PREFIX, (1,) * 4
-        )
+        assert blocks.insert(one, NO_PREFIX, (1,) * 4) == blocks.insert(other, NO_PREFIX, (1,) * 4)
         blocks.free([other])
-        assert blocks.share(NO_PREFIX, (1,) * 4) == (one, 1)
+        assert blocks.match(NO_PREFIX, (1,) * 4) == (one, 1)
 
     def test_freeing_twice_is_noticed(self) -> None:
         blocks = BlockManager(2, 4)

@@ -1,4 +1,4 @@
-"""Model files that are not what they promise: typed errors, whatever they hold."""
+"""Damaged and hostile model files raise typed errors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What kernels take for granted is checked before a model is loaded: nothing reaches them that they
-cannot bear.
-"""
+"""Models that the kernels could not run safely are refused before they are loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import pytest
 
 from webllm.artifacts.gguf import open_gguf
 from webllm.backends.cpu.backend import CPUBackend
-from webllm.backends.cpu.native import NativeHost
+from webllm.backends.cpu.native import NativeKernels
 from webllm.errors import CheckpointError, UnsupportedModelError, WebLLMError
 from webllm.models import registry
 from webllm.ops.checks import check_program
@@ -68,8 +66,8 @@ def write_model(
 
 
 def load(path: Path) -> None:
-    """Onto the CPU; nothing may be computed by then."""
-    backend = CPUBackend(NativeHost(1))
+    """Loads a model onto the CPU."""
+    backend = CPUBackend(NativeKernels(1))
     try:
         with open_gguf(path) as checkpoint:
             program = registry.record(checkpoint, 128)
@@ -136,7 +134,7 @@ def test_sizes_that_no_kernel_has(tmp_path: Path, sizes: dict[str, int]) -> None
 def test_numbers_are_checked_before_anything_is_made_of_them(
     tmp_path: Path, arch: str, metadata: dict[str, object]
 ) -> None:
-    """With a window of 2**31 positions: any table made of it would take minutes."""
+    """The window is 2**31 positions: a table of that size would take minutes to compute."""
     path = write_model(tmp_path / "m.gguf", arch, {"context_length": (1 << 31) - 1, **metadata})
     with open_gguf(path) as checkpoint, pytest.raises(CheckpointError):
         registry.record(checkpoint, (1 << 31) - 1)

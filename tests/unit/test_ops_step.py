@@ -1,4 +1,4 @@
-"""The step buffer's words."""
+"""The words that a step is packed into, and the steps that are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_three_sequences() -> None:
     assert section(LAYOUT.token_ids, 6) == [5, 6, 7, 8, 1, (1 << 31) + 1]
     assert section(LAYOUT.positions, 6) == [15, 16, 17, 0, 2, 3]
     assert section(LAYOUT.seq_ids, 6) == [0, 0, 0, 1, 2, 2]
-    assert section(LAYOUT.slots, 6) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16, 82, 83]
+    assert section(LAYOUT.slot_mapping, 6) == [9 * 16 + 15, 4 * 16, 4 * 16 + 1, 2 * 16, 82, 83]
     assert section(LAYOUT.context_lens, 3) == [18, 1, 4]
     assert section(LAYOUT.query_starts, 4) == [0, 3, 4, 6]
     assert section(LAYOUT.output_rows, 4) == [2, 3, 4, 5]
@@ -63,13 +63,13 @@ def test_three_sequences() -> None:
 
 
 def test_a_chunk_of_a_prompt() -> None:
-    """Its slots, block by block, whatever the ends; and nothing is written behind what is used."""
+    """Its slots follow the block table; the words end with the block table."""
     blocks = [7, 3, 12]
     for first, end in ((0, 48), (5, 16), (15, 17), (16, 32), (3, 44), (47, 48)):
         sequence = StepSequence(range(first, end), end, blocks, ())
         words = LAYOUT.pack(Step((sequence,)))
         want = [blocks[p // 16] * 16 + p % 16 for p in range(first, end)]
-        assert list(words[LAYOUT.slots : LAYOUT.slots + end - first]) == want
+        assert list(words[LAYOUT.slot_mapping : LAYOUT.slot_mapping + end - first]) == want
         positions = words[LAYOUT.positions : LAYOUT.positions + end - first]
         assert list(positions) == list(range(first, end))
         assert len(words) == LAYOUT.block_tables + LAYOUT.shape.max_blocks
@@ -101,12 +101,14 @@ def test_plain_steps() -> None:
 
 
 def test_a_position_beyond_the_context_window() -> None:
-    """Its row of the block table, and the rotary tables, end there."""
+    """Block table and rotary tables end at the context window."""
     LAYOUT.pack(Step((StepSequence([1], 48, [0, 1, 2], (0,)),)))
     for sequence in (
         StepSequence([1], 49, [0, 1, 2, 3], (0,)),
         StepSequence([1] * 20, 60, [0, 1, 2, 3], (19,)),
-        StepSequence([1], 16, [0, 1, 2, 3], (0,)),  # its table is longer than a row
+        StepSequence(
+            [1], 16, [0, 1, 2, 3], (0,)
+        ),  # more blocks than a row of the block table holds
     ):
         with pytest.raises(ContextLengthError, match="the context window has 48"):
             LAYOUT.pack(Step((sequence,)))

@@ -1,4 +1,4 @@
-"""OpenAI's own client before engines with models of numbers, in this process."""
+"""OpenAI's own client with engines in this process, whose models produce numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fake_worker import SHIFT, Worker, read
 import webllm
 from webllm import MLCEngine, OpenAITransport, openai_client
 from webllm.api.embedding import CreateEmbeddingResponse, Embedding, EmbeddingUsage
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceLostError, WorkerLostError
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -32,7 +32,7 @@ ENDLESS: dict[str, Any] = asked("1", **M, max_tokens=10**6, extra_body={"ignore_
 async def engines(
     request: pytest.FixtureRequest, loaded_models: list[LoadedModel]
 ) -> tuple[Any, MLCEngine]:
-    """The engine that is asked, and the one that computes."""
+    """The engine that is asked, and the engine that computes."""
     if request.param == "here":
         engine = MLCEngine()
         await engine.reload("numbers.gguf", SHIFT)
@@ -88,7 +88,7 @@ class TestAnswers:
         assert "".join([chunk.choices[0].text async for chunk in stream]) == counted(8, 9)
 
     async def test_accumulated_stream(self, client: openai.AsyncOpenAI) -> None:
-        """With the helper that puts chunks together again."""
+        """OpenAI's helper joins the chunks."""
         async with client.chat.completions.stream(**asked("1", stop="5", **M)) as stream:
             reply = await stream.get_final_completion()
         assert reply.choices[0].message.content == counted(2, 4)
@@ -104,7 +104,7 @@ class TestAnswers:
         assert [top.logprob for top in logprobs.content[0].top_logprobs] == [-0.5, -1.5]
 
     async def test_fields_of_webllm(self, client: openai.AsyncOpenAI) -> None:
-        """Under `extra_body`, as with any other server, or nested as in WebLLM."""
+        """They are given in `extra_body`, as for any server, or nested as in WebLLM."""
         for extra in ({"enable_thinking": False}, {"extra_body": {"enable_thinking": False}}):
             reply = await client.chat.completions.create(
                 **asked("1", max_tokens=1, **M), extra_body={"top_k": 5, **extra}
@@ -138,7 +138,7 @@ class TestAnswers:
 
 
 class TestEmbeddings:
-    """There is no embedding model yet: an engine that makes numbers up."""
+    """Uses an engine that invents numbers, because there is no embedding model yet."""
 
     class Embeds(MLCEngine):
         async def embedding(self, request: Any) -> CreateEmbeddingResponse:
@@ -149,7 +149,7 @@ class TestEmbeddings:
 
     async def test_numbers(self) -> None:
         client = openai_client(self.Embeds())
-        for how in ({}, {"encoding_format": "float"}):  # by itself the client asks for base64
+        for how in ({}, {"encoding_format": "float"}):  # the client asks for base64 by default
             reply = await client.embeddings.create(input="a", **M, **how)
             assert reply.data[0].embedding == [0.5, -1.25]
 
@@ -193,13 +193,13 @@ class TestErrors:
         assert caught.value.type == "invalid_request_error"
 
     async def test_nothing_loaded(self) -> None:
-        """409 is for a client a reason to ask again, here it is not."""
+        """Clients retry after a 409 by default; here they must not."""
         with pytest.raises(openai.ConflictError, match="no model is loaded") as caught:
             await openai_client(MLCEngine()).chat.completions.create(**asked("1", **M))
         assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
 
     async def test_the_device(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
-        computing._model(None).loaded.runner.backend.error = DeviceLostError("it went away")
+        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
         with pytest.raises(openai.InternalServerError, match="it went away") as caught:
             await client.chat.completions.create(**asked("1", **M))
         assert (caught.value.status_code, caught.value.code) == (503, "device_lost")
@@ -207,7 +207,7 @@ class TestErrors:
     async def test_in_a_stream(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
         stream = await client.chat.completions.create(**ENDLESS, stream=True)
         assert (await anext(stream)).choices[0].delta.role == "assistant"
-        computing._model(None).loaded.runner.backend.error = DeviceLostError("it went away")
+        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
         with pytest.raises(openai.APIError, match="it went away") as caught:
             await read(stream)
         assert (caught.value.type, caught.value.code) == ("server_error", "device_lost")
@@ -218,7 +218,7 @@ class TestErrors:
         computing: MLCEngine,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        computing._model(None).loaded.runner.backend.error = KeyError("/home/me/secret")
+        computing._session(None).model.loop.runner.backend.error = KeyError("/home/me/secret")
         with pytest.raises(openai.InternalServerError, match="an unexpected error") as caught:
             await client.completions.create(prompt="1", **M)
         assert (caught.value.status_code, caught.value.code) == (500, "webllm_error")
@@ -233,7 +233,7 @@ class TestErrors:
     async def test_too_many_requests(self, loaded_models: list[LoadedModel]) -> None:
         engine = MLCEngine()
         await engine.reload("numbers.gguf", SHIFT)
-        engine._model(None).loaded.loop.scheduler.max_waiting = 0
+        engine._session(None).model.loop.scheduler.max_waiting = 0
         client = openai_client(engine).with_options(max_retries=0)
         running = await client.chat.completions.create(**ENDLESS, stream=True, n=64)
         await anext(running)
@@ -261,7 +261,7 @@ class TestErrors:
             ("POST", "/v1/chat/completions", b"{", 400, "not JSON"),
             ("POST", "/v1/chat/completions", b"[" * 100_000, 400, "not JSON"),
             ("POST", "/v1/chat/completions", b'{"\xff": 1}', 400, "not JSON"),
-            ("POST", "/v1/completions", b"[]", 400, "no object"),
+            ("POST", "/v1/completions", b"[]", 400, "not an object"),
             ("POST", "/v1/completions", b"{}", 400, "prompt is missing"),
             ("POST", "/v1/completions", b'{"prompt": "1", "extra_body": 1, "enable_thinking": 1}',
              400, "enable_thinking"),
@@ -283,7 +283,7 @@ class TestErrors:
 
 
 class TestEnds:
-    """An answer that nobody waits for any more is not computed any more."""
+    """An abandoned answer is not computed to its end."""
 
     @pytest.mark.parametrize("num_read", [0, 3])
     async def test_closed_streams(
@@ -306,7 +306,7 @@ class TestEnds:
         assert num_used(computing) > 0
         del stream, chunk
         gc.collect()
-        async with asyncio.timeout(30):  # OpenAI's client reads on for a tenth of a second
+        async with asyncio.timeout(30):  # OpenAI's client keeps reading for a tenth of a second
             while num_used(computing):
                 await asyncio.sleep(0.01)
 
@@ -344,7 +344,7 @@ class TestEnds:
     async def test_letting_go_of_a_response_ends_the_answer(
         self, engines: tuple[Any, MLCEngine], computing: MLCEngine
     ) -> None:
-        """Also while a timer runs that would end it much later."""
+        """It ends at once, even if a timer would end it much later."""
         body = {**ENDLESS, **ENDLESS["extra_body"], "stream": True}
         del body["extra_body"]
         transport = OpenAITransport(engines[0])
@@ -376,7 +376,7 @@ class TestEnds:
     ) -> None:
         hasty = client.with_options(timeout=1)
         stream = await hasty.chat.completions.create(**ENDLESS, stream=True)
-        for _ in range(6):  # together they may take longer
+        for _ in range(6):  # all of them together may take longer
             await anext(stream)
             await asyncio.sleep(0.2)
         stuck = asyncio.Event()

@@ -1,4 +1,4 @@
-"""OpenAI's client without async before a `BlockingMLCEngine`."""
+"""OpenAI's synchronous client with a `BlockingMLCEngine`."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_closing_from_another_thread(client: openai.OpenAI, engine: BlockingMLCE
 
     closing = threading.Thread(target=close)
     closing.start()
-    for _ in stream:  # ends because it is closed
+    for _ in stream:  # it ends because it is closed
         has_come.set()
     assert has_come.is_set()
     closing.join()

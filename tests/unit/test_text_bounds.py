@@ -1,4 +1,4 @@
-"""How few tokens a text can become, and that long texts are tokenized in small steps."""
+"""The lower bound of a text's tokens, and the small steps in which long texts are tokenized."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def without_library(pre: str) -> Tokenizer:
 
 
 def without_control_characters() -> Tokenizer:
-    """As in SmolLM2's vocabulary: some bytes have no token, and are dropped."""
+    """Makes a tokenizer that drops some bytes, which have no token, as in SmolLM2's vocabulary."""
     metadata = byte_level_metadata(REFERENCE)
     tokens: list[str] = metadata[PREFIX + "tokens"]  # type: ignore[assignment]
     chars = {char for char, byte in byte_level_alphabet().items() if byte in (4, 6, 0xC0, 0xF1)}
@@ -84,7 +84,7 @@ def test_no_made_up_text_does(name: str, text: str, times: int) -> None:
 def test_long_texts_have_a_bound_where_nothing_is_dropped(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     least = tokenizer.least_tokens("word " * 100_000)
-    assert (least > 1000) == (name != "json")  # whose normalizer may do anything
+    assert (least > 1000) == (name != "json")  # its normalizer may do anything
     assert (tokenizer.chars_per_token is None) == (name == "json")
 
 
@@ -100,7 +100,7 @@ def test_a_vocabulary_without_bytes_has_no_bound() -> None:
 
 
 def test_no_character_decomposes_into_more_than_four() -> None:
-    """Which the bound of tokenizers that normalize to NFC counts on."""
+    """The bound of tokenizers that normalize to NFC relies on this."""
     chars = (chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
     assert max(len(normalize("NFD", char)) for char in chars) == 4
 
@@ -110,7 +110,7 @@ def test_no_character_decomposes_into_more_than_four() -> None:
     "unit", ["a", "ab", " ", "\n", "7", "word ", "<", "<|im_", "数", "é\u0301", "A", "'s", "\x00"]
 )
 def test_no_step_does_much(name: str, unit: str) -> None:
-    """However the text is made: one word of it all, no word, a token that never comes."""
+    """Whatever the text is: a single word, no words, or many beginnings of special tokens."""
     tokenizer = TOKENIZERS[name]()
     text = unit * (NUM_CHARS // len(unit))
     num_steps = sum(1 for _ in tokenizer.encode_prompt_steps(text))
@@ -131,7 +131,7 @@ def test_no_step_of_a_guard_does_much(name: str, unit: str) -> None:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_ends_of_a_long_text_have_the_tokens_of_the_whole(name: str) -> None:
-    """What a shifting context window keeps of it."""
+    """A shifting context window keeps these ends."""
     tokenizer = TOKENIZERS[name]()
     text = " ".join(TEXTS[:12]) * 4
     whole = tokenizer.encode(text, add_special=False)

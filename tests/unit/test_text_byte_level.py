@@ -1,4 +1,4 @@
-"""The "gpt2" kind against the `tokenizers` library's own byte-level tokenizer."""
+"""Compares the "gpt2" kind with the `tokenizers` library's own byte-level tokenizer."""
 
 import re
 from typing import Any

@@ -78,7 +78,7 @@ TOOL = {
 
 
 def _hugging_face(source: str, **variables: Any) -> str:
-    """Jinja alone, set up as `transformers` does: without our rewriting and budget."""
+    """Renders with Jinja as `transformers` does, without our rewriting and budget."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -194,7 +194,7 @@ def test_deeply_nested_input_is_no_problem_of_ours() -> None:
 
 
 def test_what_a_body_sets_is_no_argument_of_the_methods_called_in_it() -> None:
-    """As in GigaChat3's template, whose loop over lines sets a namespace first."""
+    """GigaChat3's template does this: its loop over lines sets a namespace first."""
     source = """\
 {%- for message in messages -%}
 {%- set seen = namespace(lines=[]) -%}

@@ -1,4 +1,4 @@
-"""Streaming text: every delta whole characters, all of them what a whole decode gives."""
+"""Streaming text: deltas are whole characters, and together equal one decode."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""`tokenizer.json`, byte-level and SentencePiece-like, against the `tokenizers` library."""
+"""Compares `tokenizer.json`, byte-level and SentencePiece-like, with the `tokenizers` library."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ DOCUMENT = REFERENCE.to_str().encode()
 CONFIG = json.dumps(
     {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "lstrip": False}}
 ).encode()
-# Llama 2's form: a space prefix by the normalizer, bytes for what the vocabulary lacks.
+# Llama 2's form: the normalizer adds a space, missing characters become bytes.
 LLAMA = {
     "version": "1.0",
     "added_tokens": [

@@ -1,4 +1,4 @@
-"""The "llama" kind against Google's SentencePiece, id for id."""
+"""Compares the ids of the "llama" kind with Google's SentencePiece."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,4 +1,4 @@
-"""Stop strings: found however the text is cut, and no more text held back than needed."""
+"""Stop strings are found however the text is cut, and no text is held back needlessly."""
 
 from itertools import pairwise
 

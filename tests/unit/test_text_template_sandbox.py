@@ -1,5 +1,6 @@
-"""Hostile templates: no way to our objects, and little time and memory before they are stopped."""
+"""Hostile templates cannot reach our objects, and are stopped with little time and memory used."""
 
+import itertools
 import time
 import tracemalloc
 
@@ -7,6 +8,7 @@ import pytest
 from template_attacks import COSTLY
 
 from webllm.errors import TemplateError
+from webllm.text import template_budget
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.template_budget import TemplateLimits
 
@@ -92,7 +94,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("source", ESCAPES)
 def test_no_way_out(source: str) -> None:
-    """An escape ends in an error or in nothing, and the messages are as they were."""
+    """An escape ends in an error or renders nothing, and the messages are unchanged."""
     messages = [dict(message) for message in MESSAGES]
     try:
         shown = ChatTemplate(source, limits=LIMITS).render(messages)
@@ -136,7 +138,7 @@ WAYS_TO_SHOW = [
 
 @pytest.mark.parametrize("shown", OBJECTS)
 def test_nothing_shows_where_an_object_lies(shown: str) -> None:
-    """Neither in a prompt nor in an error's message."""
+    """Neither a prompt nor an error's message has an address."""
     for way in WAYS_TO_SHOW:
         source = (
             "{% macro f(x) %}{{ x }}{% endmacro %}{% block b %}{% endblock %}"
@@ -172,6 +174,16 @@ def test_ten_thousand_messages_are_no_attack() -> None:
 def test_time_is_limited_too() -> None:
     limits = TemplateLimits(seconds=0.05)
     template = ChatTemplate("{% for i in range(99999) %}{{ i }}{% endfor %}" * 99, limits=limits)
+    with pytest.raises(TemplateError, match="too much time"):
+        template.render([])
+
+
+def test_the_time_of_other_programs_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock advances a second with every look, but the template has hardly run."""
+    template = ChatTemplate("{% for i in range(99) %}{{ i }}{% endfor %}")
+    monkeypatch.setattr(template_budget, "monotonic", itertools.count().__next__)
+    assert template.render([]).endswith("9798")
+    monkeypatch.setattr(template_budget, "_cpu_time", template_budget.monotonic)  # as in a browser
     with pytest.raises(TemplateError, match="too much time"):
         template.render([])
 

@@ -1,4 +1,4 @@
-"""Byte-level BPE of our own against the `tokenizers` library, through the same GGUF metadata."""
+"""Compares our byte-level BPE with the `tokenizers` library, from the same GGUF metadata."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_family_gives_the_librarys_ids(metadata: Metadata, pre: str) -> No
         assert ours.encode(text, parse_special=True) == expected, text
 
 
-# Characters that both Unicode versions know, Python's and the library's.
+# Characters in the Unicode versions of both Python and the library.
 _KNOWN = st.characters(exclude_categories=["Cs", "Cn"]).filter(
     lambda char: unicodedata.ucd_3_2_0.category(char) == unicodedata.category(char)
 )
@@ -61,7 +61,7 @@ def test_any_text_gives_the_librarys_ids(metadata: Metadata, pre: str) -> None:
 
 def test_a_merge_that_is_no_token_is_an_error(metadata: Metadata) -> None:
     tokenizer = _ours(metadata | {PREFIX + "merges": ["q z"]})
-    with pytest.raises(CheckpointError, match="'qz' is merged but is no token"):
+    with pytest.raises(CheckpointError, match="'qz' is merged but is not a token"):
         tokenizer.encode("qz")
 
 

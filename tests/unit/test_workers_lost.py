@@ -10,9 +10,9 @@ from fake_model import asked, loaded_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, WebLLMError, WorkerLostError
-from webllm.workers.messages import read_answer
+from webllm.workers.messages import read_reply
 from webllm.workers.port import LoopbackPort, Port
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -134,4 +134,4 @@ async def test_ports_hold_back_what_comes_before_somebody_listens() -> None:
 
 def test_answers_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="Invalid value"):
-        read_answer({"kind": "generateProgressCallback", "uuid": "1"})
+        read_reply({"kind": "generateProgressCallback", "uuid": "1"})

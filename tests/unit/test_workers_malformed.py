@@ -18,7 +18,7 @@ from test_workers_process import is_alive, pid_of, until
 
 from webllm import AppConfig, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, RequestError, WebLLMError, WorkerLostError
 from webllm.workers import frames
 from webllm.workers.frames import FrameReader, frame
@@ -83,14 +83,13 @@ worker_process.main()
 @contextmanager
 def started(engine_factory: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process whose standard streams are pipes; killed at the end."""
-    start = Start(
-        uuid="s",
-        engine_factory=engine_factory,
-        device="cpu",
-        num_threads=1,
-        kv_cache_tokens=None,
-        max_waiting_sequences=1,
-    )
+    settings = {
+        "device": "cpu",
+        "num_threads": 1,
+        "kv_cache_tokens": None,
+        "max_waiting_sequences": 1,
+    }
+    start = Start(uuid="s", engine_factory=engine_factory, settings=settings)
     child = subprocess.Popen(
         [sys.executable, "-c", BOOT],
         stdin=subprocess.PIPE,
@@ -285,8 +284,8 @@ async def test_a_progress_callback_that_raises_fails_the_load(
     def refuse(_: InitProgressReport) -> None:
         raise LookupError("of the caller's own")
 
-    async def reload(*_: object) -> None:
-        worker.engine.get_init_progress_callback()(_report)
+    async def reload(*_: object, on_progress: Any) -> None:
+        on_progress(_report)
         await asyncio.Event().wait()
 
     from webllm.artifacts.progress import Phase

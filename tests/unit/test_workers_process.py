@@ -18,9 +18,10 @@ from fake_model import asked, counted
 from fake_worker import FOREVER, SHIFT, read
 
 from webllm import MLCEngineConfig
+from webllm.config import DEVICE_SETTINGS
 from webllm.errors import ConfigError, DeviceNotFoundError, ModelNotFoundError, WorkerLostError
 from webllm.workers.frames import FrameReader, frame
-from webllm.workers.process import ProcessPort, Start, create_worker_process
+from webllm.workers.process import ProcessPort, create_worker_process
 from webllm.workers.proxy import WorkerMLCEngine
 
 NUMBERS = "worker_engines:numbers"
@@ -172,7 +173,7 @@ def test_every_setting_crosses_or_stays_on_purpose() -> None:
     crosses_in_messages = {"app_config", "log_level"}
     stays = {"init_progress_callback", "logit_processor_registry"}
     settings = {field.name for field in fields(MLCEngineConfig)} - crosses_in_messages - stays
-    assert settings == set(Start.__struct_fields__) - {"uuid", "engine_factory"}
+    assert settings == set(DEVICE_SETTINGS)
 
 
 async def test_ctrl_c_is_left_to_the_parent() -> None:

@@ -17,7 +17,8 @@ from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
+from webllm.error_info import ErrorInfo
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -26,8 +27,7 @@ from webllm.errors import (
     RequestError,
     WebLLMError,
 )
-from webllm.workers.error_info import rebuild, throw
-from webllm.workers.messages import ErrorInfo, Throw
+from webllm.workers.messages import Throw
 from webllm.workers.port import LoopbackPort
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -207,7 +207,7 @@ async def test_an_error_in_the_middle_of_a_stream(
     async def oldest() -> None:
         raise errors.DeviceLostError("gone")
 
-    loaded_models[0].runner.oldest = oldest  # type: ignore[assignment]
+    loaded_models[0].loop.runner.oldest = oldest  # type: ignore[assignment]
     with pytest.raises(errors.DeviceLostError, match="gone"):
         await read(stream)
     assert not worker.handler._connections[0].streams._by_id
@@ -220,7 +220,7 @@ CLASSES = [e for e in vars(errors).values() if isinstance(e, type) and issubclas
 async def test_every_class_of_error_crosses(kind: type[WebLLMError], worker: Worker) -> None:
     error = kind("why: and what now", "top_p") if issubclass(kind, RequestError) else kind("why: x")
 
-    async def fail(*_: object) -> None:
+    async def fail(**_: object) -> None:
         raise error
 
     worker.engine.get_message = fail  # type: ignore[assignment]
@@ -233,17 +233,17 @@ async def test_every_class_of_error_crosses(kind: type[WebLLMError], worker: Wor
 
 def test_errors_of_other_versions() -> None:
     info = ErrorInfo(name="NewError", message="new", code="new_code", status=418)
-    new = rebuild(Throw(uuid="1", content="NewError: new", error=info))
+    new = Throw(uuid="1", content="NewError: new", error=info).rebuilt()
     assert (type(new), str(new), new.code, new.status) == (
         WebLLMError,
         "NewError: new",
         "new_code",
         418,
     )
-    old = rebuild(Throw(uuid="1", content="ModelNotLoadedError: Model not loaded before."))
+    old = Throw(uuid="1", content="ModelNotLoadedError: Model not loaded before.").rebuilt()
     assert (type(old), str(old)) == (ModelNotLoadedError, "Model not loaded before.")
-    assert str(rebuild(Throw(uuid="1", content="Error: x"))) == "Error: x"
-    assert throw("1", ContextLengthError("long", "messages")).error.field == "messages"
+    assert str(Throw(uuid="1", content="Error: x").rebuilt()) == "Error: x"
+    assert Throw.of(ContextLengthError("long", "messages"), "1").error.field == "messages"
 
 
 async def test_settings(engine: WorkerMLCEngine, worker: Worker) -> None:
@@ -278,8 +278,8 @@ async def test_settings_of_the_worker_are_refused(worker: Worker, config: MLCEng
 async def test_progress(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     report = InitProgressReport(0.5, 1.5, "half", Phase.COMPILE, 5, 10)
 
-    async def reload(*_: object) -> None:
-        worker.engine.get_init_progress_callback()(report)
+    async def reload(*_: object, on_progress: Any) -> None:
+        on_progress(report)
 
     monkeypatch.setattr(worker.engine, "reload", reload)
     reports: list[InitProgressReport] = []

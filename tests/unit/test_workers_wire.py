@@ -10,7 +10,7 @@ import pytest
 from fake_model import asked, counted, loaded_models, num_used, settle
 
 from webllm import AppConfig, MLCEngine, MLCEngineConfig, ModelRecord
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
 

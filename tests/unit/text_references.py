@@ -1,7 +1,7 @@
-"""Independent references for the tokenizer tests, and texts to compare on.
+"""Independent references for the tokenizer tests, and the texts to compare on.
 
-Small vocabularies are trained here by the reference libraries themselves and handed to us as GGUF
-metadata would hold them; the other way round, SentencePiece models are built from such metadata.
+The reference libraries train small vocabularies, which are converted to GGUF metadata. Conversely,
+SentencePiece models are built from such metadata.
 """
 
 import io
@@ -28,13 +28,13 @@ CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 def encoded(
     chat_format: ChatFormat, messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
 ) -> list[int]:
-    """A conversation as the engine has it."""
+    """Encodes a conversation as the engine does."""
     prompt = chat_format.render(finish(guarded(messages, tokenizer)))
     return [*chat_format.prefix_ids, *tokenizer.encode_prompt(prompt)]
 
 
 def train_sentencepiece(**options: Any) -> dict[str, object]:
-    """GGUF metadata of a new SentencePiece BPE vocabulary; `options` as its trainer's."""
+    """Trains a SentencePiece BPE vocabulary with these options; returns it as GGUF metadata."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(_TRAINING),
@@ -70,7 +70,7 @@ def train_sentencepiece(**options: Any) -> dict[str, object]:
 
 
 def train_byte_level() -> tokenizers.Tokenizer:
-    """A new GPT-2 style tokenizer of the `tokenizers` library, with ChatML's control tokens."""
+    """Trains a GPT-2 style tokenizer of the `tokenizers` library, with ChatML's control tokens."""
     trained = tokenizers.Tokenizer(tokenizers.models.BPE())
     trained.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = tokenizers.decoders.ByteLevel()
@@ -85,7 +85,7 @@ def train_byte_level() -> tokenizers.Tokenizer:
 
 
 def byte_level_metadata(trained: tokenizers.Tokenizer, pre: str = "gpt-2") -> dict[str, object]:
-    """GGUF metadata of a byte-level tokenizer, as the converters write it."""
+    """Returns the GGUF metadata of a byte-level tokenizer, as converters write it."""
     model = json.loads(trained.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     return {
@@ -100,9 +100,9 @@ def byte_level_metadata(trained: tokenizers.Tokenizer, pre: str = "gpt-2") -> di
 
 
 def sentencepiece_of(metadata: Mapping[str, object]) -> sentencepiece.SentencePieceProcessor:
-    """Google's own tokenizer with the vocabulary of GGUF metadata of the "llama" kind.
+    """Makes Google's own tokenizer with the vocabulary of GGUF metadata of the "llama" kind.
 
-    Written as a protobuf by hand (`sentencepiece_model.proto`), field by field.
+    Its model is a protobuf, encoded here field by field (`sentencepiece_model.proto`).
     """
     tokens = cast(Sequence[str], metadata[PREFIX + "tokens"])
     scores = cast(Sequence[float], metadata[PREFIX + "scores"])

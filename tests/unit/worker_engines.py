@@ -1,4 +1,4 @@
-"""Engines that tests have made in a worker process, by name. They print where they should not."""
+"""Engines for tests of worker processes, by name. They also print, as engines should not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from fake_model import make_loaded
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine import engine as engine_module
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceNotFoundError
 from webllm.workers import frames
 
 
 def numbers(config: MLCEngineConfig) -> MLCEngine:
-    """Models of numbers. "slow" blocks for half a second while it loads, "stuck" for a minute;
-    "unwritable" fails with a name that is no text.
+    """Makes an engine whose models produce numbers.
+
+    "slow" blocks for half a second while it loads, "stuck" for a minute; "unwritable" fails with an
+    error that is not valid UTF-8.
     """
     print("made with", config.device, config.num_threads, config.kv_cache_tokens, flush=True)
     engine_module.load_model = _load_model
@@ -29,7 +31,7 @@ def without_device(config: MLCEngineConfig) -> MLCEngine:
 
 
 def short_frames(config: MLCEngineConfig) -> MLCEngine:
-    """Can say little at a time."""
+    """Makes an engine whose messages must be short."""
     frames.MAX_BYTES = 2000
     return numbers(config)
 

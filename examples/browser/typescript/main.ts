@@ -1,5 +1,5 @@
-// As in WebLLM's documentation, with only the import changed: the answer comes from Python in a
-// Web Worker.
+// The example of WebLLM's documentation with only the import changed. The answer comes from Python
+// in a Web Worker.
 
 import * as webllm from "webllm";
 

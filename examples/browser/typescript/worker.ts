@@ -1,4 +1,4 @@
-// As in WebLLM's documentation, with only the import changed.
+// The worker of WebLLM's documentation with only the import changed.
 
 import { WebWorkerMLCEngineHandler } from "webllm";
 

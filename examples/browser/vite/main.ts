@@ -1,5 +1,5 @@
-// An answer from Python in this project's own worker. Without one of your own,
-// CreateMLCEngine(modelId, { root: "/webllm/" }) makes it.
+// Shows an answer from Python in this project's own worker. CreateMLCEngine(modelId,
+// { root: "/webllm/" }) creates a worker by itself.
 
 import { CreateWebWorkerMLCEngine, type InitProgressReport } from "webllm";
 

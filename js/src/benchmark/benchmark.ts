@@ -1,4 +1,4 @@
-// The benchmark page. `?peers` adds the engines of others where they are served beside this page.
+// The benchmark page. `?peers` adds other engines if they are served beside this page.
 
 import { loadAppConfig } from "../page/config";
 import { byId, h } from "../page/dom";
@@ -14,7 +14,7 @@ import { OURS } from "./webllm";
 
 declare global {
   interface Window {
-    /** For scripts: one sample of an engine, with the settings in the form. */
+    /** For scripts: takes one sample of an engine with the form's settings. */
     measure: (engineId: string) => Promise<Sample>;
   }
 }
@@ -94,7 +94,7 @@ class Runs {
     say(this.running.signal.aborted ? "Stopped." : "Done.");
   }
 
-  /** An engine that failed is not tried again. */
+  /** An engine that fails is not measured again. */
   private async add(result: Result, repeat: string): Promise<void> {
     const { signal } = this.running;
     if (result.error || signal.aborted) return;

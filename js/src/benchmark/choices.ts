@@ -1,4 +1,4 @@
-// The form: which engines, on what, how often.
+// The form: engines, model, and number of repeats.
 
 import type { ModelRecord } from "../client";
 import { byId, h } from "../page/dom";
@@ -48,7 +48,7 @@ export class Choices {
     return this.contenders.filter(({ id }) => ids.includes(id));
   }
 
-  /** Nothing can be changed while it is measured. */
+  /** Locks the form during a measurement. */
   lock(isLocked: boolean): void {
     for (const field of this.form.querySelectorAll("fieldset, input, select")) {
       field.toggleAttribute("disabled", isLocked);

@@ -1,4 +1,4 @@
-// What is measured: an engine that can be started, asked to continue a text, and closed.
+// A measured engine: it can be started, continue a text, and be closed.
 
 import type { ModelRecord } from "../client";
 
@@ -20,7 +20,7 @@ export interface Usage {
   completionTokens: number;
 }
 
-/** One that has its model loaded. */
+/** An engine with its model loaded. */
 export interface Engine {
   bootMs: number | null; // until it could be asked anything; null where that cannot be told
   device: string;
@@ -33,9 +33,9 @@ export interface Contender {
   name: string;
   version: string; // of a package that is not ours
   comparedWith: string; // the id of ours that it is held against
-  /** Why it cannot run here, or "". */
+  /** The reason why it cannot run here, or "". */
   obstacle(settings: Settings, machine: Machine): string;
-  /** Empties its store of the model. */
+  /** Deletes the model from its store. */
   forget(settings: Settings): Promise<void>;
   /** The engine is closed when `life` is aborted, also while it starts. */
   start(settings: Settings, life: AbortSignal): Promise<Engine>;

@@ -1,4 +1,4 @@
-// The engines of others, where they are served beside this page; the site itself has none of them.
+// Other engines, if they are served beside this page. The site itself has none.
 
 import type { Contender } from "./contender";
 

@@ -1,5 +1,4 @@
-// Prompts of a given number of tokens. No two begin alike, so that nothing computed for one of them
-// serves another.
+// Prompts with a given number of tokens. All begin differently, so that no prefix is reused.
 
 /** Each is one token in the usual vocabularies, with the space in front of it. */
 const WORDS =

@@ -1,4 +1,4 @@
-// Reads the stream of a text that is continued, in OpenAI's form, which every engine here has.
+// Reads a stream of text completions in OpenAI's form, which every engine here has.
 
 import type { Usage } from "./contender";
 

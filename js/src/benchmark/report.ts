@@ -1,4 +1,4 @@
-// The measurements with all that bears upon them, to be copied.
+// The report to copy: measurements and their circumstances.
 
 import type { Machine, Settings } from "./contender";
 import { FIGURES, ratio, spread, type Result } from "./summary";

@@ -1,4 +1,4 @@
-// From samples to what the table shows: medians, their spread, and ratios.
+// Turns samples into the table's medians, spreads and ratios.
 
 import type { Contender } from "./contender";
 import type { Sample } from "./measure";
@@ -55,7 +55,7 @@ export const FIGURES: Figure[] = [
   },
 ];
 
-/** What became of one engine. */
+/** The results of one engine. */
 export interface Result {
   contender: Contender;
   samples: Sample[];
@@ -77,7 +77,7 @@ export function spread(samples: Sample[], { field }: Figure): Spread | null {
   return { median: (low + high) / 2, least: values[0]!, greatest: values.at(-1)! };
 }
 
-/** How many times as fast ours is; null for ours, and where one of both was not measured. */
+/** How many times as fast ours is; null for ours, or if either was not measured. */
 export function ratio(result: Result, results: Result[], figure: Figure): number | null {
   const { id, comparedWith } = result.contender;
   const ours = results.find(({ contender }) => contender.id === comparedWith);

@@ -1,4 +1,4 @@
-// Ours: Python in a worker, asked through our client as any page asks it.
+// webllm: Python in a worker, used through our client as in any page.
 
 import { WebWorkerMLCEngine } from "../client";
 import {

@@ -10,7 +10,7 @@ const numThreads = Number(asked.get("threads"));
 const SERVE = `
 import js
 from webllm import MLCEngineConfig
-from webllm.artifacts.opening import delete_model
+from webllm.artifacts.auto import delete_model
 from webllm.workers.browser import BrowserPort
 from webllm.workers.handler import MLCEngineHandler
 

@@ -44,7 +44,7 @@ export interface StreamOptions {
   include_usage?: boolean;
 }
 
-/** Fields that OpenAI does not have. */
+/** WebLLM's fields that OpenAI does not have. */
 export interface ExtraBody {
   enable_thinking?: boolean | null;
   enable_latency_breakdown?: boolean | null;
@@ -209,7 +209,7 @@ export interface TopLogprob {
   logprob: number;
 }
 
-/** `completion_tokens` are those of all choices. */
+/** The tokens of a request; `completion_tokens` counts all choices. */
 export interface CompletionUsage {
   prompt_tokens: number;
   completion_tokens: number;
@@ -218,7 +218,7 @@ export interface CompletionUsage {
   prompt_tokens_details?: PromptTokensDetails | null;
 }
 
-/** Times in seconds, from the moment the engine received the request. */
+/** Times in seconds since the engine received the request, and tokens per second. */
 export interface UsageExtra {
   e2e_latency_s: number;
   prefill_tokens_per_s: number;
@@ -234,7 +234,7 @@ export interface PromptTokensDetails {
   cached_tokens: number;
 }
 
-/** One piece of a stream; `choices` is empty in the last one if that carries `usage`. */
+/** One chunk of a stream; the last one may carry `usage`, and then has no `choices`. */
 export interface ChatCompletionChunk {
   object: "chat.completion.chunk";
   id: string;
@@ -256,7 +256,7 @@ export interface ChunkChoice {
   logprobs?: Logprobs | null;
 }
 
-/** What a chunk adds to its choice's message. */
+/** The additions of a chunk to its choice's message. */
 export interface Delta {
   role?: "assistant" | null;
   content?: string | null;
@@ -285,7 +285,7 @@ export interface Completion {
   system_fingerprint?: string | null;
 }
 
-/** `logprobs` has the shape it has in chat completions, as in WebLLM. */
+/** One continuation; as in WebLLM, `logprobs` has the shape of chat completions. */
 export interface CompletionChoice {
   index: number;
   text: string;

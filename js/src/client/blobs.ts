@@ -1,10 +1,10 @@
-// The stores of src/webllm/artifacts/browser_backends.py, as far as pages need them.
+// The browser's stores for pages; src/webllm/artifacts/browser_backends.py has them for Python.
 
 import type { AppConfigLike } from "./config";
 import { configError } from "./errors";
 import { completed, settled } from "./indexed_db";
 
-/** To look makes no store: by that our worker tells a first visit. */
+/** Looking does not create a store, so that our worker can tell a first visit. */
 export interface Blobs {
   get(key: string): Promise<Blob | undefined>;
   /** In bytes; 0 if it is not here. */
@@ -13,7 +13,7 @@ export interface Blobs {
   keys(prefix: string): Promise<string[]>;
 }
 
-/** Asks the browser not to clear what is stored by itself: only a page can. It may refuse. */
+/** Asks the browser not to clear this site's storage. Only a page can ask; it may be refused. */
 export function askToKeep(appConfig?: AppConfigLike): void {
   if (appConfig?.cacheBackend === "none") return;
   void globalThis.navigator?.storage?.persist?.().catch(() => {});
@@ -23,7 +23,7 @@ const NAME = "webllm";
 const FOLDER = "/webllm-models/";
 const TABLE = "blobs";
 
-/** undefined: this browser has no such store, or not here. */
+/** undefined: the store is not available in this browser or on this page. */
 const STORES: Record<string, () => Blobs | undefined> = {
   cache: () => ("caches" in globalThis ? inCacheApi() : undefined),
   indexeddb: () => ("indexedDB" in globalThis ? inIndexedDb() : undefined),
@@ -54,7 +54,7 @@ export function namedStore(appConfig: AppConfigLike): string | null {
   );
 }
 
-/** undefined: nothing is kept, or can be (without https there is no Cache API, the default). */
+/** undefined: models are not stored (the default, the Cache API, needs https). */
 export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
   const named = namedStore(appConfig);
   const backend = named ?? "cache";
@@ -68,7 +68,7 @@ export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
   return blobs;
 }
 
-/** The error where a store is named that is not there; as `no_store` in browser_blobs.py. */
+/** The error for a store that is not available; as `no_store` in browser_blobs.py. */
 function noStore(backend: string): Error {
   const where = globalThis.isSecureContext
     ? 'in this browser; give "cache", "indexeddb" or "none"'
@@ -134,7 +134,7 @@ function inIndexedDb(): Blobs {
   };
 }
 
-/** Safari before 26 has files for reading alone. */
+/** Safari before 26 can only read files. */
 function canWriteFiles(): boolean {
   return "createWritable" in (globalThis.FileSystemFileHandle?.prototype ?? {});
 }

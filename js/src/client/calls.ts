@@ -1,10 +1,8 @@
-// The calls that wait for answers from one worker. Knows no engine.
+// Calls to one worker that wait for their answers. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
 import { rebuild, requestError, unreadableAnswer, workerLost, type WebLLMError } from "./errors";
-import type { AnyRequest, InitProgress, Throw } from "./messages";
-
-export type Work = Exclude<AnyRequest, { kind: "keepAlive" }>;
+import type { AnyRequest, Contents, InitProgress, Kind, Results, Throw } from "./messages";
 
 interface Waiting {
   resolve(content: unknown): void;
@@ -14,7 +12,7 @@ interface Waiting {
 export class Calls {
   private readonly waiting = new Map<string, Waiting>();
   private readonly hello = newUuid();
-  private protocol = 0; // of ours; 0: a worker of WebLLM's
+  private protocol = 0; // version of what we add to WebLLM's messages; 0: a worker of WebLLM's
   private lost: WebLLMError | undefined;
 
   constructor(
@@ -25,40 +23,40 @@ export class Calls {
       (message) => this.receive(message),
       (reason) => this.lose(reason),
     );
-    this.tell({ kind: "hello", uuid: this.hello, content: null });
+    this.tell("hello", null, this.hello);
   }
 
-  /** The content of the request's answer. Throws what the worker throws, or WorkerLostError. */
-  async call(request: Work): Promise<unknown> {
+  /**
+   * Posts a request and returns the content of its reply, which is believed to have its type.
+   * Throws what the worker throws, or WorkerLostError.
+   */
+  async call<K extends Kind>(kind: K, content: Contents[K], uuid = newUuid()): Promise<Results[K]> {
     if (this.lost) throw this.lost;
-    const answer = new Promise((resolve, reject) => {
-      this.waiting.set(request.uuid, { resolve, reject });
+    const reply = new Promise<unknown>((resolve, reject) => {
+      this.waiting.set(uuid, { resolve, reject });
     });
     try {
-      this.post(request);
-      return await answer;
+      this.post(kind, content, uuid);
+      return (await reply) as Results[K];
     } finally {
-      this.waiting.delete(request.uuid);
+      this.waiting.delete(uuid);
     }
   }
 
-  /** Posts a request whose answer nobody waits for, if there is still a worker. */
-  tell(request: Work): void {
-    if (!this.lost) this.post(request);
+  /** Posts a request whose reply nobody waits for, if there is still a worker. */
+  tell<K extends Kind>(kind: K, content: Contents[K], uuid = newUuid()): void {
+    if (!this.lost) this.post(kind, content, uuid);
   }
 
-  /** Ends a call whose answer will not come. */
-  giveUp(uuid: string): void {
+  /** Ends a call whose reply will not come; its result is undefined. */
+  cancel(uuid: string): void {
     this.waiting.get(uuid)?.resolve(undefined);
   }
 
-  /** WebLLM's workers can only end every answer. */
+  /** Ends one stream; WebLLM's workers can only end every answer. */
   endStream(streamId: string): void {
-    this.tell(
-      this.speaks(1)
-        ? { kind: "abort", uuid: streamId, content: null }
-        : { kind: "interruptGenerate", uuid: newUuid(), content: null },
-    );
+    if (this.speaks(1)) this.tell("abort", null, streamId);
+    else this.tell("interruptGenerate", null);
   }
 
   /** Whether the worker speaks this version of what we add to WebLLM's protocol. */
@@ -71,15 +69,15 @@ export class Calls {
     this.lose("it was closed");
   }
 
-  private post(request: Work): void {
+  private post<K extends Kind>(kind: K, content: Contents[K], uuid: string): void {
     try {
-      this.endpoint.post(request);
+      this.endpoint.post({ kind, uuid, content } as AnyRequest);
     } catch (error) {
-      throw requestError(`a request is made of plain data: ${String(error)}`);
+      throw requestError(`a request must be plain data: ${String(error)}`);
     }
   }
 
-  /** Messages of other protocols are skipped, as in WebLLM. */
+  /** Skips messages of other protocols, as WebLLM does. */
   private receive(message: unknown): void {
     if (this.lost || typeof message !== "object" || message === null) return;
     const { kind, uuid, content, error } = message as Record<string, unknown>;
@@ -93,14 +91,14 @@ export class Calls {
     }
   }
 
-  /** Whoever an answer without a uuid is for would wait for it forever. */
+  /** Loses the worker: whoever waits for a reply without a uuid would wait forever. */
   private skip(kind: unknown): void {
     if (kind !== "return" && kind !== "throw") return;
     this.lose("it sent an answer that has no uuid");
     this.endpoint.close();
   }
 
-  /** No event tells that a worker was terminated, but a lock that it holds is free then. */
+  /** Waits for a lock that the worker holds: no event tells that a worker was terminated. */
   private greeted(kind: unknown, content: unknown): void {
     if (kind !== "return" || typeof content !== "object" || content === null) return;
     const { protocol, lock } = content as { protocol?: unknown; lock?: unknown };
@@ -110,7 +108,7 @@ export class Calls {
     freed?.catch(() => {}); // a page that is closing
   }
 
-  /** A callback that throws fails the load, as it does without a worker. */
+  /** Calls back. A callback that throws fails the load, as it does without a worker. */
   private report(uuid: unknown, content: unknown): void {
     if (typeof content !== "object" || content === null) return;
     try {
@@ -123,7 +121,7 @@ export class Calls {
 
   private abort(uuid: string, error: unknown): void {
     this.waiting.get(uuid)?.reject(error);
-    this.tell({ kind: "abort", uuid, content: null });
+    this.tell("abort", null, uuid);
   }
 
   private lose(reason: string): void {

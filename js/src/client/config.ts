@@ -1,4 +1,4 @@
-// What an engine is configured with, and the catalogue of models.
+// Configuration of an engine, and the list of known models.
 
 import type { LogitProcessorRegistry } from "./logit_processor";
 import type * as messages from "./messages";
@@ -23,7 +23,7 @@ export interface MLCEngineConfig {
   logLevel?: messages.LogLevel;
 }
 
-/** The models that webllm knows by name. */
+/** The built-in list of models. */
 export const prebuiltAppConfig = prebuilt as AppConfig;
 
 /** The models that a configuration names, under either of WebLLM's names. */
@@ -31,12 +31,12 @@ export function namedModels(appConfig: AppConfigLike): messages.ModelRecord[] | 
   return appConfig.model_list ?? appConfig.models ?? undefined;
 }
 
-/** Those it names, or those that webllm knows. */
+/** The models that a configuration names, or else the built-in ones. */
 export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
   return namedModels(appConfig) ?? prebuiltAppConfig.model_list;
 }
 
-/** One for each model, or none. */
+/** Returns the options of each model; none if there are no options. */
 export function toList(
   options: messages.ChatOptions | messages.ChatOptions[] | undefined,
 ): messages.ChatOptions[] | undefined {

@@ -1,15 +1,15 @@
-// What carries messages between a client and its worker; one adapter for each kind of carrier.
+// Connections between a client and its worker: one adapter for each kind.
 
 import type { AnyRequest } from "./messages";
 
 export interface Endpoint {
   post(message: AnyRequest): void;
-  /** Begins to listen; may be called once. */
+  /** Starts listening. Call it once. */
   listen(onMessage: (message: unknown) => void, onLost: (reason: string) => void): void;
   close(): void;
 }
 
-/** Whatever a client may be given as its worker. */
+/** What a client accepts as its worker. */
 export type WorkerLike = Worker | MessagePort | Endpoint;
 
 export function toEndpoint(worker: WorkerLike): Endpoint {
@@ -24,7 +24,7 @@ export function workerEndpoint(worker: Worker): Endpoint {
       worker.addEventListener("message", (event) => onMessage(event.data));
       worker.addEventListener("messageerror", () => onLost("it sent what cannot be read"));
       worker.addEventListener("error", (event) => {
-        event.preventDefault(); // reported to whoever waits
+        event.preventDefault(); // the waiting calls report it
         onLost(event.message || "its script could not be loaded");
       });
     },

@@ -1,11 +1,12 @@
-// The root of the errors, whose names, codes and statuses are those of webllm.errors.
+// The base class of all errors. Names, codes and statuses are those of webllm.errors.
 
+import { ERROR_CODES, type ErrorName } from "./error_codes";
 import type { ErrorInfo } from "./messages";
 
 export class WebLLMError extends Error {
   /** Stable, for programs. */
   readonly code: string;
-  /** That of HTTP. */
+  /** HTTP status. */
   readonly status: number;
   /** The field of the request that is wrong. */
   readonly field: string | null;
@@ -19,8 +20,11 @@ export class WebLLMError extends Error {
   }
 }
 
+export function errorInfo(name: ErrorName, message: string): ErrorInfo {
+  return { name, message, ...ERROR_CODES[name] };
+}
+
 export function integrityInfo(url: string, expected: string, actual: string): ErrorInfo {
-  const message = `${url} is not as promised: its hash is ${actual}, not ${expected}`;
-  const info = { name: "IntegrityError", message, code: "integrity_error", status: 502 };
-  return { ...info, url, expected, actual };
+  const message = `${url} has the hash ${actual}, expected ${expected}`;
+  return { ...errorInfo("IntegrityError", message), url, expected, actual };
 }

@@ -1,57 +1,56 @@
-// Errors that are thrown here: those of the worker, rebuilt, and those of the way to it.
+// Rebuilds the worker's errors, and creates those of the connection to it.
 
 import * as classes from "./error_classes";
-import { WebLLMError } from "./error_base";
+import { errorInfo, WebLLMError } from "./error_base";
+import type { ErrorName } from "./error_codes";
 import type { ErrorInfo, Throw } from "./messages";
 
 export { WebLLMError };
 
 /** WebLLM's own workers give the error's text alone. */
 export function rebuild({ content, error }: Throw): WebLLMError {
-  if (typeof error?.name === "string" && typeof error.message === "string") return make(error);
-  return webllmError(String(content));
+  if (typeof error?.name === "string" && typeof error.message === "string") return toError(error);
+  return made("WebLLMError", String(content));
 }
 
 const CLASSES: Record<string, typeof WebLLMError> = { ...classes };
 
 export function workerLost(reason: string): WebLLMError {
-  const message = `the worker is lost: ${reason}; make a new engine`;
-  return make({ name: "WorkerLostError", message, code: "worker_lost", status: 503 });
+  return made("WorkerLostError", `the worker is lost: ${reason}; make a new engine`);
 }
 
 /** From a worker of another version, or of another library. */
 export function unreadableAnswer(reason: string): WebLLMError {
   const hint = "use the same version of webllm in the worker";
-  return webllmError(`the worker's answer cannot be read: ${reason}; ${hint}`);
-}
-
-function webllmError(message: string): WebLLMError {
-  return make({ name: "WebLLMError", message, code: "webllm_error", status: 500 });
+  return made("WebLLMError", `the worker's answer cannot be read: ${reason}; ${hint}`);
 }
 
 export function requestError(message: string): WebLLMError {
-  return make({ name: "RequestError", message, code: "invalid_request_error", status: 400 });
+  return made("RequestError", message);
 }
 
 export function configError(message: string): WebLLMError {
-  return make({ name: "ConfigError", message, code: "invalid_config", status: 400 });
+  return made("ConfigError", message);
 }
 
 /** Why a browser's store failed; `store_error` in browser_blobs.py says the same in Python. */
 export function storeError({ name }: DOMException): WebLLMError {
   const isFull = name === "QuotaExceededError";
-  const wayOut = 'load the model without keeping it: cacheBackend "none"';
+  const wayOut = 'load the model without storing it: cacheBackend "none"';
   if (isFull || name === "SecurityError") {
     const message = isFull
-      ? `the browser keeps no more for this site; delete a model, or ${wayOut}`
-      : `the browser lets this site keep nothing; allow it to store data, or ${wayOut}`;
-    return make({ name: "StorageFullError", message, code: "storage_full", status: 507 });
+      ? `the browser's storage for this site is full; delete a model, or ${wayOut}`
+      : `the browser lets this site store nothing; allow it to store data, or ${wayOut}`;
+    return made("StorageFullError", message);
   }
-  const message = `the browser's store failed (${name}); try again, or ${wayOut}`;
-  return make({ name: "ArtifactError", message, code: "artifact_error", status: 500 });
+  return made("ArtifactError", `the browser's store failed (${name}); try again, or ${wayOut}`);
 }
 
-/** A newer worker may have errors of names that are not known here. */
-function make(info: ErrorInfo): WebLLMError {
+function made(name: ErrorName, message: string): WebLLMError {
+  return toError(errorInfo(name, message));
+}
+
+/** A newer worker may send error names that are unknown here. */
+function toError(info: ErrorInfo): WebLLMError {
   return new (CLASSES[info.name] ?? WebLLMError)(info);
 }

@@ -1,4 +1,4 @@
-// WebLLM's names: engines for pages, the handler for workers, and the types of what they say.
+// The package's exports under WebLLM's names: engines, the handler for workers, and types.
 
 export type * from "./api";
 export { prebuiltAppConfig } from "./config";

@@ -8,7 +8,7 @@ export function settled<Result>(request: IDBRequest<Result>): Promise<Result> {
   });
 }
 
-/** Until all that a transaction wrote is there. Throws why it is not. */
+/** Resolves when a transaction is complete. Throws its error otherwise. */
 export function completed(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();

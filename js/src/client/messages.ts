@@ -1,295 +1,8 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
+import type { ChatCompletion, Completion, CreateEmbeddingResponse } from "./api";
+import type { Calls } from "./calls";
 import type { ConvTemplateConfig } from "./conv_template";
-
-export interface Reload {
-  kind: "reload";
-  uuid: string;
-  content: ReloadParams;
-}
-
-export interface ReloadParams {
-  modelId: string[];
-  chatOpts?: ChatOptions[] | null;
-}
-
-/**
- * Overrides of what the model file says; None keeps the file's value.
- *
- * The sampling fields are defaults of requests that leave theirs out. As in WebLLM's files,
- * -1 as a window size means that there is none.
- *
- * context_overflow says what becomes of a conversation that outgrows the context window:
- * "error" (the default): the prompt is refused, a running answer ends with finish_reason
- * "length"; "truncate_oldest_messages": the oldest messages but the system's are left out until
- * the rest fits; "shift": the first attention_sink_size tokens and the newer half of the others
- * stay, the rest is forgotten, also in the middle of an answer. `sliding_window_size` is
- * WebLLM's way to say "shift" with a context window of that size.
- *
- * `conv_config` replaces fields of the `conv_template` beside it. The fields at the end are of
- * WebLLM's type too, and have no effect: the model file says what they say.
- */
-export interface ChatOptions {
-  context_window_size?: number | null;
-  sliding_window_size?: number | null;
-  attention_sink_size?: number | null;
-  context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
-  conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
-  temperature?: number | null;
-  top_p?: number | null;
-  repetition_penalty?: number | null;
-  frequency_penalty?: number | null;
-  presence_penalty?: number | null;
-  bos_token_id?: number | null;
-  conv_config?: Partial<ConvTemplateConfig> | null;
-  tokenizer_files?: unknown;
-  tokenizer_info?: unknown;
-  token_table_postproc_method?: unknown;
-  vocab_size?: unknown;
-  max_history_size?: unknown;
-  model_type?: unknown;
-  model_config?: unknown;
-}
-
-export interface ChatCompletionNonStreaming {
-  kind: "chatCompletionNonStreaming";
-  uuid: string;
-  content: EngineParams;
-}
-
-/**
- * The models that the client expects; a worker that was restarted loads them by itself.
- *
- * None: whatever the worker has loaded. WebLLM's clients always say.
- */
-export interface EngineParams {
-  request: Record<string, unknown>;
-  modelId?: string[] | null;
-  chatOpts?: ChatOptions[] | null;
-}
-
-export interface ChatCompletionStreamInit {
-  kind: "chatCompletionStreamInit";
-  uuid: string;
-  content: StreamInitParams;
-}
-
-/** `stream_id` names the stream; without one it is the only one of its model, as in WebLLM. */
-export interface StreamInitParams {
-  request: Record<string, unknown>;
-  modelId?: string[] | null;
-  chatOpts?: ChatOptions[] | null;
-  selectedModelId?: string | null;
-  streamId?: string | null;
-}
-
-export interface CompletionNonStreaming {
-  kind: "completionNonStreaming";
-  uuid: string;
-  content: EngineParams;
-}
-
-export interface CompletionStreamInit {
-  kind: "completionStreamInit";
-  uuid: string;
-  content: StreamInitParams;
-}
-
-/** Of either kind of stream. The answer after the last chunk has no content. */
-export interface CompletionStreamNextChunk {
-  kind: "completionStreamNextChunk";
-  uuid: string;
-  content: NextChunkParams;
-}
-
-export interface NextChunkParams {
-  selectedModelId?: string | null;
-  streamId?: string | null;
-}
-
-/** Ends a stream of either kind that is read no further. Answered once it has ended. */
-export interface CompletionStreamReturn {
-  kind: "completionStreamReturn";
-  uuid: string;
-  content: NextChunkParams;
-}
-
-export interface Embedding {
-  kind: "embedding";
-  uuid: string;
-  content: EngineParams;
-}
-
-export interface ForwardTokensAndSample {
-  kind: "forwardTokensAndSample";
-  uuid: string;
-  content: ForwardTokensAndSampleParams;
-}
-
-export interface ForwardTokensAndSampleParams {
-  modelId?: string | null;
-  inputIds: number[];
-  isPrefill?: boolean;
-}
-
-export interface RuntimeStatsText {
-  kind: "runtimeStatsText";
-  uuid: string;
-  content: ModelParams;
-}
-
-export interface ModelParams {
-  modelId?: string | null;
-}
-
-export interface GetMessage {
-  kind: "getMessage";
-  uuid: string;
-  content: ModelParams;
-}
-
-export interface ResetChat {
-  kind: "resetChat";
-  uuid: string;
-  content: ResetChatParams;
-}
-
-export interface ResetChatParams {
-  modelId?: string | null;
-  keepStats?: boolean;
-}
-
-export interface InterruptGenerate {
-  kind: "interruptGenerate";
-  uuid: string;
-  content?: null;
-}
-
-export interface Unload {
-  kind: "unload";
-  uuid: string;
-  content?: null;
-}
-
-export interface GetMaxStorageBufferBindingSize {
-  kind: "getMaxStorageBufferBindingSize";
-  uuid: string;
-  content?: null;
-}
-
-export interface GetGPUVendor {
-  kind: "getGPUVendor";
-  uuid: string;
-  content?: null;
-}
-
-/** Answered only if it fails. */
-export interface SetLogLevel {
-  kind: "setLogLevel";
-  uuid: string;
-  content: "DEBUG" | "ERROR" | "INFO" | "SILENT" | "TRACE" | "WARN";
-}
-
-/** Answered only if it fails. */
-export interface SetAppConfig {
-  kind: "setAppConfig";
-  uuid: string;
-  content: AppConfig;
-}
-
-/**
- * The catalogue, and where a browser keeps models.
- *
- * `model_list` left out is the built-in catalogue, `prebuilt_app_config`'s. `cache_backend` is
- * "cache" (the Cache API; so is None), "indexeddb", "opfs", or "none": models are not kept, and
- * fetched each time. Natively it is a directory, whichever of these is named. WebLLM's
- * "cross-origin" is refused: it needs an extension that cannot be used from here.
- * `use_indexed_db` is WebLLM's older way to say "indexeddb", `useIndexedDB` and `models` are its
- * documentation's names of that and of `model_list`. `opfs_access_mode` "auto" is "async" here,
- * "sync" is refused. `use_web_worker`, which WebLLM's examples have, has no effect.
- */
-export interface AppConfig {
-  model_list?: ModelRecord[];
-  cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
-  useIndexedDBCache?: boolean;
-  opfsAccessMode?: "async" | "auto" | "sync" | null;
-  models?: ModelRecord[] | null;
-  useIndexedDB?: boolean;
-  use_web_worker?: boolean | null;
-}
-
-/**
- * One model of the catalogue.
- *
- * `model` says where it comes from: a local file or folder, `https://…`, `hf:owner/repo/file` or
- * `pypi:…`, see `webllm.artifacts.source`. `model_path` is the same under an older name; give one
- * of them. A path is one of this disk, or in a browser one of the site that the engine's script
- * is from; there, a path that does not end in ".gguf" is a folder with a "model.gguf" in it.
- * `model_lib`, `model_manifest` and `integrity` are accepted from WebLLM's records and ignored:
- * kernels come with the package, and a model is one file, which `sha256` vouches for.
- */
-export interface ModelRecord {
-  model?: string;
-  model_id: string;
-  model_path?: string | null;
-  model_lib?: string | null;
-  overrides?: ChatOptions | null;
-  vram_required_MB?: number | null;
-  low_resource_required?: boolean;
-  buffer_size_required_bytes?: number | null;
-  required_features?: string[];
-  model_type?: "LLM" | "VLM" | "embedding" | 0 | 1 | 2;
-  size_bytes?: number | null;
-  sha256?: string | null;
-  model_manifest?: string | null;
-  integrity?: ModelIntegrity | null;
-}
-
-/** WebLLM's hashes ("sha256-<base64>") of the files that its models are made of. */
-export interface ModelIntegrity {
-  config?: string | null;
-  model_lib?: string | null;
-  tokenizer?: Record<string, string> | null;
-  onFailure?: "error" | "warn" | null;
-}
-
-export interface CustomRequest {
-  kind: "customRequest";
-  uuid: string;
-  content: CustomRequestParams;
-}
-
-export interface CustomRequestParams {
-  requestName: string;
-  requestMessage?: unknown;
-}
-
-/** Ours: asks for the worker's protocol; the answer's content is a `HelloAnswer`. */
-export interface Hello {
-  kind: "hello";
-  uuid: string;
-  content?: null;
-}
-
-/** Ours: ends the request or the stream of this uuid. Not answered, nor is such a request. */
-export interface Abort {
-  kind: "abort";
-  uuid: string;
-  content?: null;
-}
-
-/** Ours, from protocol 2 on: what a loaded model runs on, as text. */
-export interface GetDeviceName {
-  kind: "getDeviceName";
-  uuid: string;
-  content: ModelParams;
-}
-
-/** Answered with a heartbeat if it has a uuid: that of an extension's page has none. */
-export interface KeepAlive {
-  kind: "keepAlive";
-  uuid?: string | null;
-}
 
 export interface Return {
   kind: "return";
@@ -323,7 +36,7 @@ export interface InitProgressCallback {
   content: InitProgress;
 }
 
-/** WebLLM's report, and after `text` what is exact behind it. */
+/** WebLLM's report, and after `text` the exact numbers behind it. */
 export interface InitProgress {
   progress: number;
   timeElapsed: number;
@@ -338,31 +51,279 @@ export interface Heartbeat {
   uuid: string;
 }
 
-export type AnyRequest =
-  | Reload
-  | ChatCompletionNonStreaming
-  | ChatCompletionStreamInit
-  | CompletionNonStreaming
-  | CompletionStreamInit
-  | CompletionStreamNextChunk
-  | CompletionStreamReturn
-  | Embedding
-  | ForwardTokensAndSample
-  | RuntimeStatsText
-  | GetMessage
-  | ResetChat
-  | InterruptGenerate
-  | Unload
-  | GetMaxStorageBufferBindingSize
-  | GetGPUVendor
-  | SetLogLevel
-  | SetAppConfig
-  | CustomRequest
-  | Hello
-  | Abort
-  | GetDeviceName
-  | KeepAlive;
+export interface ReloadParams {
+  modelId: string[];
+  chatOpts?: ChatOptions[] | null;
+}
 
-export type AnyAnswer = Return | Throw | InitProgressCallback | Heartbeat;
+/**
+ * Options that override those of the model file; None keeps the file's value.
+ *
+ * The sampling fields are defaults for requests that leave them out. As in WebLLM's files, a
+ * window size of -1 means none.
+ *
+ * context_overflow decides about a conversation that outgrows the context window. With "error"
+ * (the default) the prompt is refused, and a running answer ends with finish_reason "length".
+ * With "truncate_oldest_messages" the oldest messages except the system's are left out until the
+ * rest fits. With "shift" the first attention_sink_size tokens and the newer half of the others
+ * stay; the rest is dropped, also in the middle of an answer. `sliding_window_size` is WebLLM's
+ * spelling of "shift" with a context window of that size.
+ *
+ * `conv_config` replaces fields of the `conv_template` beside it. The fields from
+ * `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
+ * values.
+ */
+export interface ChatOptions {
+  context_window_size?: number | null;
+  sliding_window_size?: number | null;
+  attention_sink_size?: number | null;
+  context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+  conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
+  temperature?: number | null;
+  top_p?: number | null;
+  repetition_penalty?: number | null;
+  frequency_penalty?: number | null;
+  presence_penalty?: number | null;
+  bos_token_id?: number | null;
+  conv_config?: Partial<ConvTemplateConfig> | null;
+  tokenizer_files?: unknown;
+  tokenizer_info?: unknown;
+  token_table_postproc_method?: unknown;
+  vocab_size?: unknown;
+  max_history_size?: unknown;
+  model_type?: unknown;
+  model_config?: unknown;
+}
+
+/**
+ * A request, and the models that the client expects: a worker that was restarted loads them.
+ *
+ * `model_id` None stands for whatever the worker has loaded. WebLLM's clients always name models.
+ */
+export interface EngineParams {
+  request: Record<string, unknown>;
+  modelId?: string[] | null;
+  chatOpts?: ChatOptions[] | null;
+}
+
+/** `stream_id` names the stream; without one it is the only one of its model, as in WebLLM. */
+export interface StreamInitParams {
+  request: Record<string, unknown>;
+  modelId?: string[] | null;
+  chatOpts?: ChatOptions[] | null;
+  selectedModelId?: string | null;
+  streamId?: string | null;
+}
+
+/** A stream that was begun. */
+export interface StreamParams {
+  selectedModelId?: string | null;
+  streamId?: string | null;
+}
+
+/**
+ * The catalogue of models, and the browser's store for them.
+ *
+ * Without `model_list` it is the built-in catalogue of `prebuilt_app_config`. `cache_backend` is
+ * "cache" (the Cache API, also if None), "indexeddb", "opfs", or "none" to fetch models each time
+ * without storing them. Natively the store is a directory, whatever is named here. WebLLM's
+ * "cross-origin" is refused, because it needs a browser extension.
+ *
+ * `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
+ * `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is
+ * refused. `use_web_worker`, which WebLLM's examples have, has no effect.
+ */
+export interface AppConfig {
+  model_list?: ModelRecord[];
+  cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
+  useIndexedDBCache?: boolean;
+  opfsAccessMode?: "async" | "auto" | "sync" | null;
+  models?: ModelRecord[] | null;
+  useIndexedDB?: boolean;
+  use_web_worker?: boolean | null;
+}
+
+/**
+ * One model of the catalogue.
+ *
+ * `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
+ * see `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a
+ * browser a path is relative to the engine's script, and a path that does not end in ".gguf" is a
+ * folder with a "model.gguf" in it. `model_lib`, `model_manifest` and `integrity` are accepted
+ * from WebLLM's records and ignored: kernels come with the package, and a model is one file, whose
+ * hash is `sha256`.
+ */
+export interface ModelRecord {
+  model?: string;
+  model_id: string;
+  model_path?: string | null;
+  model_lib?: string | null;
+  overrides?: ChatOptions | null;
+  vram_required_MB?: number | null;
+  low_resource_required?: boolean;
+  buffer_size_required_bytes?: number | null;
+  required_features?: string[];
+  model_type?: "LLM" | "VLM" | "embedding" | 0 | 1 | 2;
+  size_bytes?: number | null;
+  sha256?: string | null;
+  model_manifest?: string | null;
+  integrity?: ModelIntegrity | null;
+}
+
+/** WebLLM's hashes ("sha256-<base64>") of the files of a model. */
+export interface ModelIntegrity {
+  config?: string | null;
+  model_lib?: string | null;
+  tokenizer?: Record<string, string> | null;
+  onFailure?: "error" | "warn" | null;
+}
+
+export interface CustomRequestParams {
+  requestName: string;
+  requestMessage?: unknown;
+}
+
+export interface ResetChatParams {
+  modelId?: string | null;
+  keepStats?: boolean;
+}
+
+export interface ModelParams {
+  modelId?: string | null;
+}
+
+export interface ForwardTokensAndSampleParams {
+  modelId?: string | null;
+  inputIds: number[];
+  isPrefill?: boolean;
+}
+
+/** The reply to a "hello". */
+export interface Greeting {
+  protocol: number;
+  lock?: string | null;
+}
+
+/** The reply is a heartbeat if there is a uuid: an extension's page sends none. */
+export interface KeepAlive {
+  kind: "keepAlive";
+  uuid?: string | null;
+}
+
+export type AnyReply = Return | Throw | InitProgressCallback | Heartbeat;
 
 export type LogLevel = "DEBUG" | "ERROR" | "INFO" | "SILENT" | "TRACE" | "WARN";
+
+/** Of each kind of request. */
+export interface Contents {
+  reload: ReloadParams;
+  unload: null;
+  chatCompletionNonStreaming: EngineParams;
+  completionNonStreaming: EngineParams;
+  embedding: EngineParams;
+  chatCompletionStreamInit: StreamInitParams;
+  completionStreamInit: StreamInitParams;
+  completionStreamNextChunk: StreamParams;
+  completionStreamReturn: StreamParams;
+  interruptGenerate: null;
+  setAppConfig: AppConfig;
+  setLogLevel: LogLevel;
+  customRequest: CustomRequestParams;
+  hello: null;
+  abort: null;
+  listResumableSessions: unknown;
+  resumeChatCompletion: unknown;
+  resumeChatCompletionStreamInit: unknown;
+  deleteResumableSession: unknown;
+  resetChat: ResetChatParams;
+  getMessage: ModelParams;
+  runtimeStatsText: ModelParams;
+  forwardTokensAndSample: ForwardTokensAndSampleParams;
+  getGPUVendor: null;
+  getMaxStorageBufferBindingSize: null;
+  getDeviceName: ModelParams;
+}
+
+/** Of the reply to each kind of request. */
+export interface Results {
+  reload: void;
+  unload: void;
+  chatCompletionNonStreaming: ChatCompletion;
+  completionNonStreaming: Completion;
+  embedding: CreateEmbeddingResponse;
+  chatCompletionStreamInit: void;
+  completionStreamInit: void;
+  completionStreamNextChunk: unknown;
+  completionStreamReturn: void;
+  interruptGenerate: void;
+  setAppConfig: void;
+  setLogLevel: void;
+  customRequest: unknown;
+  hello: Greeting;
+  abort: void;
+  listResumableSessions: unknown;
+  resumeChatCompletion: unknown;
+  resumeChatCompletionStreamInit: unknown;
+  deleteResumableSession: unknown;
+  resetChat: void;
+  getMessage: string;
+  runtimeStatsText: string;
+  forwardTokensAndSample: number;
+  getGPUVendor: string;
+  getMaxStorageBufferBindingSize: number;
+  getDeviceName: string;
+}
+
+export type Kind = keyof Contents;
+
+type OfKind<K extends Kind> = { kind: K; uuid: string; content: Contents[K] };
+
+export type AnyRequest = { [K in Kind]: OfKind<K> }[Kind] | KeepAlive;
+
+/** Kinds whose reply, if there is any, nobody waits for. */
+export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLogLevel", "abort"]);
+
+/** An engine's methods that are one message and its reply. */
+export abstract class EngineMessages {
+  protected abstract readonly calls: Calls;
+
+  /** Forgets the last answer, unless they are kept its statistics, and forwarded tokens. */
+  resetChat(keepStats = false, modelId: string | null = null): Promise<void> {
+    return this.calls.call("resetChat", { keepStats, modelId });
+  }
+
+  /** Returns the text of the last answer. */
+  getMessage(modelId: string | null = null): Promise<string> {
+    return this.calls.call("getMessage", { modelId });
+  }
+
+  /** Returns the rates of the last answer, in WebLLM's words. */
+  runtimeStatsText(modelId: string | null = null): Promise<string> {
+    return this.calls.call("runtimeStatsText", { modelId });
+  }
+
+  /** Appends tokens to those forwarded since the last reset, and samples the next one. */
+  forwardTokensAndSample(
+    inputIds: number[],
+    isPrefill: boolean,
+    modelId: string | null = null,
+  ): Promise<number> {
+    return this.calls.call("forwardTokensAndSample", { inputIds, isPrefill, modelId });
+  }
+
+  /** Returns the vendor of the GPU, or fails with DeviceNotFoundError. */
+  getGPUVendor(): Promise<string> {
+    return this.calls.call("getGPUVendor", null);
+  }
+
+  /** Returns the largest binding of the same GPU, in bytes. */
+  getMaxStorageBufferBindingSize(): Promise<number> {
+    return this.calls.call("getMaxStorageBufferBindingSize", null);
+  }
+
+  /** Returns what a loaded model runs on, for people; "" from a worker too old to say. */
+  async getDeviceName(modelId: string | null = null): Promise<string> {
+    if (!this.calls.speaks(2)) return "";
+    return this.calls.call("getDeviceName", { modelId });
+  }
+}

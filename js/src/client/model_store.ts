@@ -1,5 +1,5 @@
-// What the browser keeps of models: WebLLM's functions, over what the worker's Python stores. The
-// layout is that of src/webllm/artifacts/browser_store.py.
+// WebLLM's functions for stored models. src/webllm/artifacts/browser_store.py stores them and
+// defines the layout.
 
 import { openBlobs, type Blobs } from "./blobs";
 import { ArtifactError, ModelNotFoundError } from "./error_classes";
@@ -18,7 +18,7 @@ interface Note {
   sha256: string; // of a whole file
 }
 
-/** Whether the model is here, whole. Paths are those of the site that the page is from. */
+/** Whether the whole model is stored. Paths are those of the page's site. */
 export async function hasModelInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
@@ -38,7 +38,7 @@ async function isWhole({ blobs, name }: Place): Promise<boolean> {
   return sizes.reduce((sum, size) => sum + size, 0) === note.size;
 }
 
-/** Deletes the model, also what came of one that is not whole. */
+/** Deletes the model, even if only a part of it is stored. */
 export async function deleteModelAllInfoInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
@@ -56,7 +56,7 @@ export async function deleteModelAllInfoInCache(
 /** As deleteModelAllInfoInCache: weights, tokenizer and options are one file. */
 export const deleteModelInCache = deleteModelAllInfoInCache;
 
-/** Deletes nothing: a model's chat configuration is in its file, and goes with that. */
+/** Deletes nothing: a model's chat configuration is part of its file. */
 export async function deleteChatConfigInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
@@ -67,7 +67,7 @@ export async function deleteChatConfigInCache(
 /** Deletes nothing: the kernels are part of webllm. */
 export const deleteModelWasmInCache = deleteChatConfigInCache;
 
-/** What a store gives. Throws ArtifactError for whatever the browser's fails with. */
+/** Awaits a store's answer. Throws ArtifactError if the store fails. */
 async function stored<Result>(ask: () => Promise<Result>): Promise<Result> {
   try {
     return await ask();
@@ -81,7 +81,7 @@ async function deleteFile({ blobs, name }: Place): Promise<void> {
   for (const key of await blobs.keys(`${name}.`)) await blobs.delete(key);
 }
 
-/** undefined if there is none, or it is damaged, or a worker replaces it at this moment. */
+/** undefined if the note is missing, damaged or just being replaced by a worker. */
 async function readNote(blobs: Blobs, name: string): Promise<Note | undefined> {
   const blob = await blobs.get(`${name}.note`);
   try {
@@ -97,7 +97,7 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** Where a model's file is, or would be; undefined if it is never stored. */
+/** The URL of a model's file; undefined if it is never stored. */
 async function locate(modelId: string, appConfig: AppConfigLike): Promise<Place | undefined> {
   const record = find(modelId, appConfig);
   const blobs = openBlobs(appConfig);
@@ -105,7 +105,7 @@ async function locate(modelId: string, appConfig: AppConfigLike): Promise<Place 
   return blobs && name ? { blobs, name } : undefined;
 }
 
-/** What a model's file is called in a store; undefined for a file that is never stored. */
+/** The name of a model's file in a store; undefined if it is never stored. */
 async function nameOf(record: ModelRecord): Promise<string | undefined> {
   const source = record.model || record.model_path || "";
   if (source.startsWith("picked:")) return undefined;
@@ -150,7 +150,7 @@ async function digest(text: string): Promise<string> {
 function inUse(modelId: string): ArtifactError {
   return new ArtifactError({
     name: "ArtifactError",
-    message: `${modelId} is being fetched; end that, then delete it`,
+    message: `${modelId} is being downloaded; stop that, then delete it`,
     code: "artifact_error",
     status: 500,
   });

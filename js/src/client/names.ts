@@ -1,4 +1,4 @@
-// WebLLM's other names for what has a name already.
+// WebLLM's other names for types that we have.
 
 import type {
   ChatCompletionNamedToolChoice,
@@ -10,7 +10,7 @@ import type {
   FunctionDefinition,
 } from "./api";
 import type { ChatCompletionMessageParam } from "./message_params";
-import type { AnyAnswer, AnyRequest, AppConfig } from "./messages";
+import type { AnyReply, AnyRequest, AppConfig } from "./messages";
 
 /** The fields of a request that say how its answer is generated. */
 export type GenerationConfig = Pick<
@@ -38,8 +38,8 @@ export type CompletionCreateParams = CompletionRequest;
 export type EmbeddingCreateParams = EmbeddingRequest;
 export type OPFSAccessMode = NonNullable<AppConfig["opfsAccessMode"]>;
 export type WorkerRequest = AnyRequest;
-export type WorkerResponse = AnyAnswer;
+export type WorkerResponse = AnyReply;
 
-/** What a model is for, as its record's `model_type` says. */
+/** The kinds of models, as in a record's `model_type`. */
 export const ModelType = { LLM: 0, embedding: 1, VLM: 2 } as const;
 export type ModelType = (typeof ModelType)[keyof typeof ModelType];

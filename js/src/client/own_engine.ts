@@ -1,10 +1,10 @@
-// `MLCEngine`: an engine without a worker of the caller's.
+// `MLCEngine`: an engine that creates its own worker.
 
 import type { MLCEngineConfig } from "./config";
 import { workerEndpoint, type Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
 import { refuseLogitProcessors } from "./logit_processor";
-import type { AnyRequest, ChatOptions } from "./messages";
+import { UNANSWERED, type AnyRequest, type ChatOptions } from "./messages";
 import { fileAt, notServed, type Root } from "./root";
 
 /** `root` says where webllm's files are served, see `WebWorkerMLCEngineHandler`. */
@@ -13,9 +13,9 @@ export interface OwnEngineConfig extends MLCEngineConfig {
 }
 
 /**
- * Computes in a worker that it makes for itself, so that the page never waits for Python: when it
- * is first asked for something, so that an engine can be made where there are no workers, as on a
- * server. The worker lives until `terminate`.
+ * Computes in its own worker, so that the page never waits for Python. The first call creates the
+ * worker, so that an engine can be constructed where there are no workers, as on a server. The
+ * worker lives until `terminate`.
  */
 export class MLCEngine extends WebWorkerMLCEngine {
   constructor(config: OwnEngineConfig = {}) {
@@ -27,9 +27,9 @@ export class MLCEngine extends WebWorkerMLCEngine {
   }
 }
 
-const CAN_WAIT = new Set(["hello", "setAppConfig", "setLogLevel", "interruptGenerate", "abort"]);
+const CAN_WAIT = new Set(["hello", "interruptGenerate", ...UNANSWERED]);
 
-/** A worker that is made for the first message that has to be answered. */
+/** A worker that is created for the first message that needs an answer. */
 function lazily(make: () => Endpoint): Endpoint {
   const early: AnyRequest[] = [];
   let endpoint: Endpoint | undefined;
@@ -52,7 +52,7 @@ function lazily(make: () => Endpoint): Endpoint {
   };
 }
 
-/** A worker that never says anything, not even hello, most likely has no script. */
+/** A worker that sends nothing, not even hello, most likely could not load its script. */
 function workerAt(script: URL): Endpoint {
   const endpoint = workerEndpoint(new Worker(script, { type: "module" }));
   let hasSpoken = false;
@@ -72,7 +72,7 @@ function workerAt(script: URL): Endpoint {
 
 const WITH_ROOT = 'CreateMLCEngine(modelId, { root: "/webllm/" })';
 
-/** An engine with one or more models loaded. */
+/** Creates an engine and loads one or more models. */
 export async function CreateMLCEngine(
   modelId: string | string[],
   engineConfig?: OwnEngineConfig,

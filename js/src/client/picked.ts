@@ -1,10 +1,10 @@
-// Model files that the user picked: read where they lie, by any worker of the site, for as long as
-// this page is open. The other end is src/webllm/artifacts/browser_picked.py.
+// Model files that the user picked. Workers of the site read them in place while this page is open,
+// through src/webllm/artifacts/browser_picked.py.
 
 import { newUuid } from "./calls";
 import type { ModelRecord } from "./messages";
 
-/** A record for the model_list of an AppConfig. `modelId` is the file's name if it is not given. */
+/** Returns a record for an AppConfig's model_list. `modelId` defaults to the file's name. */
 export async function modelFromFile(
   picked: File | FileSystemFileHandle,
   modelId?: string,

@@ -1,8 +1,7 @@
-// What a worker answers in which Python cannot start.
+// The replies of a worker in which Python cannot start.
 
-import type { Throw } from "./messages";
-
-const UNANSWERED = new Set<unknown>(["setAppConfig", "setLogLevel", "abort"]);
+import { errorInfo } from "./error_base";
+import { UNANSWERED, type Throw } from "./messages";
 
 export function couldNotStart(
   message: unknown,
@@ -12,6 +11,6 @@ export function couldNotStart(
   const { kind, uuid } = (message ?? {}) as { kind?: unknown; uuid?: unknown };
   if (typeof uuid !== "string" || UNANSWERED.has(kind)) return; // nobody waits for an answer
   const text = `the worker is lost: Python could not start in it: ${String(error)}`;
-  const info = { name: "WorkerLostError", message: text, code: "worker_lost", status: 503 };
+  const info = errorInfo("WorkerLostError", text);
   post({ kind: "throw", uuid, content: `${info.name}: ${text}`, error: info });
 }

@@ -1,4 +1,4 @@
-// OpenAI's way to ask: engine.chat.completions.create(…), completions.create, embeddings.create.
+// OpenAI's interface: engine.chat.completions.create(…), completions.create, embeddings.create.
 
 import type * as api from "./api";
 import type { ChunkStream } from "./stream";

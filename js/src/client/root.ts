@@ -1,11 +1,11 @@
-// Where webllm's static files are: worker.js, host.js and what Python starts from.
+// The address of webllm's static files: worker.js, host.js and the files that start Python.
 
 /** A folder's address, relative to the page's or the worker's own. */
 export type Root = string | URL;
 
 const THIS_SCRIPT = import.meta.url;
 
-/** What to do where a file is not. */
+/** Advice for a file that is not found. */
 export function notServed(file: URL, withRoot: string): string {
   return (
     `is webllm's folder js/dist served as ${new URL("./", file).href}? ` +

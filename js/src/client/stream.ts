@@ -1,11 +1,11 @@
-// An answer under way in the worker, pulled chunk by chunk.
+// A streamed answer of the worker, pulled chunk by chunk.
 
 import { newUuid, type Calls } from "./calls";
 import { unreadableAnswer } from "./errors";
 
 /**
- * A consumer that leaves its loop, or calls `return()`, ends the answer in the worker at once; one
- * that is forgotten ends it when its memory is collected.
+ * Leaving the loop, or calling `return()`, ends the answer in the worker at once. A stream without
+ * references ends when it is garbage-collected.
  */
 export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   private isOpen = true;
@@ -46,7 +46,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
     if (this.isOpen) {
       this.close();
       this.calls.endStream(this.streamId);
-      for (const uuid of this.pulls) this.calls.giveUp(uuid);
+      for (const uuid of this.pulls) this.calls.cancel(uuid);
     }
     return END;
   }
@@ -61,7 +61,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
     const content = { streamId: this.streamId, selectedModelId: this.selectedModelId };
     this.pulls.add(uuid);
     try {
-      return await this.calls.call({ kind: "completionStreamNextChunk", uuid, content });
+      return await this.calls.call("completionStreamNextChunk", content, uuid);
     } finally {
       this.pulls.delete(uuid);
     }
@@ -70,7 +70,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
 
 const END = { done: true, value: undefined } as const;
 
-/** Streams that may be dropped before their end; what is kept of each must not refer to it. */
+/** Streams that may be dropped before their end. The value kept of each must not refer to it. */
 const FORGOTTEN = new FinalizationRegistry<{ calls: Calls; streamId: string }>(
   ({ calls, streamId }) => calls.endStream(streamId),
 );

@@ -1,4 +1,4 @@
-// WebLLM's exports that have no meaning here: they exist, so that what imports them still runs.
+// WebLLM's exports that have no meaning here. They exist so that programs that import them run.
 
 import type { ChatCompletionRequest, CompletionRequest, EmbeddingRequest } from "./api";
 import { configError } from "./errors";
@@ -39,7 +39,7 @@ export interface CompiledProgramArtifact {
   resources: unknown;
 }
 
-/** Throws ConfigError: what a request may hold is for the worker to say. */
+/** Throws ConfigError: the worker checks requests. */
 export function postInitAndCheckFieldsChatCompletion(
   _request: ChatCompletionRequest,
   _currentModelId: string,
@@ -48,7 +48,7 @@ export function postInitAndCheckFieldsChatCompletion(
   throw checkedElsewhere("postInitAndCheckFieldsChatCompletion", "chat.completions.create");
 }
 
-/** Throws ConfigError: what a request may hold is for the worker to say. */
+/** Throws ConfigError: the worker checks requests. */
 export function postInitAndCheckFieldsCompletion(
   _request: CompletionRequest,
   _currentModelId: string,
@@ -56,7 +56,7 @@ export function postInitAndCheckFieldsCompletion(
   throw checkedElsewhere("postInitAndCheckFieldsCompletion", "completions.create");
 }
 
-/** Throws ConfigError: what a request may hold is for the worker to say. */
+/** Throws ConfigError: the worker checks requests. */
 export function postInitAndCheckFieldsEmbedding(
   _request: EmbeddingRequest,
   _currentModelId: string,

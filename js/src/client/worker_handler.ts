@@ -1,18 +1,18 @@
-// `WebWorkerMLCEngineHandler`: what a worker script needs to serve the page that made it.
+// `WebWorkerMLCEngineHandler`: serves an engine from a worker script.
 
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { couldNotStart } from "./refusal";
 import { fileAt, notServed, type Root } from "./root";
 
 /**
- * Starts Python in this worker and answers the messages that `onmessage` is given, also those
- * that come before Python is there.
+ * Starts Python in this worker and answers the messages passed to `onmessage`, including those that
+ * arrive before Python has started.
  *
  *     const handler = new WebWorkerMLCEngineHandler();
  *     self.onmessage = (event) => handler.onmessage(event);
  *
- * `root` says where webllm's files (`js/dist`) are served: give it if they are not beside the
- * bundle that this class ends up in. Another origin has to allow its use by CORS.
+ * `root` is the address of webllm's files (`js/dist`). Give it if they are not beside the bundle with
+ * this class. Another origin has to allow access by CORS.
  */
 export class WebWorkerMLCEngineHandler {
   private readonly host: Promise<Host>;
@@ -30,7 +30,7 @@ export class WebWorkerMLCEngineHandler {
     refuseLogitProcessors(registry);
   }
 
-  /** To the page. May be overridden, as WebLLM's. */
+  /** Posts to the page. May be overridden, as in WebLLM. */
   postMessage(message: unknown): void {
     self.postMessage(message);
   }
@@ -51,7 +51,7 @@ interface Host {
 
 type Post = (message: unknown) => void;
 
-/** What starts Python is never part of a bundle: it is fetched from where it is served. */
+/** The files that start Python are never part of a bundle; they are fetched. */
 async function start(script: URL, post: Post): Promise<Host> {
   try {
     const { WorkerHost } = await fetched(script);

@@ -1,4 +1,4 @@
-// What a screen reader is told. An answer is read once, when it is whole: not word by word.
+// Announcements for screen readers. An answer is read once, when it is complete, not word by word.
 
 export class Announcer {
   constructor(private readonly region: HTMLElement) {}

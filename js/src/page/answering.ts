@@ -22,12 +22,12 @@ export class Answering {
     void this.answer(conversationId, [...messages, list.newMessage("user", text)]);
   }
 
-  /** Answers once more what a message had answered. */
+  /** Replaces an answer, and what follows it, by a new one. */
   regenerate(conversationId: string, messageId: string): void {
     void this.answer(conversationId, list.before(this.messages(conversationId), messageId));
   }
 
-  /** Asks something else in place of a message; what followed it is gone. */
+  /** Replaces a user's message, and all after it, by another one and its answer. */
   edit(conversationId: string, messageId: string, text: string): void {
     const before = list.before(this.messages(conversationId), messageId);
     void this.answer(conversationId, [...before, list.newMessage("user", text)]);
@@ -57,7 +57,7 @@ export class Answering {
     if (this.stops.get(conversationId) === stop) this.stops.delete(conversationId);
   }
 
-  /** Until the end, or until another model is chosen. */
+  /** Streams until the answer ends or another model is chosen. */
   private async stream(
     session: Session,
     draft: Draft,
@@ -113,7 +113,7 @@ async function read(
   draft.end(finish === "length" ? "cut" : finish === "abort" ? "stopped" : "done");
 }
 
-/** The answer under way. What comes after its end is not heard. */
+/** The answer being written. Once it has ended, later changes are ignored. */
 class Draft {
   private readonly measure = new Measure();
   private isOpen = true;
@@ -155,7 +155,7 @@ class Draft {
   }
 }
 
-/** Answers of which nothing came are left out. */
+/** Leaves out empty answers. */
 function prompt(asked: Message[], { systemPrompt }: Settings): ChatCompletionMessageParam[] {
   const messages: ChatCompletionMessageParam[] = asked
     .filter((message) => message.text !== "")

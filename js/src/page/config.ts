@@ -1,4 +1,4 @@
-// Where the page finds its worker and its models: beside its own script.
+// The page's worker and list of models, which lie beside its script.
 
 import { fetchCatalogue } from "../catalogue";
 import type { AppConfig } from "../client";

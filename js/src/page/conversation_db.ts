@@ -1,4 +1,4 @@
-// Conversations in IndexedDB, one record each; what is written is what has changed.
+// Conversations in IndexedDB, one record each. Only changed records are written.
 
 import { completed, settled } from "../client/indexed_db";
 import { isAnswering } from "./conversations";
@@ -23,7 +23,7 @@ export class ConversationDb {
   private latest: Conversation[] = [];
   private timer: number | undefined;
 
-  /** `tell` is given why something is not kept, and null once all is. */
+  /** `tell` gets the error that keeps something from being saved, and null once all is saved. */
   constructor(private readonly tell: (error: unknown) => void) {
     addEventListener("pagehide", () => this.write());
     document.addEventListener("visibilitychange", () => {
@@ -40,7 +40,7 @@ export class ConversationDb {
     return { conversations: read.map(ended), numUnreadable: records.length - read.length };
   }
 
-  /** At once; while an answer streams, every so often. */
+  /** Saves at once, or every 400 ms while an answer streams. */
   save(conversations: Conversation[]): void {
     const kept = new Set(conversations.map((each) => each.id));
     for (const { id } of this.latest) if (!kept.has(id)) this.deleted.add(id);
@@ -49,7 +49,7 @@ export class ConversationDb {
     else this.timer ??= window.setTimeout(() => this.write(), DELAY_MS);
   }
 
-  /** Throws what the browser throws; waits as long as another page changes the database. */
+  /** Throws what the browser throws. Waits while another page upgrades the database. */
   open(): Promise<IDBDatabase> {
     const forget = () => (this.db = this.opening = undefined);
     this.opening ??= openDatabase(NAME, TABLE, forget).then((db) => (this.db = db));
@@ -57,7 +57,7 @@ export class ConversationDb {
     return this.opening;
   }
 
-  /** One record that the browser cannot read does not hide the others. */
+  /** All records; null for each that the browser cannot read. */
   private async records(): Promise<unknown[]> {
     const db = await this.open();
     const table = () => db.transaction(TABLE).objectStore(TABLE);
@@ -98,7 +98,7 @@ export class ConversationDb {
     });
   }
 
-  /** Each by itself: what has no room must not keep others from being written or deleted. */
+  /** One transaction per record, so that one that does not fit does not stop the others. */
   private async change(db: IDBDatabase, act: (table: IDBObjectStore) => void): Promise<void> {
     const transaction = db.transaction(TABLE, "readwrite");
     act(transaction.objectStore(TABLE));

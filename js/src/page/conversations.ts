@@ -28,7 +28,7 @@ export function find(conversations: Conversation[], id: string): Conversation | 
   return conversations.find((each) => each.id === id);
 }
 
-/** The conversation, now with these messages, is the first one. */
+/** Gives a conversation these messages and moves it to the front. */
 export function withMessages(
   conversations: Conversation[],
   id: string,
@@ -42,7 +42,7 @@ export function without(conversations: Conversation[], id: string): Conversation
   return conversations.filter((each) => each.id !== id);
 }
 
-/** Also when its conversation is gone meanwhile: then nothing changes. */
+/** Replaces the message with the same id. Changes nothing if the conversation was deleted. */
 export function withMessage(
   conversations: Conversation[],
   id: string,
@@ -55,7 +55,7 @@ export function withMessage(
   });
 }
 
-/** What comes before a message. */
+/** The messages before one of them. */
 export function before(messages: Message[], messageId: string): Message[] {
   const at = messages.findIndex((message) => message.id === messageId);
   return at < 0 ? messages : messages.slice(0, at);

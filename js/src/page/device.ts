@@ -1,4 +1,4 @@
-// What this browser and device offer, as far as a page is told.
+// What the browser tells a page about this device.
 
 import { freeBytes } from "./storage";
 
@@ -30,7 +30,7 @@ async function findGpu(): Promise<Gpu | string> {
   if (!navigator.gpu) {
     return isSecureContext
       ? "this browser has no WebGPU"
-      : "WebGPU needs a page from https or localhost";
+      : "WebGPU works only on pages from https or localhost";
   }
   const adapter = await requestAdapter();
   if (adapter === null) return "WebGPU found no graphics adapter";

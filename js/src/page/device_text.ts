@@ -1,5 +1,5 @@
-// What a model runs on, from the worker's name of it: "CPU (relaxed, 2 threads)",
-// "NVIDIA H200 (WebGPU)".
+// Texts about the device, made from the worker's name for it, such as "CPU (relaxed, 2 threads)"
+// or "NVIDIA H200 (WebGPU)".
 
 /** For a badge: the kind alone. */
 export function deviceKind(name: string): string {

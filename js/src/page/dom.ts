@@ -1,4 +1,4 @@
-// Elements in one expression, and the page's own elements by their id.
+// Creates elements in one expression, and finds the page's own elements by id.
 
 type Child = Node | string | null | false;
 
@@ -40,7 +40,7 @@ export function h<Tag extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Lets keys scroll an element once it holds more than it shows. */
+/** Makes an element focusable while its content overflows, so that keys can scroll it. */
 export function scrollableByKeys<Kind extends HTMLElement>(element: Kind): Kind {
   new ResizeObserver(() => {
     if (element.scrollHeight > element.clientHeight) element.tabIndex = 0;

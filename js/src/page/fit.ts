@@ -12,7 +12,7 @@ export interface Fit {
   text: string;
 }
 
-/** What the browser keeps already needs no more room in it. */
+/** A model that the browser has stored needs no more storage. */
 export function fit(model: ModelRecord, device: Device, isKept: boolean): Fit {
   const problem = device.gpu ? gpuProblem(model, device.gpu) : cpuProblem(model);
   const storage = isKept ? null : storageProblem(model, device);
@@ -22,10 +22,10 @@ export function fit(model: ModelRecord, device: Device, isKept: boolean): Fit {
 
 function gpuProblem(model: ModelRecord, gpu: NonNullable<Device["gpu"]>): string | null {
   const missing = (model.required_features ?? []).filter((name) => !gpu.features.has(name));
-  if (missing.length) return `The GPU lacks ${missing.join(", ")}`;
+  if (missing.length) return `The GPU does not support ${missing.join(", ")}`;
   const needed = model.buffer_size_required_bytes ?? 0;
   if (needed <= gpu.maxBindingBytes) return null;
-  return `Needs GPU buffers of ${bytes(needed)}; here they hold ${bytes(gpu.maxBindingBytes)}`;
+  return `Needs GPU buffers of ${bytes(needed)}; this GPU allows ${bytes(gpu.maxBindingBytes)}`;
 }
 
 function cpuProblem(model: ModelRecord): string | null {
@@ -41,7 +41,7 @@ function memoryProblem(model: ModelRecord, device: Device): string | null {
 function storageProblem(model: ModelRecord, device: Device): string | null {
   const free = device.freeStorageBytes;
   if (free === null || (model.size_bytes ?? 0) <= free) return null;
-  return `The browser can keep ${bytes(free)} more for this site`;
+  return `Too large: the browser has ${bytes(free)} left for this site`;
 }
 
 function memoryBytes(model: ModelRecord): number {

@@ -23,14 +23,14 @@ export function decimals(value: number, digits: number): string {
   });
 }
 
-/** An error for people: what to do about it in a program, after the semicolon, is left out. */
+/** An error's message. Leaves out advice for programmers, which follows the semicolon. */
 export function errorText(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   const isForPrograms = error instanceof WorkerLostError || error instanceof StorageFullError;
   return isForPrograms ? (text.split("; ")[0] ?? text) : text;
 }
 
-/** An error's message, as a sentence of its own. */
+/** The text with a capital first letter. */
 export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

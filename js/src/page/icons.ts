@@ -24,7 +24,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export type IconName = keyof typeof PATHS;
 
-/** For the eye only; what it is beside or in says the same in words. */
+/** An icon, hidden from screen readers: the text beside it says the same. */
 export function icon(name: IconName): SVGSVGElement {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");

@@ -1,4 +1,4 @@
-// Keeps settings and conversations, and says in the state what cannot be kept.
+// Saves settings and conversations. What cannot be saved is noted in the state.
 
 import { ConversationDb } from "./conversation_db";
 import { applyTheme, keepSettings } from "./settings";
@@ -8,7 +8,7 @@ import type { Store } from "./store";
 
 const PATIENCE_MS = 3000;
 
-/** The page does not wait for what is kept: it comes into the state once it is read. */
+/** Starts saving, and loads saved conversations in the background. */
 export function keep(store: Store<State>): void {
   const db = new ConversationDb((error) => {
     tell(store, "conversations", error === null ? null : whyNotKept(error));
@@ -19,14 +19,14 @@ export function keep(store: Store<State>): void {
   void hasCaches().then((has) => tell(store, "models", has ? null : whyNoModelIsKept()));
 }
 
-/** Those of this page first: they are newer. */
+/** Puts this page's conversations first, since they are newer. */
 function withKept(here: Conversation[], kept: Conversation[]): Conversation[] {
   const ids = new Set(here.map((each) => each.id));
   return [...here, ...kept.filter((each) => !ids.has(each.id))];
 }
 
 async function readConversations(store: Store<State>, db: ConversationDb): Promise<void> {
-  const wait = () => tell(store, "conversations", "another tab of this site holds them back");
+  const wait = () => tell(store, "conversations", "another tab of this site is blocking them");
   const patience = setTimeout(wait, PATIENCE_MS);
   try {
     await db.open();
@@ -71,11 +71,12 @@ function tell(store: Store<State>, what: Keepable, why: string | null): void {
 
 function whyNoModelIsKept(): string {
   if (isSecureContext) return "the browser blocks storage for this site";
-  return "browsers keep models of pages from https or localhost alone";
+  return "browsers save models only for pages from https or localhost";
 }
 
 function leftAsTheyAre(count: number): string {
-  if (count === 1) return "One conversation could not be read. It stays in this browser as it is.";
+  if (count === 1)
+    return "One conversation in this browser could not be read. It was left unchanged.";
   const some = count === Infinity ? "The conversations" : `${count} conversations`;
-  return `${some} in this browser could not be read. They stay there as they are.`;
+  return `${some} in this browser could not be read. They were left unchanged.`;
 }

@@ -1,4 +1,4 @@
-// A conversation as it is read from where it was kept.
+// Reads a conversation from its database record.
 
 import { fields, isNumber, isOneOf, isText } from "./reader";
 import type { Conversation, Message, Stats } from "./state";
@@ -6,7 +6,7 @@ import type { Conversation, Message, Stats } from "./state";
 const ROLES = ["user", "assistant"] as const;
 const STATES = ["done", "waiting", "streaming", "stopped", "cut", "failed"] as const;
 
-/** null: it is damaged, or of another version. */
+/** Returns null for a record that is damaged or of another version. */
 export function conversationOf(record: unknown): Conversation | null {
   const { id, changedAt, messages } = fields(record);
   if (!isText(id) || !isNumber(changedAt) || !Array.isArray(messages)) return null;

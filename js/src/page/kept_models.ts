@@ -1,4 +1,4 @@
-// Which models the browser keeps, and their end.
+// The models stored in the browser: which they are, and deleting them.
 
 import {
   deleteModelAllInfoInCache,
@@ -15,7 +15,7 @@ export class KeptModels {
     private readonly appConfig: AppConfig, // says where models are kept
   ) {}
 
-  /** Looks again what is kept, into the state. */
+  /** Updates the state's list of stored models. */
   async look(): Promise<void> {
     const models = this.store.get("models");
     const found = await Promise.all(models.map((each) => this.isKept(each)));
@@ -28,7 +28,7 @@ export class KeptModels {
     await this.look();
   }
 
-  /** Also false where the browser refuses to say: then the model is downloaded. */
+  /** False also if the browser blocks its storage: then the model is downloaded. */
   private async isKept({ model_id }: ModelRecord): Promise<boolean> {
     try {
       return await hasModelInCache(model_id, this.config());

@@ -1,4 +1,4 @@
-// Load progress as one bar, and in words.
+// Load progress as one bar and a text.
 
 import type { InitProgressReport } from "../client";
 import { bytes } from "./format";
@@ -20,7 +20,7 @@ export const STARTING: Loading = {
   detail: "",
 };
 
-/** What to show after a report; the bar never goes back. */
+/** The state after a progress report. The bar never goes back. */
 export function loading(report: InitProgressReport, last: Loading): Loading {
   return {
     phase: "loading",

@@ -1,4 +1,4 @@
-// How fast an answer came: what the engine says, or else what was seen here.
+// The speed of an answer: the engine's own figures, or else those measured here.
 
 import type { ChatCompletionChunk, CompletionUsage } from "../client";
 import type { Stats } from "./state";
@@ -22,7 +22,7 @@ export class Measure {
     this.tokens += 1;
   }
 
-  /** undefined: there was no token. */
+  /** Returns undefined if there was no token. */
   stats(): Stats | undefined {
     if (this.first === undefined) return undefined;
     const firstTokenSeconds = (this.first - this.begun) / 1000;

@@ -1,4 +1,4 @@
-// The worker and the model in it: loads the chosen model, and says in the state how far it is.
+// The worker and its model. Loads the chosen model and writes its progress into the state.
 
 import {
   DeviceLostError,
@@ -21,8 +21,8 @@ import type { Store } from "./store";
 /** One load of a model, in a worker of its own. */
 export interface Session {
   readonly loaded: Promise<WebWorkerMLCEngine>;
-  readonly left: AbortController; // aborted once another model is chosen, or none
-  engine?: WebWorkerMLCEngine; // from the start of its worker on
+  readonly left: AbortController; // aborted when another model is chosen or loading is cancelled
+  engine?: WebWorkerMLCEngine; // set when its worker starts
 }
 
 export class ModelSession {
@@ -52,7 +52,7 @@ export class ModelSession {
     this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
   }
 
-  /** Loads a model file of this disk, which the browser reads where it lies. */
+  /** Loads a model file from this disk; the browser reads it in place. */
   async loadFile(file: File): Promise<void> {
     const record = { ...(await modelFromFile(file)), size_bytes: file.size };
     const others = this.store.get("models").filter((each) => each.model_id !== record.model_id);
@@ -61,8 +61,8 @@ export class ModelSession {
   }
 
   /**
-   * The chosen model, loaded; begins to load it if nothing has. Waits for the load that replaces
-   * this one, too. Throws what loading throws; null after `cancel`.
+   * Returns the chosen model once it is loaded, and starts loading it if necessary. If another load
+   * replaces this one, waits for that. Throws what loading throws. Returns null after `cancel`.
    */
   async ready(): Promise<Session | null> {
     if (!this.session) this.load(this.store.get("modelId"));
@@ -83,7 +83,7 @@ export class ModelSession {
     this.store.set("model", { phase: "none" });
   }
 
-  /** After an error of an answer: what is lost stays so until its model is loaded anew. */
+  /** Handles an answer's error. If the worker or device is lost, the model must be loaded again. */
   check(session: Session, error: unknown): void {
     const isLost = error instanceof DeviceLostError || error instanceof WorkerLostError;
     if (isLost) this.fail(session, error);
@@ -94,7 +94,8 @@ export class ModelSession {
     modelId: string,
     appConfig: AppConfig,
   ): Promise<WebWorkerMLCEngine> {
-    if (modelId === "") throw new Error("no model is known; reload the page, or open a file");
+    if (modelId === "")
+      throw new Error("the list of models is empty; reload the page or open a file");
     const canKeep = namedStore(appConfig) !== null || (await hasCaches());
     session.left.signal.throwIfAborted();
     const engine = this.start(session, canKeep ? appConfig : withStore(appConfig, "none"));
@@ -133,7 +134,7 @@ export class ModelSession {
     session.engine?.terminate();
   }
 
-  /** Answers under way stop, with what they have. */
+  /** Ends the session. Running answers stop and keep their text. */
   private leave(): void {
     const { session } = this;
     this.session = undefined;
@@ -142,7 +143,7 @@ export class ModelSession {
   }
 }
 
-/** The endpoint; tells when it is lost, also while nobody waits for an answer. */
+/** The endpoint, which also reports its loss while no call is waiting. */
 function watched(endpoint: Endpoint, onLost: (reason: string) => void): Endpoint {
   return {
     ...endpoint,

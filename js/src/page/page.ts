@@ -1,4 +1,4 @@
-// The chat page: reads what is kept, shows it, and keeps what changes.
+// The chat page's entry point: builds the state and the views, and starts saving.
 
 import type { AppConfig } from "../client";
 import { Announcer } from "./announcer";

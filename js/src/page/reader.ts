@@ -1,4 +1,4 @@
-// What plain data from outside must be before it is used.
+// Checks of plain data from outside.
 
 export type Fields = Record<string, unknown>;
 
@@ -6,7 +6,7 @@ export function isFields(value: unknown): value is Fields {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Of anything but an object: none. */
+/** An object's fields; none for anything else. */
 export function fields(value: unknown): Fields {
   return isFields(value) ? value : {};
 }

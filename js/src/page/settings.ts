@@ -1,4 +1,4 @@
-// What the user can set, and how it is kept.
+// The user's settings, in localStorage.
 
 import type { ChatCompletionRequest } from "../client";
 import { fields, isFields, isNumber, isOneOf, isText, type Fields } from "./reader";
@@ -7,7 +7,7 @@ import { readItem, writeItem } from "./storage";
 export const THEMES = ["system", "light", "dark"] as const;
 export type Theme = (typeof THEMES)[number];
 
-/** What may be asked for beside the messages. */
+/** Allowed values of the sampling settings. */
 export const LIMITS = {
   temperature: { min: 0, max: 2, step: 0.05 },
   top_p: { min: 0.05, max: 1, step: 0.05 },
@@ -31,7 +31,7 @@ export const DEFAULTS: Settings = settingsOf({});
 const KEY = "webllm-settings";
 const UNREADABLE_KEY = "webllm-settings-unreadable"; // where damaged ones are set aside
 
-/** Those that are kept, and defaults for the rest. `onRefused`: the browser lets none be read. */
+/** Saved settings, with defaults for the rest. Calls `onRefused` if the browser blocks storage. */
 export function readSettings(onRefused: (error: unknown) => void = () => {}): Settings {
   try {
     return settingsOf(keptFields());
@@ -41,7 +41,7 @@ export function readSettings(onRefused: (error: unknown) => void = () => {}): Se
   }
 }
 
-/** Keeps what differs from before, beside what is there. Throws where the browser refuses. */
+/** Saves the settings that differ from `before`. Throws if the browser blocks storage. */
 export function keepSettings(settings: Settings, before: Settings): void {
   const names = Object.keys(settings) as (keyof Settings)[];
   const changed = names.filter((name) => settings[name] !== before[name]);
@@ -65,7 +65,7 @@ function keptFields(): Fields {
   return parsed(readItem(KEY) ?? "{}") ?? {};
 }
 
-/** null: the text is no object's. */
+/** Returns null if the text is not a JSON object. */
 function parsed(text: string): Fields | null {
   try {
     const value: unknown = JSON.parse(text);

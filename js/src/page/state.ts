@@ -1,4 +1,4 @@
-// What the page knows: plain data, replaced and never changed in place.
+// The page's state: plain data, replaced and never changed in place.
 
 import type { ModelRecord } from "../client";
 import type { Device } from "./device";

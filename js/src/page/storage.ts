@@ -1,5 +1,5 @@
-// The one door to what the browser keeps for this site. A browser may lack any of it, block it or
-// lose it: what is asked for here is answered, and what has to be kept throws why it was not.
+// All access to the browser's storage. A browser may lack any of it, block it or lose it: reading
+// functions say so, and writing functions throw.
 
 import { settled } from "../client/indexed_db";
 
@@ -30,7 +30,7 @@ export async function openDatabase(
   return database;
 }
 
-/** Whether models can be kept in the Cache API. To look makes no cache. */
+/** Whether models can be stored in the Cache API. Creates no cache. */
 export async function hasCaches(): Promise<boolean> {
   try {
     await caches.has("webllm");
@@ -40,7 +40,7 @@ export async function hasCaches(): Promise<boolean> {
   }
 }
 
-/** How much more the browser keeps for this site; null where it does not say. */
+/** Storage left for this site; null if the browser does not say. */
 export async function freeBytes(): Promise<number | null> {
   try {
     const { quota, usage } = await navigator.storage.estimate();
@@ -50,7 +50,7 @@ export async function freeBytes(): Promise<number | null> {
   }
 }
 
-/** Why something is not kept, for people. */
+/** The reason why something is not saved, for people. */
 export function whyNotKept(error: unknown): string {
   switch (error instanceof Error ? error.name : "") {
     case "SecurityError":
@@ -58,9 +58,9 @@ export function whyNotKept(error: unknown): string {
     case "TypeError":
       return "the browser blocks storage for this site";
     case "QuotaExceededError":
-      return "the browser has no more room for this site";
+      return "browser storage for this site is full";
     case "VersionError":
       return "a newer version of this page has changed them";
   }
-  return "the storage of this browser failed";
+  return "browser storage failed";
 }

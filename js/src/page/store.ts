@@ -1,4 +1,4 @@
-// A state whose fields are watched. Listeners run once, after all changes of the same turn.
+// An observable state. Listeners run once, after all changes of the same turn.
 
 export class Store<State extends object> {
   private readonly listeners = new Map<keyof State, Set<() => void>>();

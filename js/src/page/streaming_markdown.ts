@@ -1,4 +1,4 @@
-// Markdown that grows: at most one rendering a frame, and only of the blocks that can have changed.
+// Markdown that grows: renders at most once per frame, and only the blocks that may have changed.
 
 import { blocks, render, type Block, type CodeBlock } from "./markdown";
 
@@ -50,7 +50,7 @@ export class StreamingMarkdown {
     (list ?? this.element).append(...nodes);
   }
 
-  /** What comes can belong to the last block, also after empty lines: to a list. */
+  /** New text may extend the last block. A list goes on even after empty lines. */
   private numSettled(): number {
     const isBegin = ({ isSpace, continuesList }: Block) => !isSpace && !continuesList;
     return Math.max(0, this.rendered.findLastIndex(isBegin));

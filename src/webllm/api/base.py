@@ -1,4 +1,4 @@
-"""What every response has in common: ways to plain data and JSON, and a short repr."""
+"""The base of all responses: conversion to plain data and JSON, and a short repr."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Any
 
 import msgspec
 
-CHOICES_APART = "\n\n---\n\n"  # between several answers, in a notebook
+CHOICES_APART = "\n\n---\n\n"  # between the choices of a response, in a notebook
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 60  # characters
 _REPR.maxlist = 3  # items
 
 
-class Response(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a response. Fields with a default are left out of JSON while they hold it."""
+class ResponseStruct(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A response or a part of one. JSON leaves out fields that hold their default."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, without the fields that hold their default."""
+        """Returns plain data, without the fields that hold their default."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
     def to_json(self) -> str:
-        """The same as JSON."""
+        """Returns `to_dict` as JSON."""
         return msgspec.json.encode(self).decode()
 
     def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:
-        """Plain data with every field, as pydantic's method of the same name, which the responses
-        of OpenAI's client have.
+        """Returns plain data with every field.
+
+        It is pydantic's method, which the responses of OpenAI's client have.
         """
         tag = self.__struct_config__.tag_field
         plain = {tag: self.__struct_config__.tag} if tag else {}
@@ -39,19 +40,19 @@ class Response(msgspec.Struct, kw_only=True, omit_defaults=True):
         return plain
 
     def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
-        """`model_dump` as JSON, on one line unless `indent` says how many spaces a level takes."""
+        """Returns `model_dump` as JSON, on one line or indented by `indent` spaces per level."""
         data = msgspec.json.encode(self.model_dump(exclude_none=exclude_none))
         return (data if indent is None else msgspec.json.format(data, indent=indent)).decode()
 
     def __repr__(self) -> str:
-        """The fields that are not None, long ones abbreviated."""
+        """Shows the fields that are not None, long values abbreviated."""
         fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
         shown = (f"{name}={_short(value)}" for name, value in fields if value is not None)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _dumped(value: Any, exclude_none: bool) -> Any:
-    if isinstance(value, Response):
+    if isinstance(value, ResponseStruct):
         return value.model_dump(exclude_none=exclude_none)
     if isinstance(value, list):
         return [_dumped(each, exclude_none) for each in value]
@@ -59,9 +60,9 @@ def _dumped(value: Any, exclude_none: bool) -> Any:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Response):
+    if isinstance(value, ResponseStruct):
         return repr(value)
-    if isinstance(value, list) and value and isinstance(value[0], Response):
+    if isinstance(value, list) and value and isinstance(value[0], ResponseStruct):
         more = f", … {len(value)} in all" if len(value) > _REPR.maxlist else ""
         return f"[{', '.join(map(repr, value[: _REPR.maxlist]))}{more}]"
     return _REPR.repr(value)

@@ -1,59 +1,59 @@
-"""Responses of chat completions, whole and streamed, in OpenAI's shape."""
+"""Responses and stream chunks of chat completions, in OpenAI's shape."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import CHOICES_APART, Response
+from webllm.api.base import CHOICES_APART, ResponseStruct
 from webllm.api.usage import CompletionUsage
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
 
-class TopLogprob(Response):
+class TopLogprob(ResponseStruct):
     token: str
-    bytes: list[int] | None  # UTF-8; None if the token is part of a character
+    bytes: list[int] | None  # UTF-8; None if the token is a part of a character
     logprob: float
 
 
-class ChatCompletionTokenLogprob(Response):
+class ChatCompletionTokenLogprob(ResponseStruct):
     token: str
     bytes: list[int] | None
     logprob: float
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(Response):
+class Logprobs(ResponseStruct):
     content: list[ChatCompletionTokenLogprob] | None
 
 
-class FunctionCall(Response):
+class FunctionCall(ResponseStruct):
     name: str
-    arguments: str  # JSON, as the model wrote it: may be invalid
+    arguments: str  # JSON as the model wrote it, perhaps invalid
 
 
-class ChatCompletionMessageToolCall(Response, tag_field="type", tag="function"):
+class ChatCompletionMessageToolCall(ResponseStruct, tag_field="type", tag="function"):
     type: ClassVar[Literal["function"]] = "function"
 
     id: str
     function: FunctionCall
 
 
-class ChatCompletionMessage(Response, tag_field="role", tag="assistant"):
+class ChatCompletionMessage(ResponseStruct, tag_field="role", tag="assistant"):
     role: ClassVar[Literal["assistant"]] = "assistant"
 
     content: str | None
     tool_calls: list[ChatCompletionMessageToolCall] | None = None
 
 
-class Choice(Response):
+class Choice(ResponseStruct):
     index: int
     message: ChatCompletionMessage
     finish_reason: FinishReason
     logprobs: Logprobs | None
 
 
-class ChatCompletion(Response, tag_field="object", tag="chat.completion"):
+class ChatCompletion(ResponseStruct, tag_field="object", tag="chat.completion"):
     object: ClassVar[Literal["chat.completion"]] = "chat.completion"
 
     id: str
@@ -64,39 +64,39 @@ class ChatCompletion(Response, tag_field="object", tag="chat.completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """How notebooks show it: the answer, or each of several."""
+        """The text that notebooks show: all choices."""
         return CHOICES_APART.join(choice.message.content or "" for choice in self.choices)
 
 
-class FunctionCallDelta(Response):
+class FunctionCallDelta(ResponseStruct):
     name: str | None = None
     arguments: str | None = None
 
 
-class ToolCallDelta(Response):
+class ToolCallDelta(ResponseStruct):
     index: int
     id: str | None = None
     type: Literal["function"] | None = None
     function: FunctionCallDelta | None = None
 
 
-class Delta(Response):
-    """What a chunk adds to its choice's message."""
+class Delta(ResponseStruct):
+    """The additions of a chunk to its choice's message."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 
-class ChunkChoice(Response):
+class ChunkChoice(ResponseStruct):
     index: int
     delta: Delta
     finish_reason: FinishReason | None
     logprobs: Logprobs | None = None
 
 
-class ChatCompletionChunk(Response, tag_field="object", tag="chat.completion.chunk"):
-    """One piece of a stream; `choices` is empty in the last one if that carries `usage`."""
+class ChatCompletionChunk(ResponseStruct, tag_field="object", tag="chat.completion.chunk"):
+    """One chunk of a stream; the last one may carry `usage`, and then has no `choices`."""
 
     object: ClassVar[Literal["chat.completion.chunk"]] = "chat.completion.chunk"
 

@@ -1,16 +1,16 @@
-"""Responses of text completions; a stream is a row of them, as at OpenAI."""
+"""Responses of text completions, in OpenAI's shape; a stream is a sequence of them."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import CHOICES_APART, Response
+from webllm.api.base import CHOICES_APART, ResponseStruct
 from webllm.api.chat_completion import FinishReason, Logprobs
 from webllm.api.usage import CompletionUsage
 
 
-class CompletionChoice(Response):
-    """`logprobs` has the shape it has in chat completions, as in WebLLM."""
+class CompletionChoice(ResponseStruct):
+    """One continuation; as in WebLLM, `logprobs` has the shape of chat completions."""
 
     index: int
     text: str
@@ -18,7 +18,7 @@ class CompletionChoice(Response):
     logprobs: Logprobs | None
 
 
-class Completion(Response, tag_field="object", tag="text_completion"):
+class Completion(ResponseStruct, tag_field="object", tag="text_completion"):
     object: ClassVar[Literal["text_completion"]] = "text_completion"
 
     id: str
@@ -29,5 +29,5 @@ class Completion(Response, tag_field="object", tag="text_completion"):
     system_fingerprint: str | None = None
 
     def _repr_markdown_(self) -> str:
-        """How notebooks show it: the text, or each of several."""
+        """The text that notebooks show: all choices."""
         return CHOICES_APART.join(choice.text for choice in self.choices)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 
 
-class Embedding(Response, tag_field="object", tag="embedding"):
+class Embedding(ResponseStruct, tag_field="object", tag="embedding"):
     object: ClassVar[Literal["embedding"]] = "embedding"
 
     index: int
     embedding: list[float]
 
 
-class EmbeddingUsage(Response):
+class EmbeddingUsage(ResponseStruct):
     prompt_tokens: int
     total_tokens: int
 
 
-class CreateEmbeddingResponse(Response, tag_field="object", tag="list"):
+class CreateEmbeddingResponse(ResponseStruct, tag_field="object", tag="list"):
     object: ClassVar[Literal["list"]] = "list"
 
     data: list[Embedding]

@@ -1,7 +1,7 @@
-"""The fields of requests as keyword arguments, so that type checkers know what `create` takes.
+"""The fields of requests as keyword arguments, so that type checkers know those of `create`.
 
-`api.requests` says what each means and allows; a test holds these to the same names. `stream` is
-left to the overloads of `create`, because it decides what that returns.
+`api.requests` describes each field; a test compares the names. `stream` is missing here: it is in
+the overloads of `create`, because the type of the result depends on it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Object = Mapping[str, Any]  # the plain form of a struct
 
 
 class GenerationFields(TypedDict, total=False):
-    """Fields that chat and text completions share."""
+    """The fields common to chat and text completions."""
 
     model: str | None
     stream_options: StreamOptions | Object | None
@@ -44,7 +44,7 @@ class GenerationFields(TypedDict, total=False):
 
 
 class ChatCompletionFields(GenerationFields, total=False):
-    """Keyword arguments of `chat.completions.create`."""
+    """The keyword arguments of `chat.completions.create`."""
 
     messages: Required[Sequence[ChatCompletionMessageParam | Object]]
     tools: Sequence[ChatCompletionTool | Object] | None
@@ -54,14 +54,14 @@ class ChatCompletionFields(GenerationFields, total=False):
 
 
 class CompletionFields(GenerationFields, total=False):
-    """Keyword arguments of `completions.create`."""
+    """The keyword arguments of `completions.create`."""
 
     prompt: Required[str]
     echo: bool | None
 
 
 class EmbeddingFields(TypedDict, total=False):
-    """Keyword arguments of `embeddings.create`."""
+    """The keyword arguments of `embeddings.create`."""
 
     input: Required[str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]]
     model: str | None

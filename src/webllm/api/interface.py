@@ -47,39 +47,54 @@ class MLCEngineInterface(Protocol):
         self,
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+        *,
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
-        """Unloads what is loaded, then fetches and loads one or more models."""
+        """Unloads what is loaded, then fetches and loads one or more models.
 
-    async def unload(self) -> None: ...
+        on_progress: called with the progress of this load, besides the callback that
+        `set_init_progress_callback` sets for all.
+        """
+
+    async def unload(self) -> None:
+        """Ends every answer under way and frees the device."""
 
     def loaded_model_ids(self) -> list[str]:
-        """What `model` may be in a request."""
+        """Returns what `model` may be in a request."""
 
     def interrupt_generate(self) -> None:
         """Ends every answer under way with finish_reason "abort"."""
 
-    async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None: ...
+    async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
+        """Forgets the last answer, unless they are kept its statistics, and forwarded tokens."""
 
     async def get_message(self, model_id: str | None = None) -> str:
-        """The text of the last answer."""
+        """Returns the text of the last answer."""
 
-    async def runtime_stats_text(self, model_id: str | None = None) -> str: ...
+    async def runtime_stats_text(self, model_id: str | None = None) -> str:
+        """Returns the rates of the last answer, in WebLLM's words."""
 
     async def forward_tokens_and_sample(
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
-    ) -> int: ...
+    ) -> int:
+        """Appends tokens to those forwarded since the last reset, and samples the next one."""
 
     async def device_name(self, model_id: str | None = None) -> str:
-        """What a loaded model runs on, for people."""
+        """Returns what a loaded model runs on, for people; "" from a worker too old to say."""
 
-    async def get_gpu_vendor(self) -> str: ...
+    async def get_gpu_vendor(self) -> str:
+        """Returns the vendor of the GPU, or fails with DeviceNotFoundError."""
 
-    async def get_max_storage_buffer_binding_size(self) -> int: ...
+    async def get_max_storage_buffer_binding_size(self) -> int:
+        """Returns the largest binding of the same GPU, in bytes."""
 
-    def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None: ...
+    def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
+        """Sets what every later load calls with its progress."""
 
     def get_init_progress_callback(self) -> InitProgressCallback | None: ...
 
-    def set_app_config(self, app_config: AppConfig) -> None: ...
+    def set_app_config(self, app_config: AppConfig) -> None:
+        """Sets the catalogue from the next `reload` on."""
 
-    def set_log_level(self, log_level: LogLevel) -> None: ...
+    def set_log_level(self, log_level: LogLevel) -> None:
+        """Sets the level of the logger "webllm"; raises ConfigError for an unknown level."""

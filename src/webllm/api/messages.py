@@ -1,4 +1,4 @@
-"""Messages and tools of a chat completion request."""
+"""The messages and tools of a chat completion request."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import msgspec
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class Param(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a request; unknown fields are refused."""
+class RequestStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request or a part of one; unknown fields are refused."""
 
 
-class ImageURL(Param, frozen=True, kw_only=True):
+class ImageURL(RequestStruct, frozen=True, kw_only=True):
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
-    """A piece of a message, in the field that its type names."""
+class ChatCompletionContentPart(RequestStruct, frozen=True, kw_only=True):
+    """A part of a message's content; the field named by `type` holds it."""
 
     type: Literal["text", "image_url", "input_audio"]
     text: str | None = None
@@ -27,19 +27,19 @@ class ChatCompletionContentPart(Param, frozen=True, kw_only=True):
     input_audio: Any = None
 
 
-class ToolCallFunction(Param, frozen=True, kw_only=True):
+class ToolCallFunction(RequestStruct, frozen=True, kw_only=True):
     name: str
     arguments: str  # JSON
 
 
-class ToolCallParam(Param, frozen=True, kw_only=True):
+class ToolCallParam(RequestStruct, frozen=True, kw_only=True):
     id: str
     function: ToolCallFunction
     type: Literal["function"] = "function"
 
 
-class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
-    """One message; which fields belong to which role, `api.validation` checks."""
+class ChatCompletionMessageParam(RequestStruct, frozen=True, kw_only=True):
+    """One message; `api.validation` checks which fields its role may have."""
 
     role: Role
     content: str | list[ChatCompletionContentPart] | None = None
@@ -49,29 +49,29 @@ class ChatCompletionMessageParam(Param, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The message's text; parts are joined by line breaks."""
+        """The text of the message, its parts joined by line breaks."""
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text is not None)
         return self.content or ""
 
 
-class FunctionDefinition(Param, frozen=True, kw_only=True):
+class FunctionDefinition(RequestStruct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None  # JSON schema
     strict: bool | None = None
 
 
-class ChatCompletionTool(Param, frozen=True, kw_only=True):
+class ChatCompletionTool(RequestStruct, frozen=True, kw_only=True):
     function: FunctionDefinition
     type: Literal["function"] = "function"
 
 
-class NamedFunction(Param, frozen=True, kw_only=True):
+class NamedFunction(RequestStruct, frozen=True, kw_only=True):
     name: str
 
 
-class ChatCompletionNamedToolChoice(Param, frozen=True, kw_only=True):
+class ChatCompletionNamedToolChoice(RequestStruct, frozen=True, kw_only=True):
     function: NamedFunction
     type: Literal["function"] = "function"
 

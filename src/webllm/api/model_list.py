@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 
 
-class ModelInfo(Response, tag_field="object", tag="model"):
+class ModelInfo(ResponseStruct, tag_field="object", tag="model"):
     object: ClassVar[Literal["model"]] = "model"
 
     id: str
@@ -15,7 +15,7 @@ class ModelInfo(Response, tag_field="object", tag="model"):
     owned_by: str
 
 
-class ModelList(Response, tag_field="object", tag="list"):
+class ModelList(ResponseStruct, tag_field="object", tag="list"):
     object: ClassVar[Literal["list"]] = "list"
 
     data: list[ModelInfo]

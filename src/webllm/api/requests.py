@@ -1,7 +1,7 @@
-"""Requests: every field of OpenAI's and WebLLM's references that webllm takes.
+"""Requests: all supported fields of OpenAI's and WebLLM's APIs.
 
-Plain data, not yet checked: `api.validation` reads and checks one. None means that the field was
-left out; what then holds is said by the model's `ChatOptions`, else by the default given here.
+These structs are not checked; `api.validation` reads and checks them. None means that a field was
+left out: then the model's `ChatOptions` apply, or else the default given here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any, Literal
 from webllm.api.messages import (
     ChatCompletionMessageParam,
     ChatCompletionTool,
-    Param,
+    RequestStruct,
     ToolChoice,
 )
 from webllm.config import ContextOverflow
 
 
-class StreamOptions(Param, frozen=True, kw_only=True):
-    include_usage: bool = False  # a last chunk with the usage and without choices
+class StreamOptions(RequestStruct, frozen=True, kw_only=True):
+    include_usage: bool = False  # adds a last chunk with the usage and no choices
 
 
-class JSONSchemaFormat(Param, frozen=True, kw_only=True):
+class JSONSchemaFormat(RequestStruct, frozen=True, kw_only=True):
     """OpenAI's `json_schema` object."""
 
     name: str
@@ -30,7 +30,7 @@ class JSONSchemaFormat(Param, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-class ResponseFormat(Param, frozen=True, kw_only=True):
+class ResponseFormat(RequestStruct, frozen=True, kw_only=True):
     type: Literal["text", "json_object", "json_schema", "grammar", "structural_tag"] = "text"
     schema: str | None = None  # JSON schema as text, with "json_object"; WebLLM
     grammar: str | None = None  # EBNF, with "grammar"; WebLLM
@@ -38,25 +38,25 @@ class ResponseFormat(Param, frozen=True, kw_only=True):
     structural_tag: Any = None  # with "structural_tag"; WebLLM
 
 
-class ExtraBody(Param, frozen=True, kw_only=True):
-    """Fields that OpenAI does not have."""
+class ExtraBody(RequestStruct, frozen=True, kw_only=True):
+    """WebLLM's fields that OpenAI does not have."""
 
-    enable_thinking: bool | None = None  # False: an empty thought is put before the answer
-    enable_latency_breakdown: bool | None = None  # usage.extra.latencyBreakdown
+    enable_thinking: bool | None = None  # False: the answer begins with an empty thought
+    enable_latency_breakdown: bool | None = None  # adds usage.extra.latencyBreakdown
     context_overflow: ContextOverflow | None = None  # see `ChatOptions`
 
 
-class GenerationParams(Param, frozen=True, kw_only=True):
-    """What chat and text completions share."""
+class GenerationParams(RequestStruct, frozen=True, kw_only=True):
+    """The fields common to chat and text completions."""
 
-    model: str | None = None  # needed only if several models are loaded
+    model: str | None = None  # required only if several models are loaded
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None  # at least 1; default: until the context window is full
+    max_tokens: int | None = None  # at least 1; default: as many as fit the context window
     n: int | None = None  # 1 to 128; default 1
     temperature: float | None = None  # 0 (greedy) to 2; default 1
     top_p: float | None = None  # above 0, to 1; default 1
-    top_k: int | None = None  # at least 0; 0 and default: all
+    top_k: int | None = None  # at least 0; 0 (default): all tokens
     min_p: float | None = None  # 0 to 1; default 0
     frequency_penalty: float | None = None  # -2 to 2; default 0
     presence_penalty: float | None = None  # -2 to 2; default 0
@@ -66,7 +66,7 @@ class GenerationParams(Param, frozen=True, kw_only=True):
     top_logprobs: int | None = None  # 0 to 20; needs logprobs
     seed: int | None = None
     stop: str | list[str] | None = None
-    ignore_eos: bool = False  # generate until max_tokens, whatever comes
+    ignore_eos: bool = False  # generate until max_tokens, past any end token
     extra_body: ExtraBody | None = None
 
     @property
@@ -88,17 +88,17 @@ class ChatCompletionRequest(GenerationParams, frozen=True, kw_only=True):
 
 class CompletionRequest(GenerationParams, frozen=True, kw_only=True):
     prompt: str
-    echo: bool | None = None  # begin the answer with the prompt
+    echo: bool | None = None  # the text begins with the prompt
 
 
-class EmbeddingRequest(Param, frozen=True, kw_only=True):
+class EmbeddingRequest(RequestStruct, frozen=True, kw_only=True):
     input: str | list[str | int | list[int]]  # a text, its token ids, or a list of either
-    model: str | None = None  # needed only if several models are loaded
+    model: str | None = None  # required only if several models are loaded
     encoding_format: Literal["float"] | None = None
     user: str | None = None  # no effect
 
 
-# Fields of the references that are refused, each with the way out.
+# Fields of OpenAI's API that are refused, each with the way out.
 UNSUPPORTED_CHAT_FIELDS = {
     "audio": "models that speak are not supported",
     "function_call": "use tool_choice",

@@ -1,7 +1,6 @@
-"""`engine.chat.completions.create(...)`, `engine.completions.create(...)` and
-`engine.embeddings.create(...)`, as OpenAI spells it.
+"""OpenAI's spelling of an engine's methods: `engine.chat.completions.create(...)` and the like.
 
-Works on anything that has `chat_completion`, `completion` and `embedding`.
+It works with anything that has the methods `chat_completion`, `completion` and `embedding`.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ ChatStream = AsyncGenerator[ChatCompletionChunk, None]
 CompletionStream = AsyncGenerator[Completion, None]
 
 
-class AnswersChats(Protocol):
+class SupportsChat(Protocol):
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | ChatStream: ...
 
 
-class ContinuesTexts(Protocol):
+class SupportsCompletion(Protocol):
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | CompletionStream: ...
 
 
-class EmbedsTexts(Protocol):
+class SupportsEmbedding(Protocol):
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse: ...
 
 
 class ChatCompletions:
-    def __init__(self, engine: AnswersChats) -> None:
+    def __init__(self, engine: SupportsChat) -> None:
         self._engine = engine
 
     @overload
@@ -54,17 +53,17 @@ class ChatCompletions:
         self, *, stream: bool | None, **fields: Unpack[ChatCompletionFields]
     ) -> ChatCompletion | ChatStream: ...
     async def create(self, **fields: object) -> ChatCompletion | ChatStream:
-        """Answers a conversation; the fields are those of `ChatCompletionRequest`."""
+        """Answers a conversation; takes the fields of `ChatCompletionRequest`."""
         return await self._engine.chat_completion(fields)
 
 
 class Chat:
-    def __init__(self, engine: AnswersChats) -> None:
+    def __init__(self, engine: SupportsChat) -> None:
         self.completions = ChatCompletions(engine)
 
 
 class Completions:
-    def __init__(self, engine: ContinuesTexts) -> None:
+    def __init__(self, engine: SupportsCompletion) -> None:
         self._engine = engine
 
     @overload
@@ -80,14 +79,14 @@ class Completions:
         self, *, stream: bool | None, **fields: Unpack[CompletionFields]
     ) -> Completion | CompletionStream: ...
     async def create(self, **fields: object) -> Completion | CompletionStream:
-        """Continues a text; the fields are those of `CompletionRequest`."""
+        """Continues a text; takes the fields of `CompletionRequest`."""
         return await self._engine.completion(fields)
 
 
 class Embeddings:
-    def __init__(self, engine: EmbedsTexts) -> None:
+    def __init__(self, engine: SupportsEmbedding) -> None:
         self._engine = engine
 
     async def create(self, **fields: Unpack[EmbeddingFields]) -> CreateEmbeddingResponse:
-        """Embeds texts; the fields are those of `EmbeddingRequest`."""
+        """Embeds texts; takes the fields of `EmbeddingRequest`."""
         return await self._engine.embedding(fields)

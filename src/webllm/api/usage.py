@@ -1,12 +1,12 @@
-"""Token counts of a request, and the rates WebLLM adds under `extra`."""
+"""The token counts of a request, and WebLLM's times and rates under `extra`."""
 
 from __future__ import annotations
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 
 
-class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
-    """Times in seconds, from the moment the engine received the request."""
+class UsageExtra(ResponseStruct, rename={"latency_breakdown": "latencyBreakdown"}):
+    """Times in seconds since the engine received the request, and tokens per second."""
 
     e2e_latency_s: float
     prefill_tokens_per_s: float
@@ -18,12 +18,12 @@ class UsageExtra(Response, rename={"latency_breakdown": "latencyBreakdown"}):
     latency_breakdown: dict[str, list[float]] | None = None
 
 
-class PromptTokensDetails(Response):
-    cached_tokens: int  # found in the KV cache: they cost nothing
+class PromptTokensDetails(ResponseStruct):
+    cached_tokens: int  # found in the prefix cache, not computed again
 
 
-class CompletionUsage(Response):
-    """`completion_tokens` are those of all choices."""
+class CompletionUsage(ResponseStruct):
+    """The tokens of a request; `completion_tokens` counts all choices."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -1,19 +1,18 @@
-"""Reads a request out of plain data and checks it, as WebLLM and OpenAI do.
+"""Reads requests from plain data and checks them, as WebLLM and OpenAI do.
 
-Whatever is wrong raises a RequestError that names the field, the value received and what is
-allowed. What depends on the loaded model (its context window, its vocabulary) is not known here.
+A wrong field raises a RequestError that names the field, the value received and the values allowed.
+Checks that depend on the loaded model (context window, vocabulary) are the engine's.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 
-from webllm.api.messages import ChatCompletionMessageParam, Param, Role
+from webllm.api.messages import ChatCompletionMessageParam, RequestStruct
 from webllm.api.requests import (
     UNSUPPORTED_CHAT_FIELDS,
     UNSUPPORTED_COMPLETION_FIELDS,
@@ -24,38 +23,21 @@ from webllm.api.requests import (
     GenerationParams,
     ResponseFormat,
 )
-from webllm.config import ContextOverflow
 from webllm.errors import RequestError
-from webllm.plain_data import (
-    did_you_mean,
-    missing_name,
-    path_and_problem,
-    short,
-    unknown_name,
-    value_at,
-)
+from webllm.plain_data import did_you_mean, explained, field_of, short
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
-_MAX_DIGITS = 20  # of a token id that is written as a string
+_MAX_DIGITS = 20  # in a token id that is written as a string
 
-_Request = TypeVar("_Request", bound=Param)
-_CHOICES = {
-    "messages.role": get_args(Role),
-    "messages.content.type": ("text", "image_url"),
-    "messages.content.image_url.detail": ("auto", "low", "high"),
-    "tool_choice": ("none", "auto", "required", "{'function': {'name': …}}"),
-    "response_format.type": ("text", "json_object", "json_schema", "grammar"),
-    "extra_body.context_overflow": get_args(ContextOverflow),
-    "encoding_format": ("float",),
-}
+_Request = TypeVar("_Request", bound=RequestStruct)
 
 
 def chat_completion_request(
     request: ChatCompletionRequest | Mapping[str, object],
 ) -> ChatCompletionRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, ChatCompletionRequest, UNSUPPORTED_CHAT_FIELDS)
     _check_generation(checked)
     _check_messages(checked.messages)
@@ -66,18 +48,20 @@ def chat_completion_request(
 
 
 def completion_request(request: CompletionRequest | Mapping[str, object]) -> CompletionRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, CompletionRequest, UNSUPPORTED_COMPLETION_FIELDS)
     _check_generation(checked)
     return checked
 
 
 def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> EmbeddingRequest:
-    """The request, read and checked; raises RequestError."""
+    """Reads and checks a request; raises RequestError."""
     checked = _read(request, EmbeddingRequest, UNSUPPORTED_EMBEDDING_FIELDS)
     parts = [checked.input] if isinstance(checked.input, str) else checked.input
     if not parts or "" in parts or [] in parts:
-        raise RequestError("input is empty, or a part of it is; leave that out", field="input")
+        raise RequestError(
+            "input is empty or has an empty part; leave empty parts out", field="input"
+        )
     if len({type(part) for part in parts}) > 1:
         raise RequestError(
             "input mixes texts and token ids; give a text, its token ids, or a list of either",
@@ -87,18 +71,20 @@ def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> Embed
 
 
 def _read(
-    request: Param | Mapping[str, object],
+    request: RequestStruct | Mapping[str, object],
     kind: type[_Request],
     unsupported: Mapping[str, str],
 ) -> _Request:
     try:
         fields: dict[str, Any] = msgspec.to_builtins(request)
     except TypeError as error:
-        raise RequestError(f"a request is made of plain data: {error}") from None
+        raise RequestError(f"a request must be plain data: {error}") from None
     except RecursionError:
         raise RequestError("the request is nested too deeply; flatten it") from None
     if not isinstance(fields, dict):
-        raise RequestError(f"a request maps fields to values, received {short(request)}")
+        raise RequestError(
+            f"a request must be a mapping of fields to values, received {short(request)}"
+        )
     _rename_max_tokens(fields)
     for name in fields:
         if name in unsupported and fields[name] is not None:
@@ -113,25 +99,25 @@ def _read(
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _explained(error, fields) from None
+        raise RequestError(explained(error, fields, kind), field=field_of(error)) from None
 
 
 def _without_none(fields: Any) -> Any:
-    """None says no more than leaving the field out."""
+    """Removes fields that are None, which is the same as leaving them out."""
     if not isinstance(fields, dict):
         return fields
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _first_message(fields: Any) -> Any:
-    """OpenAI's newer name of the role "system" is "developer"."""
+    """Renames the role "developer", OpenAI's newer name of "system"."""
     if isinstance(fields, dict) and fields.get("role") == "developer":
         return fields | {"role": "system"}
     return fields
 
 
 def _rename_max_tokens(fields: dict[str, Any]) -> None:
-    """OpenAI's newer name of max_tokens."""
+    """Renames max_completion_tokens, OpenAI's newer name of max_tokens."""
     newer = fields.pop("max_completion_tokens", None)
     if newer is not None and fields.get("max_tokens") not in (None, newer):
         raise RequestError(
@@ -152,7 +138,7 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
 
 
 def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
-    """JSON has only strings as keys: both 5 and "5" are token 5."""
+    """Makes integers of the keys: both 5 and "5" are token 5, as JSON has only strings as keys."""
     by_id = {}
     for key, value in bias.items():
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS:
@@ -164,25 +150,6 @@ def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
             )
         by_id[key] = value
     return by_id
-
-
-def _explained(error: msgspec.ValidationError, fields: Mapping[str, object]) -> RequestError:
-    """msgspec's message with its path in front and the value that was found there."""
-    path, problem = path_and_problem(error)
-    if unknown := unknown_name(problem):
-        return RequestError(f"{path}: unknown field {unknown!r}", field=path)
-    if missing := missing_name(problem):
-        path = f"{path}.{missing}" if path else missing
-        return RequestError(f"{path} is missing", field=path)
-    problem = problem[0].lower() + problem[1:].replace(" | null", "").replace("`", "")
-    if problem.startswith("invalid enum value"):
-        problem = f"has to be one of {', '.join(_choices(path))}"
-    return RequestError(f"{path}: {problem}{value_at(fields, path)}", field=path)
-
-
-def _choices(path: str) -> tuple[str, ...]:
-    """What the field may be; a "type" that is not listed belongs to a tool or a call of one."""
-    return _CHOICES.get(re.sub(r"\[\d*\]|\[\.\.\.\]", "", path), ("function",))
 
 
 def _check_generation(request: GenerationParams) -> None:
@@ -197,20 +164,20 @@ def _check_generation(request: GenerationParams) -> None:
     _in_range("n", request.n, 1, MAX_CHOICES)
     _in_range("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
     for token_id, bias in (request.logit_bias or {}).items():
-        if not -100 <= bias <= 100:  # asked here, for there may be one for every token
+        if not -100 <= bias <= 100:  # inline, because there may be one for every token
             _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
     if request.stream_options is not None and not request.stream:
         raise RequestError("stream_options needs stream=True", field="stream_options")
     if "" in request.stop_strings:
-        raise RequestError("stop holds an empty string; leave it out", field="stop")
+        raise RequestError("stop contains an empty string; leave it out", field="stop")
 
 
 def _in_range(
     name: str, value: float | None, low: float, high: float = math.inf, *, above: bool = False
 ) -> None:
-    """`above`: `low` itself is not allowed."""
+    """Raises RequestError unless `value` is None or in the range; `above` excludes `low` itself."""
     if value is None or ((low < value if above else low <= value) and value <= high):
         return
     start = f"above {low}" if above else f"at least {low}"
@@ -227,7 +194,7 @@ def _check_messages(messages: list[ChatCompletionMessageParam]) -> None:
         path = f"messages[{i}]"
         if message.role in ("system", "developer") and i > 0:
             raise RequestError(
-                f"{path}.role is {message.role!r}; only the first message may be",
+                f"{path}.role is {message.role!r}; only the first message may have this role",
                 field=f"{path}.role",
             )
         _check_message(path, message)
@@ -268,13 +235,13 @@ def _check_tools(request: ChatCompletionRequest) -> None:
         raise RequestError("tool_choice needs tools", field="tool_choice")
     if not isinstance(choice, str) and choice.function.name not in names:
         raise RequestError(
-            f"tool_choice names {choice.function.name!r}; tools has {', '.join(names)}",
+            f"tool_choice names {choice.function.name!r}; tools are {', '.join(names)}",
             field="tool_choice",
         )
 
 
 def _check_response_format(response_format: ResponseFormat) -> None:
-    """Each of the three ways to constrain the answer goes with its own type."""
+    """Checks that `type` and the field that it needs are given together."""
     if response_format.type == "structural_tag":
         raise RequestError(
             "response_format.type is 'structural_tag', which is not supported; give 'json_schema' "

@@ -1,8 +1,8 @@
-"""From a model source to an open checkpoint in a browser: found in its store, or fetched into it.
+"""Opens, finds and deletes model files in a browser, fetching them into its store.
 
-Sources are those of `webllm.artifacts.source`, where a path is one of the site that the worker is
-from; one that does not end in ".gguf" is a folder with a "model.gguf" in it. A file that its user
-picked is "picked:…", see `browser_picked`.
+Sources have the forms of `webllm.artifacts.source`. A path is relative to the worker's script; a
+path that does not end in ".gguf" is a folder with a "model.gguf" in it. A file that the user picked
+is "picked:…", see `browser_picked`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from js import URL, location
 
 from webllm.artifacts.browser_backends import open_blobs
 from webllm.artifacts.browser_blobs import SessionBlobs
-from webllm.artifacts.browser_fetch import Download, FetchJob
+from webllm.artifacts.browser_fetch import BrowserFetchJob, Download
 from webllm.artifacts.browser_gguf import BlobCheckpoint, open_gguf_blob
 from webllm.artifacts.browser_lock import locked, locked_if_free
 from webllm.artifacts.browser_picked import is_picked, picked_file
@@ -36,8 +36,10 @@ from webllm.errors import ArtifactError, ConfigError, StorageFullError
 async def open_model(
     source: str, cache_backend: str | None, on_progress: ProgressCallback | None
 ) -> BlobCheckpoint:
-    """Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and
-    what `open_gguf_blob` raises.
+    """Opens the checkpoint of `source`, fetching the file if the store does not have it.
+
+    Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and the
+    errors of `open_gguf_blob`.
     """
     if is_picked(source):
         return await open_gguf_blob(source, await picked_file(source))
@@ -49,14 +51,14 @@ async def open_model(
 
 
 async def has_model(source: str, cache_backend: str | None) -> bool:
-    """Whether the file is in the store, whole; a picked one never is."""
+    """Returns whether the store has the whole file; picked files are never stored."""
     if is_picked(source):
         return False
     return await ModelFiles(open_blobs(cache_backend)).find(_name_of(source)) is not None
 
 
 async def delete_model(source: str, cache_backend: str | None) -> None:
-    """Also what was left of a download; harmless if there is nothing.
+    """Deletes the file and any partial download of it; does nothing if there is none.
 
     Raises ArtifactError while a tab or worker fetches it.
     """
@@ -66,7 +68,7 @@ async def delete_model(source: str, cache_backend: str | None) -> None:
     files = ModelFiles(open_blobs(cache_backend))
     async with locked_if_free(_lock_of(name)) as is_ours:
         if not is_ours:
-            raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+            raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
         await files.delete(name)
 
 
@@ -79,27 +81,29 @@ async def _ensure(
     if found is not None:
         return found
     if isinstance(blobs, SessionBlobs):
-        await Download(FetchJob(url, sha256, reporter, _any_space), files.incoming(name)).run()
+        await Download(
+            BrowserFetchJob(url, sha256, reporter, _any_space), files.incoming(name)
+        ).run()
         return await files.find(name)
-    waiting = "Waiting for another tab that fetches this model"
+    waiting = "Waiting for another tab that is downloading this model"
     async with locked(_lock_of(name), lambda: reporter.update(waiting)):
-        found = await files.find(name)  # fetched while this call waited
+        found = await files.find(name)  # another tab may have fetched it meanwhile
         if found is not None:
             return found
         ask_to_keep()
-        job = FetchJob(url, sha256, reporter, partial(require_space, url=url))
+        job = BrowserFetchJob(url, sha256, reporter, partial(require_space, url=url))
         await Download(job, files.incoming(name)).run()
         found = await files.find(name)
     if found is None:
-        raise StorageFullError(  # as WebKit does in a private window
-            f"the browser did not keep what came from {url}; load it without keeping it: "
+        raise StorageFullError(  # seen in private windows of WebKit
+            f"the browser did not store {url}; load it without storing it: "
             "AppConfig(cache_backend='none')"
         )
     return found
 
 
 async def _any_space(num_bytes: int) -> None:
-    """For what is not stored."""
+    """Accepts any size: the file is not stored."""
 
 
 def _name_of(source: str) -> str:
@@ -132,7 +136,7 @@ def _url(source: RemoteSource) -> str:
 
 
 def _name(url: str, sha256: str | None) -> str:
-    """Two sources with the same hash are one file."""
+    """The name in the store: sources with the same SHA-256 share one file."""
     return f"sha256-{sha256}" if sha256 else f"url-{hashlib.sha256(url.encode()).hexdigest()}"
 
 

@@ -1,4 +1,4 @@
-"""The stores there are in a browser, by the names that AppConfig has for them."""
+"""Chooses a browser's store by its name in `AppConfig.cache_backend`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webllm.errors import ConfigError
 
 
 def open_blobs(backend: str | None) -> BlobStore:
-    """None: the Cache API. Raises ConfigError for what there is not in this browser."""
+    """Opens a store; None means the Cache API. Raises ConfigError if this browser has none such."""
     match backend:
         case None | "cache":
             return CacheApiBlobs()

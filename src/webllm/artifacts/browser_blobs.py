@@ -1,6 +1,7 @@
-"""Where a browser keeps bytes: Blobs by key, behind one protocol. The kinds have a file each.
+"""The protocol of a browser's stores, Blobs by key, and their errors as errors of ours.
 
-Knows nothing of models: see `browser_store` for how a file is made of Blobs.
+Each kind of store has a file of its own. Stores know nothing of models: `browser_store` makes a
+model file of Blobs.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ from pyodide.ffi import JsException, to_js
 
 from webllm.errors import ArtifactError, ConfigError, StorageFullError
 
-NAME = "webllm"  # of our cache, database or folder in the site's storage
+NAME = "webllm"  # name of our cache, database or folder in the site's storage
 
 
 class BlobStore(Protocol):
-    """Blobs by key: letters, digits, "-" and ".". `put` replaces, whole or not at all.
+    """Blobs by key; a key has letters, digits, "-" and ".". `put` replaces atomically.
 
-    Raises StorageFullError where the quota of the site is used up, or it may keep nothing;
-    ArtifactError for whatever else the browser's store fails with.
+    Raises StorageFullError where the site's quota is used up or the site may store nothing,
+    ArtifactError for any other failure of the browser's store.
     """
 
     async def get(self, key: str) -> Any | None:
-        """The Blob, whose bytes are read when they are asked for; None if it is not here."""
+        """Returns the Blob, whose bytes are read lazily; None if it is absent."""
 
     async def put(self, key: str, blob: Any) -> None: ...
 
     async def delete(self, key: str) -> None:
-        """Harmless if it is not here."""
+        """Deletes a Blob; does nothing if it is absent."""
 
     async def keys(self, prefix: str) -> set[str]: ...
 
 
 class SessionBlobs:
-    """Keeps nothing beyond this object: the choice to run without storing."""
+    """A store in memory, for `cache_backend="none"`: it lives as long as this object."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class SessionBlobs:
 
 
 def no_store(backend: str, missing: str) -> ConfigError:
-    """The error where a browser has no such store."""
+    """Makes the error for a store that this browser does not have."""
     if js.isSecureContext:
         where = "in this browser; give 'cache', 'indexeddb' or 'none'"
     else:
@@ -67,8 +68,10 @@ def no_store(backend: str, missing: str) -> ConfigError:
 
 
 async def settled(promise: Any) -> Any:
-    """`await promise`, which may be cancelled: Pyodide fails when it settles after that, and
-    asyncio.shield reports how it ended to the console.
+    """Awaits a promise in a way that may be cancelled.
+
+    Pyodide fails if a promise settles after its await was cancelled, and `asyncio.shield` would
+    report an error of it to the console.
     """
     future = asyncio.ensure_future(promise)
     future.add_done_callback(lambda _: future.cancelled() or future.exception())
@@ -77,7 +80,7 @@ async def settled(promise: Any) -> Any:
 
 
 async def done(target: Any, method: str, *arguments: Any) -> Any:
-    """`await target.method(*arguments)` of a store. Raises what the store's error stands for."""
+    """Awaits `target.method(*arguments)` of a store; raises `store_error` of its failure."""
     value, failure = await _outcome(target, method, arguments)
     if failure is not None:
         raise store_error(failure)
@@ -85,7 +88,7 @@ async def done(target: Any, method: str, *arguments: Any) -> Any:
 
 
 async def found(target: Any, method: str, *arguments: Any) -> Any | None:
-    """As `done`; None for a NotFoundError."""
+    """As `done`, but returns None for a NotFoundError."""
     value, failure = await _outcome(target, method, arguments)
     if failure not in (None, "NotFoundError"):
         raise store_error(failure)
@@ -93,10 +96,10 @@ async def found(target: Any, method: str, *arguments: Any) -> Any | None:
 
 
 async def _outcome(target: Any, method: str, arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
-    """The value, or the name of the error.
+    """Returns the value of a call, or the name of its error.
 
-    The promise stays in JavaScript, in an array: as a future, Pyodide would wait forever for one
-    that ends in Chromium's QuotaExceededError, which it cannot raise.
+    The promise stays in JavaScript, in an array. Pyodide cannot raise Chromium's
+    QuotaExceededError: a future of a promise that ends in it would never be done.
     """
     apply = js.Reflect.apply  # ignores what Array.from adds to its arguments
     call = [None, getattr(target, method), target, to_js(arguments)]
@@ -112,24 +115,24 @@ async def _outcome(target: Any, method: str, arguments: tuple[Any, ...]) -> tupl
 
 
 def thrown_name(error: JsException) -> str:
-    """Pyodide takes Chromium's DOMExceptions for no errors, and raises one that quotes them."""
+    """The name of a DOMException, which Pyodide may wrap in an error that quotes it (Chromium)."""
     quoted = re.search(r'"""(\w+Error): ', str(error))
     return quoted[1] if quoted else str(error.name)
 
 
 def store_error(name: str) -> ArtifactError:
-    """Of a DOMException's name."""
+    """Makes our error for the DOMException called `name`."""
     if name == "QuotaExceededError":
         return StorageFullError(
-            "the browser keeps no more for this site; delete a model, take a smaller one, or load "
-            "it without keeping it: AppConfig(cache_backend='none')"
+            "the browser's storage for this site is full; delete a model, choose a smaller "
+            "one, or load it without storing it: AppConfig(cache_backend='none')"
         )
     if name == "SecurityError":
         return StorageFullError(
-            "the browser lets this site keep nothing; allow it to store data, or load the model "
-            "without keeping it: AppConfig(cache_backend='none')"
+            "the browser lets this site store nothing; allow it to store data, or load the model "
+            "without storing it: AppConfig(cache_backend='none')"
         )
     return ArtifactError(
-        f"the browser's store failed ({name}); try again, or load the model without keeping it: "
+        f"the browser's store failed ({name}); try again, or load the model without storing it: "
         "AppConfig(cache_backend='none')"
     )

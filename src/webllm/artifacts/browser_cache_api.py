@@ -1,4 +1,4 @@
-"""Blobs in the Cache API: a Response for each."""
+"""Blobs in the Cache API: one Response per Blob."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDER = "/webllm-models/"  # the keys are URLs; these are never fetched
 
 
 class CacheApiBlobs:
-    """See `BlobStore`."""
+    """A `BlobStore` in the Cache API."""
 
     def __init__(self) -> None:
         if not hasattr(js, "caches"):
@@ -25,7 +25,8 @@ class CacheApiBlobs:
         return await done(response, "blob") if response else None
 
     async def put(self, key: str, blob: Any) -> None:
-        headers = {"headers": {"Content-Length": str(blob.size)}}  # else known by reading it alone
+        # Without the header, the size would be known only by reading.
+        headers = {"headers": {"Content-Length": str(blob.size)}}
         options = to_js(headers, dict_converter=js.Object.fromEntries)
         await done(await self._cache(), "put", _FOLDER + key, js.Response.new(blob, options))
 

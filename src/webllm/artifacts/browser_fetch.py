@@ -1,7 +1,7 @@
-"""Downloads one file into a browser's store: resumed where it broke off, hashed as it comes.
+"""Downloads one file into a browser's store, resuming where it broke off and hashing on the way.
 
-The file comes as one stream. Where that is slow and the server answers ranges, the rest comes in
-parts, several at a time. What is here already is kept if the server still has the same version.
+A download begins as one stream. If that is slow and the server supports ranges, the rest is fetched
+in parts, several at a time. Parts stored earlier are kept if the server still has that version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from js import Uint8Array
 
-from webllm.artifacts.browser_response import Answer, BrokenError, ChangedError, request
+from webllm.artifacts.browser_response import BrokenError, ChangedError, FileResponse, request
 from webllm.artifacts.browser_store import PART_BYTES, Incoming, part_size
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.progress import ProgressReporter
@@ -24,14 +24,14 @@ from webllm.artifacts.retry import RetryPolicy
 from webllm.errors import FetchError, IntegrityError, StorageFullError
 
 _CONNECTIONS = 4
-_SLOW_PART_S = 1.0  # a part that took longer is followed by parallel ones
-_MIN_PARALLEL_PARTS = 2  # fewer are not worth new connections
-_UNREACHED_ATTEMPTS = 3  # of a server that never answered: most often it forbids this site (CORS)
+_SLOW_PART_S = 1.0  # if a part takes longer, the rest is fetched in parallel
+_MIN_PARALLEL_PARTS = 2  # fewer parts are not worth new connections
+_UNREACHED_ATTEMPTS = 3  # for a server that never responded: most often CORS forbids it
 
 
-@dataclass(frozen=True)
-class FetchJob:
-    """What to fetch, and who is asked and told about it."""
+@dataclass(frozen=True, slots=True)
+class BrowserFetchJob:
+    """The file to fetch, and the callbacks for space and progress."""
 
     url: str
     sha256: str | None
@@ -41,21 +41,23 @@ class FetchJob:
 
 
 class Download:
-    """Brings `incoming` to the whole file; hold the lock for its name."""
+    """Completes `incoming`; the caller holds the lock for its name."""
 
-    def __init__(self, job: FetchJob, incoming: Incoming) -> None:
+    def __init__(self, job: BrowserFetchJob, incoming: Incoming) -> None:
         self._job, self._incoming = job, incoming
         self._hash = hashlib.sha256()
-        self._part = 0  # all before it are here and hashed
-        self._chunks: list[Any] = []  # the beginning of that part
+        self._part = 0  # the next part to hash; all before it are stored
+        self._chunks: list[Any] = []  # received bytes of that part
         self._chunk_bytes = 0
-        self._loaded = 0  # bytes here, in whatever order they came
+        self._loaded = 0  # bytes received and stored, in any order
         self._was_reached = self._has_ended = False
-        self._takes_ranges: bool | None = None  # None: not known yet
+        self._takes_ranges: bool | None = None  # None: unknown
 
     async def run(self) -> None:
-        """Raises ModelNotFoundError, FetchError (what came is kept), StorageFullError and
-        IntegrityError (it is dropped).
+        """Downloads the file and marks it as complete.
+
+        Raises ModelNotFoundError, FetchError (received bytes are kept), StorageFullError and
+        IntegrityError (they are deleted).
         """
         self._job.reporter.update("Fetching model")
         await self._incoming.recover()
@@ -68,17 +70,17 @@ class Download:
             raise
 
     async def _round(self) -> None:
-        """A stream, and parallel parts after it if it was left for them."""
+        """Streams the file; fetches the rest in parallel if the stream was too slow."""
         try:
             await self._persist(self._stream)
             if not self._has_ended:
                 await self._in_parallel()
         except ChangedError:
-            self._takes_ranges = False  # also of a server whose answers do not fit together
+            self._takes_ranges = False  # its parts may not even belong together
             await self._start_over(RemoteVersion())
 
     async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Repeats an attempt that breaks, until too many in a row bring nothing."""
+        """Repeats a broken attempt until too many in a row received no new byte."""
         furthest, failures = self._loaded, 0
         while True:
             try:
@@ -92,57 +94,57 @@ class Download:
         retry = self._job.retry
         asked_s = broken.pause_s or 0
         if asked_s > retry.longest_asked_s:
-            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; fetch later")
+            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; try again later")
         if failures >= (retry.attempts if self._was_reached else _UNREACHED_ATTEMPTS):
             raise FetchError(
-                f"{self._job.url} failed {failures} times in a row, at last because {broken}; "
-                f"{self._incoming.num_bytes} bytes are kept: load it again to go on from there"
+                f"{self._job.url} failed {failures} times in a row; last error: {broken}; "
+                f"{self._incoming.num_bytes} bytes are stored: load it again to resume"
             )
         return max(asked_s, retry.pause_s(failures))
 
     async def _stream(self) -> None:
-        """What follows what is here, until the end, or until it is better had in parts."""
-        await self._hash_what_is_here()
+        """Receives the rest of the file, until its end or until parallel parts are faster."""
+        await self._hash_stored_parts()
         start = self._part * PART_BYTES + self._chunk_bytes
         self._loaded = self._incoming.num_bytes + self._chunk_bytes
         if self._incoming.version.size == start > 0:
             self._has_ended = True
             return
-        async with request(self._job.url, start, None) as answer:
+        async with request(self._job.url, start, None) as response:
             self._was_reached = True
-            await self._accept(answer, start)
+            await self._accept(response, start)
             began = time.monotonic()
-            async for chunk in answer.chunks():
+            async for chunk in response.chunks():
                 if await self._append(chunk):
                     if self._is_better_in_parts(time.monotonic() - began):
-                        self._drop_beginning()
+                        self._drop_unfinished_part()
                         return
                     began = time.monotonic()
         await self._end()
 
-    async def _hash_what_is_here(self) -> None:
+    async def _hash_stored_parts(self) -> None:
         while not self._chunks and self._part in self._incoming.parts:
             blob = await self._incoming.get(self._part)
             if blob is None:
                 return
-            await self._take([Uint8Array.new(await blob.arrayBuffer())])
+            await self._hash_part([Uint8Array.new(await blob.arrayBuffer())])
 
-    async def _accept(self, answer: Answer, start: int) -> None:
-        """Go on with the rest, or start over with the whole."""
-        if not answer.is_part:
-            await self._incoming.drop()  # what another version takes up is free for this one
+    async def _accept(self, response: FileResponse, start: int) -> None:
+        """Continues with the rest, or starts over if the response is the whole file."""
+        if not response.is_part:
+            await self._incoming.drop()  # frees the space of the other version
             self._loaded = 0
-        elif not self._continues(answer, start):
+        elif not self._continues(response, start):
             raise ChangedError
-        if answer.version.size is not None:
-            await self._job.require_space(answer.version.size - self._loaded)
-        if not answer.is_part:
-            await self._start_over(answer.version)
+        if response.version.size is not None:
+            await self._job.require_space(response.version.size - self._loaded)
+        if not response.is_part:
+            await self._start_over(response.version)
         if self._takes_ranges is None:
-            self._takes_ranges = answer.takes_ranges
+            self._takes_ranges = response.takes_ranges
 
-    def _continues(self, answer: Answer, start: int) -> bool:
-        return answer.continues(self._incoming.version, start, self._job.sha256 is not None)
+    def _continues(self, response: FileResponse, start: int) -> bool:
+        return response.continues(self._incoming.version, start, self._job.sha256 is not None)
 
     async def _start_over(self, version: RemoteVersion) -> None:
         await self._incoming.restart(version)
@@ -150,7 +152,7 @@ class Download:
         self._part, self._chunks, self._chunk_bytes, self._loaded = 0, [], 0, 0
 
     async def _append(self, chunk: Any) -> bool:
-        """Take more of the stream; returns whether that filled a part."""
+        """Adds a chunk of the stream; returns whether it completed a part."""
         self._arrived(chunk.byteLength)
         first_part = self._part
         while (room := PART_BYTES - self._chunk_bytes) <= chunk.byteLength:
@@ -164,16 +166,16 @@ class Download:
 
     async def _put(self) -> None:
         writing = self._incoming.put(self._part, self._chunks)
-        await asyncio.gather(writing, self._take(self._chunks))  # hashed while it is written
+        await asyncio.gather(writing, self._hash_part(self._chunks))  # hashed while it is written
         self._chunks, self._chunk_bytes = [], 0
 
-    async def _take(self, chunks: list[Any]) -> None:
-        """The next part is here."""
+    async def _hash_part(self, chunks: list[Any]) -> None:
+        """Hashes the next part."""
         for chunk in chunks:
             self._hash.update(chunk.to_bytes())
         self._part += 1
 
-    def _drop_beginning(self) -> None:
+    def _drop_unfinished_part(self) -> None:
         self._loaded -= self._chunk_bytes
         self._chunks, self._chunk_bytes = [], 0
 
@@ -196,7 +198,7 @@ class Download:
         self._has_ended = True
 
     async def _in_parallel(self) -> None:
-        """The parts that are missing, several at a time, hashed in their order."""
+        """Fetches the missing parts, several at a time, and hashes them in order."""
         size = self._incoming.version.size
         assert size is not None
         parts = iter(range(self._part, -(-size // PART_BYTES)))
@@ -207,7 +209,7 @@ class Download:
                     under_way.append(asyncio.create_task(self._fetch_part(part, size)))
                 if not under_way:
                     break
-                await self._take(await under_way.popleft())
+                await self._hash_part(await under_way.popleft())
         finally:
             for task in under_way:
                 task.cancel()
@@ -225,10 +227,10 @@ class Download:
 
         async def attempt() -> None:
             first = start + sum(chunk.byteLength for chunk in chunks)
-            async with request(self._job.url, first, end) as answer:
-                if not self._continues(answer, first):
+            async with request(self._job.url, first, end) as response:
+                if not self._continues(response, first):
                     raise ChangedError
-                async for chunk in answer.chunks():
+                async for chunk in response.chunks():
                     chunks.append(chunk)
                     first += chunk.byteLength
                     self._arrived(chunk.byteLength)
@@ -246,8 +248,8 @@ class Download:
         total = self._incoming.version.size
         if total is not None and self._loaded > total:
             raise IntegrityError(
-                f"{self._job.url} sends more than the {total} bytes it promised; what came was "
-                "dropped, load it again",
+                f"{self._job.url} sends more than the {total} bytes it announced; the download was "
+                "discarded, load it again",
                 url=self._job.url,
             )
         of_total = f" of {total / 1e6:.1f}" if total is not None else ""
@@ -258,8 +260,8 @@ class Download:
         digest = self._hash.hexdigest()
         if self._job.sha256 not in (None, digest):
             raise IntegrityError(
-                f"what came from {self._job.url} has the SHA-256 {digest}, not the "
-                f"{self._job.sha256} promised; it was dropped, load it again",
+                f"{self._job.url} has the SHA-256 {digest}, expected "
+                f"{self._job.sha256}; the download was discarded, load it again",
                 url=self._job.url,
                 expected=self._job.sha256,
                 actual=digest,

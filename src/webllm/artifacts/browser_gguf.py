@@ -1,4 +1,4 @@
-"""A GGUF file behind a browser's Blob, as a Checkpoint. Only its header enters Python's memory."""
+"""A GGUF file in a browser's Blob, as a Checkpoint. Python holds only its header and vectors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from webllm.artifacts.checkpoint import JsBytes, TensorInfo
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
-_HEADER_BYTES = 4 << 20  # read at first; vocabularies of 100,000 tokens fit
+_HEADER_BYTES = 4 << 20  # first read; enough for a vocabulary of 100,000 tokens
 
 
 async def open_gguf_blob(name: str, blob: Any) -> BlobCheckpoint:
-    """Checks the whole header and reads all vectors.
+    """Opens a GGUF file: checks the whole header and reads all vectors.
 
     Raises CheckpointError if the file is malformed or truncated, UnsupportedModelError if it is
-    sound but not for us.
+    valid but we do not read it.
     """
     try:
         header = await _read_header(blob)
@@ -49,7 +49,7 @@ async def _slice(blob: Any, start: int, end: int) -> Any:
 
 
 class BlobCheckpoint:
-    """See `Checkpoint`."""
+    """An open GGUF file; see `Checkpoint` for its members."""
 
     def __init__(self, name: str, blob: Any, header: GGUFHeader) -> None:
         self.metadata: Mapping[str, object] = MappingProxyType(header.metadata)
@@ -69,7 +69,7 @@ class BlobCheckpoint:
             self._vectors[tensor.name] = data.to_bytes()
 
     def data(self, name: str) -> memoryview:
-        """The bytes of a vector."""
+        """Returns the bytes of a vector; larger tensors are read by `read`."""
         if name not in self._vectors:
             raise ModelNotFoundError(f"{self._name}: has no vector {name!r}")
         return memoryview(self._vectors[name]).toreadonly()

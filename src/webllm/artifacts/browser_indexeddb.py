@@ -1,4 +1,4 @@
-"""Blobs in IndexedDB: one table, a transaction for each call."""
+"""Blobs in IndexedDB: one table, one transaction per call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSION = 1
 
 
 class IndexedDbBlobs:
-    """See `BlobStore`. The database is open for the length of a call, so that it can be deleted."""
+    """A `BlobStore` in IndexedDB; the database is open only during calls, so it can be deleted."""
 
     async def get(self, key: str) -> Any | None:
         found = await self._run("readonly", lambda table: table.get(key))
@@ -33,7 +33,7 @@ class IndexedDbBlobs:
         return set(await self._run("readonly", lambda table: table.getAllKeys(keys)))
 
     async def _run(self, mode: str, ask: Callable[[Any], Any]) -> Any:
-        """One request. What it wrote is there when this returns, or not at all."""
+        """Runs one request in a transaction of its own: its write is complete or has no effect."""
         try:
             database = await _opened(js.indexedDB.open(NAME, _VERSION))
             try:
@@ -59,7 +59,7 @@ async def _opened(opening: Any) -> Any:
 
 
 async def _fired(target: Any, *, good: str, bad: str) -> None:
-    """Waits for the first of these events; raises what the store's error stands for."""
+    """Waits for one of two events; raises the store's error if it is `bad`."""
     fired: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_event(event: Any) -> None:

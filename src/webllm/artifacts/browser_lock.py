@@ -1,4 +1,4 @@
-"""One user of a file in the store at a time, over all tabs and workers of a site: Web Locks."""
+"""Locks on stored files over all tabs and workers of a site (Web Locks API)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webllm.errors import ArtifactError
 
 @asynccontextmanager
 async def locked(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-    """Holds the lock; `on_wait` is called first if another has it. Without the API: no lock."""
+    """Holds the lock; `on_wait` is called if another holds it. Without the API there is no lock."""
     async with locked_if_free(name) as is_ours:
         if is_ours:
             yield
@@ -27,8 +27,11 @@ async def locked(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def locked_if_free(name: str) -> AsyncIterator[bool]:
-    """Holds the lock, unless another has it: then False. Without the API: no lock, and True."""
-    if not hasattr(js.navigator, "locks"):  # as on a page without https
+    """Holds the lock and yields True; yields False if it is held already.
+
+    Without the API it yields True and holds nothing.
+    """
+    if not hasattr(js.navigator, "locks"):  # for example on a page without https
         yield True
         return
     async with _requested(name, if_free=True) as is_ours:
@@ -48,7 +51,7 @@ async def _requested(name: str, *, if_free: bool) -> AsyncIterator[bool]:
     def on_failure(error: Any) -> None:
         if not answered.done():
             answered.set_exception(
-                ArtifactError(f"the browser gives no lock for the model ({error}); try again")
+                ArtifactError(f"the browser refused a lock for the model ({error}); try again")
             )
 
     callback, abort = create_proxy(on_answer), js.AbortController.new()
@@ -59,7 +62,7 @@ async def _requested(name: str, *, if_free: bool) -> AsyncIterator[bool]:
     try:
         yield await answered
     finally:
-        abort.abort()  # of no effect once it is granted
+        abort.abort()  # no effect once the lock is granted
         released.resolve()
         await ended
         callback.destroy()

@@ -1,4 +1,4 @@
-"""Blobs in the origin private file system (OPFS): a file for each."""
+"""Blobs in the origin private file system (OPFS): one file per Blob."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from webllm.errors import ArtifactError
 
 
 class OpfsBlobs:
-    """See `BlobStore`. A file that is being written is seen when it is closed."""
+    """A `BlobStore` in OPFS. A file becomes visible when its writer is closed."""
 
     def __init__(self) -> None:
-        handle = getattr(js, "FileSystemFileHandle", None)  # Safari before 26: not for writing
+        handle = getattr(js, "FileSystemFileHandle", None)  # Safari before 26 cannot write
         if handle is None or not hasattr(handle.prototype, "createWritable"):
             raise no_store("opfs", "file system for sites")
 
@@ -32,8 +32,8 @@ class OpfsBlobs:
             await done(writable, "close")
         except BaseException:
             with suppress(ArtifactError):
-                await done(writable, "abort")  # may have failed already
-            with suppress(ArtifactError):  # the first error is the one to tell
+                await done(writable, "abort")  # fails if the write has failed
+            with suppress(ArtifactError):  # the first error is the one to report
                 if not (await done(handle, "getFile")).size:
                     await self.delete(key)
             raise

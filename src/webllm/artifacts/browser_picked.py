@@ -1,9 +1,9 @@
-"""Model files that the user picked from disk: read where they lie, never copied, never stored.
+"""Model files that the user picked from disk, read in place: never copied, never stored.
 
-The page that has the File keeps it, and answers on a BroadcastChannel for as long as it is open;
-so the source "picked:<id>/<name>" works in every worker of the site, whatever port leads to it.
+The page keeps the File and hands it out on a BroadcastChannel for as long as the page is open. So
+the source "picked:<id>/<name>" works in every worker of the site.
 
-    page:     answers {want: id} with {id, file}
+    page: answers {want: id} with {id, file}
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from webllm.errors import ConfigError, ModelNotFoundError
 
 _CHANNEL = "webllm-picked"
 _SCHEME = "picked:"
-_PATIENCE_S = 10.0  # for a page that is busy
+_TIMEOUT_S = 10.0  # a busy page may take seconds to answer
 
 
 def is_picked(source: str) -> bool:
@@ -27,7 +27,7 @@ def is_picked(source: str) -> bool:
 
 
 async def offer_file(file: Any) -> str:
-    """A source for a JavaScript File or FileSystemFileHandle, good while this page is open.
+    """Returns a source for a JavaScript File or FileSystemFileHandle, valid while the page is open.
 
     Raises ConfigError for anything else.
     """
@@ -47,7 +47,7 @@ async def offer_file(file: Any) -> str:
 
 
 async def picked_file(source: str) -> Any:
-    """The File. Raises ModelNotFoundError if the page that offered it is gone."""
+    """Returns the File of a source; raises ModelNotFoundError if its page was closed."""
     file_id = source.removeprefix(_SCHEME).partition("/")[0]
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -59,10 +59,10 @@ async def picked_file(source: str) -> Any:
     channel.onmessage = listener
     try:
         channel.postMessage(_message(want=file_id))
-        return await asyncio.wait_for(answered, _PATIENCE_S)
+        return await asyncio.wait_for(answered, _TIMEOUT_S)
     except TimeoutError:
         raise ModelNotFoundError(
-            f"{source} is not open in any page of this site any more; pick the file again"
+            f"{source} is no longer open in any page of this site; pick the file again"
         ) from None
     finally:
         channel.onmessage = None

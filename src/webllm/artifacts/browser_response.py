@@ -1,7 +1,7 @@
-"""One request for a file or a part of it, and what the server says about it.
+"""One HTTP request for a file or a part of it, and the server's response.
 
-`globalThis.webllmPrefetch`, if the page's script has one, hands over a request that it has begun
-while Python was starting: `take(url)` gives its Response, or nothing.
+The page's script may have begun the request while Python was starting: then
+`globalThis.webllmPrefetch.take(url)` gives its Response.
 """
 
 from __future__ import annotations
@@ -21,78 +21,78 @@ from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.retry import retry_after_s
 from webllm.errors import FetchError, ModelNotFoundError
 
-_STALL_S = 60.0  # without a byte: the connection counts as broken
+_STALL_S = 60.0  # a connection without a byte for this long counts as broken
 
 
 class BrokenError(Exception):
-    """This attempt failed in a way that the next may not."""
+    """The attempt failed, but another may succeed."""
 
     def __init__(self, reason: str, pause_s: float | None = None) -> None:
         super().__init__(reason)
-        self.pause_s = pause_s  # what the server asked for
+        self.pause_s = pause_s  # the pause that the server asked for
 
 
 class ChangedError(Exception):
-    """A part is not of the version whose parts are here."""
+    """The file on the server is no longer the version whose parts are stored."""
 
 
 @asynccontextmanager
-async def request(url: str, start: int, end: int | None) -> AsyncIterator[Answer]:
-    """The file from `start` on, up to `end` if that is given; the request ends with the block.
+async def request(url: str, start: int, end: int | None) -> AsyncIterator[FileResponse]:
+    """Requests bytes `start` to `end` (None: to the end of the file); leaving the block aborts.
 
-    Raises BrokenError, ModelNotFoundError for 404 and 410, FetchError for other refusals.
+    Raises BrokenError if another attempt may succeed, ModelNotFoundError for 404 and 410,
+    ChangedError for 416, FetchError for other refusals.
     """
     abort = js.AbortController.new()
-    answer = None
+    response = None
     try:
-        response = None if start or end else await _begun_already(url)
-        response = response or await _asked(url, start, end, abort.signal)
-        answer = Answer(url, response, start, end)
-        yield answer
+        fetched = None if start or end else await _prefetched(url)
+        fetched = fetched or await _fetched(url, start, end, abort.signal)
+        response = FileResponse(url, fetched, start, end)
+        yield response
     finally:
         abort.abort()
-        if answer is not None:
-            answer.close()
+        if response is not None:
+            response.close()
 
 
-async def _asked(url: str, start: int, end: int | None, signal: Any) -> Any:
-    # Not kept by the browser beside our store. No If-Range: other sites would have to allow it.
+async def _fetched(url: str, start: int, end: int | None, signal: Any) -> Any:
+    # "no-store": the browser need not keep a second copy. No If-Range: CORS would have to allow it.
     options: dict[str, Any] = {"signal": signal, "cache": "no-store"}
     if start or end:
         options["headers"] = {"Range": f"bytes={start}-{end - 1 if end else ''}"}
-    asked = js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries))
-    return await _in_time(asked)
+    return await _in_time(js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries)))
 
 
-async def _begun_already(url: str) -> Any | None:
+async def _prefetched(url: str) -> Any | None:
     prefetch = getattr(js, "webllmPrefetch", None)
     if not prefetch:
         return None
     try:
         return await settled(js.Promise.resolve(prefetch.take(url))) or None
     except JsException:
-        return None  # asked for anew, and reported if that fails too
+        return None  # fetched again; that reports the error if it persists
 
 
 async def _in_time(promise: Any) -> Any:
     try:
         return await asyncio.wait_for(settled(promise), _STALL_S)
     except TimeoutError:
-        raise BrokenError(f"nothing came for {_STALL_S:.0f} s") from None
+        raise BrokenError(f"no data arrived for {_STALL_S:.0f} s") from None
     except JsException as error:
         raise BrokenError(
             f"the connection broke, or the server does not let this site read it (CORS): {error}"
         ) from None
 
 
-class Answer:
-    """The head of the answer, and its body in chunks."""
+class FileResponse:
+    """The head of a response, and its body in chunks."""
 
     def __init__(self, url: str, response: Any, start: int, end: int | None) -> None:
         self._response, self._reader = response, None
         _check_status(url, response, self._header("Retry-After"))
         self.is_part: bool = response.status == 206
-        # A header that another site does not expose reads as absent.
+        # A header that CORS does not expose reads as absent.
         encoding = self._header("Content-Encoding") or "identity"
         ranges = self._header("Accept-Ranges") == "bytes"
         self.takes_ranges = encoding == "identity" and (self.is_part or ranges)
@@ -100,9 +100,9 @@ class Answer:
         self.version = RemoteVersion(self._header("ETag"), self._header("Last-Modified"), size)
 
     def continues(self, version: RemoteVersion, start: int, hash_is_known: bool) -> bool:
-        """Whether this is the part from `start` on of the same version.
+        """Returns whether the body continues `version` at `start`.
 
-        A server that names no version is believed if the hash of the whole will tell.
+        Without an ETag or date, this is assumed if the hash of the whole file is checked later.
         """
         size = self.version.size
         if not self.is_part or self._start != start or size not in (None, version.size):
@@ -112,7 +112,7 @@ class Answer:
         return replace(self.version, size=version.size).same_as(version)
 
     async def chunks(self) -> AsyncIterator[Any]:
-        """Uint8Arrays, as they come."""
+        """Yields Uint8Arrays as they arrive."""
         self._reader = reader = self._response.body.getReader()
         while not (read := await _in_time(reader.read())).done:
             yield read.value
@@ -120,13 +120,13 @@ class Answer:
     def close(self) -> None:
         stream = self._reader or self._response.body
         if stream:
-            stream.cancel().then(lambda _: None, lambda _: None)  # may have failed already
+            stream.cancel().then(lambda _: None, lambda _: None)  # it may have failed before
 
     def _header(self, name: str) -> str | None:
-        return self._response.headers.get(name) or None  # null is falsy
+        return self._response.headers.get(name) or None  # JavaScript's null is falsy
 
     def _extent(self, start: int, end: int | None) -> tuple[int, int | None]:
-        """Where the body begins in the file, and the size of the file."""
+        """Returns the offset of the body in the file (-1: malformed), and the size of the file."""
         length = self._header("Content-Length") or ""
         num_bytes = int(length) if length.isdecimal() else None
         if not self.is_part:
@@ -147,7 +147,7 @@ def _check_status(url: str, response: Any, retry_after: str | None) -> None:
         raise ModelNotFoundError(f"{url} does not exist ({status}); check the name")
     if status in (408, 429) or status >= 500:
         pause_s = retry_after_s(retry_after)
-        raise BrokenError(f"the server answers {status} {response.statusText}", pause_s)
+        raise BrokenError(f"the server answered {status} {response.statusText}", pause_s)
     if status == 416:
         raise ChangedError
     if status not in (200, 206):

@@ -1,10 +1,10 @@
-"""Model files in a browser's store: parts of one size, and a note of what they are parts of.
+"""Model files in a browser's store: parts of equal size, and a note that describes them.
 
-    <name>.note      size, version on the server, and the hash once the file is whole and right
+    <name>.note      size, version on the server, and SHA-256 once the file is complete
     <name>.00000 …   the parts
 
-A file is found when its note has a hash: that is written last. Until then its parts stay, so that
-the next attempt goes on from there. A whole file is one Blob of its parts; nothing is copied.
+The hash is written last; a file without it counts as absent, and its parts let the next download
+resume. A complete file is one Blob made of its parts without copying.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parts are parts of."""
+    """The file that the parts belong to."""
 
     size: _Count | None
     part_bytes: Annotated[int, msgspec.Meta(gt=0)]
@@ -35,13 +35,13 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFiles:
-    """Model files by name, in `blobs`."""
+    """Model files by name, stored in `blobs`."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
     async def find(self, name: str) -> Any | None:
-        """The file as a Blob; None unless it is here, whole."""
+        """Returns the file as a Blob; None if it is absent or incomplete."""
         note = await read_note(self._blobs, name)
         if note is None or note.size is None or note.sha256 is None:
             return None
@@ -55,18 +55,18 @@ class ModelFiles:
         return blob if blob.size == note.size else None
 
     async def delete(self, name: str) -> None:
-        """All of it, and what was left of a download; harmless if there is nothing."""
-        await self._blobs.delete(f"{name}.note")  # first: without it the rest does not count
+        """Deletes a file and any partial download of it; does nothing if there is none."""
+        await self._blobs.delete(f"{name}.note")  # first: parts without a note count as absent
         for key in await self._blobs.keys(f"{name}."):
             await self._blobs.delete(key)
 
     def incoming(self, name: str) -> Incoming:
-        """A file under way. One at a time: hold the lock for its name."""
+        """Returns a file to download into; the caller holds the lock for its name."""
         return Incoming(self._blobs, name)
 
 
 class Incoming:
-    """A file of which some parts are here. Each part but the last has PART_BYTES."""
+    """A file that is being downloaded. Every part but the last has PART_BYTES."""
 
     def __init__(self, blobs: BlobStore, name: str) -> None:
         self._blobs, self._name = blobs, name
@@ -75,12 +75,12 @@ class Incoming:
 
     @property
     def num_bytes(self) -> int:
-        """What the parts hold that are here."""
+        """Bytes in the stored parts."""
         size = self.version.size
         return sum(PART_BYTES if size is None else part_size(size, part) for part in self.parts)
 
     async def recover(self) -> None:
-        """Take up what an earlier attempt left."""
+        """Resumes an earlier download: reads its note and the set of its parts."""
         note = await read_note(self._blobs, self._name)
         if note is None or note.size is None or note.part_bytes != PART_BYTES:
             await self.restart(RemoteVersion())
@@ -91,18 +91,18 @@ class Incoming:
         self.parts = {int(end) for end in ends if end.isdecimal()}
 
     async def restart(self, version: RemoteVersion) -> None:
-        """Forget all parts; those to come belong to `version`."""
+        """Deletes all parts; later ones belong to `version`."""
         await ModelFiles(self._blobs).delete(self._name)
         self.version, self.parts = version, set()
         await self._write_note(None)
 
     async def put(self, part: int, chunks: list[Any]) -> None:
-        """`chunks`: Uint8Arrays."""
+        """Stores a part from its `chunks`, Uint8Arrays."""
         await self._blobs.put(_part_key(self._name, part), _joined(chunks))
         self.parts.add(part)
 
     async def get(self, part: int) -> Any | None:
-        """The part as a Blob; None if it is not here, or not of its size."""
+        """Returns a part as a Blob; None if it is absent or has another size than it should."""
         blob = await self._blobs.get(_part_key(self._name, part))
         size = self.version.size
         if blob is None or size is None or blob.size != part_size(size, part):
@@ -111,7 +111,7 @@ class Incoming:
         return blob
 
     async def keep(self, size: int, sha256: str) -> None:
-        """Make the file visible: it is whole, and this is its hash."""
+        """Marks the file as complete, so that `ModelFiles.find` returns it."""
         self.version = RemoteVersion(self.version.etag, self.version.last_modified, size)
         await self._write_note(sha256)
 
@@ -131,7 +131,7 @@ class Incoming:
 
 
 async def read_note(blobs: BlobStore, name: str) -> Note | None:
-    """None if there is none, or it is damaged, or another tab replaces it at this moment."""
+    """Reads a note; None if it is absent, damaged, or being replaced by another tab."""
     blob = await blobs.get(f"{name}.note")
     if blob is None:
         return None
@@ -142,7 +142,7 @@ async def read_note(blobs: BlobStore, name: str) -> Note | None:
 
 
 def part_size(size: int, part: int) -> int:
-    """Bytes of a part of a file of `size` bytes."""
+    """Bytes in one part of a file of `size` bytes."""
     return max(0, min(PART_BYTES, size - part * PART_BYTES))
 
 

@@ -1,6 +1,6 @@
-"""Reads a Blob in windows, the next one while what came is used.
+"""Reads a Blob in windows, and prefetches the next one.
 
-A read is a round through the browser's processes, which takes as long for a kilobyte as for a
+A read is a round trip through the browser's processes, which takes as long for a kilobyte as for a
 megabyte; a model has hundreds of tensors.
 """
 
@@ -13,23 +13,25 @@ from js import Uint8Array
 
 from webllm.artifacts.browser_blobs import settled
 
-_WINDOW_BYTES = 2 << 20  # the browser takes its time to free what was read
-_MOST_WINDOWS = 4  # kept; tensors are not asked for quite in the order of the file
+_WINDOW_BYTES = 2 << 20  # small, because browsers free memory late
+_MAX_WINDOWS = 4  # tensors are read in nearly, but not exactly, the order of the file
 
 
 class BlobWindows:
+    """A Blob read through a few windows, each kept until newer ones replace it."""
+
     def __init__(self, blob: Any) -> None:
         self._blob = blob
-        self._windows: dict[int, asyncio.Task[Any]] = {}  # the one used last at the end
+        self._windows: dict[int, asyncio.Task[Any]] = {}  # by index, least recently used first
 
     async def read(self, start: int, end: int) -> Any:
-        """The bytes from `start` up to `end`, as a Uint8Array; a view where that is possible."""
+        """Returns bytes `start` to `end` as a Uint8Array, a view if they lie in one window."""
         first, last = start // _WINDOW_BYTES, (end - 1) // _WINDOW_BYTES
         under_way = [self._window(index) for index in range(first, last + 1)]
         if (last + 1) * _WINDOW_BYTES < self._blob.size:
             self._window(last + 1)
         windows = [await each for each in under_way]
-        while len(self._windows) > _MOST_WINDOWS:
+        while len(self._windows) > _MAX_WINDOWS:
             del self._windows[next(iter(self._windows))]
         if len(windows) == 1:
             offset = start - first * _WINDOW_BYTES
@@ -50,7 +52,7 @@ class BlobWindows:
 
 
 def _joined(windows: list[Any], offset: int, num_bytes: int) -> Any:
-    """`num_bytes` of them, from `offset` in the first one."""
+    """Copies `num_bytes` out of adjacent windows, from `offset` in the first one."""
     whole = Uint8Array.new(num_bytes)
     done = 0
     for window in windows:

@@ -1,7 +1,9 @@
-"""What a checkpoint is to the rest of webllm: metadata, tensor descriptions and raw bytes.
+"""The interface of a model file: metadata, tensor descriptions and raw bytes.
 
-Knows the names and block sizes of GGML's storage types; knows no file format and no arithmetic.
+Names GGML's storage types and their block sizes. Knows no file format and no arithmetic.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +13,14 @@ from typing import Protocol, Self
 
 OnBytes = Callable[[int, int], None]  # called with (loaded, total) bytes
 
+GROUP_COLS = 32  # columns quantized together: of int8 activations, and of a block at least
+
 
 class GGMLType(IntEnum):
     """A storage type, numbered as GGUF numbers it (ggml's `enum ggml_type`).
 
     A quantized row is a run of blocks of `block_elements` values in `block_bytes` bytes.
-    Types without a block size exist here to be named when they are refused.
+    Types without a block size are listed only so that an error can name them.
     """
 
     F32 = 0
@@ -61,16 +65,16 @@ class GGMLType(IntEnum):
 
     @property
     def block_elements(self) -> int:
-        """Values in one block; a row is a whole number of blocks. KeyError if not `supported`."""
+        """Values in one block; a row is a whole number of blocks. KeyError unless `supported`."""
         return _BLOCKS[self][0]
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block. KeyError if not `supported`."""
+        """Bytes of one block. KeyError unless `supported`."""
         return _BLOCKS[self][1]
 
 
-# (values, bytes) of one block; the sums name a block's fields in the order they are stored.
+# (values, bytes) of one block; the sums list a block's fields in storage order.
 _BLOCKS = {
     GGMLType.F32: (1, 4),
     GGMLType.F16: (1, 2),
@@ -90,7 +94,7 @@ _BLOCKS = {
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies and how it is stored."""
+    """The name, shape, storage type and place of one tensor."""
 
     name: str
     shape: tuple[int, ...]  # row-major, (rows, cols) for a matrix: the reverse of GGUF's order
@@ -100,7 +104,7 @@ class TensorInfo:
 
 
 class JsBytes(Protocol):
-    """A browser's Uint8Array: bytes outside of Python's memory."""
+    """A browser's Uint8Array: bytes outside Python's memory."""
 
     byteLength: int  # noqa: N815 - JavaScript's name
 
@@ -113,28 +117,28 @@ class Checkpoint(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """Key to int, float, bool, str, or a sequence of these; usable after `close`."""
+        """Key to int, float, bool, str, or a sequence of these; valid after `close`."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Tensor name to description, in file order; usable after `close`."""
+        """Tensor name to description, in file order; valid after `close`."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors together: what loading has to move."""
+        """Bytes of all tensors together."""
 
     def data(self, name: str) -> memoryview:
-        """The tensor's bytes, read-only, uncopied; ModelNotFoundError if there is no such tensor.
+        """Returns the tensor's bytes, read-only and uncopied; in a browser of vectors only.
 
-        In a browser only vectors can be had so; what may be large, `read` reads. A view stays
-        valid after `close`; the file is unmapped when the last one is dropped.
+        A view stays valid after `close`: the file is unmapped when the last view is dropped.
+        Raises ModelNotFoundError if there is no such tensor.
         """
 
     async def read(self, name: str, start: int, num_bytes: int) -> RawBytes:
-        """Part of a tensor, on its way to a device: in a browser it passes Python by."""
+        """Reads part of a tensor for a device; in a browser the bytes never enter Python."""
 
     def close(self) -> None:
-        """Let go of the file. Closing twice is harmless."""
+        """Closes the file; does nothing if it is closed."""
 
     def __enter__(self) -> Self: ...
 

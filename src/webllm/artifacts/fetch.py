@@ -1,9 +1,11 @@
-"""Downloads one file over https: resumed where it broke off, hashed as it comes.
+"""Downloads one file over https, resuming where it broke off and hashing on the way.
 
-A download goes on from the bytes that are there if the server still has the same version (ETag or
-Last-Modified, and size); otherwise it starts over. Tried again are broken connections, timeouts,
-bodies that end early, and the answers 408, 429 and 5xx; any other refusal is final.
+A download resumes if the server still has the same version (ETag or Last-Modified, and size);
+otherwise it starts over. Broken connections, timeouts, bodies that end early and the statuses 408,
+429 and 5xx are retried; any other refusal is final.
 """
+
+from __future__ import annotations
 
 import asyncio
 import re
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file behind a URL and what is known of it beforehand."""
+    """A file behind a URL, with its size and hash if they are known beforehand."""
 
     url: str
     sha256: str | None = None
@@ -35,24 +37,24 @@ class RemoteFile:
 
 
 class _BrokenError(Exception):
-    """This attempt failed in a way that the next may not."""
+    """The attempt failed, but another may succeed."""
 
     def __init__(self, reason: str, pause_s: float | None = None) -> None:
         super().__init__(reason)
-        self.pause_s = pause_s  # what the server asked for
+        self.pause_s = pause_s  # the pause that the server asked for
 
 
 async def fetch_http(source: HTTPSource, job: FetchJob) -> str:
-    """Download `source` into the job's partial file; see `download`."""
+    """Downloads `source` into the job's partial file; see `download`."""
     return await download(RemoteFile(source.url, source.sha256), job)
 
 
 async def download(remote: RemoteFile, job: FetchJob) -> str:
-    """Bring the job's partial file to the whole of `remote`; returns its SHA-256 in hex.
+    """Downloads `remote` into the job's partial file; returns its SHA-256 in hex.
 
     Raises ModelNotFoundError for 404 and 410, FetchError if the server refuses or the retries are
-    used up (the bytes so far stay), StorageFullError before the first byte if they do not fit,
-    IntegrityError if size or hash are wrong (the bytes are dropped).
+    used up (received bytes are kept), StorageFullError before the first byte if the file does not
+    fit, IntegrityError if its size or hash is wrong (the bytes are deleted).
     """
     partial, retry = job.partial, job.options.retry
     await asyncio.to_thread(partial.recover)
@@ -67,21 +69,21 @@ async def download(remote: RemoteFile, job: FetchJob) -> str:
                 furthest = max(furthest, partial.num_bytes)
                 if failures >= retry.attempts:
                     raise FetchError(
-                        f"{remote.url} failed {failures} times in a row, at last because {broken}; "
-                        f"{partial.num_bytes} bytes are kept: fetch again to go on from there"
+                        f"{remote.url} failed {failures} times in a row; last error: {broken}; "
+                        f"{partial.num_bytes} bytes are stored: try again to resume"
                     ) from broken.__cause__
                 await asyncio.sleep(_pause_s(broken, retry, failures))
     return job.verify(remote.size, remote.sha256)
 
 
-def _client() -> "httpx.AsyncClient":
+def _client() -> httpx.AsyncClient:
     try:
         import httpx
     except ImportError:
         raise ConfigError("a download needs httpx; install webllm[native]") from None
     try:
         return httpx.AsyncClient(follow_redirects=True, timeout=httpx.Timeout(30.0, read=60.0))
-    except Exception as error:  # each setting that it cannot use has its own
+    except Exception as error:  # every unusable setting has its own exception
         raise FetchError(
             f"downloads cannot be set up: {error}; check the proxies (HTTPS_PROXY, ALL_PROXY) and "
             "certificates (SSL_CERT_FILE) of this machine"
@@ -93,11 +95,13 @@ def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
     if broken.pause_s is None:
         return pause_s
     if broken.pause_s > retry.longest_asked_s:
-        raise FetchError(f"{broken}: the server asks to wait {broken.pause_s:.0f} s; fetch later")
+        raise FetchError(
+            f"{broken}: the server asks to wait {broken.pause_s:.0f} s; try again later"
+        )
     return max(broken.pause_s, pause_s)
 
 
-async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJob) -> None:
+async def _attempt(client: httpx.AsyncClient, remote: RemoteFile, job: FetchJob) -> None:
     import httpx
 
     try:
@@ -112,20 +116,20 @@ async def _attempt(client: "httpx.AsyncClient", remote: RemoteFile, job: FetchJo
 
 
 def _request_headers(remote: RemoteFile, job: FetchJob) -> dict[str, str]:
-    """Ask for the bytes that are missing, if the server can tell that the rest is unchanged."""
+    """Headers that ask for the missing bytes, if the server can tell that the file is unchanged."""
     headers = {**remote.headers, "Accept-Encoding": "identity"}
     version = job.partial.version
     if job.partial.num_bytes and version.identified:
         headers["Range"] = f"bytes={job.partial.num_bytes}-"
         strong = version.etag if version.etag and not version.etag.startswith("W/") else None
-        validator = strong or version.last_modified  # RFC 9110, 13.1.5: no weak ETag here
-        if validator and validator.isascii():  # what else came as one, no header can hold
+        validator = strong or version.last_modified  # RFC 9110, 13.1.5: no weak ETag
+        if validator and validator.isascii():  # a header holds no other text
             headers["If-Range"] = validator
     return headers
 
 
-def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> None:
-    """Decide what the answer's body is: the rest, the whole, or nothing to be had."""
+def _accept(response: httpx.Response, remote: RemoteFile, job: FetchJob) -> None:
+    """Checks a response: its body is the rest of the file or the whole; anything else raises."""
     partial = job.partial
     version, start = _describe(response)
     resumable = start == partial.num_bytes and version.same_as(partial.version)
@@ -134,32 +138,32 @@ def _accept(response: "httpx.Response", remote: RemoteFile, job: FetchJob) -> No
         raise _BrokenError("the file changed on the server")
     _check_status(response)
     if remote.size is not None and version.size not in (None, remote.size):
-        job.reject(f"the server has {version.size} bytes, not the {remote.size} promised")
+        job.reject(f"the server has {version.size} bytes, expected {remote.size}")
     if response.status_code == 200:
         partial.restart(version)
 
 
-def _check_status(response: "httpx.Response") -> None:
+def _check_status(response: httpx.Response) -> None:
     status, url = response.status_code, str(response.url)
     try:
         require_safe_url(url)
     except ConfigError as error:
-        raise FetchError(f"the server leads to an address that is not safe: {error}") from None
+        raise FetchError(f"the server redirects to an address that is not safe: {error}") from None
     if status in (404, 410):
         raise ModelNotFoundError(f"{url} does not exist ({status}); check the name")
     if status in (408, 429) or status >= 500:
         pause_s = retry_after_s(response.headers.get("Retry-After"))
-        raise _BrokenError(f"the server answers {status} {response.reason_phrase}", pause_s)
+        raise _BrokenError(f"the server answered {status} {response.reason_phrase}", pause_s)
     if status not in (200, 206):
         hint = "it needs a login or a licence accepted" if status in (401, 403) else "check the URL"
         raise FetchError(f"{url} is refused ({status} {response.reason_phrase}); {hint}")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise FetchError(f"{url} comes compressed as {encoding!r}, though asked not to be")
+        raise FetchError(f"{url} arrives compressed as {encoding!r}, which was not requested")
 
 
-def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
-    """What the answer is a part of, and where in it the body begins."""
+def _describe(response: httpx.Response) -> tuple[RemoteVersion, int]:
+    """The version that a response belongs to, and the offset of its body (-1: malformed)."""
     headers = response.headers
     length, start = headers.get("Content-Length", ""), 0
     if response.status_code == 206:
@@ -169,13 +173,13 @@ def _describe(response: "httpx.Response") -> tuple[RemoteVersion, int]:
     return RemoteVersion(headers.get("ETag"), headers.get("Last-Modified"), size), start
 
 
-async def _receive(response: "httpx.Response", job: FetchJob) -> None:
+async def _receive(response: httpx.Response, job: FetchJob) -> None:
     partial, total = job.partial, job.partial.version.size
     if total is not None:
         job.require_space(total - partial.num_bytes)
     async for chunk in response.aiter_raw():
         if total is not None and partial.num_bytes + len(chunk) > total:
-            job.reject(f"the server sends more than the {total} bytes it promised")
+            job.reject(f"the server sends more than the {total} bytes it announced")
         partial.append(chunk)
         job.report(total)
     if total is not None and partial.num_bytes < total:

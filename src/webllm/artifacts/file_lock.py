@@ -1,4 +1,6 @@
-"""A lock between processes, held through an open file; the system frees it if its holder dies."""
+"""A lock between processes, held through an open file; the system releases it on exit."""
+
+from __future__ import annotations
 
 import sys
 import time
@@ -23,8 +25,8 @@ else:
 class FileLock:
     """Excludes other processes, threads and tasks that lock the same path.
 
-    The file stays behind when the lock is freed: removing it would let a third process lock a new
-    file of that name while a second one waits for the old.
+    The file is never removed: while a second process waits for it, a third one could lock a new
+    file of the same name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +34,7 @@ class FileLock:
         self._file: BinaryIO | None = None
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; says whether it did.
+        """Takes the lock if it is free; returns whether it did.
 
         Raises ConfigError where the file system has no locks (some network shares).
         """
@@ -52,7 +54,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Free the lock, which closing its file does."""
+        """Releases the lock by closing its file; does nothing if it is not held."""
         if self._file is not None:
             self._file.close()
             self._file = None

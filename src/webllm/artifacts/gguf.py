@@ -1,5 +1,7 @@
 """A GGUF file mapped into memory, as a Checkpoint."""
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,18 +15,18 @@ from webllm.artifacts.gguf_header import parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 
-def open_gguf(path: str | PathLike[str]) -> "GGUFCheckpoint":
-    """Map a GGUF file (version 2 or 3, little endian) and check its whole header.
+def open_gguf(path: str | PathLike[str]) -> GGUFCheckpoint:
+    """Maps a GGUF file (version 2 or 3, little endian) and checks its whole header.
 
     Raises ModelNotFoundError if it cannot be opened, CheckpointError if it is malformed or
-    truncated, UnsupportedModelError if it is sound but not for us (big endian, tensor types).
+    truncated, UnsupportedModelError for a valid one that we do not read (big endian, tensor types).
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
-        raise CheckpointError(f"{path}: the file is empty; fetch it again") from None
+        raise CheckpointError(f"{path}: the file is empty; download it again") from None
     except OSError as error:
         raise ModelNotFoundError(f"{path}: cannot be opened ({error.strerror})") from error
     try:
@@ -37,7 +39,7 @@ def open_gguf(path: str | PathLike[str]) -> "GGUFCheckpoint":
 
 
 class GGUFCheckpoint:
-    """An open GGUF file; see `Checkpoint` for what its members promise."""
+    """An open GGUF file; see `Checkpoint` for its members."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class GGUFCheckpoint:
         self._mapped: mmap.mmap | None = mapped
 
     def data(self, name: str) -> memoryview:
-        """The bytes of tensor `name`, uncopied; valid after `close` for as long as it is held."""
+        """Returns the bytes of a tensor, uncopied; the view stays valid after `close`."""
         if self._mapped is None:
             raise CheckpointError(f"{self.path}: is closed; open it again to read {name!r}")
         tensor = self.tensors.get(name)
@@ -68,10 +70,10 @@ class GGUFCheckpoint:
         return self.data(name)[start : start + num_bytes]
 
     def close(self) -> None:
-        """Unmap the file, or leave that to the last view that is still held."""
+        """Unmaps the file, or leaves that to the last view of it."""
         mapped, self._mapped = self._mapped, None
         if mapped is not None:
-            with suppress(BufferError):  # views handed out keep the mapping alive, then free it
+            with suppress(BufferError):  # views keep the mapping alive
                 mapped.close()
 
     def __enter__(self) -> Self:

@@ -1,9 +1,11 @@
 """Parses a GGUF header (versions 2 and 3, little endian) into metadata and tensor descriptions.
 
-Bytes in, data out: no file, no tensor contents. Follows ggml's docs/gguf.md. Every count and length
-is checked against the bytes that are there before anything of that size is made, so that a
+Bytes in, data out: it opens no file and reads no tensor. Follows ggml's docs/gguf.md. Every count
+and length is checked against the size of the file before anything of that size is allocated, so a
 malformed header costs an error and never memory.
 """
+
+from __future__ import annotations
 
 import struct
 from array import array
@@ -11,40 +13,39 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.artifacts.number_array import NumberArray
-from webllm.artifacts.string_array import StringArray
+from webllm.artifacts.packed_arrays import NumberArray, StringArray
 from webllm.errors import CheckpointError, UnsupportedModelError
 
 _SCALARS = {
     type_id: struct.Struct("<" + letter)
     for type_id, letter in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True)
 }
-_UINT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 7, 8, 9, 10  # of GGUF's metadata value types
+_UINT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 7, 8, 9, 10  # GGUF's metadata value types
 _LENGTH = _SCALARS[_UINT64]
 
 _MAX_NAME_BYTES = 65_535  # keys and tensor names; GGUF's own limit for keys
 _MAX_ARRAY_DEPTH = 8
 _MAX_DIMENSIONS = 4
-# Far beyond every real model; each bounds what a file can cost beyond its own bytes.
-_MAX_ENTRIES = 1 << 16  # of metadata: models have some 50
-_MAX_TENSORS = 1 << 16  # the largest have some 3,000
-_MAX_NUMBERS = 1 << 24  # in one array: vocabularies have 2**18 entries
-_MAX_STRINGS = 1 << 21  # in one array: merges are some 2**19
+# Far beyond every real model; they bound the memory that a small file can cost.
+_MAX_ENTRIES = 1 << 16  # metadata entries; models have some 50
+_MAX_TENSORS = 1 << 16  # the largest models have some 3,000
+_MAX_NUMBERS = 1 << 24  # in one array; vocabularies have 2**18 entries
+_MAX_STRINGS = 1 << 21  # in one array; there are some 2**19 merges
 _MAX_NESTED = 1 << 12  # arrays within arrays, in the whole file
 _TENSOR_LAYOUTS = [struct.Struct(f"<{n}QIQ") for n in range(_MAX_DIMENSIONS + 1)]
 
 
 class MoreBytesNeeded(Exception):  # noqa: N818 - a signal, not an error: never leaves artifacts/
-    """The buffer holds only the file's beginning; parse again with at least `num_bytes` of it."""
+    """The header goes on after the buffer: parse again with at least `num_bytes` of the file."""
 
     def __init__(self, num_bytes: int) -> None:
         super().__init__(num_bytes)
         self.num_bytes = num_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GGUFHeader:
-    """All of a GGUF file but its tensors' contents."""
+    """Everything in a GGUF file except the contents of its tensors."""
 
     version: int
     alignment: int  # bytes
@@ -53,10 +54,10 @@ class GGUFHeader:
 
 
 def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
-    """Parse the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
+    """Parses the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
 
     Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
-    tensor type webllm does not read, MoreBytesNeeded where the header goes on behind `buffer`.
+    tensor type webllm does not read, MoreBytesNeeded if the header goes on after `buffer`.
     """
     reader = _Reader(buffer, file_bytes)
     version = _read_version(reader)
@@ -77,7 +78,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
 
 
 class _Reader:
-    """A position in the header; nothing is read that was not checked to be there."""
+    """A position in the header; every read is checked against the buffer first."""
 
     def __init__(self, buffer: memoryview, file_bytes: int) -> None:
         self.buffer = buffer
@@ -90,18 +91,19 @@ class _Reader:
         if end > self.file_bytes:
             raise CheckpointError(
                 f"{what} at byte {self.position} takes {num_bytes} bytes, but the file has "
-                f"{self.file_bytes - self.position} left; it is damaged: fetch it again"
+                f"{self.file_bytes - self.position} left; it is damaged: download it again"
             )
         if end > len(self.buffer):
             raise MoreBytesNeeded(end)
 
     def require_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
-        """Check that `count` items of at least `least_bytes` each can lie ahead in the file, and
-        are no more than `most`.
+        """Checks that the rest of the file can hold `count` items of `least_bytes` or more each.
+
+        `most` bounds the count itself.
         """
         if count * least_bytes > self.file_bytes - self.position:
             raise CheckpointError(
-                f"the header promises {count} {what}, more than the remaining "
+                f"the header announces {count} {what}, more than the remaining "
                 f"{self.file_bytes - self.position} bytes can hold; it is truncated or damaged"
             )
         if count > most:
@@ -135,7 +137,7 @@ def _read_version(reader: _Reader) -> int:
     reader.require(8, "the magic number and version")
     magic = bytes(reader.buffer[:4])
     if magic != b"GGUF":
-        raise CheckpointError(f"this is no GGUF file: it begins with {magic!r}, not b'GGUF'")
+        raise CheckpointError(f"this is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
     reader.position = 4
     version = reader.number(_UINT32, "the version")
     if version in (2, 3):
@@ -144,7 +146,9 @@ def _read_version(reader: _Reader) -> int:
         raise UnsupportedModelError(
             f"the file is big endian (version reads as {version:#x}); convert it to little endian"
         )
-    raise UnsupportedModelError(f"GGUF version {version} is not read, only 2 and 3; convert it")
+    raise UnsupportedModelError(
+        f"GGUF version {version} is not supported, only 2 and 3; convert it"
+    )
 
 
 def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> object:
@@ -199,14 +203,14 @@ def _check_bools(largest: int, key: str) -> None:
 
 
 def _read_strings(reader: _Reader, count: int, key: str) -> StringArray:
-    """Walk over the strings, noting where each ends."""
+    """Walks over the strings and notes the end of each."""
     unpack, buffer, size = _LENGTH.unpack_from, reader.buffer, len(reader.buffer)
     start = position = reader.position
     ends = array("Q")
     for i in range(count):
         if position + 8 > size or (end := position + 8 + unpack(buffer, position)[0]) > size:
             reader.position = position
-            reader.text(f"string {i} of {key!r}")  # raises what is wrong here
+            reader.text(f"string {i} of {key!r}")  # raises the error
             raise AssertionError("a string that does not fit was read")
         ends.append(end - start)
         position = end
@@ -222,7 +226,7 @@ def _alignment(metadata: dict[str, object]) -> int:
 
 
 def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
-    """Read one tensor's description; its offset still counts from the data section's start."""
+    """Reads one tensor's description; its offset is relative to the data section."""
     name = reader.name("a tensor name")
     num_dimensions = reader.number(_UINT32, f"the number of dimensions of {name!r}")
     if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
@@ -241,7 +245,8 @@ def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
         )
     if offset % alignment:
         raise CheckpointError(
-            f"tensor {name!r} begins at offset {offset}, no multiple of the alignment {alignment}"
+            f"tensor {name!r} begins at offset {offset}, which is not a multiple of the alignment "
+            f"{alignment}"
         )
     nbytes = prod(sizes) // dtype.block_elements * dtype.block_bytes
     return TensorInfo(name, tuple(reversed(sizes)), dtype, offset, nbytes)
@@ -259,13 +264,13 @@ def _tensor_type(type_id: int, name: str) -> GGMLType:
         known = ", ".join(each.name for each in GGMLType if each.supported)
         raise UnsupportedModelError(
             f"tensor {name!r} is stored as {dtype.name}; webllm reads {known}: "
-            "take another quantization of this model"
+            "choose another quantization of this model"
         )
     return dtype
 
 
 def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[str, TensorInfo]:
-    """Turn offsets into positions in the file, each tensor's range checked and its own."""
+    """Makes offsets absolute; checks that tensors lie in the file and do not overlap."""
     placed: dict[str, TensorInfo] = {}
     for tensor in tensors:
         if tensor.name in placed:
@@ -279,6 +284,6 @@ def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[
         if end > file_bytes:
             raise CheckpointError(
                 f"tensor {tensor.name!r} ends at byte {end}, but the file has {file_bytes}; "
-                "it is truncated: fetch it again"
+                "it is truncated: download it again"
             )
     return placed

@@ -1,8 +1,10 @@
-"""Finds a file of a Hugging Face repository through `huggingface_hub`, then downloads it here.
+"""Fetches a file of a Hugging Face repository.
 
-The hub library knows the address, the user's login and the file's hash; the download itself is
-ours, so that it is resumed, reported and stored like every other.
+`huggingface_hub` finds its address, size, hash and the user's login. The download is ours, so it is
+resumed, reported and stored like any other.
 """
+
+from __future__ import annotations
 
 import asyncio
 
@@ -15,17 +17,17 @@ _SHA256_DIGITS = 64
 
 
 async def fetch_hub(source: HubSource, job: FetchJob) -> str:
-    """Download `source` into the job's partial file; returns its SHA-256 in hex.
+    """Downloads `source` into the job's partial file; returns its SHA-256 in hex.
 
-    Raises what `download` raises, ModelNotFoundError if there is no such repository or file (or
-    the user may not see it), and FetchError if the hub cannot be asked.
+    Raises the errors of `download`, ModelNotFoundError if the repository or file does not exist or
+    is hidden from the user, and FetchError if the hub cannot be reached.
     """
     job.reporter.update(f"Looking up {source}")
     return await download(await asyncio.to_thread(locate, source), job)
 
 
 def locate(source: HubSource) -> RemoteFile:
-    """Ask the hub where the file lies, how large it is and, for large files, its hash."""
+    """Asks the hub for the file's address and size and, for large files, its hash."""
     try:
         import huggingface_hub as hub
         from huggingface_hub import errors
@@ -41,21 +43,21 @@ def locate(source: HubSource) -> RemoteFile:
         found, token = hub.get_hf_file_metadata(url), hub.get_token()
     except errors.GatedRepoError as error:
         raise FetchError(
-            f"{source} needs its licence accepted on the page of {source.repository} and a login "
-            f"(hf auth login): {_one_line(error)}"
+            f"{source} requires that you accept the licence on the page of {source.repository} and "
+            f"log in (hf auth login): {_one_line(error)}"
         ) from error
     except missing as error:
         raise ModelNotFoundError(
             f"{source} does not exist, or needs a login (hf auth login): {_one_line(error)}"
         ) from error
-    except Exception as error:  # of whichever HTTP library this version of the hub's is built on
+    except Exception as error:  # depends on the HTTP library that huggingface_hub uses
         raise FetchError(
             f"{source} cannot be looked up: {_one_line(error)}; {_way_out(error)}"
         ) from error
     etag = found.etag or ""
     return RemoteFile(
         url,
-        # The hub's ETag is the SHA-256 for files in large-file storage, a git hash for others.
+        # The ETag is the SHA-256 of files in large-file storage, a git hash of others.
         sha256=source.sha256 or (etag if len(etag) == _SHA256_DIGITS else None),
         size=found.size,
         headers={"Authorization": f"Bearer {token}"} if token else {},

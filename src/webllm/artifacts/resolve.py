@@ -1,4 +1,4 @@
-"""From a model source to a file on this disk: found here, found in the store, or fetched."""
+"""Turns a model source into a file on this disk: a local one, or one fetched into the store."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def ensure_artifact(
     on_progress: ProgressCallback | None = None,
     options: FetchOptions | None = None,
 ) -> Path:
-    """Return a file with the bytes of `source`, fetching it into `store` if it is not there.
+    """Returns a file with the bytes of `source`, fetching it into `store` if it is not there.
 
-    A local path is returned as it is, a folder as the single .gguf in it, and read for its hash if
-    `source` promises one. Raises ConfigError for a source that cannot be parsed; FetchError,
-    ModelNotFoundError, IntegrityError, StorageFullError or another ArtifactError for one that
-    cannot be had. Cancelling keeps what an https or hub download has brought so far.
+    A local source is a file or a folder with a single .gguf file; it is hashed if `source` has a
+    hash. Raises ConfigError for a source that cannot be parsed; FetchError, ModelNotFoundError,
+    IntegrityError, StorageFullError or another ArtifactError if it cannot be had. Cancelling keeps
+    the bytes of an https or hub download for the next attempt.
     """
     if isinstance(source, str):
         source = parse_source(source)
@@ -47,20 +47,22 @@ async def ensure_artifact(
     reporter = ProgressReporter(on_progress, Phase.FETCH)
     with storage_errors(store.root):
         async with _locked(source, store, reporter):
-            if store.has(source):  # fetched while this call waited
+            if store.has(source):  # another process has fetched it meanwhile
                 return store.path(source)
             adopted = store.adopt(source, source.sha256)
             if adopted is not None:
                 return adopted
-            from webllm.artifacts.fetch_source import fetch_source  # most starts fetch nothing
+            from webllm.artifacts.fetch_source import (
+                fetch_source,
+            )  # here, because most starts fetch nothing
 
             return await fetch_source(source, store, reporter, options)
 
 
 def local_file(path: Path) -> Path:
-    """`path` if it is a file, the one .gguf in it if it is a folder; else ModelNotFoundError.
+    """Returns `path` if it is a file, or the single .gguf file in it if it is a folder.
 
-    Raises OSError for one that may not be read.
+    Raises ModelNotFoundError if there is none or several, OSError if it may not be read.
     """
     if path.is_file():
         path.open("rb").close()
@@ -71,16 +73,16 @@ def local_file(path: Path) -> Path:
     if len(candidates) == 1:
         return local_file(candidates[0])
     if not candidates:
-        raise ModelNotFoundError(f"{path} holds no .gguf file; name another folder or a file")
+        raise ModelNotFoundError(f"{path} contains no .gguf file; name another folder or a file")
     names = ", ".join(candidate.name for candidate in candidates)
-    raise ModelNotFoundError(f"{path} holds several .gguf files: {names}; name one of them")
+    raise ModelNotFoundError(f"{path} contains several .gguf files: {names}; name one of them")
 
 
 def _verify(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256:
-        raise IntegrityError(f"{path} has the SHA-256 {digest}, not the {sha256} promised")
+        raise IntegrityError(f"{path} has the SHA-256 {digest}, expected {sha256}")
 
 
 @asynccontextmanager
@@ -89,7 +91,7 @@ async def _locked(
 ) -> AsyncIterator[None]:
     lock = store.lock(source)
     if not lock.try_acquire():
-        reporter.update("Waiting for another process that fetches this model")
+        reporter.update("Waiting for another process that is downloading this model")
         while not lock.try_acquire():
             await asyncio.sleep(_LOCK_POLL_S)
     try:

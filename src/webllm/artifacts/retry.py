@@ -1,4 +1,6 @@
-"""When to try again: exponential backoff with jitter, and what a server's Retry-After asks for."""
+"""Pauses between attempts: exponential backoff with jitter, and the Retry-After header."""
+
+from __future__ import annotations
 
 import random
 import re
@@ -7,23 +9,23 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Attempts in a row that may bring no new byte, and the pauses between them in seconds."""
+    """Number of attempts in a row without a new byte, and the pauses between them in seconds."""
 
     attempts: int = 6
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
-    longest_asked_s: float = 120.0  # a server that asks for more is not waited for
+    longest_asked_s: float = 120.0  # if a server asks for more, the download fails
 
     def pause_s(self, failures: int) -> float:
-        """The pause after so many failures (1, 2, …): doubling, then drawn from its upper half."""
+        """The pause after failure 1, 2, …: doubled each time, less a random part of its half."""
         pause = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1))
         return pause * random.uniform(0.5, 1.0)
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3); None if it asks nothing."""
+    """Seconds in a Retry-After header (RFC 9110, 10.2.3); None if it is absent or malformed."""
     if value is None:
         return None
     if re.fullmatch(r"\s*[0-9]+\s*", value):

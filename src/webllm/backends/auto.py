@@ -48,10 +48,10 @@ async def _chosen_adapter(device: str) -> Adapter | None:
 
 
 async def _open_cpu(num_threads: int | None) -> Backend:
-    from webllm.backends.cpu.auto import open_host
+    from webllm.backends.cpu.auto import open_kernels
     from webllm.backends.cpu.backend import CPUBackend
 
-    return CPUBackend(await open_host(num_threads))
+    return CPUBackend(await open_kernels(num_threads))
 
 
 async def _open_webgpu(adapter: Adapter) -> Backend:

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command. Ctrl-C is quiet from the first moment on, also while modules load."""
+    """Runs the command. Ctrl-C ends it without a traceback, also while modules are imported."""
     try:
         from webllm.cli.main import app
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from webllm.cli.options import ContextOption, DeviceOption, Loading, ModelArgument, ThreadsOption
+from webllm.cli.options import (
+    ContextOption,
+    DeviceOption,
+    Loading,
+    ModelArgument,
+    ThreadsOption,
+    integer,
+)
 from webllm.cli.session import load
 from webllm.cli.terminal import note, print_table, say, size
 from webllm.config import DEFAULT_MODEL_ID
@@ -25,7 +32,7 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """`threads` None: as many as the engine chose."""
+    """`threads` is None if the engine chose the number."""
 
     model: str
     device: str
@@ -38,20 +45,31 @@ class BenchReport:
 def bench(
     model: ModelArgument = DEFAULT_MODEL_ID,
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", "-p", min=1, help="Tokens of each prompt.")
+        int,
+        typer.Option(
+            "--prompt-tokens", "-p", parser=integer(1), metavar="N", help="Tokens in each prompt."
+        ),
     ] = 128,
     gen_tokens: Annotated[
-        int, typer.Option("--gen-tokens", "-g", min=1, help="Tokens generated after each.")
+        int,
+        typer.Option(
+            "--gen-tokens",
+            "-g",
+            parser=integer(1),
+            metavar="N",
+            help="Tokens to generate after each prompt.",
+        ),
     ] = 64,
     batch: Annotated[
-        str, typer.Option("--batch", "-b", help="Batch sizes, separated by commas.")
+        str,
+        typer.Option("--batch", "-b", metavar="N,N,…", help="Batch sizes, separated by commas."),
     ] = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     context: ContextOption = None,
 ) -> None:
-    """Measure a model's speed here."""
+    """Measure a model's speed on this machine."""
     import asyncio
 
     batches = _batches(batch)
@@ -73,14 +91,14 @@ def _batches(text: str) -> list[int]:
     except ValueError:
         sizes = [0]
     if min(sizes) < 1:
-        raise typer.BadParameter(f"--batch is {text!r}; write sizes as 1,4,16")
+        raise typer.BadParameter(f"--batch is {text!r}; give positive integers, such as 1,4,16")
     return sizes
 
 
 async def _measure(
     loading: Loading, prompt_tokens: int, gen_tokens: int, batches: list[int]
 ) -> tuple[BenchReport, RequestError | None]:
-    """The rates of the batches up to the first that is refused, and that one's error."""
+    """Measures batches until one is refused; returns their rates and that one's error."""
     from time import perf_counter
 
     started = perf_counter()

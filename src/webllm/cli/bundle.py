@@ -22,10 +22,10 @@ _ANOTHER_FOLDER = "name a folder on another disk"
 
 
 def bundle(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     model: SiteModelsOption = None,
     no_model: Annotated[
-        bool, typer.Option("--no-model", help="The site alone, with an empty list of models.")
+        bool, typer.Option("--no-model", help="Write the site alone, with an empty list of models.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty.")
@@ -53,14 +53,14 @@ def bundle(
 
 
 def check_folder(out: Path, site: Path, force: bool) -> None:
-    """Raises ConfigError for a place where a bundle would overwrite something."""
+    """Raises ConfigError for a folder where a bundle would overwrite something."""
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; name a folder to write")
+        raise ConfigError(f"{out} is a file; name a folder")
     if out.resolve().is_relative_to(site.resolve()):
-        raise ConfigError(f"{out} is where the site itself is taken from; name another folder")
+        raise ConfigError(f"{out} lies in the site's own folder; name another one")
     if force or not out.exists() or not any(out.iterdir()):
         return
-    what = "holds an earlier bundle" if (out / CATALOGUE).is_file() else "is not empty"
+    what = "contains an earlier bundle" if (out / CATALOGUE).is_file() else "is not empty"
     raise ConfigError(
         f"{out} {what}; name another folder, or write into it with --force, which deletes nothing"
     )
@@ -69,8 +69,8 @@ def check_folder(out: Path, site: Path, force: bool) -> None:
 def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
     """Writes a site and models into `out`, the catalogue last; returns the number of bytes.
 
-    Raises StorageFullError, ArtifactError for what else keeps a file from being written, and
-    IntegrityError for a model that is not what its record promises.
+    Raises StorageFullError, ArtifactError if a file cannot be written for another reason, and
+    IntegrityError for a model whose hash differs from its record's.
     """
     from webllm.cli.site_models import catalogue
 
@@ -89,7 +89,7 @@ def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Returns the SHA-256 of what was copied, in hex."""
+    """Copies a file; returns its SHA-256 in hex."""
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("wb") as writer:
@@ -107,7 +107,7 @@ def _with_hash(model: SiteModel, sha256: str) -> SiteModel:
     promised = model.record.sha256
     if promised not in (None, sha256):
         raise IntegrityError(
-            f"{model.file} has the SHA-256 {sha256}, not the {promised} promised; delete it there "
+            f"{model.file} has the SHA-256 {sha256}, expected {promised}; delete it "
             f"(webllm rm {model.record.model_id}) and try again"
         )
     return SiteModel(msgspec.structs.replace(model.record, sha256=sha256), model.file)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from webllm.engine.engine import MLCEngine
 
 HELP = """\
-/reset   forget the conversation
-/stats   rates of the last answer
-/help    this text
-/exit    leave; so does Ctrl-D
+/reset   start a new conversation
+/stats   show the speed of the last answer
+/help    show this text
+/exit    quit, as Ctrl-D does
 Ctrl-C stops an answer."""
 
 
@@ -53,7 +53,7 @@ def chat(
     threads: ThreadsOption = None,
     context: ContextOption = None,
 ) -> None:
-    """Talk with a model."""
+    """Chat with a model."""
     require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with asyncio.Runner() as runner:
@@ -95,14 +95,14 @@ class Conversation:
                     require_text(text, "that line")
                     self._answer(text)
                 except RequestError as error:  # the context is full, or an option is out of range
-                    note(f"{error}\n/reset forgets the conversation so far.")
+                    note(f"{error}\n/reset starts a new conversation.")
                 except KeyboardInterrupt:  # pressed as the answer began or ended
                     write("\n")
 
     def _command(self, name: str) -> None:
         if name == "/reset":
             self._reset()
-            note("The conversation is forgotten.")
+            note("Started a new conversation.")
         elif name == "/stats":
             note(self._runner.run(self._engine.runtime_stats_text()))
         elif name == "/help":
@@ -116,13 +116,15 @@ class Conversation:
         )
 
     def _answer(self, text: str) -> None:
-        """Answers one line; if no answer came, the conversation stays as it was."""
+        """Answers one line. Without an answer, the conversation stays as it was."""
         answer = Answer()
         asked = [*self._messages, {"role": "user", "content": text}]
         self._runner.run(self._stream(asked, answer))
         write("\n\n")
         if answer.finish_reason == "length":
-            note("The answer was cut off at the limit of its length or of the context window.")
+            note(
+                "The answer was cut off: it reached its length limit or filled the context window."
+            )
         if answer.pieces:
             self._messages = [*asked, {"role": "assistant", "content": answer.text}]
 
@@ -132,7 +134,7 @@ class Conversation:
 
 
 def _read_line() -> str | None:
-    """A line; "" after Ctrl-C, None at the end."""
+    """Reads a line; "" after Ctrl-C, None at the end of the input."""
     try:
         return input("> " if sys.stdin.isatty() else "")
     except EOFError:

@@ -1,4 +1,4 @@
-"""`webllm devices`: what there is to run on, and which `--device auto` takes."""
+"""`webllm devices`: the GPUs and the CPU, and which one `--device auto` uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def devices() -> None:
-    """List every GPU adapter and the CPU, with features, limits and which one is chosen."""
+    """List the GPUs and the CPU, and show which one is used."""
     from webllm.backends.webgpu.device.native_adapters import adapters
 
     try:
@@ -25,7 +25,7 @@ def devices() -> None:
     chosen = next((adapter for adapter in found if adapter.reason is None), None)
     for adapter in found:
         remark = "chosen by --device auto" if adapter is chosen else adapter.reason
-        say(_describe(adapter, remark or "chosen by --device and a part of its name"))
+        say(_describe(adapter, remark or "chosen by --device with part of its name"))
     say(_describe_cpu(chosen is None))
 
 
@@ -36,30 +36,33 @@ def _describe(adapter: Adapter, remark: str) -> str:
         f"{info.name}: {remark}\n"
         f"  kind        {info.kind.value}, {info.api}{driver}\n"
         f"  features    {_features(adapter.features)}\n"
-        f"  buffers     at most {size(limits.max_buffer_bytes)} each, "
-        f"{size(limits.max_binding_bytes)} bound, {limits.max_storage_buffers} to a shader stage\n"
-        f"  workgroups  at most {limits.max_workgroup_threads} threads, "
+        f"  buffers     up to {size(limits.max_buffer_bytes)} each, "
+        f"{size(limits.max_binding_bytes)} per binding, "
+        f"{limits.max_storage_buffers} per shader stage\n"
+        f"  workgroups  up to {limits.max_workgroup_threads} threads, "
         f"{limits.max_workgroup_bytes} bytes\n"
     )
 
 
 def _features(features: Features) -> str:
     if not features.subgroups:
-        return "none of those webllm uses"
+        return "none that webllm uses"
     sizes = {features.subgroup_min, features.subgroup_max}
     return f"subgroups of {' to '.join(map(str, sorted(sizes)))}"
 
 
 def _describe_cpu(chosen: bool) -> str:
-    from webllm.backends.cpu.available import available_bytes
-    from webllm.backends.cpu.library import variants
+    from webllm.backends.cpu.native_library import variants
+    from webllm.backends.cpu.system_memory import available_bytes
 
     try:
         kernels = f"kernels for {variants()[-1]}"
     except DeviceNotFoundError as error:
         return f"CPU: cannot be used: {error}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    remark = "chosen by --device auto, as there is no GPU" if chosen else "chosen by --device cpu"
+    remark = (
+        "chosen by --device auto, since there is no GPU" if chosen else "chosen by --device cpu"
+    )
     return (
         f"CPU: {remark}\n"
         f"  kind        {platform.machine()}, {cores} cores\n"

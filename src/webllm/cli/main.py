@@ -1,4 +1,4 @@
-"""The command `webllm`. Each command imports what it needs when it runs, so that help is instant.
+"""The command `webllm`. Each subcommand imports its modules when it runs, so that help is instant.
 
 Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 try:
     import typer
-    from typer.core import TyperGroup
+    from typer.core import TyperCommand, TyperGroup
 except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
@@ -20,10 +20,17 @@ from webllm.cli import bench, bundle, chat, devices, models, run, terminal, web
 from webllm.errors import WebLLMError
 
 
-class GuardedGroup(TyperGroup):
-    """Turns what webllm raises on purpose into one line on stderr; anything else is a bug.
+class Command(TyperCommand):
+    """Shows required arguments as MODEL, not as typer's {MODEL}."""
 
-    All texts go through the door of `webllm.cli.terminal`, also typer's own and tracebacks.
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+class GuardedGroup(TyperGroup):
+    """Prints a WebLLMError as one line on stderr, and any other error as a traceback.
+
+    All text goes through `webllm.cli.terminal`, including typer's own messages and tracebacks.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -79,4 +86,4 @@ for command in (
     web.web,
     bundle.bundle,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)

@@ -1,4 +1,4 @@
-"""`webllm models`, `webllm pull` and `webllm rm`: what can be loaded and what is on the disk."""
+"""`webllm models`, `webllm pull` and `webllm rm`: known models, and those on this disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def models() -> None:
-    """List the models known by name, and every other one on this disk."""
+    """List the models known by name and all others on this disk."""
     from webllm.artifacts.source import parse_source
     from webllm.artifacts.store import DirectoryStore
     from webllm.config import prebuilt_app_config
@@ -28,11 +28,11 @@ def models() -> None:
         rows.append((record.model_id, size(record.size_bytes), "yes" if entry else "no"))
     rows += [(entry.source, size(entry.size_bytes), "yes") for entry in here.values()]
     print_table(("model", "size", "on disk"), rows)
-    note(f"Models are kept in {store.root}. Any path, https://…, hf:… or pypi:… works as well.")
+    note(f"Models are stored in {store.root}. A path, https://…, hf:… or pypi:… also names one.")
 
 
 def pull(model: ModelArgument) -> None:
-    """Fetch a model without running it."""
+    """Download a model."""
     import asyncio
 
     from webllm.artifacts.resolve import ensure_artifact
@@ -45,19 +45,19 @@ def pull(model: ModelArgument) -> None:
 
 
 def rm(model: ModelArgument) -> None:
-    """Delete a fetched model from this disk."""
+    """Delete a downloaded model from this disk."""
     from webllm.artifacts.source import LocalSource
     from webllm.artifacts.store import DirectoryStore
 
     source = _source(model)
     if isinstance(source, LocalSource):
-        raise typer.BadParameter(f"{source} is a file of yours, not a fetched model")
+        raise typer.BadParameter(f"{source} is your own file, not a downloaded model")
     store = DirectoryStore()
     try:
         freed_bytes = store.delete(source)
     except ModelNotFoundError:
         raise ModelNotFoundError(f"{model} is not on this disk ({store.root})") from None
-    say(f"Deleted {model}, {size(freed_bytes)} freed.")
+    say(f"Deleted {model}, which freed {size(freed_bytes)}.")
 
 
 def _source(model: str) -> Source:

@@ -1,18 +1,48 @@
-"""Options that several commands take, and what is made of them."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from webllm.config import DEFAULT_MODEL_ID
 from webllm.errors import RequestError
 
 if TYPE_CHECKING:
     from webllm.api.fields import GenerationFields
+
+
+def integer(least: int, most: float = math.inf) -> Any:
+    """The `parser` of an option whose help shows N instead of typer's "int range"."""
+    limits = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
+    return _number(int, least, most, f"an integer {limits}")
+
+
+def decimal(least: float, most: float) -> Any:
+    """As `integer`, for any number."""
+    return _number(float, least, most, f"a number from {least} to {most}")
+
+
+def _number(
+    kind: type[int] | type[float], least: float, most: float, expected: str
+) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{text!r} is not {expected}")
+        return number
+
+    return parse
+
 
 ModelArgument = Annotated[
     str,
@@ -28,7 +58,8 @@ SiteModelsOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="A model for the page, as in `webllm pull`; may be repeated. [default: a small one]",
+        help="A model for the page, as in `webllm pull`; may be repeated. "
+        f"[default: {DEFAULT_MODEL_ID}]",
     ),
 ]
 DeviceOption = Annotated[
@@ -36,36 +67,65 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         "-d",
-        help="auto, cpu, webgpu, or a part of an adapter's name.",
+        metavar="DEVICE",
+        help="auto, cpu, webgpu, or part of a GPU's name.",
         show_default=True,
     ),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", "-t", min=1, help="CPU threads. [default: the cores there are]"),
+    typer.Option(
+        "--threads",
+        "-t",
+        parser=integer(1),
+        metavar="N",
+        help="Number of CPU threads. [default: one per core]",
+    ),
 ]
 ContextOption = Annotated[
     int | None,
-    typer.Option("--context", min=1, help="Context window in tokens. [default: the model's]"),
+    typer.Option(
+        "--context",
+        parser=integer(1),
+        metavar="N",
+        help="Context window in tokens. [default: the model's]",
+    ),
 ]
 MaxTokensOption = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens", "-n", min=1, help="Tokens of the answer at most. [default: what fits]"
+        "--max-tokens",
+        "-n",
+        parser=integer(1),
+        metavar="N",
+        help="Maximum tokens to generate. [default: as many as fit]",
     ),
 ]
 TemperatureOption = Annotated[
     float | None,
-    typer.Option("--temperature", min=0, max=2, help="0 (greedy) to 2. [default: the model's]"),
+    typer.Option(
+        "--temperature",
+        parser=decimal(0, 2),
+        metavar="X",
+        help="Sampling temperature, from 0 (greedy) to 2. [default: the model's]",
+    ),
 ]
 TopPOption = Annotated[
     float | None,
-    typer.Option("--top-p", min=0, max=1, help="Above 0, to 1. [default: the model's]"),
+    typer.Option(
+        "--top-p",
+        parser=decimal(0, 1),
+        metavar="X",
+        help="Sample only from the most likely tokens, up to this total probability. "
+        "[default: the model's]",
+    ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="The same seed gives the same answer.")
+    int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same answer.")
 ]
-SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
+SystemOption = Annotated[
+    str | None, typer.Option("--system", "-s", metavar="TEXT", help="System message.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +139,7 @@ class Loading:
 
 
 def require_text(text: str | None, what: str) -> None:
-    """Raises RequestError for bytes that are no text in this system's encoding."""
+    """Raises RequestError for bytes that are not text in this system's encoding."""
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
@@ -87,7 +147,7 @@ def require_text(text: str | None, what: str) -> None:
 
 
 def accept_any_bytes() -> None:
-    """Lets bytes that are no text through standard input, for `require_text` to find."""
+    """Lets bytes that are not text through standard input, for `require_text` to find."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
 
@@ -95,7 +155,7 @@ def accept_any_bytes() -> None:
 def request_fields(
     *, max_tokens: int | None, temperature: float | None, top_p: float | None, seed: int | None
 ) -> GenerationFields:
-    """The fields of a streamed request with its usage; None leaves a field to the model."""
+    """The fields of a streamed request with usage; None takes the model's default."""
     return {
         "max_tokens": max_tokens,
         "temperature": temperature,

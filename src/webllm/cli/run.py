@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from webllm.api.fields import GenerationFields
 
 PromptArgument = Annotated[
-    str, typer.Argument(metavar="PROMPT", help="What to ask; - reads it from standard input.")
+    str, typer.Argument(metavar="PROMPT", help="The question; - reads it from standard input.")
 ]
 RawOption = Annotated[
-    bool, typer.Option("--raw", help="Go on with PROMPT as it is, without the chat template.")
+    bool, typer.Option("--raw", help="Continue PROMPT as it is, without the chat template.")
 ]
 
 
@@ -58,7 +58,7 @@ def run(
     require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if raw and system is not None:
-        raise typer.BadParameter("--raw has no place for a system message")
+        raise typer.BadParameter("--raw and --system exclude each other")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": text})
     asyncio.run(_run(Loading(model, device, threads, context), text if raw else messages, fields))

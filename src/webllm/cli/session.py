@@ -1,4 +1,4 @@
-"""An engine with a model loaded, and one answer of it on the terminal."""
+"""Loads a model, and streams its answers to the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Answer:
-    """What came so far; `usage` and `finish_reason` come last."""
+    """The text so far; `usage` and `finish_reason` arrive at the end."""
 
     pieces: list[str] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -36,7 +36,7 @@ class Answer:
 
 
 async def load(loading: Loading) -> MLCEngine:
-    """An engine with the model loaded, after a progress bar."""
+    """Returns an engine with the model loaded; shows a progress bar meanwhile."""
     with progress_bar() as on_progress:
         from webllm.config import ChatOptions, MLCEngineConfig
         from webllm.engine.engine import MLCEngine
@@ -84,7 +84,7 @@ def statistics(answer: Answer, device: str) -> str:
         return device
     ended = {"length": " (cut off at the limit)", "abort": " (stopped)"}
     return (
-        f"{usage.prompt_tokens} tokens in at {usage.extra.prefill_tokens_per_s:.0f}/s, "
-        f"{usage.completion_tokens} out at {usage.extra.decode_tokens_per_s:.1f}/s"
+        f"{usage.prompt_tokens} prompt tokens at {usage.extra.prefill_tokens_per_s:.0f}/s, "
+        f"{usage.completion_tokens} generated at {usage.extra.decode_tokens_per_s:.1f}/s"
         f"{ended.get(answer.finish_reason or '', '')} on {device}"
     )

@@ -1,4 +1,4 @@
-"""The built site: the chat page, the worker, Python for the browser. In the wheel or a checkout.
+"""The built site (chat page, worker, Python for the browser), from the wheel or a checkout.
 
 Knows nothing of models; see `site_models`.
 """
@@ -29,23 +29,25 @@ def site_folder() -> Path:
             continue
         if not set(NEEDED) <= set(site_files(place)):
             raise ArtifactError(
-                f"{place} holds links to files elsewhere, which are not served; install webllm "
-                "with copies (uv: --link-mode copy)"
+                f"{place} contains links to files elsewhere, which are not served; install "
+                "webllm with copies (uv: --link-mode copy)"
             )
         return place
     if len(places) > 1:
-        raise ArtifactError(f"{places[-1]} holds no built site; `make site` builds it with Node")
+        raise ArtifactError(
+            f"{places[-1]} contains no built site; run `make site`, which takes Node.js 20 or newer"
+        )
     raise ArtifactError(
         f"this installation of webllm was built without the chat page ({places[0]} is missing); "
-        "install a wheel that has it, or build one in a checkout, with Node.js 20 or newer: "
+        "install a wheel that contains it, or build one in a checkout, with Node.js 20 or newer: "
         "WEBLLM_BUILD_SITE=1 pip install ."
     )
 
 
 def site_files(folder: Path) -> Iterator[str]:
-    """Every file of a site but the catalogue, as a path relative to its folder, with slashes.
+    """Yields every file of a site as a path relative to its folder, with slashes.
 
-    Left out is what is hidden, and links that lead out of the folder.
+    Leaves out the catalogue, hidden files, and links that lead out of the folder.
     """
     home = folder.resolve()
     found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)

@@ -1,4 +1,4 @@
-"""Models for a site: found or fetched here, named by a path there."""
+"""The models of a site: files on this disk, and their paths on the site."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from webllm.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SiteModel:
-    """`record` is as the site's catalogue has it, `file` is here."""
+    """A model's record in the site's catalogue, and its file on this disk."""
 
     record: ModelRecord
     file: Path
@@ -32,16 +32,16 @@ class SiteModel:
 
 
 async def site_models(names: Sequence[str], on_progress: ProgressCallback) -> list[SiteModel]:
-    """Models by id, path or source string; what is not on this disk is fetched.
+    """Finds models by id, path or source, and downloads those that are not on this disk.
 
-    Raises what `ensure_artifact` raises, ConfigError for two with the same id.
+    Raises what `ensure_artifact` raises, and ConfigError for two with the same id.
     """
     known = prebuilt_app_config()
     records = [known.find(name) for name in names]
     paths = [f"{MODELS}/{_file_name(record.model_id)}" for record in records]
     for path, name in zip(paths, names, strict=True):
         if paths.count(path) > 1:
-            raise ConfigError(f"{name!r} is given twice, or is called like another; give it once")
+            raise ConfigError(f"{name!r} is given twice, or named like another; give it once")
     store = DirectoryStore()
     models = []
     for record, path in zip(records, paths, strict=True):
@@ -58,7 +58,7 @@ async def site_models(names: Sequence[str], on_progress: ProgressCallback) -> li
 
 
 def with_version(model: SiteModel) -> SiteModel:
-    """With another URL when the file is another one: browsers keep files by hash, or by URL."""
+    """Gives a file without a hash a URL that changes with it, since browsers store it by URL."""
     if model.record.sha256 is not None:
         return model
     version = f"?{model.file.stat().st_mtime_ns:x}"
@@ -67,7 +67,7 @@ def with_version(model: SiteModel) -> SiteModel:
 
 
 def catalogue(models: Sequence[SiteModel]) -> bytes:
-    """The text of models.json."""
+    """Returns the contents of models.json."""
     config = AppConfig(model_list=tuple(model.record for model in models))
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
 

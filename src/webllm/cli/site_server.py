@@ -1,12 +1,11 @@
-"""The server of `webllm web`: static files for browsers on this machine, nothing else.
+"""The server of `webllm web`: static files for browsers on this machine.
 
-Pages are cross-origin isolated, so that WebAssembly may use threads, and under a strict content
-security policy. Files have ranges, so that downloads resume, and entity tags (RFC 9110).
+Pages are cross-origin isolated, so that WebAssembly may use threads, and have a strict content
+security policy. Byte ranges let downloads resume; entity tags tell versions apart (RFC 9110).
 
-A request names one of the files that were there at the start, or it finds nothing: no path of a
-request ever reaches the file system. It has to name this server as its host, as other sites may
-give their own names this address (DNS rebinding). Slow clients are cut off, and only so many are
-served at once.
+Only files that existed at the start are served: no path of a request reaches the file system. A
+request must name this server as its host, because other sites may point their names at this address
+(DNS rebinding). Slow clients are cut off, and the number of connections is limited.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _BUSY = (
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a path names: a file, or bytes that are in no file."""
+    """The content of a path: a file, or bytes in memory."""
 
     type: str
     size: int  # bytes
@@ -81,15 +80,15 @@ class Content:
 
 
 class SiteServer(ThreadingHTTPServer):
-    """Serves `folder`, and under the paths of `extra` what is elsewhere. Port 0 is any free one.
+    """Serves the files of `folder`, and those of `extra` by path. Port 0 picks a free one.
 
-    Files that come into the folder later are not served, nor are links that lead out of it.
-    Raises OSError if the port cannot be had.
+    Files added to the folder later are not served, nor are links that lead out of it. Raises
+    OSError if the port is not available.
     """
 
     daemon_threads = True
     allow_reuse_address = os.name == "posix"  # elsewhere it would share a port in use
-    timeout_s = 60.0  # for a request to come, from its start or the last answer; for a MB to go
+    timeout_s = 60.0  # to receive a request, counted from the last answer; to send one MB
 
     def __init__(self, port: int, folder: Path, extra: Mapping[str, Path | bytes]) -> None:
         self.files = {f"/{name}": folder / name for name in site_files(folder)}
@@ -109,7 +108,7 @@ class SiteServer(ThreadingHTTPServer):
         return name in _HOSTS and port == str(self.server_port)
 
     def content(self, path: str) -> Content | None:
-        """What a path names; None if nothing."""
+        """Returns the content of a path, or None."""
         file_path = f"{path}index.html" if path.endswith("/") else path
         source = self.extra.get(path) or self.files.get(file_path)
         type_ = TYPES.get(PurePosixPath(file_path).suffix, "application/octet-stream")
@@ -142,12 +141,12 @@ class SiteServer(ThreadingHTTPServer):
             self._free_connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # a client that left is no bug
+        if not isinstance(sys.exc_info()[1], OSError):  # a lost client is not a bug
             super().handle_error(request, client_address)
 
 
 class _Reader(io.RawIOBase):
-    """What a client sends; TimeoutError after `deadline`, however many bytes still trickle in."""
+    """Reads from a client; raises TimeoutError after `deadline`, even while bytes arrive."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -159,7 +158,7 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         left_s = self.deadline - monotonic()
         if left_s <= 0:
-            raise TimeoutError("the request took too long to come")
+            raise TimeoutError("the request took too long to arrive")
         self._connection.settimeout(left_s)
         return self._connection.recv_into(buffer)
 
@@ -181,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def parse_request(self) -> bool:
-        """Reads the head of a request; false for one that is answered already: with an error."""
+        """Reads the head of a request. Returns false if it was answered with an error."""
         if not super().parse_request():
             return False
         self.connection.settimeout(self.server.timeout_s)
@@ -193,7 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             target = urlsplit(self.path)
         except ValueError as error:
-            self.send_error(HTTPStatus.BAD_REQUEST, explain=f"{self.path!r} is no target: {error}")
+            self.send_error(
+                HTTPStatus.BAD_REQUEST, explain=f"{self.path!r} is not a valid target: {error}"
+            )
             return False
         if not self.server.is_host(target.netloc or hosts[0]):
             reason = f"{target.netloc or hosts[0]!r} is not served here, only {self.server.url}"
@@ -207,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
-            self.close_connection = True  # a body, which nobody reads
+            self.close_connection = True  # the request has a body, which is not read
         content = self.server.content(self._target_path)
         try:
             file = content.open() if content else None
@@ -232,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(file, asked or range(content.size))
 
     def _range(self, content: Content) -> range | None:
-        """The bytes asked for; None: all."""
+        """Returns the requested range of bytes; None means all."""
         if self.headers.get("If-Range", content.tag) != content.tag:
             return None
         return byte_range(self.headers.get("Range"), content.size)
@@ -261,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
             self.wfile.write(chunk)
             left -= len(chunk)
-        self.close_connection |= left > 0  # the file was cut meanwhile
+        self.close_connection |= left > 0  # the file became shorter meanwhile
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():
@@ -269,13 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
 def byte_range(header: str | None, size: int) -> range | None:
-    """The bytes that a Range header names, empty if there are none; None where it does not count.
+    """Reads a Range header (RFC 9110, section 14.2).
 
-    Several ranges at once do not count here, nor does what cannot be read (RFC 9110, 14.2).
+    Returns an empty range if it lies beyond the file, and None if the header is ignored: it cannot
+    be read or names several ranges.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if match is None or match[1] == match[2] == "":
@@ -289,6 +291,6 @@ def byte_range(header: str | None, size: int) -> range | None:
 
 
 def _position(digits: str) -> int:
-    """The number, or a huge one for too many digits."""
+    """Reads a number; one with too many digits becomes huge."""
     significant = digits.lstrip("0") or "0"
     return int(significant) if len(significant) <= _LONGEST_POSITION else sys.maxsize

@@ -1,8 +1,8 @@
-"""The one door to the terminal: answers on stdout, everything else on stderr.
+"""All output to the terminal: results on stdout, everything else on stderr.
 
-What comes from a model, a file, a server or the user may not steer the terminal, nor pass for
-something else: control characters are left out of answers and shown as escapes (`\\x1b`) in every
-other text. Escape codes are our own, and come only on a terminal.
+Text from a model, a file, a server or the user must not control the terminal. Control characters
+are left out of answers and shown as escapes (`\\x1b`) in all other text. Only this module writes
+escape codes, and only to a terminal.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from webllm.artifacts.progress import InitProgressReport, ProgressCallback
 
-_WIDE = 250  # columns, where there is no terminal to say
+_WIDE = 250  # columns, if the output is not a terminal
 
 _CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # may show a name's letters out of order
-_NO_BYTES = range(0xDC80, 0xDD00)  # bytes of a file's name that are no UTF-8, see PEP 383
+_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # can reorder the letters of a name
+_NO_BYTES = range(0xDC80, 0xDD00)  # bytes in file names that are not UTF-8 (PEP 383)
 _OMITTED = dict.fromkeys((*_CONTROLS, *_NO_BYTES))
 _SHOWN = {
     **{code: f"\\x{code:02x}" for code in _CONTROLS},
@@ -33,37 +33,37 @@ _SHOWN_IN_ROWS = {**_SHOWN, ord("\n"): "\\n", ord("\t"): "\\t"}
 
 
 def visible(text: str) -> str:
-    """The text with its control characters shown as escapes; line feeds and tabs stay."""
+    """Returns the text with control characters as escapes; line feeds and tabs stay."""
     return text.translate(_SHOWN)
 
 
 def write(text: str) -> None:
     """Writes a piece of an answer at once, without its control characters.
 
-    Those are left out one by one, so that a sequence split between two pieces does nothing either.
+    Each character is left out by itself, so that a sequence split over two pieces is harmless too.
     """
     _write(sys.stdout, text.translate(_OMITTED))
 
 
 def say(text: str) -> None:
-    """A line of a command's result, on stdout."""
+    """Writes a line of a command's result to stdout."""
     _write(sys.stdout, f"{visible(text)}\n")
 
 
 def fail(error: BaseException) -> None:
-    """One line on stderr about what went wrong, whatever the error quotes."""
+    """Writes an error to stderr as one line."""
     _write(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS) + "\n")
 
 
 def note(text: str) -> None:
-    """A remark beside the result: dim, on stderr."""
+    """Writes a remark to stderr, dimmed."""
     _console(sys.stderr).print(visible(text), style="dim")
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False
 ) -> None:
-    """A table on stdout; `numeric` ones are aligned to the right."""
+    """Writes a table to stdout; `numeric` aligns its cells to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -76,7 +76,7 @@ def print_table(
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """A bar that follows init progress reports and leaves nothing behind."""
+    """Shows a progress bar that follows init progress reports and disappears at the end."""
     if not sys.stderr.isatty():
         yield lambda report: None
         return
@@ -95,9 +95,9 @@ def progress_bar() -> Iterator[ProgressCallback]:
 
 
 class _Guard:
-    """A text stream that shows control characters as escapes; otherwise the one behind it.
+    """Wraps a text stream and shows control characters as escapes.
 
-    It has no `buffer`: what takes bytes would be a way past it.
+    It has no `buffer`, which would accept raw bytes.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -119,19 +119,19 @@ class _Guard:
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Lets nothing else steer the terminal either: tracebacks, warnings, logs, typer's errors.
+    """Guards sys.stdout and sys.stderr, for tracebacks, warnings, logs and typer's own errors.
 
     Characters that the terminal's encoding lacks become "?".
     """
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # rather "?" than no answer
+            stream.reconfigure(errors="replace")
     guards = _Guard(sys.stdout), _Guard(sys.stderr)
     sys.stdout, sys.stderr = guards
     try:
         yield
-    finally:  # unless somebody has put others there
+    finally:  # restores the streams unless other code has replaced them
         if sys.stdout is guards[0]:
             sys.stdout = before[0]
         if sys.stderr is guards[1]:
@@ -143,14 +143,14 @@ def _behind_guard(stream: TextIO) -> TextIO:
 
 
 def _write(stream: TextIO, harmless: str) -> None:
-    """Writes at once, also where a pipe would have it wait."""
+    """Writes and flushes, since pipes are buffered."""
     stream = _behind_guard(stream)
     stream.write(harmless)
     stream.flush()
 
 
 def _console(stream: TextIO) -> Console:
-    """Rich on a stream; texts are printed as they are, without markup or emoji."""
+    """Returns a rich console that prints texts as they are, without markup or emoji."""
     from rich.console import Console
 
     return Console(
@@ -163,7 +163,7 @@ def _console(stream: TextIO) -> Console:
 
 
 def size(num_bytes: int | None) -> str:
-    """Bytes for people: 98 MB, 1.4 GB."""
+    """Formats a number of bytes: 98 MB, 1.4 GB."""
     if num_bytes is None:
         return "?"
     if num_bytes >= 1e9:

@@ -1,4 +1,4 @@
-"""`webllm web`: the chat page on this machine, with models of its disk."""
+"""`webllm web`: the chat page on localhost, with models from this disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from webllm.cli.options import SiteModelsOption
+from webllm.cli.options import SiteModelsOption, integer
 from webllm.cli.site import CATALOGUE, site_folder
 from webllm.cli.terminal import note, progress_bar, say
 from webllm.errors import ConfigError
@@ -28,28 +28,29 @@ def web(
         typer.Option(
             "--port",
             "-p",
-            min=0,
-            max=65535,
-            help=f"0: any that is free. [default: {DEFAULT_PORT}, or any if that is taken]",
+            parser=integer(0, 65535),
+            metavar="N",
+            help="The port; 0 picks a free one. "
+            f"[default: {DEFAULT_PORT}, or a free one if that is taken]",
             show_default=False,
         ),
     ] = None,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
-    """Serve the chat page to this machine's browser, until Ctrl-C."""
+    """Serve the chat page on localhost, until Ctrl-C."""
     import asyncio
     import webbrowser
 
     from webllm.cli.site_models import site_models
     from webllm.config import DEFAULT_MODEL_ID
 
-    site_folder()  # rather now than after a download
+    site_folder()  # fails before a download, not after it
     with progress_bar() as on_progress:
         models = asyncio.run(site_models(model or [DEFAULT_MODEL_ID], on_progress))
     with open_server(models, port) as server:
         listed = ", ".join(each.record.model_id for each in models)
         say(f"{listed} at {server.url}")
-        note("Only this machine can reach it. Ctrl-C ends it.")
+        note("Only this machine can reach it. Press Ctrl-C to stop.")
         if not no_open:
             webbrowser.open(server.url)
         with suppress(KeyboardInterrupt):
@@ -57,9 +58,10 @@ def web(
 
 
 def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
-    """The site with models in it, not yet served; they stay where they are on the disk.
+    """Returns a server of the site and the models, which stay where they are on the disk.
 
-    Raises ConfigError if the port cannot be had. Without one, the default port is tried first.
+    Without a port, tries the default one and then any free one. Raises ConfigError if the port is
+    not available.
     """
     from webllm.cli.site_models import catalogue, with_version
     from webllm.cli.site_server import SiteServer
@@ -71,4 +73,6 @@ def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
             return SiteServer(attempt, site_folder(), extra)
         except OSError as error:
             reason = error.strerror
-    raise ConfigError(f"port {attempt} cannot be had ({reason}); give another --port, or 0 for any")
+    raise ConfigError(
+        f"port {attempt} is not available ({reason}); choose another --port, or 0 for a free one"
+    )

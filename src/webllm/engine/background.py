@@ -1,4 +1,4 @@
-"""Work beside the event loop where there are threads, and turns for it where there are none."""
+"""Runs long work beside the event loop: in threads natively, in turns in a browser."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ _T = TypeVar("_T")
 
 
 _PAUSE_EVERY_S = 0.03
-_PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less; messages would come ever more rarely
+_PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less, and messages would be delayed
 
 
 class Pauses:
-    """Gives incoming messages their turn: a browser delivers them only while a timer runs.
+    """Lets incoming messages through: a browser delivers them only while a timer runs.
 
-    `last`: time of the last turn, in seconds of `time.perf_counter`.
+    `last` is the time of the last pause, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, last: float = 0.0) -> None:
         self._last = last
 
     async def pause(self) -> None:
-        """Waits for a timer, in a browser and only every 30 ms."""
+        """Waits for a timer once in 30 ms in a browser; returns at once elsewhere."""
         if sys.platform == "emscripten" and time.perf_counter() - self._last > _PAUSE_EVERY_S:
             await asyncio.sleep(_PAUSE_S)
             self._last = time.perf_counter()
 
 
 async def in_background(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """The function's result; in a browser, which has no threads, the event loop waits for it."""
+    """Calls a function in a thread; in a browser, which has none, on the event loop."""
     if sys.platform == "emscripten":
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def ignore_result(work: asyncio.Future[_T]) -> None:
-    """A done callback of work that nobody waits for any more: its error is not reported."""
+    """A done callback for abandoned work: asyncio does not report its error."""
     if not work.cancelled():
         work.exception()
 
 
 class TurnLock:
-    """An `asyncio.Lock` of whichever event loop runs: those of `asyncio` belong to the loop in
-    which they were first waited for, and an engine may serve one loop after the other.
+    """An `asyncio.Lock` that may be used on one event loop after another, as an engine may.
+
+    A lock of asyncio belongs to the event loop that first waits for it.
     """
 
     def __init__(self) -> None:
@@ -68,17 +69,18 @@ class TurnLock:
 
 
 class _StoppedError(Exception):
-    """The caller was cancelled: nobody waits for the result."""
+    """The caller was cancelled, so nobody waits for the result."""
 
 
 class Lane:
-    """Runs long work on text beside the event loop, one piece at a time, in order of arrival; the
-    event loop may be another one each time.
+    """Runs long work on text beside the event loop, one piece at a time, first come, first served.
+
+    Each piece may come from a different event loop.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # of a browser's one event loop
-        self._thread = ThreadPoolExecutor(1, "webllm-text")  # which begins with the first work
+        self._turn = asyncio.Lock()  # used in a browser, which has one event loop
+        self._thread = ThreadPoolExecutor(1, "webllm-text")  # starts with the first piece
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Returns the result. If the caller is cancelled, the work ends after its current step,

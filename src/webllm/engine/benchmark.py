@@ -1,4 +1,4 @@
-"""Prefill and decode times of a loaded model, through the very loop that serves requests."""
+"""Measures prefill and decode of a loaded model, through the loop that serves requests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import time
 from array import array
 from dataclasses import dataclass
 
-from webllm.engine.loading import LoadedModel
+from webllm.api.chat_completion import FinishReason
+from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.scheduler import Scheduler
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import ContextLengthError, RequestError
 from webllm.ops.sampled import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """prefill_s: until the last prompt's first token; decode_s: from there to the end, in which
-    `num_decoded` tokens came.
+    """prefill_s: seconds until the last prompt's first token. decode_s: seconds from there to the
+    end, for `num_decoded` tokens.
     """
 
     prefill_s: float
@@ -27,7 +28,7 @@ class Rates:
 
 
 class _Clock:
-    """Notes when its sequence's tokens came."""
+    """Records the arrival times of a sequence's tokens."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -47,14 +48,14 @@ class _Clock:
 
 
 async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
-    """Greedy, end-of-sequence tokens ignored; random prompts differ, so nothing is shared.
+    """Measures greedy decoding of random prompts, which share no prefix; ignores end tokens.
 
     Raises ContextLengthError for more tokens than the context window has, and RequestError for a
-    batch that would not run at once: its rates would mean nothing.
+    batch that would not run at once, whose rates would mean nothing.
     """
     _check(model.loop.scheduler, prompt_tokens, gen_tokens, batch)
-    model.loop.scheduler.blocks.forget()  # or the prompts of the last measurement are found
-    vocabulary = range(model.runner.program.vocab_size)
+    model.loop.reset_prefix_cache()  # or the prompts of the last measurement are found there
+    vocabulary = range(model.vocab_size)
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
     sequences = [
         Sequence(array("I", random.Random(seed).choices(vocabulary, k=prompt_tokens)), params)
@@ -68,7 +69,7 @@ async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch
         await asyncio.gather(*(clock.done for clock in clocks))
     finally:
         for sequence in sequences:
-            model.loop.finish(sequence, FinishReason.ABORT)
+            model.loop.finish(sequence, "abort")
     first = max(clock.times[0] for clock in clocks)
     decoded = [at for clock in clocks for at in clock.times if at > first]
     return Rates(first - started, max(decoded) - first, len(decoded))

@@ -1,8 +1,8 @@
-"""Hands out the KV cache's blocks and finds those again whose content is still good.
+"""Manages the KV cache's blocks and the prefix cache over them.
 
-Pure bookkeeping: knows ids and tokens, not memory. A full block is known by its prefix: its own
-tokens and all before them. It keeps its content after its last user has gone, until the block is
-needed; prefixes are compared token by token, so that no hash can mistake one for another.
+Knows block ids and token ids, not memory. A full block is found again by its prefix: its own tokens
+and all those before them. A block without references keeps its content until it is evicted.
+Prefixes are compared token by token, so that no hash can mistake one for another.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NO_PREFIX = 0  # the prefix of a sequence's first block
+NO_PREFIX = 0  # the prefix id before a sequence's first block
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
+class _Entry:
+    """A full block in the prefix cache."""
+
     block: int
-    prefix: int  # number of the prefix that ends with this block, never used twice
+    prefix_id: int  # of the prefix that ends with this block; never used twice
 
 
 class BlockManager:
@@ -25,72 +27,73 @@ class BlockManager:
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._num_users = [0] * num_blocks
-        self._blank = list(range(num_blocks - 1, -1, -1))  # free, with no content worth keeping
-        self._kept: dict[int, None] = {}  # free, with content; the next one to give up first
-        self._contents: dict[tuple[int, tuple[int, ...]], _Content] = {}
-        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # of blocks with content
+        self._ref_counts = [0] * num_blocks
+        self._free = list(range(num_blocks - 1, -1, -1))  # without content
+        self._evictable: dict[int, None] = {}  # without references; the next to evict first
+        self._entries: dict[tuple[int, tuple[int, ...]], _Entry] = {}
+        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # by block
         self._num_prefixes = 0
 
     @property
     def num_free(self) -> int:
-        """Blocks without a user; some still hold content."""
-        return len(self._blank) + len(self._kept)
+        """Blocks that can be allocated: free and evictable ones."""
+        return len(self._free) + len(self._evictable)
 
     def blocks_for(self, num_positions: int) -> int:
         return -(-num_positions // self.block_size)
 
     def allocate(self, count: int) -> list[int] | None:
-        """Blocks of one user, or None if there are not enough free ones."""
+        """Returns blocks with one reference each, or None if there are not enough."""
         if count > self.num_free:
             return None
-        taken = [self._blank.pop() if self._blank else self._give_up() for _ in range(count)]
-        for block in taken:
-            self._num_users[block] = 1
-        return taken
+        blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]
+        for block in blocks:
+            self._ref_counts[block] = 1
+        return blocks
 
     def free(self, blocks: Sequence[int]) -> None:
-        """One user leaves. A sequence's last blocks are given up before its first."""
+        """Drops one reference of each, in reverse, so that a prefix's tail is evicted first."""
         for block in reversed(blocks):
-            assert self._num_users[block] > 0, f"block {block} was freed twice"
-            self._num_users[block] -= 1
-            if self._num_users[block] == 0:
+            assert self._ref_counts[block] > 0, f"block {block} was freed twice"
+            self._ref_counts[block] -= 1
+            if self._ref_counts[block] == 0:
                 if block in self._keys:
-                    self._kept[block] = None
+                    self._evictable[block] = None
                 else:
-                    self._blank.append(block)
+                    self._free.append(block)
 
-    def remember(self, block: int, prefix: int, token_ids: Sequence[int]) -> int:
-        """Notes what fills a block; returns the number of the prefix that ends with it."""
-        key = prefix, tuple(token_ids)
-        content = self._contents.get(key)
-        if content is None:
+    def insert(self, block: int, prefix_id: int, token_ids: Sequence[int]) -> int:
+        """Adds a full block behind a prefix; returns the id of the prefix that ends with it."""
+        key = prefix_id, tuple(token_ids)
+        entry = self._entries.get(key)
+        if entry is None:
             self._num_prefixes += 1
-            content = _Content(block, self._num_prefixes)
-            self._contents[key] = content
+            entry = _Entry(block, self._num_prefixes)
+            self._entries[key] = entry
             self._keys[block] = key
-        return content.prefix
+        return entry.prefix_id
 
-    def share(self, prefix: int, token_ids: Sequence[int]) -> tuple[int, int] | None:
-        """A block that holds these tokens behind that prefix, with a user more, and the number of
-        the prefix that ends with it.
+    def match(self, prefix_id: int, token_ids: Sequence[int]) -> tuple[int, int] | None:
+        """Finds the block with these tokens behind a prefix, and adds a reference to it.
+
+        Returns the block and the id of the prefix that ends with it.
         """
-        content = self._contents.get((prefix, tuple(token_ids)))
-        if content is None:
+        entry = self._entries.get((prefix_id, tuple(token_ids)))
+        if entry is None:
             return None
-        self._kept.pop(content.block, None)
-        self._num_users[content.block] += 1
-        return content.block, content.prefix
+        self._evictable.pop(entry.block, None)
+        self._ref_counts[entry.block] += 1
+        return entry.block, entry.prefix_id
 
-    def forget(self) -> None:
-        """No content is found any more; blocks in use stay their users'."""
-        self._blank.extend(self._kept)
-        self._kept.clear()
-        self._contents.clear()
+    def reset_prefix_cache(self) -> None:
+        """Forgets the content of every block; those in use stay allocated."""
+        self._free.extend(self._evictable)
+        self._evictable.clear()
+        self._entries.clear()
         self._keys.clear()
 
-    def _give_up(self) -> int:
-        block = next(iter(self._kept))
-        del self._kept[block]
-        del self._contents[self._keys.pop(block)]
+    def _evict(self) -> int:
+        block = next(iter(self._evictable))
+        del self._evictable[block]
+        del self._entries[self._keys.pop(block)]
         return block

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 def _waiting(
     method: Callable[Concatenate[MLCEngine, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[BlockingMLCEngine, _P], _T]:
-    """A coroutine method of the engine, waited for."""
+    """Makes a method that waits for a coroutine method of the engine."""
 
     @wraps(method)
     def blocking(self: BlockingMLCEngine, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -36,7 +36,7 @@ def _waiting(
 def _called(
     method: Callable[Concatenate[MLCEngine, _P], _T],
 ) -> Callable[Concatenate[BlockingMLCEngine, _P], _T]:
-    """A plain method of the engine, called where the engine runs."""
+    """Makes a method that calls a plain method of the engine on the engine's thread."""
 
     @wraps(method)
     def blocking(self: BlockingMLCEngine, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -46,11 +46,11 @@ def _called(
 
 
 class BlockingMLCEngine:
-    """An `MLCEngine` on an event loop in a thread of its own; every method waits for its answer.
+    """An `MLCEngine` on an event loop in its own thread; every method waits for its result.
 
     Works inside a running event loop, as in Jupyter, and from several threads at once, whose
     requests then share steps. A stream is an iterator; leaving its loop, or its `close()`, ends
-    the answer at once. Ctrl-C cancels what is waited for. Callbacks and logit processors run on
+    the answer at once. Ctrl-C cancels the call that waits. Callbacks and logit processors run on
     the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does letting
     go of the engine and its streams.
     """
@@ -71,7 +71,7 @@ class BlockingMLCEngine:
 
     @property
     def on_thread(self) -> MLCEngine:
-        """The engine itself, for coroutines that run on its thread: see `wait_for`."""
+        """The engine itself, for coroutines that `wait_for` runs on its thread."""
         return self._engine
 
     @property
@@ -92,7 +92,7 @@ class BlockingMLCEngine:
         """Answers a conversation; a stream if the request has `stream=True`."""
         reply: ChatCompletion | ChatStream
         reply = self._thread.wait_for(self._engine.chat_completion(request))
-        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+        return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -100,14 +100,14 @@ class BlockingMLCEngine:
         """Continues a text; a stream if the request has `stream=True`."""
         reply: Completion | CompletionStream
         reply = self._thread.wait_for(self._engine.completion(request))
-        return reply if isinstance(reply, Response) else BlockingStream(self._thread, reply)
+        return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """The result of a coroutine, run on the thread that `on_thread` is for."""
+        """Runs a coroutine on the engine's thread and returns its result."""
         return self._thread.wait_for(coroutine)
 
     def iterate(self, items: ClosableItems[_T]) -> BlockingStream[_T]:
-        """Items that come on that thread."""
+        """Returns an iterator over items that are made on the engine's thread."""
         return BlockingStream(self._thread, items)
 
     embedding = _waiting(MLCEngine.embedding)
@@ -191,7 +191,7 @@ def create_blocking_mlc_engine(
     config: MLCEngineConfig | None = None,
     chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
 ) -> BlockingMLCEngine:
-    """A new engine with one or more models loaded; raises what `MLCEngine.reload` raises."""
+    """Makes an engine with one or more models loaded; raises what `MLCEngine.reload` raises."""
     engine = BlockingMLCEngine(config)
     try:
         engine.reload(model_id, chat_options)

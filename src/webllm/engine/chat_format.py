@@ -1,4 +1,4 @@
-"""How a conversation becomes a prompt: the model's Jinja template or WebLLM's `conv_template`."""
+"""Turns a conversation into a prompt, by the model's Jinja template or WebLLM's `conv_template`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ Messages = Sequence[Mapping[str, object]]
 
 
 class ChatFormat(Protocol):
-    """`stop_strings` and `stop_ids` end an answer, besides those of the request; `prefix_ids` go
-    before every prompt. `is_program`: to render takes what a file from anywhere makes it take.
+    """A chat template.
+
+    `stop_strings` and `stop_ids` end an answer, beside the request's own. `prefix_ids` begin every
+    prompt. `is_program` says that a model file decides how long rendering takes.
     """
 
     stop_strings: tuple[str, ...]
@@ -28,10 +30,10 @@ class ChatFormat(Protocol):
     is_program: bool
 
     def render(self, messages: Messages, enable_thinking: bool = True) -> str:
-        """The prompt for the next answer to messages that are `guarded`; raises TemplateError or
-        RequestError.
+        """Returns the prompt for the next answer to `guarded` messages.
 
-        Without `enable_thinking` a model that would think first is made to answer at once.
+        Without `enable_thinking`, a reasoning model answers at once. Raises TemplateError or
+        RequestError.
         """
 
 
@@ -47,7 +49,7 @@ class JinjaFormat:
     def render(self, messages: Messages, enable_thinking: bool = True) -> str:
         try:
             return self._template.render(messages, enable_thinking=enable_thinking)
-        except TemplateError as error:  # may quote a message
+        except TemplateError as error:  # its text may quote a message
             raise TemplateError(str(error).replace(GUARD, "")) from error
 
 
@@ -66,8 +68,9 @@ class ConvFormat:
 
 
 def guarded(value: Any, tokenizer: Tokenizer) -> Steps[Any]:
-    """Plain data with every text in it, names included, guarded: control tokens come from the
-    template alone, in a message their spelling is only text.
+    """Returns plain data with a guard in every string, keys included.
+
+    Only the template may write control tokens; in a guarded message their spelling is plain text.
     """
     if isinstance(value, str):
         return (yield from tokenizer.guard_steps(value))

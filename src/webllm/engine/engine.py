@@ -20,16 +20,17 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    check_log_level,
     engine_config,
     model_ids,
     read_options,
 )
 from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
-from webllm.engine.load_progress import LoadProgress
+from webllm.engine.load_progress import LoadProgress, both
 from webllm.engine.loading import load_model
-from webllm.engine.model import Model
 from webllm.engine.progress_line import progress_line
+from webllm.engine.session import Session
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
 
 _LOG_LEVELS: dict[LogLevel, int] = {
@@ -53,9 +54,9 @@ class MLCEngine:
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
-        self._models: dict[str, Model] = {}
+        self._sessions: dict[str, Session] = {}
         self._loading = TurnLock()  # one `reload` or `unload` at a time
-        self._expected: list[str] = []  # what is being loaded
+        self._expected: list[str] = []  # ids of the models being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)
 
@@ -69,10 +70,13 @@ class MLCEngine:
         self,
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+        *,
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
         """Unloads what is loaded, then fetches and loads models, by id or source string.
 
-        chat_options: for one model, or one for each. Raises ModelNotFoundError, ArtifactError,
+        chat_options: for one model, or one for each. on_progress: called with the progress of this
+        load, besides the engine's callback. Raises ModelNotFoundError, ArtifactError,
         UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded; only
         arguments that contradict each other are refused before anything is unloaded.
         """
@@ -81,91 +85,90 @@ class MLCEngine:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
             _refuse_twice([record.model_id for record in records])
-            with progress_line(self.config.init_progress_callback) as on_progress:
-                self._models = await self._load(records, list(wanted.values()), on_progress)
+            callback = both(on_progress, self.config.init_progress_callback)
+            with progress_line(callback) as report:
+                self._sessions = await self._load(records, list(wanted.values()), report)
 
     async def _load(
         self,
         records: list[ModelRecord],
         options: list[ChatOptions],
         on_progress: InitProgressCallback | None,
-    ) -> dict[str, Model]:
+    ) -> dict[str, Session]:
         progress = LoadProgress(on_progress, len(records))
         config = replace(self.config, init_progress_callback=progress)
         self._expected = [record.model_id for record in records]
-        models: dict[str, Model] = {}
+        sessions: dict[str, Session] = {}
         try:
             for record, given in zip(records, options, strict=True):
                 effective = given.over(record.overrides)
                 _refuse_unserved(effective)
-                models[record.model_id] = Model(await load_model(record, effective, config))
+                sessions[record.model_id] = Session(await load_model(record, effective, config))
                 progress.model_ready()
         except BaseException:
-            await _close(list(models.values()))
+            await _close(list(sessions.values()))
             raise
         finally:
             self._expected = []
-        return models
+        return sessions
 
     async def unload(self) -> None:
-        """Ends every answer under way with finish_reason "abort" and frees the device.
+        """Ends every running answer with finish_reason "abort" and frees the device.
 
-        Closes every model, then raises the first error that came of it. Waits for a `reload` under
-        way; cancel that to end it early.
+        Closes every model, then raises the first error. Waits for a running `reload`; cancel that
+        task to end it early.
         """
         async with self._loading:
             await self._unload()
 
     async def _unload(self) -> None:
-        models, self._models = self._models, {}
-        await _close(list(models.values()))
+        sessions, self._sessions = self._sessions, {}
+        await _close(list(sessions.values()))
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._model(checked.model).chat_completion(checked)
+        return await self._session(checked.model).chat_completion(checked)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._model(checked.model).completion(checked)
+        return await self._session(checked.model).completion(checked)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
-        """Raises ModelNotLoadedError: there is no embedding model yet."""
+        """Raises ModelNotLoadedError: embedding models are not supported yet."""
         checked = embedding_request(request)
         raise ModelNotLoadedError(
             f"no embedding model is loaded (asked for {checked.model or 'any'}, loaded: "
-            f"{', '.join(self._models) or 'nothing'}); language models give no embeddings"
+            f"{', '.join(self._sessions) or 'nothing'}); embedding models are not supported yet"
         )
 
     def loaded_model_ids(self) -> list[str]:
-        """What `model` may be in a request."""
-        return list(self._models)
+        """Returns the ids that `model` may be in a request."""
+        return list(self._sessions)
 
     def interrupt_generate(self) -> None:
-        """Ends every answer under way, of every model, with finish_reason "abort"."""
-        for model in self._models.values():
+        """Ends every running answer of every model with finish_reason "abort"."""
+        for model in self._sessions.values():
             model.interrupt()
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
-        """Forgets the last message, forwarded tokens and what the KV cache holds of earlier
-        requests; answers under way go on.
-        """
-        self._model(model_id).reset_chat(keep_stats)
+        """Resets the last message, forwarded tokens and prefix cache; running answers continue."""
+        self._session(model_id).reset_chat(keep_stats)
 
     async def get_message(self, model_id: str | None = None) -> str:
-        """The text of the last answer, as far as it has come; "" before the first."""
-        return self._model(model_id).message()
+        """Returns the text of the last answer so far; "" before the first."""
+        return self._session(model_id).message()
 
     async def runtime_stats_text(self, model_id: str | None = None) -> str:
-        """Rates of the last answer, in WebLLM's words."""
-        return self._model(model_id).runtime_stats_text()
+        """Returns the rates of the last answer, in WebLLM's format."""
+        return self._session(model_id).runtime_stats_text()
 
     async def forward_tokens_and_sample(
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
@@ -175,14 +178,14 @@ class MLCEngine:
 
         Raises RequestError or ContextLengthError.
         """
-        return await self._model(model_id).forward_tokens_and_sample(input_ids)
+        return await self._session(model_id).forward_tokens_and_sample(input_ids)
 
     async def get_gpu_vendor(self) -> str:
-        """Vendor of the GPU that `device` names or would choose; raises DeviceNotFoundError."""
+        """Returns the vendor of the GPU that `device` names; raises DeviceNotFoundError."""
         return (await find_adapter(self.config.device)).info.vendor
 
     async def get_max_storage_buffer_binding_size(self) -> int:
-        """Of the same GPU, in bytes; raises DeviceNotFoundError."""
+        """Returns the same GPU's limit in bytes; raises DeviceNotFoundError."""
         return (await find_adapter(self.config.device)).limits.max_binding_bytes
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
@@ -192,40 +195,39 @@ class MLCEngine:
         return self.config.init_progress_callback
 
     def set_app_config(self, app_config: AppConfig) -> None:
-        """The catalogue from the next `reload` on."""
+        """Sets the catalogue for the next `reload`."""
         self.config = replace(self.config, app_config=app_config)
 
     def set_log_level(self, log_level: LogLevel) -> None:
         """Of the logger "webllm"; raises ConfigError for what is none of WebLLM's levels."""
-        if log_level not in _LOG_LEVELS:
-            raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(_LOG_LEVELS)}")
+        check_log_level(log_level)
         logging.getLogger("webllm").setLevel(_LOG_LEVELS[log_level])
 
     async def device_name(self, model_id: str | None = None) -> str:
-        """What a loaded model runs on, for people."""
-        return self._model(model_id).loaded.device_name
+        """Returns the name of the device that a loaded model runs on, for people."""
+        return self._session(model_id).model.device_name
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
-        """Seconds for `batch` prompts and for the tokens after them, on made-up token ids."""
-        return await measure(self._model(None).loaded, prompt_tokens, gen_tokens, batch)
+        """Measures prefill and decode of `batch` prompts of random token ids."""
+        return await measure(self._session(None).model, prompt_tokens, gen_tokens, batch)
 
-    def _model(self, model_id: str | None) -> Model:
-        """The model of that id; None: the only one there is."""
+    def _session(self, model_id: str | None) -> Session:
+        """Returns the session of a model id; None names the only model there is."""
         if self._expected:
             raise ModelNotLoadedError(
                 f"{', '.join(self._expected)} is still being loaded; ask again when reload has "
                 "returned"
             )
-        if not self._models:
+        if not self._sessions:
             raise ModelNotLoadedError("no model is loaded; await engine.reload(model_id) first")
-        if model_id is None and len(self._models) == 1:
-            return next(iter(self._models.values()))
-        loaded = ", ".join(self._models)
+        if model_id is None and len(self._sessions) == 1:
+            return next(iter(self._sessions.values()))
+        loaded = ", ".join(self._sessions)
         if model_id is None:
             raise RequestError(f"model is missing; name one of {loaded}", field="model")
-        if model_id not in self._models:
+        if model_id not in self._sessions:
             raise ModelNotFoundError(f"model is {model_id!r}, loaded: {loaded}")
-        return self._models[model_id]
+        return self._sessions[model_id]
 
 
 async def create_mlc_engine(
@@ -254,13 +256,13 @@ def _options_by_id(
     return dict(zip(ids, options, strict=True))
 
 
-async def _close(models: list[Model]) -> None:
-    """Closes each, whatever the others raise; an error has those before it as its context."""
-    if models:
+async def _close(sessions: list[Session]) -> None:
+    """Closes every session; an error has those raised before it as its context."""
+    if sessions:
         try:
-            await _close(models[1:])
+            await _close(sessions[1:])
         finally:
-            await models[0].loaded.close()
+            await sessions[0].model.close()
 
 
 def _refuse_twice(model_ids: list[str]) -> None:
@@ -272,7 +274,7 @@ def _refuse_twice(model_ids: list[str]) -> None:
 
 
 def _refuse_unserved(options: ChatOptions) -> None:
-    """What WebLLM has and we do not serve yet; silence would be a wrong answer."""
+    """Raises ConfigError for options of WebLLM that are not supported yet."""
     if options.bos_token_id is not None:
         raise ConfigError(
             f"bos_token_id is not supported, received {options.bos_token_id}; leave it out"

@@ -1,6 +1,6 @@
-"""An event loop in a thread of its own, for callers that have none or must not block theirs.
+"""An event loop in its own thread, for callers that have none or must not block theirs.
 
-Knows nothing of engines: it runs coroutines for other threads, and streams for them.
+Runs coroutines and async generators for other threads; knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WAKE_S = 0.25  # Windows delivers Ctrl-C only between waits
 
 
 class EventLoopThread:
-    """Runs until `close`, or until nobody refers to it; then `at_end` runs as its last coroutine.
+    """Runs until `close`, or until nobody refers to it; `at_end` is its last coroutine.
 
     Any number of threads may use it at once.
     """
@@ -34,9 +34,10 @@ class EventLoopThread:
         self._end = weakref.finalize(self, _end, self._loop, self._thread, at_end)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """The coroutine's result; an exception in the caller, such as Ctrl-C, cancels it.
+        """Returns the coroutine's result; an exception in the caller, such as Ctrl-C, cancels it.
 
-        Raises ModelNotLoadedError after `close`, and RequestError where it would wait for itself.
+        Raises ModelNotLoadedError after `close`, and RequestError on this thread, which would wait
+        for itself.
         """
         try:
             future = self._submit(coroutine)
@@ -61,7 +62,7 @@ class EventLoopThread:
         return current_thread() is self._thread
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Calls a function on the event loop; callbacks that run there may use this, too."""
+        """Calls a function on the event loop; may be used by callbacks that run there."""
         if self.is_current:
             return function(*args, **kwargs)
 
@@ -71,7 +72,7 @@ class EventLoopThread:
         return self.wait_for(call())
 
     def close(self) -> None:
-        """Returns when the thread has ended; raises what `at_end` raises. May be repeated."""
+        """Ends the thread and waits for it; raises the error of `at_end`. May be repeated."""
         self._end()
 
     def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
@@ -101,7 +102,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def _end(
     loop: asyncio.AbstractEventLoop, thread: Thread, at_end: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Also the garbage collector's, which may call from any thread, this one included."""
+    """Called by `close` or by the garbage collector, which may run on any thread, even this one."""
 
     async def finish() -> None:
         try:
@@ -124,7 +125,7 @@ _END: Final = object()
 
 
 class ClosableItems(Protocol[_T_co]):
-    """An async generator, or what can be read and closed like one."""
+    """An async generator, or an object that can be read and closed like one."""
 
     def __anext__(self) -> Awaitable[_T_co]: ...
 
@@ -132,10 +133,10 @@ class ClosableItems(Protocol[_T_co]):
 
 
 class BlockingStream(Generic[_T], Iterator[_T]):
-    """Items that come on an event loop's thread.
+    """Iterates in any thread over items that come on the event loop's thread.
 
-    `close` ends it at once, also while another thread waits for an item. Leaving its `for` loop
-    does so, too, and letting go of it: asyncio closes an async generator nobody refers to.
+    `close` ends it at once, even while another thread waits for an item. Leaving its `for` loop
+    ends it too, and so does dropping the last reference: asyncio closes unreferenced generators.
     """
 
     def __init__(self, thread: EventLoopThread, items: ClosableItems[_T]) -> None:
@@ -155,7 +156,7 @@ class BlockingStream(Generic[_T], Iterator[_T]):
         try:
             yield from iter(self._wait, _END)
         finally:
-            if not self._thread.is_current:  # where the garbage collector may have come by
+            if not self._thread.is_current:  # the garbage collector may run there
                 self.close()
 
     def __enter__(self) -> Self:
@@ -165,14 +166,14 @@ class BlockingStream(Generic[_T], Iterator[_T]):
         self.close()
 
     def close(self) -> None:
-        """Nothing comes any more. May be repeated, and come after the engine's end."""
+        """Ends the stream. May be repeated, also after the engine has ended."""
         try:
             self._thread.wait_for(self._close())
         except ModelNotLoadedError:
-            return  # the engine's end was the stream's
+            return  # the engine has ended, and the stream with it
 
     def _wait(self) -> Any:
-        """The next item, or _END."""
+        """Returns the next item, or _END."""
         return self._thread.wait_for(self._next())
 
     async def _next(self) -> Any:

@@ -1,4 +1,4 @@
-"""One progress from 0 to 1 for a whole reload, made of the progress of its phases."""
+"""Combines the progress of a reload's phases into one progress from 0 to 1."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
 
-# The share of a whole reload that is over when Python can report: a page reports how Python itself
-# starts (js/src/starting.ts).
+# The share of a reload that is over when Python starts: in a browser, the page reports how Python
+# itself starts (js/src/starting.ts).
 _START = 0.1 if sys.platform == "emscripten" else 0.0
-# What each phase takes of the time, roughly.
+# The rough share of time of each phase.
 _WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}  # of one model
 _ORDER = list(_WEIGHTS)
 
@@ -20,8 +20,8 @@ _ORDER = list(_WEIGHTS)
 class LoadProgress:
     """A progress callback for the phases of `num_models` models, one after the other.
 
-    Each phase has its span. A model that is in the store has no fetch: its other phases share
-    what that would have had. `start` is what was over before, of the whole.
+    A model that is in the store has no fetch, so its other phases share that span. `start` is the
+    share of the whole that was over before.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LoadProgress:
         self._clock = clock
         self._started = clock()
         self._num_ready = 0
-        self._phases: list[Phase] = []  # of the model under way; empty before its first report
+        self._phases: list[Phase] = []  # of the current model; empty before its first report
         self._progress = 0.0
 
     def __call__(self, report: InitProgressReport) -> None:
@@ -53,7 +53,7 @@ class LoadProgress:
         self._callback(replace(report, progress=self._progress, time_elapsed=elapsed))
 
     def model_ready(self) -> None:
-        """The reports from now on are about the next model."""
+        """Later reports are about the next model."""
         self._num_ready += 1
         self._phases = []
 
@@ -62,3 +62,17 @@ class LoadProgress:
         done = sum(_WEIGHTS[phase] for phase in self._phases if phase in before)
         whole = sum(_WEIGHTS[phase] for phase in self._phases)
         return (done + _WEIGHTS[report.phase] * report.progress) / whole
+
+
+def both(
+    first: ProgressCallback | None, second: ProgressCallback | None
+) -> ProgressCallback | None:
+    """Returns one callback that calls two, of which either may be missing."""
+    if first is None or second is None:
+        return first or second
+
+    def report(progress: InitProgressReport) -> None:
+        first(progress)
+        second(progress)
+
+    return report

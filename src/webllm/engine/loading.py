@@ -1,4 +1,4 @@
-"""From a model's name to a model that runs: fetch, open, record, load, compile."""
+"""Loads a model: open, record, plan the memory, upload, warm up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from webllm.artifacts.auto import open_model
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.artifacts.opening import open_model
 from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend
@@ -17,8 +19,9 @@ from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.background import ignore_result, in_background
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
-from webllm.engine.generation import GenerationLoop
-from webllm.engine.processing import HostSampler
+from webllm.engine.host_sampler import HostSampler
+from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.loop import GenerationLoop
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError
@@ -32,67 +35,89 @@ from webllm.text.tokenizer import Tokenizer
 _log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 4096
-DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
-# Context windows the KV cache holds, if they fit. A tab is to stay small, as it is with WebLLM.
+# Context windows that the KV cache holds, the most that fit. A tab is to stay small.
 _KV_WINDOWS = (1,) if sys.platform == "emscripten" else (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    model_id: str
-    options: ChatOptions
+class LoadPlan:
+    """What is uploaded to a device, and how large a step there may be."""
+
+    backend: Backend
+    checkpoint: Checkpoint
+    program: Program
     context_window_size: int  # tokens
-    tokenizer: Tokenizer
-    chat_format: ChatFormat | None  # None: the file has no template and none of ours suits
-    loop: GenerationLoop
+    num_blocks: int  # of the KV cache
+    limits: StepLimits
 
     @property
-    def runner(self) -> Runner:
-        return self.loop.runner
-
-    @property
-    def attention_sink_size(self) -> int:
-        size = self.options.attention_sink_size
-        return DEFAULT_SINK_TOKENS if size is None else size
-
-    @property
-    def device_name(self) -> str:
-        return self.runner.backend.name
-
-    async def close(self) -> None:
-        try:
-            await self.loop.close()
-        finally:
-            await self.runner.close()
+    def max_batch(self) -> BatchShape:
+        block_size = self.program.kv_cache.block_size
+        return BatchShape(
+            max_tokens=self.limits.max_tokens,
+            max_seqs=self.limits.max_sequences,
+            max_outputs=self.limits.max_sequences,
+            max_blocks=-(-self.context_window_size // block_size),
+        )
 
 
 async def load_model(
     record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
 ) -> LoadedModel:
-    """Raises what its parts raise: artifact, checkpoint, model and device errors."""
+    """Loads a model in the steps below; the device is opened while the model is fetched.
+
+    Raises what the steps raise: artifact, checkpoint, model and device errors.
+    """
     started = time.perf_counter()
-    # The device is opened, and its kernels are tested, while the model comes.
+    store, on_progress = config.app_config.cache_backend, config.init_progress_callback
+    async with _opening_backend(config) as opening:
+        with await open_model(record.source, store, on_progress) as checkpoint:
+            # The tokenizer is Python and the repacking is not: they run side by side.
+            reading = asyncio.create_task(in_background(_read_text, checkpoint, options))
+            try:
+                context = context_window(checkpoint, options)
+                program = registry.record(checkpoint, context)
+                backend = await asyncio.shield(opening)
+                plan = plan_memory(backend, program, checkpoint, context, config)
+                await upload(plan, config)
+                runner = await warm_up(plan, record.model_id, config)
+            except BaseException:
+                reading.add_done_callback(ignore_result)
+                raise
+            tokenizer, chat_format = await reading
+    loop = GenerationLoop(new_scheduler(plan, config), runner)
+    model = LoadedModel(
+        model_id=record.model_id,
+        options=options,
+        context_window_size=context,
+        tokenizer=tokenizer,
+        chat_format=chat_format,
+        vocab_size=program.vocab_size,
+        loop=loop,
+    )
+    _log.info(
+        "%s on %s: context of %d tokens, KV cache of %d, after %.1f s",
+        model.model_id,
+        model.device_name,
+        context,
+        model.kv_cache_tokens,
+        time.perf_counter() - started,
+    )
+    return model
+
+
+@asynccontextmanager
+async def _opening_backend(config: MLCEngineConfig) -> AsyncIterator[asyncio.Task[Backend]]:
+    """Opens the device and tests its kernels in a task; closes it if the block raises."""
     opening = asyncio.create_task(open_backend(config.device, config.num_threads))
     try:
-        store = config.app_config.cache_backend
-        with await open_model(record.source, store, config.init_progress_callback) as checkpoint:
-            loaded = await _load_from(checkpoint, opening, record.model_id, options, config)
+        yield opening
     except BaseException:
         if opening.done():
             _close_opened(opening)
         else:
             opening.add_done_callback(_close_opened)
         raise
-    kv_tokens = loaded.loop.scheduler.blocks.num_blocks * loaded.loop.scheduler.blocks.block_size
-    _log.info(
-        "%s on %s: context of %d tokens, KV cache of %d, after %.1f s",
-        record.model_id,
-        loaded.device_name,
-        loaded.context_window_size,
-        kv_tokens,
-        time.perf_counter() - started,
-    )
-    return loaded
 
 
 def _close_opened(opening: asyncio.Task[Backend]) -> None:
@@ -100,32 +125,8 @@ def _close_opened(opening: asyncio.Task[Backend]) -> None:
         opening.result().close()
 
 
-async def _load_from(
-    checkpoint: Checkpoint,
-    opening: asyncio.Task[Backend],
-    model_id: str,
-    options: ChatOptions,
-    config: MLCEngineConfig,
-) -> LoadedModel:
-    """Whoever began `opening` closes what it opened if this raises."""
-    # The tokenizer is Python and the repacking is not: they run side by side.
-    text = asyncio.create_task(in_background(_read_text, checkpoint, options))
-    try:
-        context = context_window(checkpoint, options)
-        program = registry.record(checkpoint, context)
-        await asyncio.wait([opening])  # which goes on if this is cancelled
-        processor = config.logit_processor_registry.get(model_id)
-        sampler = None if processor is None else HostSampler(processor, program.vocab_size)
-        loop = await _start(opening.result(), program, checkpoint, context, config, sampler)
-    except BaseException:
-        text.add_done_callback(ignore_result)
-        raise
-    tokenizer, chat_format = await text
-    return LoadedModel(model_id, options, context, tokenizer, chat_format, loop)
-
-
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
-    """Tokens a sequence may have; raises ConfigError beyond what was trained."""
+    """Returns the tokens a sequence may have; raises ConfigError beyond the trained context."""
     trained = registry.trained_context(checkpoint)
     asked = options.context_window_size or options.sliding_window_size
     wanted = asked or min(trained, DEFAULT_CONTEXT_TOKENS)
@@ -144,44 +145,22 @@ def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer,
     return tokenizer, JinjaFormat(template) if template else None
 
 
-async def _start(
+def plan_memory(
     backend: Backend,
     program: Program,
     checkpoint: Checkpoint,
     context: int,
     config: MLCEngineConfig,
-    host_sampler: HostSampler | None,
-) -> GenerationLoop:
-    scheduler = _scheduler(backend, program, checkpoint, context, config)
-    limits, num_blocks = _largest_step(scheduler), scheduler.blocks.num_blocks
-    uploading = ProgressReporter(config.init_progress_callback, Phase.UPLOAD)
-    text = f"Loading weights onto {backend.name}"
-    await backend.load(
-        program,
-        checkpoint,
-        num_blocks,
-        limits,
-        lambda loaded, total: uploading.update(text, loaded, total),
-    )
-    runner = Runner(backend, program, limits, host_sampler)
-    await _prepare(runner, config)
-    return GenerationLoop(scheduler, runner)
+) -> LoadPlan:
+    """Sizes the KV cache: the most of `_KV_WINDOWS` that fit beside the weights.
 
-
-def _scheduler(
-    backend: Backend,
-    program: Program,
-    checkpoint: Checkpoint,
-    context: int,
-    config: MLCEngineConfig,
-) -> Scheduler:
-    """Raises DeviceMemoryError if weights and KV cache do not fit."""
-    block_size = program.kv_cache.block_size
+    Raises DeviceMemoryError if not even the smallest fits.
+    """
     sizes = [context * windows for windows in _KV_WINDOWS]
     if config.kv_cache_tokens is not None:
         sizes = [max(config.kv_cache_tokens, context)]
     for num_tokens in sizes:
-        num_blocks = -(-num_tokens // block_size)
+        num_blocks = -(-num_tokens // program.kv_cache.block_size)
         try:
             backend.check_fits(program, checkpoint, num_blocks)
         except DeviceMemoryError:
@@ -190,29 +169,41 @@ def _scheduler(
         else:
             break
     limits = StepLimits(
-        max_tokens=backend.step_tokens, max_prompt_tokens=backend.step_tokens_beside_decode
+        max_tokens=backend.step_tokens,
+        max_prefill_tokens_with_decode=backend.step_tokens_beside_decode,
     )
-    blocks = BlockManager(num_blocks, block_size)
-    return Scheduler(blocks, limits, context, config.max_waiting_sequences)
+    return LoadPlan(backend, checkpoint, program, context, num_blocks, limits)
 
 
-def _largest_step(scheduler: Scheduler) -> BatchShape:
-    limits = scheduler.limits
-    return BatchShape(
-        max_tokens=limits.max_tokens,
-        max_seqs=limits.max_sequences,
-        max_outputs=limits.max_sequences,
-        max_blocks=scheduler.blocks.blocks_for(scheduler.max_positions),
+async def upload(plan: LoadPlan, config: MLCEngineConfig) -> None:
+    """Repacks the weights onto the device and allocates the KV cache there."""
+    progress = ProgressReporter(config.init_progress_callback, Phase.UPLOAD)
+    text = f"Loading weights onto {plan.backend.name}"
+    await plan.backend.load(
+        plan.program,
+        plan.checkpoint,
+        plan.num_blocks,
+        plan.max_batch,
+        lambda loaded, total: progress.update(text, loaded, total),
     )
 
 
-async def _prepare(runner: Runner, config: MLCEngineConfig) -> None:
-    """Compiles what a single sequence needs, so that the first answer begins without delay."""
-    compiling = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
-    compiling.update("Compiling kernels")
+async def warm_up(plan: LoadPlan, model_id: str, config: MLCEngineConfig) -> Runner:
+    """Compiles the kernels for one sequence, so that the first answer begins without delay."""
+    processor = config.logit_processor_registry.get(model_id)
+    sampler = None if processor is None else HostSampler(processor, plan.program.vocab_size)
+    runner = Runner(plan.backend, plan.program, plan.max_batch, sampler)
+    progress = ProgressReporter(config.init_progress_callback, Phase.COMPILE)
+    progress.update("Compiling kernels")
     try:
-        await asyncio.gather(runner.prepare(1, 1), runner.prepare(runner.limits.max_tokens, 1))
+        await asyncio.gather(runner.prepare(1, 1), runner.prepare(plan.limits.max_tokens, 1))
     except BaseException:
         await runner.settle()  # the device is closed next
         raise
-    compiling.update("Ready", 1, 1)
+    progress.update("Ready", 1, 1)
+    return runner
+
+
+def new_scheduler(plan: LoadPlan, config: MLCEngineConfig) -> Scheduler:
+    blocks = BlockManager(plan.num_blocks, plan.program.kv_cache.block_size)
+    return Scheduler(blocks, plan.limits, plan.context_window_size, config.max_waiting_sequences)

@@ -1,4 +1,4 @@
-"""From sampled tokens to the text of an answer's choices."""
+"""Turns sampled tokens into the text of a request's choices."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Self
 
-from webllm.api.chat_completion import ChatCompletionTokenLogprob, TopLogprob
+from webllm.api.chat_completion import (
+    ChatCompletionTokenLogprob,
+    FinishReason,
+    Logprobs,
+    TopLogprob,
+)
 from webllm.api.usage import CompletionUsage, PromptTokensDetails, UsageExtra
-from webllm.engine.generation import GenerationLoop
-from webllm.engine.sequence import FinishReason, Sequence
+from webllm.engine.loop import GenerationLoop
+from webllm.engine.sequence import Sequence
 from webllm.ops.sampled import TokenLogprobs
 from webllm.text.detokenizer import StreamingDetokenizer
 from webllm.text.stop import StopMatcher
@@ -21,16 +26,16 @@ from webllm.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of one choice; the last one carries the reason."""
+    """A piece of one choice; the last one has the finish reason."""
 
     choice: int
     text: str
     finish_reason: FinishReason | None = None
-    logprobs: list[ChatCompletionTokenLogprob] = field(default_factory=list)  # of its tokens
+    logprobs: Logprobs | None = None  # of its tokens, where asked for
 
 
 class TextOutput:
-    """One choice: detokenizes, looks for stop strings, passes the text on, notes when."""
+    """One choice: detokenizes, looks for stop strings, emits deltas and keeps the times."""
 
     def __init__(
         self,
@@ -51,11 +56,11 @@ class TextOutput:
 
     @property
     def text(self) -> str:
-        """What has come so far."""
+        """The text so far."""
         return "".join(self._pieces)
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
-        self._timing.token()
+        self._timing.tokens.append(time.perf_counter())
         if logprobs is not None:
             self._logprobs.append(token_logprob(self._tokenizer, token_id, logprobs))
         text, stopped = self._matcher.feed(self._detokenizer.push(token_id))
@@ -63,7 +68,7 @@ class TextOutput:
             self._emit(text)
         if stopped:
             self._logprobs.clear()  # of the stop string
-            return FinishReason.STOP
+            return "stop"
         return None
 
     def end(self, reason: FinishReason) -> None:
@@ -76,7 +81,9 @@ class TextOutput:
         self._deltas.put_nowait(error)
 
     def _emit(self, text: str, reason: FinishReason | None = None) -> None:
-        logprobs, self._logprobs = self._logprobs, []
+        logprobs = None
+        if self._logprobs:
+            logprobs, self._logprobs = Logprobs(content=self._logprobs), []
         self._pieces.append(text)
         self._deltas.put_nowait(TextDelta(self._choice, text, reason, logprobs))
 
@@ -84,7 +91,7 @@ class TextOutput:
 def token_logprob(
     tokenizer: Tokenizer, token_id: int, logprobs: TokenLogprobs
 ) -> ChatCompletionTokenLogprob:
-    """In OpenAI's shape; a token's text has U+FFFD where it is part of a character."""
+    """Returns a token in OpenAI's format; U+FFFD stands for a part of a character in its text."""
 
     def entry(token_id: int, logprob: float) -> TopLogprob:
         text = tokenizer.decode([token_id], skip_special=False)
@@ -102,21 +109,18 @@ def token_logprob(
 
 @dataclass(slots=True)
 class Timing:
-    """Moments of one request, in seconds of `time.perf_counter`."""
+    """The times of one request, in seconds of `time.perf_counter`."""
 
     started: float = field(default_factory=time.perf_counter)
-    tokens: list[float] = field(default_factory=list)  # when each came, of any choice
+    tokens: list[float] = field(default_factory=list)  # arrivals, of all choices
     ended: float | None = None
 
-    def token(self) -> None:
-        self.tokens.append(time.perf_counter())
-
     def end(self) -> None:
-        """Of one choice; the last one counts."""
+        """Marks the end of a choice; the last one counts."""
         self.ended = time.perf_counter()
 
     def extra(self, num_prefilled: int, breakdown: bool) -> UsageExtra:
-        """`num_prefilled`: prompt tokens that had to be computed."""
+        """`num_prefilled`: prompt tokens that were not in the prefix cache."""
         ended = self.ended or time.perf_counter()
         first = self.tokens[0] if self.tokens else ended
         prefill_s, decode_s = first - self.started, ended - first
@@ -135,9 +139,10 @@ class Timing:
 NewOutput = Callable[[int, asyncio.Queue[TextDelta | BaseException], Timing], TextOutput]
 
 
-class Answer:
-    """A request's choices: they run from `with answer` on, and no longer than it. One that
-    `is_interrupted` ends as soon as it begins.
+class Generation:
+    """The choices of one request. `with` starts them; leaving it aborts those still running.
+
+    A generation that `is_interrupted` ends as soon as it starts.
     """
 
     def __init__(
@@ -171,10 +176,10 @@ class Answer:
 
     def __exit__(self, *_: object) -> None:
         for sequence in self.sequences:
-            self._loop.finish(sequence, FinishReason.ABORT)
+            self._loop.finish(sequence, "abort")
 
     async def deltas(self) -> AsyncIterator[TextDelta]:
-        """Until the last choice has ended; raises what the device raised."""
+        """Yields deltas until the last choice has ended; raises the device's errors."""
         unfinished = len(self.sequences)
         while unfinished:
             delta = await self._deltas.get()
@@ -185,7 +190,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Of the first choice, as far as it has come."""
+        """The text of the first choice so far."""
         return self._outputs[0].text
 
     @property
@@ -194,7 +199,7 @@ class Answer:
         num_output_tokens = sum(s.num_output_tokens for s in self.sequences)
         num_prefilled = first.num_prompt_tokens - first.num_cached_tokens
         if not num_output_tokens:
-            num_prefilled = 0  # as far as is known
+            num_prefilled = 0  # that many are known to be computed
         return CompletionUsage(
             prompt_tokens=first.num_prompt_tokens,
             completion_tokens=num_output_tokens,

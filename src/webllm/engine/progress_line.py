@@ -1,4 +1,4 @@
-"""A download's progress on one line of standard error, for people at a terminal or a notebook."""
+"""Shows a download's progress on one line of standard error, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallbac
 
 @contextmanager
 def progress_line(callback: ProgressCallback | None) -> Iterator[ProgressCallback | None]:
-    """Yields `callback`; without one, a callback that shows a download where a person watches."""
+    """Yields `callback`; if it is None, a callback that shows downloads to a person who watches."""
     if callback is not None or not _is_watched():
         yield callback
         return
@@ -33,7 +33,7 @@ def _is_watched() -> bool:
 
 
 class _Line:
-    """Appears with the first report of a download; a model that is on disk loads in silence."""
+    """A line that appears with a download's first report; a model on disk loads in silence."""
 
     def __init__(self) -> None:
         self._shown = ""
@@ -48,7 +48,7 @@ class _Line:
             sys.stderr.flush()
 
     def _write(self, text: str) -> None:
-        """Writes over what is shown."""
+        """Overwrites the shown text."""
         width = shutil.get_terminal_size().columns - 1
         text = "".join(c if c.isprintable() else "?" for c in text)[:width]
         sys.stderr.write("\r" + text.ljust(len(self._shown)))

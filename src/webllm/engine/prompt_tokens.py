@@ -1,7 +1,7 @@
-"""Token ids of prompts, with no more work than a prompt takes that fits the context window.
+"""Encodes prompts, with no more work than a prompt takes that fits the context window.
 
-Text that is certainly too long is refused or cut before it is tokenized. All of it is `Steps`, so
-that others have their turn while long text is under way.
+Text that is certainly too long is refused or cut before it is tokenized. The functions are `Steps`,
+so that other requests have their turn while a long text is encoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from webllm.api.requests import (
 )
 from webllm.config import ContextOverflow
 from webllm.engine.chat_format import ChatFormat, guarded
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.sequence import ContextShift
 from webllm.errors import ContextLengthError
 from webllm.text.steps import Steps
@@ -32,14 +32,21 @@ MESSAGE_CHARS = 24  # what a template writes around a message
 _NUM_GUESSES = 4
 _SPARE_TOKENS = 16  # around a cut, where other tokens may come of half a word
 
+# The request field that holds the prompt, which errors name.
+PROMPT_FIELDS: dict[type[GenerationParams], str] = {
+    ChatCompletionRequest: "messages",
+    CompletionRequest: "prompt",
+    GenerationParams: "input_ids",  # of `forward_tokens_and_sample`
+}
+
 Encode = Callable[[str], Steps[list[int]]]
 
 
 def conversation_tokens(
     model: LoadedModel, chat_format: ChatFormat, request: ChatCompletionRequest
 ) -> Steps[list[int]]:
-    """Token ids of the messages, without the oldest ones if there are too many and the policy is
-    to leave them out. Raises RequestError, ContextLengthError or TemplateError.
+    """Returns the token ids of a conversation. With `truncate_oldest_messages`, the oldest turns
+    that do not fit are left out. Raises RequestError, ContextLengthError or TemplateError.
     """
     extra = request.extra_body or ExtraBody()
     messages = [{"role": m.role, "content": m.text} for m in request.messages]
@@ -62,7 +69,7 @@ def conversation_tokens(
 
 
 def raw_tokens(model: LoadedModel, request: CompletionRequest) -> Steps[list[int]]:
-    """Token ids of a prompt that no template makes. Raises ContextLengthError."""
+    """Returns the token ids of a raw prompt, without a template. Raises ContextLengthError."""
     # As everywhere else: control tokens written in a raw prompt count, so that a caller can
     # format a conversation by hand.
     encode = partial(model.tokenizer.encode_steps, parse_special=True)
@@ -72,9 +79,11 @@ def raw_tokens(model: LoadedModel, request: CompletionRequest) -> Steps[list[int
 def text_tokens(
     model: LoadedModel, request: GenerationParams, text: str, encode: Encode
 ) -> Steps[list[int]]:
-    """Raises ContextLengthError for text that cannot fit; of text that will be shifted, only its
-    two ends are tokenized: those are the whole text's tokens, unless one end is a single word of
-    thousands of characters (a run of spaces), which may be cut into tokens at other places.
+    """Returns the token ids of a text; of one that will be shifted, only its two ends are encoded.
+
+    Those ends have the whole text's tokens, unless one end is a single word of thousands of
+    characters (a run of spaces), which may be split elsewhere. Raises ContextLengthError for text
+    that cannot fit.
     """
     window = model.context_window_size
     least = model.tokenizer.least_tokens(text) if len(text) > window else 0
@@ -94,8 +103,9 @@ def text_tokens(
 
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """A conversation to be had with ever fewer of its oldest turns; the system's message always
-    stays, and the last turn. A turn begins with a user's message.
+    """A conversation that can be shortened from its oldest turn on.
+
+    The system message and the last turn always stay. A turn begins with a user message.
     """
 
     messages: list[dict[str, Any]]
@@ -108,7 +118,7 @@ class _Turns:
 
     @property
     def num_chars(self) -> list[int]:
-        """Of what is left from each start on."""
+        """Characters of the system message and of the turns from each start on."""
         sizes = [len(message["content"]) + MESSAGE_CHARS for message in self.messages]
         left = list(accumulate(reversed(sizes), initial=0))
         system = sum(sizes[: self._num_system])
@@ -129,9 +139,9 @@ def _newest_turns(
     encode: Encode,
     room: int,
 ) -> Steps[list[int] | None]:
-    """Token ids of as many of the newest turns as `room` has place for; None: of none.
+    """Returns the token ids of the newest turns that fit in `room` tokens; None if none do.
 
-    Guesses from the characters how many those are, and seldom renders more than three prompts.
+    Guesses the number of turns from their characters, and seldom renders more than three prompts.
     """
     tokenizer = model.tokenizer
     num_chars = turns.num_chars
@@ -158,14 +168,14 @@ def _newest_turns(
 
 
 def overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:
-    """What becomes of a prompt or an answer that outgrows the context window."""
+    """Returns the policy for a prompt or an answer that outgrows the context window."""
     extra = request.extra_body or ExtraBody()
     sliding: ContextOverflow | None = "shift" if model.options.sliding_window_size else None
     return extra.context_overflow or model.options.context_overflow or sliding or "error"
 
 
 def context_shift(model: LoadedModel, request: GenerationParams) -> ContextShift | None:
-    """None: the window does not move."""
+    """Returns how the window moves on when it is full; None if it does not."""
     if overflow(model, request) != "shift":
         return None
     window = model.context_window_size
@@ -173,7 +183,7 @@ def context_shift(model: LoadedModel, request: GenerationParams) -> ContextShift
 
 
 def too_long(model: LoadedModel, request: GenerationParams, size: str) -> ContextLengthError:
-    """A prompt of that `size` does not fit; names a way out that was not taken yet."""
+    """Returns the error for a prompt of this size, with a way out that was not taken yet."""
     shorten, policies = "shorten the prompt", '"shift"'
     if isinstance(request, ChatCompletionRequest):
         if overflow(model, request) == "truncate_oldest_messages":
@@ -183,12 +193,5 @@ def too_long(model: LoadedModel, request: GenerationParams, size: str) -> Contex
     return ContextLengthError(
         f"the prompt has {size}, the context window {model.context_window_size}; {shorten}, load "
         f"the model with a larger context_window_size, or choose context_overflow {policies}",
-        field=prompt_field(request),
+        field=PROMPT_FIELDS[type(request)],
     )
-
-
-def prompt_field(request: GenerationParams) -> str:
-    """The field of the request that the prompt comes from."""
-    if isinstance(request, ChatCompletionRequest):
-        return "messages"
-    return "prompt" if isinstance(request, CompletionRequest) else "input_ids"

@@ -1,4 +1,4 @@
-"""From requests to sequences: prompt token ids, and how each choice goes on and ends."""
+"""Turns requests into sequences: prompt token ids, sampling parameters, stop conditions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from operator import index
 
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
 from webllm.config import ChatOptions
-from webllm.engine.loading import LoadedModel
+from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.prompt_tokens import (
+    PROMPT_FIELDS,
     context_shift,
     conversation_tokens,
-    prompt_field,
     raw_tokens,
     too_long,
 )
@@ -37,7 +37,7 @@ _EMPTY = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request, ready to run: one sequence per choice."""
+    """A request that is ready to run: one sequence per choice."""
 
     sequences: list[Sequence]
     stop_strings: tuple[str, ...]
@@ -68,7 +68,7 @@ def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[P
 
 
 def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
-    """One token after `token_ids`, drawn as the model's options say.
+    """Returns a sequence of one token after `token_ids`, sampled by the model's options.
 
     Raises RequestError or ContextLengthError.
     """
@@ -119,11 +119,11 @@ def _sequences(
 
 
 def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> None:
-    """No tokens at all, images' tokens, a wrong file, or made-up ids."""
-    field = prompt_field(request)
+    """Raises RequestError for an empty prompt and for ids beyond the vocabulary."""
+    field = PROMPT_FIELDS[type(request)]
     if not token_ids:
         raise RequestError(_EMPTY[field], field=field)
-    vocab_size = model.runner.program.vocab_size
+    vocab_size = model.vocab_size
     for token_id in (min(token_ids), max(token_ids)):
         if not 0 <= token_id < vocab_size:
             raise RequestError(
@@ -134,7 +134,7 @@ def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list
 
 
 def _sampling(options: ChatOptions, request: GenerationParams) -> Sampling:
-    """Of every choice, but for the seed."""
+    """Returns the parameters of every choice, except for the seed."""
     temperature = _first(request.temperature, options.temperature, 1.0)
     return Sampling(
         temperature=temperature if temperature >= _LOWEST_TEMPERATURE else 0.0,
@@ -155,7 +155,7 @@ def _edits(
     token_ids: array[int],
     max_tokens: int,
 ) -> LogitEdits:
-    vocab_size = model.runner.program.vocab_size
+    vocab_size = model.vocab_size
     biases = _biases(request.logit_bias or {}, vocab_size)
     repeats = sampling.repetition_penalty != 1
     counts = repeats or bool(sampling.frequency_penalty or sampling.presence_penalty)
@@ -171,8 +171,8 @@ def _edits(
 
 
 def _biases(logit_bias: dict[int, float], vocab_size: int) -> dict[int, float]:
-    """Of the tokens there are: another model's token never comes, so that a ban changes nothing;
-    nothing could make it come either.
+    """Returns the biases of tokens in the vocabulary. Banning another model's token changes
+    nothing; asking for one raises RequestError.
     """
     for token_id, bias in logit_bias.items():
         if token_id < 0 or (token_id >= vocab_size and bias > 0):
@@ -189,7 +189,7 @@ def _first(*values: float | None) -> float:
 
 
 def _refuse(**fields: object) -> None:
-    """Fields that are read but not served yet."""
+    """Raises RequestError for fields that are parsed but not supported yet."""
     for name, value in fields.items():
         if value:
             raise RequestError(f"{name} is not supported yet; leave it out", field=name)

@@ -1,17 +1,16 @@
-"""Answers in OpenAI's shape: whole, or as the chunks of a stream."""
+"""Responses in OpenAI's format, whole or as the chunks of a stream."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from webllm.api.chat_completion import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
-    ChatCompletionTokenLogprob,
     Choice,
     ChunkChoice,
     Delta,
@@ -20,40 +19,33 @@ from webllm.api.chat_completion import (
 )
 from webllm.api.completion import Completion, CompletionChoice
 from webllm.api.usage import CompletionUsage
-from webllm.engine import sequence
-from webllm.engine.output import Answer
+from webllm.engine.output import Generation, TextDelta
 
 
-@dataclass(slots=True)
-class Text:
-    """A finished choice."""
+@dataclass(frozen=True, slots=True)
+class FinishedChoice:
+    """The whole of one choice."""
 
-    text: str = ""
-    finish_reason: FinishReason = "abort"
-    logprobs: list[ChatCompletionTokenLogprob] = field(default_factory=list)
-
-
-async def collect(answer: Answer) -> list[Text]:
-    """Every choice of an answer, in order."""
-    texts = [Text() for _ in answer.sequences]
-    with answer:
-        async for delta in answer.deltas():
-            text = texts[delta.choice]
-            text.text += delta.text
-            text.logprobs += delta.logprobs
-    for text, ended in zip(texts, answer.sequences, strict=True):
-        text.finish_reason = _reason(ended.finish_reason)
-    return texts
+    text: str
+    finish_reason: FinishReason
+    logprobs: Logprobs | None
 
 
-def _logprobs(tokens: list[ChatCompletionTokenLogprob]) -> Logprobs | None:
-    """None if they were not asked for (or nothing was said)."""
-    return Logprobs(content=tokens) if tokens else None
+async def collect(generation: Generation) -> list[FinishedChoice]:
+    """Runs a generation to its end; returns its choices in order."""
+    deltas: list[list[TextDelta]] = [[] for _ in generation.sequences]
+    with generation:
+        async for delta in generation.deltas():
+            deltas[delta.choice].append(delta)
+    return [_joined(choice) for choice in deltas]
 
 
-def _reason(reason: sequence.FinishReason | None) -> FinishReason:
+def _joined(deltas: list[TextDelta]) -> FinishedChoice:
+    reason = deltas[-1].finish_reason
     assert reason is not None
-    return reason.value
+    tokens = [token for delta in deltas if delta.logprobs for token in delta.logprobs.content or ()]
+    text = "".join(delta.text for delta in deltas)
+    return FinishedChoice(text, reason, Logprobs(content=tokens) if tokens else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +56,34 @@ class ChatResponder:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, texts: list[Text], usage: CompletionUsage) -> ChatCompletion:
+    def whole(self, finished: list[FinishedChoice], usage: CompletionUsage) -> ChatCompletion:
         choices = [
             Choice(
                 index=index,
-                message=ChatCompletionMessage(content=text.text),
-                finish_reason=text.finish_reason,
-                logprobs=_logprobs(text.logprobs),
+                message=ChatCompletionMessage(content=choice.text),
+                finish_reason=choice.finish_reason,
+                logprobs=choice.logprobs,
             )
-            for index, text in enumerate(texts)
+            for index, choice in enumerate(finished)
         ]
         return ChatCompletion(
             id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
         )
 
     async def stream(
-        self, answer: Answer, include_usage: bool
+        self, generation: Generation, include_usage: bool
     ) -> AsyncGenerator[ChatCompletionChunk, None]:
-        with answer:
-            for index in range(len(answer.sequences)):
+        with generation:
+            for index in range(len(generation.sequences)):
                 yield self._chunk(index, Delta(role="assistant", content=""))
-            async for delta in answer.deltas():
-                logprobs = _logprobs(delta.logprobs)
-                if delta.text or logprobs:
-                    yield self._chunk(delta.choice, Delta(content=delta.text), logprobs=logprobs)
+            async for delta in generation.deltas():
+                if delta.text or delta.logprobs:
+                    content = Delta(content=delta.text)
+                    yield self._chunk(delta.choice, content, logprobs=delta.logprobs)
                 if delta.finish_reason:
-                    yield self._chunk(delta.choice, Delta(), _reason(delta.finish_reason))
+                    yield self._chunk(delta.choice, Delta(), delta.finish_reason)
         if include_usage:
-            yield self._response([], answer.usage)
+            yield self._response([], generation.usage)
 
     def _chunk(
         self,
@@ -120,34 +112,33 @@ class CompletionResponder:
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, texts: list[Text], usage: CompletionUsage) -> Completion:
+    def whole(self, finished: list[FinishedChoice], usage: CompletionUsage) -> Completion:
         choices = [
-            self._choice(index, self.echo + text.text, text.finish_reason, text.logprobs)
-            for index, text in enumerate(texts)
+            self._choice(index, self.echo + choice.text, choice.finish_reason, choice.logprobs)
+            for index, choice in enumerate(finished)
         ]
         return self._completion(choices, usage)
 
-    async def stream(self, answer: Answer, include_usage: bool) -> AsyncGenerator[Completion, None]:
-        with answer:
-            for index in range(len(answer.sequences) if self.echo else 0):
+    async def stream(
+        self, generation: Generation, include_usage: bool
+    ) -> AsyncGenerator[Completion, None]:
+        with generation:
+            for index in range(len(generation.sequences) if self.echo else 0):
                 yield self._completion([self._choice(index, self.echo)])
-            async for delta in answer.deltas():
-                reason = delta.finish_reason and _reason(delta.finish_reason)
-                choice = self._choice(delta.choice, delta.text, reason, delta.logprobs)
+            async for delta in generation.deltas():
+                choice = self._choice(delta.choice, delta.text, delta.finish_reason, delta.logprobs)
                 yield self._completion([choice])
         if include_usage:
-            yield self._completion([], answer.usage)
+            yield self._completion([], generation.usage)
 
     @staticmethod
     def _choice(
         index: int,
         text: str,
         reason: FinishReason | None = None,
-        logprobs: Sequence[ChatCompletionTokenLogprob] = (),
+        logprobs: Logprobs | None = None,
     ) -> CompletionChoice:
-        return CompletionChoice(
-            index=index, text=text, finish_reason=reason, logprobs=_logprobs(list(logprobs))
-        )
+        return CompletionChoice(index=index, text=text, finish_reason=reason, logprobs=logprobs)
 
     def _completion(
         self, choices: list[CompletionChoice], usage: CompletionUsage | None = None

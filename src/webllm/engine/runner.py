@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple
 
 from webllm.backends.protocol import Backend, Executable
-from webllm.engine.processing import Drawn, HostSampler
+from webllm.engine.host_sampler import Drawn, HostSampler
 from webllm.engine.scheduler import Batch
 from webllm.ops.program import BatchShape, Program
 
@@ -17,15 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 class _Kind(NamedTuple):
-    """Steps that one executable with one set of kernels runs."""
+    """The steps that one executable runs with one set of kernels."""
 
     shape: BatchShape
     is_plain: bool  # see `Step`
 
 
 class Runner:
-    """`limits` is the largest batch there will be; a `host_sampler` changes logits before each
-    draw.
+    """Submits steps and reads their tokens in order.
+
+    `limits` is the largest batch there will be; a `host_sampler` changes logits before each draw.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Runner:
         self._ready: dict[_Kind, Executable] = {}
         self._preparing: dict[_Kind, asyncio.Task[None]] = {}  # or prepared
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
+        self._kind_of = cache(self._make_kind)
 
     @property
     def num_in_flight(self) -> int:
@@ -50,7 +53,7 @@ class Runner:
 
     @property
     def has_room(self) -> bool:
-        """Whether the device takes another step before one has been read."""
+        """Whether another step may be submitted before one has been read."""
         most = 1 if self.host_sampler else self.backend.steps_in_flight
         return len(self._in_flight) < most
 
@@ -59,13 +62,14 @@ class Runner:
         the event loop.
         """
         step = batch.step.without_sampling() if self.host_sampler else batch.step
-        kind = _Kind(self._shape_of(batch), step.is_plain)
+        num_sequences = len(step.sequences)
+        kind = self._kind_of(batch.num_tokens, num_sequences, batch.is_prefill, step.is_plain)
         executable = self._ready.get(kind) or await self._prepared(kind)
         executable.submit(step)
         self._in_flight.append((batch, executable))
 
     async def oldest(self) -> tuple[Batch, Drawn]:
-        """The oldest batch in flight and the tokens it sampled, in order of its outputs."""
+        """Waits for the oldest batch in flight; returns it and its tokens, in order of outputs."""
         batch, executable = self._in_flight.popleft()
         sampled = await executable.sampled()
         if self.host_sampler and batch.sampled:
@@ -94,7 +98,7 @@ class Runner:
             self._begin(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
 
     async def _prepared(self, kind: _Kind) -> Executable:
-        """The executable of this kind; while it is being compiled, a larger one if there is."""
+        """Returns the executable of this kind, or a larger one while it is being compiled."""
         while True:
             if kind in self._ready:
                 return self._ready[kind]
@@ -108,8 +112,8 @@ class Runner:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     def _begin(self, kind: _Kind) -> asyncio.Task[None]:
-        """The task that compiles this kind, started if need be. One that failed is kept, so that
-        it is not tried again while larger executables serve.
+        """Returns the task that compiles this kind; starts it if there is none. A task that failed
+        is kept, so that it is not tried again while larger executables serve.
         """
         task = self._preparing.get(kind)
         if task is None or task.cancelled() or not (task.done() or task in self._under_way()):
@@ -119,7 +123,7 @@ class Runner:
         return task
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        """Tasks that are compiling now, on this event loop: another one may have ended."""
+        """Returns the tasks that are compiling on this event loop; another loop may have ended."""
         loop = asyncio.get_running_loop()
         tasks = self._preparing.values()
         return [task for task in tasks if not task.done() and task.get_loop() is loop]
@@ -134,8 +138,8 @@ class Runner:
         self._ready[kind] = executable
 
     def _serves(self, larger: _Kind, kind: _Kind) -> bool:
-        """Whether `larger` runs steps of `kind` with the same result, bit for bit: prefill and
-        decode each keep their form of the kernels.
+        """Whether `larger` runs steps of `kind` with the same bits: prefill always runs the GEMM
+        kernels and decode the GEMV kernels, which round differently.
         """
         shape, least = kind.shape, self.backend.least_prompt_tokens
         return (
@@ -146,7 +150,7 @@ class Runner:
         )
 
     def _shape(self, num_tokens: int, num_seqs: int) -> BatchShape:
-        """For up to so many tokens and sequences; outputs are at most one each."""
+        """Returns the smallest compiled shape; each sequence has at most one output."""
         return BatchShape(
             max_tokens=min(_rounded(num_tokens), self.limits.max_tokens),
             max_seqs=min(_rounded(num_seqs), self.limits.max_seqs),
@@ -154,14 +158,13 @@ class Runner:
             max_blocks=self.limits.max_blocks,
         )
 
-    def _shape_of(self, batch: Batch) -> BatchShape:
-        num_tokens = batch.step.num_tokens
-        if batch.reads_prompts:
+    def _make_kind(self, num_tokens: int, num_seqs: int, is_prefill: bool, is_plain: bool) -> _Kind:
+        if is_prefill:
             num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
-        return self._shape(num_tokens, len(batch.step.sequences))
+        return _Kind(self._shape(num_tokens, num_seqs), is_plain)
 
     async def settle(self) -> None:
-        """Waits for what is being compiled, because it uses the device."""
+        """Waits until nothing is being compiled, which uses the device."""
         if under_way := self._under_way():
             await asyncio.wait(under_way)
 
@@ -182,8 +185,8 @@ def _note_failure(task: asyncio.Task[None]) -> None:
 
 
 def _rounded(count: int) -> int:
-    """Up to a power of two, or between 8 and 64, where work grows with every eight rows, to eight:
-    few shapes are compiled, and little of each goes to waste.
+    """Rounds up to a power of two, or to a multiple of 8 between 8 and 64, where the work grows
+    with every eight rows: few shapes are compiled, and little of each is wasted.
     """
     if 8 < count <= 64:
         return -(-count // 8) * 8

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from struct import error as StructError  # noqa: N812
 
+from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import NO_PREFIX
 from webllm.errors import RequestError
 from webllm.ops.sampling import LogitEdits, Sampling
 from webllm.ops.step import MAX_EDITS
 
 
-class FinishReason(Enum):
-    STOP = "stop"
-    LENGTH = "length"
-    ABORT = "abort"
-
-
 @dataclass(frozen=True, slots=True)
 class ContextShift:
-    """When `window_tokens` are full, the first `sink_tokens` and the newer half of the others
-    stay, and the model reads them again (attention sinks: arXiv:2309.17453).
+    """How a full context window moves on: attention sinks, arXiv:2309.17453.
+
+    When `window_tokens` are full, the first `sink_tokens` and the newer half of the others stay,
+    and the model reads them again.
     """
 
     window_tokens: int
@@ -38,7 +34,7 @@ class ContextShift:
 
 @dataclass(frozen=True, slots=True)
 class SequenceParams:
-    """How a sequence goes on and when it ends."""
+    """How a sequence is sampled and when it ends."""
 
     max_tokens: int
     stop_ids: frozenset[int]
@@ -48,68 +44,36 @@ class SequenceParams:
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """`token_ids` holds what the host knows of the KV cache's tokens and the one after them;
-    tokens sampled in steps that are still under way on the device are counted by `num_pending`.
+    """A prompt and the tokens sampled after it.
 
-    Until the first token comes, `token_ids` may be shared by the choices of a request.
+    `token_ids` holds the tokens that the host knows. Those sampled by steps that are still in
+    flight are known to the device alone; `num_pending` counts them. Until the first token comes,
+    `token_ids` may be shared by the choices of a request.
+
+    Raises RequestError for values that no step can hold.
     """
 
     token_ids: array[int]  # typecode "I"
     params: SequenceParams
     edits: LogitEdits = field(default_factory=LogitEdits)
     num_prompt_tokens: int = field(init=False)
-    num_cached_tokens: int = 0  # of the prompt: their keys and values were there already
+    num_tokens: int = field(init=False)  # pending ones included
+    window_tokens: int = field(init=False)  # more tokens than these shift the context
+    num_cached_tokens: int = 0  # prompt tokens found in the prefix cache
     num_output_tokens: int = 0
-    num_computed: int = 0  # positions whose KV is written or will be by a submitted step
+    num_computed_tokens: int = 0  # their KV is written, or will be by a submitted step
     num_pending: int = 0
-    pending_output: tuple[int, int] | None = None  # step and output row that sample the newest
-    blocks: array[int] = field(default_factory=lambda: array("I"))
-    prefix: int = NO_PREFIX  # of the first `num_remembered` blocks
-    num_remembered: int = 0
+    pending_output: tuple[int, int] | None = None  # step and output row of the newest one
+    is_prefill: bool = True  # more is left to compute than one sampled token
+    block_table: array[int] = field(default_factory=lambda: array("I"))
+    prefix_id: int = NO_PREFIX  # of the first `num_inserted_blocks` blocks
+    num_inserted_blocks: int = 0  # in the prefix cache
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.token_ids)
-
-    @property
-    def num_tokens(self) -> int:
-        """All tokens, those still on the device included."""
-        return len(self.token_ids) + self.num_pending
-
-    @property
-    def num_uncomputed(self) -> int:
-        return len(self.token_ids) + self.num_pending - self.num_computed
-
-    @property
-    def decodes(self) -> bool:
-        """What is left to compute is a token that was sampled."""
-        return self.num_uncomputed == 1 and self.num_output_tokens + self.num_pending > 0
-
-    @property
-    def reads_prompt(self) -> bool:
-        return self.num_uncomputed > 0 and not self.decodes
-
-    @property
-    def max_positions(self) -> int:
-        """Positions of the KV cache it may come to fill: its last token's is never written."""
-        most = self.num_prompt_tokens + self.params.max_tokens - 1
-        if self.params.shift:
-            most = min(most, self.params.shift.window_tokens)
-        return max(most, self.num_prompt_tokens)
-
-    @property
-    def needs_shift(self) -> bool:
-        """The newest token has no position left in its window."""
+        self.num_prompt_tokens = self.num_tokens = len(self.token_ids)
         shift = self.params.shift
-        return shift is not None and self.num_tokens > shift.window_tokens
-
-    @property
-    def is_all_sampled(self) -> bool:
-        """The steps already submitted bring it to `max_tokens`."""
-        return self.num_output_tokens + self.num_pending >= self.params.max_tokens
-
-    def check(self) -> None:
-        """Raises RequestError for what no step could be packed with."""
+        self.window_tokens = sys.maxsize if shift is None else shift.window_tokens
         if self.token_ids.typecode != "I":
             raise RequestError(f"token_ids is an array {self.token_ids.typecode!r}; give 'I'")
         if len(self.edits) > MAX_EDITS:
@@ -118,10 +82,12 @@ class Sequence:
                 "allowed; give fewer biases or leave the penalties out",
                 field="logit_bias",
             )
-        try:
-            self.params.sampling.pack()
-        except (StructError, OverflowError, TypeError) as error:
-            raise RequestError(f"{self.params.sampling} cannot be packed: {error}") from error
+
+    @property
+    def max_positions(self) -> int:
+        """Positions of the KV cache it may fill: its last token's is never written."""
+        most = self.num_prompt_tokens + self.params.max_tokens - 1
+        return max(min(most, self.window_tokens), self.num_prompt_tokens)
 
     def accept(self, token_id: int) -> None:
         """Takes the oldest pending token."""
@@ -130,12 +96,14 @@ class Sequence:
         self.num_pending -= 1
         self.num_output_tokens += 1
         self.token_ids.append(token_id)
-        self.edits.count(token_id)
+        if self.edits.counts:
+            self.edits.count(token_id)
 
     def shift(self) -> None:
-        """Drops what its window has no room for; positions begin anew, and so must the draws."""
+        """Drops tokens to make room in the window. Positions begin anew, and so do the draws."""
         assert self.params.shift is not None
         self.token_ids = self.params.shift.shifted(self.token_ids)
+        self.num_tokens = len(self.token_ids)
         sampling = self.params.sampling
         seed = (sampling.seed * 747796405 + 2891336453) & 0xFFFFFFFF
         self.params = replace(self.params, sampling=replace(sampling, seed=seed))

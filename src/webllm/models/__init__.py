@@ -1,0 +1,5 @@
+"""The architectures: one file for each, named after its `general.architecture` in GGUF.
+
+Every file has `ModelArgs`, `Attention`, `MLP`, `TransformerBlock` and `Model`, and spells its
+architecture out even where another file has the same lines. `registry` chooses the file.
+"""

@@ -1,4 +1,8 @@
-"""Gemma 3, text: norms around every block, q/k norms, GeGLU, five sliding layers to one global."""
+"""Gemma 3, text only (arXiv:2503.19786).
+
+It differs from llama in norms before and after every block, norms on q and k, a GeGLU, and five
+layers with a sliding window for each layer that attends to the whole context.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from webllm.artifacts.checkpoint import Checkpoint
 from webllm.models.gguf_names import gemma_names
 from webllm.models.metadata import MAX_HEAD_DIM, Metadata
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.models.weights import Weights, vocab_size
+from webllm.models.weights import NamedWeights, vocab_size
 from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
 
 _LAYERS_OF_27B = 62
@@ -17,6 +21,8 @@ _LAYERS_OF_27B = 62
 
 @dataclass(frozen=True, slots=True)
 class ModelArgs:
+    """The hyperparameters, read from GGUF metadata."""
+
     hidden_size: int
     num_layers: int
     intermediate_size: int
@@ -28,7 +34,7 @@ class ModelArgs:
     max_positions: int
     sliding_window: int
     rope_local_theta: float = 10000.0
-    sliding_window_pattern: int = 6  # the last layer of every six is global
+    sliding_window_pattern: int = 6  # every sixth layer is global
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
@@ -51,7 +57,7 @@ class ModelArgs:
 
     @property
     def attention_scale(self) -> float:
-        """27B alone scales by the hidden size a head gets, not by the head's own."""
+        """1 / sqrt(head_dim), but for 27B 1 / sqrt(hidden_size / num_q)."""
         if self.num_layers == _LAYERS_OF_27B:
             return float((self.hidden_size // self.heads.num_q) ** -0.5)
         return float(self.heads.head_dim**-0.5)
@@ -61,7 +67,7 @@ class ModelArgs:
 
 
 class Attention:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int, rope: RopeTable) -> None:
         self.heads, self.layer, self.rope = args.heads, layer, rope
         self.eps, self.scale = args.rms_norm_eps, args.attention_scale
         self.window = args.sliding_window if args.is_sliding(layer) else None
@@ -79,29 +85,30 @@ class Attention:
     def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
         q = ops.rms_norm(ops.linear(x, self.q_proj), self.q_norm, self.eps)
         k = ops.rms_norm(ops.linear(x, self.k_proj), self.k_norm, self.eps)
-        q, k = ops.rope(q, self.rope), ops.rope(k, self.rope)  # [tokens, heads * head_dim]
-        v = ops.linear(x, self.v_proj)
+        q = ops.rope(q, self.rope)  # [tokens, num_q * head_dim]
+        k = ops.rope(k, self.rope)  # [tokens, num_kv * head_dim]
+        v = ops.linear(x, self.v_proj)  # [tokens, num_kv * head_dim]
         out = ops.attention(
             q, k, v, heads=self.heads, layer=self.layer, scale=self.scale, window=self.window
         )
-        return ops.linear(out, self.o_proj)
+        return ops.linear(out, self.o_proj)  # [tokens, num_q * head_dim] -> [tokens, hidden]
 
 
 class MLP:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int) -> None:
         name = f"model.layers.{layer}.mlp"
         wide, hidden = args.intermediate_size, args.hidden_size
         self.gate_proj = weights.matrix(f"{name}.gate_proj.weight", (wide, hidden))
         self.up_proj = weights.matrix(f"{name}.up_proj.weight", (wide, hidden))
         self.down_proj = weights.matrix(f"{name}.down_proj.weight", (hidden, wide))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
+        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)  # [tokens, wide]
         return ops.linear(ops.gated(gate, up, Activation.GELU_TANH), self.down_proj)
 
 
 class TransformerBlock:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int, rope: RopeTable) -> None:
         self.eps = args.rms_norm_eps
         self.self_attn = Attention(args, weights, layer, rope)
         self.mlp = MLP(args, weights, layer)
@@ -111,7 +118,7 @@ class TransformerBlock:
         self.pre_mlp_norm = weights.vector(f"{name}.pre_feedforward_layernorm.weight", hidden)
         self.post_mlp_norm = weights.vector(f"{name}.post_feedforward_layernorm.weight", hidden)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
         branch = self.self_attn(ops.rms_norm(x, self.input_norm, self.eps))
         x = ops.add(x, ops.rms_norm(branch, self.post_attention_norm, self.eps))
         branch = self.mlp(ops.rms_norm(x, self.pre_mlp_norm, self.eps))
@@ -121,12 +128,12 @@ class TransformerBlock:
 class Model:
     def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
         self.args = args = ModelArgs.from_checkpoint(checkpoint)
-        weights = Weights(checkpoint, self.sanitize(checkpoint))
+        weights = NamedWeights(checkpoint, self.sanitize(checkpoint))
         hidden, head_dim = args.hidden_size, args.heads.head_dim
-        wide = frequencies(head_dim, args.rope_theta, args.rope_scaling)
-        local = frequencies(head_dim, args.rope_local_theta, RopeScaling())
-        global_rope = RopeTable.build(wide.inv_freq, max_positions, wide.scale)
-        local_rope = RopeTable.build(local.inv_freq, max_positions)
+        global_freqs = frequencies(head_dim, args.rope_theta, args.rope_scaling)
+        local_freqs = frequencies(head_dim, args.rope_local_theta, RopeScaling())
+        global_rope = RopeTable.build(global_freqs.inv_freq, max_positions, global_freqs.scale)
+        local_rope = RopeTable.build(local_freqs.inv_freq, max_positions)
         self.embed_tokens = weights.matrix("model.embed_tokens.weight", (args.vocab_size, hidden))
         self.layers = [
             TransformerBlock(args, weights, i, local_rope if args.is_sliding(i) else global_rope)
@@ -139,11 +146,14 @@ class Model:
 
     @staticmethod
     def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
+        """Maps the names used here, Hugging Face's, to those of the checkpoint's tensors."""
         return gemma_names(checkpoint.tensors)
 
     def __call__(self, graph: Graph) -> Tensor:
-        x = ops.embedding(graph, self.embed_tokens, scale=float(self.args.hidden_size**0.5))
+        scale = float(self.args.hidden_size**0.5)
+        x = ops.embedding(graph, self.embed_tokens, scale)  # [tokens, hidden]
         for layer in self.layers:
             x = layer(x)
-        x = ops.rms_norm(ops.take_outputs(x), self.norm, self.args.rms_norm_eps)
-        return ops.sample(ops.linear(x, self.lm_head))  # [outputs]
+        x = ops.take_outputs(x)  # [outputs, hidden]
+        x = ops.rms_norm(x, self.norm, self.args.rms_norm_eps)
+        return ops.sample(ops.linear(x, self.lm_head))  # [outputs, vocab] -> [outputs, 1]

@@ -1,4 +1,4 @@
-"""GGUF's tensor names as the names of Hugging Face checkpoints, which model files use."""
+"""Translates GGUF's tensor names to Hugging Face's, which model files use."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _GEMMA_BLOCK = _BLOCK | {
 
 
 def llama_names(tensors: Iterable[str]) -> dict[str, str]:
-    """{model file's name: GGUF name} for llama-like architectures; unknown tensors are left out."""
+    """Returns {Hugging Face name: GGUF name} for llama-like architectures; drops unknown names."""
     return _rename(tensors, _BLOCK)
 
 
 def gemma_names(tensors: Iterable[str]) -> dict[str, str]:
-    """As `llama_names`, with Gemma's norms before and after each block."""
+    """Returns the same for Gemma, which has norms before and after each block."""
     return _rename(tensors, _GEMMA_BLOCK)
 
 

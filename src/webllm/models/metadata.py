@@ -1,4 +1,4 @@
-"""Typed reads of GGUF metadata: every value out of a file is checked before it is used."""
+"""Reads GGUF metadata with a type: every value of a file is checked before it is used."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from webllm.errors import CheckpointError
 
-MAX_HEAD_DIM = 1024  # above every device's: frequencies are computed before shapes are checked
+MAX_HEAD_DIM = 1024  # more than any device supports; bounds the work before shapes are checked
 _SMALLEST, _LARGEST = 1e-37, 1e37  # kernels compute in f32
 
 
 class Metadata:
-    """The keys of one architecture: `Metadata(m, "llama").integer("block_count")`."""
+    """The keys of one architecture: `Metadata(m, "llama").integer("block_count")`.
+
+    Every read raises CheckpointError if the value is missing without a default, or not of its type
+    and range.
+    """
 
     def __init__(self, values: Mapping[str, object], architecture: str) -> None:
         self.values = values

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5: llama with biases on q, k and v."""
+"""Qwen2 and Qwen2.5 (arXiv:2407.10671): llama with biases on q, k and v."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from webllm.artifacts.checkpoint import Checkpoint
 from webllm.models.gguf_names import llama_names
 from webllm.models.metadata import MAX_HEAD_DIM, Metadata
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.models.weights import Weights, vocab_size
+from webllm.models.weights import NamedWeights, vocab_size
 from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class ModelArgs:
+    """The hyperparameters, read from GGUF metadata."""
+
     hidden_size: int
     num_layers: int
     intermediate_size: int
@@ -45,7 +47,7 @@ class ModelArgs:
 
 
 class Attention:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int, rope: RopeTable) -> None:
         self.heads, self.layer, self.rope = args.heads, layer, rope
         name = f"model.layers.{layer}.self_attn"
         heads, hidden = args.heads, args.hidden_size
@@ -60,29 +62,31 @@ class Attention:
         self.o_proj = weights.matrix(f"{name}.o_proj.weight", (hidden, q_size))
 
     def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
-        q = ops.rope(ops.linear(x, self.q_proj, self.q_bias), self.rope)
-        k = ops.rope(ops.linear(x, self.k_proj, self.k_bias), self.rope)
-        v = ops.linear(x, self.v_proj, self.v_bias)
+        q = ops.linear(x, self.q_proj, self.q_bias)
+        k = ops.linear(x, self.k_proj, self.k_bias)
+        v = ops.linear(x, self.v_proj, self.v_bias)  # [tokens, num_kv * head_dim]
+        q = ops.rope(q, self.rope)  # [tokens, num_q * head_dim]
+        k = ops.rope(k, self.rope)  # [tokens, num_kv * head_dim]
         scale = self.heads.head_dim**-0.5
         out = ops.attention(q, k, v, heads=self.heads, layer=self.layer, scale=scale)
-        return ops.linear(out, self.o_proj)
+        return ops.linear(out, self.o_proj)  # [tokens, num_q * head_dim] -> [tokens, hidden]
 
 
 class MLP:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int) -> None:
         name = f"model.layers.{layer}.mlp"
         wide, hidden = args.intermediate_size, args.hidden_size
         self.gate_proj = weights.matrix(f"{name}.gate_proj.weight", (wide, hidden))
         self.up_proj = weights.matrix(f"{name}.up_proj.weight", (wide, hidden))
         self.down_proj = weights.matrix(f"{name}.down_proj.weight", (hidden, wide))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
+        gate, up = ops.linear(x, self.gate_proj), ops.linear(x, self.up_proj)  # [tokens, wide]
         return ops.linear(ops.gated(gate, up, Activation.SILU), self.down_proj)
 
 
 class TransformerBlock:
-    def __init__(self, args: ModelArgs, weights: Weights, layer: int, rope: RopeTable) -> None:
+    def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int, rope: RopeTable) -> None:
         self.eps = args.rms_norm_eps
         self.self_attn = Attention(args, weights, layer, rope)
         self.mlp = MLP(args, weights, layer)
@@ -90,7 +94,7 @@ class TransformerBlock:
         self.input_norm = weights.vector(f"{name}.input_layernorm.weight", hidden)
         self.post_norm = weights.vector(f"{name}.post_attention_layernorm.weight", hidden)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
         x = ops.add(x, self.self_attn(ops.rms_norm(x, self.input_norm, self.eps)))
         return ops.add(x, self.mlp(ops.rms_norm(x, self.post_norm, self.eps)))
 
@@ -98,7 +102,7 @@ class TransformerBlock:
 class Model:
     def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
         self.args = args = ModelArgs.from_checkpoint(checkpoint)
-        weights = Weights(checkpoint, self.sanitize(checkpoint))
+        weights = NamedWeights(checkpoint, self.sanitize(checkpoint))
         hidden = args.hidden_size
         f = frequencies(args.heads.head_dim, args.rope_theta, args.rope_scaling)
         rope = RopeTable.build(f.inv_freq, max_positions, f.scale)
@@ -111,11 +115,13 @@ class Model:
 
     @staticmethod
     def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
+        """Maps the names used here, Hugging Face's, to those of the checkpoint's tensors."""
         return llama_names(checkpoint.tensors)
 
     def __call__(self, graph: Graph) -> Tensor:
         x = ops.embedding(graph, self.embed_tokens)  # [tokens, hidden]
         for layer in self.layers:
             x = layer(x)
-        x = ops.rms_norm(ops.take_outputs(x), self.norm, self.args.rms_norm_eps)
-        return ops.sample(ops.linear(x, self.lm_head))  # [outputs]
+        x = ops.take_outputs(x)  # [outputs, hidden]
+        x = ops.rms_norm(x, self.norm, self.args.rms_norm_eps)
+        return ops.sample(ops.linear(x, self.lm_head))  # [outputs, vocab] -> [outputs, 1]

@@ -1,4 +1,4 @@
-"""Which model file runs a checkpoint, by its `general.architecture`."""
+"""Finds the model file for a checkpoint by its `general.architecture`, and records its program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webllm.ops.program import Program
 
 
 class ModelArgs(Protocol):
-    """The part of every model's arguments that the engine reads."""
+    """The fields that every model's `ModelArgs` has."""
 
     @property
     def max_positions(self) -> int: ...
@@ -25,6 +25,8 @@ class ModelArgs(Protocol):
 
 
 class Model(Protocol):
+    """A model file's `Model`; calling it records its ops."""
+
     @property
     def args(self) -> ModelArgs: ...
 
@@ -40,12 +42,12 @@ _MODELS: dict[str, Callable[[Checkpoint, int], Model]] = {
 
 
 def trained_context(checkpoint: Checkpoint) -> int:
-    """Positions the model was trained for."""
+    """Returns the number of positions the model was trained for."""
     return Metadata(checkpoint.metadata, architecture(checkpoint)).integer("context_length")
 
 
 def architecture(checkpoint: Checkpoint) -> str:
-    """Raises UnsupportedModelError for an architecture without a model file."""
+    """Returns the architecture's name; raises UnsupportedModelError if it has no model file."""
     name = checkpoint.metadata.get("general.architecture")
     if not isinstance(name, str) or name not in _MODELS:
         known = ", ".join(_MODELS)
@@ -54,9 +56,10 @@ def architecture(checkpoint: Checkpoint) -> str:
 
 
 def record(checkpoint: Checkpoint, max_positions: int) -> Program:
-    """The program of a checkpoint for contexts of up to `max_positions`.
+    """Records the program of a checkpoint, for contexts of up to `max_positions`.
 
-    Raises UnsupportedModelError, or CheckpointError if tensors are missing or misshapen.
+    Raises UnsupportedModelError for an architecture that is not supported, CheckpointError for a
+    tensor that is missing or has another shape.
     """
     model = _MODELS[architecture(checkpoint)](checkpoint, max_positions)
     graph = Graph()

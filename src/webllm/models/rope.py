@@ -1,7 +1,7 @@
-"""Rotary frequencies with the scaling kinds of the llama, qwen and gemma families.
+"""Rotary frequencies (arXiv:2104.09864), scaled as the llama, qwen and gemma families do.
 
-linear: arXiv:2306.15595. yarn: arXiv:2309.00071. llama3: factors stored in the file as
-`rope_freqs`, one for each frequency.
+linear: arXiv:2306.15595. yarn: arXiv:2309.00071. llama3: the file stores a factor for each
+frequency in the tensor `rope_freqs`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from webllm.models.metadata import Metadata
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    kind: str = "none"  # none, linear, yarn
+    """How the frequencies are scaled for a context longer than the pretraining's."""
+
+    kind: str = "none"  # none, linear or yarn
     factor: float = 1.0
-    original_positions: int = 0  # context length of the training before scaling (yarn)
+    original_positions: int = 0  # context length before scaling (yarn)
 
     @classmethod
     def of(cls, metadata: Metadata) -> RopeScaling:
+        """Reads the scaling. Raises UnsupportedModelError for another kind, CheckpointError."""
         kind = metadata.text("rope.scaling.type", "none")
         factor = metadata.number("rope.scaling.factor", 1.0)
         if kind not in ("none", "linear", "yarn"):
@@ -34,10 +37,10 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
-    """inv_freq: radians a position, [head_dim / 2]; `scale` multiplies q and k."""
+    """The rotation of each pair of a head's dimensions."""
 
-    inv_freq: tuple[float, ...]
-    scale: float = 1.0
+    inv_freq: tuple[float, ...]  # radians per position, [head_dim / 2]
+    scale: float = 1.0  # multiplies q and k
 
 
 def frequencies(
@@ -46,7 +49,11 @@ def frequencies(
     scaling: RopeScaling,
     factors: Sequence[float] | None = None,
 ) -> Frequencies:
-    """`factors` divide the frequencies one by one (llama3). Raises CheckpointError."""
+    """Returns theta ** (-2 i / head_dim) for each pair i, scaled.
+
+    factors: [head_dim / 2], divide the frequencies (llama3). Raises CheckpointError for a base or
+    factors that give no frequencies.
+    """
     if theta <= 1:
         raise CheckpointError(f"the rotary base must be above 1, it is {theta}")
     base = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
@@ -62,11 +69,15 @@ def frequencies(
 
 
 def _yarn(base: list[float], theta: float, scaling: RopeScaling) -> Frequencies:
-    """Fast rotations stay, slow ones are interpolated, a ramp between 32 and 1 turns."""
+    """Scales by YaRN, with its paper's beta_fast = 32 and beta_slow = 1 turns.
+
+    Pairs that turn faster within the original context keep their frequency, slower ones are
+    interpolated, and a linear ramp lies between them.
+    """
     dim = 2 * len(base)
 
     def pair_of(turns: float) -> float:
-        """The pair that turns so often within the original context."""
+        """Returns the pair that turns this often within the original context."""
         wavelength = scaling.original_positions / (turns * 2 * math.pi)
         return dim * math.log(wavelength) / (2 * math.log(theta))
 

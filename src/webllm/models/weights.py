@@ -1,4 +1,4 @@
-"""A checkpoint's tensors under the names model files use, and their shapes checked."""
+"""Finds a checkpoint's tensors by the names that model files use, and checks their shapes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from webllm.errors import CheckpointError
 from webllm.ops import RowOrder, Weight
 
 
-class Weights:
-    """`names` maps a model file's names (Hugging Face's) to the checkpoint's."""
+class NamedWeights:
+    """The weights of a checkpoint by Hugging Face name; `names` maps those to the checkpoint's.
+
+    Every method raises CheckpointError if the tensor is missing or has another shape.
+    """
 
     def __init__(self, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
         self.checkpoint = checkpoint
@@ -27,16 +30,17 @@ class Weights:
         order: RowOrder = RowOrder.AS_STORED,
         head_dim: int = 0,
     ) -> Weight:
-        """Raises CheckpointError if the tensor is missing or not [rows, cols] = shape."""
+        """Returns a matrix of `shape` [rows, cols]."""
         return Weight.of(self._tensor(name, shape), *shape, order=order, head_dim=head_dim)
 
     def vector(
         self, name: str, size: int, order: RowOrder = RowOrder.AS_STORED, head_dim: int = 0
     ) -> Weight:
+        """Returns a vector of `size` elements."""
         return Weight.of(self._tensor(name, (size,)), size, order=order, head_dim=head_dim)
 
     def floats(self, name: str, size: int) -> array[float]:
-        """The numbers of a small f32 tensor, for the host."""
+        """Returns the numbers of a small tensor; raises CheckpointError if it is not F32."""
         tensor = self._tensor(name, (size,))
         if self.checkpoint.tensors[tensor].dtype is not GGMLType.F32:
             raise CheckpointError(f"tensor {tensor} must be F32")
@@ -53,7 +57,10 @@ class Weights:
 
 
 def vocab_size(checkpoint: Checkpoint) -> int:
-    """Rows of the embedding table, one for each token of the file's vocabulary."""
+    """Returns the rows of the embedding table.
+
+    Raises CheckpointError if a GGUF file lacks it, or has a vocabulary of another size.
+    """
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError("the model file lacks a matrix token_embd.weight")

@@ -1,12 +1,12 @@
-"""What kernels rely on and do not look at again, checked once before a program is loaded.
+"""Checks, before a program is loaded, everything that kernels rely on without checking it.
 
-The kernels in C and the WGSL pipelines without a driver's index checks read and write where a
-program's numbers send them; docs/kernel-contract.md lists what each takes for granted.
+The C kernels, and the WGSL kernels that run without the driver's bounds checks, access memory
+wherever a program's sizes lead them. docs/kernel-contract.md lists what each of them relies on.
 """
 
 from __future__ import annotations
 
-from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, GGMLType
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.ops.program import (
     Attention,
@@ -26,7 +26,6 @@ from webllm.ops.program import (
 )
 from webllm.ops.values import Encoding, Part, RowOrder, Rows, Value, Weight
 
-_GROUP = 32  # columns that are quantized together, and so the least a matrix may have
 _HEAD_DIM_STEP = 16
 _VECTOR_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 
@@ -34,8 +33,10 @@ _VECTOR_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 def check_program(
     program: Program, checkpoint: Checkpoint, limits: BatchShape, *, max_head_dim: int
 ) -> None:
-    """Raises UnsupportedModelError for sizes that no kernel here has, CheckpointError if a tensor
-    is not what its op needs.
+    """Checks a program and its checkpoint for batches up to `limits`.
+
+    Raises UnsupportedModelError for sizes that no kernel supports, CheckpointError for a tensor
+    whose bytes do not match its shape.
     """
     for op in program.ops:
         _check_values(op)
@@ -49,24 +50,24 @@ def check_program(
         for weight in vectors_of(op):
             _check_vector(weight, checkpoint)
     is_sample = [isinstance(op, Sample) for op in program.ops]
-    _agree(is_sample.count(True) == 1 and is_sample[-1], "sampling is not the last op")
+    _require(is_sample.count(True) == 1 and is_sample[-1], "sampling is not the last op")
 
 
-def _agree(holds: bool, what: object) -> None:
+def _require(holds: bool, subject: object) -> None:
     if not holds:
-        named = _named(what) if isinstance(what, Op) else what
+        named = _name(subject) if isinstance(subject, Op) else subject
         raise UnsupportedModelError(f"the model's sizes do not fit together: {named}")
 
 
-def _named(op: Op) -> str:
-    """For a message: the op's kind and the tensors it reads, not its tables."""
+def _name(op: Op) -> str:
+    """Names an op in a message: its kind and the tensors it reads."""
     weights = [*matrices_of(op), *vectors_of(op)]
     tensors = ", ".join(part.tensor for weight in weights for part in weight.parts)
     return f"{type(op).__name__} of {tensors}" if tensors else type(op).__name__
 
 
 def _check_values(op: Op) -> None:
-    """Products read activations, all else reads and writes f32 but for what products read."""
+    """Matrix products read Encoding.ACTIVATION; every other op reads f32."""
     match op:
         case Linear():
             kinds = [(op.x, Encoding.ACTIVATION), (op.out, Encoding.F32)]
@@ -82,45 +83,45 @@ def _check_values(op: Op) -> None:
             kinds = [(op.out, Encoding.F32)]
         case Sample():
             kinds = [(op.logits, Encoding.F32)]
-    _agree(all(value.encoding is encoding for value, encoding in kinds), op)
+    _require(all(value.encoding is encoding for value, encoding in kinds), op)
 
 
 def _check_op(op: Op, program: Program) -> None:
     match op:
         case Embed(table, _, out):
-            _agree(_shape(out) == (Rows.TOKENS, table.cols), op)
+            _require(_shape(out) == (Rows.TOKENS, table.cols), op)
         case Norm(x, gamma, _, out, branch, branch_gamma):
-            _agree(_shape(x) == _shape(out) and x.cols == gamma.rows, op)
-            _agree((branch is None) == (branch_gamma is None), op)
+            _require(_shape(x) == _shape(out) and x.cols == gamma.rows, op)
+            _require((branch is None) == (branch_gamma is None), op)
             if branch is not None and branch_gamma is not None:
-                _agree(_shape(x) == _shape(branch) and x.cols == branch_gamma.rows, op)
+                _require(_shape(x) == _shape(branch) and x.cols == branch_gamma.rows, op)
             _check_group(x.cols, "the hidden size")
         case Linear(x, weight, out, bias):
-            _agree(x.cols == weight.cols and _shape(out) == (x.rows, weight.rows), op)
-            _agree(bias is None or bias.rows == weight.rows, op)
+            _require(x.cols == weight.cols and _shape(out) == (x.rows, weight.rows), op)
+            _require(bias is None or bias.rows == weight.rows, op)
         case GatedLinear(x, gate, up, _, out):
-            _agree(x.cols == gate.cols == up.cols and gate.rows == up.rows, op)
-            _agree(_shape(out) == (x.rows, gate.rows), op)
+            _require(x.cols == gate.cols == up.cols and gate.rows == up.rows, op)
+            _require(_shape(out) == (x.rows, gate.rows), op)
             _check_group(gate.rows, "the feed-forward size")
         case RopeKV(qkv, heads):
-            _agree(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
+            _require(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
         case Attention(qkv, heads, _, _, out):
-            _agree(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
-            _agree(_shape(out) == (Rows.TOKENS, heads.num_q * heads.head_dim), op)
+            _require(_shape(qkv) == (Rows.TOKENS, heads.qkv_cols), op)
+            _require(_shape(out) == (Rows.TOKENS, heads.num_q * heads.head_dim), op)
             _check_group(out.cols, "the size of all heads together")
         case TakeOutputs(x, out):
-            _agree(x.rows is Rows.TOKENS and _shape(out) == (Rows.OUTPUTS, x.cols), op)
+            _require(x.rows is Rows.TOKENS and _shape(out) == (Rows.OUTPUTS, x.cols), op)
         case Sample(logits):
-            _agree(_shape(logits) == (Rows.OUTPUTS, program.vocab_size), op)
+            _require(_shape(logits) == (Rows.OUTPUTS, program.vocab_size), op)
 
 
 def _shape(value: Value) -> tuple[Rows, int]:
     return value.rows, value.cols
 
 
-def _check_group(size: int, what: str) -> None:
-    if size < _GROUP or size % _GROUP:
-        raise UnsupportedModelError(f"{what} is {size}; only multiples of {_GROUP} run")
+def _check_group(size: int, name: str) -> None:
+    if size < GROUP_COLS or size % GROUP_COLS:
+        raise UnsupportedModelError(f"{name} is {size}; only multiples of {GROUP_COLS} run")
 
 
 def _check_heads(heads: Heads, layer: int, program: Program, max_head_dim: int) -> None:
@@ -131,22 +132,24 @@ def _check_heads(heads: Heads, layer: int, program: Program, max_head_dim: int) 
             f"multiples of {_HEAD_DIM_STEP} up to {max_head_dim}, and whole groups"
         )
     kv = program.kv_cache
-    _agree((heads.num_kv, dim) == (kv.num_kv_heads, kv.head_dim) and layer < kv.num_layers, kv)
+    _require((heads.num_kv, dim) == (kv.num_kv_heads, kv.head_dim) and layer < kv.num_layers, kv)
 
 
 def _check_rope(op: RopeKV, num_positions: int) -> None:
     dim, rotated = op.heads.head_dim, op.rope.head_dim
-    _agree(rotated <= dim and rotated % 4 == 0, f"{rotated} of {dim} dimensions rotate")
+    _require(rotated <= dim and rotated % 4 == 0, f"{rotated} of {dim} dimensions rotate")
     covered = op.rope.num_coarse * op.rope.FINE
-    _agree(num_positions <= covered, f"{covered} positions rotate, {num_positions} may come")
+    _require(num_positions <= covered, f"{covered} positions rotate, {num_positions} may come")
     for gamma in vectors_of(op):
-        _agree(gamma.rows == dim, f"a norm of {gamma.rows} over heads of {dim}")
+        _require(gamma.rows == dim, f"a norm of {gamma.rows} over heads of {dim}")
 
 
 def _check_matrix(weight: Weight, checkpoint: Checkpoint) -> None:
     name, cols = weight.parts[0].tensor, weight.cols
-    if cols < _GROUP or cols % _GROUP:
-        raise UnsupportedModelError(f"{name} has {cols} columns; only multiples of {_GROUP} run")
+    if cols < GROUP_COLS or cols % GROUP_COLS:
+        raise UnsupportedModelError(
+            f"{name} has {cols} columns; only multiples of {GROUP_COLS} run"
+        )
     for part in weight.parts:
         dtype = checkpoint.tensors[part.tensor].dtype
         if not dtype.supported or cols % dtype.block_elements:
@@ -155,7 +158,7 @@ def _check_matrix(weight: Weight, checkpoint: Checkpoint) -> None:
 
 
 def _check_vector(weight: Weight, checkpoint: Checkpoint) -> None:
-    _agree(weight.cols == 1, f"{weight.parts[0].tensor} is a vector of {weight.cols} columns")
+    _require(weight.cols == 1, f"{weight.parts[0].tensor} is a vector of {weight.cols} columns")
     for part in weight.parts:
         dtype = checkpoint.tensors[part.tensor].dtype
         if dtype not in _VECTOR_TYPES:
@@ -169,4 +172,4 @@ def _check_part(part: Part, checkpoint: Checkpoint, row_bytes: int) -> None:
         raise CheckpointError(f"{part.tensor} has {found} bytes instead of {part.rows * row_bytes}")
     if part.order is RowOrder.HALVES_TO_PAIRS:
         whole = part.head_dim > 0 and part.head_dim % 2 == 0 and part.rows % part.head_dim == 0
-        _agree(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")
+        _require(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")

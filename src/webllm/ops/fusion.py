@@ -6,8 +6,8 @@
     x + linear                                      -> Linear that accumulates into x
     x + rms_norm(branch), then rms_norm             -> Norm with a branch
 
-Nodes come in recorded order; one that its only consumer absorbs emits nothing by itself. The
-residual stream is one value, updated in place.
+Nodes are visited in recorded order. A node that its only consumer absorbs emits no op of its own.
+The residual stream is one value, updated in place.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
 
 def fuse(graph: Graph) -> Program:
-    """Raises AssertionError on a graph no backend could run: a mistake in a model file."""
+    """Turns a recorded graph into a program.
+
+    Raises AssertionError for a graph that does not have the forms above: a mistake in a model file.
+    """
     fusion = _Fusion(graph)
     for tensor in graph.nodes:
         fusion.emit(tensor)
@@ -62,7 +65,7 @@ def _kv_cache_shape(ops: list[Op]) -> KVCacheShape:
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """x + rms_norm(branch), not added yet: the norm that follows does it."""
+    """x + rms_norm(branch), not computed yet: the next Norm adds it to x."""
 
     x: Value
     branch: Value
@@ -106,11 +109,12 @@ class _Fusion:
             case RopeNode():
                 raise AssertionError("rope outside attention")
 
-    def _value(self, rows: Rows, cols: int, encoding: Encoding = Encoding.F32) -> Value:
+    def _anonymous(self, rows: Rows, cols: int, encoding: Encoding = Encoding.F32) -> Value:
         return Value(next(self.ids), rows, cols, encoding)
 
     def _new(self, tensor: Tensor, encoding: Encoding = Encoding.F32) -> Value:
-        value = self._value(tensor.rows, tensor.cols, encoding)
+        """Returns the value that a tensor will have."""
+        value = self._anonymous(tensor.rows, tensor.cols, encoding)
         self.values[tensor] = value
         return value
 
@@ -133,7 +137,7 @@ class _Fusion:
         assert q.table is k.table, node
         biases = [p.bias for p in (q, k, v) if p.bias is not None]
         assert len(biases) in (0, 3), node
-        qkv = self._value(tensor.rows, node.heads.qkv_cols)
+        qkv = self._anonymous(tensor.rows, node.heads.qkv_cols)
         weight = Weight.concat([q.weight, k.weight, v.weight])
         bias = Weight.concat(biases) if biases else None
         self.ops.append(Linear(self.values[q.x], weight, qkv, bias))
@@ -155,7 +159,7 @@ class _Fusion:
         self.ops.append(GatedLinear(x, gate.weight, up.weight, node.activation, out))
 
     def _add(self, tensor: Tensor, node: AddNode) -> None:
-        """Adds to the residual in place, or leaves a normed branch to the norm that follows."""
+        """Accumulates into the residual, or leaves a normed branch to the next norm."""
         x = self.values[node.x]
         self.values[tensor] = x
         match node.branch.node:
@@ -175,14 +179,14 @@ class _Fusion:
             self.branches[tensor] = _Branch(out, self._take(branch.branch), branch.gamma)
 
     def _take(self, x: Value) -> Value:
-        out = self._value(Rows.OUTPUTS, x.cols)
+        out = self._anonymous(Rows.OUTPUTS, x.cols)
         self.ops.append(TakeOutputs(x, out))
         return out
 
 
 @dataclass(frozen=True, slots=True)
 class _Projection:
-    """What lies between a block's input and q, k or v."""
+    """The path from a block's input `x` to q, k or v: linear, then norm and rope if present."""
 
     x: Tensor
     weight: Weight
@@ -206,7 +210,7 @@ def _projection(tensor: Tensor) -> _Projection:
 
 
 def _absorbed_by(tensor: Tensor) -> list[Tensor]:
-    """Tensors that never exist by themselves because this node's op computes them."""
+    """Returns the tensors that this node's op computes on the way, so that they need no value."""
     match tensor.node:
         case AttentionNode(q, k, v):
             return [t for head in (q, k, v) for t in _chain_to_linear(head)]

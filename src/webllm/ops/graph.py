@@ -1,7 +1,8 @@
-"""The recorder: model files call these functions once per batch shape, nothing is computed.
+"""The functions that model files are written in. They compute nothing: they record a graph.
 
-Each call appends a node to the graph that its first argument belongs to and returns the new
-tensor. `webllm.ops.fusion` turns the finished graph into a `Program`.
+A model is recorded once, for all batch sizes: a tensor's number of rows is symbolic (`Rows`). Each
+call appends a node to the graph of its first argument and returns the new tensor.
+`webllm.ops.fusion` turns the finished graph into a `Program`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from webllm.ops.values import RopeTable, Rows, Weight
 
 @dataclass(eq=False, slots=True)
 class Graph:
+    """The recorded nodes, each after its inputs."""
+
     nodes: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """The result of `node`, [rows, cols]."""
+    """The result of `node`, [rows, cols]; it holds no numbers."""
 
     graph: Graph = field(repr=False)
     node: Node
@@ -107,24 +110,24 @@ def _record(graph: Graph, node: Node, rows: Rows, cols: int) -> Tensor:
 
 
 def embedding(graph: Graph, table: Weight, scale: float = 1.0) -> Tensor:
-    """Rows of `table` [vocab, dim] for the step's tokens, times `scale`: [tokens, dim]."""
+    """Looks the step's tokens up in `table` [vocab, dim]: scale * row, [tokens, dim]."""
     return _record(graph, EmbeddingNode(table, scale), Rows.TOKENS, table.cols)
 
 
 def rms_norm(x: Tensor, gamma: Weight, eps: float) -> Tensor:
-    """RMS norm over groups of `gamma.rows` columns: the row, or each head (arXiv:1910.07467)."""
+    """RMS norm (arXiv:1910.07467) of each group of `gamma.rows` columns: a row, or each head."""
     assert x.cols % gamma.rows == 0, (x.cols, gamma)
     return _record(x.graph, RmsNormNode(x, gamma, eps), x.rows, x.cols)
 
 
 def linear(x: Tensor, weight: Weight, bias: Weight | None = None) -> Tensor:
-    """x @ weight.T + bias: [rows, weight.rows]."""
+    """x @ weight.T + bias, [rows, weight.rows]."""
     assert x.cols == weight.cols, (x.cols, weight)
     return _record(x.graph, LinearNode(x, weight, bias), x.rows, weight.rows)
 
 
 def rope(x: Tensor, table: RopeTable) -> Tensor:
-    """Rotates each pair (2i, 2i + 1) of each head by its position (arXiv:2104.09864)."""
+    """Rotates the pairs (2i, 2i + 1) of each head by the token's position (arXiv:2104.09864)."""
     return _record(x.graph, RopeNode(x, table), x.rows, x.cols)
 
 
@@ -138,25 +141,30 @@ def attention(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """Writes k and v to the layer's KV cache, then attends causally: [tokens, q heads * dim]."""
+    """Writes k and v to the layer's KV cache, then attends causally.
+
+    q: [tokens, num_q * head_dim]; k, v: [tokens, num_kv * head_dim]; the result is shaped like q.
+    `scale` multiplies the scores. With a `window`, a token attends to its last `window` positions,
+    its own included.
+    """
     return _record(q.graph, AttentionNode(q, k, v, heads, layer, scale, window), q.rows, q.cols)
 
 
 def gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
-    """activation(gate) * up (arXiv:2002.05202)."""
+    """activation(gate) * up, the gated linear unit (arXiv:2002.05202)."""
     return _record(gate.graph, GatedNode(gate, up, activation), gate.rows, gate.cols)
 
 
 def add(x: Tensor, branch: Tensor) -> Tensor:
-    """The residual stream plus a branch; x itself may not be used afterwards."""
+    """Adds a branch to the residual stream `x` in place: `x` may not be used afterwards."""
     return _record(x.graph, AddNode(x, branch), x.rows, x.cols)
 
 
 def take_outputs(x: Tensor) -> Tensor:
-    """Only the rows whose logits are wanted: [outputs, cols]."""
+    """Selects the rows whose logits are wanted, [outputs, cols]."""
     return _record(x.graph, TakeOutputsNode(x), Rows.OUTPUTS, x.cols)
 
 
 def sample(logits: Tensor) -> Tensor:
-    """One token per output row, by the step's sampling parameters."""
+    """Draws one token for each row of logits by the rule of docs/sampling.md, [outputs, 1]."""
     return _record(logits.graph, SampleNode(logits), logits.rows, 1)

@@ -1,8 +1,8 @@
-"""The ops a backend executes, in order: what remains of a recorded graph after fusion.
+"""The program of a model: the fused ops that a backend executes, in order.
 
-Every op is a plain record; a backend is a function from these records to its own calls. All
-activations are row-major. Rotary pairs are (2i, 2i + 1) everywhere: weights whose files use
-halves are permuted at load (`RowOrder.HALVES_TO_PAIRS`).
+An op is plain data; a backend translates each into its own calls. All activations are row-major.
+Rotary pairs are (2i, 2i + 1) everywhere: weights of files that pair (i, i + head_dim / 2) are
+permuted when they are loaded (`RowOrder.HALVES_TO_PAIRS`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ class Activation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Heads:
+    """Numbers of query and key/value heads; num_q / num_kv query heads share a KV head."""
+
     num_q: int
     num_kv: int
     head_dim: int
@@ -31,37 +33,37 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """out[t] = scale * table[token_id[t]]; `out` is the residual stream, f32."""
+    """out[t] = scale * table[token_ids[t]]"""
 
     table: Weight  # [vocab, dim]
     scale: float
-    out: Value
+    out: Value  # [tokens, dim], f32: the residual stream
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """RMS norm (arXiv:1910.07467), with a residual branch added first if there is one.
+    """RMS norm (arXiv:1910.07467), after adding a normed branch to the residual if there is one.
 
-    if branch:  x += rms_norm(branch) * branch_gamma   (x is updated in place)
+    if branch:  x += rms_norm(branch) * branch_gamma   (in place)
     out = rms_norm(x) * gamma
     """
 
-    x: Value
-    gamma: Weight
+    x: Value  # [rows, dim], f32
+    gamma: Weight  # [dim]
     eps: float
-    out: Value
-    branch: Value | None = None
+    out: Value  # [rows, dim]
+    branch: Value | None = None  # [rows, dim], f32
     branch_gamma: Weight | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """out (+)= x @ weight.T + bias; `accumulate` adds to what `out` holds (the residual)."""
+    """out = x @ weight.T + bias, or with `accumulate` out += the same (out is the residual)."""
 
-    x: Value  # Encoding.ACTIVATION
-    weight: Weight
-    out: Value
-    bias: Weight | None = None
+    x: Value  # [rows, in], Encoding.ACTIVATION
+    weight: Weight  # [out, in]
+    out: Value  # [rows, out], f32
+    bias: Weight | None = None  # [out]
     accumulate: bool = False
 
 
@@ -69,21 +71,21 @@ class Linear:
 class GatedLinear:
     """out = activation(x @ gate.T) * (x @ up.T)"""
 
-    x: Value
-    gate: Weight
-    up: Weight
+    x: Value  # [rows, in], Encoding.ACTIVATION
+    gate: Weight  # [out, in]
+    up: Weight  # [out, in]
     activation: Activation
-    out: Value
+    out: Value  # [rows, out]
 
 
 @dataclass(frozen=True, slots=True)
 class RopeKV:
-    """Per head: q/k norm if given, rotate q and k, write k and v to the KV cache.
+    """For each head: norms q and k if gammas are given, rotates them, writes k, v to the KV cache.
 
-    qkv: [tokens, q heads | k heads | v heads], q is left rotated in place.
+    The rotated q replaces the q columns of `qkv`.
     """
 
-    qkv: Value
+    qkv: Value  # [tokens, q heads | k heads | v heads], f32
     heads: Heads
     rope: RopeTable
     layer: int
@@ -94,12 +96,12 @@ class RopeKV:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Causal attention of q (the first columns of `qkv`) over the KV cache of one layer.
+    """Causal attention of q, the first columns of `qkv`, over the KV cache of one layer.
 
-    A token at position p sees positions max(0, p - window + 1) .. p of its own sequence.
+    A token at position p attends to positions max(0, p - window + 1) .. p of its own sequence.
     """
 
-    qkv: Value
+    qkv: Value  # [tokens, q heads | k heads | v heads], f32
     heads: Heads
     layer: int
     scale: float
@@ -111,13 +113,13 @@ class Attention:
 class TakeOutputs:
     """out[o] = x[output_rows[o]]"""
 
-    x: Value
-    out: Value
+    x: Value  # [tokens, cols]
+    out: Value  # [outputs, cols]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Draws one token per output row; see docs/sampling.md for the rule."""
+    """Draws one token for each row of logits by the rule of docs/sampling.md."""
 
     logits: Value  # [outputs, vocab]
 
@@ -127,7 +129,7 @@ Op = Embed | Norm | Linear | GatedLinear | RopeKV | Attention | TakeOutputs | Sa
 
 @dataclass(frozen=True, slots=True)
 class KVCacheShape:
-    """Keys and values of `num_layers`, in blocks of `block_size` positions."""
+    """A paged KV cache (arXiv:2309.06180): blocks of `block_size` positions of all layers."""
 
     num_layers: int
     num_kv_heads: int
@@ -137,20 +139,20 @@ class KVCacheShape:
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """What one executable can hold at most in a step."""
+    """The largest batch that an executable runs."""
 
     max_tokens: int
     max_seqs: int
     max_outputs: int
-    max_blocks: int  # per sequence
+    max_blocks: int  # KV blocks of one sequence
 
     @property
     def decodes(self) -> bool:
-        """Whether it is for one token of each sequence, in decode's form of attention."""
+        """Whether every sequence has one token, so that attention uses its decode kernel."""
         return self.max_tokens <= self.max_seqs
 
     def holds(self, other: BatchShape) -> bool:
-        """Whether the other's steps fit into this one."""
+        """Whether every step that fits `other` fits this shape."""
         return (
             self.max_tokens >= other.max_tokens
             and self.max_seqs >= other.max_seqs
@@ -161,32 +163,33 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A model, ready for a backend: the ops of one step and what they need."""
+    """A model as a backend loads it: the ops of one step, and the KV cache they use."""
 
     ops: tuple[Op, ...]
     kv_cache: KVCacheShape
     vocab_size: int
 
     def matrices(self) -> list[Weight]:
-        """Weights that some op multiplies by or looks rows up in, in order of first use."""
+        """Weights that ops multiply by or look rows up in, in order of first use."""
         return list(dict.fromkeys(weight for op in self.ops for weight in matrices_of(op)))
 
     def vectors(self) -> list[Weight]:
-        """Weights that some op reads element by element, in order of first use."""
+        """Weights that ops read element by element, in order of first use."""
         return list(dict.fromkeys(weight for op in self.ops for weight in vectors_of(op)))
 
     @property
     def num_token_ids(self) -> int:
-        """Rows of the embedding table: a token id lies below."""
+        """Rows of the embedding table; every token id is below it."""
         return min(op.table.rows for op in self.ops if isinstance(op, Embed))
 
     def values(self) -> list[Value]:
+        """Every value that ops read or write, in order of first use."""
         found = {value.id: value for op in self.ops for value in values_of(op)}
         return list(found.values())
 
 
 def matrices_of(op: Op) -> list[Weight]:
-    """An op's matrices: its own need decides that, not what shape a file gave them."""
+    """Returns the weights that an op uses as matrices, whatever shape the file gives them."""
     match op:
         case Embed():
             return [op.table]
@@ -199,6 +202,7 @@ def matrices_of(op: Op) -> list[Weight]:
 
 
 def vectors_of(op: Op) -> list[Weight]:
+    """Returns the weights that an op uses as vectors: gammas and biases."""
     match op:
         case Norm():
             used = [op.branch_gamma, op.gamma]
@@ -212,7 +216,7 @@ def vectors_of(op: Op) -> list[Weight]:
 
 
 def values_of(op: Op) -> list[Value]:
-    """Values an op reads or writes, inputs first."""
+    """Returns the values that an op reads or writes, inputs first."""
     match op:
         case Embed():
             used: list[Value | None] = [op.out]

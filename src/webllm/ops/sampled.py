@@ -1,8 +1,11 @@
-"""What sampling leaves on a device: one array of 32-bit words, O = the largest batch's outputs.
+"""The results of a step: sampled tokens and logprobs, read from one array of 32-bit words.
 
-token_ids      O
-logprobs       O x 41   where asked for: the drawn token's logprob f32; ids of the 20 likeliest
-                        tokens (NO_TOKEN behind the last); their logprobs f32
+Both backends write this layout (O = outputs of the largest batch):
+
+    token_ids      O
+    logprobs       O x 41   for each output that asks for them: the drawn token's logprob f32; ids
+                            of the 20 likeliest tokens (NO_TOKEN where there are fewer); their
+                            logprobs f32
 """
 
 from __future__ import annotations
@@ -23,22 +26,22 @@ Logits = bytes | bytearray | memoryview  # f32 [vocab]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Of one drawn token, by the distribution before temperature and truncation."""
+    """Logprobs of one output by the distribution before temperature, top-k, top-p and min-p."""
 
-    logprob: float
-    top: tuple[tuple[int, float], ...]  # (token id, logprob), likeliest first, masked ones left out
+    logprob: float  # of the drawn token
+    top: tuple[tuple[int, float], ...]  # (token id, logprob), likeliest first, none masked
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a step sampled, by output."""
+    """The tokens that a step sampled, one for each output."""
 
     token_ids: Sequence[int]
-    logprobs: Sequence[TokenLogprobs | None]  # None where not asked for
+    logprobs: Sequence[TokenLogprobs | None]  # None for an output that asks for none
 
 
 def joined_logits(logits: Sequence[Logits], num_outputs: int, vocab_size: int) -> bytes:
-    """One row behind the other; DeviceError if they are not [num_outputs, vocab_size]."""
+    """Joins rows of logits to f32 [num_outputs, vocab_size]; raises DeviceError for other sizes."""
     data = b"".join(logits)
     if any(len(data) != 4 * vocab_size * num for num in (num_outputs, len(logits))):
         raise DeviceError(
@@ -50,19 +53,21 @@ def joined_logits(logits: Sequence[Logits], num_outputs: int, vocab_size: int) -
 
 @dataclass(frozen=True, slots=True)
 class SampledLayout:
+    """Reads the array above."""
+
     max_outputs: int
 
     @property
     def logprobs(self) -> int:
-        """First word of the section."""
+        """Word offset of the section."""
         return self.max_outputs
 
     def num_bytes(self, num_outputs: int) -> int:
-        """Up to the logprobs of so many outputs."""
+        """Bytes up to the end of the logprobs of `num_outputs` outputs."""
         return 4 * (self.max_outputs + _ROW_WORDS * num_outputs)
 
     def read(self, data: bytes | memoryview, step: Step) -> Sampled:
-        """What `step` sampled. Without logprobs asked for, `data` may end after the token ids."""
+        """Returns the results of `step`; without logprobs, `data` may end after the token ids."""
         words = memoryview(data).cast("I")
         asked = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
         return Sampled(

@@ -1,22 +1,25 @@
-"""The small buffer that changes from step to step: one array of 32-bit words.
+"""A step: one batch of sequences, packed into one array of 32-bit words.
 
-Both backends read this very layout; kernels get the section offsets as constants. Sections, in
-words (T, S, O, B = the largest batch's tokens, seqs, outputs, blocks):
+It holds all that differs between steps, so that a compiled plan never changes. Both backends read
+this layout; kernels get the section offsets as constants. Sections, in words (T, S, O = tokens,
+sequences and outputs of the largest batch; B = its blocks a sequence; E = edits of this step):
 
-    header         4        num_tokens, num_seqs, num_outputs, resample (1: sample given logits)
-    token_ids      T        a token's id, or FROM_SAMPLED | o: what output o sampled before
+    header         4        num_tokens, num_seqs, num_outputs, resample (1: only sample, from logits
+                            that the host has written)
+    token_ids      T        a token's id, or FROM_SAMPLED | o: the token sampled by output o of the
+                            last step that had outputs
     positions      T        position of each token in its sequence
-    seq_ids        T        row of each token's sequence below
-    slots          T        KV slot it is written to: block * block_size + offset
-    context_lens   S        positions in the KV cache after this step
+    seq_ids        T        each token's sequence: a row of the sections below
+    slot_mapping   T        KV slot that each token is written to: block * block_size + offset
+    context_lens   S        positions of each sequence in the KV cache after this step
     query_starts   S + 1    first token of each sequence; a sequence's tokens are contiguous
     output_rows    O        token row of each output
     sampling       O x 12   temperature f32 (0: greedy), top_p f32, min_p f32, top_k (0: off),
                             seed, repetition_penalty f32, frequency_penalty f32,
                             presence_penalty f32, 1 + num_logprobs (0: none wanted),
-                            first_edit (a word of the step), num_edits, 0
+                            first_edit (word offset in the step), num_edits, 0
     block_tables   S x B    KV blocks of each sequence
-    edits          E x 3    token id, bias f32, count; right behind the last block table in use
+    edits          E x 3    token id, bias f32, count; directly after the last block table in use
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from webllm.errors import ContextLengthError, DeviceError
 from webllm.ops.program import BatchShape
 from webllm.ops.sampling import EDIT_WORDS, GREEDY, SAMPLING_WORDS, Sampling
 
-FROM_SAMPLED = 1 << 31
+FROM_SAMPLED = 1 << 31  # flag of a token id
 MAX_EDITS = 1 << 17  # in one step
 
 _HEADER_WORDS = 4
@@ -39,30 +42,32 @@ assert array("I").itemsize == 4, sys.platform
 
 
 def sampled_by(output: int) -> int:
-    """The id of a token that the device alone knows: the one that row `output` of the last step
-    with outputs samples."""
+    """Returns an id for the token that output `output` of the last step with outputs samples.
+
+    Only the device knows that token while the step is in flight.
+    """
     return FROM_SAMPLED | output
 
 
 @dataclass(frozen=True, slots=True)
 class StepSequence:
-    """One sequence's share of a step; its new tokens end at `context_len`."""
+    """The part of a step that belongs to one sequence; its new tokens end at `context_len`."""
 
-    token_ids: Sequence[int]  # arrays "I" are packed fastest, here and in blocks
-    context_len: int  # positions filled after this step, this step's tokens included
-    blocks: Sequence[int]
-    outputs: Sequence[int]  # rows within token_ids whose logits are wanted
+    token_ids: Sequence[int]  # array("I") packs fastest, also for blocks
+    context_len: int  # positions filled after this step
+    blocks: Sequence[int]  # its block table
+    outputs: Sequence[int]  # indices into token_ids of the tokens whose logits are wanted
     sampling: Sampling = GREEDY
-    # [num_edits, EDIT_WORDS], at most one entry a token: `edit()`. Holds for all its outputs.
+    # [num_edits, EDIT_WORDS], one entry a token at most, made by `edit`; used for every output
     edits: array[int] = field(default_factory=lambda: array("I"))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One batch."""
+    """The sequences of one batch."""
 
     sequences: Sequence[StepSequence]
-    is_plain: bool = field(init=False)  # no output wants edits, penalties or logprobs
+    is_plain: bool = field(init=False)  # whether no output has edits, penalties or logprobs
 
     def __post_init__(self) -> None:
         is_plain = all(not s.edits and s.sampling.is_plain for s in self.sequences)
@@ -77,16 +82,16 @@ class Step:
         return sum([len(sequence.outputs) for sequence in self.sequences])
 
     def without_sampling(self) -> Step:
-        """The same tokens, their logits left as they are; what is drawn means nothing."""
+        """Returns the same step with the logits left unedited, for the host to sample from."""
         plain = [replace(s, sampling=GREEDY, edits=array("I")) for s in self.sequences]
         return Step(plain)
 
 
 @dataclass(frozen=True, slots=True)
 class StepLayout:
-    """Section offsets, in words; `shape` is the largest batch, the same for all executables.
+    """Section offsets in words. `shape` is the largest batch, the same for all executables.
 
-    `pack` lets nothing through that lies beyond these bounds: kernels do not look again.
+    `pack` refuses everything that exceeds these bounds, because kernels do not check again.
     """
 
     shape: BatchShape
@@ -98,13 +103,13 @@ class StepLayout:
     token_ids: int = field(init=False)
     positions: int = field(init=False)
     seq_ids: int = field(init=False)
-    slots: int = field(init=False)
+    slot_mapping: int = field(init=False)
     context_lens: int = field(init=False)
     query_starts: int = field(init=False)
     output_rows: int = field(init=False)
     sampling: int = field(init=False)
     block_tables: int = field(init=False)
-    num_words: int = field(init=False)  # at most
+    num_words: int = field(init=False)  # of the largest step
 
     def __post_init__(self) -> None:
         tokens, seqs, outputs = self.shape.max_tokens, self.shape.max_seqs, self.shape.max_outputs
@@ -112,7 +117,7 @@ class StepLayout:
             "token_ids": tokens,
             "positions": tokens,
             "seq_ids": tokens,
-            "slots": tokens,
+            "slot_mapping": tokens,
             "context_lens": seqs,
             "query_starts": seqs + 1,
             "output_rows": outputs,
@@ -126,10 +131,10 @@ class StepLayout:
         object.__setattr__(self, "num_words", end)
 
     def pack(self, step: Step) -> array[int]:
-        """The step as words, cut after what is used.
+        """Returns the step as words, up to the last that is used.
 
         Raises ContextLengthError for a position beyond the context window, DeviceError for
-        anything else that does not fit.
+        anything else out of bounds.
         """
         return _Packer(self, step).words
 
@@ -174,20 +179,21 @@ class _Packer:
             words[layout.token_ids + row] = token_id
             words[layout.positions + row] = end - 1
             words[layout.seq_ids + row] = seq_id
-            words[layout.slots + row] = block_id * layout.block_size + offset
+            words[layout.slot_mapping + row] = block_id * layout.block_size + offset
         else:
             self._check_ids(max(sequence.token_ids), max(sequence.blocks))
             self._put(layout.token_ids + row, sequence.token_ids)
             self._put(layout.positions + row, range(end - count, end))
             self._put(layout.seq_ids + row, array("I", (seq_id,)) * count)
-            self._put(layout.slots + row, _slots(sequence, layout.block_size))
+            self._put(layout.slot_mapping + row, _slots(sequence, layout.block_size))
         words[layout.context_lens + seq_id] = end
         words[layout.query_starts + seq_id] = row
         self._put(layout.block_tables + seq_id * layout.shape.max_blocks, sequence.blocks)
 
     def _check_ids(self, token_id: int, block_id: int) -> None:
-        """The largest of a sequence. A single token comes with one block that is new, if any: the
-        others of its table came with steps before.
+        """Raises DeviceError for ids out of range; the caller passes a sequence's largest.
+
+        For a single token it passes the last block only: earlier steps have checked the others.
         """
         layout = self.layout
         if token_id >= layout.num_token_ids:
@@ -202,7 +208,7 @@ class _Packer:
         outputs, count = sequence.outputs, len(sequence.token_ids)
         if self.num_outputs + len(outputs) > layout.shape.max_outputs:
             raise DeviceError(f"{len(outputs)} outputs more; the device takes {layout.shape}")
-        sampling = array("I", sequence.sampling.pack())
+        sampling = array("I", sequence.sampling.packed)
         if sequence.edits:
             sampling.extend((len(words), len(sequence.edits) // EDIT_WORDS))
             words.extend(sequence.edits)

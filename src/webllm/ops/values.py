@@ -1,7 +1,7 @@
-"""What ops work on: activations (`Value`), weights (`Weight`) and rotary tables.
+"""The operands of ops: activations (`Value`), weights (`Weight`) and rotary tables.
 
-Nothing here holds numbers: a value is a row count that is known only when a step runs, times a
-fixed number of columns; a weight names tensors of a checkpoint and says how their rows are laid.
+They are descriptions and hold no numbers. A value has a fixed number of columns and a number of
+rows that each step decides. A weight names tensors of a checkpoint and the order of their rows.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from enum import Enum
 
 
 class Rows(Enum):
-    """How many rows a value has in a step."""
+    """The number of rows that a value has in a step."""
 
-    TOKENS = "tokens"  # every token of the batch
-    OUTPUTS = "outputs"  # only the tokens whose logits are wanted
+    TOKENS = "tokens"  # one for every token of the batch
+    OUTPUTS = "outputs"  # one for every token whose logits are wanted
 
 
 class Encoding(Enum):
+    """How a value is stored."""
+
     F32 = "f32"
-    ACTIVATION = "activation"  # read by matrix products only: int8 groups, f16 or f32, by backend
+    ACTIVATION = "activation"  # read by matrix products only: the backend chooses, mostly int8
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An activation, [rows, cols]."""
+    """An activation, [rows, cols], in one buffer of the backend."""
 
     id: int
     rows: Rows
@@ -36,26 +38,27 @@ class Value:
 
 
 class RowOrder(Enum):
+    """The order of a tensor's rows once loaded."""
+
     AS_STORED = "as_stored"
     HALVES_TO_PAIRS = "halves_to_pairs"  # within each head: (i, i + head_dim / 2) -> (2i, 2i + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One tensor of the checkpoint inside a weight; `head_dim` is read by HALVES_TO_PAIRS."""
+    """One tensor of the checkpoint within a weight."""
 
     tensor: str
     rows: int
     order: RowOrder = RowOrder.AS_STORED
-    head_dim: int = 0
+    head_dim: int = 0  # only for HALVES_TO_PAIRS
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A matrix [rows, cols]: its parts one below the other.
+    """A matrix [rows, cols]: the rows of its parts, one part after the other.
 
-    A vector (gamma, bias) is a matrix of one column: its parts' elements, each a row. It is
-    always stored as f32.
+    A vector (a gamma or bias) is a matrix of one column. A backend stores it as f32.
     """
 
     parts: tuple[Part, ...]
@@ -74,34 +77,38 @@ class Weight:
         order: RowOrder = RowOrder.AS_STORED,
         head_dim: int = 0,
     ) -> Weight:
+        """Returns a weight of one tensor."""
         return cls((Part(tensor, rows, order, head_dim),), cols)
 
     @staticmethod
     def concat(weights: Sequence[Weight]) -> Weight:
+        """Stacks weights of equal columns: [sum of rows, cols]."""
         return Weight(tuple(part for w in weights for part in w.parts), weights[0].cols)
 
 
 @dataclass(frozen=True, slots=True)
 class RopeTable:
-    """Rotation angles as two tables of (cos, sin) in f32, exact at any position.
+    """Rotation angles as two tables of (cos, sin) in f32, accurate at any position.
 
-    position = FINE * coarse_row + fine_row, and the rotation is the product of the two rows'
-    unit complex numbers, so nothing computes a sine of a large float on the device. The tables
-    are computed when they are asked for: by a backend, once it has checked the program.
+    position = FINE * coarse_row + fine_row. The rotation is the product of the two rows' unit
+    complex numbers, so that a device never computes the sine of a large float. A backend computes
+    the tables after it has checked the program, as a file may claim any number of positions.
     """
 
     FINE = 256
 
-    inv_freq: tuple[float, ...]  # radians a position, [head_dim / 2]
+    inv_freq: tuple[float, ...]  # radians per position, [head_dim / 2]
     max_positions: int
     scale: float = 1.0  # multiplies q and k (YaRN's attention factor)
 
     @classmethod
     def build(cls, inv_freq: Sequence[float], max_positions: int, scale: float = 1.0) -> RopeTable:
+        """Returns the tables of `inv_freq` for positions below `max_positions`."""
         return cls(tuple(inv_freq), max_positions, scale)
 
     @property
     def head_dim(self) -> int:
+        """Dimensions of a head that rotate."""
         return 2 * len(self.inv_freq)
 
     @property
@@ -110,12 +117,12 @@ class RopeTable:
 
     @property
     def fine(self) -> bytes:
-        """[FINE, head_dim / 2, 2]"""
+        """(cos, sin) of positions 0 .. FINE - 1, times `scale`: f32 [FINE, head_dim / 2, 2]."""
         return _unit_rows(self.inv_freq, range(self.FINE), self.scale)
 
     @property
     def coarse(self) -> bytes:
-        """[num_coarse, head_dim / 2, 2]"""
+        """(cos, sin) of every FINE-th position: f32 [num_coarse, head_dim / 2, 2]."""
         return _unit_rows(self.inv_freq, range(0, self.num_coarse * self.FINE, self.FINE), 1.0)
 
 

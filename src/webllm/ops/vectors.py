@@ -12,7 +12,10 @@ from webllm.ops.values import Part, RowOrder, Weight
 
 
 def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
-    """[weight.rows], in its parts' row order; `check_program` has seen that the sizes agree."""
+    """Returns f32 [weight.rows], reordered as its parts say. `check_program` has checked the sizes.
+
+    Raises UnsupportedModelError for a quantized vector.
+    """
     values = array("f")
     for part in weight.parts:
         numbers = _floats(part.tensor, checkpoint)

@@ -6,8 +6,8 @@ import logging
 
 import msgspec
 
+from webllm.error_info import describe
 from webllm.errors import WebLLMError
-from webllm.workers.error_info import describe
 
 _log = logging.getLogger(__name__)
 
@@ -15,8 +15,8 @@ _UNEXPECTED = "an unexpected error ended this request; the log of the program th
 
 
 def error_body(error: Exception) -> tuple[int, bytes]:
-    """HTTP status and body. What webllm did not raise on purpose, here or in a worker, is logged
-    and not told.
+    """Returns HTTP status and body. Errors that webllm did not raise on purpose, here or in a
+    worker, are logged, and their text is kept from the client.
     """
     info = describe(error)
     if isinstance(error, WebLLMError) and info.code != WebLLMError.code:

@@ -1,4 +1,4 @@
-"""A stream of responses as server-sent events, in the form that OpenAI gives them."""
+"""Turns a stream of responses into server-sent events, in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.server.error_body import error_body
 
 
 class EventStream:
-    """One event for each chunk, then "[DONE]"; or an event with the error that ended the stream.
+    """One event for each chunk, then "[DONE]", or an event with the error that ended the stream.
 
-    `aclose` ends the answer at once, also if nothing was read yet, or while another task waits for
-    an event; that task's loop then ends. For one reader.
+    `aclose` ends the answer at once, even before the first read or while another task waits for an
+    event; that task's loop then ends. A stream has one reader.
     """
 
-    def __init__(self, chunks: AsyncGenerator[Response, None]) -> None:
+    def __init__(self, chunks: AsyncGenerator[ResponseStruct, None]) -> None:
         self._chunks = chunks
         self._events = self._generate()
         self._pull: asyncio.Task[bytes | None] | None = None
@@ -30,7 +30,7 @@ class EventStream:
     async def __anext__(self) -> bytes:
         if self._is_closed:
             raise StopAsyncIteration
-        # A task of its own can be cancelled by `aclose` without its reader being cancelled.
+        # In a task of its own, so that `aclose` can cancel it without cancelling the reader.
         self._pull = asyncio.create_task(self._next())
         try:
             event = await self._pull

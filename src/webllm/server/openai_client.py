@@ -1,4 +1,4 @@
-"""OpenAI's own client before an engine in the same process. The user brings the client."""
+"""Connects OpenAI's own client, which the user installs, to an engine in the same process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransp
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-_URL = "http://webllm/v1"  # of no host: the transport does not look at it
+_URL = "http://webllm/v1"  # no real host: the transport ignores it
 _KEY = "none"
 
 
@@ -21,7 +21,7 @@ def openai_client(engine: BlockingMLCEngine) -> OpenAI: ...
 @overload
 def openai_client(engine: MLCEngineInterface) -> AsyncOpenAI: ...
 def openai_client(engine: BlockingMLCEngine | MLCEngineInterface) -> OpenAI | AsyncOpenAI:
-    """A client that asks `engine`; raises ConfigError without the package `openai`.
+    """Returns a client of `engine`; raises ConfigError without the package `openai`.
 
     Closing the client leaves the engine as it is.
     """

@@ -1,7 +1,7 @@
-"""Transports for HTTP clients that ask an engine in the same process: nothing is sent anywhere.
+"""Transports that connect HTTP clients to an engine in the same process, without a network.
 
-For clients of `httpx` and of `httpx2`, which OpenAI's client uses from version 3 on. Neither is
-imported here: a transport answers with the classes of the library that its request comes from.
+They work with `httpx` and with `httpx2`, which OpenAI's client uses from version 3 on. Neither is
+imported here: a transport responds with the classes of the library that its request comes from.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from webllm.server.routes import Reply, Routes, error_reply
 
 
 class OpenAITransport:
-    """For `httpx.AsyncClient(transport=…)`; the requests are those of OpenAI's HTTP interface.
+    """A transport for `httpx.AsyncClient(transport=…)` that serves OpenAI's HTTP API.
 
-    Any host will do; paths begin with "/v1". A client's read timeout is for a whole answer, or for
-    each event of a stream. Closing the client leaves the engine as it is. Use from the engine's
-    event loop.
+    The host is ignored; paths begin with "/v1". The client's read timeout applies to a whole
+    answer, or to each event of a stream. Closing the client does not close the engine. Use it in
+    the engine's event loop.
     """
 
     def __init__(self, engine: MLCEngineInterface) -> None:
         self._routes = Routes(engine)
 
     async def handle_async_request(self, request: Any) -> Any:
-        """httpx's response to httpx's request; raises its ReadTimeout."""
+        """Returns httpx's response to httpx's request; raises httpx's ReadTimeout."""
         await request.aread()
         reply = await _answer(self._routes, request)
         body = reply.body
@@ -52,14 +52,14 @@ class OpenAITransport:
 
 
 class BlockingOpenAITransport:
-    """The same for `httpx.Client(transport=…)`; any number of threads may use it at once."""
+    """The same for `httpx.Client(transport=…)`; it may be used from any number of threads."""
 
     def __init__(self, engine: BlockingMLCEngine) -> None:
         self._engine = engine
         self._routes = Routes(engine.on_thread)
 
     def handle_request(self, request: Any) -> Any:
-        """httpx's response to httpx's request; raises its ReadTimeout."""
+        """Returns httpx's response to httpx's request; raises httpx's ReadTimeout."""
         request.read()
         try:
             reply = self._engine.wait_for(_answer(self._routes, request))
@@ -83,19 +83,19 @@ class BlockingOpenAITransport:
 
 
 class _Events:
-    """The body of a streamed response: every event within the client's read timeout.
+    """The body of a streamed response, which applies the client's read timeout to each event.
 
-    A stream has one timer, not one for each event: Pyodide keeps cancelled ones until their time.
-    The timer does not keep the stream, so that one nobody refers to ends.
+    A stream has a single timer, because Pyodide keeps cancelled timers until they are due. The
+    timer has only a weak reference to the stream, so that an abandoned stream ends.
     """
 
     def __init__(self, events: EventStream, request: Any) -> None:
         self._events = events
         self._request = request
         self._read_s = _read_timeout(request)
-        self._asked: float | None = None  # when the reader that waits began to, by the event loop
+        self._asked: float | None = None  # the event loop's time when the waiting reader asked
         self._timer: asyncio.TimerHandle | None = None
-        self._ending: asyncio.Task[None] | None = None  # because an event took too long
+        self._ending: asyncio.Task[None] | None = None  # closes the stream after a timeout
 
     def __aiter__(self) -> Self:
         return self
@@ -128,7 +128,7 @@ class _Events:
     def _check(self) -> None:
         self._timer = None
         if self._asked is None or self._read_s is None:
-            return  # the next one who waits sets the timer
+            return  # the next read sets the timer
         loop = asyncio.get_running_loop()
         left_s = self._asked + self._read_s - loop.time()
         if left_s > 0:
@@ -159,7 +159,7 @@ async def _answer(routes: Routes, request: Any) -> Reply:
 
 
 def _read_timeout(request: Any) -> float | None:
-    """In seconds."""
+    """The client's read timeout in seconds; None if it has none."""
     seconds: float | None = request.extensions.get("timeout", {}).get("read")
     return seconds
 
@@ -175,11 +175,11 @@ def _response(request: Any, reply: Reply, **body: object) -> Any:
 
 
 def _library(request: Any) -> Any:
-    """`httpx` or `httpx2`."""
+    """The library of a request: `httpx` or `httpx2`."""
     return import_module(type(request).__module__.partition(".")[0])
 
 
 @cache
 def _body_class(kind: type, base: type) -> Any:
-    """`kind` as the subclass of the library's own that the library insists on."""
+    """Makes `kind` a subclass of the library's `base`, which the library checks for."""
     return type(kind.__name__, (kind, base), {})

@@ -1,7 +1,7 @@
-"""OpenAI's HTTP interface over an engine: method, path and body in, a reply out.
+"""OpenAI's HTTP API over an engine: method, path and body in, a reply out.
 
-Knows no server and no client: what carries requests and replies, a socket or a call in the same
-process, is elsewhere. https://platform.openai.com/docs/api-reference
+It knows no server and no client; others carry requests and replies, over a socket or in the same
+process. https://platform.openai.com/docs/api-reference
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.model_list import ModelInfo, ModelList
@@ -27,16 +27,15 @@ from webllm.server.event_stream import EventStream
 _MODELS = "/v1/models"
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-# OpenAI's clients repeat requests that failed with 409 or 5xx, unless told that it is no use; of
-# use it is with 429.
+# OpenAI's clients retry after 409, 429 and 5xx unless a header forbids it; only 429 is worth it.
 _ERROR = _JSON | {"x-should-retry": "false"}
 
-_Stream = AsyncGenerator[Response, None]
+_Stream = AsyncGenerator[ResponseStruct, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A stream that is not read to its end has to be closed."""
+    """A response of the API. A stream that is not read to its end must be closed."""
 
     status: int
     headers: dict[str, str]
@@ -44,12 +43,14 @@ class Reply:
 
 
 class Routes:
-    """Answers any number of requests at once; use from the engine's event loop."""
+    """Answers any number of concurrent requests; use it in the engine's event loop."""
 
     def __init__(self, engine: MLCEngineInterface) -> None:
         self._engine = engine
-        self._created = int(time.time())  # of models, as far as is known here
-        self._posts: dict[str, Callable[[dict[str, Any]], Awaitable[Response | _Stream | bytes]]]
+        self._created = int(time.time())  # reported for every model
+        self._posts: dict[
+            str, Callable[[dict[str, Any]], Awaitable[ResponseStruct | _Stream | bytes]]
+        ]
         self._posts = {
             "/v1/chat/completions": self._chat_completion,
             "/v1/completions": self._completion,
@@ -57,7 +58,7 @@ class Routes:
         }
 
     async def answer(self, method: str, path: str, body: bytes) -> Reply:
-        """The reply to a request; `path` is decoded and begins with "/v1". Errors are replies."""
+        """Answers a request, also a failing one; `path` is decoded and begins with "/v1"."""
         try:
             if path in self._posts:
                 return await self._post(method, path, body)
@@ -73,7 +74,7 @@ class Routes:
         answer = await self._posts[path](_fields(body))
         if isinstance(answer, bytes):
             return Reply(200, _JSON, answer)
-        if isinstance(answer, Response):
+        if isinstance(answer, ResponseStruct):
             return Reply(200, _JSON, msgspec.json.encode(answer))
         return Reply(200, _EVENTS, EventStream(answer))
 
@@ -89,16 +90,16 @@ class Routes:
             if model.id == wanted:
                 return Reply(200, _JSON, msgspec.json.encode(model))
         loaded = ", ".join(ids) or "nothing"
-        raise ModelNotFoundError(f"no model called {wanted!r} is loaded, loaded: {loaded}")
+        raise ModelNotFoundError(f"no model called {wanted!r} is loaded; loaded: {loaded}")
 
-    async def _chat_completion(self, fields: dict[str, Any]) -> Response | _Stream:
+    async def _chat_completion(self, fields: dict[str, Any]) -> ResponseStruct | _Stream:
         return await self._engine.chat_completion(_with_extra_body(fields))
 
-    async def _completion(self, fields: dict[str, Any]) -> Response | _Stream:
+    async def _completion(self, fields: dict[str, Any]) -> ResponseStruct | _Stream:
         return await self._engine.completion(_with_extra_body(fields))
 
-    async def _embedding(self, fields: dict[str, Any]) -> Response | bytes:
-        """OpenAI's clients ask for base64 by themselves, which the engine does not know."""
+    async def _embedding(self, fields: dict[str, Any]) -> ResponseStruct | bytes:
+        """Adds base64, which OpenAI's clients ask for by default and the engine does not know."""
         if fields.get("encoding_format") != "base64":
             return await self._engine.embedding(fields)
         reply = await self._engine.embedding(fields | {"encoding_format": "float"})
@@ -106,7 +107,7 @@ class Routes:
 
 
 def error_reply(error: Exception) -> Reply:
-    """An error as OpenAI's clients understand it, with the status of its class."""
+    """Makes the reply for an error, in OpenAI's form and with the status of its class."""
     status, body = error_body(error)
     return Reply(status, _JSON if isinstance(error, QueueFullError) else _ERROR, body)
 
@@ -126,12 +127,14 @@ def _fields(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the request's body is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise RequestError("the request's body is JSON, but no object; send the fields in one")
+        raise RequestError(
+            "the request's body is JSON but not an object; send an object with the request's fields"
+        )
     return fields
 
 
 def _with_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's clients put what their `extra_body` holds beside the other fields."""
+    """Moves fields back into `extra_body`; OpenAI's clients put them beside the others."""
     extra = {name: fields[name] for name in ExtraBody.__struct_fields__ if name in fields}
     nested = fields.get("extra_body")
     if not extra or not (nested is None or isinstance(nested, dict)):
@@ -141,7 +144,7 @@ def _with_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_base64(reply: CreateEmbeddingResponse) -> bytes:
-    """Of the numbers as 32-bit floats, little-endian."""
+    """Encodes embeddings as base64 of 32-bit floats, little-endian."""
     plain = reply.to_dict()
     for each in plain["data"]:
         each["embedding"] = base64.b64encode(array("f", each["embedding"])).decode()

@@ -1,4 +1,4 @@
-"""Byte-pair merging: the best pair of neighbours of a word first, of equal ones the leftmost."""
+"""Byte-pair merging: the best-ranked pair of neighbours first, the leftmost of equal ones."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from heapq import heappop, heappush
 
 from webllm.text.steps import Steps, finish
 
-# Of two neighbours: what their merge ranks, smallest first; None if they never merge.
+# The rank of merging two neighbours, smallest first; None if they never merge.
 Rank = Callable[[str, str], float | None]
 
-# Words up to this many characters are remembered, and so many of them.
-_WORD_CHARS = 40
-_NUM_WORDS = 20_000
-# What is done in one step.
-_STEP_CHARS = 256
-_STEP_PAIRS = 512
+_CACHED_CHARS = 40  # longer words are not cached
+_CACHED_WORDS = 20_000
+_STEP_CHARS = 256  # encoded in one step
+_STEP_PAIRS = 512  # tried in one step
 
 
 class WordEncoder:
-    """Token ids of words, one after the other. `encode_word` is asked once for a short word."""
+    """Encodes words one after the other, caching the results of `encode_word` for short ones."""
 
     def __init__(self, encode_word: Callable[[str], Steps[list[int]]]) -> None:
         self._encode_word = encode_word
-        self._encode_short = lru_cache(_NUM_WORDS)(self._encode_at_once)
+        self._encode_short = lru_cache(_CACHED_WORDS)(self._encode_at_once)
 
     def encode(self, words: Iterable[str]) -> Steps[list[int]]:
         token_ids: list[int] = []
         num_chars = 0
         for word in words:
-            if len(word) <= _WORD_CHARS:
+            if len(word) <= _CACHED_CHARS:
                 token_ids += self._encode_short(word)
             else:
                 token_ids += yield from self._encode_word(word)
@@ -45,13 +43,13 @@ class WordEncoder:
 
 
 def merge(pieces: list[str], rank: Rank) -> Steps[Iterator[str]]:
-    """What `pieces` merge into, in n log n; the list is used up."""
+    """Merges `pieces`, which it modifies, in O(n log n)."""
     num_pieces = len(pieces)
     before: list[int] = []
     after: list[int] = []
 
     def pair(left: int, right: int) -> tuple[float, int, int, int] | None:
-        """A candidate: its rank, where it is, and how long it becomes."""
+        """A candidate: rank, left and right index, length after merging."""
         found = rank(pieces[left], pieces[right])
         if found is None:
             return None
@@ -74,7 +72,7 @@ def merge(pieces: list[str], rank: Rank) -> Steps[Iterator[str]]:
             yield
         _, left, right, length = heappop(candidates)
         if after[left] != right or len(pieces[left]) + len(pieces[right]) != length:
-            continue  # one of the two has merged with another meanwhile
+            continue  # one of the two has merged otherwise meanwhile
         pieces[left] += pieces[right]
         pieces[right] = ""
         following = after[left] = after[right]

@@ -1,8 +1,11 @@
-"""Chat templates for model files that carry none, chosen by the vocabulary's control tokens.
+"""Chat templates for model files without one, chosen by the vocabulary's control tokens.
 
-The forms are those the model families were trained with: ChatML (Qwen, SmolLM, Hermes), Llama 2,
-Llama 3, Gemma and Mistral. Families without a system role get it in front of the first user turn.
+Each is the format that a model family was trained with: ChatML (Qwen, SmolLM, Hermes), Llama 2,
+Llama 3, Gemma and Mistral. Families without a system role get the system message before the first
+user turn.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -93,8 +96,8 @@ _BY_TOKEN = (
 
 
 def builtin_name(token_id: Callable[[str], int | None]) -> str | None:
-    """Which built-in template suits a vocabulary; None if none of their tokens is there.
+    """Returns the name of the built-in template for a vocabulary; None if it has no known token.
 
-    "llama2" is a guess: that family's vocabulary has no tokens for its turns.
+    "llama2" is a guess: that family has no control tokens for turns.
     """
     return next((name for token, name in _BY_TOKEN if token_id(token) is not None), None)

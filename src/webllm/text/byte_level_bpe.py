@@ -1,7 +1,6 @@
-"""Byte-level BPE ("gpt2" in GGUF) without a library, for hosts that have none.
+"""Byte-level BPE ("gpt2" in GGUF) for hosts without the `tokenizers` library.
 
-The ids are those of the `tokenizers` library. On usual text, whose words repeat, it is about as
-fast.
+It gives the library's ids. On usual text, whose words repeat, it is about as fast.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from webllm.text.word_splitter import WordSplitter
 
 
 class ByteLevelBpe:
-    """`ids` has every token that text may become; `merges` are pairs with a space between, the
-    first of which goes first.
+    """Encodes text with a vocabulary and its merges.
+
+    `ids` has every token that text may become. `merges` are pairs with a space between, in order of
+    rank.
     """
 
     def __init__(self, ids: Mapping[str, int], merges: Iterable[str], pre: PreTokenizer) -> None:
@@ -49,5 +50,5 @@ class ByteLevelBpe:
                 yield self._ids[piece]
             elif len(piece) > 1:
                 raise CheckpointError(
-                    f"the tokenizer data is malformed: {piece!r} is merged but is no token"
+                    f"the tokenizer data is malformed: {piece!r} is merged but is not a token"
                 )

@@ -1,6 +1,6 @@
-"""A model's chat template, compiled when the first conversation asks for it.
+"""A model's chat template, compiled by the first conversation that uses it.
 
-Jinja and the compiled template take 3 MB, which completions and benchmarks can do without.
+Jinja and the compiled template take 3 MB, which completions and benchmarks do not need.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from webllm.text.template_budget import TemplateLimits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # no slots: it has a cached_property
 class ChatTemplate:
     """Jinja source; `render` may be called from several threads."""
 
     source: str
     bos_token: str = ""
     eos_token: str = ""
-    limits: TemplateLimits | None = None  # None: the usual ones
+    limits: TemplateLimits | None = None  # None: the default ones
     now: Callable[[], datetime] = datetime.now
 
     def render(
@@ -34,11 +34,11 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt for OpenAI-style `messages`.
+        """Renders the prompt for OpenAI-style `messages`.
 
-        `variables` are passed on (`enable_thinking`, `documents`). Tokenize the result with
-        `encode_prompt`, and what comes from users first with `guard`. Every failure is
-        a `TemplateError` with the template's message and line, also one to compile.
+        `variables` are passed to the template (`enable_thinking`, `documents`). Pass what users
+        wrote through `guard` first, and tokenize the result with `encode_prompt`. Raises
+        TemplateError, with the template's message and line, if it fails to compile or to render.
         """
         return self._compiled.render(
             {

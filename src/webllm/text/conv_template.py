@@ -1,8 +1,10 @@
-"""MLC's `conv_template`: a conversation format as JSON, in a model's `mlc-chat-config.json`.
+"""MLC's `conv_template`: a conversation format as JSON, from a model's `mlc-chat-config.json`.
 
-Fields and rendering follow mlc-llm's `conversation_protocol.Conversation`. One difference:
-placeholders count only where the template has them, never in what a user wrote.
+Fields and rendering follow mlc-llm's `conversation_protocol.Conversation`, with one difference:
+placeholders in a user's text are not replaced.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +25,11 @@ _PLACEHOLDERS = {
 
 
 class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """The format; names and defaults are MLC's.
+    """A conversation format; names and defaults are MLC's.
 
-    `seps` holds one separator for all messages, or one for after the user's (and tools') and one
-    for after the assistant's. `system_prefix_token_ids` go before the encoded prompt, in place of
-    the BOS that `encode` would add.
+    `seps` holds one separator for all messages, or two: one after user and tool messages, one after
+    the assistant's. `system_prefix_token_ids` are put before the encoded prompt, instead of the BOS
+    that `encode` would add.
     """
 
     roles: dict[str, str]
@@ -53,10 +55,10 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
         function_string: str | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt for OpenAI-style `messages`; a system message replaces the template's own.
+        """Renders the prompt for OpenAI-style `messages`; a system message replaces the template's.
 
-        `function_string` describes the tools (`describe_tools`). Raises `RequestError` for roles
-        the template does not have and for content that is not text.
+        `function_string` describes the tools, see `describe_tools`. Raises RequestError for a role
+        that the template does not have and for content that is not text.
         """
         functions = self.function_string if function_string is None else function_string
         pieces = list(self._pieces(messages))
@@ -66,8 +68,8 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
             prompt.append(self.roles["assistant"] + self.role_empty_sep)
         return "".join(prompt)
 
-    def _pieces(self, messages: Sequence[Mapping[str, Any]]) -> Iterator["_Piece"]:
-        """The system prompt, if any, and the turns."""
+    def _pieces(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[_Piece]:
+        """Yields the system prompt, if there is one, and the turns."""
         turns = [{"role": role, "content": content} for role, content in self.messages]
         turns += [dict(message) for message in messages if message.get("role") != "system"]
         system = self._system([m for m in messages if m.get("role") == "system"])
@@ -88,7 +90,7 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
                 yield _Piece(form, placeholder, text)
             yield _Piece(self.seps[-1] if role == "assistant" else self.seps[0])
 
-    def _system(self, given: Sequence[Mapping[str, Any]]) -> "_Piece":
+    def _system(self, given: Sequence[Mapping[str, Any]]) -> _Piece:
         if not given:  # the template's own message may hold the function placeholder
             return _Piece(self.system_template.replace(_SYSTEM, self.system_message))
         return _Piece(self.system_template, _SYSTEM, "".join(_texts(given[-1])))
@@ -101,16 +103,16 @@ class ConvTemplate(msgspec.Struct, frozen=True, kw_only=True):
         return str(role)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Piece:
-    """Part of a prompt: `form` with one placeholder for `content`, perhaps one for functions."""
+    """Part of a prompt: `form`, whose placeholders stand for `content` and the tools."""
 
     form: str
     placeholder: str = ""
     content: str = ""
 
     def fill(self, functions: str) -> str:
-        """The piece as text; the last function placeholder becomes `functions`, others nothing."""
+        """Returns the text; the last function placeholder becomes `functions`, others vanish."""
         before, mark, after = self.form.rpartition(_FUNCTION)
         filled = [self._with_content(before.replace(_FUNCTION, "")), functions if mark else ""]
         return "".join([*filled, self._with_content(after)])
@@ -120,7 +122,7 @@ class _Piece:
 
 
 def conv_template_from_json(value: Mapping[str, object]) -> ConvTemplate:
-    """A `ConvTemplate` from its JSON object; `ConfigError` names the field that is wrong."""
+    """Makes a `ConvTemplate` from a JSON object; raises ConfigError, naming the wrong field."""
     try:
         template = msgspec.convert(dict(value), ConvTemplate)
     except msgspec.ValidationError as error:
@@ -135,7 +137,7 @@ def conv_template_from_json(value: Mapping[str, object]) -> ConvTemplate:
 
 
 def describe_tools(tools: Sequence[Mapping[str, Any]], tool_choice: Any = "auto") -> str:
-    """MLC's function string: the functions as JSON, or the one that `tool_choice` names."""
+    """Returns MLC's function string: all tools as JSON, or the one that `tool_choice` names."""
     functions = [tool["function"] for tool in tools]
     if tool_choice == "none" or not functions:
         return ""
@@ -149,7 +151,7 @@ def describe_tools(tools: Sequence[Mapping[str, Any]], tool_choice: Any = "auto"
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:
-    """The texts of a message: its content, or those of its parts."""
+    """The texts in a message's content or in its parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return [content]

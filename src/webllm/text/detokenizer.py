@@ -1,4 +1,6 @@
-"""Text from token ids as they are generated."""
+"""Turns token ids into text while they are generated."""
+
+from __future__ import annotations
 
 import codecs
 
@@ -8,8 +10,8 @@ from webllm.text.tokenizer import Tokenizer
 class StreamingDetokenizer:
     """Turns one sequence of token ids into text, delta by delta.
 
-    Tokens end in the middle of characters; such bytes wait for the rest. All deltas and the
-    `flush` together are what `tokenizer.decode` gives for all ids, U+FFFD for U+FFFD.
+    A token may end inside a character; its bytes then wait for the rest. All deltas and the `flush`
+    together equal `tokenizer.decode` of all ids.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
@@ -19,7 +21,7 @@ class StreamingDetokenizer:
         self._at_start = True
 
     def push(self, token_id: int) -> str:
-        """The text that `token_id` completes; often a whole word, sometimes nothing."""
+        """Returns the text that `token_id` completes, which may be empty."""
         data = self._bytes(token_id)
         if self._at_start and data:
             self._at_start = False
@@ -28,7 +30,7 @@ class StreamingDetokenizer:
         return self._utf8.decode(data)
 
     def flush(self) -> str:
-        """What an unfinished character at the end of the text becomes."""
+        """Ends the text; returns U+FFFD for an incomplete character, else nothing."""
         return self._utf8.decode(b"", final=True)
 
     def _bytes(self, token_id: int) -> bytes:

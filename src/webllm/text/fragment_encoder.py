@@ -1,4 +1,6 @@
-"""Encoding of text between special tokens, for tokenizers built from GGUF metadata."""
+"""Encodes the text between special tokens, for tokenizers made from GGUF metadata."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,20 +10,23 @@ from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SpacePolicy:
-    """SentencePiece's spaces: `mark` writes them as U+2581, `prefix` puts one before the text and
-    after each special token (llama.cpp does so; SentencePiece itself knows the start only)."""
+    """SentencePiece's spaces: `mark` writes them as U+2581, `prefix` adds one before the text.
+
+    As in llama.cpp, `prefix` also adds one after each special token; SentencePiece does not.
+    """
 
     mark: bool = False
     prefix: bool = False
 
 
 class FragmentEncoder:
-    """Cuts text at special tokens and hands what is between to `encode_fragment`.
+    """Splits text at special tokens and encodes the rest with `encode_fragment`.
 
-    `always` are matched in every text (user-defined tokens), `parsed` only on demand (control
-    tokens); `before` and `after` are BOS and EOS where the model wants them.
+    Tokens in `always` (user-defined ones) are matched in every text, those in `parsed` (control
+    tokens) only with `parse_special`. `affixes` are the ids that `add_special` puts before and
+    after the text: BOS and EOS, if the model wants them.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Typed reading of GGUF's `tokenizer.ggml.*` metadata, which comes from an untrusted file."""
+"""Reads GGUF's `tokenizer.ggml.*` metadata, which comes from an untrusted file, with types."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -9,7 +11,7 @@ _PREFIX = "tokenizer.ggml."
 
 
 class GgufFields:
-    """`tokenizer.ggml.*` by its last name; a value of the wrong form is a `CheckpointError`."""
+    """The `tokenizer.ggml.*` fields; every method raises CheckpointError for a wrong type."""
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
         self._metadata = metadata
@@ -27,22 +29,22 @@ class GgufFields:
         return value
 
     def token_id(self, name: str, num_tokens: int, default: int | None = None) -> int | None:
-        """None for an id outside the vocabulary: files write -1 or 2**32 - 1 for "none"."""
+        """A token id; None if it is outside the vocabulary, as -1 and 2**32 - 1 are."""
         value = self._metadata.get(_PREFIX + name, default)
         if value is not None and not isinstance(value, int):
             raise _wrong(name, "a token id", value)
         return value if value is not None and 0 <= value < num_tokens else None
 
     def strings(self, name: str) -> Sequence[str]:
-        """As the file's reader keeps them, which may be one block of bytes."""
+        """A sequence of strings that may decode each one lazily, every time."""
         return _checked_strings(name, self._array(name))
 
     def string_list(self, name: str) -> list[str]:
-        """Each a string of its own: for those who go through them more than once."""
+        """A plain list of strings; use it when iterating more than once."""
         return cast("list[str]", _checked_strings(name, list(self._array(name))))
 
     def numbers(self, name: str, num_tokens: int) -> list[float]:
-        """One number a token."""
+        """One number per token."""
         values = self._array(name)
         numbers = [value for value in values[:num_tokens] if isinstance(value, int | float)]
         if len(numbers) < num_tokens:

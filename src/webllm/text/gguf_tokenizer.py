@@ -1,11 +1,12 @@
-"""The tokenizer that a GGUF file's `tokenizer.ggml.*` metadata describes.
+"""Makes a tokenizer from a GGUF file's `tokenizer.ggml.*` metadata.
 
-Two kinds: "gpt2", byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`, on the
-`tokenizers` library or, without it, on our own `ByteLevelBpe`; and "llama", SentencePiece's BPE, on
-our own `SentencePieceBpe`. Where GGUF says less than the original tokenizer did, llama.cpp's
-reading counts. Keys:
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
+There are two kinds. "gpt2" is byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`; it
+runs on the `tokenizers` library or, without it, on our `ByteLevelBpe`. "llama" is SentencePiece's
+BPE and runs on our `SentencePieceBpe`. Where GGUF says less than the original tokenizer, we do what
+llama.cpp does. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ from webllm.text.vocabulary import (
     sentencepiece_bytes,
 )
 
-_NFC_CHARS = 4  # that NFC may make one of: no character decomposes into more
-_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # by NFC, of other characters
-_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # one at least in each character that is no ASCII
+_NFC_CHARS = 4  # NFC composes at most this many characters into one
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # NFC makes none of these
+_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # every non-ASCII character has at least one
 
 
 class TokenType(IntEnum):
@@ -52,10 +53,10 @@ class TokenType(IntEnum):
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
-    """The tokenizer of the GGUF file with this `metadata`.
+    """Makes the tokenizer of the GGUF file with this `metadata`.
 
-    Raises `UnsupportedModelError` for a tokenizer kind or word pattern we do not have,
-    `CheckpointError` for metadata that is missing or of the wrong form.
+    Raises UnsupportedModelError for an unknown tokenizer kind or word pattern, CheckpointError for
+    metadata that is missing or malformed.
     """
     fields = GgufFields(metadata)
     model = fields.text("model", "")
@@ -68,20 +69,20 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Tokens:
-    """The vocabulary as the file has it."""
+    """The vocabulary of the file."""
 
     texts: Sequence[str]
-    named: dict[str, int]  # of names that may end a generation and of single bytes, to ids
-    of_type: dict[float, list[int]]  # token type to ids, normal tokens left out
+    named: dict[str, int]  # ids of END_NAMES and of single bytes
+    of_type: dict[float, list[int]]  # token type to ids, without the normal tokens
 
     def matched(self, *types: TokenType) -> dict[str, int]:
-        """Spelling to id of the tokens of `types`, for matching in text."""
+        """Spelling to id of the tokens of some types."""
         return {self.texts[i]: i for kind in types for i in self.of_type.get(kind, [])}
 
     def ids_in_text(self) -> dict[str, int]:
-        """Spelling to id of the tokens that text may become: all but the control tokens."""
+        """Spelling to id of all tokens but control tokens: those that text may become."""
         control = set(self.of_type[TokenType.CONTROL])
         ids = index_tokens(self.texts)
         return {text: token_id for text, token_id in ids.items() if token_id not in control}
@@ -94,7 +95,7 @@ def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
         for token_id, kind in enumerate(fields.numbers("token_type", len(texts))):
             if kind != TokenType.NORMAL:
                 of_type.setdefault(kind, []).append(token_id)
-    # Conversions exist that leave the ends of turns normal or user-defined.
+    # Some converters leave the end-of-turn tokens normal or user-defined.
     control = of_type.setdefault(TokenType.CONTROL, [])
     known = set(control)
     for name in END_NAMES & named.keys():
@@ -128,7 +129,7 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
 
 
 def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
-    """Bytes without a token are dropped, often some control characters."""
+    """Bytes without a token are dropped; often these are a few control characters."""
     control = set(tokens.of_type[TokenType.CONTROL])
     alphabet = byte_level_alphabet()
     found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
@@ -222,11 +223,11 @@ def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
 
 
 def _tokenizer_json(tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer) -> bytes:
-    """A `tokenizer.json` for byte-level BPE, without special tokens."""
+    """Makes a `tokenizer.json` for byte-level BPE, without special tokens."""
     try:
         vocab, merge_list = _vocab_json(tokens), _list_json(merges)
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"tokenizer.ggml holds text that is no UTF-8: {error}") from error
+        raise CheckpointError(f"tokenizer.ggml contains text that is not UTF-8: {error}") from error
     splits = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in pre.patterns
@@ -254,13 +255,15 @@ def _tokenizer_json(tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer) -
     return msgspec.json.encode(document)
 
 
-# Written string by string: lists and dicts of a whole vocabulary would take ten times the memory
-# of the text, and what they leave behind is in pieces that the system does not get back.
+# JSON is written string by string: lists and dicts of a whole vocabulary would take ten times the
+# memory of the text, and fragment the heap so that it never shrinks again.
 
 
 def _vocab_json(tokens: _Tokens) -> msgspec.Raw:
-    """An object from spelling to id, control tokens left out. The last comes first: of tokens
-    spelled alike the first counts, and readers keep a name's last value."""
+    """Encodes spelling to id as a JSON object, without control tokens.
+
+    It runs backwards: of tokens spelled alike the first counts, and JSON readers keep the last.
+    """
     control = set(tokens.of_type[TokenType.CONTROL])
     encode, out = msgspec.json.encode, bytearray()
     for token_id in reversed(range(len(tokens.texts))):

@@ -1,9 +1,11 @@
-"""Rendering a model's own chat template, Jinja source from an untrusted file, to a prompt.
+"""Renders a model's chat template, Jinja source from an untrusted file, to a prompt.
 
 The environment is that of `transformers.PreTrainedTokenizer.apply_chat_template`: block trimming,
 loop controls, `raise_exception`, `strftime_now`, `tojson` without HTML escapes, the `generation`
-tag. It runs in a sandbox with limits (`template_sandbox`, `template_budget`).
+tag. The template runs in a sandbox with limits (`template_sandbox`, `template_budget`).
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
@@ -27,14 +29,13 @@ class JinjaTemplate:
     def __init__(
         self, source: str, now: Callable[[], datetime], limits: TemplateLimits | None
     ) -> None:
-        """Compile `source`; a template that does not parse is a `TemplateError`."""
+        """Compiles `source`; raises TemplateError if it cannot be compiled."""
         self._limits = limits or TemplateLimits()
         self._now = now
         self._code = _compile(source, self._limits)
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """What the template makes of `variables`. Every failure is a `TemplateError` with the
-        template's message and line."""
+        """Renders the template; raises TemplateError with its message and line if that fails."""
         sandbox = TemplateSandbox(Budget(self._limits, count_chars(variables)))
         globals_ = sandbox.make_globals(
             {"raise_exception": _raise_exception, "strftime_now": self._strftime_now}
@@ -43,7 +44,7 @@ class JinjaTemplate:
         context = template.new_context(dict(variables))
         try:
             return "".join(template.root_render_func(context))
-        except Exception as error:  # a template can raise whatever Python can
+        except Exception as error:  # a template can raise any exception
             line = _line(template, error.__traceback__)
             raise TemplateError(_message(error, line)) from error
 
@@ -62,7 +63,7 @@ def _compile(source: str, limits: TemplateLimits) -> CodeType:
         return TemplateSandbox(Budget(limits, 0)).compile(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(_message(error, error.lineno)) from error
-    except (Exception, MemoryError) as error:  # Python's own compiler has limits of its own
+    except (Exception, MemoryError) as error:  # Python's compiler has limits, too
         raise TemplateError(_message(error, None)) from error
 
 
@@ -81,7 +82,7 @@ def _message(error: BaseException, line: int | None) -> str:
 
 
 def _line(template: jinja2.Template, traceback: TracebackType | None) -> int | None:
-    """The line of the template's source where an error came from: the innermost frame of it."""
+    """The line of the template's source in which an error was raised, from its innermost frame."""
     line = None
     while traceback is not None:
         if traceback.tb_frame.f_globals.get("__jinja_template__") is template:

@@ -1,8 +1,10 @@
-"""The tokenizer of a Hugging Face `tokenizer.json`, with `tokenizer_config.json` if there is one.
+"""Makes a tokenizer from Hugging Face's `tokenizer.json` and `tokenizer_config.json`.
 
-Encoding is the library's. What ids stand for is read here, so that decoding, streaming and
-grammars work the same for every model file.
+The `tokenizers` library encodes. The vocabulary is read here, so that decoding and streaming work
+the same for every model file.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +23,7 @@ from webllm.text.vocabulary import (
     sentencepiece_bytes,
 )
 
-# Ids beyond this are a malformed file, not a vocabulary (the largest known has 262k).
+# A file with larger ids is malformed: the largest known vocabulary has 262,144 tokens.
 _MAX_TOKENS = 2**21
 
 
@@ -55,10 +57,10 @@ class _Config(msgspec.Struct):
 
 
 def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTokenizer:
-    """The tokenizer of a `tokenizer.json` document; `config` is its `tokenizer_config.json`.
+    """Makes the tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it.
 
-    Raises `CheckpointError` for malformed documents, `UnsupportedModelError` for kinds whose
-    tokens do not stand for fixed bytes (WordPiece).
+    Raises CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens
+    have no fixed bytes (WordPiece).
     """
     encoder = load_encoder(document)
     try:
@@ -110,7 +112,7 @@ def _tokens(parsed: _Document) -> list[str]:
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """Every component in a normalizer, pre-tokenizer or decoder, sequences opened."""
+    """Yields every component of a normalizer, pre-tokenizer or decoder, also inside sequences."""
     if isinstance(value, dict):
         if isinstance(value.get("type"), str):
             yield value

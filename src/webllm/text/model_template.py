@@ -1,4 +1,6 @@
-"""Which chat template a model has: its own, or a built-in one that suits its vocabulary."""
+"""Chooses a model's chat template: its own, or a built-in one that suits its vocabulary."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 
@@ -30,9 +32,10 @@ class _Config(msgspec.Struct):
 def template_from_gguf(
     metadata: Mapping[str, object], tokenizer: Tokenizer, name: str | None = None
 ) -> ChatTemplate | None:
-    """The chat template of a GGUF file; None if it has none and no built-in one suits.
+    """Returns the chat template of a GGUF file; None if it has none and no built-in one suits.
 
-    `name` picks one of several, as in `tokenizer.chat_template.tool_use`.
+    `name` picks one of several, as in `tokenizer.chat_template.tool_use`. Raises CheckpointError if
+    the template is not a string.
     """
     source = metadata.get(f"{_KEY}.{name}" if name else _KEY, metadata.get(_KEY))
     if source is not None and not isinstance(source, str):
@@ -49,8 +52,11 @@ def template_from_gguf(
 def template_from_config(
     config: bytes, tokenizer: Tokenizer, name: str | None = None
 ) -> ChatTemplate | None:
-    """The chat template in a `tokenizer_config.json`; None if it has none and no built-in one
-    suits. `name` picks one of several; without it "default" or the first counts."""
+    """Returns the chat template of a `tokenizer_config.json`; None as in `template_from_gguf`.
+
+    `name` picks one of several; without it, "default" or else the first is taken. Raises
+    CheckpointError if the document is malformed.
+    """
     try:
         parsed = msgspec.json.decode(config, type=_Config)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,9 +1,10 @@
-"""How byte-level BPE families cut text into words before merging, by `tokenizer.ggml.pre`.
+"""The patterns that split text into words before byte-level BPE, by `tokenizer.ggml.pre`.
 
-The names are llama.cpp's; the patterns (Oniguruma syntax, `\\p{..}` classes) are those of the
-families' own `tokenizer.json`. A family's patterns are applied one after the other, each to the
-pieces that the one before left; matches and what lies between them are pieces.
+The names are llama.cpp's. The patterns (Oniguruma syntax, `\\p{..}` classes) are those of each
+family's own `tokenizer.json`; `word_splitter` applies them in order.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -13,17 +14,21 @@ _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _PUNCTUATION = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _PUNCTUATION_OR_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-# Words that start upper case and go on lower case, or are all upper case (tekken, o200k).
+# Words that begin in upper case and go on in lower case, or are all upper case (tekken, o200k).
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED_1 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"
 _CASED_2 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """`ignore_merges`: a word that is a token is that token, however it merges. `add_bos`: the
-    default when the file does not say. `nfc`: text is normalized to NFC first."""
+    """How a family of tokenizers splits text into words.
+
+    With `ignore_merges` a word that is in the vocabulary becomes that token without merging.
+    `add_bos` is the default of `tokenizer.ggml.add_bos_token`. With `nfc` text is normalized to NFC
+    first.
+    """
 
     patterns: tuple[str, ...]
     ignore_merges: bool = False

@@ -1,10 +1,12 @@
-"""The BPE of SentencePiece ("llama" in GGUF): merges ordered by the score of what they make.
+"""SentencePiece's BPE ("llama" in GGUF): merges are ordered by the score of the merged token.
 
-Neighbours merge whenever the vocabulary holds their concatenation; the best score goes first, and
-of equal scores the leftmost. That is SentencePiece's `bpe_model.cc` (and llama.cpp's SPM
-tokenizer), so the ids agree by construction. A merge table for the `tokenizers` library would
-have to be derived from 262k spellings at every start, and cannot express equal scores.
+Neighbours merge if the vocabulary has their concatenation, the best score first, the leftmost of
+equal scores. This is the algorithm of SentencePiece's `bpe_model.cc` and of llama.cpp's SPM
+tokenizer, so the ids agree. The `tokenizers` library would need a table of merges, derived from
+262,144 spellings at every start, and such a table cannot express equal scores.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +17,11 @@ from webllm.text.vocabulary import SPACE_MARK
 
 
 class SentencePieceBpe:
-    """Merges text, in which U+2581 already stands for spaces, into token ids.
+    """Encodes text in which U+2581 already replaces spaces.
 
-    `scores` has the tokens that merging may make, and `ids` at least those. Characters without a
-    token become bytes by `byte_ids` or, if that is empty, `unknown_id` (if there is one).
+    `scores` has the tokens that merging may make; `ids` has at least those. Characters without a
+    token become the tokens of their bytes, or `unknown_id` (if there is one) if `byte_ids` is
+    empty.
     """
 
     def __init__(
@@ -60,8 +63,11 @@ class SentencePieceBpe:
 
 
 def _word_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Where text may be cut without changing the result: before a space, unless some token goes
-    on over a space after that same character (Gemma's `>▁</`)."""
+    """Matches words: pieces of text that can be encoded alone without changing the result.
+
+    Text is cut before a space, unless a token has a space after the same character, as Gemma's
+    `>▁</` has.
+    """
     spanning = [token for token in tokens if SPACE_MARK in token.lstrip(SPACE_MARK)]
     glued = {
         token[i - 1] for token in spanning for i in range(1, len(token)) if token[i] == SPACE_MARK

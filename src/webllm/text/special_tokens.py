@@ -1,25 +1,27 @@
-"""Finding the tokens that are matched in the text before any tokenization.
+"""Finds special tokens, which are matched in text before it is tokenized.
 
-Leftmost match first, the longest of those that start there, as Aho-Corasick matchers do. A
-vocabulary may have thousands of such tokens (Gemma's 6,000 unused ones), too many for one regular
-expression: here a match is tried only where a token's first two characters stand, and only for
-the lengths that tokens with that first character have.
+The leftmost match wins, and the longest of those at one place, as in Aho-Corasick matching. A
+vocabulary may have thousands of special tokens (Gemma has 6,000 unused ones), too many for one
+regular expression. So a match is tried only at the first two characters of a token, and only for
+the lengths of tokens with that first character.
 
-Text that is to stay text inside of a prompt, whatever it spells, carries a GUARD behind the first
-character of each token in it. Who tokenizes the text between tokens takes the guards out.
+A special token that a user spells in a prompt must stay text: `with_guards` puts a GUARD after its
+first character. Encoders remove the guards when they tokenize the text between special tokens.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from webllm.text.steps import Steps
 
-GUARD = "\udfff"  # half of a surrogate pair: well-formed text never has one
-_STEP_TRIES = 1024  # at matches, in one step
+GUARD = "\udfff"  # half a surrogate pair, which well-formed text never has
+_STEP_TRIES = 1024  # tried matches in one step
 
 
 def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
-    """`text` with a guard behind each of the characters at `starts`, which ascend."""
+    """Returns `text` with a guard after each character at `starts`, which ascend."""
     pieces, cut = [], 0
     for start in starts:
         yield
@@ -31,9 +33,9 @@ def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
 
 
 class SpecialTokens:
-    """Splits text at the tokens of `ids`, a map from spelling to token id.
+    """Splits text at the tokens in `ids`, a map from spelling to token id.
 
-    Where no token comes for long, a None does, so that nobody waits.
+    Its iterators yield None now and then while they find no token: a step of `steps`.
     """
 
     def __init__(self, ids: Mapping[str, int]) -> None:
@@ -48,7 +50,7 @@ class SpecialTokens:
         return bool(self._ids)
 
     def split(self, text: str) -> Iterator[str | int | None]:
-        """The stretches of plain text (never empty) and the token ids, in order."""
+        """Yields stretches of plain text (never empty) and token ids, in order."""
         plain_from = position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
             position = found.start()
@@ -67,7 +69,7 @@ class SpecialTokens:
             yield text[plain_from:]
 
     def starts(self, text: str) -> Iterator[int | None]:
-        """Where a token begins, also inside of another one."""
+        """Yields the position of every token, also of tokens inside another one."""
         position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
             num_tries += 1
@@ -86,7 +88,7 @@ class SpecialTokens:
 
 
 def _start_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Where the first two characters of a token stand."""
+    """Matches the first two characters of any token."""
     seconds: dict[str, set[str]] = {}
     for token in tokens:
         seconds.setdefault(token[0], set()).add(token[1:2])

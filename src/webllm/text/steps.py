@@ -1,4 +1,4 @@
-"""Long work on text as a generator, so that whoever runs it may see to other things in between."""
+"""Long work on text as a generator, so that its caller can do other work between the steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeAlias, TypeVar
 
 _T = TypeVar("_T")
 
-# Yields after every few milliseconds of work, and returns the result.
+# Yields every few milliseconds of work, and returns the result.
 Steps: TypeAlias = Generator[None, None, _T]
 
 
 def finish(steps: Steps[_T]) -> _T:
-    """The result, without a pause."""
+    """Runs all steps at once and returns the result."""
     while True:
         try:
             next(steps)
@@ -23,7 +23,7 @@ def finish(steps: Steps[_T]) -> _T:
 
 
 def collect(items: Iterator[_T], step_items: int = 1024) -> Steps[list[_T]]:
-    """A list of what comes."""
+    """Collects `items` in a list, `step_items` per step."""
     found = list(islice(items, step_items))
     while more := list(islice(items, step_items)):
         yield

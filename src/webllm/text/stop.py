@@ -1,4 +1,6 @@
-"""Stop strings in streamed text."""
+"""Finds stop strings in streamed text."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -6,11 +8,11 @@ from webllm.errors import RequestError
 
 
 class StopMatcher:
-    """Passes text on until one of the `stop` strings has come.
+    """Passes text on until a stop string occurs.
 
-    Text that might be the start of a stop string waits, no more than that. How the text is cut
-    into deltas makes no difference: the stop string that is complete first counts, and of several
-    that end at the same character the longest.
+    Only text that may be the beginning of a stop string is held back. The result does not depend on
+    how the text is cut into deltas: the stop string that is complete first wins, the longest of
+    those that end at the same character. Raises RequestError if a stop string is empty.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -22,10 +24,14 @@ class StopMatcher:
         self._matched = False
 
     def feed(self, delta: str) -> tuple[str, bool]:
-        """The text that may be shown now, and whether a stop string has come. The stop string
-        itself and everything after it are dropped."""
+        """Returns the text that may be shown now, and whether a stop string has occurred.
+
+        The stop string and everything after it are dropped.
+        """
         if self._matched:
             return "", True
+        if not self._stop:
+            return delta, False
         text = self._held + delta
         ends = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
         if ends:
@@ -36,12 +42,12 @@ class StopMatcher:
         return text[: len(text) - keep], False
 
     def flush(self) -> str:
-        """The held text, when the generation ends without a stop string."""
+        """Returns the held text; call it when the generation ends without a stop string."""
         text, self._held = self._held, ""
         return text
 
     def _num_held(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
+        """The length of the longest suffix of `text` that begins a stop string."""
         for length in range(min(len(text), self._longest - 1), 0, -1):
             end = text[-length:]
             if any(s.startswith(end) for s in self._stop):

@@ -1,11 +1,14 @@
-"""How much a chat template may do: steps, characters and seconds.
+"""Limits on the work of a chat template: steps, characters and seconds.
 
-A template comes with a model file from anywhere. The sandbox keeps it from our objects; this keeps
-it from our time and memory. Every operation pays for all that it will read and make before it
-begins, so that none of them alone takes long.
+A template comes with a model file from anywhere. The sandbox protects our objects from it; the
+budget protects our time and memory. Every operation pays, before it begins, for everything that it
+will read and make, so that no single one takes long.
 """
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -13,25 +16,32 @@ from typing import Any
 from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
 
-ITEM_CHARS = 4  # what a place in a list costs, in characters
-OBJECT_CHARS = 64  # and a list or an iterator itself
-_REPR_CHARS = 4  # and a character inside of a list that is written as text, where it is escaped
+# Costs in characters.
+ITEM_CHARS = 4  # a place in a list
+OBJECT_CHARS = 64  # a list or an iterator itself
+_REPR_CHARS = 4  # a character in the repr of a list, where it may be escaped
+
 _CHECK_EVERY = 1024  # values
 
-# What the parts of a value may be; the views are those of dicts.
+# A busy machine does not use up a template's seconds. Pyodide has one thread and no such clock.
+_cpu_time: Callable[[], float] = getattr(time, "thread_time", monotonic)
+
+# The types of values that have parts or a length; the views are those of dicts.
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 CONTAINERS: Any = (list, tuple, dict, range, *_VIEWS)
 SIZED: Any = (str, *CONTAINERS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TemplateLimits:
-    """Far above what real templates need: the largest have 30,000 characters in 4,000 nodes of
-    syntax, and render a long conversation in some ten thousand steps.
+    """Limits far above the needs of real templates.
+
+    The largest real ones have 30,000 characters in 4,000 syntax nodes, and render a long
+    conversation in some ten thousand steps.
 
     `source_chars` and `nodes` bound the time to compile. `work_chars` bounds the characters that
-    all operations of one rendering together make or read; `work_per_input_char` is added for each
-    character of the messages and tools, and one step.
+    all operations of one rendering read or make; each character of the messages and tools adds
+    `work_per_input_char` and one step. `seconds` are CPU time, in a browser wall time.
     """
 
     source_chars: int = 64 * 1024
@@ -43,16 +53,20 @@ class TemplateLimits:
 
 
 class Budget:
-    """What is left of the limits during one rendering; exceeding one is a `SecurityError`."""
+    """The rest of the limits in one rendering; every method raises SecurityError beyond one.
+
+    A budget belongs to the thread that made it, whose time it measures.
+    """
 
     def __init__(self, limits: TemplateLimits, input_chars: int) -> None:
         self.max_nodes = limits.nodes
         self._steps = limits.steps + input_chars
         self._chars = limits.work_chars + limits.work_per_input_char * input_chars
-        self._deadline = monotonic() + limits.seconds
+        self._cpu_deadline = _cpu_time() + limits.seconds
+        self._deadline = monotonic() + limits.seconds  # the CPU time ends no earlier
 
     def spend(self, num_chars: int = 0) -> None:
-        """One step, which makes or reads `num_chars` characters."""
+        """Pays for one step that reads or makes `num_chars` characters."""
         self._steps -= 1
         self._chars -= num_chars
         if self._steps < 0 or self._chars < 0 or monotonic() > self._deadline:
@@ -62,18 +76,22 @@ class Budget:
         if self._steps < 0:
             raise SecurityError("the template loops for too long")
         if self._chars < num_chars:
-            raise SecurityError("the template makes too much text")
-        if monotonic() > self._deadline:
-            raise SecurityError("the template takes too much time")
+            raise SecurityError("the template produces too much text")
+        if (now := monotonic()) > self._deadline:
+            left_s = self._cpu_deadline - _cpu_time()
+            if left_s <= 0:
+                raise SecurityError("the template takes too much time")
+            self._deadline = now + left_s
 
     def spend_value(self, value: Any, *, times: int = 1, plain: bool = False) -> None:
-        """Pay `times` for all that `value` holds, as `size` counts it."""
+        """Pays `times` the `size` of `value`."""
         self.spend(times * self.size(value, plain=plain))
 
     def size(self, value: Any, *, plain: bool = False) -> int:
-        """Characters and items in `value`, shared parts counted as often as they are reached.
+        """Counts characters and items in `value`, shared parts as often as they are reached.
 
-        With `plain`, refuse objects that are no data: nobody could foresee their text or order.
+        With `plain`, objects that are not plain data raise SecurityError: the cost of formatting or
+        comparing them is unknown.
         """
         num_chars = num_values = 0
         pending = [value]
@@ -97,7 +115,7 @@ class Budget:
         return num_chars
 
     def text(self, value: Any) -> str:
-        """`value` as text, paid for; only plain data has one."""
+        """Pays for and returns `value` as text; raises SecurityError unless it is plain data."""
         if isinstance(value, str):
             self.spend(len(value))
             return value
@@ -105,19 +123,19 @@ class Budget:
         return str(value)
 
     def items(self, values: Iterable[Any]) -> Iterator[Any]:
-        """The values, each paid for when it comes."""
+        """Yields the values, paying for each."""
         for value in values:
             self.spend(ITEM_CHARS)
             yield value
 
     def sized(self, value: Any) -> Any:
-        """A list instead of an iterator, paid for; what has a length comes back as it is."""
+        """Turns an iterator into a list, paying for it; returns values with a length unchanged."""
         is_list = isinstance(value, (SIZED, Undefined))
         return value if is_list else list(self.items(value))
 
 
 def count_chars(value: Any) -> int:
-    """Characters in the strings of a JSON-like value, and one for everything else."""
+    """Counts the characters in the strings of a JSON-like value, and one for any other part."""
     num_chars = 0
     pending = [value]
     while pending:

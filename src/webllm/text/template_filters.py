@@ -1,8 +1,10 @@
-"""Filters and tests of chat templates.
+"""The filters and tests of chat templates: Jinja's own, paid for from the rendering's budget.
 
-All are Jinja's own. Those that do more than a step's work pay for it before they begin, from the
-rendering's budget, also where `map`, `select` and their like call them for every item.
+Filters that do more work than one step pay for it before they begin, also if `map`, `select` and
+the like call them for every item.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
@@ -24,12 +26,13 @@ from webllm.text.template_operations import (
 
 _MAX_INDENT = 16
 _MAX_DIGITS = 1000
-_SORTED_CHARS = 32  # an item of what is sorted, whose key is computed
+# Costs in characters.
+_SORTED_CHARS = 32  # an item that is sorted, whose key is computed
 _GROWING_CHARS = 16  # a character that becomes several, or a string of its own
 _LONG_NAME = 256
 _KEYS = (str, int, float, Undefined, type(None))
 
-# Pays for a filter or test of `value`; returns the value in the form in which it is read.
+# Pays for a filter or test; returns its value, an iterator perhaps as a list.
 Payment = Callable[..., Any]
 
 
@@ -39,8 +42,10 @@ def budget_of(context: Context) -> Budget:
 
 
 def plain_key(budget: Budget, key: Any) -> Any:
-    """A key or the name of an attribute, filter or test; others are hashed, and written in
-    messages."""
+    """Pays for a key or the name of an attribute, filter or test, and returns it.
+
+    Raises SecurityError for other objects: Jinja would hash them and quote them in errors.
+    """
     if not isinstance(key, _KEYS):
         raise SecurityError(f"a {type(key).__name__} cannot be a key or a name")
     length = len(key) if isinstance(key, str) else 0
@@ -62,7 +67,7 @@ def _name(budget: Budget, value: Any, *_: Any, **__: Any) -> Any:
 
 def _text(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
     text = budget.text(value)
-    for given in (*args, *kwargs.values()):  # trim looks for each character among those given
+    for given in (*args, *kwargs.values()):  # trim searches them for each character
         budget.spend(len(text) * len(given) if isinstance(given, str) else 0)
     return text
 
@@ -105,20 +110,20 @@ def _compared(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _one_by_one(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
-    """The items are paid for when they come."""
+    """The items are paid for one by one, when they are read."""
     plain_key(budget, names[0] if names else kwargs.get("attribute"))
     budget.spend(8 * OBJECT_CHARS)
     return budget.items(value) if value else value
 
 
 def _one_by_one_by_attribute(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
-    plain_key(budget, names[1] if len(names) > 1 else None)  # the test; the first is an attribute
+    plain_key(budget, names[1] if len(names) > 1 else None)  # names: an attribute, then a test
     return _one_by_one(budget, value, *names, **kwargs)
 
 
 def _remainder(budget: Budget, value: Any, *_: Any) -> Any:
     if not isinstance(value, int | float | Undefined):
-        raise SecurityError(f"a {type(value).__name__} is no number")  # text % is a format
+        raise SecurityError(f"a {type(value).__name__} is not a number")  # text % is a format
     budget.spend()
     return value
 
@@ -129,7 +134,7 @@ def _comparison(budget: Budget, value: Any, other: Any) -> Any:
 
 
 def _paying(function: Any, pay: Payment) -> Callable[..., Any]:
-    """`function`, which may want Jinja's context, evaluation context or environment."""
+    """Makes a filter or test of Jinja pay first; it may expect a context or the environment."""
     wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
 
     @pass_context
@@ -146,7 +151,7 @@ def _paying(function: Any, pay: Payment) -> Callable[..., Any]:
     return paid
 
 
-# Filters and tests whose other arguments cost, too
+# Filters and tests whose other arguments cost as well
 
 
 @pass_context
@@ -189,7 +194,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As `transformers` has it: no HTML escapes, unlike Jinja's own."""
+    """As in `transformers`: unlike Jinja's own, without HTML escapes."""
     budget = budget_of(context)
     budget.spend_value(value)
     _indent_chars(indent)
@@ -215,7 +220,7 @@ def _indent_chars(width: int | str | None) -> int:
     return num_chars
 
 
-# What `template_rewriter` puts into templates
+# Filters that `template_rewriter` inserts into templates
 
 
 @pass_context
@@ -226,7 +231,7 @@ def _spend(context: Context, num_chars: Any) -> bool:
 
 @pass_context
 def _flat(context: Context, value: Any) -> Any:
-    """What was built of its parts, or will be sliced."""
+    """Pays for a list, tuple, dict or text that was just built, or will be sliced."""
     each = 1 if isinstance(value, str) else ITEM_CHARS
     num_items = len(value) if isinstance(value, SIZED) else 0
     budget_of(context).spend(OBJECT_CHARS + each * num_items)
@@ -245,7 +250,7 @@ def _concat(context: Context, parts: list[Any]) -> str:
 
 @pass_context
 def _compare(context: Context, left: Any, *operands: Any) -> Any:
-    """`left`, then names of comparisons and what to compare with, in turns."""
+    """Compares `left` with the operands: name of a comparison, value, name, value, …"""
     budget, result = budget_of(context), True
     for name, right in zip(operands[::2], operands[1::2], strict=True):
         result = compare(budget, name, left, right)

@@ -1,8 +1,10 @@
-"""What operators, comparisons and methods in chat templates cost.
+"""The cost of operators, comparisons and methods in chat templates.
 
-Each function pays from the rendering's budget for the worst case of one operation before it is
-done, and refuses what could become endlessly large.
+Each function pays from the rendering's budget for the worst case of an operation before it runs,
+and raises SecurityError if the result could become endlessly large.
 """
+
+from __future__ import annotations
 
 import operator
 import re
@@ -15,12 +17,13 @@ from jinja2.exceptions import SecurityError
 from webllm.text.template_budget import CONTAINERS, ITEM_CHARS, OBJECT_CHARS, Budget
 
 MAX_INT_BITS = 4096
-_CONVERTED_CHARS = 512  # what one conversion of a format may make out of a number
-_ESCAPED_CHARS = 6  # what one character becomes in HTML
-_PIECE_CHARS = 24  # what a small string of its own costs, in characters
-# A conversion of the % operator with a width from outside or of three digits.
+# Costs in characters.
+_CONVERTED_CHARS = 512  # a number in a format
+_ESCAPED_CHARS = 6  # a character in HTML
+_PIECE_CHARS = 24  # a small string of its own
+# A conversion of the % operator whose width is an argument or has three digits.
 _WIDE_CONVERSION = re.compile(r"%[^%a-zA-Z]*?(\*|\d{3})")
-# The same in str.format, where a width may also be a field of its own.
+# The same in str.format, where a field may give the width.
 _WIDE_FIELD = re.compile(r"\{[^{}:]*:[^{}]*?(\{|\d{3})")
 _TOO_WIDE = "a format with a width of three digits or more is not allowed"
 
@@ -37,7 +40,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def compare(budget: Budget, name: str, left: Any, right: Any) -> Any:
-    """The result of a comparison, paid for; `name` as Jinja has it."""
+    """Pays for a comparison and returns its result; `name` is Jinja's."""
     if name in ("in", "notin"):
         right = spend_on_search(budget, left, right)
     else:
@@ -49,18 +52,18 @@ def spend_on_comparison(budget: Budget, left: Any, right: Any) -> None:
     if isinstance(left, str) and isinstance(right, str):
         budget.spend(min(len(left), len(right)))
     elif isinstance(left, CONTAINERS) and isinstance(right, CONTAINERS):
-        budget.spend_value(left)  # no part of it is compared with more than one of the other
+        budget.spend_value(left)  # each part is compared with at most one of the other
     else:
         budget.spend()
 
 
 def spend_on_search(budget: Budget, wanted: Any, values: Any) -> Any:
-    """Pay for `wanted in values`; returns the values, as a list if they came one by one."""
+    """Pays for `wanted in values`; returns the values, an iterator as a list."""
     if isinstance(values, str):
         budget.spend(len(values))
         return values
     if isinstance(values, dict):
-        budget.spend_value(wanted)  # which is hashed
+        budget.spend_value(wanted)  # it is hashed
         return values
     values = budget.sized(values)
     budget.spend(len(values) * (ITEM_CHARS + budget.size(wanted) // ITEM_CHARS))
@@ -68,14 +71,14 @@ def spend_on_search(budget: Budget, wanted: Any, values: Any) -> Any:
 
 
 def spend_on_method(budget: Budget, owner: Any, name: str, args: Sequence[Any]) -> list[Any]:
-    """Pay for `owner.name(*args)`; returns the arguments, lists instead of iterators."""
+    """Pays for `owner.name(*args)`; returns the arguments, iterators as lists."""
     args = list(args)
     if isinstance(owner, str):
         _spend_on_text(budget, owner, name, args)
     elif isinstance(owner, dict):
         budget.spend_value(args[:1])  # the key
     elif isinstance(owner, list | tuple):
-        budget.spend_value(args, plain=True)  # also written, if it is not found
+        budget.spend_value(args, plain=True)  # quoted in an error if it is not found
         spend_on_search(budget, args[0] if args else None, owner)
     return args
 
@@ -98,12 +101,12 @@ def _spend_on_text(budget: Budget, text: str, name: str, args: list[Any]) -> Non
     elif name in ("split", "rsplit", "splitlines"):
         num_chars += _PIECE_CHARS // 2 * len(text)
     if name in ("rsplit", "rfind", "rindex", "rpartition", "strip", "lstrip", "rstrip"):
-        num_chars += len(text) * first // 2  # searches from the right, sets of characters
+        num_chars += len(text) * first // 2  # searching from the right is quadratic
     budget.spend(num_chars + OBJECT_CHARS)
 
 
 def spend_on_operator(budget: Budget, operator: str, left: Any, right: Any) -> None:
-    """Pay for `left operator right`; refuse what could become endlessly large."""
+    """Pays for `left operator right`; raises SecurityError if the result could be endless."""
     if isinstance(left, int) and isinstance(right, int):
         _check_int_size(operator, left, right)
         budget.spend()
@@ -153,12 +156,12 @@ def _flat_chars(value: Any) -> int:
 
 
 def _converted_chars(budget: Budget, values: Any) -> int:
-    """What each conversion of a format may make out of the values."""
+    """The most characters that one conversion of a format makes of the values."""
     return _CONVERTED_CHARS + ITEM_CHARS * budget.size(values, plain=True)
 
 
 def _growth(*values: Any) -> int:
-    """Markup (Jinja's `safe` makes it) escapes what is added to it."""
+    """Characters per added character: Markup, which Jinja's `safe` makes, escapes them."""
     return _ESCAPED_CHARS if any(hasattr(value, "__html__") for value in values) else 1
 
 

@@ -1,11 +1,13 @@
-"""Puts payments to the budget into a parsed template, wherever Jinja itself offers no hook.
+"""Inserts payments to the budget into a parsed template where Jinja offers no hook.
 
-Bodies that can run many times (loops, macros, blocks) begin with a payment for their own text, and
-comparisons and expressions that build values are done by filters of `template_filters`. The names
-of these filters begin with an underscore; a template that calls them only pays more.
+Bodies that may run many times (loops, macros, blocks) begin with a payment for their text.
+Comparisons and expressions that build values become calls of filters in `template_filters`, whose
+names begin with an underscore. A template that calls these filters itself only pays more.
 """
 
 # ruff: noqa: N802 (the methods are named by jinja2)
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -19,6 +21,8 @@ _Body = TypeVar("_Body", nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block, n
 
 
 class BudgetRewriter(NodeTransformer):
+    """Rewrites a template's syntax tree in place."""
+
     def visit_For(self, node: nodes.For) -> nodes.Node:
         node = self._pay_for_body(node)
         if node.test is not None:
@@ -38,7 +42,7 @@ class BudgetRewriter(NodeTransformer):
         return self._pay_for_body(node)
 
     def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
-        raise TemplateAssertionError("autoescape is not for chat templates", node.lineno)
+        raise TemplateAssertionError("autoescape is not allowed in chat templates", node.lineno)
 
     def visit_Const(self, node: nodes.Const) -> nodes.Node:
         if isinstance(node.value, int) and node.value.bit_length() > MAX_INT_BITS:
@@ -90,14 +94,14 @@ class BudgetRewriter(NodeTransformer):
 
 
 def _is_constant(node: nodes.Node) -> bool:
-    """Paid for with the body that it is in."""
+    """Returns whether `node` is constant: the body around it pays for its constants."""
     if isinstance(node, nodes.List | nodes.Tuple):
         return all(map(_is_constant, node.items))
     return isinstance(node, nodes.Const)
 
 
 def _is_cheap(left: nodes.Expr, right: nodes.Expr, name: str) -> bool:
-    """No more can be compared than the constant has."""
+    """Returns whether one side is constant: then its length bounds the cost of comparing."""
     return _is_constant(right) or (_is_constant(left) and name not in ("in", "notin"))
 
 

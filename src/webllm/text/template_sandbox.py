@@ -1,9 +1,11 @@
-"""The Jinja environment that chat templates run in: sandboxed, and on a budget.
+"""The Jinja environment of chat templates: a sandbox with a budget.
 
-Jinja's `ImmutableSandboxedEnvironment` keeps templates from attributes and from changing what they
-are given. On top of it, only those methods and filters are there that chat templates use, and
-whatever can do much at once (filters, tests, operators, methods) pays from a `Budget` first.
+Jinja's `ImmutableSandboxedEnvironment` forbids private attributes and changes of a template's
+arguments. Here a template also has only the methods and filters that chat templates use, and every
+operation that can do much at once (filter, test, operator, method) pays from a `Budget` first.
 """
+
+from __future__ import annotations
 
 from itertools import islice
 from typing import Any
@@ -25,7 +27,10 @@ _STR_METHODS = """
     isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind
     rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
 """
-_OWN_ARGUMENTS = {"_block_vars", "_loop_vars"}  # Jinja's, with what the body around a call has set
+_OWN_ARGUMENTS = {
+    "_block_vars",
+    "_loop_vars",
+}  # Jinja's, with the variables of the body around a call
 _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (str, frozenset(_STR_METHODS.split())),
     (dict, frozenset({"get", "items", "keys", "values"})),
@@ -37,8 +42,10 @@ _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
 
 
 class GenerationTag(Extension):
-    """`{% generation %}...{% endgeneration %}`, which marks what the assistant wrote for training;
-    here it stands for its content."""
+    """`{% generation %}...{% endgeneration %}`, which renders its content.
+
+    In training it marks the assistant's text.
+    """
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
 
@@ -48,7 +55,7 @@ class GenerationTag(Extension):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """One rendering's environment; `budget` is what that rendering may spend."""
+    """The environment of one rendering, with its budget."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
@@ -84,7 +91,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         self.budget.spend()
-        if not self.is_safe_callable(function):  # Jinja's message has the object in it
+        if not self.is_safe_callable(function):  # Jinja's message would quote the object
             raise SecurityError(f"a {type(function).__name__} is not safely callable")
         # Jinja wraps str.format in a function of its own that keeps attributes private.
         method = getattr(function, "__wrapped__", function)
@@ -93,7 +100,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             given = [*args, *(kwargs[name] for name in kwargs.keys() - _OWN_ARGUMENTS)]
             args = tuple(spend_on_method(self.budget, owner, method.__name__, given)[: len(args)])
         elif isinstance(owner, LoopContext) or isinstance(function, type):
-            self.budget.spend_value(args)  # changed() compares, dict() and namespace() copy
+            self.budget.spend_value(args)  # loop.changed() compares, dict() and namespace() copy
         return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

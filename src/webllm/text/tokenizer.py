@@ -1,8 +1,10 @@
-"""What every tokenizer offers, and the one class that offers it.
+"""The tokenizer's interface and its one implementation.
 
-A tokenizer is a `Vocabulary` (ids to bytes, needs no library) joined to an `Encoder` (text to ids,
-which differs by model family and host). It knows nothing of chat templates or of models.
+A tokenizer joins a `Vocabulary` (ids to bytes) and an `Encoder` (text to ids, which differs by
+model family and host). It knows nothing of chat templates or models.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from webllm.text.special_tokens import GUARD
 from webllm.text.steps import Steps, finish
 from webllm.text.vocabulary import Vocabulary
 
-_REPAIRED_CHARS = 1 << 14  # at once
+_REPAIRED_CHARS = 1 << 14  # repaired at once
 
 
 class Tokenizer(Protocol):
@@ -21,48 +23,49 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids; the model's logits may have more rows (padding)."""
+        """Number of token ids; a model's logits may have more columns (padding)."""
 
     @property
     def bos_id(self) -> int | None: ...
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Every token that ends a generation: end of text, of turn, of message."""
+        """All tokens that end a generation: end of text, of turn, of message."""
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Control tokens: they stand for no text."""
+        """Control tokens, which have no text."""
 
     @property
     def add_space_prefix(self) -> bool:
-        """Whether `encode` puts a space before the text, which `decode` takes away again."""
+        """Whether `encode` adds a space before the text, which `decode` removes."""
 
     def encode(
         self, text: str, *, parse_special: bool = False, add_special: bool = True
     ) -> list[int]:
-        """Token ids of `text`.
+        """Returns the token ids of `text`.
 
-        `parse_special` lets control tokens written in `text` become those tokens: only for text
-        that a caller vouches for, never for text a user typed. `add_special` adds BOS and EOS as
-        the model wants. Unpaired surrogates are read as U+FFFD.
+        With `parse_special`, control tokens spelled in `text` become those tokens: never use it for
+        text that a user wrote. `add_special` adds BOS and EOS if the model wants them. Unpaired
+        surrogates are read as U+FFFD.
         """
 
     def guard(self, text: str) -> str:
-        """`text`, marked where it spells a control token, so that it stays text in a prompt.
+        """Marks control tokens spelled in `text`, so that they stay text in a prompt.
 
-        What spells none comes back as it is.
+        Text without any is returned unchanged.
         """
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a rendered chat template, which writes BOS and control tokens itself; what
-        was put in through `guard` becomes the tokens of ordinary text.
+        """Returns the token ids of a rendered chat template, which spells BOS and control tokens.
+
+        Guarded text becomes the tokens of ordinary text.
         """
 
     def encode_steps(
         self, text: str, *, parse_special: bool = False, add_special: bool = True
     ) -> Steps[list[int]]:
-        """As `encode`, and so are `guard_steps` and `encode_prompt_steps` to theirs."""
+        """`encode` in steps; likewise `guard_steps` and `encode_prompt_steps`."""
 
     def guard_steps(self, text: str) -> Steps[str]: ...
 
@@ -70,41 +73,43 @@ class Tokenizer(Protocol):
 
     @property
     def chars_per_token(self) -> int | None:
-        """Characters of text that become one token at most; None: text may become nothing."""
+        """Most characters that one token stands for; None if text may become no token at all."""
 
     def least_tokens(self, text: str) -> int:
-        """`text`, a prompt or not, becomes this many tokens or more; found at no cost."""
+        """A cheap lower bound of the number of tokens in `text`, guarded or not."""
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """Text of `token_ids`; invalid UTF-8 becomes U+FFFD, unknown ids become nothing."""
+        """Returns the text of `token_ids`; invalid UTF-8 becomes U+FFFD, unknown ids nothing."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes one token stands for; b"" for control tokens and ids out of range."""
+        """Returns the bytes of a token; b"" for control tokens and ids out of range."""
 
     def token_id(self, text: str) -> int | None:
-        """The id of the token spelled `text` in the vocabulary (`"Ġthe"`, `"<|im_end|>"`)."""
+        """Returns the id of the token that the vocabulary spells so (`"Ġthe"`, `"<|im_end|>"`)."""
 
 
 class Encoder(Protocol):
-    """The half of a tokenizer that needs a library or an algorithm: text to ids."""
+    """The half of a tokenizer that turns text into ids."""
 
     def encode(self, text: str, *, parse_special: bool, add_special: bool) -> Steps[list[int]]:
-        """With `parse_special`, heeds guards and takes them out."""
+        """Encodes in steps; with `parse_special` it respects guards and removes them."""
 
     def guard(self, text: str) -> Steps[str]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Coverage:
-    """What an encoder makes tokens of: all characters but those `dropped`, after a normalization
-    that makes one of `num_composed` at most."""
+    """The characters that an encoder turns into tokens: all but those in `dropped`.
+
+    Normalization composes at most `num_composed` characters into one.
+    """
 
     num_composed: int = 1
     dropped: str = ""
 
 
 class ModelTokenizer:
-    """The `Tokenizer` of a model file; `coverage` is None where text may become nothing."""
+    """The `Tokenizer` of a model file; `coverage` is None if any text may become no token."""
 
     def __init__(
         self, vocabulary: Vocabulary, encoder: Encoder, coverage: Coverage | None = None
@@ -161,7 +166,7 @@ class ModelTokenizer:
 
 
 def _well_formed(text: str) -> str:
-    """`text` with unpaired surrogates, which JSON can carry and UTF-8 cannot, as U+FFFD."""
+    """Replaces unpaired surrogates, which JSON allows and UTF-8 does not, by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -174,7 +179,7 @@ def _repaired(text: str) -> str:
 
 
 def _slices(text: str) -> Iterator[str]:
-    """Of a size that keeps other threads waiting for a moment only; no pair is cut."""
+    """Cuts `text` into slices, so that no thread holds the GIL for long; cuts no surrogate pair."""
     start = 0
     while start < len(text):
         end = start + _REPAIRED_CHARS

@@ -1,8 +1,9 @@
-"""The one module that touches the `tokenizers` library. A browser has none.
+"""The only module that imports the `tokenizers` library, which a browser does not have.
 
-What crosses this boundary is a `tokenizer.json` document, which every such library reads, and
-after that only text and token ids.
+A `tokenizer.json` document goes in; after that, only text and token ids cross this boundary.
 """
+
+from __future__ import annotations
 
 import ctypes
 import sys
@@ -18,13 +19,13 @@ from webllm.text.tokenizer import Encoder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
-_LONG_CHARS = 10_000  # text that other threads are not to wait for
+_LONG_CHARS = 10_000  # longer texts are encoded without the GIL
 
 
 class LibraryEncoder:
-    """An `Encoder` on a `tokenizers.Tokenizer`."""
+    """An `Encoder` that uses a `tokenizers.Tokenizer`."""
 
-    def __init__(self, library: "Library") -> None:
+    def __init__(self, library: Library) -> None:
         self._library = library
         self._lock = Lock()
         added = library.get_added_tokens_decoder().items()
@@ -39,13 +40,13 @@ class LibraryEncoder:
             return self._encode(text, add_special)
         if parse_special and GUARD in text:
             return (yield from self._encode_guarded(text))
-        # The switch is the library object's, not the call's: two threads must not interleave.
+        # The switch belongs to the library's object, not to the call: threads must take turns.
         with self._lock:
             self._library.encode_special_tokens = not parse_special
             return self._encode(text, add_special)
 
     def _encode_guarded(self, text: str) -> Steps[list[int]]:
-        """Of a prompt: the library knows no guards, so that the text is cut for it."""
+        """Encodes a prompt piece by piece, because the library does not know guards."""
         token_ids: list[int] = []
         for part in self._special.split(text):
             yield
@@ -60,7 +61,7 @@ class LibraryEncoder:
         try:
             if len(text) < _LONG_CHARS:
                 return self._library.encode(text, add_special_tokens=add_special).ids
-            # The batch's method alone lets other threads go on.
+            # Only the batch method releases the GIL.
             [encoding] = self._library.encode_batch_fast([text], add_special_tokens=add_special)
             return encoding.ids
         except BaseException as error:
@@ -72,9 +73,9 @@ def has_library() -> bool:
 
 
 def load_encoder(document: bytes) -> Encoder:
-    """An encoder for a `tokenizer.json` document.
+    """Makes an encoder from a `tokenizer.json` document.
 
-    Raises `CheckpointError` if the library refuses it, `UnsupportedModelError` without a library.
+    Raises CheckpointError if the library rejects it, UnsupportedModelError without the library.
     """
     try:
         from tokenizers import Tokenizer as Library
@@ -88,12 +89,12 @@ def load_encoder(document: bytes) -> Encoder:
         library.no_padding()
     except BaseException as error:
         raise _refused(error) from error
-    _give_back_memory()
+    _trim_heap()
     return LibraryEncoder(library)
 
 
-def _give_back_memory() -> None:
-    """glibc keeps what the library freed while it read the document, 6 MB for 49,000 tokens."""
+def _trim_heap() -> None:
+    """Returns freed memory to the system, which glibc would keep: 6 MB for 49,000 tokens."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim is not None:
@@ -101,7 +102,7 @@ def _give_back_memory() -> None:
 
 
 def _refused(error: BaseException) -> BaseException:
-    """The library raises bare `Exception`, and its panics derive from `BaseException`."""
+    """Translates errors: the library raises bare Exceptions, and panics that are BaseExceptions."""
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
         return CheckpointError(f"the tokenizer data is malformed: {error}")
     return error

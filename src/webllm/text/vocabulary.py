@@ -1,8 +1,11 @@
-"""What token ids stand for: bytes, control tokens, the ends of a generation.
+"""The meaning of token ids: their bytes, the control tokens, the tokens that end a generation.
 
-Two spellings of bytes as text exist. Byte-level BPE (GPT-2) writes each byte as one printable
-character. SentencePiece writes text, with U+2581 for a space and `<0xE2>` for a single byte.
+A vocabulary spells bytes in one of two ways. Byte-level BPE (GPT-2) writes each byte as one
+printable character. SentencePiece writes text, with U+2581 for a space and `<0xE2>` for a single
+byte.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from functools import cached_property
 
 SPACE_MARK = "\u2581"
 
-# Names that only ever end a turn or a text, whatever type the file gives the token.
+# Tokens that always end a turn or a text, whatever type the file gives them.
 END_NAMES = frozenset(
     {
         "<|endoftext|>",
@@ -29,21 +32,25 @@ END_NAMES = frozenset(
         "<\uff5cend\u2581of\u2581sentence\uff5c>",
     }
 )
-# Ends of text where the file says control token; otherwise they may be markup (Gemma's `</s>`).
+# These end a text only if they are control tokens; otherwise they may be markup (Gemma's `</s>`).
 END_NAMES_IF_CONTROL = frozenset({"</s>", "<eos>", "[EOS]"})
 
 
 def byte_level_alphabet() -> dict[str, int]:
-    """Character to byte, as GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the
-    other 68 bytes for the characters from U+0100 on, in order."""
+    """Character to byte, the inverse of GPT-2's `bytes_to_unicode`.
+
+    Printable Latin-1 stands for itself; the other 68 bytes are the characters from U+0100 on.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
 
 
 def byte_level_speller() -> Callable[[str], bytes]:
-    """A function from a byte-level token's text to its bytes; text outside the alphabet is
-    taken as it stands, as the `tokenizers` library does."""
+    """Returns a function from a byte-level token's text to its bytes.
+
+    Text outside the alphabet becomes its UTF-8, as in the `tokenizers` library.
+    """
     alphabet = byte_level_alphabet()
 
     def spell(text: str) -> bytes:
@@ -56,7 +63,7 @@ def byte_level_speller() -> Callable[[str], bytes]:
 
 
 def sentencepiece_bytes(text: str) -> bytes:
-    """The bytes of a SentencePiece token's text."""
+    """Returns the bytes of a SentencePiece token's text."""
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         try:
             return bytes.fromhex(text[3:5])
@@ -66,8 +73,10 @@ def sentencepiece_bytes(text: str) -> bytes:
 
 
 def utf8(text: str) -> bytes:
-    """UTF-8 of `text`. Files may hold bytes that are no UTF-8, read with `surrogateescape`: those
-    come back; other unpaired surrogates become `?`."""
+    """Encodes `text` as UTF-8, escaped bytes (`surrogateescape`) as themselves.
+
+    Other unpaired surrogates become `?`.
+    """
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:
@@ -77,17 +86,17 @@ def utf8(text: str) -> bytes:
 def end_ids(
     ids: Mapping[str, int], special_ids: Collection[int], named: Iterable[int | None]
 ) -> frozenset[int]:
-    """Tokens that end a generation: the `named` ones, and those whose spelling says so."""
+    """Returns the tokens that end a generation: the `named` ones and those with END_NAMES."""
     found = {token_id for token_id in named if token_id is not None}
     found |= {ids[name] for name in END_NAMES if name in ids}
     found |= {ids[name] for name in END_NAMES_IF_CONTROL if ids.get(name) in special_ids}
     if "<|return|>" in ids and "<|call|>" in ids and "<|end|>" in ids:
-        found.discard(ids["<|end|>"])  # gpt-oss: a message ends there, the turn goes on
+        found.discard(ids["<|end|>"])  # gpt-oss: it ends a message, but not the turn
     return frozenset(found)
 
 
 def find_tokens(tokens: Iterable[str], names: Collection[str]) -> dict[str, int]:
-    """The ids of those `names` that are tokens; of tokens spelled alike the first counts."""
+    """Finds the ids of those `names` that are tokens; of tokens spelled alike the first counts."""
     found: dict[str, int] = {}
     for token_id, text in enumerate(tokens):
         if text in names:
@@ -96,18 +105,18 @@ def find_tokens(tokens: Iterable[str], names: Collection[str]) -> dict[str, int]
 
 
 def index_tokens(tokens: Sequence[str]) -> dict[str, int]:
-    """Spelling to id; of tokens spelled alike the first counts."""
+    """Returns spelling to id; of tokens spelled alike the first counts."""
     last = len(tokens) - 1
     return dict(zip(reversed(tokens), range(last, -1, -1), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # no slots: it has a cached_property
 class Vocabulary:
-    """Token ids and what they stand for.
+    """The tokens of a model by id.
 
-    `tokens[id]` is the spelling (empty where no token has that id), `spell` turns a spelling into
-    bytes; `special_ids` stand for no bytes; `literal_ids` are tokens of a byte-level vocabulary
-    that are spelled as plain text. `add_space_prefix` as in `Tokenizer`.
+    `tokens[id]` is a token's spelling (empty if no token has that id), and `spell` turns it into
+    bytes. `special_ids` have no bytes. `literal_ids` are tokens of a byte-level vocabulary that are
+    spelled as plain text. `add_space_prefix` is as in `Tokenizer`.
     """
 
     tokens: Sequence[str]
@@ -120,7 +129,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        """Made when first asked for: it takes several times the memory of the file's own list."""
+        """Made lazily: it takes several times the memory of the file's own list."""
         return index_tokens(self.tokens)
 
     def token_id(self, text: str) -> int | None:

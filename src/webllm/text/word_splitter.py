@@ -1,7 +1,7 @@
-r"""Cuts text into words by patterns written for the Oniguruma library, with Python's `re`.
+r"""Splits text into words by patterns of the Oniguruma library, with Python's `re`.
 
-Python has no classes by Unicode category (`\p{L}`), and its `\s` has four characters more: both
-become ranges of characters.
+`re` has no classes by Unicode category (`\p{L}`), and its `\s` has four more characters: both are
+rewritten as ranges of characters.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from itertools import groupby
 from unicodedata import category
 
 _SPACES = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_ASSIGNED = (range(0x40000), range(0xE0000, 0xE0200))  # beyond: no letters, digits, marks, …
+_ASSIGNED = (range(0x40000), range(0xE0000, 0xE0200))  # others are unassigned or private
 _TOKEN = re.compile(r"\\p\{(\w+)\}|\\[sS]|\\.|[\[\]]|[^\\\[\]]+", re.DOTALL)
 
 
 class WordSplitter:
-    """Patterns are applied one after the other, each to the pieces that the one before left;
-    matches and what lies between them are pieces.
+    """Applies patterns in order, each to the pieces that the previous one made.
+
+    The matches of a pattern and the text between them are its pieces.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -50,7 +51,7 @@ def _isolate(pattern: re.Pattern[str], text: str) -> Iterator[str]:
 
 
 def to_python(pattern: str) -> str:
-    """The same pattern for `re`."""
+    """Translates a pattern for `re`."""
     out: list[str] = []
     in_class = False
     for token in _TOKEN.finditer(pattern):
@@ -70,7 +71,7 @@ def to_python(pattern: str) -> str:
 
 
 def _ranges(name: str) -> str:
-    """The characters of a category ("Lu") or of a group of them ("L"), inside a class."""
+    """The characters of a Unicode category ("Lu") or group ("L"), as ranges for a class."""
     found = [
         f"\\U{first:08x}-\\U{last:08x}"
         for kind, first, last in _categories()
@@ -81,7 +82,7 @@ def _ranges(name: str) -> str:
 
 @cache
 def _categories() -> list[tuple[str, int, int]]:
-    """Runs of characters of one category."""
+    """Runs of characters of one category: (category, first, last)."""
     runs = []
     for codes in _ASSIGNED:
         for kind, group in groupby(codes, lambda code: category(chr(code))):

@@ -19,7 +19,7 @@ from webllm.artifacts.browser_quota import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
-from webllm.workers.messages import Hello, HelloAnswer, Return
+from webllm.workers.messages import HELLO, Greeting, Request, Return
 from webllm.workers.port import OnClose, OnMessage, Unreadable
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -31,8 +31,8 @@ class BrowserPort:
     """See `Port`. `endpoint` has `postMessage`: a Worker, or a worker's own global scope.
 
     Messages cross between the languages as JSON: one call each, however many values they have.
-    No event tells that a worker was terminated. So a worker takes a lock when it is first greeted,
-    and names it in its answers to greetings; whoever greeted waits for that lock.
+    No event tells that a worker was terminated. So a worker takes a lock at its first "hello", and
+    names it in its replies to each "hello"; the client that said it waits for that lock.
     """
 
     def __init__(self, endpoint: Any, end: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ class BrowserPort:
         self._on_message: OnMessage | None = None
         self._on_close: OnClose | None = None
         self._waiting: list[object] = []
-        self._greeting: str | None = None  # not answered yet
+        self._hello: str | None = None  # uuid of the last one that was sent
         self._lock: str | None = None  # that this worker holds
         self._is_greeted = self._is_taking_lock = False
         self._closed: str | None = None  # why
@@ -62,9 +62,9 @@ class BrowserPort:
     def post(self, message: object) -> None:
         if self._closed is not None:
             raise WorkerLostError("the port is closed; open a new one")
-        if isinstance(message, Hello):
-            self._greeting = message.uuid
-        elif isinstance(message, Return) and isinstance(message.content, HelloAnswer):
+        if isinstance(message, Request) and message.kind == HELLO.name:
+            self._hello = message.uuid
+        elif isinstance(message, Return) and isinstance(message.content, Greeting):
             message.content.lock = self._lock
         self._endpoint.postMessage(js.JSON.parse(msgspec.json.encode(message).decode()))
 
@@ -79,14 +79,14 @@ class BrowserPort:
             case {"kind": "hello", "uuid": str(uuid)} if not self._is_greeted:
                 self._take_lock(uuid)
             case {"kind": "return", "uuid": str(uuid), "content": {"lock": str(lock)}} if (
-                uuid == self._greeting
+                uuid == self._hello
             ):
                 _await_lock(lock, lambda: self._close("it was terminated"))
         self._waiting.append(message)
         self._deliver()
 
     def _deliver(self) -> None:
-        """In order: nothing overtakes the greeting whose answer needs the lock."""
+        """Hands messages on in order: none overtakes the "hello" whose reply names the lock."""
         while self._waiting and self._on_message is not None and not self._is_taking_lock:
             self._on_message(self._waiting.pop(0))
 
@@ -115,7 +115,7 @@ class BrowserPort:
 
 
 def _read(data: Any) -> object:
-    """Plain data; None for `undefined`, `Unreadable` for what JSON has no form for."""
+    """Returns plain data, None for `undefined`, or `Unreadable` for data that JSON cannot hold."""
     try:
         text = js.JSON.stringify(data)
         if text is None:
@@ -128,7 +128,7 @@ def _read(data: Any) -> object:
 
 
 def _check_depth(text: str) -> None:
-    """Reading what is nested deeper than a browser's stack would end Python itself."""
+    """Raises ValueError for data nested so deep that reading it would end Python itself."""
     if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return
     depth = 0
@@ -139,7 +139,7 @@ def _check_depth(text: str) -> None:
 
 
 def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
-    """Holds a lock for as long as this worker lives, and goes on, at once or later."""
+    """Holds a lock for as long as this worker lives. Calls `then` with whether it has the lock."""
     never = js.Promise.race(to_js([]))
 
     def answer(lock: Any) -> Any:
@@ -160,7 +160,7 @@ def _await_lock(name: str, then: Callable[[], None]) -> None:
 
 
 def _locks() -> Any:
-    """None where the page is not served over https or from localhost."""
+    """Returns None where the page is served neither over https nor from localhost."""
     return getattr(js.navigator, "locks", None)
 
 
@@ -204,7 +204,7 @@ async def create_web_worker_mlc_engine(
     config: MLCEngineConfig | None = None,
     chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
 ) -> WebWorkerMLCEngine:
-    """A `WebWorkerMLCEngine` with models loaded; raises what `MLCEngine.reload` raises."""
+    """Makes a `WebWorkerMLCEngine` with models loaded; raises what `MLCEngine.reload` raises."""
     engine = WebWorkerMLCEngine(worker, config)
     if config is None or config.app_config.cache_backend != "none":
         ask_to_keep()  # a worker cannot

@@ -1,4 +1,4 @@
-"""`Client`: the calls that wait for answers from one worker. Knows no engine."""
+"""`Client`: the calls that wait for replies from one worker. Knows no engine."""
 
 from __future__ import annotations
 
@@ -6,70 +6,63 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
 from webllm.errors import RequestError, WebLLMError, WorkerLostError
-from webllm.workers.error_info import rebuild
-from webllm.workers.messages import (
-    Abort,
-    AnyAnswer,
-    Hello,
-    HelloAnswer,
-    InitProgress,
-    InitProgressCallback,
-    InterruptGenerate,
-    Return,
-    Throw,
-    Work,
-    read_answer,
-)
+from webllm.workers import messages as m
 from webllm.workers.port import Port, Unreadable
+
+OnProgress = Callable[[m.InitProgress], None]
 
 
 class Client:
     """One worker, from its port's opening until it is lost; then `lost` says why."""
 
-    def __init__(self, port: Port, on_progress: Callable[[InitProgress], None]) -> None:
+    def __init__(self, port: Port, on_progress: OnProgress) -> None:
         self.port = port
         self.lost: str | None = None
+        self.protocol = 0  # of the worker, see `messages.PROTOCOL`; 0: a worker of WebLLM's
         self._on_progress = on_progress
+        self._on_progress_of: dict[str, OnProgress] = {}  # by uuid of a load
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._closing: asyncio.Task[None] | None = None
-        self.protocol: int | None = None  # the worker's; None: WebLLM's and no more
-        self._hello = Hello(uuid=new_uuid())
+        self._hello = m.HELLO.request()
         port.listen(self._receive, self._lose)
         self.tell(self._hello)
 
-    async def call(self, request: Work) -> Any:
-        """Posts a request and waits for its answer's content; cancelled, it ends the work.
+    async def call(self, request: m.Request, on_progress: OnProgress | None = None) -> Any:
+        """Posts a request and waits for its reply's content; cancelled, it ends the request.
 
-        Raises what the worker throws, WorkerLostError, and RequestError for what is no plain data.
+        on_progress: also called, with the progress of this request. Raises what the worker throws,
+        WorkerLostError, and RequestError for a request that is no plain data.
         """
         if self.lost is not None:
             raise worker_lost(self.lost)
         future = self._waiting[request.uuid] = asyncio.get_running_loop().create_future()
+        if on_progress is not None:
+            self._on_progress_of[request.uuid] = on_progress
         try:
             self._post(request)
             return await future
         except asyncio.CancelledError:
-            self.tell(Abort(uuid=request.uuid))
+            self.tell(m.ABORT.request(uuid=request.uuid))
             raise
         finally:
             del self._waiting[request.uuid]
+            self._on_progress_of.pop(request.uuid, None)
 
-    def tell(self, request: Work) -> None:
-        """Posts a request whose answer nobody waits for, if there is still a worker."""
+    def tell(self, request: m.Request) -> None:
+        """Posts a request whose reply nobody waits for, if there is still a worker."""
         with suppress(WorkerLostError):
             self._post(request)
 
     def end_stream(self, stream_id: str) -> None:
-        """WebLLM's workers can only end every answer."""
-        is_ours = self.protocol is not None
-        self.tell(Abort(uuid=stream_id) if is_ours else InterruptGenerate(uuid=new_uuid()))
+        """Ends one stream; WebLLM's workers can only end every answer."""
+        knows_abort = self.protocol >= m.ABORT.since
+        self.tell(m.ABORT.request(uuid=stream_id) if knows_abort else m.INTERRUPT.request())
 
-    def _post(self, request: Work) -> None:
+    def _post(self, request: m.Request) -> None:
         try:
             self.port.post(request)
         except RequestError:
@@ -78,56 +71,58 @@ class Client:
             raise RequestError(f"a request is made of plain data: {error}") from None
 
     def _receive(self, message: object) -> None:
-        """Messages of other protocols are skipped, as in the handler."""
+        """Skips messages of other protocols, as the handler does."""
         if self.lost is not None:
             return
         if isinstance(message, Unreadable):
             self._fail(message.kind, message.uuid, message.reason)
         elif isinstance(message, dict) and "kind" in message:
             try:
-                answer = read_answer(message)
+                reply = m.read_reply(message)
             except (ValueError, RecursionError) as error:
                 self._fail(message["kind"], message.get("uuid"), str(error))
             else:
-                self._take(answer)
+                self._take(reply)
 
-    def _take(self, answer: AnyAnswer) -> None:
-        if isinstance(answer, InitProgressCallback):
-            self._report(answer)
-        elif answer.uuid == self._hello.uuid:
-            if isinstance(answer, Return):
-                self.protocol = _protocol(answer.content)
-        elif isinstance(answer, Return):
-            if future := self._still_waiting(answer.uuid):
-                future.set_result(answer.content)
-        elif isinstance(answer, Throw) and (future := self._still_waiting(answer.uuid)):
-            future.set_exception(rebuild(answer))
+    def _take(self, reply: m.AnyReply) -> None:
+        if isinstance(reply, m.InitProgressCallback):
+            self._report(reply)
+        elif reply.uuid == self._hello.uuid:
+            if isinstance(reply, m.Return):
+                self.protocol = _protocol(reply.content)
+        elif isinstance(reply, m.Return):
+            if future := self._still_waiting(reply.uuid):
+                future.set_result(reply.content)
+        elif isinstance(reply, m.Throw) and (future := self._still_waiting(reply.uuid)):
+            future.set_exception(reply.rebuilt())
 
     def _still_waiting(self, uuid: str) -> asyncio.Future[Any] | None:
         future = self._waiting.get(uuid)
         return None if future is None or future.done() else future
 
-    def _report(self, answer: InitProgressCallback) -> None:
-        """A callback that raises fails the load, as it does without a worker."""
+    def _report(self, progress: m.InitProgressCallback) -> None:
+        """Calls back. A callback that raises fails the load, as it does without a worker."""
         try:
-            self._on_progress(answer.content)
+            if own := self._on_progress_of.get(progress.uuid):
+                own(progress.content)
+            self._on_progress(progress.content)
         except Exception as error:
-            if not self._abort(answer.uuid, error):
+            if not self._abort(progress.uuid, error):
                 raise
 
     def _abort(self, uuid: str, error: Exception) -> bool:
-        """Fails a call, if it still waits, and ends its work in the worker."""
+        """Fails a call, if it still waits, and ends its request in the worker."""
         if future := self._still_waiting(uuid):
             future.set_exception(error)
-            self.tell(Abort(uuid=uuid))
+            self.tell(m.ABORT.request(uuid=uuid))
         return future is not None
 
     def _fail(self, kind: object, uuid: object, why: str) -> None:
-        """An answer that cannot be read fails its call. Whose answer it is may be what cannot be
-        read: then the worker is lost, because somebody would wait for it forever.
+        """Fails the call of a reply that cannot be read. If its uuid is what cannot be read, the
+        worker is lost, because somebody would wait for the reply forever.
         """
         if kind == "initProgressCallback":
-            return  # tells nothing; the load will still be answered
+            return  # the load will still be answered
         if isinstance(uuid, str):
             if future := self._still_waiting(uuid):
                 future.set_exception(unreadable_answer(why))
@@ -143,10 +138,6 @@ class Client:
                 future.set_exception(worker_lost(self.lost))
 
 
-def new_uuid() -> str:
-    return str(uuid4())
-
-
 def worker_lost(reason: str) -> WorkerLostError:
     return WorkerLostError(f"the worker is lost: {reason}; restart() it, or make a new engine")
 
@@ -157,8 +148,8 @@ def unreadable_answer(why: str) -> WebLLMError:
     )
 
 
-def _protocol(content: object) -> int | None:
+def _protocol(greeting: object) -> int:
     try:
-        return msgspec.convert(content, HelloAnswer).protocol
+        return msgspec.convert(greeting, m.Greeting).protocol
     except msgspec.ValidationError:
-        return None  # no hello of ours
+        return 0

@@ -7,30 +7,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from webllm.errors import RequestError, WebLLMError, WorkerLostError
-from webllm.workers.error_info import throw
-from webllm.workers.messages import (
-    PROTOCOL,
-    SETTINGS,
-    Abort,
-    AnyAnswer,
-    Heartbeat,
-    Hello,
-    HelloAnswer,
-    KeepAlive,
-    Return,
-    SetAppConfig,
-    SetLogLevel,
-    Work,
-    read_request,
-)
+from webllm.workers import messages as m
 from webllm.workers.port import Port, Unreadable
 from webllm.workers.streams import Streams
 
-Handle = Callable[["Connection", Work], Awaitable[AnyAnswer | None]]
+Handle = Callable[["Connection", m.Request], Awaitable[m.AnyReply | None]]
+
+_SETTINGS = (m.SET_APP_CONFIG.name, m.SET_LOG_LEVEL.name)
 
 
 class Connection:
-    """Runs every request as a task of its own; ends them all when the client is gone."""
+    """Runs each request as a task, and ends all tasks when the client is gone."""
 
     def __init__(self, port: Port, handle: Handle, on_end: Callable[[Connection], None]) -> None:
         self.streams = Streams()
@@ -38,74 +25,73 @@ class Connection:
         self._handle = handle
         self._on_end = on_end
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
-        self._refused: dict[str, Exception] = {}  # kind of setting, what is wrong with the last
+        self._refused: dict[str, Exception] = {}  # by kind of setting: the error of the last one
         self._ending: asyncio.Task[None] | None = None
         port.listen(self._receive, self._on_close)
 
-    def post(self, answer: AnyAnswer) -> None:
-        """To the client, if it is still there."""
+    def post(self, reply: m.AnyReply) -> None:
+        """Posts to the client, if it is still there."""
         try:
-            self._port.post(answer)
+            self._port.post(reply)
         except WorkerLostError:
             return  # its tasks are ending
 
     def check_settings(self) -> None:
-        """Raises what is wrong with a setting of this client. No client waits for an answer to
-        one, so every load that comes after it fails, until there is another of its kind.
+        """Raises the error of a setting that this client posted. No client waits for the reply to
+        a setting, so that every later load fails, until another setting of its kind comes.
         """
         for error in self._refused.values():
             raise error
 
     def _receive(self, message: object) -> None:
-        """Messages of other protocols are skipped, as WebLLM does."""
+        """Skips messages of other protocols, as WebLLM does."""
         if isinstance(message, Unreadable):
             self._refuse(message.kind, message.uuid, RequestError(message.reason))
         elif isinstance(message, dict) and "kind" in message:
             try:
-                request = read_request(message)
+                request = m.read_request(message)
             except (ValueError, RecursionError) as error:
                 self._refuse(message["kind"], message.get("uuid"), error)
             else:
                 self._take(request)
 
-    def _take(self, request: Work | KeepAlive) -> None:
-        """The answer to a hello comes before all others: a worker that answers anything else first
-        is one of WebLLM's.
+    def _take(self, request: m.Request | m.KeepAlive) -> None:
+        """Replies to a hello at once: a client takes a worker that says anything else first for
+        one of WebLLM's.
         """
-        if isinstance(request, KeepAlive):
+        if isinstance(request, m.KeepAlive):
             if request.uuid is not None:
-                self.post(Heartbeat(uuid=request.uuid))
-        elif isinstance(request, Hello):
-            self.post(Return(uuid=request.uuid, content=HelloAnswer(protocol=PROTOCOL)))
-        elif isinstance(request, SetAppConfig | SetLogLevel):
-            kind = str(request.__struct_config__.tag)
-            self._start(request.uuid, self._set(kind, request))
-        elif not isinstance(request, Abort) or not self._cancel(request.uuid):
+                self.post(m.Heartbeat(uuid=request.uuid))
+        elif request.kind == m.HELLO.name:
+            self.post(m.Return(uuid=request.uuid, content=m.Greeting(protocol=m.PROTOCOL)))
+        elif request.kind in _SETTINGS:
+            self._start(request.uuid, self._set(request.kind, request))
+        elif request.kind != m.ABORT.name or not self._cancel(request.uuid):
             self._start(request.uuid, self._run(request))
 
     def _refuse(self, kind: object, uuid: object, error: Exception) -> None:
-        """Thrown back, if it has a uuid that its sender may wait for."""
-        if isinstance(kind, str) and kind in SETTINGS:
+        """Throws an error back, if there is a uuid that the sender may wait for."""
+        if isinstance(kind, str) and kind in _SETTINGS:
             self._start(None, self._set(kind, error))
         elif isinstance(uuid, str | int):
-            self.post(throw(uuid, error))
+            self.post(m.Throw.of(error, uuid))
 
     def _cancel(self, uuid: str) -> bool:
-        """False if there is no such request under way; a stream may have its uuid."""
+        """Returns False if no such request is under way; a stream may have its uuid."""
         task = self._tasks.get(uuid)
         return task is not None and task.cancel()
 
-    def _start(self, uuid: str | None, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _start(self, uuid: str | None, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks[uuid] = task
         task.add_done_callback(lambda _: self._forget(uuid, task))
 
     def _forget(self, uuid: str | None, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(uuid) is task:  # an abort has the uuid of what it ends
+        if self._tasks.get(uuid) is task:  # an abort has the uuid of the request that it ends
             del self._tasks[uuid]
 
-    async def _set(self, kind: str, setting: Work | Exception) -> None:
-        """In its turn among the requests, also if it could not be read."""
+    async def _set(self, kind: str, setting: m.Request | Exception) -> None:
+        """Applies a setting in its turn among the requests, also one that could not be read."""
         self._refused.pop(kind, None)
         try:
             if isinstance(setting, Exception):
@@ -114,20 +100,19 @@ class Connection:
         except Exception as error:
             self._refused[kind] = error
 
-    async def _run(self, request: Work) -> None:
+    async def _run(self, request: m.Request) -> None:
         try:
-            answer = await self._handle(self, request)
-            if answer is not None:
-                self.post(answer)
+            reply = await self._handle(self, request)
+            if reply is not None:
+                self.post(reply)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # by the client, who waits no longer
-            self.post(
-                throw(request.uuid, WebLLMError("the worker dropped this request; send it again"))
-            )
+            dropped = WebLLMError("the worker dropped this request; send it again")
+            self.post(m.Throw.of(dropped, request.uuid))
         except Exception as error:
-            self.post(throw(request.uuid, error))
+            self.post(m.Throw.of(error, request.uuid))
 
     def _on_close(self, _reason: str) -> None:
         self._ending = asyncio.get_running_loop().create_task(self._end())

@@ -18,8 +18,10 @@ _read = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 def frame(message: object) -> bytes:
-    """Raises RequestError for a message that is too long, and TypeError, ValueError, OverflowError
-    or RecursionError for what is not plain data.
+    """Returns a message as bytes.
+
+    Raises RequestError for a message that is too long, and TypeError, ValueError, OverflowError or
+    RecursionError for one that is not plain data.
     """
     body = msgspec.msgpack.encode(message)
     if len(body) > MAX_BYTES:
@@ -31,7 +33,7 @@ def frame(message: object) -> bytes:
 
 
 class FrameReader:
-    """Finds the messages in a row of bytes that arrives in any pieces."""
+    """Finds the messages in a stream of bytes that arrives in pieces of any size."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -40,8 +42,8 @@ class FrameReader:
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Yields the messages that this piece completes.
 
-        Raises WorkerLostError at bytes that are no message. Where the next one would begin is
-        unknown then, so that all later bytes are ignored.
+        Raises WorkerLostError at bytes that are no message, and ignores all later bytes: the start
+        of the next message is unknown.
         """
         if self._is_broken:
             return

@@ -1,16 +1,18 @@
-"""`MLCEngineHandler`: answers a client's messages with an engine; WebLLM's npm clients are served.
+"""`MLCEngineHandler`: answers the messages of clients, WebLLM's npm clients too, with an engine.
 
-Knows no host: what carries the messages is a `Port`.
+Knows no host: a `Port` carries the messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from webllm.api.base import Response
+import msgspec
+
+from webllm.api.base import ResponseStruct
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import MLCEngineConfig
@@ -27,9 +29,10 @@ OnCustomRequest = Callable[[str, Any], Awaitable[object]]
 class MLCEngineHandler:
     """Serves any number of ports, and of requests at once, with one engine.
 
-    Logit processors are registered with the engine, here in the worker. `reuse_loaded`: a reload
-    of what is loaded returns at once, as in WebLLM's service workers, which outlive their pages.
-    `on_custom_request` answers messages of the application's own: their name, their message.
+    Logit processors are registered with the engine, here in the worker. With `reuse_loaded` a
+    reload of the loaded models returns at once, as in WebLLM's service workers, which outlive
+    their pages. `on_custom_request` answers the application's own messages, of which it receives
+    name and message.
     """
 
     def __init__(
@@ -46,43 +49,58 @@ class MLCEngineHandler:
         self._connections: list[Connection] = []
         self._loaded: m.ReloadParams | None = None
         self._loading = asyncio.Lock()
-        self._table: dict[type[m.Work], Callable[[Connection, Any], Awaitable[object]]] = {
-            m.Reload: self._reload,
-            m.ChatCompletionNonStreaming: self._chat_completion,
-            m.ChatCompletionStreamInit: self._chat_completion_stream,
-            m.CompletionNonStreaming: self._completion,
-            m.CompletionStreamInit: self._completion_stream,
-            m.CompletionStreamNextChunk: self._next_chunk,
-            m.CompletionStreamReturn: self._leave_stream,
-            m.Embedding: self._embedding,
-            m.ForwardTokensAndSample: self._forward_tokens_and_sample,
-            m.RuntimeStatsText: self._runtime_stats_text,
-            m.GetMessage: self._get_message,
-            m.ResetChat: self._reset_chat,
-            m.InterruptGenerate: self._interrupt_generate,
-            m.Unload: self._unload,
-            m.GetMaxStorageBufferBindingSize: self._get_max_storage_buffer_binding_size,
-            m.GetGPUVendor: self._get_gpu_vendor,
-            m.SetLogLevel: self._set_log_level,
-            m.SetAppConfig: self._set_app_config,
-            m.CustomRequest: self._custom_request,
-            m.Abort: self._abort,
-            m.GetDeviceName: self._get_device_name,
+        # The kinds that take more than a call of the engine's method; see `_pass_on`.
+        self._table: dict[m.Kind[Any], Callable[[Connection, m.Request], Awaitable[object]]] = {
+            m.RELOAD: self._reload,
+            m.UNLOAD: self._unload,
+            m.CHAT_COMPLETION: self._answer,
+            m.COMPLETION: self._answer,
+            m.EMBEDDING: self._answer,
+            m.CHAT_COMPLETION_STREAM: self._begin_stream,
+            m.COMPLETION_STREAM: self._begin_stream,
+            m.NEXT_CHUNK: self._next_chunk,
+            m.END_STREAM: self._end_stream,
+            m.ABORT: self._abort,
+            m.INTERRUPT: self._interrupt,
+            m.CUSTOM_REQUEST: self._custom_request,
         }
 
     def serve(self, port: Port) -> None:
-        """Answers what comes in at a port from now on, until it is closed."""
+        """Replies to the messages that come in at a port from now on, until it is closed."""
         self._connections.append(Connection(port, self._handle, self._connections.remove))
 
-    async def _handle(self, client: Connection, request: m.Work) -> m.AnyAnswer | None:
-        content = await self._table[type(request)](client, request)
-        if isinstance(request, m.SetLogLevel | m.SetAppConfig | m.Abort):
+    async def _handle(self, client: Connection, request: m.Request) -> m.AnyReply | None:
+        kind = m.KINDS[request.kind]
+        content = await self._table.get(kind, self._pass_on)(client, request)
+        if not kind.is_answered:
             return None
         if content is END:
             return m.Return(uuid=request.uuid)
         return m.Return(uuid=request.uuid, content=content)
 
-    async def _reload(self, client: Connection, request: m.Reload) -> None:
+    async def _pass_on(self, _: Connection, request: m.Request) -> object:
+        """Calls the engine's method with the fields of the content, or with a setting itself."""
+        method = self._method(request)
+        match request.content:
+            case None:
+                result = method()
+            case m.WireStruct() as params:
+                result = method(**msgspec.structs.asdict(params))
+            case setting:
+                result = method(setting)
+        return await result if inspect.isawaitable(result) else result
+
+    def _method(self, request: m.Request) -> Callable[..., Any]:
+        name = m.KINDS[request.kind].method
+        if name is None:
+            raise RequestError(
+                f"this worker knows no sessions to resume and cannot answer {request.kind!r}; send "
+                "the whole conversation as a new request"
+            )
+        method: Callable[..., Any] = getattr(self.engine, name)
+        return method
+
+    async def _reload(self, client: Connection, request: m.Request) -> None:
         client.check_settings()
         async with self._loading:
             if self._reuse_loaded and request.content == self._loaded:
@@ -91,106 +109,58 @@ class MLCEngineHandler:
                 await self._load(client, request.uuid, request.content)
 
     async def _load(self, client: Connection, uuid: str, params: m.ReloadParams) -> None:
+        def report(progress: InitProgressReport) -> None:
+            client.post(_progress(uuid, progress))
+
         self._loaded = None
         await close_all(self._interrupt_streams())
-        with self._reporting(client, uuid):
-            await self.engine.reload(params.model_id, params.chat_opts)
+        await self.engine.reload(params.model_id, params.chat_opts, on_progress=report)
         self._loaded = params
 
-    async def _expect(self, client: Connection, uuid: str, params: m.EngineParams) -> None:
-        """Loads what the client thinks is loaded, if this worker was started anew since."""
+    async def _expect(self, client: Connection, request: m.Request) -> None:
+        """Loads the models that the client expects, if this worker was started anew since."""
+        params: m.EngineParams = request.content
         if not params.model_id:
             return
         async with self._loading:
             if self._loaded is None or self._loaded.model_id != params.model_id:
                 client.check_settings()
-                await self._load(client, uuid, m.ReloadParams(params.model_id, params.chat_opts))
-
-    @contextmanager
-    def _reporting(self, client: Connection, uuid: str) -> Iterator[None]:
-        """Sends the engine's progress to the client, and still to the worker's own callback."""
-        own = self.engine.get_init_progress_callback()
-
-        def report(progress: InitProgressReport) -> None:
-            client.post(_progress(uuid, progress))
-            if own is not None:
-                own(progress)
-
-        self.engine.set_init_progress_callback(report)
-        try:
-            yield
-        finally:
-            self.engine.set_init_progress_callback(own)
+                models = m.ReloadParams(model_id=params.model_id, chat_opts=params.chat_opts)
+                await self._load(client, request.uuid, models)
 
     def _interrupt_streams(self) -> list[Stream]:
-        """Before the engine ends every answer under way; returns what is to be closed."""
+        """Marks all streams, before the engine ends every answer; returns those to close."""
         connections = list(self._connections)
         return [stream for each in connections for stream in each.streams.interrupt()]
 
-    async def _chat_completion(
-        self, client: Connection, request: m.ChatCompletionNonStreaming
-    ) -> object:
-        await self._expect(client, request.uuid, request.content)
-        return await _whole(await self.engine.chat_completion(request.content.request))
+    async def _answer(self, client: Connection, request: m.Request) -> ResponseStruct:
+        await self._expect(client, request)
+        return await _whole(await self._method(request)(request.content.request))
 
-    async def _completion(self, client: Connection, request: m.CompletionNonStreaming) -> object:
-        await self._expect(client, request.uuid, request.content)
-        return await _whole(await self.engine.completion(request.content.request))
-
-    async def _embedding(self, client: Connection, request: m.Embedding) -> object:
-        await self._expect(client, request.uuid, request.content)
-        return await self.engine.embedding(request.content.request)
-
-    async def _chat_completion_stream(
-        self, client: Connection, request: m.ChatCompletionStreamInit
-    ) -> None:
+    async def _begin_stream(self, client: Connection, request: m.Request) -> None:
         async def begin() -> Chunks:
-            await self._expect(client, request.uuid, request.content)
-            return _streamed(await self.engine.chat_completion(request.content.request))
+            await self._expect(client, request)
+            return _streamed(await self._method(request)(request.content.request))
 
         await client.streams.open(request.content, begin)
 
-    async def _completion_stream(self, client: Connection, request: m.CompletionStreamInit) -> None:
-        async def begin() -> Chunks:
-            await self._expect(client, request.uuid, request.content)
-            return _streamed(await self.engine.completion(request.content.request))
-
-        await client.streams.open(request.content, begin)
-
-    async def _next_chunk(self, client: Connection, request: m.CompletionStreamNextChunk) -> object:
+    async def _next_chunk(self, client: Connection, request: m.Request) -> object:
         return await client.streams.next(request.content)
 
-    async def _leave_stream(self, client: Connection, request: m.CompletionStreamReturn) -> None:
-        await client.streams.leave(request.content)
+    async def _end_stream(self, client: Connection, request: m.Request) -> None:
+        await client.streams.end(request.content)
 
-    async def _abort(self, client: Connection, request: m.Abort) -> None:
-        await client.streams.leave(m.NextChunkParams(stream_id=request.uuid))
+    async def _abort(self, client: Connection, request: m.Request) -> None:
+        await client.streams.end(m.StreamParams(stream_id=request.uuid))
 
-    async def _forward_tokens_and_sample(
-        self, _: Connection, request: m.ForwardTokensAndSample
-    ) -> int:
-        content = request.content
-        return await self.engine.forward_tokens_and_sample(
-            content.input_ids, content.is_prefill, content.model_id
-        )
-
-    async def _runtime_stats_text(self, _: Connection, request: m.RuntimeStatsText) -> str:
-        return await self.engine.runtime_stats_text(request.content.model_id)
-
-    async def _get_message(self, _: Connection, request: m.GetMessage) -> str:
-        return await self.engine.get_message(request.content.model_id)
-
-    async def _reset_chat(self, _: Connection, request: m.ResetChat) -> None:
-        await self.engine.reset_chat(request.content.keep_stats, request.content.model_id)
-
-    async def _interrupt_generate(self, _: Connection, __: m.InterruptGenerate) -> None:
+    async def _interrupt(self, _: Connection, __: m.Request) -> None:
         unread = self._interrupt_streams()
         self.engine.interrupt_generate()
         for connection in list(self._connections):
-            await connection.streams.empty_unbegun()
+            await connection.streams.end_unbegun()
         await close_all(unread)
 
-    async def _unload(self, _: Connection, __: m.Unload) -> None:
+    async def _unload(self, _: Connection, __: m.Request) -> None:
         async with self._loading:
             self._loaded = None
             try:
@@ -198,30 +168,14 @@ class MLCEngineHandler:
             finally:
                 await self.engine.unload()
 
-    async def _get_max_storage_buffer_binding_size(self, _: Connection, __: m.Work) -> int:
-        return await self.engine.get_max_storage_buffer_binding_size()
-
-    async def _get_gpu_vendor(self, _: Connection, __: m.Work) -> str:
-        return await self.engine.get_gpu_vendor()
-
-    async def _set_log_level(self, _: Connection, request: m.SetLogLevel) -> None:
-        self.engine.set_log_level(request.content)
-
-    async def _set_app_config(self, _: Connection, request: m.SetAppConfig) -> None:
-        self.engine.set_app_config(request.content)
-
-    async def _custom_request(self, _: Connection, request: m.CustomRequest) -> object:
+    async def _custom_request(self, _: Connection, request: m.Request) -> object:
+        params: m.CustomRequestParams = request.content
         if self._on_custom_request is None:
             raise RequestError(
-                f"custom request {request.content.request_name!r}: this worker takes none; give "
-                "its handler on_custom_request"
+                f"custom request {params.request_name!r}: this worker takes none; give its handler "
+                "on_custom_request"
             )
-        return await self._on_custom_request(
-            request.content.request_name, request.content.request_message
-        )
-
-    async def _get_device_name(self, _: Connection, request: m.GetDeviceName) -> str:
-        return await self.engine.device_name(request.content.model_id)
+        return await self._on_custom_request(params.request_name, params.request_message)
 
 
 _ALREADY_LOADED = InitProgressReport(1.0, 0.0, "The model is loaded already", Phase.COMPILE)
@@ -239,14 +193,14 @@ def _progress(uuid: str, report: InitProgressReport) -> m.InitProgressCallback:
     return m.InitProgressCallback(uuid=uuid, content=content)
 
 
-async def _whole(reply: Response | Chunks) -> Response:
-    if isinstance(reply, Response):
+async def _whole(reply: ResponseStruct | Chunks) -> ResponseStruct:
+    if isinstance(reply, ResponseStruct):
         return reply
     await reply.aclose()
     raise RequestError("stream is True in a message for whole answers", field="stream")
 
 
-def _streamed(reply: Response | Chunks) -> Chunks:
-    if isinstance(reply, Response):
+def _streamed(reply: ResponseStruct | Chunks) -> Chunks:
+    if isinstance(reply, ResponseStruct):
         raise RequestError("stream is not True in a message that begins a stream", field="stream")
     return reply

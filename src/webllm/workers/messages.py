@@ -1,40 +1,57 @@
-"""The worker protocol: one struct per message kind, WebLLM's (`src/message.ts`) and ours.
+"""The messages between an engine's clients and its worker: WebLLM's (`src/message.ts`) and ours.
 
-A request is `{kind, uuid, content}`, its answer `{kind: "return" | "throw", uuid, content}`. What
-WebLLM does not have is optional, so that its clients and workers are understood: the kinds "hello"
-and "abort", which carry no content because WebLLM's workers skip unknown kinds without one;
-`streamId`; `error` beside the text of a "throw"; "getDeviceName", for workers whose "hello" says
-that they know it. Requests and responses inside `content` stay plain data here: the engine and the
-proxy read them.
+A request is `{kind, uuid, content}`, its reply `{kind: "return" | "throw", uuid, content}`. The
+table of kinds is here, each kind once; handler, proxy and the TypeScript client are made from it.
+What WebLLM does not have is optional, so that its clients and workers are understood: the kinds
+"hello" and "abort", which carry no content because WebLLM's workers skip unknown kinds without
+one; `streamId`; `error` beside the text of a "throw"; "getDeviceName", for workers whose reply to
+"hello" says that they know it. The requests and responses inside of `content` stay plain data
+here: the engine and the proxy read them.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, get_args
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from types import NoneType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_type_hints
+from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from webllm.api.chat_completion import ChatCompletion
+from webllm.api.completion import Completion
+from webllm.api.embedding import CreateEmbeddingResponse
+from webllm.api.interface import MLCEngineInterface
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
-from webllm.errors import ConfigError, RequestError
+from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
+from webllm.errors import ConfigError, RequestError, WebLLMError
 
-PROTOCOL = 2  # of what we add to WebLLM's protocol
-DEVICE_NAME_SINCE = 2
+PROTOCOL = 2  # version of what we add to WebLLM's messages
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-class Content(Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """What a request carries; unknown fields are skipped."""
+# Contents. Requests and replies carry one, or nothing; unknown fields are skipped.
 
 
-class ReloadParams(Content):
+class WireStruct(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Named values, in camelCase on the wire."""
+
+
+class ReloadParams(WireStruct):
     model_id: list[str]
     chat_opts: list[ChatOptions] | None = None
 
 
-class EngineParams(Content):
-    """The models that the client expects; a worker that was restarted loads them by itself.
+class EngineParams(WireStruct):
+    """A request, and the models that the client expects: a worker that was restarted loads them.
 
-    None: whatever the worker has loaded. WebLLM's clients always say.
+    `model_id` None stands for whatever the worker has loaded. WebLLM's clients always name models.
     """
 
     request: dict[str, Any]
@@ -49,12 +66,14 @@ class StreamInitParams(EngineParams):
     stream_id: str | None = None
 
 
-class NextChunkParams(Content):
+class StreamParams(WireStruct):
+    """A stream that was begun."""
+
     selected_model_id: str | None = None
     stream_id: str | None = None
 
 
-class ModelParams(Content):
+class ModelParams(WireStruct):
     model_id: str | None = None
 
 
@@ -63,149 +82,27 @@ class ResetChatParams(ModelParams):
 
 
 class ForwardTokensAndSampleParams(ModelParams, kw_only=True):
-    input_ids: list[int]
+    input_ids: Sequence[int]
     is_prefill: bool = False
 
+    def __post_init__(self) -> None:
+        self.input_ids = list(self.input_ids)
 
-class CustomRequestParams(Content):
+
+class CustomRequestParams(WireStruct):
     request_name: str
     request_message: Any = None
 
 
-class Request(Struct, kw_only=True, tag_field="kind"):
-    """From a client to its worker."""
+class Greeting(WireStruct):
+    """The reply to a "hello"."""
 
-    uuid: str
-
-
-class Reload(Request, kw_only=True, tag="reload"):
-    content: ReloadParams
-
-
-class ChatCompletionNonStreaming(Request, kw_only=True, tag="chatCompletionNonStreaming"):
-    content: EngineParams
-
-
-class ChatCompletionStreamInit(Request, kw_only=True, tag="chatCompletionStreamInit"):
-    content: StreamInitParams
-
-
-class CompletionNonStreaming(Request, kw_only=True, tag="completionNonStreaming"):
-    content: EngineParams
-
-
-class CompletionStreamInit(Request, kw_only=True, tag="completionStreamInit"):
-    content: StreamInitParams
-
-
-class CompletionStreamNextChunk(Request, kw_only=True, tag="completionStreamNextChunk"):
-    """Of either kind of stream. The answer after the last chunk has no content."""
-
-    content: NextChunkParams
-
-
-class CompletionStreamReturn(Request, kw_only=True, tag="completionStreamReturn"):
-    """Ends a stream of either kind that is read no further. Answered once it has ended."""
-
-    content: NextChunkParams
-
-
-class Embedding(Request, kw_only=True, tag="embedding"):
-    content: EngineParams
-
-
-class ForwardTokensAndSample(Request, kw_only=True, tag="forwardTokensAndSample"):
-    content: ForwardTokensAndSampleParams
-
-
-class RuntimeStatsText(Request, kw_only=True, tag="runtimeStatsText"):
-    content: ModelParams
-
-
-class GetMessage(Request, kw_only=True, tag="getMessage"):
-    content: ModelParams
-
-
-class ResetChat(Request, kw_only=True, tag="resetChat"):
-    content: ResetChatParams
-
-
-class InterruptGenerate(Request, kw_only=True, tag="interruptGenerate"):
-    content: None = None
-
-
-class Unload(Request, kw_only=True, tag="unload"):
-    content: None = None
-
-
-class GetMaxStorageBufferBindingSize(Request, kw_only=True, tag="getMaxStorageBufferBindingSize"):
-    content: None = None
-
-
-class GetGPUVendor(Request, kw_only=True, tag="getGPUVendor"):
-    content: None = None
-
-
-class SetLogLevel(Request, kw_only=True, tag="setLogLevel"):
-    """Answered only if it fails."""
-
-    content: LogLevel
-
-
-class SetAppConfig(Request, kw_only=True, tag="setAppConfig"):
-    """Answered only if it fails."""
-
-    content: AppConfig
-
-
-class CustomRequest(Request, kw_only=True, tag="customRequest"):
-    content: CustomRequestParams
-
-
-class KeepAlive(Struct, kw_only=True, tag_field="kind", tag="keepAlive"):
-    """Answered with a heartbeat if it has a uuid: that of an extension's page has none."""
-
-    uuid: str | None = None
-
-
-class Hello(Request, kw_only=True, tag="hello"):
-    """Ours: asks for the worker's protocol; the answer's content is a `HelloAnswer`."""
-
-    content: None = None
-
-
-class Abort(Request, kw_only=True, tag="abort"):
-    """Ours: ends the request or the stream of this uuid. Not answered, nor is such a request."""
-
-    content: None = None
-
-
-class GetDeviceName(Request, kw_only=True, tag="getDeviceName"):
-    """Ours, from protocol 2 on: what a loaded model runs on, as text."""
-
-    content: ModelParams
-
-
-class HelloAnswer(Content):
     protocol: int
     lock: str | None = None  # a Web Lock that the worker holds for as long as it lives
 
 
-class ErrorInfo(Content):
-    """An error, to be raised again on the other side."""
-
-    name: str
-    message: str
-    code: str
-    status: int
-    field: str | None = None  # of the request that is wrong
-    url: str | None = None  # of what is not as promised
-    expected: str | None = None
-    actual: str | None = None
-
-
-class InitProgress(Content, kw_only=True):
-    """WebLLM's report, and after `text` what is exact behind it."""
+class InitProgress(WireStruct):
+    """WebLLM's report, and after `text` the exact numbers behind it."""
 
     progress: float
     time_elapsed: float  # seconds
@@ -215,84 +112,175 @@ class InitProgress(Content, kw_only=True):
     total_bytes: int | None = None
 
 
-class Answer(Struct, kw_only=True, tag_field="kind"):
-    """From a worker to its client."""
+# The table of kinds.
 
+
+class Request(Struct, kw_only=True):
+    """From a client to its worker."""
+
+    kind: str
     uuid: str
+    content: Any = None
 
 
-class Return(Answer, kw_only=True, omit_defaults=True, tag="return"):
-    content: Any = UNSET
+class KeepAlive(Struct, kw_only=True, tag_field="kind", tag="keepAlive"):
+    """The reply is a heartbeat if there is a uuid: an extension's page sends none."""
+
+    uuid: str | None = None
 
 
-class Throw(Answer, kw_only=True, omit_defaults=True, tag="throw"):
-    """`content` is the error as text, as WebLLM has it; `error` is ours."""
+@dataclass(frozen=True, eq=False)
+class Kind(Generic[_R]):
+    """A kind of request. `_R` is the type of its reply's content, `object` if any is possible.
 
-    content: str
-    error: ErrorInfo | UnsetType = UNSET
-
-
-class InitProgressCallback(Answer, kw_only=True, tag="initProgressCallback"):
-    content: InitProgress
-
-
-class Heartbeat(Answer, kw_only=True, tag="heartbeat"): ...
-
-
-Work: TypeAlias = (
-    Reload
-    | ChatCompletionNonStreaming
-    | ChatCompletionStreamInit
-    | CompletionNonStreaming
-    | CompletionStreamInit
-    | CompletionStreamNextChunk
-    | CompletionStreamReturn
-    | Embedding
-    | ForwardTokensAndSample
-    | RuntimeStatsText
-    | GetMessage
-    | ResetChat
-    | InterruptGenerate
-    | Unload
-    | GetMaxStorageBufferBindingSize
-    | GetGPUVendor
-    | SetLogLevel
-    | SetAppConfig
-    | CustomRequest
-    | Hello
-    | Abort
-    | GetDeviceName
-)
-AnyRequest: TypeAlias = Work | KeepAlive
-AnyAnswer: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
-
-
-_KINDS = {kind.__struct_config__.tag for kind in get_args(AnyRequest)}
-SETTINGS = ("setAppConfig", "setLogLevel")  # kinds that are never answered
-
-
-def read_request(message: dict[str, Any]) -> AnyRequest:
-    """Raises RequestError for a kind that is not known, and msgspec.ValidationError, caused by a
-    ConfigError where a configuration is wrong.
+    `since` is the version of our additions from which on workers know the kind; 0: WebLLM's do.
+    `otherwise` is the result in front of an older worker.
     """
-    kind = message.get("kind")
-    if isinstance(kind, str) and kind not in _KINDS:
+
+    name: str  # on the wire
+    method: str | None  # of `MLCEngineInterface`
+    content: Any  # its type
+    result: type[_R]
+    is_answered: bool = True  # also if all goes well
+    since: int = 0
+    otherwise: _R | None = None
+
+    def request(self, content: object = None, uuid: str | None = None) -> Request:
+        """Returns a request to post, with a new uuid unless one is given."""
+        return Request(kind=self.name, uuid=uuid or new_uuid(), content=content)
+
+    @cached_property
+    def struct(self) -> type[Request]:
+        """`Request` with this kind's content, for decoding."""
+        content: Any = ("content", self.content)
+        if self.content is NoneType:
+            content += (None,)
+        return cast(type[Request], msgspec.defstruct("Request", [content], bases=(Request,)))
+
+
+def new_uuid() -> str:
+    return str(uuid4())
+
+
+RELOAD = Kind("reload", "reload", ReloadParams, NoneType)
+UNLOAD = Kind("unload", "unload", NoneType, NoneType)
+CHAT_COMPLETION = Kind(
+    "chatCompletionNonStreaming", "chat_completion", EngineParams, ChatCompletion
+)
+COMPLETION = Kind("completionNonStreaming", "completion", EngineParams, Completion)
+EMBEDDING = Kind("embedding", "embedding", EngineParams, CreateEmbeddingResponse)
+CHAT_COMPLETION_STREAM = Kind(
+    "chatCompletionStreamInit", "chat_completion", StreamInitParams, NoneType
+)
+COMPLETION_STREAM = Kind("completionStreamInit", "completion", StreamInitParams, NoneType)
+# Of either kind of stream. The reply after the last chunk has no content.
+NEXT_CHUNK = Kind("completionStreamNextChunk", None, StreamParams, object)
+# Ends a stream of either kind that is read no further. The reply says that it has ended.
+END_STREAM = Kind("completionStreamReturn", None, StreamParams, NoneType)
+INTERRUPT = Kind("interruptGenerate", "interrupt_generate", NoneType, NoneType)
+SET_APP_CONFIG = Kind("setAppConfig", "set_app_config", AppConfig, NoneType, is_answered=False)
+SET_LOG_LEVEL = Kind("setLogLevel", "set_log_level", LogLevel, NoneType, is_answered=False)
+CUSTOM_REQUEST = Kind("customRequest", None, CustomRequestParams, object)
+HELLO = Kind("hello", None, NoneType, Greeting, since=1)
+# Ends the request or the stream of this uuid. There is no reply to it, nor to such a request.
+ABORT = Kind("abort", None, NoneType, NoneType, is_answered=False, since=1)
+# WebLLM's sessions that a page resumes after it was closed; this worker keeps none.
+LIST_SESSIONS = Kind("listResumableSessions", None, object, object)
+RESUME_CHAT_COMPLETION = Kind("resumeChatCompletion", None, object, object)
+RESUME_CHAT_COMPLETION_STREAM = Kind("resumeChatCompletionStreamInit", None, object, object)
+DELETE_SESSION = Kind("deleteResumableSession", None, object, object)
+
+
+def _asked(
+    name: str,
+    method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]],
+    content: type[WireStruct] | None = None,
+    *,
+    since: int = 0,
+    otherwise: _R | None = None,
+) -> Callable[Concatenate[EngineMessages, _P], Coroutine[Any, Any, _R]]:
+    """Makes a method of the engine of one message, whose content has the method's parameters."""
+    result: type[_R] = get_type_hints(method)["return"]
+    kind = Kind(
+        name, method.__name__, content or NoneType, result, since=since, otherwise=otherwise
+    )
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    async def ask(self: EngineMessages, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if self._protocol < since:
+            return cast(_R, otherwise)
+        _, *arguments = signature.bind(self, *args, **kwargs).arguments.items()
+        return await self._call(kind, content(**dict(arguments)) if content else None)
+
+    ask.kind = kind  # type: ignore[attr-defined]
+    return ask
+
+
+class EngineMessages:
+    """The rest of the table: the kinds that the handler hands to the engine as they are.
+
+    A client that can `_call` inherits the engine's methods from here.
+    """
+
+    @property
+    def _protocol(self) -> int:
+        """The version of our additions that the worker knows; 0: a worker of WebLLM's."""
+        raise NotImplementedError
+
+    async def _call(self, kind: Kind[_R], content: object = None) -> _R:
+        """Posts a request and returns the content of its reply."""
+        raise NotImplementedError
+
+    reset_chat = _asked("resetChat", MLCEngineInterface.reset_chat, ResetChatParams)
+    get_message = _asked("getMessage", MLCEngineInterface.get_message, ModelParams)
+    runtime_stats_text = _asked(
+        "runtimeStatsText", MLCEngineInterface.runtime_stats_text, ModelParams
+    )
+    forward_tokens_and_sample = _asked(
+        "forwardTokensAndSample",
+        MLCEngineInterface.forward_tokens_and_sample,
+        ForwardTokensAndSampleParams,
+    )
+    get_gpu_vendor = _asked("getGPUVendor", MLCEngineInterface.get_gpu_vendor)
+    get_max_storage_buffer_binding_size = _asked(
+        "getMaxStorageBufferBindingSize", MLCEngineInterface.get_max_storage_buffer_binding_size
+    )
+    device_name = _asked(
+        "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, otherwise=""
+    )
+
+
+KINDS: dict[str, Kind[Any]] = {
+    kind.name: kind
+    for each in [*globals().values(), *vars(EngineMessages).values()]
+    if isinstance(kind := getattr(each, "kind", each), Kind)
+}
+
+
+def read_request(message: dict[str, Any]) -> Request | KeepAlive:
+    """Raises RequestError for an unknown kind, and msgspec.ValidationError, caused by a ConfigError
+    where a configuration is wrong.
+    """
+    name = message.get("kind")
+    if name == "keepAlive":
+        return msgspec.convert(message, KeepAlive)
+    if isinstance(name, str) and name not in KINDS:
         raise RequestError(
-            f"this worker knows no messages of the kind {kind!r}; use a client of its own version, "
+            f"this worker knows no messages of the kind {name!r}; use a client of its own version, "
             "or custom_request for messages of the application's"
         )
     try:
-        request: AnyRequest = msgspec.convert(message, AnyRequest)
+        return msgspec.convert(message, KINDS[name].struct if isinstance(name, str) else Request)
     except msgspec.ValidationError as error:
         raise error from (_config_error(message) or error.__cause__)
-    return request
 
 
 def _config_error(message: object) -> ConfigError | None:
-    """What is wrong with the configuration in a message, if anything is."""
+    """Returns the error of the configuration in a message, if there is one."""
     try:
         match message:
-            case {"kind": "setAppConfig", "content": config}:
+            case {"kind": SET_APP_CONFIG.name, "content": config}:
                 read_config(config, AppConfig)
             case {"content": {"chatOpts": [*options]}}:
                 for each in options:
@@ -302,7 +290,49 @@ def _config_error(message: object) -> ConfigError | None:
     return None
 
 
-def read_answer(message: object) -> AnyAnswer:
+# Replies, and what else a worker says to its client.
+
+
+class WorkerMessage(Struct, kw_only=True, tag_field="kind"):
+    """From a worker to its client."""
+
+    uuid: str
+
+
+class Return(WorkerMessage, kw_only=True, omit_defaults=True, tag="return"):
+    content: Any = UNSET
+
+
+class Throw(WorkerMessage, kw_only=True, omit_defaults=True, tag="throw"):
+    """`content` is the error as text, as WebLLM has it; `error` is ours."""
+
+    content: str
+    error: ErrorInfo | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, error: Exception, uuid: str | int) -> Throw:
+        """Makes the reply for an error. `uuid` is the request's as it came, even if no text."""
+        info = describe(error)
+        return cls(uuid=cast(str, uuid), content=f"{info.name}: {info.message}", error=info)
+
+    def rebuilt(self) -> WebLLMError:
+        """Returns the error to raise in the client."""
+        if isinstance(self.error, ErrorInfo):
+            return rebuild(self.error)
+        return rebuild_text(self.content)
+
+
+class InitProgressCallback(WorkerMessage, kw_only=True, tag="initProgressCallback"):
+    content: InitProgress
+
+
+class Heartbeat(WorkerMessage, kw_only=True, tag="heartbeat"): ...
+
+
+AnyReply: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
+
+
+def read_reply(message: object) -> AnyReply:
     """Raises msgspec.ValidationError."""
-    answer: AnyAnswer = msgspec.convert(message, AnyAnswer)
-    return answer
+    reply: AnyReply = msgspec.convert(message, AnyReply)
+    return reply

@@ -1,4 +1,4 @@
-"""`Port`: what carries messages between a client and its worker; `LoopbackPort`: within a program.
+"""`Port` carries messages between a client and its worker, `LoopbackPort` within one program.
 
 Knows no message kinds.
 """
@@ -22,7 +22,7 @@ _CLOSED = "the port was closed"
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A message that came and is not plain data, with what could be read of it."""
+    """A message that is not plain data, with the parts of it that could be read."""
 
     kind: object
     uuid: object
@@ -37,14 +37,14 @@ class Port(Protocol):
         `Unreadable`, and once, with the reason, when the other end is gone, when nothing more can
         be read from it or when this one is closed, also if it is already.
 
-        What arrives before anybody listens waits; a later listener replaces an earlier one.
+        Messages that arrive before anybody listens wait. A later listener replaces an earlier one.
         """
 
     def post(self, message: object) -> None:
         """Sends plain data or structs, without waiting.
 
-        Raises RequestError for what is too long, TypeError, ValueError, OverflowError or
-        RecursionError for what is not plain data, and WorkerLostError once the port is closed.
+        Raises RequestError for a message that is too long, TypeError, ValueError, OverflowError or
+        RecursionError for one that is not plain data, and WorkerLostError once the port is closed.
         """
 
     async def close(self) -> None:
@@ -54,7 +54,7 @@ class Port(Protocol):
 class LoopbackPort:
     """A port whose other end is in the same event loop; for tests, and for workers' own tests.
 
-    Messages are copied as plain data, so that only what could leave the program gets through.
+    Messages are copied as plain data, so that nothing gets through that could not leave a program.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """An engine in a process of its own, so that the caller's event loop never waits for a model.
 
-`worker_process` is what runs there; the two talk over the child's standard input and output.
+`worker_process` runs there; the two talk over the child's standard input and output.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import json
 import sys
 from asyncio import BaseTransport, SubprocessTransport, WriteTransport
 from collections.abc import Sequence
-from typing import cast
-from uuid import uuid4
+from typing import Any, cast
 
 import msgspec
 
-from webllm.config import ChatOptions, MLCEngineConfig, engine_config
+from webllm.config import DEVICE_SETTINGS, ChatOptions, MLCEngineConfig, engine_config
 from webllm.errors import ConfigError, WorkerLostError
-from webllm.workers.error_info import rebuild
 from webllm.workers.frames import FrameReader, frame
-from webllm.workers.messages import AnyAnswer, Throw, read_answer
+from webllm.workers.messages import AnyReply, Throw, new_uuid, read_reply
 from webllm.workers.port import OnClose, OnMessage, Port
 from webllm.workers.proxy import WorkerMLCEngine
 
@@ -35,14 +33,11 @@ _BOOT = (
 
 
 class Start(msgspec.Struct, kw_only=True, frozen=True):
-    """The first message to the child: what makes its engine. Answered like any request."""
+    """The first message to the child, which makes its engine. Answered like any request."""
 
     uuid: str
     engine_factory: str  # "module:function"
-    device: str
-    num_threads: int | None
-    kv_cache_tokens: int | None
-    max_waiting_sequences: int
+    settings: dict[str, Any]  # by DEVICE_SETTINGS
 
 
 async def create_worker_process(
@@ -52,7 +47,7 @@ async def create_worker_process(
     *,
     engine_factory: str = ENGINE_FACTORY,
 ) -> WorkerMLCEngine:
-    """An engine in a new Python process, with a model loaded if one is named.
+    """Makes an engine in a new Python process, with a model loaded if one is named.
 
     Close it, or use it as `async with await create_worker_process(...) as engine`. A process that
     is killed makes calls raise WorkerLostError; `restart` or the next `reload` starts another.
@@ -66,14 +61,8 @@ async def create_worker_process(
             "logit_processor_registry cannot cross to another process; register the processors "
             "there, in a function named by engine_factory='my_module:make_engine'"
         )
-    start = Start(
-        uuid=str(uuid4()),
-        engine_factory=engine_factory,
-        device=config.device,
-        num_threads=config.num_threads,
-        kv_cache_tokens=config.kv_cache_tokens,
-        max_waiting_sequences=config.max_waiting_sequences,
-    )
+    settings = {name: getattr(config, name) for name in DEVICE_SETTINGS}
+    start = Start(uuid=new_uuid(), engine_factory=engine_factory, settings=settings)
 
     async def open_port() -> Port:
         return await _open_port(start)
@@ -94,7 +83,7 @@ async def create_worker_process(
 
 
 async def _open_port(start: Start) -> Port:
-    """A process whose engine is made; raises what the engine's factory raises."""
+    """Starts a process and has it make its engine; raises what the engine's factory raises."""
     port = await ProcessPort.open()
     started: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
@@ -109,18 +98,18 @@ async def _open_port(start: Start) -> Port:
     try:
         port.listen(receive, lose)
         port.post(start)
-        answer = _read_start_answer(await started)
-        if isinstance(answer, Throw):
-            raise rebuild(answer)
+        reply = _read_start_reply(await started)
+        if isinstance(reply, Throw):
+            raise reply.rebuilt()
     except BaseException:
         await port.close()
         raise
     return port
 
 
-def _read_start_answer(message: object) -> AnyAnswer:
+def _read_start_reply(message: object) -> AnyReply:
     try:
-        return read_answer(message)
+        return read_reply(message)
     except msgspec.ValidationError as error:
         raise WorkerLostError(
             f"the worker did not start: it sent what is no answer: {error}"

@@ -1,6 +1,6 @@
 """`WorkerMLCEngine`: the interface of `MLCEngine` in front of a worker; it computes nothing.
 
-Every method is one message (`_call`), a stream one to begin it and one for each chunk (`_stream`).
+A method is one message (`_call`), a stream one to begin it and one for each chunk (`_stream`).
 Understands workers of WebLLM's as well.
 """
 
@@ -9,39 +9,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Self, TypeVar, cast, get_args
+from types import NoneType
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
-from webllm.api.base import Response
+from webllm.api.base import ResponseStruct
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.messages import Param
+from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import (
+    DEVICE_SETTINGS,
     AppConfig,
     ChatOptions,
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
+    check_log_level,
     engine_config,
     model_ids,
     read_options,
 )
 from webllm.errors import ConfigError, ModelNotFoundError, RequestError, WebLLMError
 from webllm.workers import messages as m
-from webllm.workers.client import Client, new_uuid, unreadable_answer
+from webllm.workers.client import Client, OnProgress, unreadable_answer
 from webllm.workers.port import Port
 
 OpenPort = Callable[[], Awaitable[Port]]
-_T = TypeVar("_T")
-_Chunk = TypeVar("_Chunk", bound=Response)
+_R = TypeVar("_R")
+_Chunk = TypeVar("_Chunk", bound=ResponseStruct)
 
 
-class WorkerMLCEngine:
+class WorkerMLCEngine(m.EngineMessages):
     """An engine in a worker, reached through a port. Use from one event loop.
 
     `config` None leaves the worker's own as it is. A worker's device and logit processors are
@@ -56,7 +59,7 @@ class WorkerMLCEngine:
         *,
         open_port: OpenPort | None = None,
     ) -> None:
-        _refuse_what_stays(config)
+        _refuse_device_settings(config)
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
@@ -65,7 +68,7 @@ class WorkerMLCEngine:
         self._on_progress = config.init_progress_callback if config else None
         self._open_port = open_port
         self._opening = asyncio.Lock()
-        self._models = m.ReloadParams([])  # what the worker should have loaded
+        self._models = m.ReloadParams(model_id=[])  # that the worker should have loaded
         self._connect(port)
 
     async def __aenter__(self) -> Self:
@@ -75,7 +78,7 @@ class WorkerMLCEngine:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the worker for good; what waits for it raises WorkerLostError. May be repeated."""
+        """Ends the worker for good; calls under way raise WorkerLostError. May be repeated."""
         self._open_port = None
         await self._client.port.close()
 
@@ -90,24 +93,25 @@ class WorkerMLCEngine:
         self,
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+        *,
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
         """Unloads what is loaded, then fetches and loads one or more models.
 
-        Raises what `MLCEngine.reload` raises; after an error nothing is loaded.
+        on_progress: called with the progress of this load, besides the engine's callback. Raises
+        what `MLCEngine.reload` raises; after an error nothing is loaded.
         """
-        ids = model_ids(model_id)
-        options = read_options(chat_options)
-        self._models = m.ReloadParams([])
+        models = m.ReloadParams(model_id=model_ids(model_id), chat_opts=read_options(chat_options))
+        self._models = m.ReloadParams(model_id=[])
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
-        models = m.ReloadParams(ids, options)
-        await self._client.call(m.Reload(content=models, uuid=new_uuid()))
+        await self._client.call(m.RELOAD.request(models), _decoding(on_progress))
         self._models = models
 
     async def unload(self) -> None:
-        self._models = m.ReloadParams([])
-        await self._call(m.Unload(uuid=new_uuid()))
+        self._models = m.ReloadParams(model_id=[])
+        await self._call(m.UNLOAD)
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -115,10 +119,8 @@ class WorkerMLCEngine:
         """Answers a conversation; a stream if the request has `stream=True`."""
         fields = _plain(request)
         if fields.get("stream") is True:
-            begin = m.ChatCompletionStreamInit(**self._stream_init(fields))
-            return await _begun(self._stream(begin, ChatCompletionChunk))
-        call = m.ChatCompletionNonStreaming(content=self._engine_params(fields), uuid=new_uuid())
-        return _read(await self._call(call), ChatCompletion)
+            return await self._stream(m.CHAT_COMPLETION_STREAM, fields, ChatCompletionChunk)
+        return await self._call(m.CHAT_COMPLETION, self._engine_params(fields))
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -126,66 +128,27 @@ class WorkerMLCEngine:
         """Continues a text; a stream if the request has `stream=True`."""
         fields = _plain(request)
         if fields.get("stream") is True:
-            begin = m.CompletionStreamInit(**self._stream_init(fields))
-            return await _begun(self._stream(begin, Completion))
-        call = m.CompletionNonStreaming(content=self._engine_params(fields), uuid=new_uuid())
-        return _read(await self._call(call), Completion)
+            return await self._stream(m.COMPLETION_STREAM, fields, Completion)
+        return await self._call(m.COMPLETION, self._engine_params(fields))
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
         """Embeds texts."""
-        call = m.Embedding(content=self._engine_params(_plain(request)), uuid=new_uuid())
-        return _read(await self._call(call), CreateEmbeddingResponse)
+        return await self._call(m.EMBEDDING, self._engine_params(_plain(request)))
 
     def loaded_model_ids(self) -> list[str]:
-        """What `model` may be in a request."""
+        """Returns what `model` may be in a request."""
         return [self._model_id(each) for each in self._models.model_id]
 
     def interrupt_generate(self) -> None:
         """Ends every answer under way with finish_reason "abort"."""
-        self._client.tell(m.InterruptGenerate(uuid=new_uuid()))
-
-    async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
-        content = m.ResetChatParams(keep_stats=keep_stats, model_id=model_id)
-        await self._call(m.ResetChat(content=content, uuid=new_uuid()))
-
-    async def get_message(self, model_id: str | None = None) -> str:
-        """The text of the last answer."""
-        call = m.GetMessage(content=m.ModelParams(model_id), uuid=new_uuid())
-        return _read(await self._call(call), str)
-
-    async def runtime_stats_text(self, model_id: str | None = None) -> str:
-        call = m.RuntimeStatsText(content=m.ModelParams(model_id), uuid=new_uuid())
-        return _read(await self._call(call), str)
-
-    async def forward_tokens_and_sample(
-        self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
-    ) -> int:
-        content = m.ForwardTokensAndSampleParams(
-            input_ids=list(input_ids), is_prefill=is_prefill, model_id=model_id
-        )
-        call = m.ForwardTokensAndSample(content=content, uuid=new_uuid())
-        return _read(await self._call(call), int)
-
-    async def device_name(self, model_id: str | None = None) -> str:
-        """What a loaded model runs on, for people; "" from a worker that is too old to say."""
-        if (self._client.protocol or 0) < m.DEVICE_NAME_SINCE:
-            return ""
-        call = m.GetDeviceName(content=m.ModelParams(model_id), uuid=new_uuid())
-        return _read(await self._call(call), str)
-
-    async def get_gpu_vendor(self) -> str:
-        return _read(await self._call(m.GetGPUVendor(uuid=new_uuid())), str)
-
-    async def get_max_storage_buffer_binding_size(self) -> int:
-        call = m.GetMaxStorageBufferBindingSize(uuid=new_uuid())
-        return _read(await self._call(call), int)
+        self._client.tell(m.INTERRUPT.request())
 
     async def custom_request(self, name: str, message: object = None) -> Any:
-        """Asks what the worker's handler was given `on_custom_request` for."""
-        content = m.CustomRequestParams(name, message)
-        return await self._call(m.CustomRequest(content=content, uuid=new_uuid()))
+        """Asks the function that the worker's handler was given as `on_custom_request`."""
+        content = m.CustomRequestParams(request_name=name, request_message=message)
+        return await self._call(m.CUSTOM_REQUEST, content)
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
         self._on_progress = callback
@@ -194,64 +157,77 @@ class WorkerMLCEngine:
         return self._on_progress
 
     def set_app_config(self, app_config: AppConfig) -> None:
-        """The catalogue from the next `reload` on, which raises what is wrong with it."""
+        """Sets the catalogue from the next `reload` on, which raises what is wrong with it."""
         self._app_config = app_config
-        self._client.tell(m.SetAppConfig(content=app_config, uuid=new_uuid()))
+        self._client.tell(m.SET_APP_CONFIG.request(app_config))
 
     def set_log_level(self, log_level: LogLevel) -> None:
-        """Of the worker's logger "webllm"."""
-        if log_level not in get_args(LogLevel):
-            levels = ", ".join(get_args(LogLevel))
-            raise ConfigError(f"log_level is {log_level!r}; give one of {levels}")
+        """Sets the level of the worker's logger "webllm"."""
+        check_log_level(log_level)
         self._log_level = log_level
-        self._client.tell(m.SetLogLevel(content=log_level, uuid=new_uuid()))
+        self._client.tell(m.SET_LOG_LEVEL.request(log_level))
+
+    @property
+    def _protocol(self) -> int:
+        """See `EngineMessages`."""
+        return self._client.protocol
+
+    async def _call(self, kind: m.Kind[_R], content: object = None) -> _R:
+        """Posts a request and returns the content of its reply; see `Client.call`."""
+        return _read(await self._client.call(kind.request(content)), kind.result)
 
     def _model_id(self, model: str) -> str:
-        """The id that the worker gives to a source; what is none is an id of its catalogue."""
+        """Returns the id that the worker gives to a source; anything else is an id already."""
         try:
             return (self._app_config or AppConfig(model_list=())).find(model).model_id
         except ModelNotFoundError:
             return model
 
     def _engine_params(self, fields: dict[str, Any]) -> m.EngineParams:
-        return m.EngineParams(fields, self._models.model_id or None, self._models.chat_opts)
+        models = self._models
+        return m.EngineParams(
+            request=fields, model_id=models.model_id or None, chat_opts=models.chat_opts
+        )
 
-    def _stream_init(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Content and uuid of a message that begins a stream; the uuid is the stream's id, too."""
-        uuid, ids = new_uuid(), self._models.model_id
+    async def _stream(
+        self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Begins a stream in the worker, and returns its chunks.
+
+        Python closes a generator that nobody refers to, and so aborts the answer, once it has run
+        up to its first item.
+        """
+        stream = self._chunks(kind, fields, chunk_type)
+        await anext(stream)
+        return stream
+
+    async def _chunks(
+        self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """The first item, None, says that the worker has begun."""
+        client, ids, stream_id = self._client, self._models.model_id, m.new_uuid()
+        model = fields.get("model") or (ids[0] if len(ids) == 1 else None)
         content = m.StreamInitParams(
             request=fields,
             model_id=ids or None,
             chat_opts=self._models.chat_opts,
-            selected_model_id=fields.get("model") or (ids[0] if len(ids) == 1 else None),
-            stream_id=uuid,
+            selected_model_id=model,
+            stream_id=stream_id,
         )
-        return {"content": content, "uuid": uuid}
-
-    async def _call(self, request: m.Work) -> Any:
-        """The content of the request's answer; see `Client.call`."""
-        return await self._client.call(request)
-
-    async def _stream(
-        self, begin: m.ChatCompletionStreamInit | m.CompletionStreamInit, kind: type[_Chunk]
-    ) -> AsyncGenerator[_Chunk, None]:
-        """The first item, None, says that the worker has begun; see `_begun`."""
-        client = self._client
-        await client.call(begin)
-        params = m.NextChunkParams(begin.content.selected_model_id, begin.uuid)
+        await client.call(kind.request(content, uuid=stream_id))
+        params = m.StreamParams(selected_model_id=model, stream_id=stream_id)
         try:
             yield cast(_Chunk, None)
             while True:
-                pull = m.CompletionStreamNextChunk(content=params, uuid=new_uuid())
-                content = await client.call(pull)
-                if content is None or content is msgspec.UNSET:
+                chunk = await client.call(m.NEXT_CHUNK.request(params))
+                if chunk is None or chunk is msgspec.UNSET:
                     return
-                yield _read(content, kind)
+                yield _read(chunk, chunk_type)
         except (GeneratorExit, asyncio.CancelledError):
-            client.end_stream(begin.uuid)
+            client.end_stream(stream_id)
             raise
         except WebLLMError:  # the stream has ended, unless it is a chunk that cannot be read
-            client.tell(m.Abort(uuid=begin.uuid))
+            client.tell(m.ABORT.request(uuid=stream_id))
             raise
 
     async def _reopen(self) -> None:
@@ -269,21 +245,11 @@ class WorkerMLCEngine:
 
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
-            self._on_progress(_report(progress))
+            self._on_progress(_decoded(progress))
 
 
-async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk, None]:
-    """A stream that the worker has begun.
-
-    Python closes a generator that nobody refers to, and so aborts the answer, once it has run up
-    to its first item.
-    """
-    await anext(stream)
-    return stream
-
-
-def _plain(request: Param | Mapping[str, object]) -> dict[str, Any]:
-    """What of a request is not left out, as it can be posted. The engine checks it."""
+def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
+    """Returns the fields that are given, as plain data to post. The engine checks them."""
     try:
         fields = msgspec.to_builtins(request, str_keys=True)
     except (TypeError, RecursionError) as error:
@@ -293,7 +259,9 @@ def _plain(request: Param | Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _read(content: object, kind: type[_T]) -> _T:
+def _read(content: object, kind: type[_R]) -> _R:
+    if kind is NoneType:
+        return cast(_R, None)  # whatever the worker says
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -303,7 +271,7 @@ def _read(content: object, kind: type[_T]) -> _T:
 _PHASES = {phase.value: phase for phase in Phase}
 
 
-def _report(progress: m.InitProgress) -> InitProgressReport:
+def _decoded(progress: m.InitProgress) -> InitProgressReport:
     """Workers of other versions may know other phases; WebLLM's know none."""
     return InitProgressReport(
         progress=progress.progress,
@@ -315,8 +283,12 @@ def _report(progress: m.InitProgress) -> InitProgressReport:
     )
 
 
-def _refuse_what_stays(config: MLCEngineConfig | None) -> None:
-    """Settings that no message carries; silence would be a wrong answer."""
+def _decoding(callback: InitProgressCallback | None) -> OnProgress | None:
+    return None if callback is None else lambda progress: callback(_decoded(progress))
+
+
+def _refuse_device_settings(config: MLCEngineConfig | None) -> None:
+    """Refuses settings that no message carries; silence would be a wrong answer."""
     if config is None:
         return
     config = engine_config(config)
@@ -325,10 +297,9 @@ def _refuse_what_stays(config: MLCEngineConfig | None) -> None:
             "logit_processor_registry cannot cross to a worker; register the processors with the "
             "engine in the worker's own script"
         )
-    stays = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences")
     for setting in fields(config):
         value = getattr(config, setting.name)
-        if setting.name in stays and value != setting.default:
+        if setting.name in DEVICE_SETTINGS and value != setting.default:
             raise ConfigError(
                 f"{setting.name} ({value!r}) belongs to the worker; set it in the config of its "
                 "engine"

@@ -1,7 +1,7 @@
 """The streams that one client has open in a worker, pulled chunk by chunk.
 
-A stream with an id is one of any number. A stream without one is the only one of its model, as in
-older WebLLM: the next one waits for its end.
+Any number of streams with ids may be open. A stream without an id is the only one of its model, as
+in older WebLLM: the next one waits for its end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from webllm.errors import RequestError
-from webllm.workers.messages import NextChunkParams, StreamInitParams
+from webllm.workers.messages import StreamInitParams, StreamParams
 
 Chunks = AsyncGenerator[Any, None]
 
@@ -20,11 +20,11 @@ END = object()
 
 
 class Stream:
-    """Chunks that may be asked for several at a time, as JavaScript's generators allow."""
+    """One answer's chunks. Several may be asked for at a time, as from JavaScript's generators."""
 
     def __init__(self, chunks: Chunks, on_end: Callable[[], None]) -> None:
         self.is_interrupted = False
-        self.has_begun = False  # to compute: the engine waits for the first pull
+        self.has_begun = False  # the engine computes nothing before the first pull
         self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -32,7 +32,7 @@ class Stream:
         self._pulls: set[asyncio.Task[Any]] = set()
 
     async def next(self) -> Any:
-        """The next chunk; END after the last one, and for whoever waits when it is closed."""
+        """Returns the next chunk, or END after the last one and once the stream is closed."""
         pull = asyncio.current_task()
         assert pull is not None
         self.has_begun = True
@@ -60,10 +60,11 @@ class Stream:
 
     @property
     def is_abandoned(self) -> bool:
-        """Interrupted, and nobody asks how it ended."""
+        """Whether it was interrupted and nobody asks for the rest."""
         return self.is_interrupted and not self._pulls
 
     async def close(self) -> None:
+        """Ends the answer; pulls under way return END."""
         pulls, self._pulls = self._pulls, set()
         for pull in pulls:
             pull.cancel()
@@ -78,10 +79,12 @@ class Stream:
 
 
 class Streams:
+    """All streams of one client."""
+
     def __init__(self) -> None:
         self._by_id: dict[str, Stream] = {}
-        self._interrupted: dict[str, Stream] = {}  # those with an id whose rest may yet be read
-        self._by_model: dict[str | None, Stream] = {}  # the last one of each; it may have ended
+        self._interrupted: dict[str, Stream] = {}  # with an id; the rest may be read
+        self._by_model: dict[str | None, Stream] = {}  # the last of each; may have ended
         self._turns: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, params: StreamInitParams, begin: Callable[[], Awaitable[Chunks]]) -> None:
@@ -103,8 +106,8 @@ class Streams:
             raise RequestError(f"the stream {stream_id!r} is open already; give each its own id")
         self._by_id[stream_id] = Stream(chunks, lambda: self._forget(stream_id))
 
-    async def next(self, params: NextChunkParams) -> Any:
-        """The next chunk; END after the last one."""
+    async def next(self, params: StreamParams) -> Any:
+        """Returns the next chunk, or END after the last one."""
         stream = self._find(params)
         if stream is None:
             raise RequestError(
@@ -112,13 +115,13 @@ class Streams:
             )
         return await stream.next()
 
-    async def leave(self, params: NextChunkParams) -> None:
-        """Ends a stream that its client reads no further; nothing if it has ended."""
+    async def end(self, params: StreamParams) -> None:
+        """Ends a stream that its client reads no further, unless it has ended already."""
         if stream := self._find(params):
             await stream.close()
 
     def interrupt(self) -> list[Stream]:
-        """Marks all as interrupted by the engine. Returns those that the caller has to close.
+        """Marks all streams as interrupted by the engine, and returns those to be closed.
 
         The rest of an interrupted answer waits for its reader, until the next interrupt finds that
         nobody reads on. A stream without an id waits until the next one of its model begins.
@@ -130,14 +133,14 @@ class Streams:
             stream.is_interrupted = True
         return unread
 
-    async def empty_unbegun(self) -> None:
-        """Ends streams that compute nothing yet: the engine does not know them, and could not."""
+    async def end_unbegun(self) -> None:
+        """Ends the streams that the engine does not know yet, and therefore cannot interrupt."""
         for stream in self._all():
             if not stream.has_begun:
                 await stream.chunks.aclose()
 
     async def close(self) -> None:
-        """Ends all; raises what the first of them raises when all have ended."""
+        """Ends all streams, then raises the first error that came of it."""
         await close_all(self._all())
 
     def _all(self) -> list[Stream]:
@@ -151,7 +154,7 @@ class Streams:
         await turn.acquire()
         return turn
 
-    def _find(self, params: NextChunkParams) -> Stream | None:
+    def _find(self, params: StreamParams) -> Stream | None:
         if params.stream_id is None:
             return self._by_model.get(params.selected_model_id)
         stream_id = params.stream_id
@@ -163,7 +166,7 @@ class Streams:
 
 
 async def close_all(streams: Iterable[Stream]) -> None:
-    """One that cannot be closed leaves no other open; then raises what it raised."""
+    """Closes each, whatever the others raise, then raises the first error."""
     ends = await asyncio.gather(*(each.close() for each in streams), return_exceptions=True)
     for error in ends:
         if isinstance(error, BaseException):

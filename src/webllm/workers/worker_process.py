@@ -1,6 +1,6 @@
-"""What runs in a worker process: an engine and its handler, for as long as the parent wants it.
+"""The worker process: an engine and its handler, for as long as the parent wants them.
 
-Standard input and output are the channel; what anything here prints goes to standard error.
+Standard input and output are the channel; whatever anything here prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ import msgspec
 from webllm.api.interface import MLCEngineInterface
 from webllm.config import MLCEngineConfig
 from webllm.errors import ConfigError, WorkerLostError
-from webllm.workers.error_info import throw
 from webllm.workers.frames import FrameReader, frame
 from webllm.workers.handler import MLCEngineHandler
-from webllm.workers.messages import Return
+from webllm.workers.messages import Return, Throw
 from webllm.workers.port import OnClose, OnMessage
 from webllm.workers.process import Start
 
@@ -45,7 +44,7 @@ def main() -> None:
     try:
         engine = _make_engine(start)
     except Exception as error:
-        channel.write(frame(throw(start.uuid, error)))
+        channel.write(frame(Throw.of(error, start.uuid)))
         return
     channel.write(frame(Return(uuid=start.uuid)))
     asyncio.run(_serve(engine, channel))
@@ -69,18 +68,12 @@ def _make_engine(start: Start) -> MLCEngineInterface:
             f"engine_factory is {start.engine_factory!r}, which cannot be imported: {error}; give "
             "'module:function' of a module that can be imported"
         ) from error
-    config = MLCEngineConfig(
-        device=start.device,
-        num_threads=start.num_threads,
-        kv_cache_tokens=start.kv_cache_tokens,
-        max_waiting_sequences=start.max_waiting_sequences,
-    )
-    return cast(MLCEngineInterface, factory(config))
+    return cast(MLCEngineInterface, factory(MLCEngineConfig(**start.settings)))
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What a channel gives after its last message."""
+    """Comes after the last message of a channel."""
 
     reason: str
 
@@ -89,7 +82,7 @@ class Channel:
     """The pipes from and to the parent, taken away from whatever reads and prints here.
 
     Pipes block, so that a thread reads, from the start on: whatever else is stuck here, the
-    process ends soon after its parent is gone or says what cannot be read.
+    process ends soon after its parent is gone, or has sent bytes that are no message.
     """
 
     def __init__(self) -> None:

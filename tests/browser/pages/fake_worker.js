@@ -131,7 +131,7 @@ async function reload(modelId, uuid) {
   if (modelId.startsWith("Full") && appConfig.cacheBackend !== "none") {
     throw fault(
       "StorageFullError",
-      "it needs 90 MB more, but the browser lets this site keep 50 MB; delete a model",
+      "it needs 90 MB more, but the browser lets this site store 50 MB; delete a model",
     );
   }
   report(uuid, { phase: "upload", progress: 0.9 });

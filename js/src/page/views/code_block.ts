@@ -37,7 +37,7 @@ export function copyButton(
     button.replaceChildren(icon("check"));
     setTimeout(() => button.replaceChildren(icon("copy")), SHOWN_MS);
   };
-  const refuse = () => announcer.say("This browser does not let the page copy");
+  const refuse = () => announcer.say("The browser did not allow copying");
   button.addEventListener("click", () => void copy().catch(refuse));
   return button;
 }

@@ -1,4 +1,4 @@
-// A question that is answered before something is lost.
+// Asks for confirmation before something is deleted.
 
 import { byId, h } from "../dom";
 

@@ -1,4 +1,4 @@
-// Says plainly where the model runs.
+// Shows which model is chosen and where it runs.
 
 import { byId } from "../dom";
 import { deviceKind, deviceText, isCpu } from "../device_text";
@@ -35,8 +35,8 @@ export class DeviceNote {
 function note(model: ModelState, device: Device | null): string {
   const because = device?.noGpuBecause ? `: ${device.noGpuBecause}` : "";
   if (model.phase === "ready") {
-    return `Runs here, on ${deviceText(model.device)}${isCpu(model.device) ? because : ""}. ${PRIVATE}`;
+    return `Runs on ${deviceText(model.device)}${isCpu(model.device) ? because : ""}. ${PRIVATE}`;
   }
   if (device === null) return PRIVATE;
-  return `Will run here, on ${device.gpu ? "WebGPU" : "the CPU"}${because}. ${PRIVATE}`;
+  return `Will run on ${device.gpu ? "WebGPU" : "the CPU"}${because}. ${PRIVATE}`;
 }

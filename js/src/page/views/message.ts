@@ -1,4 +1,4 @@
-// One message of the thread, and what can be done with it.
+// One message of the thread and its buttons.
 
 import type { Announcer } from "../announcer";
 import { h } from "../dom";
@@ -81,7 +81,7 @@ class UserMessage implements MessageView {
       h(
         "div",
         { class: "edit-actions" },
-        h("span", { class: "hint" }, "What followed is replaced by a new answer."),
+        h("span", { class: "hint" }, "Later messages will be replaced by a new answer."),
         h("button", { class: "button quiet", type: "button", on: { click: leave } }, "Cancel"),
         h("button", { class: "button primary", type: "submit" }, "Send"),
       ),
@@ -93,7 +93,7 @@ class UserMessage implements MessageView {
 
 const NOTES: Partial<Record<Message["state"], string>> = {
   stopped: "Stopped",
-  cut: "Ended: the answer reached the limit on its length",
+  cut: "Cut off: the answer reached its length limit",
 };
 
 class Answer implements MessageView {
@@ -137,7 +137,8 @@ class Answer implements MessageView {
     const again = iconButton("again", "Answer again", () => this.actions.regenerate(id));
     const note = NOTES[state];
     const parts = [
-      error !== undefined && failure(text === "" ? "No answer. " : "The answer broke off. ", error),
+      error !== undefined &&
+        failure(text === "" ? "No answer. " : "The answer was interrupted. ", error),
       h(
         "div",
         { class: "message-actions" },
@@ -153,7 +154,7 @@ class Answer implements MessageView {
 
 function statsText({ tokens, tokensPerSecond, firstTokenSeconds }: Stats): string {
   const rate = `${decimals(tokensPerSecond, 1)} tokens/s`;
-  return `${tokens} tokens · ${rate} · first after ${decimals(firstTokenSeconds, 2)} s`;
+  return `${tokens} tokens · ${rate} · first token after ${decimals(firstTokenSeconds, 2)} s`;
 }
 
 function thinking(): HTMLElement {

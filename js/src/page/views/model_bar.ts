@@ -1,4 +1,4 @@
-// How the chosen model is: to be loaded, loading, ready, or what went wrong.
+// The state of the chosen model: not loaded, loading or failed. Hidden once it is ready.
 
 import { byId, h, scrollableByKeys } from "../dom";
 import { bytes, modelName, sentence } from "../format";
@@ -101,7 +101,7 @@ export class ModelBar {
   }
 
   private unkept(): HTMLButtonElement {
-    return button("Run without keeping it", "primary", () => this.session.loadUnkept());
+    return button("Run without saving it", "primary", () => this.session.loadUnkept());
   }
 }
 

@@ -1,4 +1,4 @@
-// The choice of a model: what each one weighs, whether it fits this device, and whether it is here.
+// The choice of a model: size, whether it fits this device, and whether it is stored.
 
 import type { ModelRecord } from "../../client";
 import { byId, h } from "../dom";
@@ -13,6 +13,7 @@ import type { Confirm } from "./confirm";
 
 export class ModelDialog {
   private readonly dialog = byId("models", HTMLDialogElement);
+  private readonly loadButton = h("button", { class: "button primary", type: "submit" });
   private chosen = "";
 
   constructor(
@@ -23,6 +24,7 @@ export class ModelDialog {
   ) {
     byId("open-models", HTMLButtonElement).addEventListener("click", () => this.open());
     store.watch(["kept", "device"], () => this.dialog.open && this.build());
+    store.watch(["model", "modelId"], () => this.showAction());
   }
 
   open(): void {
@@ -49,6 +51,7 @@ export class ModelDialog {
         this.actions(),
       ),
     );
+    this.showAction();
     this.dialog.querySelector<HTMLInputElement>("input:checked")?.focus({ preventScroll: true });
     this.dialog.scrollTop = scrollTop;
   }
@@ -65,8 +68,21 @@ export class ModelDialog {
       file,
       h("button", { ...pick, on: { click: () => file.click() } }, icon("file"), "Open a file…"),
       h("button", { ...cancel, on: { click: () => this.dialog.close() } }, "Cancel"),
-      h("button", { class: "button primary", type: "submit" }, "Load model"),
+      this.loadButton,
     );
+  }
+
+  /** A model that is ready is not loaded again. */
+  private showAction(): void {
+    const isReady = this.store.get("model").phase === "ready";
+    const isLoaded = isReady && this.chosen === this.store.get("modelId");
+    this.loadButton.disabled = isLoaded;
+    this.loadButton.textContent = isLoaded ? "Loaded" : "Load model";
+  }
+
+  private choose(modelId: string): void {
+    this.chosen = modelId;
+    this.showAction();
   }
 
   private load(event: SubmitEvent): void {
@@ -92,7 +108,7 @@ export class ModelDialog {
         "p",
         { class: "dialog-text" },
         this.store.get("notKept").has("models")
-          ? "Models are downloaded anew in each tab: this browser does not keep them."
+          ? "Each tab downloads models again: this browser does not save them."
           : "Models are downloaded once and stay in this browser.",
       );
     }
@@ -100,7 +116,7 @@ export class ModelDialog {
       "p",
       { class: "dialog-text notice" },
       icon("chip"),
-      h("span", {}, `Models run on the CPU here, more slowly: ${device.noGpuBecause}.`),
+      h("span", {}, `Models run on the CPU here, which is slower: ${device.noGpuBecause}.`),
     );
   }
 
@@ -109,7 +125,7 @@ export class ModelDialog {
     const device = this.store.get("device");
     const isKept = this.store.get("kept").has(id);
     const fits = device && fit(model, device, isKept);
-    const on = { change: () => void (this.chosen = id) };
+    const on = { change: () => this.choose(id) };
     const radio = h("input", {
       type: "radio",
       name: "model",
@@ -142,7 +158,7 @@ export class ModelDialog {
   private async delete(modelId: string): Promise<void> {
     const isMeant = await this.confirm.ask({
       title: "Delete this model?",
-      text: `${modelName(modelId)} will be downloaded again when it is next loaded.`,
+      text: `${modelName(modelId)} will be downloaded again the next time you load it.`,
       action: "Delete",
     });
     if (!isMeant) return;
@@ -162,7 +178,7 @@ function sizes(model: ModelRecord, isKept: boolean): string {
   const { size_bytes: size, vram_required_MB: memory } = model;
   const where = isFile(model) ? "on this disk" : isKept ? "in this browser" : "to download";
   const parts = [size && `${bytes(size)} ${where}`, memory && `${bytes(memory * 1e6)} of memory`];
-  return parts.filter(Boolean).join(" · ") || "Size not known";
+  return parts.filter(Boolean).join(" · ") || "Unknown size";
 }
 
 function isFile({ model }: ModelRecord): boolean {

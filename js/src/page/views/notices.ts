@@ -1,5 +1,4 @@
-// What concerns the whole page, in lines above the message field: quietly what is not kept, and
-// what went wrong where nobody caught it. The messages stay as they are.
+// Notices about the whole page, above the message field: what is not saved, and uncaught errors.
 
 import { byId, h, scrollableByKeys } from "../dom";
 import { errorText, sentence } from "../format";
@@ -22,7 +21,7 @@ export class Notices {
     store.watch(["unreadable"], () => this.say("unreadable", store.get("unreadable")));
   }
 
-  /** Shows what nobody caught, with a way out. The console has it, too. */
+  /** Shows uncaught errors with a button that reloads the page. The console shows them too. */
   watchFaults(): void {
     addEventListener("unhandledrejection", ({ reason }) => this.fault(reason));
     addEventListener("error", ({ error }) => {
@@ -33,10 +32,10 @@ export class Notices {
   fault(error: unknown): void {
     const text = `Something went wrong in this page: ${errorText(error)}.`.replace(/[.!?]\.$/, ".");
     this.dismissed.delete("fault");
-    this.say("fault", `${text} Reload it if it does not go on.`);
+    this.say("fault", `${text} Reload the page if it stops working.`);
   }
 
-  /** "": nothing, any more. */
+  /** Shows one notice of a kind; "" removes it. */
   private say(kind: Kind, text: string): void {
     this.shown.get(kind)?.remove();
     this.shown.delete(kind);
@@ -73,6 +72,6 @@ function notKeptText(notKept: State["notKept"]): string {
   const [first] = names;
   if (first === undefined) return "";
   const until =
-    names.includes("models") && names.length === 1 ? "" : " They last as long as this tab.";
-  return `${sentence(LIST.format(names))} are not kept: ${notKept.get(first)}.${until}`;
+    names.includes("models") && names.length === 1 ? "" : " They last until you close this tab.";
+  return `${sentence(LIST.format(names))} are not saved: ${notKept.get(first)}.${until}`;
 }

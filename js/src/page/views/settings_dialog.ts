@@ -1,4 +1,4 @@
-// System prompt, sampling and theme; what is changed holds from the next answer on.
+// System prompt, sampling and theme. Changes apply from the next answer on.
 
 import { byId, h } from "../dom";
 import { icon } from "../icons";
@@ -10,21 +10,21 @@ interface NumberField {
   name: keyof Sampling;
   label: string;
   hint: string;
-  empty: string; // what holds without a number
+  empty: string; // shown while there is no number
 }
 
 const FIELDS: NumberField[] = [
   {
     name: "temperature",
     label: "Temperature",
-    hint: "0 is strict, 2 is wild",
-    empty: "Model’s own",
+    hint: "0 is predictable, 2 is very random",
+    empty: "Model default",
   },
   {
     name: "top_p",
     label: "Top p",
-    hint: "Share of likely words kept",
-    empty: "Model’s own",
+    hint: "Sample only from the most likely words",
+    empty: "Model default",
   },
   {
     name: "max_tokens",
@@ -35,13 +35,13 @@ const FIELDS: NumberField[] = [
   {
     name: "repetition_penalty",
     label: "Repetition penalty",
-    hint: "Above 1 repeats less",
-    empty: "Model’s own",
+    hint: "Above 1 reduces repetition",
+    empty: "Model default",
   },
   {
     name: "seed",
     label: "Seed",
-    hint: "Same seed, same answer",
+    hint: "The same seed gives the same answer",
     empty: "Random",
   },
 ];
@@ -90,7 +90,7 @@ export class SettingsDialog {
 
   private keptText(): string {
     const why = this.store.get("notKept").get("settings");
-    return why === undefined ? "Kept in this browser." : `Not kept: ${why}.`;
+    return why === undefined ? "Saved in this browser." : `Not saved: ${why}.`;
   }
 
   private change(fields: Partial<Settings>): void {

@@ -7,6 +7,8 @@ import type { Conversation, State } from "../state";
 import type { Store } from "../store";
 import type { Confirm } from "./confirm";
 
+const NARROW = "(max-width: 52rem)"; // as in layout.css
+
 export class Sidebar {
   private readonly sidebar = byId("sidebar", HTMLElement);
   private readonly list = byId("conversations", HTMLUListElement);
@@ -27,18 +29,27 @@ export class Sidebar {
     this.sidebar.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.close();
     });
+    for (const name of ["transitionend", "transitioncancel"] as const)
+      this.sidebar.addEventListener(name, () => this.sidebar.classList.remove("sliding"));
+    matchMedia(NARROW).addEventListener("change", () => this.show(false));
     store.watch(["conversations", "currentId"], () => this.render());
   }
 
   close(): void {
     if (this.scrim.hidden) return;
-    this.show(false);
+    this.slide(false);
     this.opener.focus();
   }
 
   private open(): void {
-    this.show(true);
+    this.slide(true);
     byId("close-sidebar", HTMLButtonElement).focus();
+  }
+
+  /** Slides the drawer in or out. It appears or vanishes at once when the window is resized. */
+  private slide(isOpen: boolean): void {
+    this.sidebar.classList.add("sliding");
+    this.show(isOpen);
   }
 
   private show(isOpen: boolean): void {
@@ -54,7 +65,7 @@ export class Sidebar {
     this.onChosen();
   }
 
-  /** Streaming changes conversations many times a second: only what is seen here counts. */
+  /** Rebuilds the list only if it looks different: streaming changes conversations all the time. */
   private render(): void {
     const conversations = this.store.get("conversations");
     const shown = conversations.map((each) => this.shape(each)).join("\n");
@@ -109,7 +120,7 @@ export class Sidebar {
     if (!conversation) return;
     const isMeant = await this.confirm.ask({
       title: "Delete this conversation?",
-      text: `“${title(conversation)}” will be gone for good.`,
+      text: `“${title(conversation)}” will be deleted permanently.`,
       action: "Delete",
     });
     if (!isMeant) return;

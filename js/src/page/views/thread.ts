@@ -1,4 +1,4 @@
-// The messages of the current conversation. Stays at its end unless the reader scrolls away.
+// The messages of the current conversation. Follows the answer unless the reader scrolls away.
 
 import type { Announcer } from "../announcer";
 import type { Answering } from "../answering";
@@ -74,7 +74,7 @@ export class Thread {
     this.isAtEnd = true;
   }
 
-  /** The beginning and the end of the last answer. */
+  /** Announces the beginning and the end of the last answer. */
   private announce(message: Message | undefined): void {
     const { last } = this;
     this.last = message;

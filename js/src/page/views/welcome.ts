@@ -1,4 +1,4 @@
-// What an empty conversation shows.
+// The welcome text and suggestions of an empty conversation.
 
 import { find } from "../conversations";
 import { byId, h } from "../dom";
@@ -21,8 +21,8 @@ export class Welcome {
       h(
         "p",
         { class: "welcome-text" },
-        "It runs on this device, in Python. Nothing you type leaves it, and once the model is ",
-        "here it works offline.",
+        "It runs on this device, in Python. Nothing you type leaves it. Once the model is ",
+        "loaded, answers need no network.",
       ),
       h("ul", { class: "suggestions" }, ...SUGGESTIONS.map((each) => suggestion(each, send))),
     );

@@ -1,10 +1,11 @@
 // Attention over the paged KV cache.
 //
-// It takes the queries of a tile that share a kv head as rows of one small matrix and goes
-// over their context in chunks with a running softmax (arXiv:2205.14135). The chunks form spans,
-// each with a softmax of its own; spans are put together in order (arXiv:2311.01282). When there
-// are few queries, their spans are work items of their own. What a query gets depends neither on
-// that nor on its batch: spans lie where they lie, and the arithmetic is the same.
+// The queries of a tile that share a KV head are the rows of one small matrix. It reads their
+// context in chunks with a running softmax, as FlashAttention does (arXiv:2205.14135). Chunks are
+// grouped into splits of the context; each split has a softmax of its own, and the splits are
+// merged in order, as in Flash-Decoding (arXiv:2311.01282). With few queries, every split is a work
+// item of its own. The borders of splits depend on the plan alone and the arithmetic is the same
+// either way, so a query's result depends on neither the batch nor the number of threads.
 
 #pragma once
 #include "matmul.h"
@@ -15,15 +16,15 @@
 #define CHUNK 64
 #define CHUNK_BLOCKS (CHUNK / BLOCK)
 #define MAX_ROWS 32
-#define MAX_SPANS 16
-#define SPAN_POSITIONS 256  // of the shortest span, worth its overhead
-#define SPLIT_TOKENS 8      // in batches up to this size spans are work items
+#define MAX_SPLITS 16
+#define MIN_SPLIT_POSITIONS 256  // a shorter split costs more to merge than it saves
+#define SPLIT_TOKENS 8           // in batches up to this size every split is a work item
 #define MASKED -1e30f
 
 // ----------------------------------------------------------------------- tiles of a small matrix
 
 #if LANES == 16
-#define SCORE_BLOCKS 2  // blocks whose scores one tile computes
+#define SCORE_BLOCKS 2  // KV blocks whose scores one tile computes
 #define VALUE_VECTORS 4
 #define ROW_TILE 4
 #elif LANES == 8
@@ -59,14 +60,14 @@ INLINE void score_tile(const int R, const float *q, uint32_t dim, const KV *cons
     }
 }
 
-// out[r][d .. d + V * LANES) = out * decay[r] + p[r] @ v
-INLINE void value_tile(const int R, const int V, const float *p, const float *decay,
+// out[r][d .. d + V * LANES) = out * rescale[r] + p[r] @ v
+INLINE void value_tile(const int R, const int V, const float *p, const float *rescale,
                        const KV *const *blocks, uint32_t positions, uint32_t dim, uint32_t d,
                        float *out) {
     VF acc[ROW_TILE * VALUE_VECTORS];
     UNROLL for (int i = 0; i < R * V; i++) {
         const float *at = out + (uint32_t)(i / V) * dim + d + i % V * LANES;
-        acc[i] = vf_mul(vf_load(at), vf_splat(decay[i / V]));
+        acc[i] = vf_mul(vf_load(at), vf_splat(rescale[i / V]));
     }
     for (uint32_t j = 0; j < positions; j++) {
         const KV *row = blocks[j / BLOCK] + (BLOCK + j % BLOCK) * dim + d;
@@ -89,13 +90,13 @@ INLINE void score_rows(const int R, const float *q, uint32_t dim, const KV *cons
     }
 }
 
-INLINE void value_rows(const int R, const float *p, const float *decay, const KV *const *blocks,
+INLINE void value_rows(const int R, const float *p, const float *rescale, const KV *const *blocks,
                        uint32_t positions, uint32_t dim, float *out) {
     uint32_t d = 0;
     for (; d + VALUE_VECTORS * LANES <= dim; d += VALUE_VECTORS * LANES) {
-        value_tile(R, VALUE_VECTORS, p, decay, blocks, positions, dim, d, out);
+        value_tile(R, VALUE_VECTORS, p, rescale, blocks, positions, dim, d, out);
     }
-    for (; d < dim; d += LANES) value_tile(R, 1, p, decay, blocks, positions, dim, d, out);
+    for (; d < dim; d += LANES) value_tile(R, 1, p, rescale, blocks, positions, dim, d, out);
 }
 
 // --------------------------------------------------------------------------------- one work item
@@ -103,39 +104,40 @@ INLINE void value_rows(const int R, const float *p, const float *decay, const KV
 typedef struct {
     uint32_t num_rows, dim;
     float q[MAX_ROWS * MAX_HEAD_DIM];    // [rows, dim], scaled
-    float out[MAX_ROWS * MAX_HEAD_DIM];  // [rows, dim] of one span, not divided by `total`
+    float out[MAX_ROWS * MAX_HEAD_DIM];  // [rows, dim] of one split, not yet divided by `sum`
     float scores[MAX_ROWS * CHUNK];
-    float top[MAX_ROWS], total[MAX_ROWS], decay[MAX_ROWS];
-    uint32_t begin[MAX_ROWS], end[MAX_ROWS];  // positions each row sees
-    float all_out[MAX_ROWS * MAX_HEAD_DIM], all_top[MAX_ROWS], all_total[MAX_ROWS];  // spans so far
+    float max[MAX_ROWS], sum[MAX_ROWS], rescale[MAX_ROWS];
+    uint32_t begin[MAX_ROWS], end[MAX_ROWS];  // positions that each row attends to
+    // The splits so far, merged.
+    float merged_out[MAX_ROWS * MAX_HEAD_DIM], merged_max[MAX_ROWS], merged_sum[MAX_ROWS];
 } Rows;
 
-// Where an item's rows come from: `count` queries times `heads` q heads of one kv head.
+// A work item: the tile's queries times `heads` q heads, from `first_head` on, of one KV head.
 typedef struct {
     const QueryTile *tile;
-    uint32_t kv_head, first_head, heads, span;
+    uint32_t kv_head, first_head, heads, split;
 } Item;
 
-INLINE uint32_t heads_together(const AttentionOp *op) {
+INLINE uint32_t heads_per_item(const AttentionOp *op) {
     uint32_t group = op->num_q / op->num_kv;
     return group < MAX_ROWS ? group : MAX_ROWS;
 }
 
 INLINE uint32_t slices_per_kv_head(const AttentionOp *op) {
-    uint32_t together = heads_together(op);
+    uint32_t together = heads_per_item(op);
     return (op->num_q / op->num_kv + together - 1) / together;
 }
 
-INLINE uint32_t parts_per_tile(const Step *step, const AttentionOp *op) {
-    return op->num_kv * slices_per_kv_head(op) * step->num_spans;
+INLINE uint32_t items_per_tile(const Step *step, const AttentionOp *op) {
+    return op->num_kv * slices_per_kv_head(op) * step->num_splits;
 }
 
 static Item attention_item(const Step *step, const AttentionOp *op, uint32_t index) {
-    uint32_t parts = parts_per_tile(step, op), slices = slices_per_kv_head(op);
-    uint32_t group = op->num_q / op->num_kv, together = heads_together(op);
-    uint32_t part = index % parts, slice = part / step->num_spans;
+    uint32_t parts = items_per_tile(step, op), slices = slices_per_kv_head(op);
+    uint32_t group = op->num_q / op->num_kv, together = heads_per_item(op);
+    uint32_t part = index % parts, slice = part / step->num_splits;
     uint32_t offset = slice % slices * together;
-    Item item = {.tile = &step->query_tiles[index / parts], .span = part % step->num_spans};
+    Item item = {.tile = &step->query_tiles[index / parts], .split = part % step->num_splits};
     item.kv_head = slice / slices;
     item.first_head = item.kv_head * group + offset;
     item.heads = group - offset < together ? group - offset : together;
@@ -154,40 +156,40 @@ static void load_rows(Rows *rows, const Step *step, const AttentionOp *op, const
         for (uint32_t i = 0; i < dim; i += LANES) {
             vf_store(rows->q + r * dim + i, vf_mul(vf_load(q + i), vf_splat(op->scale)));
         }
-        rows->all_top[r] = MASKED;
-        rows->all_total[r] = 0.0f;
+        rows->merged_max[r] = MASKED;
+        rows->merged_sum[r] = 0.0f;
         rows->end[r] = position + 1;
         rows->begin[r] = op->window && position >= op->window ? position + 1 - op->window : 0;
     }
 }
 
-// Scores of one row become weights; its running maximum and total follow.
-static void soften_row(Rows *rows, uint32_t r, uint32_t chunk, uint32_t positions) {
+// Turns a row's scores of one chunk into softmax weights; updates its running maximum and sum.
+static void softmax_row(Rows *rows, uint32_t r, uint32_t chunk, uint32_t positions) {
     float *s = rows->scores + r * CHUNK;
     uint32_t begin = rows->begin[r] > chunk ? rows->begin[r] - chunk : 0;
     uint32_t end = rows->end[r] > chunk ? rows->end[r] - chunk : 0;
     if (end > positions) end = positions;
-    rows->decay[r] = 1.0f;
+    rows->rescale[r] = 1.0f;
     if (begin >= end) {
         memset(s, 0, CHUNK * sizeof *s);
         return;
     }
     for (uint32_t j = 0; j < begin; j++) s[j] = MASKED;
     for (uint32_t j = end; j < CHUNK; j++) s[j] = MASKED;
-    VF top = vf_splat(rows->top[r]), total = vf_splat(0.0f);
-    UNROLL for (int j = 0; j < CHUNK; j += LANES) top = vf_max(top, vf_load(s + j));
-    top = vf_splat(vf_reduce_max(top));
+    VF max = vf_splat(rows->max[r]), sum = vf_splat(0.0f);
+    UNROLL for (int j = 0; j < CHUNK; j += LANES) max = vf_max(max, vf_load(s + j));
+    max = vf_splat(vf_reduce_max(max));
     UNROLL for (int j = 0; j < CHUNK; j += LANES) {
-        VF p = vf_exp(vf_add(vf_load(s + j), vf_mul(top, vf_splat(-1.0f))));
+        VF p = vf_exp(vf_add(vf_load(s + j), vf_mul(max, vf_splat(-1.0f))));
         vf_store(s + j, p);
-        total = vf_add(total, p);
+        sum = vf_add(sum, p);
     }
-    float decay[LANES], newest[LANES];
-    vf_store(newest, top);
-    vf_store(decay, vf_exp(vf_add(vf_splat(rows->top[r]), vf_splat(-newest[0]))));
-    rows->decay[r] = decay[0];
-    rows->total[r] = rows->total[r] * decay[0] + vf_reduce_add(total);
-    rows->top[r] = newest[0];
+    float rescale[LANES], new_max[LANES];
+    vf_store(new_max, max);
+    vf_store(rescale, vf_exp(vf_add(vf_splat(rows->max[r]), vf_splat(-new_max[0]))));
+    rows->rescale[r] = rescale[0];
+    rows->sum[r] = rows->sum[r] * rescale[0] + vf_reduce_add(sum);
+    rows->max[r] = new_max[0];
 }
 
 static void attend_chunk(Rows *rows, const KV *const *blocks, uint32_t chunk, uint32_t positions) {
@@ -204,45 +206,45 @@ static void attend_chunk(Rows *rows, const KV *const *blocks, uint32_t chunk, ui
             default: score_rows(ROW_TILE, q, dim, blocks, s);
         }
     }
-    for (uint32_t r = 0; r < num_rows; r++) soften_row(rows, r, chunk, positions);
+    for (uint32_t r = 0; r < num_rows; r++) softmax_row(rows, r, chunk, positions);
     for (uint32_t r = 0; r < num_rows; r += ROW_TILE) {
-        const float *p = rows->scores + r * CHUNK, *decay = rows->decay + r;
+        const float *p = rows->scores + r * CHUNK, *rescale = rows->rescale + r;
         float *out = rows->out + r * dim;
         switch (num_rows - r) {
-            case 1: value_rows(1, p, decay, blocks, positions, dim, out); break;
+            case 1: value_rows(1, p, rescale, blocks, positions, dim, out); break;
 #if ROW_TILE == 4
-            case 2: value_rows(2, p, decay, blocks, positions, dim, out); break;
-            case 3: value_rows(3, p, decay, blocks, positions, dim, out); break;
+            case 2: value_rows(2, p, rescale, blocks, positions, dim, out); break;
+            case 3: value_rows(3, p, rescale, blocks, positions, dim, out); break;
 #endif
-            default: value_rows(ROW_TILE, p, decay, blocks, positions, dim, out);
+            default: value_rows(ROW_TILE, p, rescale, blocks, positions, dim, out);
         }
     }
 }
 
-INLINE uint32_t span_positions(const Step *step) {
+INLINE uint32_t split_positions(const Step *step) {
     uint32_t context = step->plan->layout.max_blocks * BLOCK;
-    uint32_t each = ((context + MAX_SPANS - 1) / MAX_SPANS + CHUNK - 1) / CHUNK * CHUNK;
-    return each < SPAN_POSITIONS ? SPAN_POSITIONS : each;
+    uint32_t each = ((context + MAX_SPLITS - 1) / MAX_SPLITS + CHUNK - 1) / CHUNK * CHUNK;
+    return each < MIN_SPLIT_POSITIONS ? MIN_SPLIT_POSITIONS : each;
 }
 
-// The rows' attention to one span alone.
-static void attend_span(Rows *rows, const Step *step, const AttentionOp *op, const Item *item,
-                        uint32_t span) {
+// Computes the rows' attention to one split.
+static void attend_split(Rows *rows, const Step *step, const AttentionOp *op, const Item *item,
+                         uint32_t split) {
     const uint32_t *table =
         SECTION(step, block_tables) + (size_t)item->tile->seq * step->plan->layout.max_blocks;
     memset(rows->out, 0, rows->num_rows * rows->dim * sizeof *rows->out);
     for (uint32_t r = 0; r < rows->num_rows; r++) {
-        rows->top[r] = MASKED;
-        rows->total[r] = 0.0f;
+        rows->max[r] = MASKED;
+        rows->sum[r] = 0.0f;
     }
-    uint32_t from = span * span_positions(step), to = from + span_positions(step);
+    uint32_t from = split * split_positions(step), to = from + split_positions(step);
     uint32_t begin = rows->begin[0] / CHUNK * CHUNK, end = rows->end[rows->num_rows - 1];
     if (from < begin) from = begin;
     if (to > end) to = end;
     for (uint32_t chunk = from; chunk < to; chunk += CHUNK) {
         uint32_t positions = to - chunk < CHUNK ? to - chunk : CHUNK;
         const KV *blocks[CHUNK_BLOCKS];
-        for (uint32_t b = 0; b < CHUNK_BLOCKS; b++) {  // past the end: any block, it is masked
+        for (uint32_t b = 0; b < CHUNK_BLOCKS; b++) {  // past the end, any block: it is masked
             uint32_t used = b * BLOCK < positions ? b : (positions - 1) / BLOCK;
             blocks[b] = kv_entry(step, table[chunk / BLOCK + used], op->layer, item->kv_head);
         }
@@ -250,56 +252,57 @@ static void attend_span(Rows *rows, const Step *step, const AttentionOp *op, con
     }
 }
 
-// Adds a span's result to what came before it. Never inlined: compilers round what they fuse
-// differently from place to place.
-NOINLINE static void add_span(float *all, float *all_top, float *all_total, const float *out,
-                              float top, float total, uint32_t dim) {
-    if (total == 0.0f) return;  // the row sees nothing of the span
-    if (*all_total == 0.0f) {
-        memcpy(all, out, dim * sizeof *all);
-        *all_top = top;
-        *all_total = total;
+// Merges a split's result into the splits before it. Never inlined, so that it rounds alike
+// everywhere: compilers fuse multiplications and additions differently from place to place.
+NOINLINE static void merge_split(float *merged_out, float *merged_max, float *merged_sum,
+                                 const float *out, float max, float sum, uint32_t dim) {
+    if (sum == 0.0f) return;  // the row attends to nothing in the split
+    if (*merged_sum == 0.0f) {
+        memcpy(merged_out, out, dim * sizeof *merged_out);
+        *merged_max = max;
+        *merged_sum = sum;
         return;
     }
-    float newest = top > *all_top ? top : *all_top, before[LANES], now[LANES];
-    vf_store(before, vf_exp(vf_splat(*all_top - newest)));
-    vf_store(now, vf_exp(vf_splat(top - newest)));
+    float new_max = max > *merged_max ? max : *merged_max, before[LANES], now[LANES];
+    vf_store(before, vf_exp(vf_splat(*merged_max - new_max)));
+    vf_store(now, vf_exp(vf_splat(max - new_max)));
     for (uint32_t i = 0; i < dim; i += LANES) {
-        VF old = vf_mul(vf_load(all + i), vf_splat(before[0]));
-        vf_store(all + i, vf_fma(vf_load(out + i), vf_splat(now[0]), old));
+        VF old = vf_mul(vf_load(merged_out + i), vf_splat(before[0]));
+        vf_store(merged_out + i, vf_fma(vf_load(out + i), vf_splat(now[0]), old));
     }
-    *all_top = newest;
-    *all_total = *all_total * before[0] + total * now[0];
+    *merged_max = new_max;
+    *merged_sum = *merged_sum * before[0] + sum * now[0];
 }
 
-static void add_span_of_rows(Rows *rows) {
+static void merge_split_of_rows(Rows *rows) {
     for (uint32_t r = 0; r < rows->num_rows; r++) {
-        add_span(rows->all_out + r * rows->dim, &rows->all_top[r], &rows->all_total[r],
-                 rows->out + r * rows->dim, rows->top[r], rows->total[r], rows->dim);
+        merge_split(rows->merged_out + r * rows->dim, &rows->merged_max[r], &rows->merged_sum[r],
+                    rows->out + r * rows->dim, rows->max[r], rows->sum[r], rows->dim);
     }
 }
 
-// The item's span, or every span if they are not items of their own.
+// Computes the item's split, or every split if splits are not items of their own.
 static void attend_item(Rows *rows, const Step *step, const AttentionOp *op, const Item *item) {
-    uint32_t each = span_positions(step);
+    uint32_t each = split_positions(step);
     uint32_t first = rows->begin[0] / each, last = (rows->end[rows->num_rows - 1] - 1) / each;
-    if (step->num_spans > 1) first = last = item->span;
-    for (uint32_t span = first; span <= last; span++) {
-        attend_span(rows, step, op, item, span);
-        add_span_of_rows(rows);
+    if (step->num_splits > 1) first = last = item->split;
+    for (uint32_t split = first; split <= last; split++) {
+        attend_split(rows, step, op, item, split);
+        merge_split_of_rows(rows);
     }
 }
 
-// ------------------------------------------------------------------------------ putting together
+// ------------------------------------------------------------------------------ merging splits
 
-// partial: outputs f32 [tokens, spans, num_q * dim], then (top, total) f32 [tokens, spans, num_q, 2]
-INLINE float *partial_out(const Step *step, const AttentionOp *op, uint32_t token, uint32_t span) {
-    size_t row = (size_t)token * step->num_spans + span;
+// partial: out f32 [tokens, splits, num_q * dim], then (max, sum) f32 [tokens, splits, num_q, 2]
+INLINE float *partial_out(const Step *step, const AttentionOp *op, uint32_t token, uint32_t split) {
+    size_t row = (size_t)token * step->num_splits + split;
     return AT(float, op->partial) + row * op->num_q * op->head_dim;
 }
-INLINE float *partial_top(const Step *step, const AttentionOp *op, uint32_t token, uint32_t span) {
-    size_t rows = (size_t)step->num_tokens * step->num_spans;
-    size_t row = (size_t)token * step->num_spans + span;
+INLINE float *partial_max_sum(const Step *step, const AttentionOp *op, uint32_t token,
+                              uint32_t split) {
+    size_t rows = (size_t)step->num_tokens * step->num_splits;
+    size_t row = (size_t)token * step->num_splits + split;
     return AT(float, op->partial) + rows * op->num_q * op->head_dim + row * op->num_q * 2;
 }
 
@@ -308,25 +311,26 @@ static void store_rows(const Rows *rows, const Step *step, const AttentionOp *op
     for (uint32_t r = 0; r < rows->num_rows; r++) {
         uint32_t token = item->tile->first + r / item->heads;
         uint32_t head = item->first_head + r % item->heads;
-        float *out = partial_out(step, op, token, item->span) + (size_t)head * rows->dim;
-        memcpy(out, rows->all_out + r * rows->dim, rows->dim * sizeof *out);
-        float *top = partial_top(step, op, token, item->span) + 2 * head;
-        top[0] = rows->all_top[r];
-        top[1] = rows->all_total[r];
+        float *out = partial_out(step, op, token, item->split) + (size_t)head * rows->dim;
+        memcpy(out, rows->merged_out + r * rows->dim, rows->dim * sizeof *out);
+        float *max_sum = partial_max_sum(step, op, token, item->split) + 2 * head;
+        max_sum[0] = rows->merged_max[r];
+        max_sum[1] = rows->merged_sum[r];
     }
 }
 
 static void combine_head(const Step *step, const AttentionOp *op, uint32_t token, uint32_t head) {
     uint32_t dim = op->head_dim;
-    float *all = partial_out(step, op, token, 0) + (size_t)head * dim;
-    float *all_top = partial_top(step, op, token, 0) + 2 * head, *all_total = all_top + 1;
-    for (uint32_t s = 1; s < step->num_spans; s++) {
+    float *merged_out = partial_out(step, op, token, 0) + (size_t)head * dim;
+    float *merged_max = partial_max_sum(step, op, token, 0) + 2 * head;
+    float *merged_sum = merged_max + 1;
+    for (uint32_t s = 1; s < step->num_splits; s++) {
         const float *out = partial_out(step, op, token, s) + (size_t)head * dim;
-        const float *top = partial_top(step, op, token, s) + 2 * head;
-        add_span(all, all_top, all_total, out, top[0], top[1], dim);
+        const float *max_sum = partial_max_sum(step, op, token, s) + 2 * head;
+        merge_split(merged_out, merged_max, merged_sum, out, max_sum[0], max_sum[1], dim);
     }
     for (uint32_t i = 0; i < dim; i += LANES) {
-        vf_store(all + i, vf_mul(vf_load(all + i), vf_splat(1.0f / *all_total)));
+        vf_store(merged_out + i, vf_mul(vf_load(merged_out + i), vf_splat(1.0f / *merged_sum)));
     }
 }
 
@@ -345,8 +349,8 @@ static void attend(const Step *step, const AttentionOp *op, uint32_t index) {
     load_rows(&rows, step, op, &item);
     attend_item(&rows, step, op, &item);
     store_rows(&rows, step, op, &item);
-    QueryTile *tile = &step->query_tiles[index / parts_per_tile(step, op)];
-    if (atomic_add(&tile->finished, 1) + 1 == parts_per_tile(step, op)) {
+    QueryTile *tile = &step->query_tiles[index / items_per_tile(step, op)];
+    if (atomic_add(&tile->finished, 1) + 1 == items_per_tile(step, op)) {
         atomic_set(&tile->finished, 0);  // for the next layer
         finish_tile(step, op, tile);
     }
@@ -354,7 +358,7 @@ static void attend(const Step *step, const AttentionOp *op, uint32_t index) {
 
 // -------------------------------------------------------------------------------- once per step
 
-// Cuts the batch into query tiles: large ones in prefill, and enough of them for many threads.
+// Divides the batch into query tiles: large in prefill, but enough of them for many threads.
 static void plan_query_tiles(Step *step) {
     const uint32_t *starts = SECTION(step, query_starts);
     uint32_t longest = 1;
@@ -365,13 +369,14 @@ static void plan_query_tiles(Step *step) {
         if (size > step->plan->tile_queries) size = step->plan->tile_queries;
         for (uint32_t i = 0; i < len; i += size) {
             uint32_t count = len - i < size ? len - i : size;
-            step->query_tiles[step->num_query_tiles++] = (QueryTile){seq, starts[seq] + i, count, 0};
+            step->query_tiles[step->num_query_tiles++] =
+                (QueryTile){seq, starts[seq] + i, count, 0};
         }
         uint32_t context = SECTION(step, context_lens)[seq];
         longest = context > longest ? context : longest;
     }
-    step->num_spans = 1;
+    step->num_splits = 1;
     if (step->num_tokens <= SPLIT_TOKENS) {
-        step->num_spans = (longest - 1) / span_positions(step) + 1;
+        step->num_splits = (longest - 1) / split_positions(step) + 1;
     }
 }

@@ -1,22 +1,23 @@
-"""Chooses where the kernels run: the CPU backend's one fork between browser and native."""
+"""Opens the kernels: the CPU backend's one choice between browser and native."""
 
 from __future__ import annotations
 
 import sys
 
-from webllm.backends.cpu.host import Host
+from webllm.backends.cpu.kernels import Kernels
 
 
-async def open_host(num_threads: int | None = None) -> Host:
-    """`num_threads` None: as many as pay. A browser has one where a page may not have threads.
+async def open_kernels(num_threads: int | None = None) -> Kernels:
+    """Opens the fastest kernels that compute correctly here.
 
-    Raises DeviceNotFoundError if no kernels run here.
+    `num_threads`: None for the number of cores, up to a limit. A browser page that is not
+    isolated from other origins gets one thread. Raises DeviceNotFoundError if no kernels run here.
     """
     if sys.platform == "emscripten":
-        from webllm.backends.cpu.browser_threads import open_browser_host
+        from webllm.backends.cpu.browser_threads import open_browser_kernels
 
-        return await open_browser_host(num_threads)
+        return await open_browser_kernels(num_threads)
 
-    from webllm.backends.cpu.native import NativeHost
+    from webllm.backends.cpu.native import NativeKernels
 
-    return NativeHost(num_threads)
+    return NativeKernels(num_threads)

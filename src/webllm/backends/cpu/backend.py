@@ -1,4 +1,4 @@
-"""The CPU as a device: packs weights, lowers the program once, makes one C call a step."""
+"""The CPU backend: packs weights, lowers the program once, then makes one C call a step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import partial
 from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint, OnBytes
-from webllm.backends.cpu.host import Host
-from webllm.backends.cpu.loading import LoadedWeights, WeightLoader
+from webllm.backends.cpu.formats import packed_bytes
+from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.plan import MAX_HEAD_DIM, Plan
-from webllm.backends.cpu.weights import packed_bytes
+from webllm.backends.cpu.weights import LoadedWeights, WeightLoader
 from webllm.errors import DeviceMemoryError
 from webllm.ops.checks import check_program
 from webllm.ops.program import BatchShape, KVCacheShape, Program
@@ -29,17 +29,17 @@ class CPUBackend:
     steps_in_flight = 1
     least_prompt_tokens = 1
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        threads = "thread" if host.num_threads == 1 else "threads"
-        self.name = f"CPU ({host.isa}, {host.num_threads} {threads})"
-        # A step that keeps its caller from all else has to be short.
-        self.step_tokens = 32 if host.is_blocking else 256
-        self.step_tokens_beside_decode = 32 if host.is_blocking else 128
-        self._model: _Model | None = None
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        threads = "thread" if kernels.num_threads == 1 else "threads"
+        self.name = f"CPU ({kernels.isa}, {kernels.num_threads} {threads})"
+        # A step that blocks the event loop has to be short.
+        self.step_tokens = 32 if kernels.is_blocking else 256
+        self.step_tokens_beside_decode = 32 if kernels.is_blocking else 128
+        self._loaded: _LoadedProgram | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
-        available = self.host.available_bytes()
+        available = self.kernels.available_bytes()
         weights = packed_bytes(program, checkpoint)
         kv_cache = self._kv_bytes(program.kv_cache, num_blocks)
         needed = weights + kv_cache + _SPARE_BYTES
@@ -58,13 +58,13 @@ class CPUBackend:
         limits: BatchShape,
         on_bytes: OnBytes,
     ) -> None:
-        assert self._model is None, "one model at a time"
+        assert self._loaded is None, "one model at a time"
         check_program(program, checkpoint, limits, max_head_dim=MAX_HEAD_DIM)
         weights = await self._load_weights(program, checkpoint, on_bytes)
         try:
-            plan = Plan(program, limits, weights, num_blocks, self.host.num_threads)
+            plan = Plan(program, limits, weights, num_blocks, self.kernels.num_threads)
             kv_bytes = self._kv_bytes(program.kv_cache, num_blocks)
-            self._model = _Model(self.host, program, plan, weights, kv_bytes)
+            self._loaded = _LoadedProgram(self.kernels, program, plan, weights, kv_bytes)
         except BaseException:
             weights.memory.close()
             raise
@@ -72,85 +72,85 @@ class CPUBackend:
     async def _load_weights(
         self, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
     ) -> LoadedWeights:
-        loader = WeightLoader(self.host, program, checkpoint)
+        loader = WeightLoader(self.kernels, program, checkpoint)
         try:
             loaded = 0
             for piece in loader.pieces:
                 data = await checkpoint.read(piece.tensor, piece.start, piece.num_bytes)
-                await asyncio.wrap_future(self.host.submit(partial(loader.pack, piece, data)))
+                await asyncio.wrap_future(self.kernels.submit(partial(loader.pack, piece, data)))
                 loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:
-            self.host.submit(loader.memory.close)  # after the piece that is being packed
+            self.kernels.submit(loader.memory.close)  # runs after the piece that is being packed
             raise
         return loader.loaded()
 
     def _kv_bytes(self, shape: KVCacheShape, num_blocks: int) -> int:
         positions = num_blocks * shape.block_size
         elements = 2 * positions * shape.num_layers * shape.num_kv_heads * shape.head_dim
-        return elements * self.host.kv_element_bytes
+        return elements * self.kernels.kv_element_bytes
 
     def compile(self, program: Program, shape: BatchShape) -> CPUExecutable:
-        """All shapes share one plan: C reads a batch's sizes from its step."""
-        assert self._model is not None
-        assert program is self._model.program
-        return CPUExecutable(self._model, shape)
+        """Compiles nothing: all shapes share one plan, and C reads the sizes from the step."""
+        assert self._loaded is not None
+        assert program is self._loaded.program
+        return CPUExecutable(self._loaded, shape)
 
     def close(self) -> None:
-        self.host.close()  # waits for a step that is running
-        if self._model is not None:
-            self._model.close()
-        self._model = None
+        self.kernels.close()  # waits for the step in flight
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = None
 
 
 class CPUExecutable:
     """See `webllm.backends.protocol.Executable`."""
 
-    def __init__(self, model: _Model, shape: BatchShape) -> None:
+    def __init__(self, program: _LoadedProgram, shape: BatchShape) -> None:
         self.shape = shape
-        self._model = model
+        self._program = program
         self._running: Future[None] | None = None
         self._step = Step(())
 
     async def ready(self, is_plain: bool = True) -> None:
-        """The kernels came compiled."""
+        """Returns at once: the kernels are compiled when the package is built."""
 
     def submit(self, step: Step) -> None:
         assert self._running is None, "the last step's tokens have not been read"
         self._step = step
-        self._running = self._model.submit(step)
+        self._running = self._program.submit(step)
 
     async def sampled(self) -> Sampled:
         assert self._running is not None, "no step was submitted"
         running, self._running = self._running, None
         await asyncio.wrap_future(running)
-        return self._model.sampled(self._step)
+        return self._program.sampled(self._step)
 
     async def logits(self) -> memoryview:
-        return self._model.logits(self._step.num_outputs)
+        return self._program.logits(self._step.num_outputs)
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
         assert self._running is None, "the last step's tokens have not been read"
         assert step.num_outputs == self._step.num_outputs, step.num_outputs
         self._step = step
-        self._running = self._model.resample(step, logits)
+        self._running = self._program.resample(step, logits)
 
 
-class _Model:
-    """A program with all its memory: weights, KV cache and plan."""
+class _LoadedProgram:
+    """A program with its memory: weights, KV cache and plan."""
 
     def __init__(
         self,
-        host: Host,
+        kernels: Kernels,
         program: Program,
         plan: Plan,
         weights: LoadedWeights,
         kv_bytes: int,
     ) -> None:
-        self.host, self.program, self.plan, self.weights = host, program, plan, weights
-        self.kv_cache = host.allocate(kv_bytes)
-        self.memory = host.allocate(self.plan.num_bytes)
-        for offset, data in self.plan.records(self.memory.address, self.kv_cache.address):
+        self.kernels, self.program, self.plan, self.weights = kernels, program, plan, weights
+        self.kv_cache = kernels.allocate(kv_bytes)
+        self.memory = kernels.allocate(self.plan.num_bytes)
+        for offset, data in self.plan.contents(self.memory.address, self.kv_cache.address):
             self.memory.write(offset, data)
 
     def submit(self, step: Step) -> Future[None]:
@@ -166,9 +166,9 @@ class _Model:
     def _run(self, words: array[int]) -> Future[None]:
         def run() -> None:
             self.memory.write(self.plan.step_offset, memoryview(words))
-            self.host.run(self.memory.address)
+            self.kernels.run(self.memory.address)
 
-        return self.host.submit(run)
+        return self.kernels.submit(run)
 
     def sampled(self, step: Step) -> Sampled:
         layout = self.plan.sampled

@@ -1,6 +1,6 @@
 """Threads in a browser: Web Workers that run the kernels on one shared memory.
 
-A page has shared memory only where its server isolates it from other origins, by the headers
+A page gets shared memory only if its server isolates it from other origins, with the headers
 `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.
 """
 
@@ -14,22 +14,23 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, create_proxy
 
-from webllm.backends.cpu.browser import BrowserHost
-from webllm.backends.cpu.browser_kernels import as_object, open_kernels, open_shared_kernels
+from webllm.backends.cpu.browser import BrowserKernels
+from webllm.backends.cpu.browser_module import as_object, instantiate, instantiate_shared
 from webllm.errors import DeviceError, WebLLMError
 
 _log = logging.getLogger(__name__)
 
-_MAX_DEFAULT_THREADS = 8  # also of a phone, whose other cores are slow
+_MAX_DEFAULT_THREADS = 8  # a phone has as many cores, half of them slow
 _MAX_THREADS = 64  # as in threads.h
 _STACK_BYTES = 1 << 20
 _START_TIMEOUT_S = 20
 
 
-async def open_browser_host(num_threads: int | None) -> BrowserHost:
-    """With `num_threads`, by default one for each core, where there can be threads; else with one.
+async def open_browser_kernels(num_threads: int | None) -> BrowserKernels:
+    """Opens the kernels with `num_threads`, or with one where a page cannot have threads.
 
-    Raises DeviceNotFoundError if no kernels run here.
+    `num_threads`: None for the number of cores, at most 8. Raises DeviceNotFoundError if no
+    kernels run here.
     """
     cores = min(int(js.navigator.hardwareConcurrency), _MAX_DEFAULT_THREADS)
     wanted = min(num_threads or cores, _MAX_THREADS)
@@ -38,31 +39,31 @@ async def open_browser_host(num_threads: int | None) -> BrowserHost:
             return await _with_threads(wanted)
         except (WebLLMError, JsException, TimeoutError) as error:
             _log.warning("the CPU kernels run with one thread: %s", error or "no thread starts")
-    return BrowserHost(open_kernels())
+    return BrowserKernels(instantiate())
 
 
 def _can_have_threads() -> bool:
-    """A thread waits for others, which browsers allow in dedicated workers only."""
+    """Threads block while they wait, which browsers allow in dedicated workers only."""
     in_worker = hasattr(js, "DedicatedWorkerGlobalScope")
     return in_worker and bool(getattr(js, "crossOriginIsolated", False))
 
 
-async def _with_threads(num_threads: int) -> BrowserHost:
-    host = BrowserHost(open_shared_kernels(), num_threads)
+async def _with_threads(num_threads: int) -> BrowserKernels:
+    kernels = BrowserKernels(instantiate_shared(), num_threads)
     script = _script_url()
     try:
         async with asyncio.timeout(_START_TIMEOUT_S):
-            await asyncio.gather(*(_start(host, id, script) for id in range(1, num_threads)))
+            await asyncio.gather(*(_start(kernels, id, script) for id in range(1, num_threads)))
     except BaseException:
-        host.close()
+        kernels.close()
         raise
-    return host
+    return kernels
 
 
-async def _start(host: BrowserHost, id: int, script: str) -> None:
-    """Starts a worker, and waits until it is about to enter the pool."""
+async def _start(kernels: BrowserKernels, id: int, script: str) -> None:
+    """Starts a worker and waits until it is about to enter the thread pool."""
     worker = js.Worker.new(script)
-    host.helpers.append(worker)
+    kernels.workers.append(worker)
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def take(event: Any) -> None:
@@ -72,9 +73,9 @@ async def _start(host: BrowserHost, id: int, script: str) -> None:
     listener = create_proxy(take)
     try:
         worker.onmessage = worker.onerror = listener
-        stack = host.allocate(_STACK_BYTES)
-        start = {"stack": stack.address + _STACK_BYTES, "pool": host.pool, "id": id}
-        shared = {"module": host.kernels.module, "memory": host.kernels.memory}
+        stack = kernels.allocate(_STACK_BYTES)
+        start = {"stack": stack.address + _STACK_BYTES, "pool": kernels.pool, "id": id}
+        shared = {"module": kernels.instance.module, "memory": kernels.instance.memory}
         worker.postMessage(as_object({**start, **shared}))
         if await answered != "message":
             raise DeviceError(f"the worker {script} does not start")
@@ -84,7 +85,7 @@ async def _start(host: BrowserHost, id: int, script: str) -> None:
 
 
 def _script_url() -> str:
-    """Where our boot.js started Python, its site has the script; else a copy of it in memory."""
+    """Returns the script's URL on the site whose boot.js started Python, else that of a copy."""
     try:
         from webllm_threads import url  # type: ignore[import-not-found]
     except ImportError:

@@ -1,16 +1,16 @@
-// Weight formats: GGML's blocks as files store them, and the panels the matrix kernels read.
+// Weight formats: GGML's blocks as files store them, and the panels that the matrix kernels read.
 //
-// A packed weight is a run of panels: 16 rows, all columns. A quantized panel is a run of blocks of
-// 32 columns, each holding, in this order,
+// A packed weight is a sequence of panels; a panel is 16 rows with all columns. A quantized panel
+// is a sequence of blocks of 32 columns. A block holds, in this order,
 //
 //   quants   4 bits: 4 chunks of 64 bytes; byte (row, j) of chunk c has column 8c + j in its low
-//            and 8c + 4 + j in its high nibble (j < 4), so that one vector meets 4 columns at once
+//            and 8c + 4 + j in its high nibble (j < 4), so that one vector holds 4 columns of rows
 //            8 bits: 8 chunks of 64 bytes; byte (row, j) of chunk c is column 4c + j
-//   scales   16 f16, one per row; with HALVES 2 x 16, for columns 0..15 and 16..31
+//   scales   16 f16, one for each row; with HALVES 2 x 16, for columns 0..15 and 16..31
 //   minima   the same, with MINS
 //
-// and a weight is scale * q + minimum, or scale * (q - 8) for 4 bits without minima. Formats are
-// flags, so the format that can hold two others exactly is their union. A float panel is
+// A weight is scale * q + minimum, or scale * (q - 8) for 4 bits without minima. Formats are flags:
+// the smallest format that holds two others exactly is their union. A float panel is
 // [column][16 rows].
 
 #pragma once
@@ -58,7 +58,7 @@ INLINE float f16_to_float(uint16_t a) {
     return float_of(sign | bits_of(float_of(rest) * 0x1p112f));
 }
 
-INLINE uint16_t f16_from_float(float a) {  // to nearest even; too large becomes the largest half
+INLINE uint16_t f16_from_float(float a) {  // to nearest even; saturates at the largest f16
     uint32_t sign = bits_of(a) >> 16 & 0x8000;
     float size = float_of(bits_of(a) & 0x7fffffff);
     if (!(size < 65520.0f)) return (uint16_t)(sign | 0x7bff);
@@ -95,7 +95,7 @@ INLINE void nibbles5(int8_t *q, const uint8_t *high, const uint8_t *bytes, int z
     }
 }
 
-// The 6-bit scale and minimum of group `g` of 8, as Q4_K and Q5_K pack them into 12 bytes.
+// Reads the 6-bit scale and minimum of group `g` of 8; Q4_K and Q5_K pack them into 12 bytes.
 INLINE void k_scales(Group *group, const uint8_t *block, int g) {
     const uint8_t *s = block + 4;
     int scale, minimum;
@@ -181,7 +181,7 @@ INLINE size_t file_row_bytes(uint32_t type, uint32_t cols) {
     }
 }
 
-// Columns 32 * b .. 32 * b + 31 of a quantized row.
+// Decodes columns 32 * b .. 32 * b + 31 of a quantized row.
 INLINE void decode_group(Group *group, uint32_t type, const uint8_t *row, uint32_t b) {
     const uint8_t *k_block = row + file_row_bytes(type, 256) * (b / 8);
     const uint8_t *block = row + file_row_bytes(type, 32) * b;
@@ -216,7 +216,7 @@ INLINE void decode_group(Group *group, uint32_t type, const uint8_t *row, uint32
     }
 }
 
-// 32 weights of a row of any type as floats.
+// Decodes columns 32 * b .. 32 * b + 31 of a row of any type to f32.
 INLINE void decode_floats(float *out, uint32_t type, const uint8_t *row, uint32_t b) {
     if (type == TYPE_F32) {
         memcpy(out, row + (size_t)b * 128, 128);
@@ -238,7 +238,8 @@ INLINE void store_scale(uint8_t *p, uint32_t row, float scale) {
     memcpy(p + 2 * row, &half, 2);
 }
 
-// Q4_0's and Q3_K's signed values become 0..15 around 8; -8 * scale is their minimum if asked for.
+// Stores q + zero, which is 0..15: `zero` is 8 for the signed values of Q4_0 and Q3_K, whose
+// minimum then is -8 * scale.
 INLINE void write_group4(uint8_t *block, uint32_t format, uint32_t row, Group *g, int zero) {
     for (int c = 0; c < 4; c++) {
         uint8_t four[4];
@@ -283,7 +284,7 @@ INLINE void write_floats(uint8_t *panel, uint32_t format, uint32_t type, uint32_
     }
 }
 
-// Rows `first` .. `last` of one panel, from the file's rows that `source_row` names.
+// Packs rows first .. last - 1 of one panel; source[row] is the row as the file stores it.
 INLINE void pack_rows(uint8_t *panel, uint32_t format, uint32_t type, uint32_t cols, uint32_t first,
                       uint32_t last, const uint8_t *const *source) {
     size_t block_bytes = panel_bytes(format, 32);

@@ -1,12 +1,13 @@
-// The CPU backend: executes a plan's ops over one step, and packs weights. `webllm/backends/cpu` calls the
-// functions marked EXPORT; nothing here allocates memory.
+// The CPU kernels: they execute a plan's ops over one step, and pack weights. Python calls the
+// functions marked EXPORT. Only pool_create() allocates memory.
 //
-//   simd.h       vectors per instruction set      formats.h    weight formats
-//   threads.h    the thread pool, system.h        matmul.h     activations, matrix tiles
-//   ops.h        what Python hands over           rope_kv.h    rotary, KV cache
-//   packing.h    file to panels                   attention.h  attention over the KV cache
-//   shares.h     an op's items among threads      sample.h     the sampling rule
-//   self_test.h  known answers                    variants.h   what this machine runs
+//   ops.h            the structs that Python passes
+//   packing.h        rows of a model file -> panels     formats.h    formats of weights
+//   matmul.h         activations, matrix products       rope_kv.h    rotary embedding, KV cache
+//   attention.h      attention over the KV cache        sample.h     sampling
+//   threads.h        the thread pool                    system.h     threads of each system
+//   work_stealing.h  an op's items among threads        simd.h       vector instructions
+//   self_test.h      known answers                      variants.h   variants this CPU runs
 
 #include "attention.h"
 #include "formats.h"
@@ -15,8 +16,8 @@
 #include "packing.h"
 #include "sample.h"
 #include "self_test.h"
-#include "shares.h"
 #include "threads.h"
+#include "work_stealing.h"
 #if !defined(__wasm__)
 #include <stdlib.h>
 #include "variants.h"
@@ -28,10 +29,10 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-// ------------------------------------------------------------------------------------ products
+// ----------------------------------------------------------------------------- matrix products
 
-#define TOKEN_CHUNK_BYTES (192 << 10)  // activations that stay in the L2 cache meanwhile
-#define CLAIM_BYTES (32 << 10)         // weights worth claiming at once when decoding
+#define TOKEN_CHUNK_BYTES (192 << 10)  // activations that stay in the L2 cache
+#define CLAIM_BYTES (32 << 10)         // weights that one claim takes at least, when decoding
 
 INLINE const Run *run_of_panel(const Matrix *weight, uint32_t panel) {
     const Run *run = weight->runs;
@@ -39,7 +40,7 @@ INLINE const Run *run_of_panel(const Matrix *weight, uint32_t panel) {
     return run;
 }
 
-// y[t][16] = x[t] @ panel.T for 2^log2 tokens.
+// Computes y[t][16] = x[t] @ panel.T for 2^log2 tokens.
 INLINE void multiply(const Matrix *weight, uint32_t panel, const uint8_t *x, size_t stride,
                      uint32_t log2, float *y) {
     const Run *run = run_of_panel(weight, panel);
@@ -48,7 +49,7 @@ INLINE void multiply(const Matrix *weight, uint32_t panel, const uint8_t *x, siz
     tiles[run->format][log2](at, weight->cols, x, stride, y);
 }
 
-// Prefill walks over chunks of tokens, so that a chunk meets several panels while it is near.
+// Prefill multiplies chunks of tokens, so that a chunk stays in the cache for several panels.
 INLINE uint32_t chunk_tokens(uint32_t num_tokens, size_t stride) {
     uint32_t fit = (uint32_t)(TOKEN_CHUNK_BYTES / stride) & ~7u;
     return MIN(MAX(fit, 32), MAX(num_tokens, 1));
@@ -92,7 +93,7 @@ static void linear_item(const LinearOp *op, uint32_t num_tokens, uint32_t index)
     }
 }
 
-// gate = activation(gate) * up; gelu_tanh(x) is x * sigmoid(2 z) with z its tanh's argument.
+// gate = activation(gate) * up; gelu_tanh(x) = x * sigmoid(2 z), where z is the tanh's argument.
 INLINE void gate_panel(float *gate, const float *up, uint32_t activation) {
     UNROLL for (int i = 0; i < PANEL; i += LANES) {
         VF a = vf_load(gate + i), z = a, one = vf_splat(1.0f);
@@ -200,22 +201,22 @@ static uint32_t num_items(const Step *step, const Op *op) {
             size_t stride = row_bytes(op->gated.x_encoding, gate->cols);
             return gate->rows / 32 * num_chunks(rows, stride);
         }
-        case OP_ATTENTION: return step->num_query_tiles * parts_per_tile(step, &op->attention);
+        case OP_ATTENTION: return step->num_query_tiles * items_per_tile(step, &op->attention);
         default: return rows;
     }
 }
 
-// Items worth claiming together: a claim costs as much as some hundred bytes of weights.
-static uint32_t least_items(const Step *step, const Op *op) {
+// The fewest items that one claim takes: a claim costs as much as some hundred bytes of weights.
+static uint32_t min_claim(const Step *step, const Op *op) {
     if (op->kind != OP_LINEAR && op->kind != OP_GATED) return 1;
-    if (!op_rows(step, op)) return 1;  // a chunk of a prompt wants no logits
+    if (!op_rows(step, op)) return 1;  // no output: a chunk of a prompt needs no logits
     const Matrix *weight = AT(Matrix, op->kind == OP_LINEAR ? op->linear.weight : op->gated.gate);
     size_t item_bytes = panel_bytes(weight->runs[0].format, weight->cols) * op_rows(step, op);
     if (op->kind == OP_GATED) item_bytes *= 4;
     return (uint32_t)MAX(CLAIM_BYTES / item_bytes, 1);
 }
 
-static void do_item(const Step *step, const Op *op, uint32_t index, uint32_t thread) {
+static void run_item(const Step *step, const Op *op, uint32_t index, uint32_t thread) {
     switch (op->kind) {
         case OP_EMBED: embed_row(step, &op->embed, index); break;
         case OP_NORM: norm_row(&op->norm, index); break;
@@ -229,30 +230,31 @@ static void do_item(const Step *step, const Op *op, uint32_t index, uint32_t thr
     }
 }
 
-static void walk_ops(void *argument, uint32_t thread) {
+// Every thread runs this: for each op, items of its own share, then of the others', then a barrier.
+static void run_ops(void *argument, uint32_t thread) {
     Step *step = argument;
     for (uint32_t i = step->first_op; i < step->plan->num_ops; i++) {
         if (thread > 0 && thread >= atomic_get(&step->num_threads)) return;
         const Op *op = &step->ops[i];
-        uint32_t items = num_items(step, op), least = least_items(step, op), did = 0;
+        uint32_t items = num_items(step, op), min_count = min_claim(step, op), did = 0;
         for (uint32_t k = 0; k < step->num_shares; k++) {
             Share share = share_of(step, i, items, (thread + k) % step->num_shares);
             uint32_t first, count;
-            while ((count = claim(&share, k == 0, least, &first))) {
-                for (uint32_t n = 0; n < count; n++) do_item(step, op, first + n, thread);
+            while ((count = claim(&share, k == 0, min_count, &first))) {
+                for (uint32_t n = 0; n < count; n++) run_item(step, op, first + n, thread);
                 did += count;
             }
         }
         Progress *progress = &step->progress[i];
         if (did) atomic_add(&progress->done, did);
-        uint64_t lost_ns = await_items(progress, items);
-        if (thread == 0 && lost_ns > 0) shed_threads(step, lost_ns);
+        uint64_t lost_ns = barrier(progress, items);
+        if (thread == 0 && lost_ns > 0) drop_threads(step, lost_ns);
     }
 }
 
 static Step begin_step(const Plan *plan, uint32_t num_threads) {
     uint32_t *words = AT(uint32_t, plan->step);
-    resolve_tokens(plan, words + plan->layout.token_ids, words[0]);
+    resolve_sampled_tokens(plan, words + plan->layout.token_ids, words[0]);
     Step step = {
         .plan = plan,
         .ops = AT(Op, plan->ops),
@@ -262,7 +264,7 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
         .num_tokens = words[0],
         .num_seqs = words[1],
         .num_outputs = words[2],
-        .first_op = words[3] ? plan->num_ops - 1 : 0,  // sampling is the last
+        .first_op = words[3] ? plan->num_ops - 1 : 0,  // resample: sampling is the last op
         .num_shares = num_threads,
         .num_threads = num_threads,
         .since_ns = now_ns(),
@@ -272,28 +274,28 @@ static Step begin_step(const Plan *plan, uint32_t num_threads) {
     return step;
 }
 
-#define SHORTEST_HOLD_NS 100000000ull
-#define LONGEST_HOLD_NS 3200000000ull
+#define MIN_BACKOFF_NS 100000000ull
+#define MAX_BACKOFF_NS 3200000000ull
 
-// A step that shed threads is followed by steps without them, and those by another try with all:
-// the sooner that fails, the later the next.
+// After a step that dropped threads, the next steps run without them until a backoff has passed.
+// Then all threads are tried again; if that fails soon, the backoff doubles.
 static void adapt_threads(Pool *pool, uint32_t num_threads) {
     uint64_t now = now_ns();
-    if (num_threads < pool->active) {
-        uint64_t held = now - pool->all_since < SHORTEST_HOLD_NS ? pool->hold_ns : 0;
-        pool->active = num_threads;
-        pool->hold_ns = MIN(MAX(held * 2, SHORTEST_HOLD_NS), LONGEST_HOLD_NS);
-        pool->held_until = now + pool->hold_ns;
-    } else if (pool->active < pool->num_threads && now >= pool->held_until) {
-        pool->active = pool->num_threads;
-        pool->all_since = now;
+    if (num_threads < pool->num_active) {
+        uint64_t last = now - pool->all_since_ns < MIN_BACKOFF_NS ? pool->backoff_ns : 0;
+        pool->num_active = num_threads;
+        pool->backoff_ns = MIN(MAX(last * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
+        pool->retry_at_ns = now + pool->backoff_ns;
+    } else if (pool->num_active < pool->num_threads && now >= pool->retry_at_ns) {
+        pool->num_active = pool->num_threads;
+        pool->all_since_ns = now;
     }
 }
 
-// Runs one step of the plan.
+// Runs the step that Python has written to the plan's memory.
 EXPORT void run(Pool *pool, const Plan *plan) {
-    Step step = begin_step(plan, pool->active);
-    pool_run(pool, walk_ops, &step);
+    Step step = begin_step(plan, pool->num_active);
+    pool_run(pool, run_ops, &step);
     adapt_threads(pool, step.num_threads);
 }
 
@@ -301,32 +303,32 @@ EXPORT void run(Pool *pool, const Plan *plan) {
 
 EXPORT void pack(Pool *pool, Packing *packing) { pool_run(pool, pack_panels, packing); }
 
-// The first n weights of a tensor as floats; n is a multiple of 32.
+// Decodes the first n weights of a tensor to f32, for tests; n is a multiple of 32.
 EXPORT void dequantize(uint32_t type, const uint8_t *source, uint32_t n, float *out) {
     for (uint32_t b = 0; b < n / 32; b++) decode_floats(out + 32 * b, type, source, b);
 }
 
 EXPORT const char *isa(void) { return ISA; }
-EXPORT int self_test(void) { return tiles_are_right(); }
+EXPORT int self_test(void) { return tiles_are_correct(); }
 EXPORT uint32_t kv_element_bytes(void) { return sizeof(KV); }
 
 #if defined(__wasm__)
 
-// The host has every helper call pool_help(), on a stack of its own.
+// Every Web Worker calls pool_work(), on a stack of its own; see thread.js.
 EXPORT Pool *pool_create(uint32_t num_threads) {
     static Pool pool;
-    pool.num_threads = pool.active = num_threads;
+    pool.num_threads = pool.num_active = num_threads;
     return &pool;
 }
-EXPORT void pool_destroy(Pool *pool) { stop_helpers(pool); }
+EXPORT void pool_destroy(Pool *pool) { stop_workers(pool); }
 #if defined(__wasm_atomics__)
-EXPORT void pool_help(Pool *pool, uint32_t id) {
-    pool->helpers[id] = (Helper){.pool = pool, .id = id};
-    help(&pool->helpers[id]);
+EXPORT void pool_work(Pool *pool, uint32_t id) {
+    pool->workers[id] = (Worker){.pool = pool, .id = id};
+    work(&pool->workers[id]);
 }
 #endif
 
-// What simd.h declares; the compiler calls them too. `volatile` keeps it from calling them here.
+// Declared in simd.h. `volatile` keeps the compiler from turning a loop into a call to itself.
 void *memcpy(void *restrict to, const void *restrict from, size_t n) {
     for (size_t i = 0; i < n; i++) ((volatile char *)to)[i] = ((const char *)from)[i];
     return to;
@@ -339,19 +341,19 @@ void *memset(void *to, int byte, size_t n) {
 #else
 
 EXPORT void pool_destroy(Pool *pool) {
-    stop_helpers(pool);
-    for (uint32_t i = 1; i < pool->num_threads; i++) thread_join(pool->helpers[i].thread);
+    stop_workers(pool);
+    for (uint32_t i = 1; i < pool->num_threads; i++) thread_join(pool->workers[i].thread);
     free(pool->allocation);
 }
 
-static THREAD_RESULT helper_main(void *helper) {
-    help(helper);
+static THREAD_RESULT worker_main(void *worker) {
+    work(worker);
     return 0;
 }
 
-// A pool of up to `num_threads` threads; fewer if the system gives no more. NULL without memory.
+// Returns a pool of `num_threads` threads, or as many as the system gives. NULL: out of memory.
 EXPORT Pool *pool_create(uint32_t num_threads) {
-    void *allocation = calloc(1, sizeof(Pool) + 63);  // calloc aligns to 16 bytes alone
+    void *allocation = calloc(1, sizeof(Pool) + 63);  // calloc aligns to 16 bytes
     if (!allocation) return 0;
     Pool *pool = (void *)(((uintptr_t)allocation + 63) & ~(uintptr_t)63);
     pool->allocation = allocation;
@@ -359,13 +361,13 @@ EXPORT Pool *pool_create(uint32_t num_threads) {
     condition_init(&pool->wake);
     pool->num_threads = 1;
     for (uint32_t i = 1; i < MIN(num_threads, MAX_THREADS); i++) {
-        Helper *helper = &pool->helpers[i];
-        helper->pool = pool;
-        helper->id = i;
-        if (thread_start(&helper->thread, helper_main, helper)) break;
+        Worker *worker = &pool->workers[i];
+        worker->pool = pool;
+        worker->id = i;
+        if (thread_start(&worker->thread, worker_main, worker)) break;
         pool->num_threads++;
     }
-    pool->active = pool->num_threads;
+    pool->num_active = pool->num_threads;
     return pool;
 }
 

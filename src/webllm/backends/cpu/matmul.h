@@ -1,17 +1,17 @@
-// Activations in int8 groups, and the tiles that multiply them with weight panels.
+// Activations quantized to int8 in groups of 32, and the tiles that multiply them by weight panels.
 
 #pragma once
 #include "formats.h"
 
 // ------------------------------------------------------------------------------- activations
 
-// A row of Encoding.ACTIVATION is one record, [cols] unless noted:
+// A row of Encoding.ACTIVATION is stored as
 //
-//   q      int8, x = scale * q
+//   q      int8 [cols], x = scale * q
 //   scale  f32 [cols / 32]
-//   sum    f32 [cols / 32], the sum of the group's scale * q: what minima and offsets multiply
-//   half   f32 [cols / 16], the same of each half group
-//   x      f32, only in ENCODING_BOTH: what float weights multiply
+//   sum    f32 [cols / 32], the sum of scale * q over a group; minima and offsets multiply it
+//   half   f32 [cols / 16], the same sum over each half of a group
+//   x      f32 [cols], in ENCODING_BOTH only; float weights multiply it
 enum { ENCODING_F32, ENCODING_INT8, ENCODING_BOTH };
 
 INLINE size_t int8_bytes(uint32_t cols) { return cols + (size_t)cols / 2; }
@@ -21,7 +21,7 @@ INLINE size_t row_bytes(uint32_t encoding, uint32_t cols) {
     return int8_bytes(cols) + (encoding == ENCODING_BOTH ? (size_t)cols * 4 : 0);
 }
 
-// Writes columns 32 * b .. 32 * b + 31 of one row.
+// Encodes columns 32 * b .. 32 * b + 31 of one row.
 INLINE void encode_group(uint8_t *row, uint32_t encoding, uint32_t cols, uint32_t b,
                          const float *x) {
     if (encoding == ENCODING_F32) {
@@ -37,7 +37,7 @@ INLINE void encode_group(uint8_t *row, uint32_t encoding, uint32_t cols, uint32_
     float largest = vf_reduce_max(top);
     float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
     scale[b] = largest / 127.0f;
-    float sums[2];  // exact as floats; of what is not finite, any: no sum of them may be an int's
+    float sums[2];  // exact in f32; ints could overflow where x is not finite
     UNROLL for (int h = 0; h < 2; h++) {
         VI total = vi_zero();
         UNROLL for (int i = 0; i < 16 / LANES; i++) {
@@ -59,10 +59,10 @@ static void encode_row(uint8_t *row, uint32_t encoding, uint32_t cols, const flo
 
 // -------------------------------------------------------------------------------------- tiles
 
-#define TILE_MAX 8  // no tile has more vectors; arrays of T * V would be of variable length in C
+#define TILE_MAX 8  // most vectors of a tile; arrays of [T * V] would have variable length in C
 
-// y[t][row] of T tokens (rows of x, `stride` bytes apart) and V vectors of the panel's rows from
-// vector `v0` on. `format` is a constant wherever this is inlined.
+// Computes y[t][row] for T tokens (rows of x, `stride` bytes apart) and V vectors of the panel's
+// rows, from vector `v0` on. `format`, T and V are constants wherever this is inlined.
 INLINE void quant_tile(const uint32_t format, const int T, const int V, const uint8_t *panel,
                        uint32_t cols, const uint8_t *x, size_t stride, int v0, float *y) {
     const int halves = format & HALVES ? 2 : 1;
@@ -169,7 +169,7 @@ INLINE void float_tile(const uint32_t format, const int T, const int V, const ui
     }
 }
 
-// A tile function per format and number of tokens: y[t][16] = x[t] @ panel.T
+// One function for each format and number of tokens: y[t][16] = x[t] @ panel.T
 typedef void (*Tile)(const uint8_t *panel, uint32_t cols, const uint8_t *x, size_t stride,
                      float *y);
 
@@ -215,7 +215,7 @@ static const Tile tiles[][4] = {
     TILES(float_tile, FORMAT_F32),
 };
 
-// The largest tile for the tokens that are left: its logarithm.
+// Returns log2 of the tokens of the largest tile that fits `num_tokens`.
 INLINE uint32_t tile_log2(uint32_t num_tokens) {
     return num_tokens >= 8 && TILE_TOKENS == 8 ? 3 : num_tokens >= 4 ? 2 : num_tokens >= 2;
 }

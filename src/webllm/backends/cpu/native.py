@@ -1,4 +1,4 @@
-"""The kernels as a native library, called through ctypes; memory comes from anonymous mappings."""
+"""The kernels as a native library: called through ctypes, on memory mapped anonymously."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from webllm.artifacts.checkpoint import RawBytes
-from webllm.backends.cpu.available import available_bytes
-from webllm.backends.cpu.host import Bytes
-from webllm.backends.cpu.library import load_kernels
+from webllm.backends.cpu.kernels import Bytes
+from webllm.backends.cpu.native_library import open_library
+from webllm.backends.cpu.system_memory import available_bytes
 from webllm.errors import DeviceMemoryError
 
 _MAX_THREADS = 64  # as in threads.h
-_MAX_DEFAULT_THREADS = 16  # more only pays for models that are slow on a CPU anyway
+_MAX_DEFAULT_THREADS = 16  # only models too large for a CPU gain from more
 
 
 class MappedMemory:
-    """See `host.Memory`."""
+    """See `kernels.Allocation`."""
 
     def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
         try:
@@ -29,7 +29,7 @@ class MappedMemory:
         except (OSError, OverflowError) as error:
             raise DeviceMemoryError(f"{num_bytes} bytes cannot be allocated: {error}") from error
         if filled and hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a kernel without large pages
+            with suppress(OSError):  # the operating system may have no huge pages
                 self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._mapping)
         anchor = ctypes.c_char.from_buffer(self._mapping)
@@ -43,7 +43,7 @@ class MappedMemory:
         return self._view[offset : offset + num_bytes]
 
     def close(self) -> None:
-        """Views handed out must be gone by now."""
+        """Unmaps the memory; no view that `read` returned may still be in use."""
         self._view.release()
         self._mapping.close()
 
@@ -54,13 +54,13 @@ def _anonymous_mapping(num_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-class NativeHost:
-    """See `host.Host`."""
+class NativeKernels:
+    """See `kernels.Kernels`."""
 
     is_blocking = False
 
     def __init__(self, num_threads: int | None = None, variant: str | None = None) -> None:
-        self._library = _declare(load_kernels(variant))
+        self._library = _declare(open_library(variant))
         self.isa = self._library.isa().decode()
         self.kv_element_bytes = int(self._library.kv_element_bytes())
         wanted = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
@@ -82,16 +82,13 @@ class NativeHost:
         try:
             yield _address(data)
         finally:
-            _let_go(data)
+            _release_pages(data)
 
     def run(self, plan_address: int) -> None:
         self._library.run(self._pool, plan_address)
 
     def pack(self, packing_address: int) -> None:
         self._library.pack(self._pool, packing_address)
-
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        self._library.dequantize(type_id, source, num_weights, out)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         return self._worker.submit(work)
@@ -104,7 +101,7 @@ class NativeHost:
 
 
 class _PyBuffer(ctypes.Structure):
-    """CPython's Py_buffer, of which only `buf` is read."""
+    """CPython's Py_buffer; only `buf` is read."""
 
     _fields_ = (
         ("buf", ctypes.c_void_p),
@@ -121,21 +118,19 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.pool_destroy.argtypes, library.pool_destroy.restype = (address,), None
     library.run.argtypes, library.run.restype = (address, address), None
     library.pack.argtypes, library.pack.restype = (address, address), None
-    library.dequantize.argtypes = (word, address, word, address)
-    library.dequantize.restype = None
     return library
 
 
 def _address(buffer: object) -> int:
-    """Of an object that supports the buffer protocol, also a read-only one."""
+    """Returns the address of an object's buffer, also of a read-only one."""
     filled = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(filled), 0)
     ctypes.pythonapi.PyBuffer_Release(ctypes.byref(filled))
     return filled.buf or 0
 
 
-def _let_go(data: memoryview) -> None:
-    """Drops a mapped file's pages from this process: they would count as ours until the end."""
+def _release_pages(data: memoryview) -> None:
+    """Drops a mapped file's pages from this process: its resident memory would grow by the file."""
     mapping = data.obj
     if isinstance(mapping, mmap.mmap) and data.readonly and hasattr(mmap, "MADV_DONTNEED"):
         start = _address(data) - _address(mapping)

@@ -1,20 +1,20 @@
-// What Python hands over: a plan once per batch shape, a step each time.
+// The structs that Python passes to C: one plan for each model, and one step at a time.
 //
-// `webllm/backends/cpu/records.py` packs these very structs: little endian, no padding, addresses always as
-// 64 bits, so that they are the same on wasm32.
+// structs.py packs the same structs: little endian, no padding, and addresses always of 64 bits, so
+// that they are the same on wasm32.
 
 #pragma once
 #include <stdint.h>
 #include "threads.h"
 
 typedef uint64_t Address;
-#define FROM_SAMPLED (1u << 31)  // in a token id: it is the one that an output sampled
+#define FROM_SAMPLED (1u << 31)  // flag of a token id: the rest names the output that samples it
 #define AT(type, address) ((type *)(uintptr_t)(address))
 
 enum { OP_EMBED, OP_NORM, OP_LINEAR, OP_GATED, OP_ROPE_KV, OP_ATTENTION, OP_TAKE, OP_SAMPLE };
 enum { SILU, GELU_TANH };
 
-typedef struct {  // rows of a weight in one format, from row `first_panel` * 16 on
+typedef struct {  // consecutive rows of a weight in one format, from row `first_panel` * 16 on
     Address panels;
     uint32_t format, first_panel;
 } Run;
@@ -68,7 +68,7 @@ typedef struct {
 } SampleOp;
 
 typedef struct {
-    uint32_t kind, of_outputs;  // of_outputs: has a row per output, not per token
+    uint32_t kind, of_outputs;  // of_outputs: one row for each output, else for each token
     union {
         EmbedOp embed;
         NormOp norm;
@@ -82,18 +82,18 @@ typedef struct {
     };
 } Op;
 
-typedef struct {  // the sections of webllm.ops.step.StepLayout, in words
-    uint32_t token_ids, positions, seq_ids, slots, context_lens, query_starts, output_rows;
-    uint32_t sampling, block_tables, max_blocks;
+typedef struct {  // word offsets of a step's sections, see webllm/ops/step.py
+    uint32_t token_ids, positions, seq_ids, slot_mapping, context_lens, query_starts;
+    uint32_t output_rows, sampling, block_tables, max_blocks;
 } Layout;
 
-// Queries of one sequence that attention works on together.
+// Consecutive queries of one sequence that attention handles together.
 typedef struct {
     uint32_t seq, first, count;  // first: row of the batch
-    uint32_t finished;           // parts that are done
+    uint32_t finished;           // work items that are done
 } QueryTile;
 
-// How far one op is; alone in its cache line.
+// The number of finished items of one op, alone in its cache line.
 typedef struct {
     uint32_t done, padding[15];
 } Progress;
@@ -104,22 +104,22 @@ typedef struct {
     Layout layout;
 } Plan;
 
-// Where a thread is with its share of an op, see shares.h; alone in its cache line.
+// The position of a thread in its share of an op, see work_stealing.h; alone in its cache line.
 typedef struct {
     _Alignas(64) uint64_t next;
 } Cursor;
 
-// A plan with what its step says.
+// A plan while one step of it runs.
 typedef struct {
     const Plan *plan;
     const Op *ops;
     const uint32_t *step;
     Progress *progress;
     QueryTile *query_tiles;
-    uint32_t num_tokens, num_seqs, num_outputs, first_op, num_query_tiles, num_spans;
-    uint32_t num_shares;   // of every op: the threads at the beginning
-    uint32_t num_threads;  // that take part; shed_threads() lowers it
-    uint64_t since_ns, lost_ns;  // time the calling thread stood waiting for others, since when
+    uint32_t num_tokens, num_seqs, num_outputs, first_op, num_query_tiles, num_splits;
+    uint32_t num_shares;   // shares of every op: the number of threads at the beginning
+    uint32_t num_threads;  // threads that take part; drop_threads() lowers it
+    uint64_t since_ns, lost_ns;  // time that the calling thread waited for others since `since_ns`
     Cursor cursors[MAX_THREADS];
 } Step;
 

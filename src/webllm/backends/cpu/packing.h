@@ -1,18 +1,18 @@
-// Packing: a file's rows become panels of 16 rows in a format of formats.h.
+// Packs rows of a model file into panels of 16 rows, in a format of formats.h.
 
 #pragma once
 #include "formats.h"
 #include "ops.h"
 #include "threads.h"
 
-// Rows of a file's tensor on their way into a packed run.
+// One call's work: some rows of a tensor go to a run of a packed weight. structs.py packs it.
 typedef struct {
-    Address source;  // the first of these rows, as the file stores them
+    Address source;  // the rows as the file stores them
     Address panels;  // the run's first panel
     uint32_t type, format, rows, cols;
-    uint32_t first_row;      // of the run: where these rows go
-    uint32_t pair_head_dim;  // 0, or: row i of a head's first half -> 2i, of its second -> 2i + 1
-    uint32_t claimed, reserved;
+    uint32_t first_row;      // row of the run that the first of these rows becomes
+    uint32_t pair_head_dim;  // if not 0: a head's rows (i, i + dim / 2) become (2i, 2i + 1)
+    uint32_t claimed, reserved;  // claimed: panels that threads have taken
 } Packing;
 
 static uint32_t source_row(const Packing *packing, uint32_t row) {

@@ -1,6 +1,6 @@
-"""Lowering: a program becomes the array of ops that C executes, with every address in it.
+"""Lowers a program to a plan: the array of ops that C executes, with every address filled in.
 
-One plan, made for the largest batch, serves all batch shapes: C reads the sizes from the step.
+One plan, made for the largest batch, serves all batch shapes: C reads a step's sizes from the step.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from webllm.backends.cpu.arena import plan_arena
-from webllm.backends.cpu.loading import LoadedWeights
-from webllm.backends.cpu.records import (
+from webllm.backends.cpu.memory_plan import BumpAllocator, plan_arena
+from webllm.backends.cpu.structs import (
     OP_BYTES,
     PROGRESS_BYTES,
     QUERY_TILE_BYTES,
     OpKind,
-    PlanRecord,
-    op_record,
+    PlanStruct,
+    pack_op,
 )
-from webllm.backends.cpu.space import Space
+from webllm.backends.cpu.weights import LoadedWeights
 from webllm.ops.program import (
     Activation,
     Attention,
@@ -39,18 +38,20 @@ from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import StepLayout
 from webllm.ops.values import Encoding, Rows, Value, Weight
 
-MAX_HEAD_DIM = 512  # rope_kv.h
+MAX_HEAD_DIM = 512  # as in rope_kv.h
 
-# attention.h
+# As in attention.h.
 _MAX_ROWS = 32
-_MAX_SPANS = 16
+_MAX_SPLITS = 16
 _SPLIT_TOKENS = 8
 
 _ACTIVATIONS = {Activation.SILU: 0, Activation.GELU_TANH: 1}
 
 
 class RowEncoding(IntEnum):
-    """matmul.h: how C stores a row; BOTH is INT8 followed by F32, where some weight is float."""
+    """How C stores a row (matmul.h). BOTH is INT8 followed by F32, for a value that weights of both
+    kinds multiply.
+    """
 
     F32 = 0
     INT8 = 1
@@ -62,7 +63,7 @@ class RowEncoding(IntEnum):
 
 
 class Plan:
-    """Where everything lies in the plan's memory: the plan itself first, values last."""
+    """The offset of everything in the plan's memory: the plan itself first, values last."""
 
     def __init__(
         self,
@@ -82,29 +83,30 @@ class Plan:
         groups = (min(h.num_q // h.num_kv, _MAX_ROWS) for h in heads)
         self._tile_queries = _MAX_ROWS // max(groups, default=1)
 
-        space = Space()
-        space.take(PlanRecord.SIZE)
-        self.step_offset = space.take(4 * self.layout.num_words)
-        self.sampled_offset = space.take(self.sampled.num_bytes(limits.max_outputs))
-        self._progress_offset = space.take(PROGRESS_BYTES * len(program.ops))
-        self._query_tiles_offset = space.take(QUERY_TILE_BYTES * limits.max_tokens)
-        self._ops_offset = space.take(OP_BYTES * len(program.ops))
-        self._scratch_offset = space.take(
+        memory = BumpAllocator()
+        memory.take(PlanStruct.SIZE)
+        self.step_offset = memory.take(4 * self.layout.num_words)
+        self.sampled_offset = memory.take(self.sampled.num_bytes(limits.max_outputs))
+        self._progress_offset = memory.take(PROGRESS_BYTES * len(program.ops))
+        self._query_tiles_offset = memory.take(QUERY_TILE_BYTES * limits.max_tokens)
+        self._ops_offset = memory.take(OP_BYTES * len(program.ops))
+        self._scratch_offset = memory.take(
             max(_attention_bytes(heads, limits), 8 * num_threads * program.vocab_size)
         )
-        self._values_offset = space.take(self._arena.num_bytes)
-        self.num_bytes = space.num_bytes
+        self._values_offset = memory.take(self._arena.num_bytes)
+        self.num_bytes = memory.num_bytes
 
     @property
     def logits_offset(self) -> int:
+        """Offset of the logits that sampling reads, f32 [outputs, vocab]."""
         sample = self._program.ops[-1]
         assert isinstance(sample, Sample), "resampling runs the last op alone"
         return self._values_offset + self._arena.offsets[sample.logits.id]
 
-    def records(self, address: int, kv_address: int) -> list[tuple[int, bytes]]:
-        """Contents by offset, for memory that lies at `address`."""
+    def contents(self, address: int, kv_address: int) -> list[tuple[int, bytes]]:
+        """Returns what to write to the plan's memory at `address`, as (offset, bytes)."""
         kv_cache, ops = self._program.kv_cache, self._program.ops
-        plan = PlanRecord(
+        plan = PlanStruct(
             ops=address + self._ops_offset,
             step=address + self.step_offset,
             kv=kv_address,
@@ -125,7 +127,7 @@ class Plan:
         )
         return [
             (0, plan.pack(self.layout)),
-            (self._ops_offset, b"".join(lowering.record(op) for op in ops)),
+            (self._ops_offset, b"".join(lowering.lower(op) for op in ops)),
         ]
 
     def _value_bytes(self, value: Value) -> int:
@@ -135,23 +137,23 @@ class Plan:
 
 
 def _attention_bytes(heads: Sequence[Heads], limits: BatchShape) -> int:
-    rows = max(limits.max_tokens, _SPLIT_TOKENS * _MAX_SPANS)
+    rows = max(limits.max_tokens, _SPLIT_TOKENS * _MAX_SPLITS)
     return max((4 * rows * h.num_q * (h.head_dim + 2) for h in heads), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class OpLowering:
-    """From an op to its record. Values go by their id."""
+    """Turns an op into its C struct."""
 
     weights: LoadedWeights
-    values: Mapping[int, int]  # addresses
-    encodings: Mapping[int, RowEncoding]
-    scratch: int  # for attention's and sampling's own use
+    values: Mapping[int, int]  # address by value id
+    encodings: Mapping[int, RowEncoding]  # by value id
+    scratch: int  # address of memory that attention and sampling use within a step
 
-    def record(self, op: Op) -> bytes:
+    def lower(self, op: Op) -> bytes:
         match op:
             case Embed():
-                return op_record(
+                return pack_op(
                     OpKind.EMBED, False, self._matrix(op.table), self._value(op.out), op.scale
                 )
             case Norm():
@@ -167,10 +169,10 @@ class OpLowering:
             case TakeOutputs():
                 row_bytes = self._encoding(op.out).row_bytes(op.out.cols)
                 addresses = self._value(op.x), self._value(op.out)
-                return op_record(OpKind.TAKE, True, *addresses, row_bytes)
+                return pack_op(OpKind.TAKE, True, *addresses, row_bytes)
             case Sample():
                 address = self._value(op.logits)
-                return op_record(OpKind.SAMPLE, True, address, self.scratch, op.logits.cols)
+                return pack_op(OpKind.SAMPLE, True, address, self.scratch, op.logits.cols)
 
     def _value(self, value: Value | None) -> int:
         return 0 if value is None else self.values[value.id]
@@ -185,7 +187,7 @@ class OpLowering:
         return self.encodings[value.id]
 
     def _norm(self, op: Norm) -> bytes:
-        return op_record(
+        return pack_op(
             OpKind.NORM,
             _of_outputs(op.out),
             self._value(op.x),
@@ -199,7 +201,7 @@ class OpLowering:
         )
 
     def _linear(self, op: Linear) -> bytes:
-        return op_record(
+        return pack_op(
             OpKind.LINEAR,
             _of_outputs(op.out),
             self._value(op.x),
@@ -211,7 +213,7 @@ class OpLowering:
         )
 
     def _gated(self, op: GatedLinear) -> bytes:
-        return op_record(
+        return pack_op(
             OpKind.GATED,
             _of_outputs(op.out),
             self._value(op.x),
@@ -225,7 +227,7 @@ class OpLowering:
 
     def _rope(self, op: RopeKV) -> bytes:
         fine, coarse = self.weights.ropes[op.rope]
-        return op_record(
+        return pack_op(
             OpKind.ROPE_KV,
             False,
             self._value(op.qkv),
@@ -242,7 +244,7 @@ class OpLowering:
         )
 
     def _attention(self, op: Attention) -> bytes:
-        return op_record(
+        return pack_op(
             OpKind.ATTENTION,
             False,
             self._value(op.qkv),

@@ -1,6 +1,6 @@
-// Rotary embedding, and the paged KV cache that it writes.
+// Rotary embedding (arXiv:2104.09864), and the paged KV cache (arXiv:2309.06180) that it writes.
 //
-// The cache is [block, layer, kv head]; each entry holds K transposed, [head_dim][16 positions],
+// The KV cache is [block, layer, kv head]; each entry holds K transposed, [head_dim][16 positions],
 // then V, [16 positions][head_dim].
 
 #pragma once
@@ -10,7 +10,7 @@
 #define BLOCK 16
 #define MAX_HEAD_DIM 512
 
-// -------------------------------------------------------------------------------------- cache
+// -------------------------------------------------------------------------------------- KV cache
 
 INLINE KV *kv_entry(const Step *step, uint32_t block, uint32_t layer, uint32_t head) {
     const Plan *plan = step->plan;
@@ -46,7 +46,7 @@ static void normalize_head(float *x, Address gamma, uint32_t head_dim, float eps
     }
 }
 
-// The position's unit complex numbers: one row of each table, multiplied.
+// The position's unit complex numbers: the product of one row of each table (see RopeTable).
 static void rope_angles(float *angles, const RopeOp *op, uint32_t position) {
     const float *fine = AT(float, op->fine) + (size_t)(position % 256) * op->rope_dim;
     const float *coarse = AT(float, op->coarse) + (size_t)(position / 256) * op->rope_dim;
@@ -74,7 +74,7 @@ static void rope_kv_token(const Step *step, const RopeOp *op, uint32_t token) {
         normalize_head(q + h * dim, h < op->num_q ? op->q_gamma : op->k_gamma, dim, op->eps);
         rotate(q + h * dim, angles, op->rope_dim);
     }
-    uint32_t slot = SECTION(step, slots)[token];
+    uint32_t slot = SECTION(step, slot_mapping)[token];
     for (uint32_t h = 0; h < op->num_kv; h++) {
         KV *entry = kv_entry(step, slot / BLOCK, op->layer, h);
         kv_store(entry, slot % BLOCK, dim, k + h * dim, v + h * dim);

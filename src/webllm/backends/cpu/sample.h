@@ -1,13 +1,14 @@
-// Draws a token from logits; docs/sampling.md has the rule.
+// Draws a token from logits by the rule of docs/sampling.md.
 //
-// Every filter of that rule is a lower bound on the scaled logit, so no sorting is needed: the
-// bound of top-k and top-p is found by descending through histograms of the float's bits.
+// Every filter of that rule keeps the tokens whose scaled logit reaches a threshold, so that no
+// sorting is needed. The threshold of top-k and top-p is found by radix selection: histograms of
+// the floats' leading bits, then of the next ones.
 
 #pragma once
 #include "formats.h"
 #include "ops.h"
 
-// Natural logarithm to about 1e-15; x > 0 and normal.
+// Natural logarithm with a relative error of about 1e-15; x is positive and normal.
 static double log_of(double x) {
     uint64_t bits;
     memcpy(&bits, &x, 8);
@@ -24,33 +25,34 @@ static double log_of(double x) {
     return 2.0 * z * sum + exponent * 0.6931471805599453;
 }
 
+// PCG's output hash (O'Neill 2014), RXS-M-XS for 32 bits.
 INLINE uint32_t pcg(uint32_t a) {
     uint32_t state = a * 747796405u + 2891336453u;
     uint32_t word = ((state >> ((state >> 28) + 4)) ^ state) * 277803737u;
     return (word >> 22) ^ word;
 }
 
-// Bits of a float in an order that integers share.
-INLINE uint32_t ordered(float a) {
+// Maps a float to an integer; the integers have the order of the floats.
+INLINE uint32_t sortable_bits(float a) {
     uint32_t bits = bits_of(a);
     return bits & 0x80000000 ? ~bits : bits | 0x80000000;
 }
-INLINE float from_ordered(uint32_t key) {
+INLINE float float_of_sortable(uint32_t key) {
     return float_of(key & 0x80000000 ? key & 0x7fffffff : ~key);
 }
 
-// The largest bound such that the entries at or above it weigh `target` or more together;
-// an entry weighs weights[i], or 1 without weights. Entries below `floor` do not count.
-static float bound_of_mass(const float *x, const float *weights, uint32_t n, float floor,
+// Returns the largest threshold for which the entries at or above it weigh at least `target` in
+// sum. Entry i weighs weights[i], or 1 if `weights` is NULL. Entries below `floor` do not count.
+static float threshold_of_mass(const float *x, const float *weights, uint32_t n, float floor,
                            double target) {
-    uint32_t prefix = 0, known = 0;  // the bound's leading bits
+    uint32_t prefix = 0, known = 0;  // the threshold's leading bits
     double above = 0.0;
     while (known < 32) {
         uint32_t digits = known < 22 ? 11 : 10, shift = 32 - known - digits;
         double mass[2048] = {0};
         uint32_t count[2048] = {0};
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t key = ordered(x[i]);
+            uint32_t key = sortable_bits(x[i]);
             if (x[i] < floor || (known && key >> (32 - known) != prefix)) continue;
             uint32_t bucket = key >> shift & ((1u << digits) - 1);
             mass[bucket] += weights ? (double)weights[i] : 1.0;
@@ -63,14 +65,14 @@ static float bound_of_mass(const float *x, const float *weights, uint32_t n, flo
             if (above + mass[bucket] >= target) break;
             above += mass[bucket];
         }
-        if (above + mass[chosen] < target) above -= mass[chosen];  // rounding: the last one it is
+        if (above + mass[chosen] < target) above -= mass[chosen];  // rounding: take the last
         prefix = prefix << digits | chosen;
         known += digits;
     }
-    return from_ordered(prefix);
+    return float_of_sortable(prefix);
 }
 
-static uint32_t largest(const float *x, uint32_t n) {
+static uint32_t argmax(const float *x, uint32_t n) {
     VF top = vf_splat(x[0]);
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES) top = vf_max(top, vf_load(x + i));
@@ -80,9 +82,9 @@ static uint32_t largest(const float *x, uint32_t n) {
     return i;
 }
 
-// scaled = logits / temperature, p = exp(scaled - largest).
-static void soften(const float *logits, uint32_t n, float temperature, float top, float *scaled,
-                   float *p) {
+// scaled = logits / temperature, p = exp(scaled - max(scaled)); `top` is the largest logit.
+static void scale_and_exp(const float *logits, uint32_t n, float temperature, float top,
+                          float *scaled, float *p) {
     float shift = top / temperature;
     for (uint32_t i = 0; i < n; i += LANES) {
         float tail[LANES];
@@ -98,37 +100,38 @@ static void soften(const float *logits, uint32_t n, float temperature, float top
 
 #define SAMPLING_WORDS 12
 #define IN_PROMPT (1u << 31)
-#define TOP 20  // likeliest tokens a row may ask for
+#define MAX_LOGPROBS 20  // likeliest tokens that an output may ask for
 
 typedef struct {
     float temperature, top_p, min_p;
     uint32_t top_k, seed;
     float repetition_penalty, frequency_penalty, presence_penalty;
-    uint32_t num_logprobs, first_edit, num_edits, reserved;  // num_logprobs: and 1; 0: none
+    uint32_t num_logprobs, first_edit, num_edits, reserved;  // num_logprobs + 1; 0: none wanted
 } SamplingWords;
 _Static_assert(sizeof(SamplingWords) == 4 * SAMPLING_WORDS, "a row of the step");
 
 typedef struct {
     uint32_t token;
     float bias;
-    uint32_t count;  // how often it was generated, and IN_PROMPT
+    uint32_t count;  // how often the token was generated, with the flag IN_PROMPT
 } Edit;
 
-typedef struct {  // of an output; webllm.ops.sampled reads it
+typedef struct {  // of one output; webllm/ops/sampled.py reads it
     float logprob;
-    uint32_t ids[TOP];  // NO_TOKEN behind the last
-    float logprobs[TOP];
+    uint32_t ids[MAX_LOGPROBS];  // NO_TOKEN after the last
+    float logprobs[MAX_LOGPROBS];
 } Logprobs;
 #define NO_TOKEN 0xffffffffu
 
-static float lower_bound(const SamplingWords *s, const float *scaled, const float *p, uint32_t n,
-                         float top) {
+// The smallest scaled logit that top-k, top-p and min-p keep.
+static float filter_threshold(const SamplingWords *s, const float *scaled, const float *p,
+                              uint32_t n, float top) {
     float floor = -3.4e38f;
-    if (s->top_k > 0 && s->top_k < n) floor = bound_of_mass(scaled, 0, n, floor, s->top_k);
+    if (s->top_k > 0 && s->top_k < n) floor = threshold_of_mass(scaled, 0, n, floor, s->top_k);
     if (s->top_p < 1.0f) {
         double total = 0.0;
         for (uint32_t i = 0; i < n; i++) total += scaled[i] >= floor ? (double)p[i] : 0.0;
-        floor = bound_of_mass(scaled, p, n, floor, (double)s->top_p * total);
+        floor = threshold_of_mass(scaled, p, n, floor, (double)s->top_p * total);
     }
     if (s->min_p > 0.0f) {
         float least = top + (float)log_of((double)s->min_p);
@@ -137,13 +140,13 @@ static float lower_bound(const SamplingWords *s, const float *scaled, const floa
     return floor;
 }
 
-// The kept token with the largest scaled + gumbel. Few tokens need their logarithms computed:
-// gumbel <= -log(1 - u), so a token cannot win unless (1 - u) * exp(best - scaled) < 1.
+// Returns the kept token with the largest scaled + gumbel (the Gumbel-max trick). Few tokens need
+// their logarithms: as gumbel <= -log(1 - u), one only wins if (1 - u) * exp(best - scaled) < 1.
 static uint32_t draw(const float *scaled, const float *p, uint32_t n, float floor, uint32_t key) {
     double best = -1e300;
     uint32_t winner = 0;
     float reach = 0.0f, slack = 1.001f;  // reach = exp(best - largest scaled)
-    double top = (double)scaled[largest(scaled, n)];
+    double top = (double)scaled[argmax(scaled, n)];
     for (uint32_t i = 0; i < n; i++) {
         uint32_t k = pcg(key + i) >> 8;
         if (scaled[i] < floor) continue;
@@ -160,8 +163,8 @@ static uint32_t draw(const float *scaled, const float *p, uint32_t n, float floo
     return winner;
 }
 
-// Puts the token in place of the output it comes from: sampling will overwrite that.
-static void resolve_tokens(const Plan *plan, uint32_t *token_ids, uint32_t num_tokens) {
+// Replaces ids FROM_SAMPLED by the sampled tokens, before this step's sampling overwrites them.
+static void resolve_sampled_tokens(const Plan *plan, uint32_t *token_ids, uint32_t num_tokens) {
     for (uint32_t i = 0; i < num_tokens; i++) {
         if (!(token_ids[i] & FROM_SAMPLED)) continue;
         token_ids[i] = FROM_SAMPLED | AT(uint32_t, plan->sampled)[token_ids[i] & ~FROM_SAMPLED];
@@ -178,7 +181,7 @@ static float edited(float logit, Edit edit, const SamplingWords *s) {
     return logit - (s->frequency_penalty * (float)count + presence);
 }
 
-// `input` is the row's own token; with FROM_SAMPLED the counts do not know it yet.
+// `input` is the row's own token. If it is FROM_SAMPLED, the host has not counted it yet.
 static void edit_logits(const Edit *edits, const SamplingWords *s, uint32_t input, float *logits,
                         uint32_t vocab) {
     uint32_t unknown = input & FROM_SAMPLED ? input & ~FROM_SAMPLED : NO_TOKEN;
@@ -195,9 +198,9 @@ static void edit_logits(const Edit *edits, const SamplingWords *s, uint32_t inpu
     logits[unknown] = edited(logits[unknown], (Edit){unknown, 0.0f, 1}, s);
 }
 
-// The `count` largest logits, in order, the lowest id first among equals.
-static void find_top(const float *logits, uint32_t n, uint32_t count, Logprobs *out) {
-    for (uint32_t i = 0; i < TOP; i++) {
+// Finds the `count` largest logits in order; among equals the lowest id comes first.
+static void find_top_logits(const float *logits, uint32_t n, uint32_t count, Logprobs *out) {
+    for (uint32_t i = 0; i < MAX_LOGPROBS; i++) {
         out->ids[i] = NO_TOKEN;
         out->logprobs[i] = -__builtin_inff();
     }
@@ -216,13 +219,13 @@ static void find_top(const float *logits, uint32_t n, uint32_t count, Logprobs *
 // `scratch` is f32 [2, n].
 static void find_logprobs(const float *logits, uint32_t n, uint32_t token, uint32_t num_top,
                           float *scratch, Logprobs *out) {
-    float top = logits[largest(logits, n)], *p = scratch + n;
-    soften(logits, n, 1.0f, top, scratch, p);
+    float top = logits[argmax(logits, n)], *p = scratch + n;
+    scale_and_exp(logits, n, 1.0f, top, scratch, p);
     double total = 0.0;
     for (uint32_t i = 0; i < n; i++) total += (double)p[i];
     double shift = (double)top + log_of(total);
-    find_top(logits, n, num_top, out);
-    for (uint32_t i = 0; i < TOP; i++) {
+    find_top_logits(logits, n, num_top, out);
+    for (uint32_t i = 0; i < MAX_LOGPROBS; i++) {
         out->logprobs[i] = (float)((double)out->logprobs[i] - shift);
     }
     out->logprob = (float)((double)logits[token] - shift);
@@ -230,11 +233,11 @@ static void find_logprobs(const float *logits, uint32_t n, uint32_t token, uint3
 
 static uint32_t sampled_token(const SamplingWords *s, const float *logits, uint32_t n,
                               uint32_t position, float *scratch) {
-    uint32_t best = largest(logits, n);
+    uint32_t best = argmax(logits, n);
     if (s->temperature == 0.0f) return best;
     float *scaled = scratch, *p = scratch + n;
-    soften(logits, n, s->temperature, logits[best], scaled, p);
-    float floor = lower_bound(s, scaled, p, n, scaled[best]);
+    scale_and_exp(logits, n, s->temperature, logits[best], scaled, p);
+    float floor = filter_threshold(s, scaled, p, n, scaled[best]);
     return draw(scaled, p, n, floor, pcg(s->seed ^ pcg(position)));
 }
 

@@ -1,4 +1,4 @@
-// Whether this build multiplies rightly on this machine: some engines have got relaxed SIMD wrong.
+// Tests that this build multiplies correctly here: some WebAssembly engines get relaxed SIMD wrong.
 
 #pragma once
 #include "matmul.h"
@@ -7,7 +7,7 @@
 
 static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
 
-// Any bits are quants; scales and minima become small halves.
+// Fills two blocks with random quants, and with scales and minima that are small f16 numbers.
 static void random_panel(uint8_t *panel, uint32_t format, uint32_t *state) {
     size_t block = panel_bytes(format, 32);
     for (size_t i = 0; i < 2 * block; i++) {
@@ -20,7 +20,7 @@ static void random_panel(uint8_t *panel, uint32_t format, uint32_t *state) {
     }
 }
 
-static int tile_is_right(uint32_t format, uint32_t log2, uint32_t *state) {
+static int tile_is_correct(uint32_t format, uint32_t log2, uint32_t *state) {
     _Alignas(64) uint8_t panel[2 * (512 + 128)];
     _Alignas(64) uint8_t x[TILE_TOKENS][TEST_COLS + TEST_COLS / 2];
     float y[TILE_TOKENS * PANEL], row[TEST_COLS];
@@ -47,11 +47,11 @@ static int tile_is_right(uint32_t format, uint32_t log2, uint32_t *state) {
     return 1;
 }
 
-static int tiles_are_right(void) {
+static int tiles_are_correct(void) {
     uint32_t state = 1;
     for (uint32_t format = 0; format < FORMAT_F16; format++) {
         for (uint32_t log2 = 0; log2 <= tile_log2(TILE_TOKENS); log2++) {
-            if (!tile_is_right(format, log2, &state)) return 0;
+            if (!tile_is_correct(format, log2, &state)) return 0;
         }
     }
     return 1;

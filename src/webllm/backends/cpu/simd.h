@@ -1,18 +1,18 @@
-// Vector primitives, one file per instruction set; chosen by the compiler's target flags.
+// Vector primitives, one file for each instruction set; the compiler's target flags choose it.
 //
 //   VF   LANES floats                    VI   LANES int32, or 4 * LANES bytes
-//   vi_add, vi_reduce_add   wrap: a float that is not finite may have become any int32
+//   vi_add, vi_reduce_add   wrap: a float that is not finite may become any int32
 //   dot4(acc, w, x)   acc += four-byte products per lane, w in 0..15 unsigned, x in -127..127
-//   dot4_sum(acc)     the int32 sums of up to 8 dot4 (some sets add up in 16 bits until here)
-//   dot8(acc, w, x)   the same for signed w, plus DOT8_OFFSET * sum(x), which the caller removes
+//   dot4_sum(acc)     the int32 sums of up to 8 dot4 (some sets sum in 16 bits until then)
+//   dot8(acc, w, x)   the same for signed w, plus DOT8_OFFSET * sum(x), which the caller subtracts
 //   KV                element type of the KV cache: f16 where loading it costs one instruction
 //
-// TILE_TOKENS x TILE_VECTORS is the matrix tile that fills the registers.
+// A tile of TILE_TOKENS x TILE_VECTORS fills the registers.
 
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__wasm__)  // there is no C library; kernels.c defines these two
+#if defined(__wasm__)  // without a C library, kernels.c defines these two
 void *memcpy(void *restrict to, const void *restrict from, size_t n);
 void *memset(void *to, int byte, size_t n);
 #else
@@ -44,7 +44,7 @@ void *memset(void *to, int byte, size_t n);
 
 // ------------------------------------------------------------------ on top of the primitives
 
-#define PANEL 16                       // rows of a weight that lie interleaved
+#define PANEL 16                       // rows of a weight that are interleaved
 #define VECTORS_PER_PANEL (PANEL / LANES)
 #define PAIR_VECTORS (VECTORS_PER_PANEL < 2 ? 1 : 2)  // of a tile of two tokens
 
@@ -58,7 +58,8 @@ INLINE VF vf_load_kv(const KV *p) { return vf_load(p); }
 INLINE void vf_store_kv(KV *p, VF a) { vf_store(p, a); }
 #endif
 
-// exp(x), x limited to +-87; relative error below 2^-22 (minimax polynomial of 2^f, |f| <= 1/2)
+// exp(x) for x clamped to +-87, by a minimax polynomial of 2^f, |f| <= 1/2 (as in Cephes' expf);
+// relative error below 2^-22
 INLINE VF vf_exp(VF x) {
     x = vf_max(vf_min(x, vf_splat(87.0f)), vf_splat(-87.0f));
     VF t = vf_mul(x, vf_splat(1.44269504f));

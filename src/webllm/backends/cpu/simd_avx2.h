@@ -1,4 +1,4 @@
-// AVX2, and on top of it the byte products of AVX-VNNI; simd.h says what each name means.
+// AVX2, and on top of it the byte products of AVX-VNNI; simd.h explains the names.
 
 #pragma once
 #include <immintrin.h>
@@ -71,7 +71,7 @@ INLINE VI vi_high(VI a) { return vi_low(_mm256_srli_epi16(a, 4)); }
 #if defined(__AVXVNNI__)
 #define DPBUSD _mm256_dpbusd_avx_epi32
 #else
-#define DPBUSD _mm256_dpbusd_epi32  // the same instruction in AVX-512's encoding: to test this section
+#define DPBUSD _mm256_dpbusd_epi32  // in AVX-512's encoding: lets CPUs without AVX-VNNI test this
 #endif
 INLINE VI dot4(VI acc, VI w, VI x) { return DPBUSD(acc, w, x); }
 INLINE VI dot4_sum(VI acc) { return acc; }

@@ -1,4 +1,4 @@
-// AVX-512 with VNNI; simd.h says what each name means.
+// AVX-512 with VNNI; simd.h explains the names.
 
 #pragma once
 #include <immintrin.h>

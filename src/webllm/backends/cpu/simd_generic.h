@@ -1,4 +1,4 @@
-// The compiler's own vectors, for any other target; simd.h says what each name means.
+// The compiler's vector extensions, for any other target; simd.h explains the names.
 
 #pragma once
 #define ISA "baseline"
@@ -9,7 +9,7 @@
 #define KV_F16 0
 typedef float VF __attribute__((vector_size(16)));
 typedef int32_t VI __attribute__((vector_size(16)));
-typedef uint32_t VU __attribute__((vector_size(16)));  // for sums that wrap if a float was not finite
+typedef uint32_t VU __attribute__((vector_size(16)));  // sums of it wrap
 typedef int16_t VShort __attribute__((vector_size(16)));
 
 #define EACH for (int i = 0; i < LANES; i++)

@@ -1,4 +1,4 @@
-// Arm NEON with the dot product extension; simd.h says what each name means.
+// Arm NEON with the dot product extension; simd.h explains the names.
 
 #pragma once
 #include <arm_neon.h>

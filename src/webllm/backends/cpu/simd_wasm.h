@@ -1,4 +1,4 @@
-// WebAssembly SIMD, with and without its relaxed part; simd.h says what each name means.
+// WebAssembly SIMD, with and without its relaxed part; simd.h explains the names.
 
 #pragma once
 #include <wasm_simd128.h>

@@ -1,4 +1,4 @@
-// Threads, locks and clocks of Windows, POSIX and WebAssembly, under the same names.
+// Threads, locks and clocks of Windows, POSIX and WebAssembly under common names.
 
 #pragma once
 #include <stdint.h>
@@ -10,47 +10,47 @@
 #define atomic_swap_if(p, expected, value) \
     __atomic_compare_exchange_n(p, expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
-#define SPINS_PER_US 80  // about; each with one relax()
+#define SPINS_PER_US 80  // roughly, with one cpu_relax() each
 #if defined(__x86_64__) || defined(__i386__)
-#define relax() __builtin_ia32_pause()
+#define cpu_relax() __builtin_ia32_pause()
 #elif defined(__aarch64__)
-#define relax() __asm__ volatile("yield")
+#define cpu_relax() __asm__ volatile("yield")
 #else
-#define relax() ((void)0)
+#define cpu_relax() ((void)0)
 #endif
 
-#if defined(__wasm__)  // the host starts threads: they are Web Workers on one shared memory
+#if defined(__wasm__)  // threads are Web Workers on one shared memory, started by Python
 #undef SPINS_PER_US
 #define SPINS_PER_US 800
 
 #if defined(__wasm_atomics__)
 #define FOREVER (-1ll)
-#define TURN_NS 20000
+#define YIELD_NS 20000
 __attribute__((import_module("host"), import_name("now"))) double host_now_ms(void);
-static inline void sleep_while(uint32_t *word, uint32_t value, int64_t most_ns) {
-    __builtin_wasm_memory_atomic_wait32((int *)word, (int)value, most_ns);
+static inline void sleep_while(uint32_t *word, uint32_t value, int64_t max_ns) {
+    __builtin_wasm_memory_atomic_wait32((int *)word, (int)value, max_ns);
 }
-static inline void wake_sleepers(uint32_t *word, uint32_t most) {
-    __builtin_wasm_memory_atomic_notify((int *)word, most);
+static inline void wake_sleepers(uint32_t *word, uint32_t max_count) {
+    __builtin_wasm_memory_atomic_notify((int *)word, max_count);
 }
-static inline void give_way(void) {
-    static uint32_t nobody_wakes;
-    sleep_while(&nobody_wakes, 0, TURN_NS);
+static inline void thread_yield(void) {
+    static uint32_t never_notified;
+    sleep_while(&never_notified, 0, YIELD_NS);
 }
 static inline uint64_t now_ns(void) { return (uint64_t)(host_now_ms() * 1e6); }
 #else
 #define FOREVER 0
-#define sleep_while(word, value, most_ns) ((void)0)
-#define wake_sleepers(word, most) ((void)0)
-static inline void give_way(void) {}
+#define sleep_while(word, value, max_ns) ((void)0)
+#define wake_sleepers(word, max_count) ((void)0)
+static inline void thread_yield(void) {}
 static inline uint64_t now_ns(void) { return 0; }
 #endif
 
 typedef struct {
-    char none;
+    char unused;
 } Thread;
-typedef uint32_t Mutex;      // 1: taken
-typedef uint32_t Condition;  // how often it was broadcast
+typedef uint32_t Mutex;      // 1 while locked
+typedef uint32_t Condition;  // number of broadcasts
 static inline void mutex_lock(Mutex *mutex) {
     while (atomic_swap(mutex, 1)) sleep_while(mutex, 1, FOREVER);
 }
@@ -89,7 +89,7 @@ static inline void thread_join(Thread thread) {
 #define condition_init InitializeConditionVariable
 #define condition_wait(condition, mutex) SleepConditionVariableSRW(condition, mutex, INFINITE, 0)
 #define condition_broadcast WakeAllConditionVariable
-static inline void give_way(void) { SwitchToThread(); }
+static inline void thread_yield(void) { SwitchToThread(); }
 static inline uint64_t now_ns(void) {
     LARGE_INTEGER ticks, rate;
     QueryPerformanceCounter(&ticks);
@@ -114,7 +114,7 @@ static inline void thread_join(Thread thread) { pthread_join(thread, 0); }
 #define condition_init(condition) pthread_cond_init(condition, 0)
 #define condition_wait pthread_cond_wait
 #define condition_broadcast pthread_cond_broadcast
-static inline void give_way(void) { sched_yield(); }
+static inline void thread_yield(void) { sched_yield(); }
 static inline uint64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

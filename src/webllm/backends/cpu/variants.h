@@ -1,16 +1,16 @@
-// Which of the compiled variants of this library run on this machine.
+// Finds which compiled variants of this library run on this machine.
 
 #pragma once
 #include <stdint.h>
 
-// The variants this CPU runs: bit i for the i-th in library.py's list for its kind.
+// Returns bit i for the i-th variant in native_library.py's list for this kind of CPU.
 #if defined(__x86_64__)
 #include <cpuid.h>
 static uint32_t variants_of_this_cpu(void) {
     uint32_t a, b, c, d, a1 = 0, b1, c1, d1, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return 1;
-    int fma = c >> 12 & 1, saves = c >> 27 & 1, f16c = c >> 29 & 1;
-    if (!fma || !saves || !f16c || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 1;
+    int fma = c >> 12 & 1, osxsave = c >> 27 & 1, f16c = c >> 29 & 1;
+    if (!fma || !osxsave || !f16c || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 1;
     if (a) __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1);
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     uint32_t ymm = (low & 6) == 6, zmm = (low & 0xe6) == 0xe6;

@@ -1,109 +1,155 @@
-"""Packs a checkpoint's tensors into the kernels' panels; formats.h describes them.
+"""Loads a program's weights and rotary tables into the kernels' memory, in pieces.
 
-A weight becomes runs of rows, each in the smallest format that holds its tensors exactly. Tensors
-whose rows share a panel of 16 get the union of their formats.
+A piece is some rows of one tensor: it is read from the checkpoint, then packed into panels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntFlag
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from webllm.artifacts.checkpoint import Checkpoint, GGMLType
-from webllm.errors import UnsupportedModelError
-from webllm.ops.program import Program
-from webllm.ops.values import Part, Weight
+from webllm.artifacts.checkpoint import Checkpoint, RawBytes
+from webllm.backends.cpu.formats import PANEL_ROWS, Format, Run, runs_of
+from webllm.backends.cpu.kernels import Allocation, Bytes, Kernels
+from webllm.backends.cpu.memory_plan import BumpAllocator
+from webllm.backends.cpu.structs import PackingStruct, matrix_bytes, pack_matrix
+from webllm.ops.program import Program, RopeKV
+from webllm.ops.values import Part, RopeTable, RowOrder, Weight
+from webllm.ops.vectors import read_vector
 
-PANEL_ROWS = 16
-
-
-class Format(IntFlag):
-    """How a panel is stored: flags of quantized formats, or one of the three float formats."""
-
-    BITS4 = 0
-    BITS8 = 1
-    HALVES = 2  # scales per 16 columns, not per 32
-    MINS = 4
-    F16 = 8
-    BF16 = 9
-    F32 = 10
-
-    @property
-    def is_float(self) -> bool:
-        return self >= Format.F16
-
-    def union(self, other: Format) -> Format:
-        """The smallest format that holds both exactly."""
-        if self == other:
-            return self
-        return Format.F32 if self.is_float or other.is_float else self | other
-
-    def panel_bytes(self, cols: int) -> int:
-        if self.is_float:
-            return cols * PANEL_ROWS * (4 if self == Format.F32 else 2)
-        scales = (64 if self & Format.HALVES else 32) * (2 if self & Format.MINS else 1)
-        return cols // 32 * ((512 if self & Format.BITS8 else 256) + scales)
-
-
-_FORMATS = {
-    GGMLType.F32: Format.F32,
-    GGMLType.F16: Format.F16,
-    GGMLType.BF16: Format.BF16,
-    GGMLType.Q4_0: Format.BITS4,
-    GGMLType.Q4_1: Format.MINS,
-    GGMLType.Q5_0: Format.BITS8,
-    GGMLType.Q5_1: Format.BITS8 | Format.MINS,
-    GGMLType.Q8_0: Format.BITS8,
-    GGMLType.Q2_K: Format.HALVES | Format.MINS,
-    GGMLType.Q3_K: Format.HALVES,
-    GGMLType.Q4_K: Format.MINS,
-    GGMLType.Q5_K: Format.BITS8 | Format.MINS,
-    GGMLType.Q6_K: Format.BITS8 | Format.HALVES,
-}
+_PIECE_BYTES = 8 << 20  # bytes of the file that are resident, or copied, at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive parts in one format, from a multiple of 16 rows on."""
+class LoadedWeights:
+    """Addresses of everything the ops read; valid until `memory` is closed."""
 
-    parts: tuple[Part, ...]
-    format: Format
-
-    @property
-    def rows(self) -> int:
-        return sum(part.rows for part in self.parts)
-
-    @property
-    def num_panels(self) -> int:
-        return -(-self.rows // PANEL_ROWS)
-
-    def num_bytes(self, cols: int) -> int:
-        return self.num_panels * self.format.panel_bytes(cols)
+    memory: Allocation
+    matrices: dict[Weight, int]  # address of a Matrix
+    vectors: dict[Weight, int]  # address of f32 [rows]
+    float_weights: frozenset[Weight]  # matrices that multiply f32 activations
+    ropes: dict[RopeTable, tuple[int, int]]  # addresses of the fine and the coarse table
 
 
-def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
-    """Raises UnsupportedModelError for a type the kernels do not have."""
-    runs: list[Run] = []
-    for part in weight.parts:
-        run = Run((part,), _format(checkpoint, part.tensor))
-        if runs and (runs[-1].rows % PANEL_ROWS or runs[-1].format == run.format):
-            last = runs.pop()
-            run = Run((*last.parts, part), last.format.union(run.format))
-        runs.append(run)
-    return runs
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a tensor that one call packs."""
+
+    tensor: str
+    start: int  # bytes within the tensor
+    num_bytes: int
+    packing: PackingStruct
 
 
-def _format(checkpoint: Checkpoint, tensor: str) -> Format:
-    dtype = checkpoint.tensors[tensor].dtype
-    if dtype not in _FORMATS:
-        raise UnsupportedModelError(f"{tensor} is stored as {dtype.name}, which webllm cannot read")
-    return _FORMATS[dtype]
+@dataclass(slots=True)
+class _Layout:
+    """The offset of everything, planned before there is memory."""
+
+    allocator: BumpAllocator = field(default_factory=BumpAllocator)
+    small: list[tuple[int, Bytes]] = field(default_factory=list)  # vectors and rotary tables
+    matrices: dict[Weight, int] = field(default_factory=dict)  # offset of a Matrix
+    runs: dict[Weight, list[tuple[Run, int]]] = field(default_factory=dict)  # with its panels
+    vectors: dict[Weight, int] = field(default_factory=dict)
+    ropes: dict[RopeTable, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, data: Bytes) -> int:
+        offset = self.allocator.take(len(data))
+        self.small.append((offset, data))
+        return offset
 
 
-def packed_bytes(program: Program, checkpoint: Checkpoint) -> int:
-    """Bytes of all matrices once packed; vectors and tables are noise beside them."""
-    return sum(
-        run.num_bytes(weight.cols)
-        for weight in program.matrices()
-        for run in runs_of(weight, checkpoint)
-    )
+class WeightLoader:
+    """Allocates memory for all weights; the caller then packs each of `pieces`, in order.
+
+    The program has passed `check_program`. Raises UnsupportedModelError for an unknown storage
+    type and DeviceMemoryError, both before anything is packed.
+    """
+
+    def __init__(self, kernels: Kernels, program: Program, checkpoint: Checkpoint) -> None:
+        self._kernels, self._checkpoint = kernels, checkpoint
+        self._layout = _plan_layout(program, checkpoint)
+        self._packing_offset = self._layout.allocator.take(PackingStruct.SIZE)
+        self.memory = kernels.allocate(self._layout.allocator.num_bytes, filled=True)
+        try:
+            self.pieces = list(self._pieces())
+            self.total_bytes = sum(piece.num_bytes for piece in self.pieces)
+            self._write_small()
+        except BaseException:
+            self.memory.close()
+            raise
+
+    def pack(self, piece: Piece, data: RawBytes) -> None:
+        """Packs `data`, the piece's bytes in the checkpoint."""
+        with self._kernels.source(data) as source:
+            self.memory.write(self._packing_offset, piece.packing.pack(source))
+            self._kernels.pack(self.memory.address + self._packing_offset)
+
+    def _pieces(self) -> Iterator[Piece]:
+        for weight, runs in self._layout.runs.items():
+            for run, offset in runs:
+                first_row = 0
+                for part in run.parts:
+                    panels = self.memory.address + offset
+                    yield from self._pieces_of(part, weight.cols, run.format, panels, first_row)
+                    first_row += part.rows
+
+    def _pieces_of(
+        self, part: Part, cols: int, format: Format, panels: int, first_row: int
+    ) -> Iterator[Piece]:
+        info = self._checkpoint.tensors[part.tensor]
+        row_bytes = cols // info.dtype.block_elements * info.dtype.block_bytes
+        pairs = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
+        unit = pairs or PANEL_ROWS  # rows are reordered within whole heads only
+        step = max(_PIECE_BYTES // (row_bytes * unit), 1) * unit
+        for row in range(0, part.rows, step):
+            rows = min(step, part.rows - row)
+            packing = PackingStruct(
+                panels, info.dtype, format, rows, cols, first_row + row, pair_head_dim=pairs
+            )
+            yield Piece(part.tensor, row * row_bytes, rows * row_bytes, packing)
+
+    def _write_small(self) -> None:
+        """Writes everything that is not packed: vectors, rotary tables, Matrix structs."""
+        for offset, data in self._layout.small:
+            self.memory.write(offset, data)
+        for weight, runs in self._layout.runs.items():
+            fields, panel = [], 0
+            for run, offset in runs:
+                fields.append((self.memory.address + offset, int(run.format), panel))
+                panel += run.num_panels
+            matrix = pack_matrix(weight.rows, weight.cols, fields)
+            self.memory.write(self._layout.matrices[weight], matrix)
+
+    def loaded(self) -> LoadedWeights:
+        """Returns the weights, once every piece is packed."""
+        layout, base = self._layout, self.memory.address
+        return LoadedWeights(
+            memory=self.memory,
+            matrices={weight: base + offset for weight, offset in layout.matrices.items()},
+            vectors={weight: base + offset for weight, offset in layout.vectors.items()},
+            float_weights=frozenset(
+                weight
+                for weight, runs in layout.runs.items()
+                if any(run.format.is_float for run, _ in runs)
+            ),
+            ropes={
+                table: (base + fine, base + coarse)
+                for table, (fine, coarse) in layout.ropes.items()
+            },
+        )
+
+
+def _plan_layout(program: Program, checkpoint: Checkpoint) -> _Layout:
+    layout = _Layout()
+    for weight in program.matrices():
+        runs = runs_of(weight, checkpoint)
+        layout.matrices[weight] = layout.allocator.take(matrix_bytes(len(runs)))
+        layout.runs[weight] = [
+            (run, layout.allocator.take(run.num_bytes(weight.cols))) for run in runs
+        ]
+    for weight in program.vectors():
+        layout.vectors[weight] = layout.add(read_vector(weight, checkpoint).tobytes())
+    for op in program.ops:
+        if isinstance(op, RopeKV) and op.rope not in layout.ropes:
+            layout.ropes[op.rope] = layout.add(op.rope.fine), layout.add(op.rope.coarse)
+    return layout

@@ -50,7 +50,7 @@ def rope_kv(
     constants |= {
         "NUM_TOKENS": step.tokens.word,
         "POSITIONS": step.layout.positions,
-        "SLOTS": step.layout.slots,
+        "SLOTS": step.layout.slot_mapping,
         "NUM_Q": num_q,
         "NUM_KV": num_kv,
         "UNITS": units,

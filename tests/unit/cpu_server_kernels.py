@@ -1,4 +1,4 @@
-"""The kernels in another process, perhaps under an emulator; see cpu_server.c."""
+"""The kernels in another process, possibly under an emulator; see cpu_server.c."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _ALLOCATE, _WRITE, _READ, _RUN, _PACK, _DEQUANTIZE, _DESCRIBE = range(7)
 
 
 class ServerMemory:
-    def __init__(self, host: ServerHost, address: int) -> None:
-        self.host, self.address = host, address
+    def __init__(self, kernels: ServerKernels, address: int) -> None:
+        self.kernels, self.address = kernels, address
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
-        self.host.call(_WRITE, self.address + offset, len(view), payload=view)
+        self.kernels.call(_WRITE, self.address + offset, len(view), payload=view)
 
     def read(self, offset: int, num_bytes: int) -> memoryview:
-        return self.host.call_for_bytes(self.address + offset, num_bytes)
+        return self.kernels.call_for_bytes(self.address + offset, num_bytes)
 
     def close(self) -> None:
-        """The process takes it along."""
+        """Does nothing: the process frees it when it ends."""
 
 
-class ServerHost:
+class ServerKernels:
     num_threads = 2
     is_blocking = True
 

@@ -1,4 +1,4 @@
-"""The browser's host of the kernels, over a `js` of our own."""
+"""The kernels in a browser, over a `js` of our own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 class Bytes:
-    """As much of a Uint8Array as the host asks for."""
+    """The part of Uint8Array that the kernels use."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -40,26 +40,26 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for module in (js, pyodide, ffi):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield importlib.import_module("webllm.backends.cpu.browser")
-    for name in ("browser", "browser_kernels"):  # they hold on to our `js`
+    for name in ("browser", "browser_module"):  # they have imported our `js`
         del sys.modules[f"webllm.backends.cpu.{name}"]
 
 
 def test_a_piece_that_fails_gives_its_memory_back(browser: Any) -> None:
-    """Else every failed load would leave the copy of a piece behind."""
+    """Otherwise every failed load would leak the copy of a piece."""
     exports = SimpleNamespace(
         kv_element_bytes=lambda: 4, pool_create=lambda _: 0, __heap_base=SimpleNamespace(value=64)
     )
     memory = SimpleNamespace(buffer=1 << 16)
-    kernels = SimpleNamespace(isa="test", exports=exports, memory=memory, most_bytes=1 << 16)
-    host = browser.BrowserHost(kernels)
-    before = host.available_bytes()
+    instance = SimpleNamespace(isa="test", exports=exports, memory=memory, max_bytes=1 << 16)
+    kernels = browser.BrowserKernels(instance)
+    before = kernels.available_bytes()
 
     def fail() -> None:
-        with host.source(memoryview(b"\1" * 99)) as at:
-            assert bytes(host.bytes.data[at : at + 99]) == b"\1" * 99
+        with kernels.source(memoryview(b"\1" * 99)) as at:
+            assert bytes(kernels.bytes.data[at : at + 99]) == b"\1" * 99
             raise ValueError("no such type")
 
     with pytest.raises(ValueError, match="no such type"):
         fail()
-    assert host.available_bytes() == before
-    assert not any(host.bytes.data)
+    assert kernels.available_bytes() == before
+    assert not any(kernels.bytes.data)

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Finds how much memory this process can still use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Free and reclaimable memory, within a container's limit; None if the system hides it."""
+    """Returns free and reclaimable bytes within a container's limit; None if unknown.
+
+    macOS reports installed memory only, and so does this function there.
+    """
     match sys.platform:
         case "linux":
             known = [b for b in (_meminfo_bytes(), _cgroup_bytes()) if b is not None]
             return min(known, default=None)
         case "win32":
             return _windows_bytes()
-        case _:  # macOS tells no more than what is installed
+        case _:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

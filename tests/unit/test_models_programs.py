@@ -1,4 +1,4 @@
-"""Recording, fusion and buffer planning over every architecture, on made-up checkpoints."""
+"""Recording, fusion and memory planning for every architecture, on made-up checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from webllm.artifacts.gguf import open_gguf
-from webllm.backends.cpu.arena import plan_arena
+from webllm.backends.cpu.memory_plan import plan_arena
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
 from webllm.models.rope import RopeScaling, frequencies

@@ -1,4 +1,4 @@
-"""The loop: schedule, run, accept what was sampled; one task per loaded model."""
+"""The loop of a loaded model: schedule, run, sample, emit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import Protocol
 
+from webllm.api.chat_completion import FinishReason
 from webllm.engine.background import Pauses
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
-from webllm.engine.sequence import FinishReason, Sequence
+from webllm.engine.sequence import Sequence
 from webllm.errors import ModelNotLoadedError, RequestError
 from webllm.ops.sampled import TokenLogprobs
 
@@ -17,22 +18,22 @@ _log = logging.getLogger(__name__)
 
 
 class Output(Protocol):
-    """Where a sequence's tokens go."""
+    """Receives the tokens of a sequence."""
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
-        """Takes one token; a reason ends the sequence, and an exception fails it."""
+        """Takes one token; a returned reason ends the sequence, an exception fails it."""
 
     def end(self, reason: FinishReason) -> None: ...
 
     def fail(self, error: BaseException) -> None:
-        """Ends with an error instead; raises nothing itself."""
+        """Ends the sequence with an error; raises nothing itself."""
 
 
 class GenerationLoop:
-    """Runs while there is work.
+    """Steps while there are sequences, in one task.
 
-    An error of one sequence ends that sequence; an error of the device ends all there are, and
-    those that come later find no step of theirs in flight.
+    An error of one sequence ends that sequence. An error of the device ends every sequence and
+    drops the steps in flight.
     """
 
     def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
@@ -43,17 +44,22 @@ class GenerationLoop:
         self._is_closed = False
         self._pauses = Pauses()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no sequence runs or waits."""
+        return not self._outputs
+
     def add(self, sequence: Sequence, output: Output) -> None:
         """Raises what `Scheduler.add` raises, ModelNotLoadedError after `close`, or RequestError
-        from a second event loop; otherwise the output is told of the end, whatever it is.
+        from a second event loop. Afterwards the output learns of the end, whatever it is.
         """
         event_loop = asyncio.get_running_loop()
         if self._is_closed:
             raise ModelNotLoadedError(
                 "the model was unloaded before this answer began; reload it and ask again"
             )
-        is_idle = self._task is None or self._task.done()
-        if self._task is not None and not is_idle and self._task.get_loop() is not event_loop:
+        task = None if self._task is None or self._task.done() else self._task
+        if task is not None and task.get_loop() is not event_loop:
             raise RequestError(
                 "answers are under way on another event loop; use an engine from one event loop"
             )
@@ -61,7 +67,7 @@ class GenerationLoop:
         self._outputs[sequence] = output
         if len(self._outputs) > 1:
             self.runner.expect(len(self._outputs))
-        if is_idle:
+        if task is None:
             self._task = event_loop.create_task(self._run())
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -74,8 +80,13 @@ class GenerationLoop:
                 output.fail(error)
 
     def abort_all(self) -> None:
+        """Ends every sequence with finish_reason "abort"."""
         for sequence in list(self._outputs):
-            self.finish(sequence, FinishReason.ABORT)
+            self.finish(sequence, "abort")
+
+    def reset_prefix_cache(self) -> None:
+        """Computes every later prompt anew."""
+        self.scheduler.blocks.reset_prefix_cache()
 
     async def close(self) -> None:
         """Aborts every sequence for good and waits for the steps in flight."""
@@ -86,7 +97,7 @@ class GenerationLoop:
 
     async def _run(self) -> None:
         try:
-            while self.scheduler.has_work or self.runner.num_in_flight:
+            while self._outputs or self.runner.num_in_flight:
                 try:
                     await self.step()
                 except Exception as error:
@@ -94,11 +105,11 @@ class GenerationLoop:
                     await self.runner.discard()
         except BaseException:  # the event loop is being closed
             self.abort_all()
-            self.scheduler.blocks.forget()  # what a step that waits should have written
+            self.reset_prefix_cache()  # steps in flight may not have written their blocks
             raise
 
     async def step(self) -> None:
-        """Submits what the device takes, then accepts the tokens of the oldest step."""
+        """Submits as many batches as may be in flight, then emits the tokens of the oldest one."""
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
             await self.runner.submit(batch)
         await self._pauses.pause()
@@ -117,15 +128,15 @@ class GenerationLoop:
     def _accept(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> None:
         sequence.accept(token_id)
         if token_id in sequence.params.stop_ids:
-            self.finish(sequence, FinishReason.STOP)
+            self.finish(sequence, "stop")
         elif reason := self._outputs[sequence].accept(token_id, logprobs):
             self.finish(sequence, reason)
         elif sequence.num_output_tokens >= sequence.params.max_tokens:
-            self.finish(sequence, FinishReason.LENGTH)
+            self.finish(sequence, "length")
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         if output := self._outputs.pop(sequence, None):
-            self.scheduler.finish(sequence, FinishReason.ABORT)
+            self.scheduler.finish(sequence, "abort")
             output.fail(error)
 
     def _fail_all(self, error: Exception) -> None:
@@ -133,4 +144,4 @@ class GenerationLoop:
             _log.error("a step failed after its sequences had ended", exc_info=error)
         for sequence in list(self._outputs):
             self._fail(sequence, error)
-        self.scheduler.blocks.forget()  # what the failed steps should have written
+        self.reset_prefix_cache()  # the failed steps may not have written their blocks

@@ -1,4 +1,4 @@
-"""Python's hand in sampling: a model's `LogitProcessor` between its logits and the draw."""
+"""Sampling through Python: a `LogitProcessor` changes the logits before the device draws."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from webllm.ops.step import Step
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a step sampled, and by output what a processor raised; its token means nothing then."""
+    """The tokens of a step. An output in `errors` has no valid token: its processor raised."""
 
     sampled: Sampled
     errors: Mapping[int, LogitProcessorError] = field(default_factory=dict)
 
 
 class HostSampler:
-    """Reads logits back, lets the processor change them and has the device draw from those.
+    """Reads logits back, lets the processor change them, and has the device draw from them.
 
     A processor that fails for one output leaves the others as they are.
     """
@@ -32,7 +32,7 @@ class HostSampler:
         self._vocab_size = vocab_size
 
     async def resample(self, executable: Executable, step: Step) -> Drawn:
-        """Draws `step`'s tokens, whose logits `executable` has just computed."""
+        """Draws the tokens of a step whose logits `executable` has just computed."""
         logits = (await executable.logits()).cast("B").cast("f")
         size = self._vocab_size
         rows: list[memoryview] = []

@@ -8,11 +8,12 @@ from array import array
 import pytest
 from fake_backend import FakeBackend
 
+from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import BlockManager
-from webllm.engine.generation import GenerationLoop
+from webllm.engine.loop import GenerationLoop
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
-from webllm.engine.sequence import FinishReason, Sequence, SequenceParams
+from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import ContextLengthError, DeviceLostError
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.sampled import TokenLogprobs
@@ -45,7 +46,7 @@ def make_loop(
     max_waiting: int = 1024,
 ) -> GenerationLoop:
     program = Program((), KVCacheShape(1, 1, 32, BLOCK_SIZE), backend.vocab_size)
-    limits = StepLimits(max_sequences=64, max_tokens=chunk, max_prompt_tokens=chunk)
+    limits = StepLimits(max_sequences=64, max_tokens=chunk, max_prefill_tokens_with_decode=chunk)
     scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits, context, max_waiting)
     max_blocks = scheduler.blocks.blocks_for(scheduler.max_positions)
     largest = BatchShape(chunk, limits.max_sequences, limits.max_sequences, max_blocks)
@@ -66,7 +67,7 @@ async def test_concurrent_sequences_get_their_own_tokens(steps_in_flight: int) -
     for sequence, output in zip(sequences, outputs, strict=True):
         loop.add(sequence, output)
     for i, (sequence, output) in enumerate(zip(sequences, outputs, strict=True)):
-        assert await output.done is FinishReason.LENGTH
+        assert await output.done == "length"
         end = 100 * i + sequence.num_prompt_tokens
         assert output.token_ids == list(range(end, end + 3 + 5 * i))
     assert loop.scheduler.blocks.num_free == 64
@@ -96,7 +97,7 @@ async def test_stop_token_ends_and_is_not_shown() -> None:
     loop = make_loop(FakeBackend())
     output = Collector()
     loop.add(make_sequence(0, 3, 100, 6), output)
-    assert await output.done is FinishReason.STOP
+    assert await output.done == "stop"
     assert output.token_ids == [3, 4, 5]
 
 
@@ -107,9 +108,9 @@ async def test_abort_frees_the_blocks_at_once() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert loop.scheduler.blocks.num_free < 64
-    loop.finish(sequence, FinishReason.ABORT)
+    loop.finish(sequence, "abort")
     assert loop.scheduler.blocks.num_free == 64
-    assert await output.done is FinishReason.ABORT
+    assert await output.done == "abort"
     await loop.close()
 
 
@@ -118,7 +119,7 @@ async def test_sequences_wait_for_blocks_and_then_run() -> None:
     outputs = [Collector() for _ in range(3)]
     for i, output in enumerate(outputs):
         loop.add(make_sequence(100 * i, 30, 20), output)
-    assert [await output.done for output in outputs] == [FinishReason.LENGTH] * 3
+    assert [await output.done for output in outputs] == ["length"] * 3
     assert [output.token_ids[0] for output in outputs] == [30, 130, 230]
 
 

@@ -1,4 +1,4 @@
-"""The kernels as WebAssembly in wasmtime: a Host like the browser's."""
+"""The kernels as WebAssembly in wasmtime, as a browser runs them."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def _compiled(path: Path) -> wasmtime.Module:
 
 
 class WasmMemory:
-    def __init__(self, host: WasmHost, address: int) -> None:
-        self.host, self.address = host, address
+    def __init__(self, kernels: WasmKernels, address: int) -> None:
+        self.kernels, self.address = kernels, address
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
-        self.host.memory.write(self.host.store, view.tobytes(), self.address + offset)
+        self.kernels.memory.write(self.kernels.store, view.tobytes(), self.address + offset)
 
     def read(self, offset: int, num_bytes: int) -> memoryview:
         start = self.address + offset
-        return memoryview(self.host.memory.read(self.host.store, start, start + num_bytes))
+        return memoryview(self.kernels.memory.read(self.kernels.store, start, start + num_bytes))
 
     def close(self) -> None:
-        """Linear memory does not shrink; the module goes as a whole."""
+        """Does nothing: linear memory never shrinks."""
 
 
-class WasmHost:
+class WasmKernels:
     num_threads = 1
     is_blocking = True
 

@@ -1,7 +1,7 @@
-"""The kernels built with AddressSanitizer and UBSan, in memory whose every gap is poisoned.
+"""The kernels built with AddressSanitizer and UBSan, in memory with poisoned gaps.
 
-The memory that kernels get is one mapping, of which ASan knows nothing. Here every piece that
-`Space` lays out ends in a gap of 64 bytes or more that must not be touched.
+The kernels' memory is one mapping, so ASan cannot see its pieces. Here every piece that
+`BumpAllocator` lays out is followed by a poisoned gap of at least 64 bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from webllm.backends.cpu import library, loading, native, plan, space
-from webllm.backends.cpu.native import MappedMemory, NativeHost
+from webllm.backends.cpu import memory_plan, native, native_library, plan, weights
+from webllm.backends.cpu.native import MappedMemory, NativeKernels
 
-SOURCE = Path(library.__file__).parent / "kernels.c"
+SOURCE = Path(native_library.__file__).parent / "kernels.c"
 FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -26,11 +26,9 @@ _GAP = 64
 
 
 def build(folder: Path) -> list[str]:
-    """Compiles the variants that this machine runs, where they are older than their source; returns
-    their names.
-    """
+    """Compiles this machine's variants whose source is newer; returns the names of all of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [name for name in FLAGS if name in library.variants()]
+    names = [name for name in FLAGS if name in native_library.variants()]
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     common = ["-std=gnu11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC"]
     newest = max(file.stat().st_mtime for file in SOURCE.parent.glob("*.[ch]"))
@@ -56,7 +54,7 @@ def build(folder: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What a Python needs that loads such a library."""
+    """Returns the environment of a Python that loads such a library."""
     found = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
@@ -68,8 +66,8 @@ def environment() -> dict[str, str]:
     }
 
 
-class GuardedSpace(space.Space):
-    """`gaps` of the spaces laid out so far, by their size."""
+class GuardedAllocator(memory_plan.BumpAllocator):
+    """`gaps`: those of every block of memory planned so far, by the block's size."""
 
     gaps: dict[int, list[tuple[int, int]]] = {}  # noqa: RUF012 - one for all, on purpose
 
@@ -83,7 +81,7 @@ class GuardedSpace(space.Space):
 class GuardedMemory(MappedMemory):
     def __init__(self, num_bytes: int, *, filled: bool = False) -> None:
         super().__init__(num_bytes + 4096, filled=filled)
-        gaps = GuardedSpace.gaps.pop(num_bytes, [])
+        gaps = GuardedAllocator.gaps.pop(num_bytes, [])
         self._size = num_bytes + 4096
         for start, end in [*gaps, (num_bytes, self._size)]:
             _mark("poison", self.address + start, end - start)
@@ -93,13 +91,13 @@ class GuardedMemory(MappedMemory):
         super().close()
 
 
-class SanitizedHost(NativeHost):
+class SanitizedKernels(NativeKernels):
     def allocate(self, num_bytes: int, *, filled: bool = False) -> MappedMemory:
         return GuardedMemory(num_bytes, filled=filled)
 
     @contextmanager
     def source(self, data: object) -> Iterator[int]:
-        """A copy that ends where its bytes do."""
+        """Gives the kernels a copy whose allocation ends with its last byte."""
         assert isinstance(data, memoryview)
         copy = ctypes.create_string_buffer(bytes(data), len(data))
         yield ctypes.addressof(copy)
@@ -112,8 +110,8 @@ def _mark(verb: str, address: int, num_bytes: int) -> None:
 
 
 def install(folder: Path) -> None:
-    """From now on `open_host` opens these kernels."""
-    library.FOLDER = folder
-    for module in (loading, plan):
-        module.Space = GuardedSpace  # type: ignore[attr-defined]
-    native.NativeHost = SanitizedHost  # type: ignore[misc]
+    """Makes `open_kernels` open these kernels."""
+    native_library.FOLDER = folder
+    for module in (plan, weights):
+        module.BumpAllocator = GuardedAllocator  # type: ignore[attr-defined]
+    native.NativeKernels = SanitizedKernels  # type: ignore[misc]

@@ -1,4 +1,7 @@
-"""From a model source to an open checkpoint, and what is kept: the fork to browser or native."""
+"""Opens, finds and deletes model files: in a browser by `browser`, natively by `resolve`.
+
+The one fork between the two hosts for everything that is stored.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from webllm.errors import ConfigError, ModelNotFoundError
 async def open_model(
     source: str, store: str | None, on_progress: ProgressCallback | None
 ) -> Checkpoint:
-    """Fetches what is not in the store yet.
+    """Opens the checkpoint of `source`, fetching the file if the store does not have it.
 
-    store: the kind a browser keeps files in, see `browser_backends.open_blobs`; natively it is a
-    directory. Raises what finding, fetching and opening raise.
+    `store` names a browser's store, see `browser_backends.open_blobs`; natively the store is a
+    directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
+    ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
     """
     if sys.platform == "emscripten":
         from webllm.artifacts import browser
@@ -29,14 +33,14 @@ async def open_model(
 
     if store == "none":
         raise ConfigError(
-            "cache_backend='none' is for browsers; natively set WEBLLM_HOME to a folder that may "
-            "be deleted, or give the path of a file"
+            "cache_backend='none' is for browsers; here set WEBLLM_HOME to a folder that may be "
+            "deleted, or give the path of a file"
         )
     return open_gguf(await ensure_artifact(source, DirectoryStore(), on_progress))
 
 
 async def has_model(source: str, store: str | None) -> bool:
-    """Whether the store has the file, whole. A file that is not fetched is in no store."""
+    """Returns whether the store has the whole file; False for a local file, which is not stored."""
     if sys.platform == "emscripten":
         from webllm.artifacts import browser
 
@@ -50,9 +54,9 @@ async def has_model(source: str, store: str | None) -> bool:
 
 
 async def delete_model(source: str, store: str | None) -> None:
-    """Deletes the file from the store, and what was left of a download; harmless if it is absent.
+    """Deletes the file and any partial download of it from the store; does nothing if absent.
 
-    Raises ArtifactError if it is in use.
+    Raises ArtifactError if the file is in use or being fetched.
     """
     if sys.platform == "emscripten":
         from webllm.artifacts import browser
@@ -70,9 +74,11 @@ async def delete_model(source: str, store: str | None) -> None:
 
 
 async def offer_file(file: object) -> str:
-    """A source for a File that the user picked; only a page has such."""
+    """Returns a source for a File that the user picked; raises ConfigError outside a browser."""
     if sys.platform == "emscripten":
         from webllm.artifacts import browser_picked
 
         return await browser_picked.offer_file(file)
-    raise ConfigError(f"{file!r} is no file of a page; natively give ModelRecord a path")
+    raise ConfigError(
+        f"{file!r} is not a file of a page; outside of a browser give ModelRecord a path"
+    )

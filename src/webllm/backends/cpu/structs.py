@@ -1,4 +1,4 @@
-"""The structs of ops.h and kernels.c, packed: little endian, 64-bit addresses everywhere."""
+"""The C structs of ops.h and packing.h as bytes: little endian, addresses always 64 bits."""
 
 from __future__ import annotations
 
@@ -38,25 +38,26 @@ _FIELDS = {
 }
 
 
-def op_record(kind: OpKind, of_outputs: bool, *fields: int | float) -> bytes:
-    """One `Op`; the fields follow its member of the union in order."""
-    record = _HEAD.pack(kind, of_outputs) + _FIELDS[kind].pack(*fields)
-    return record.ljust(OP_BYTES, b"\0")
+def pack_op(kind: OpKind, of_outputs: bool, *fields: int | float) -> bytes:
+    """Returns one `Op`; `fields` are those of its member of the union, in order."""
+    packed = _HEAD.pack(kind, of_outputs) + _FIELDS[kind].pack(*fields)
+    return packed.ljust(OP_BYTES, b"\0")
 
 
-def matrix_record_bytes(num_runs: int) -> int:
+def matrix_bytes(num_runs: int) -> int:
+    """Size of a `Matrix` of so many runs."""
     return 16 * (1 + num_runs)
 
 
-def matrix_record(rows: int, cols: int, runs: list[tuple[int, int, int]]) -> bytes:
-    """A `Matrix`; each run is (address, format, first panel)."""
-    record = Struct("<4I").pack(rows, cols, len(runs), 0)
-    return record + b"".join(Struct("<Q2I").pack(*run) for run in runs)
+def pack_matrix(rows: int, cols: int, runs: list[tuple[int, int, int]]) -> bytes:
+    """Returns a `Matrix`; each run is (address, format, first panel)."""
+    head = Struct("<4I").pack(rows, cols, len(runs), 0)
+    return head + b"".join(Struct("<Q2I").pack(*run) for run in runs)
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRecord:
-    """A `Plan`, but for its layout."""
+class PlanStruct:
+    """A `Plan`; `pack` adds the step's layout."""
 
     SIZE: ClassVar[int] = 56 + 24 + 40
 
@@ -78,7 +79,7 @@ class PlanRecord:
             layout.token_ids,
             layout.positions,
             layout.seq_ids,
-            layout.slots,
+            layout.slot_mapping,
             layout.context_lens,
             layout.query_starts,
             layout.output_rows,
@@ -90,8 +91,8 @@ class PlanRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class PackingRecord:
-    """A `Packing`, but for the address of its source."""
+class PackingStruct:
+    """A `Packing`; `pack` adds the address of its source."""
 
     SIZE: ClassVar[int] = 16 + 32
 

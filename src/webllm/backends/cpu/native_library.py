@@ -1,4 +1,4 @@
-"""Finds the kernels compiled for this machine and picks the variant its CPU runs best."""
+"""Finds the native kernels and opens the variant that is fastest on this CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from webllm.errors import ConfigError, DeviceNotFoundError
 
-# Ascending; `runnable_variants` in kernels.c answers with a bit for each of these.
+# The slowest first; `runnable_variants` in kernels.c returns a bit for each.
 VARIANTS = {
     "x86_64": ("baseline", "avx2", "avxvnni", "avx512vnni"),
     "aarch64": ("baseline", "dotprod"),
@@ -22,21 +22,22 @@ _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 
 
-def load_kernels(variant: str | None = None) -> ctypes.CDLL:
-    """Opens one variant: the one named, or by WEBLLM_CPU_ISA, or the best that works here.
+def open_library(variant: str | None = None) -> ctypes.CDLL:
+    """Opens `variant`, or the one that WEBLLM_CPU_ISA names, or the fastest that works here.
 
-    Raises DeviceNotFoundError if there is none, ConfigError if the one named does not run here.
+    A chosen variant is opened as it is; otherwise the first that passes its self-test is taken.
+    Raises ConfigError if the named variant does not run here, DeviceNotFoundError if none does.
     """
     runnable = variants()
     wanted = variant or os.environ.get("WEBLLM_CPU_ISA")
     if wanted is None:
-        return _first_right(runnable[::-1])
+        return _first_correct(runnable[::-1])
     if wanted not in runnable:
         raise ConfigError(f"CPU kernels {wanted!r} do not run here; these do: {list(runnable)}")
     return _open(wanted)
 
 
-def _first_right(names: Sequence[str]) -> ctypes.CDLL:
+def _first_correct(names: Sequence[str]) -> ctypes.CDLL:
     for name in names:
         library = _open(name)
         if library.self_test():
@@ -45,7 +46,7 @@ def _first_right(names: Sequence[str]) -> ctypes.CDLL:
 
 
 def variants() -> tuple[str, ...]:
-    """Variants that are built and that this CPU runs, the fastest last."""
+    """Returns the variants that are built and run on this CPU, the fastest last."""
     names = VARIANTS.get(_MACHINES.get(platform.machine().lower(), ""), ("baseline",))
     runnable = int(_open("baseline").runnable_variants())
     return tuple(name for i, name in enumerate(names) if runnable >> i & 1 and _path(name).exists())

@@ -1,0 +1,115 @@
+"""Counts our functions that a streamed chat request calls, on the tests' fake device.
+
+    python benchmarks/request_calls.py [--names]
+
+Until the first token, how many distinct functions; for each later token, how many calls. Coroutines
+and generators are counted apart: an `await` resumes them, which is not a call. The fake device, its
+tokenizer and its chat format are the tests' own; they do not count, nor do the functions they call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = str(ROOT / "src" / "webllm")
+sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests")]
+
+from fake_model import make_engine  # noqa: E402
+
+NUM_TOKENS = 64
+_RESUMED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
+
+
+class Calls:
+    """The calls of one phase, by function; comprehensions belong to the function around them."""
+
+    def __init__(self) -> None:
+        self.functions: Counter[CodeType] = Counter()
+        self.coroutines: Counter[CodeType] = Counter()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        is_ours = event == "call" and code.co_filename.startswith(PACKAGE)
+        if is_ours and code.co_name[0] != "<" and not _is_of_device(frame):
+            is_resumed = code.co_flags & _RESUMED
+            (self.coroutines if is_resumed else self.functions)[code] += 1
+
+    def report(self, names: bool, per: int = 1) -> str:
+        files = {code.co_filename for code in self.functions}
+        calls = self.functions.total() / per
+        text = f"{calls:.1f} calls of {len(self.functions)} functions in {len(files)} files"
+        text += f", {len(self.coroutines)} coroutines"
+        if names:
+            found = self.functions | self.coroutines
+            lines = [f"{n / per:8.2f}  {_name(code)}" for code, n in found.most_common()]
+            text = "\n".join([text, *lines])
+        return text
+
+
+def _is_of_device(frame: FrameType | None) -> bool:
+    """Whether the fake device is among the callers: a real device does its work in its own way."""
+    while frame is not None:
+        if Path(frame.f_code.co_filename).name == "fake_backend.py":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _name(code: CodeType) -> str:
+    return f"{Path(code.co_filename).relative_to(PACKAGE)}:{code.co_qualname}"
+
+
+async def measure() -> tuple[Calls, Calls]:
+    """The calls until the first token, and those of the tokens after it."""
+    engine = make_engine()
+    request = {"messages": [{"role": "user", "content": "1 2 3"}], "stream": True}
+    await _answer(engine, request)  # compiles the batch shapes, and what is made once
+    first, later = Calls(), Calls()
+    with first.counted():
+        stream = await engine.chat.completions.create(**request, max_tokens=NUM_TOKENS)
+        while not (await anext(stream)).choices[0].delta.content:
+            pass
+    num_tokens = 0
+    with later.counted():
+        async for chunk in stream:
+            num_tokens += bool(chunk.choices and chunk.choices[0].delta.content)
+            if num_tokens == NUM_TOKENS // 2:
+                break
+    await stream.aclose()
+    await engine.unload()
+    return first, later
+
+
+async def _answer(engine: object, request: dict[str, object]) -> None:
+    async for _ in await engine.chat.completions.create(**request, max_tokens=4):  # type: ignore[attr-defined]
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", action="store_true", help="list every function")
+    arguments = parser.parse_args()
+    first, later = asyncio.run(measure())
+    print(f"to the first token: {first.report(arguments.names)}")
+    print(f"each later token:   {later.report(arguments.names, NUM_TOKENS // 2)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+// Made by client_types.py from src/webllm/errors.py; do not edit.
+
+/** By the name of the error's class. */
+export const ERROR_CODES = {
+  WebLLMError: { code: "webllm_error", status: 500 },
+  ConfigError: { code: "invalid_config", status: 400 },
+  RequestError: { code: "invalid_request_error", status: 400 },
+  ContextLengthError: { code: "context_length_exceeded", status: 400 },
+  ModelNotFoundError: { code: "model_not_found", status: 404 },
+  ModelNotLoadedError: { code: "model_not_loaded", status: 409 },
+  QueueFullError: { code: "queue_full", status: 429 },
+  LogitProcessorError: { code: "logit_processor_failed", status: 500 },
+  UnsupportedModelError: { code: "unsupported_model", status: 400 },
+  ArtifactError: { code: "artifact_error", status: 500 },
+  FetchError: { code: "fetch_failed", status: 502 },
+  IntegrityError: { code: "integrity_error", status: 502 },
+  StorageFullError: { code: "storage_full", status: 507 },
+  CheckpointError: { code: "invalid_checkpoint", status: 422 },
+  DeviceError: { code: "device_error", status: 503 },
+  DeviceNotFoundError: { code: "device_not_found", status: 503 },
+  DeviceMemoryError: { code: "device_out_of_memory", status: 507 },
+  DeviceLostError: { code: "device_lost", status: 503 },
+  TemplateError: { code: "template_error", status: 400 },
+  WorkerLostError: { code: "worker_lost", status: 503 },
+} as const;
+
+export type ErrorName = keyof typeof ERROR_CODES;

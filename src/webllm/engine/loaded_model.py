@@ -1,0 +1,53 @@
+"""`LoadedModel`: a model that is ready to run, with everything that requests to it need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webllm.config import ChatOptions
+from webllm.engine.chat_format import ChatFormat
+from webllm.engine.host_sampler import HostSampler
+from webllm.engine.loop import GenerationLoop
+from webllm.text.tokenizer import Tokenizer
+
+DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """`options` are the model record's, with those given to `reload` over them."""
+
+    model_id: str
+    options: ChatOptions
+    context_window_size: int  # tokens
+    tokenizer: Tokenizer
+    chat_format: ChatFormat | None  # None: the file has no template, and no built-in one matches
+    vocab_size: int  # columns of the logits
+    loop: GenerationLoop
+
+    @property
+    def device_name(self) -> str:
+        return self.loop.runner.backend.name
+
+    @property
+    def kv_cache_tokens(self) -> int:
+        """Positions of the KV cache, for all sequences together."""
+        blocks = self.loop.scheduler.blocks
+        return blocks.num_blocks * blocks.block_size
+
+    @property
+    def host_sampler(self) -> HostSampler | None:
+        """The registered logit processor, if there is one."""
+        return self.loop.runner.host_sampler
+
+    @property
+    def attention_sink_size(self) -> int:
+        size = self.options.attention_sink_size
+        return DEFAULT_SINK_TOKENS if size is None else size
+
+    async def close(self) -> None:
+        """Ends every sequence with finish_reason "abort" and frees the device."""
+        try:
+            await self.loop.close()
+        finally:
+            await self.loop.runner.close()

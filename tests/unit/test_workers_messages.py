@@ -1,0 +1,152 @@
+"""The table of message kinds: against WebLLM's kinds, the engine's interface and a worker."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_type_hints
+
+import pytest
+from fake_model import loaded_models, settle
+from fake_worker import Worker
+from test_workers_wire import NpmClient, Thrown
+
+from webllm.api.interface import MLCEngineInterface
+from webllm.artifacts.progress import InitProgressReport, Phase
+from webllm.engine.loaded_model import LoadedModel
+from webllm.workers.messages import (
+    KINDS,
+    PROTOCOL,
+    EngineMessages,
+    KeepAlive,
+    Kind,
+    Request,
+    WireStruct,
+    read_request,
+)
+from webllm.workers.proxy import WorkerMLCEngine
+
+__all__ = ["loaded_models"]  # a fixture
+
+# `RequestKind` of WebLLM 0.2.86, src/message.ts, each with a content of its clients'.
+ASKED = {"request": {"messages": []}, "modelId": ["m"], "chatOpts": None}
+STREAM = {"selectedModelId": "m", "streamId": "s"}
+WEBLLM: dict[str, Any] = {
+    "reload": {"modelId": ["m"]},
+    "runtimeStatsText": {"modelId": None},
+    "interruptGenerate": None,
+    "unload": None,
+    "resetChat": {"keepStats": False},
+    "getMaxStorageBufferBindingSize": None,
+    "getGPUVendor": None,
+    "forwardTokensAndSample": {"inputIds": [1], "isPrefill": True},
+    "chatCompletionNonStreaming": ASKED,
+    "completionNonStreaming": ASKED,
+    "embedding": ASKED,
+    "listResumableSessions": None,
+    "resumeChatCompletion": {"sessionId": "x", "options": {"stream": False}},
+    "resumeChatCompletionStreamInit": {"sessionId": "x", "streamId": "s"},
+    "deleteResumableSession": {"sessionId": "x"},
+    "getMessage": {},
+    "chatCompletionStreamInit": ASKED | STREAM,
+    "completionStreamInit": ASKED | STREAM,
+    "completionStreamNextChunk": STREAM,
+    "completionStreamReturn": STREAM,
+    "customRequest": {"requestName": "x", "requestMessage": "y"},
+    "keepAlive": None,
+    "setLogLevel": "INFO",
+    "setAppConfig": {"model_list": []},
+}
+PASSED_ON = {
+    name: method.kind for name, method in vars(EngineMessages).items() if hasattr(method, "kind")
+}
+
+
+def test_the_kinds_are_webllms_and_ours() -> None:
+    ours = {kind.name for kind in KINDS.values() if kind.since}
+    assert {*KINDS, "keepAlive"} - ours == WEBLLM.keys()
+    assert {"hello", "abort", "getDeviceName"} <= ours
+    assert all(kind.since <= PROTOCOL for kind in KINDS.values())
+
+
+@pytest.mark.parametrize("name", WEBLLM)
+def test_every_kind_of_webllms_is_read(name: str) -> None:
+    request = read_request({"kind": name, "uuid": "u", "content": WEBLLM[name], "later": 1})
+    assert isinstance(request, KeepAlive if name == "keepAlive" else Request)
+    assert request.uuid == "u"
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_method_is_one_of_the_interface(kind: Kind[Any]) -> None:
+    assert kind.method is None or inspect.isfunction(getattr(MLCEngineInterface, kind.method))
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_a_kind_that_is_passed_on_has_the_parameters_of_its_method(name: str) -> None:
+    kind = PASSED_ON[name]
+    _, *parameters = inspect.signature(getattr(MLCEngineInterface, name)).parameters
+    fields = kind.content.__struct_fields__ if issubclass(kind.content, WireStruct) else ()
+    assert (kind.method, set(fields)) == (name, set(parameters))
+
+
+SAMPLES = {"model_id": "m", "keep_stats": True, "input_ids": [4, 5], "is_prefill": True}
+RESULTS: dict[Any, object] = {str: "said", int: 2**40, type(None): None}
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+async def test_arguments_and_result_cross(name: str) -> None:
+    worker = Worker()
+    received: list[dict[str, Any]] = []
+    result = RESULTS[get_type_hints(getattr(MLCEngineInterface, name))["return"]]
+
+    async def method(**arguments: Any) -> object:
+        received.append(arguments)
+        return result
+
+    setattr(worker.engine, name, method)
+    engine = WorkerMLCEngine(worker.port)
+    await settle()  # until it knows the worker's version
+    _, *parameters = inspect.signature(getattr(MLCEngineInterface, name)).parameters
+    given = {each: SAMPLES[each] for each in parameters}
+    assert await getattr(engine, name)(**given) == result
+    assert await getattr(engine, name)(*given.values()) == result
+    assert received == [given, given]
+
+
+@pytest.mark.parametrize("name", [name for name in WEBLLM if "esum" in name])
+async def test_sessions_of_webllms_are_refused_in_words(name: str) -> None:
+    with pytest.raises(Thrown, match=f"RequestError: this worker knows no sessions .*'{name}'"):
+        await NpmClient(Worker().handler).ask(name, WEBLLM[name])
+
+
+async def test_kinds_of_later_versions_are_refused_in_words() -> None:
+    npm = NpmClient(Worker().handler)
+    with pytest.raises(Thrown, match="RequestError: this worker knows no messages of the kind 'n"):
+        await npm.ask("newKind", {"any": "thing"})
+    assert npm.seen[-1]["error"]["code"] == "invalid_request_error"
+
+
+async def test_the_progress_of_one_load(
+    loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a port and without one."""
+    from webllm.engine import engine as engine_module
+
+    load = engine_module.load_model
+
+    async def load_model(record: Any, options: object, config: Any) -> LoadedModel:
+        text = record.model_id
+        config.init_progress_callback(InitProgressReport(0.5, 1.5, text, Phase.FETCH, 5, 10))
+        return await load(record, options, config)
+
+    monkeypatch.setattr(engine_module, "load_model", load_model)
+    worker = Worker()
+    for engine in (WorkerMLCEngine(worker.port), worker.engine):
+        of_all: list[InitProgressReport] = []
+        of_one: list[InitProgressReport] = []
+        engine.set_init_progress_callback(of_all.append)
+        await engine.reload("a.gguf", on_progress=of_one.append)
+        await engine.reload("b.gguf")
+        engine.set_init_progress_callback(None)
+        await engine.reload("c.gguf", on_progress=of_one.append)
+        assert [report.text for report in of_all] == ["a", "b"]
+        assert [report.text for report in of_one] == ["a", "c"]
