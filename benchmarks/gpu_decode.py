@@ -34,6 +34,7 @@ CONTEXT = 512
 PROMPT = [(7 * i + 1) % 1000 for i in range(CONTEXT)]
 BLOCKS = 64  # of 16 positions
 WARM_UP_SECONDS = 0.05
+TIMESTAMPS = "timestamp-query"  # the feature that `gpu_seconds` needs
 LIMITS = BatchShape(max_tokens=512, max_seqs=8, max_outputs=8, max_blocks=BLOCKS)
 
 
@@ -211,7 +212,7 @@ def print_profile(device: NativeDevice, executable: WebGPUExecutable) -> None:
     for dispatch in executable.dispatches():
         kinds[dispatch.label, dispatch.workgroups].append(dispatch)
     whole = gpu_seconds(device, [d for same in kinds.values() for d in same])
-    ordered = gpu_seconds(device, list(executable.recording.dispatches))  # type: ignore[attr-defined]
+    ordered = gpu_seconds(device, executable.dispatches())
     print(f"  GPU time of a step {ordered * 1e6:.0f} us (by kind {whole * 1e6:.0f} us)")
     for (label, grid), same in kinds.items():
         seconds = gpu_seconds(device, same)
@@ -225,7 +226,7 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
     program: Program = registry.record(checkpoint, 16 * BLOCKS)
     start = perf_counter()
     await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
-    print(f"{name} on {backend.name}, Q4_0, {backend.target}")
+    print(f"{name} on {backend.name}, Q4_0, {backend.variant}")
     print(f"  loaded {checkpoint.nbytes / 1e9:.2f} GB in {perf_counter() - start:.2f} s")
     start = perf_counter()
     decode = backend.compile(program, BatchShape(1, 1, 1, BLOCKS))
@@ -263,7 +264,8 @@ def main() -> None:
     parser.add_argument("--checked", action="store_true", help="keep the driver's index checks")
     arguments = parser.parse_args()
     for name in arguments.shape:
-        device = NativeDevice(find_adapter(arguments.device))
+        more = [TIMESTAMPS] if arguments.profile else []
+        device = NativeDevice(find_adapter(arguments.device), more_features=more)
         if arguments.checked:
             keep_checks(device)
         asyncio.run(run(name, device, arguments.profile, arguments.tokens))

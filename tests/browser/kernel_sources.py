@@ -1,4 +1,4 @@
-"""Every kernel that the programs of some models come to, rendered for every target.
+"""Every kernel that the programs of some models run, rendered for every variant.
 
 `python tests/browser/kernel_sources.py` prints them as JSON, for validate_kernels.mjs.
 """
@@ -15,20 +15,21 @@ from typing import Any
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits, Slice
-from webllm.backends.webgpu.kernels.quant.planar import FORMATS, joined
-from webllm.backends.webgpu.kernels.repack import PARAMS, allocate, repack
-from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.kernels.activation import ActivationFormat
+from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, allocate, common_format
+from webllm.backends.webgpu.kernels.repack import PARAMS, repack
+from webllm.backends.webgpu.kernels.variant import SCALAR, KernelVariant
 from webllm.errors import UnsupportedModelError
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 
-I8, F16, F32 = ActivationFormat
-TARGETS = {
-    "software": Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
-    "workgroup": Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
-    "subgroup16": Target(I8, kv_f16=True, f16=False, subgroup=16, barriers=True),
-    "subgroup32": Target(I8, kv_f16=True, f16=False, subgroup=32, barriers=True),
-    "f16": Target(F16, kv_f16=True, f16=True, subgroup=32, barriers=True),
+I8, F32 = ActivationFormat
+VARIANTS = {
+    "scalar": SCALAR,
+    "workgroup": KernelVariant(I8, kv_f16=True, subgroup=0, barriers=True),
+    "workgroup_f32": KernelVariant(F32, kv_f16=True, subgroup=0, barriers=True),
+    "subgroup16": KernelVariant(I8, kv_f16=True, subgroup=16, barriers=True),
+    "subgroup32": KernelVariant(I8, kv_f16=True, subgroup=32, barriers=True),
 }
 SHAPES = [(1, 1), (4, 4), (64, 2), (512, 1)]  # tokens, sequences
 LIMITS = {
@@ -40,7 +41,7 @@ LIMITS = {
 @dataclass(frozen=True, slots=True)
 class Kernel:
     label: str
-    target: str
+    variant: str
     limits: str  # "small": what every browser has, or "large"
     source: str
     constants: dict[str, float]
@@ -59,11 +60,11 @@ class CollectingDevice:
 
     info = AdapterInfo("collector", "", "", "none", AdapterKind.DISCRETE)
 
-    def __init__(self, target: str, limits: str) -> None:
+    def __init__(self, variant: str, limits: str) -> None:
         self.limits = LIMITS[limits]
-        self.features = Features(True, True, 4, 128, False)
+        self.features = Features(True, 4, 128)
         self.kernels: dict[tuple[Any, ...], Kernel] = {}
-        self._names = target, limits
+        self._names = variant, limits
 
     def buffer(self, num_bytes: int, label: str = "") -> FakeBuffer:
         return FakeBuffer(-(-num_bytes // 256) * 256)
@@ -79,7 +80,7 @@ class CollectingDevice:
         kernel = Kernel(label, *self._names, source, values)
         self.kernels.setdefault((source, *sorted(values.items())), kernel)
 
-    def write(self, target: Slice, data: object) -> None:
+    def write(self, variant: Slice, data: object) -> None:
         """Nothing."""
 
     def record(self, dispatches: Sequence[object]) -> None:
@@ -109,13 +110,14 @@ class Shapes:
     head_dim: int
     vocab: int
     types: dict[str, GGMLType]
+    layers: int = 2
 
     def __post_init__(self) -> None:
         prefix = self.architecture
         self.metadata: dict[str, Any] = {
             "general.architecture": prefix,
             f"{prefix}.embedding_length": self.hidden,
-            f"{prefix}.block_count": 2,
+            f"{prefix}.block_count": self.layers,
             f"{prefix}.feed_forward_length": self.wide,
             f"{prefix}.attention.head_count": self.heads,
             f"{prefix}.attention.head_count_kv": self.kv_heads,
@@ -129,7 +131,7 @@ class Shapes:
         self.tensors: dict[str, TensorInfo] = {}
         self._add("token_embd.weight", self.vocab, self.hidden)
         self._add("output_norm.weight", self.hidden)
-        for layer in range(2):
+        for layer in range(self.layers):
             for name, shape in self._layer().items():
                 self._add(f"blk.{layer}.{name}", *shape)
         self.nbytes = sum(info.nbytes for info in self.tensors.values())
@@ -194,18 +196,18 @@ def models() -> list[Shapes]:
 async def kernels() -> list[Kernel]:
     found: dict[tuple[Any, ...], Kernel] = {}
     for limits in LIMITS:
-        for name, target in TARGETS.items():
+        for name, variant in VARIANTS.items():
             device = CollectingDevice(name, limits)
             for model in models():
-                await _compile_all(device, target, model)
+                await _compile_all(device, variant, model)
             _repack_all(device)
             found = device.kernels | found
     return list(found.values())
 
 
-async def _compile_all(device: Any, target: Target, checkpoint: Shapes) -> None:
+async def _compile_all(device: Any, variant: KernelVariant, checkpoint: Shapes) -> None:
     program = registry.record(checkpoint, 2048)
-    backend = WebGPUBackend(device, target)
+    backend = WebGPUBackend(device, variant)
     limits = BatchShape(512, 4, 4, 128)
     await backend.load(program, checkpoint, 128, limits, lambda *_: None)
     for tokens, seqs in SHAPES:
@@ -215,15 +217,15 @@ async def _compile_all(device: Any, target: Target, checkpoint: Shapes) -> None:
 def _repack_all(device: Any) -> None:
     params = Slice(device.buffer(PARAMS.size), 0, PARAMS.size)
     for pair in _repackable():
-        matrix = allocate(device, 256, 256, joined(list(pair)))
+        matrix = allocate(device, 256, 256, common_format(list(pair)))
         for dtype in pair:
             repack(device, dtype, matrix, matrix.shards[0], params, params, 1)
 
 
 def _repackable() -> Iterator[tuple[GGMLType, GGMLType]]:
-    for pair in combinations_with_replacement(FORMATS, 2):
+    for pair in combinations_with_replacement(WEIGHT_FORMATS, 2):
         try:
-            joined(list(pair))
+            common_format(list(pair))
         except UnsupportedModelError:
             continue
         yield pair

@@ -148,11 +148,14 @@ async def test_a_lost_device_is_an_error(evaluate: RunPython) -> None:
 
 
 @pytest.mark.parametrize("subgroup", [0, 4])
-async def test_the_forms_for_real_gpus_compute_rightly(evaluate: RunPython, subgroup: int) -> None:
+async def test_the_variants_for_real_gpus_compute_correctly(
+    evaluate: RunPython, subgroup: int
+) -> None:
     """With barriers, which are slow here: only what the self-test multiplies."""
     assert await evaluate(f"""
-        from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
-        from webllm.backends.webgpu.self_test import working_target
-        target = Target(ActivationFormat.I8, True, False, subgroup={subgroup}, barriers=True)
-        await working_target(device, target) == target
+        from webllm.backends.webgpu.kernels.activation import ActivationFormat
+        from webllm.backends.webgpu.kernels.variant import KernelVariant
+        from webllm.backends.webgpu.self_test import working_variant
+        variant = KernelVariant(ActivationFormat.I8, True, subgroup={subgroup}, barriers=True)
+        await working_variant(device, variant) == variant
     """)

@@ -14,7 +14,7 @@ async ({ kernels, withPipelines }) => {
   const adapter = await navigator.gpu.requestAdapter();
   const requiredLimits = { maxStorageBuffersPerShaderStage: 8 };
   const device = await adapter.requestDevice({ requiredFeatures: ["subgroups"], requiredLimits });
-  const problem = async ({ label, target, source, constants }) => {
+  const problem = async ({ label, variant, source, constants }) => {
     device.pushErrorScope("validation");
     const module = device.createShaderModule({ label, code: `enable subgroups;\n${source}` });
     const scope = device.popErrorScope();
@@ -30,7 +30,7 @@ async ({ kernels, withPipelines }) => {
         found.push(failure.message);
       }
     }
-    return found.map((text) => `${label} (${target}): ${text}`);
+    return found.map((text) => `${label} (${variant}): ${text}`);
   };
   return (await Promise.all(kernels.map(problem))).flat();
 }
@@ -60,18 +60,18 @@ async def test_the_compiler_accepts_every_kernel(page: Page) -> None:
 async def test_pipelines_of_each_kind_of_kernel(page: Page) -> None:
     """With their constants; one for each label, as SwiftShader takes a third of a second each."""
     one_each = {
-        (kernel.label, kernel.target): kernel
+        (kernel.label, kernel.variant): kernel
         for kernel in KERNELS
-        if kernel.target in ("workgroup", "subgroup32")
+        if kernel.variant in ("workgroup", "subgroup32")
     }
     assert not await problems(page, list(one_each.values()), with_pipelines=True)
 
 
 async def test_a_wrong_kernel_is_a_problem(page: Page) -> None:
     """Tint wants uniform control flow around barriers, and only Tint does."""
-    kernel = next(k for k in KERNELS if k.label == "norm" and k.target == "workgroup")
+    kernel = next(k for k in KERNELS if k.label == "norm" and k.variant == "workgroup")
     source = kernel.source.replace("let row = ", "if thread > 3u { return; }\n  let row = ", 1)
     assert source != kernel.source
-    wrong = Kernel(kernel.label, kernel.target, kernel.limits, source, kernel.constants)
+    wrong = Kernel(kernel.label, kernel.variant, kernel.limits, source, kernel.constants)
     (problem, *_) = await problems(page, [wrong], with_pipelines=False)
     assert "uniform control flow" in problem

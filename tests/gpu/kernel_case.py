@@ -1,4 +1,4 @@
-"""What the kernel tests share: a device's buffers filled with numpy arrays, steps, targets."""
+"""What the kernel tests share: device buffers filled from numpy arrays, steps, kernel variants."""
 
 from __future__ import annotations
 
@@ -10,26 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
-from webllm.backends.webgpu.kernels.activation import GROUP, Encoded, row_bytes
+from webllm.backends.webgpu.kernels.activation import GROUP, ActivationFormat, Encoded, row_bytes
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
-from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.kernels.variant import SCALAR, KernelVariant
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepLayout
 
 Array = NDArray[Any]
 POISON = 0x7FC0DEAD  # a NaN
-I8, F16, F32 = ActivationFormat
+I8, F32 = ActivationFormat
 
 
-def targets(device: Device) -> list[Target]:
-    """Every form of a kernel that can run here."""
-    forms = [
-        Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
-        Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
-    ]
+def variants(device: Device) -> list[KernelVariant]:
+    """Every variant that can run here: with workgroup memory, scalar, with subgroups."""
+    found = [KernelVariant(I8, kv_f16=True, subgroup=0, barriers=True), SCALAR]
     if device.features.subgroups:
-        forms.append(Target(I8, True, False, subgroup_size(device), True))
-    return forms
+        found.append(variant_of(device, "subgroup"))
+    return found
+
+
+def variant_of(
+    device: Device, name: str, activation: ActivationFormat = ActivationFormat.I8
+) -> KernelVariant:
+    match name:
+        case "scalar":
+            return SCALAR
+        case "workgroup":
+            return KernelVariant(activation, kv_f16=True, subgroup=0, barriers=True)
+        case "workgroup f32":
+            return KernelVariant(F32, kv_f16=True, subgroup=0, barriers=True)
+        case "subgroup":
+            return KernelVariant(activation, True, subgroup_size(device), barriers=True)
+    raise ValueError(name)
 
 
 def subgroup_size(device: Device) -> int:
@@ -57,8 +69,8 @@ class Bench:
         """Memory whose every word is POISON, with some more behind it."""
         return self.upload(np.full(-(-num_bytes // 256) * 64 + 64, POISON, np.uint32))
 
-    def encoded(self, form: ActivationFormat, rows: int, cols: int) -> Encoded:
-        return Encoded(form, *(self.poisoned(rows * size) for size in row_bytes(form, cols)))
+    def encoded(self, format: ActivationFormat, rows: int, cols: int) -> Encoded:
+        return Encoded(format, *(self.poisoned(rows * size) for size in row_bytes(format, cols)))
 
     def step(self, step: Step, shape: BatchShape) -> StepBuffer:
         layout = StepLayout(shape, 16, num_blocks=1 << 27, num_token_ids=1 << 31)
@@ -86,11 +98,8 @@ class Bench:
         """The first `rows` rows as floats, after checking that nothing follows them."""
         sizes = row_bytes(out.format, cols)
         values = self.written(out.values, rows * sizes[0])
-        match out.format:
-            case ActivationFormat.F32:
-                return values.view(np.float32).reshape(rows, cols)
-            case ActivationFormat.F16:
-                return values.view(np.float16).reshape(rows, cols).astype(np.float32)
+        if out.format is F32:
+            return values.view(np.float32).reshape(rows, cols)
         assert out.scales is not None
         q = values.view(np.int8).reshape(rows, -1, GROUP).astype(np.float32)
         scales = self.written(out.scales, rows * sizes[1]).view(np.float32).reshape(rows, -1, 2)
@@ -112,14 +121,14 @@ async def _read(device: Device, part: Slice) -> bytes:
     return await device.read(part)
 
 
-def close(form: ActivationFormat, got: Array, want: Array, kv_f16: bool = False) -> None:
-    """Compares what was encoded in `form` with exact values."""
+def close(format: ActivationFormat, got: Array, want: Array, kv_f16: bool = False) -> None:
+    """Compares decoded values of an activation format with exact ones."""
     want = want.astype(np.float64)
-    if form is I8:
+    if format is I8:
         groups = np.abs(want).reshape(len(want), -1, GROUP).max(-1, keepdims=True)
         allowed = np.repeat(groups / 127 * 0.51, GROUP, -1).reshape(want.shape) + 2e-5
     else:
-        allowed = np.abs(want) * (1e-3 if form is F16 else 2e-5) + 2e-5
+        allowed = np.abs(want) * 2e-5 + 2e-5
     if kv_f16:
         allowed = allowed + 2e-3
     worst = np.max(np.abs(got - want) - allowed)

@@ -1,23 +1,17 @@
-"""Attention against numpy: decode and prefill forms, over scattered blocks and ragged batches."""
+"""Attention against numpy: decode and prefill, over scattered blocks and ragged batches."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kernel_case import Bench, close, targets
+from kernel_case import Bench, close, variants
 
 import reference
-from webllm.backends.webgpu.kernels.attention_decode import (
-    AttentionShape,
-    Partial,
-    attention_decode,
-    decode_splits,
-    partial_bytes,
-    prefill_splits,
-)
-from webllm.backends.webgpu.kernels.attention_prefill import attention_prefill
-from webllm.backends.webgpu.kernels.rope_kv import BLOCK_SIZE, KVSlices
-from webllm.backends.webgpu.kernels.target import ActivationFormat
+from webllm.backends.webgpu.kernels.activation import ActivationFormat
+from webllm.backends.webgpu.kernels.attention import AttentionShape, Partial, partial_bytes
+from webllm.backends.webgpu.kernels.attention.decode import attention_decode, decode_splits
+from webllm.backends.webgpu.kernels.attention.prefill import attention_prefill, prefill_splits
+from webllm.backends.webgpu.kernels.kv_cache import BLOCK_SIZE, KVSlices
 from webllm.ops.program import BatchShape, Heads
 from webllm.ops.step import Step, StepSequence
 
@@ -41,7 +35,7 @@ class Case:
         return self.heads.head_dim**-0.5
 
 
-def check(device, case, form, decode):
+def check(device, case, format, decode):
     bench = Bench(device)
     random = np.random.default_rng(len(case.sequences) + case.heads.head_dim)
     heads = case.heads
@@ -60,25 +54,25 @@ def check(device, case, form, decode):
     seq_ids = np.repeat(np.arange(len(blocks)), [n for n, _ in case.sequences])
     q = reference.split_heads(qkv, heads)[0]
     what = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, case.scale, case.window)
-    for target in targets(device):
-        keys, values = cached.astype(np.float16 if target.kv_f16 else np.float32)
+    for variant in variants(device):
+        keys, values = cached.astype(np.float16 if variant.kv_f16 else np.float32)
         want = reference.attention(
             q, keys, values, positions, seq_ids, blocks, case.scale, case.window
         )
-        splits = (decode_splits if decode else prefill_splits)(target, what, step)
+        splits = (decode_splits if decode else prefill_splits)(variant, what, step)
         scratch = Partial(*(bench.poisoned(size) for size in partial_bytes(what, step, splits)))
-        out = bench.encoded(form, tokens, heads.num_q * heads.head_dim)
+        out = bench.encoded(format, tokens, heads.num_q * heads.head_dim)
         kv = KVSlices(
             bench.upload(key_layout(keys, heads)), bench.upload(value_layout(values, heads))
         )
         run = attention_decode if decode else attention_prefill
         bench.run(
             run(
-                device, target, step=step, shape=what, qkv=bench.upload(qkv), kv=kv,
+                device, variant, step=step, shape=what, qkv=bench.upload(qkv), kv=kv,
                 partial=scratch, out=out,
             )
         )  # fmt: skip
-        close(form, bench.decoded(out, tokens, want.shape[1]), want)
+        close(format, bench.decoded(out, tokens, want.shape[1]), want)
 
 
 def scattered_blocks(case, random):
@@ -115,11 +109,11 @@ def test_head_dims(device, head_dim, decode):
     check(device, case, ActivationFormat.F32, decode)
 
 
-@pytest.mark.parametrize("form", list(ActivationFormat))
+@pytest.mark.parametrize("format", list(ActivationFormat))
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_formats(device, form, decode):
+def test_formats(device, format, decode):
     case = Case(Heads(6, 2, 80), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
-    check(device, case, form, decode)
+    check(device, case, format, decode)
 
 
 @pytest.mark.parametrize("window", [1, 33])

@@ -13,7 +13,11 @@ import pytest
 
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.native_adapters import adapters, find_adapter
-from webllm.backends.webgpu.device.native_submit import Encoded, RawSubmitter, WrappedSubmitter
+from webllm.backends.webgpu.device.native_submit import (
+    CommandBuffer,
+    RawSubmitter,
+    WrappedSubmitter,
+)
 from webllm.backends.webgpu.device.protocol import Buffer, Dispatch, Limits, Slice
 from webllm.errors import DeviceError, DeviceLostError, DeviceMemoryError
 
@@ -161,9 +165,9 @@ async def test_a_recording_may_be_collected_on_any_thread(device: NativeDevice) 
     submitted: list[str] = []
     discard = device._submitter.discard
 
-    def noting(encoded: Encoded) -> None:
+    def noting(commands: CommandBuffer) -> None:
         submitted.append(current_thread().name)
-        discard(encoded)
+        discard(commands)
 
     device._submitter.discard = noting  # type: ignore[method-assign]
     try:

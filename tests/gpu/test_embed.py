@@ -7,8 +7,7 @@ from kernel_case import Bench
 import reference
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.kernels.embed import embed
-from webllm.backends.webgpu.kernels.quant.planar import FORMATS
-from webllm.backends.webgpu.kernels.repack import Matrix, Shard
+from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, Matrix, Shard
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence, sampled_by
 
@@ -28,8 +27,8 @@ def upload_shard(bench, kind, random, rows, first_row):
     else:
         dtype = np.float32 if kind is GGMLType.F32 else np.float16
         numbers = random.normal(0, 1, (groups, 32)).astype(dtype)
-        side = bench.upload(np.zeros(1, np.uint32))
-        shard = Shard(first_row, rows, bench.upload(numbers), side)
+        unused = bench.upload(np.zeros(1, np.uint32))
+        shard = Shard(first_row, rows, bench.upload(numbers), unused)
     return shard, numbers.reshape(rows, COLS)
 
 
@@ -41,7 +40,7 @@ def test_embed(device, kind):
         *(upload_shard(bench, kind, random, rows, first) for first, rows in ((0, 40), (40, 30))),
         strict=True,
     )
-    table = Matrix(VOCAB, COLS, FORMATS[kind], shards)
+    table = Matrix(VOCAB, COLS, WEIGHT_FORMATS[kind], shards)
     step = bench.step(
         Step(
             [

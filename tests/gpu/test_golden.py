@@ -9,7 +9,7 @@ import pytest
 from golden import compare
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device import auto
-from webllm.backends.webgpu.kernels.target import ActivationFormat
+from webllm.backends.webgpu.kernels.activation import ActivationFormat
 from webllm.engine.engine import MLCEngine, MLCEngineConfig
 
 
@@ -24,7 +24,7 @@ async def test_logits(name: str) -> None:
         ]
     finally:
         backend.close()
-    is_int8 = backend.target.activation is ActivationFormat.I8
+    is_int8 = backend.variant.activation is ActivationFormat.I8
     (compare.check_int8 if is_int8 else compare.check_float)(agreements)
 
 

@@ -1,5 +1,5 @@
-"""In one form of product a token's logits are the same bits in any batch: the scheduler keeps
-prompts in the one and what decodes in the other.
+"""With one kind of product a token's logits are the same bits in any batch: prefill always runs
+gemm, decode always gemv.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_webgpu_backend import BLOCKS, CHECKPOINT, PROGRAM, VOCAB, target_of
+from kernel_case import variant_of
+from test_webgpu_backend import BLOCKS, CHECKPOINT, PROGRAM, VOCAB
 
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device.native import NativeDevice
-from webllm.backends.webgpu.kernels.linear_few import MOST_FEW_ROWS
+from webllm.backends.webgpu.kernels.linear.gemv import MAX_GEMV_ROWS
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 
 LENGTH = 100
 NUM_SEQS = 12
-LIMITS = BatchShape(2 * MOST_FEW_ROWS, 16, 16, BLOCKS)
+LIMITS = BatchShape(2 * MAX_GEMV_ROWS, 16, 16, BLOCKS)
 
 
 class Logits:
@@ -46,10 +47,10 @@ class Logits:
         return np.array(await executable.logits()).reshape(len(shares), VOCAB)[-1]
 
 
-@pytest.mark.parametrize("name", ["workgroup", "subgroup", "floats"])
+@pytest.mark.parametrize("name", ["workgroup", "subgroup", "workgroup f32"])
 async def test_logits_do_not_depend_on_the_batch(device: NativeDevice, name: str) -> None:
-    backend = WebGPUBackend(device, target_of(device, name))
-    assert backend.least_prompt_tokens > MOST_FEW_ROWS
+    backend = WebGPUBackend(device, variant_of(device, name))
+    assert backend.least_prompt_tokens > MAX_GEMV_ROWS
     assert backend.step_tokens_beside_decode == 0
     await backend.load(PROGRAM, CHECKPOINT, NUM_SEQS * BLOCKS, LIMITS, lambda *_: None)
     logits = Logits(backend)

@@ -1,35 +1,35 @@
-"""Matrix products in every form against numpy: formats, activations, shapes off the tile sizes."""
+"""Matrix products of every kind against numpy: formats, activations, shapes off the tile sizes."""
 
 from __future__ import annotations
 
 import gguf
 import numpy as np
 import pytest
-from kernel_case import F16, F32, I8, Bench, subgroup_size
+from kernel_case import F32, I8, Bench, variant_of
 from test_repack import random_blocks
 
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.protocol import Device, Slice
 from webllm.backends.webgpu.kernels.activation import Encoded
 from webllm.backends.webgpu.kernels.linear import gated, linear
-from webllm.backends.webgpu.kernels.linear_few import Teams, can_fuse_norm, lay_out, linear_residual
-from webllm.backends.webgpu.kernels.quant.planar import FORMATS, format_of
-from webllm.backends.webgpu.kernels.repack import Chunk, Matrix, Shard, allocate, repack
-from webllm.backends.webgpu.kernels.target import Target
+from webllm.backends.webgpu.kernels.linear.gemv import (
+    GemvTiling,
+    can_fuse_norm,
+    gemv_tiling,
+    linear_residual,
+)
+from webllm.backends.webgpu.kernels.matrix import (
+    WEIGHT_FORMATS,
+    Matrix,
+    Shard,
+    allocate,
+    format_of,
+)
+from webllm.backends.webgpu.kernels.repack import Chunk, repack
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 
-BARRIERS = {I8: "i8", F16: "f16", F32: "f32"}
-FEW_ROWS, MANY_ROWS = 3, 75
-
-
-def target_of(device: Device, name: str, form=I8) -> Target:
-    match name:
-        case "subgroup":
-            return Target(form, True, False, subgroup_size(device), True)
-        case "workgroup":
-            return Target(form, True, False, 0, True)
-    return Target(F32, False, False, 0, False)
+GEMV_ROWS, GEMM_ROWS = 3, 75
 
 
 class Case(Bench):
@@ -56,18 +56,15 @@ class Case(Bench):
             params = self.upload(np.frombuffer(chunk.params(self.matrix, shard), np.uint32))
             self.run(repack(self.device, dtype, self.matrix, shard, params, staged, len(blocks)))
 
-    def encode(self, form) -> tuple[Encoded, np.ndarray]:
+    def encode(self, format) -> tuple[Encoded, np.ndarray]:
         """x in an activation format, and the values that it then has."""
-        if form is F32:
-            return Encoded(form, self.upload(self.x)), self.x
-        if form is F16:
-            halves = self.x.astype(np.float16)
-            return Encoded(form, self.upload(halves)), halves.astype(np.float32)
+        if format is F32:
+            return Encoded(format, self.upload(self.x)), self.x
         groups = self.x.reshape(self.tokens, -1, 32)
         d = np.abs(groups).max(-1, keepdims=True) / 127
         q = np.rint(groups / d)
         scales = np.concatenate([d, d * q.sum(-1, keepdims=True)], -1).astype(np.float32)
-        encoded = Encoded(form, self.upload(q.astype(np.int8)), self.upload(scales))
+        encoded = Encoded(format, self.upload(q.astype(np.int8)), self.upload(scales))
         return encoded, (q * d).reshape(self.x.shape).astype(np.float32)
 
     def floats(self, part: Slice, rows: int, cols: int) -> np.ndarray:
@@ -80,25 +77,23 @@ def check(got: np.ndarray, want: np.ndarray, error: float = 2e-3) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=error * max(1e-6, np.abs(want).max()))
 
 
-def forms(rows: int):
-    """(target, activation) pairs."""
-    found = [("simple", F32)]
-    found += [(name, form) for name in ("subgroup", "workgroup") for form in BARRIERS]
-    return found if rows <= 32 else [("simple", F32)] + [("workgroup", form) for form in BARRIERS]
+def choices(rows: int):
+    """(variant, activation format) pairs."""
+    names = ("subgroup", "workgroup") if rows <= 32 else ("workgroup",)
+    return [("scalar", F32), *((name, format) for name in names for format in (I8, F32))]
 
 
-@pytest.mark.parametrize("dtype", list(FORMATS), ids=lambda dtype: dtype.name)
-@pytest.mark.parametrize("tokens", [FEW_ROWS, MANY_ROWS])
+@pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("tokens", [GEMV_ROWS, GEMM_ROWS])
 def test_every_format(device, dtype, tokens):
     case = Case(device, dtype, 100, 256, tokens)
-    choices = [("simple", F32), ("workgroup", I8), ("workgroup", F32)]
-    for name, form in choices:
-        target = target_of(device, name, form)
-        x, values = case.encode(form)
+    for name, format in [("scalar", F32), ("workgroup", I8), ("workgroup", F32)]:
+        variant = variant_of(device, name, format)
+        x, values = case.encode(format)
         out = case.poisoned(tokens * 100 * 4)
         step = case.steps
         case.run(
-            linear(device, target, step=step, rows=step.tokens, x=x, weight=case.matrix, out=out)
+            linear(device, variant, step=step, rows=step.tokens, x=x, weight=case.matrix, out=out)
         )
         check(case.floats(out, case.used, 100), (values @ case.values.T)[: case.used])
 
@@ -112,15 +107,15 @@ def test_every_format(device, dtype, tokens):
 )
 def test_shapes_off_the_tiles(device, tokens, rows, cols):
     case = Case(device, GGMLType.Q4_0, rows, cols, tokens)
-    for name, form in forms(tokens):
-        x, values = case.encode(form)
+    for name, format in choices(tokens):
+        x, values = case.encode(format)
         bias = case.random.normal(0, 1, rows).astype(np.float32)
         before = case.random.normal(0, 1, (tokens, rows)).astype(np.float32)
         out = case.upload(before)
         step = case.steps
         case.run(
             linear(
-                device, target_of(device, name, form), step=step, rows=step.tokens, x=x,
+                device, variant_of(device, name, format), step=step, rows=step.tokens, x=x,
                 weight=case.matrix, out=out, bias=case.upload(bias), accumulate=True,
             )
         )  # fmt: skip
@@ -134,24 +129,24 @@ def test_shapes_off_the_tiles(device, tokens, rows, cols):
 )
 def test_gated(device, tokens, cols, activation):
     case = Case(device, GGMLType.Q4_0 if cols % 256 else GGMLType.Q4_K, 192, cols, tokens)
-    for name, form in forms(tokens):
-        x, values = case.encode(form)
+    for name, format in choices(tokens):
+        x, values = case.encode(format)
         y = (values @ case.values.T).astype(np.float64)
         g, up = y[:, 0::2], y[:, 1::2]
         if activation == "silu":
             want = g / (1 + np.exp(-g)) * up
         else:
             want = 0.5 * g * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g**3))) * up
-        out = case.encoded(form, tokens, 96)
+        out = case.encoded(format, tokens, 96)
         step = case.steps
         case.run(
             gated(
-                device, target_of(device, name, form), step=step, rows=step.tokens, x=x,
+                device, variant_of(device, name, format), step=step, rows=step.tokens, x=x,
                 weight=case.matrix, activation=activation, out=out,
             )
         )  # fmt: skip
         got = case.decoded(out, tokens, 96)[: case.used] if tokens <= 32 else read_rows(case, out)
-        check(got, want[: case.used], 6e-3 if form is I8 else 2e-3)
+        check(got, want[: case.used], 6e-3 if format is I8 else 2e-3)
 
 
 def read_rows(case: Case, out: Encoded) -> np.ndarray:
@@ -162,11 +157,11 @@ def read_rows(case: Case, out: Encoded) -> np.ndarray:
 @pytest.mark.parametrize("tokens", [1, 2, 8, 24])
 @pytest.mark.parametrize("cols", [96, 576])
 def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
-    target = target_of(device, "subgroup")
+    variant = variant_of(device, "subgroup")
     first = Case(device, GGMLType.Q4_0, 128, cols, tokens)
     second = Case(device, GGMLType.Q4_0, 64, 128, tokens, seed=1)
     step = first.steps
-    assert can_fuse_norm(target, step.tokens)
+    assert can_fuse_norm(variant, step.tokens)
     x, values = first.encode(I8)
     before = first.random.normal(0, 1, (tokens, 128)).astype(np.float32)
     gamma = first.random.normal(1, 0.2, 128).astype(np.float32)
@@ -178,11 +173,11 @@ def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
     first.run(
         [
             *linear_residual(
-                device, target, step=step, rows=step.tokens, x=x, weight=first.matrix,
+                device, variant, step=step, rows=step.tokens, x=x, weight=first.matrix,
                 residual=residual, gamma=first.upload(gamma), out=middle,
             ),
-            *linear(device, target, x=middle, out=outs, **common),
-            *gated(device, target, x=middle, activation="silu", out=halves, **common),
+            *linear(device, variant, x=middle, out=outs, **common),
+            *gated(device, variant, x=middle, activation="silu", out=halves, **common),
         ]
     )  # fmt: skip
     want = before + values @ first.values.T
@@ -198,38 +193,38 @@ def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
 def test_shards(device, tokens):
     case = Case(device, GGMLType.Q4_0, 512, 64, tokens)
     whole = case.matrix.shards[0]
-    quants, side = 256 * 2 * 16, 256 * 2 * 2
+    quants, scales = 256 * 2 * 16, 256 * 2 * 2
     shards = tuple(
         Shard(
             256 * i, 256,
             Slice(whole.quants.buffer, i * quants, quants),
-            Slice(whole.side.buffer, i * side, side),
+            Slice(whole.scales.buffer, i * scales, scales),
         )
         for i in (0, 1)
     )  # fmt: skip
-    matrix = Matrix(512, 64, case.matrix.form, shards)
+    matrix = Matrix(512, 64, case.matrix.format, shards)
     step = case.steps
-    for name, form in forms(tokens):
-        x, values = case.encode(form)
-        out, half = case.poisoned(tokens * 512 * 4), case.encoded(form, tokens, 256)
-        target = target_of(device, name, form)
+    for name, format in choices(tokens):
+        x, values = case.encode(format)
+        out, half = case.poisoned(tokens * 512 * 4), case.encoded(format, tokens, 256)
+        variant = variant_of(device, name, format)
         common = {"step": step, "rows": step.tokens, "x": x, "weight": matrix}
-        launched = linear(device, target, out=out, **common)
+        launched = linear(device, variant, out=out, **common)
         assert len(launched) == 2
-        case.run(launched + gated(device, target, activation="silu", out=half, **common))
+        case.run(launched + gated(device, variant, activation="silu", out=half, **common))
         y = values @ case.values.T
         check(case.floats(out, case.used, 512), y[: case.used])
-        rows = tokens if tokens <= 32 and name != "simple" else case.used
+        rows = tokens if tokens <= 32 and name != "scalar" else case.used
         g, up = y[:rows, 0::2], y[:rows, 1::2]
         check(case.decoded(half, rows, 256), g / (1 + np.exp(-g)) * up, 6e-3)
 
 
-def test_layouts_of_teams():
-    assert lay_out(128, None, 32, 1024) == Teams(128, 2, 1)
-    assert lay_out(448, None, 32, 1024) == Teams(128, 2, 1)
-    assert lay_out(18, None, 32, 1024) == Teams(32, 8, 1)
-    assert lay_out(160, None, 32, 1024) == Teams(96, 2, 1)
-    assert lay_out(128, 32, 32, 1024) == Teams(128, 4, 8)
-    assert lay_out(448, 16, 32, 1024) == Teams(128, 8, 2)
-    assert lay_out(448, 16, 32, 256) == Teams(128, 2, 8)
-    assert lay_out(48, 16, 0, 256) == Teams(64, 4, 4)
+def test_tilings():
+    assert gemv_tiling(128, None, 32, 1024) == GemvTiling(128, 2, 1)
+    assert gemv_tiling(448, None, 32, 1024) == GemvTiling(128, 2, 1)
+    assert gemv_tiling(18, None, 32, 1024) == GemvTiling(32, 8, 1)
+    assert gemv_tiling(160, None, 32, 1024) == GemvTiling(96, 2, 1)
+    assert gemv_tiling(128, 32, 32, 1024) == GemvTiling(128, 4, 8)
+    assert gemv_tiling(448, 16, 32, 1024) == GemvTiling(128, 8, 2)
+    assert gemv_tiling(448, 16, 32, 256) == GemvTiling(128, 2, 8)
+    assert gemv_tiling(48, 16, 0, 256) == GemvTiling(64, 4, 4)

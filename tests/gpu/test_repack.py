@@ -1,4 +1,4 @@
-"""GGML blocks to planes and back to numbers, against the `gguf` package."""
+"""GGML blocks to our layout and back to numbers, against the `gguf` package."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ import pytest
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
-from webllm.backends.webgpu.kernels.quant.planar import FORMATS, Planar, format_of, joined, reader
-from webllm.backends.webgpu.kernels.repack import Chunk, Matrix, allocate, repack
+from webllm.backends.webgpu.kernels.matrix import (
+    WEIGHT_FORMATS,
+    Matrix,
+    WeightFormat,
+    allocate,
+    common_format,
+    format_of,
+    reader,
+)
+from webllm.backends.webgpu.kernels.repack import Chunk, repack
 from webllm.errors import UnsupportedModelError
 
 VALUES = """
 @group(0) @binding(0) var<storage, read> quants: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> side: array<u32>;
+@group(0) @binding(1) var<storage, read> scales: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 %s
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  _ = side[0];
+  _ = scales[0];
   if id.x < arrayLength(&out) / 8u {
     let group = load_group(id.x);
     for (var j = 0u; j < 8u; j++) { out[8u * id.x + j] = group_value(group, j); }
@@ -76,24 +84,24 @@ def upload(
 
 
 async def values_of(device: NativeDevice, matrix: Matrix) -> np.ndarray:
-    pipeline = device.pipeline(VALUES % reader(matrix.form))
+    pipeline = device.pipeline(VALUES % reader(matrix.format))
     parts = []
     for shard in matrix.shards:
         size = shard.rows * matrix.cols * 4
         out = Slice(device.buffer(size), 0, size)
         groups = (-(-shard.rows * matrix.groups // 64), 1, 1)
-        recording = device.record([Dispatch(pipeline, (shard.quants, shard.side, out), groups)])
+        recording = device.record([Dispatch(pipeline, (shard.quants, shard.scales, out), groups)])
         data = await device.replay(recording, out)
         parts.append(np.frombuffer(data, np.float32).reshape(shard.rows, matrix.cols))
     return np.concatenate(parts)
 
 
-def tolerance(form: Planar, values: np.ndarray) -> float:
+def tolerance(format: WeightFormat, values: np.ndarray) -> float:
     # f16 scale times a small integer is rounded to f16 again.
-    return 0.0 if form.is_float else float(np.abs(values).max()) * 2.0**-10
+    return 0.0 if format.is_float else float(np.abs(values).max()) * 2.0**-10
 
 
-@pytest.mark.parametrize("dtype", list(FORMATS), ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
 async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) -> None:
     rows, cols = 5, 768
     blocks = random_blocks(dtype, rows, cols)
@@ -101,7 +109,7 @@ async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) ->
     upload(device, dtype, blocks, matrix, Chunk(0, rows, 0, 0, 1))
     want = expected(dtype, blocks)
     got = await values_of(device, matrix)
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=tolerance(matrix.form, want))
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=tolerance(matrix.format, want))
     if dtype in (GGMLType.Q4_0, GGMLType.Q5_0, GGMLType.Q8_0, GGMLType.F16, GGMLType.BF16):
         np.testing.assert_array_equal(got, want)
 
@@ -123,12 +131,12 @@ async def test_parts_of_two_types_join(
     device: NativeDevice, first: GGMLType, second: GGMLType
 ) -> None:
     a, b = random_blocks(first, 3, 512, 1), random_blocks(second, 4, 512, 2)
-    matrix = allocate(device, 7, 512, joined([first, second]))
+    matrix = allocate(device, 7, 512, common_format([first, second]))
     upload(device, first, a, matrix, Chunk(0, 3, 0, 0, 1))
     upload(device, second, b, matrix, Chunk(0, 4, 0, 3, 1))
     want = np.concatenate([expected(first, a), expected(second, b)])
     got = await values_of(device, matrix)
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=tolerance(matrix.form, want))
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=tolerance(matrix.format, want))
 
 
 async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice) -> None:
@@ -168,11 +176,11 @@ async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
 
 
 def test_formats_are_the_narrowest() -> None:
-    assert joined([GGMLType.Q4_K, GGMLType.Q6_K]) == Planar(6, 16, mins=True)
-    assert joined([GGMLType.Q4_0] * 3) == Planar(4, 32)
+    assert common_format([GGMLType.Q4_K, GGMLType.Q6_K]) == WeightFormat(6, 16, mins=True)
+    assert common_format([GGMLType.Q4_0] * 3) == WeightFormat(4, 32)
     for bits, group, mins in product((4, 5, 6, 8), (16, 32), (False, True)):
-        form = Planar(bits, group, mins)
-        assert form.side_bytes(8) >= 8 * (4 * form.high_words + 2 * 32 // group)
+        format = WeightFormat(bits, group, mins)
+        assert format.scales_bytes(8) >= 8 * (4 * format.high_words + 2 * 32 // group)
 
 
 def test_odd_columns_are_refused(device: NativeDevice) -> None:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from kernel_case import POISON, Bench, targets
+from kernel_case import POISON, Bench, variants
 
 import reference
-from webllm.backends.webgpu.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes, rope_kv
+from webllm.backends.webgpu.kernels.kv_cache import BLOCK_SIZE, KVSlices, kv_bytes
+from webllm.backends.webgpu.kernels.rope_kv import Rope, rope_kv
 from webllm.ops.program import BatchShape, Heads
 from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import RopeTable
@@ -47,13 +48,13 @@ def test_rope_kv(device, head_dim, rotary, normed):
         qkv[:6], heads, table, positions,
         q_gamma if normed == "both" else None, k_gamma if normed != "none" else None, 1e-5,
     )  # fmt: skip
-    for target in targets(device):
-        size = kv_bytes(target, 8, 2, head_dim)
+    for variant in variants(device):
+        size = kv_bytes(variant, 8, 2, head_dim)
         kv = KVSlices(bench.poisoned(size), bench.poisoned(size))
         qkv_slice = bench.upload(qkv)
         bench.run(
             rope_kv(
-                device, target, step=step, qkv=qkv_slice, num_q=4, num_kv=2, head_dim=head_dim,
+                device, variant, step=step, qkv=qkv_slice, num_q=4, num_kv=2, head_dim=head_dim,
                 rope=rope, kv=kv, eps=1e-5,
                 q_gamma=bench.upload(q_gamma) if normed == "both" else None,
                 k_gamma=bench.upload(k_gamma) if normed != "none" else None,
@@ -65,7 +66,7 @@ def test_rope_kv(device, head_dim, rotary, normed):
         np.testing.assert_array_equal(got[:6, q_cols:], qkv[:6, q_cols:])
         np.testing.assert_array_equal(got[6:], qkv[6:])
         for part, want, is_key in ((kv.keys, want_k, True), (kv.values, want_v, False)):
-            check_kv(bench.written(part, size), want, slots, target.kv_f16, is_key)
+            check_kv(bench.written(part, size), want, slots, variant.kv_f16, is_key)
 
 
 def check_kv(words, want, slots, is_f16, is_key):

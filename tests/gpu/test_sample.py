@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_case import POISON, Bench, targets
+from kernel_case import POISON, Bench, variant_of, variants
 
 from sampling_cases import (
     DISTRIBUTIONS,
@@ -40,19 +40,19 @@ def shares(samplings, edits=None):
     ]
 
 
-def draw(device, target, logits, sequences, before=()):
+def draw(device, variant, logits, sequences, before=()):
     """What the rows sample; `before`: what the step before this one did."""
     bench = Bench(device)
     rows, vocab = logits.shape
     given = Step(sequences)
     step = bench.step(given, SHAPE)
-    sizes = sample_scratch_bytes(target, vocab, MAX_ROWS)
+    sizes = sample_scratch_bytes(variant, vocab, MAX_ROWS)
     scratch = SampleScratch(*(bench.poisoned(size) for size in sizes))
     words = np.full(LAYOUT.num_bytes(MAX_ROWS) // 4, POISON, np.uint32)
     words[: len(before)] = before
     sampled = bench.upload(words)
     dispatches = sample(
-        device, target, step=step, logits=bench.upload(logits), vocab=vocab, scratch=scratch,
+        device, variant, step=step, logits=bench.upload(logits), vocab=vocab, scratch=scratch,
         sampled=sampled, first_logprobs=LAYOUT.logprobs, is_plain=given.is_plain,
     )  # fmt: skip
     bench.run(dispatches)
@@ -65,15 +65,15 @@ def draw(device, target, logits, sequences, before=()):
     return LAYOUT.read(left.tobytes(), given)
 
 
-def check(device, logits, sequences, forms=None, before=(), known=None):
+def check(device, logits, sequences, chosen=None, before=(), known=None):
     """`known`: by row, its input token if that is chained."""
     known = known or [None] * len(logits)
     want = [
         expected(row, sequence, CONTEXT - 1, token)
         for row, sequence, token in zip(logits, sequences, known, strict=True)
     ]
-    for target in forms or targets(device):
-        got = draw(device, target, logits, sequences, before)
+    for variant in chosen or variants(device):
+        got = draw(device, variant, logits, sequences, before)
         np.testing.assert_array_equal(got.token_ids, [token for token, _ in want])
         for mine, (_, logprobs) in zip(got.logprobs, want, strict=True):
             check_logprobs(mine, logprobs)
@@ -196,17 +196,17 @@ def test_distribution(device, case):
     for turn in range(4):
         samplings = [seeded(sampling, MAX_ROWS * turn + row) for row in range(MAX_ROWS)]
         rows = shares(samplings, [edits] * MAX_ROWS)
-        drawn = draw(device, targets(device)[0], np.tile(logits, (MAX_ROWS, 1)), rows)
+        drawn = draw(device, variant_of(device, "workgroup"), np.tile(logits, (MAX_ROWS, 1)), rows)
         counts += np.bincount(drawn.token_ids, minlength=VOCAB)
     check_counts(counts, distribution(logits, sampling, entries_of(edits)))
 
 
-@pytest.mark.parametrize("form", [0, 1], ids=["workgroup", "single"])
-def test_large_vocabulary(device, form):
+@pytest.mark.parametrize("name", ["workgroup", "scalar"])
+def test_large_vocabulary(device, name):
     """With more edits than a thread on lavapipe may do rounds."""
     random = np.random.default_rng(6)
     logits = random.normal(0, 3, (5, 262144)).astype(np.float32)
     samplings = [Sampling(), Sampling(0.8, 0.95, 0.02, 64, 5), Sampling(1.0, 0.9)]
     samplings += [Sampling(num_logprobs=20), Sampling(1.0, num_logprobs=20, presence_penalty=0.3)]
     edits = [edits_of()] * 4 + [edits_of(*((i, -0.1, i % 4 // 2) for i in range(0, 262144, 2)))]
-    check(device, logits, shares(samplings, edits), forms=[targets(device)[form]])
+    check(device, logits, shares(samplings, edits), chosen=[variant_of(device, name)])

@@ -11,22 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_case import F16, F32, I8, subgroup_size
+from kernel_case import I8, subgroup_size, variant_of
 from test_repack import random_blocks
 
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
-from webllm.backends.webgpu.device.native import (
-    NativeDevice,
-    NativePipeline,
-    NativeRecording,
-)
+from webllm.backends.webgpu.device.native import NativeDevice, NativePipeline
 from webllm.backends.webgpu.device.native_adapters import find_adapter
+from webllm.backends.webgpu.device.native_submit import NativeRecording
 from webllm.backends.webgpu.device.protocol import Dispatch, Limits
-from webllm.backends.webgpu.kernels.target import Target
-from webllm.backends.webgpu.self_test import working_target
+from webllm.backends.webgpu.kernels.variant import KernelVariant
+from webllm.backends.webgpu.self_test import working_variant
 from webllm.errors import DeviceError, DeviceMemoryError
 from webllm.models import registry
 from webllm.ops.program import BatchShape
@@ -100,19 +97,8 @@ CHECKPOINT = SmallCheckpoint()
 PROGRAM = registry.record(CHECKPOINT, 16 * BLOCKS)
 
 
-def target_of(device: NativeDevice, name: str) -> Target:
-    return {
-        "simple": Target(F32, kv_f16=False, f16=False, subgroup=0, barriers=False),
-        "workgroup": Target(I8, kv_f16=True, f16=False, subgroup=0, barriers=True),
-        "subgroup": Target(
-            I8, kv_f16=True, f16=False, subgroup=subgroup_size(device), barriers=True
-        ),
-        "floats": Target(F16, kv_f16=True, f16=False, subgroup=0, barriers=True),
-    }[name]
-
-
-async def loaded(device: NativeDevice, target: Target) -> WebGPUBackend:
-    backend = WebGPUBackend(device, target)
+async def loaded(device: NativeDevice, variant: KernelVariant) -> WebGPUBackend:
+    backend = WebGPUBackend(device, variant)
     seen = []
     await backend.load(PROGRAM, CHECKPOINT, BLOCKS, LIMITS, lambda *both: seen.append(both))
     assert seen[-1][0] == seen[-1][1]
@@ -135,11 +121,11 @@ STEPS = (  # two prompts, then both go on; a third joins
 SHAPES = (BatchShape(32, 2, 2, BLOCKS), BatchShape(2, 2, 2, BLOCKS), LIMITS)
 
 
-@pytest.mark.parametrize("name", ["simple", "workgroup", "subgroup", "floats"])
+@pytest.mark.parametrize("name", ["scalar", "workgroup", "subgroup", "workgroup f32"])
 async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
-    backend = await loaded(device, target_of(device, name))
+    backend = await loaded(device, variant_of(device, name))
     reference = Reference(PROGRAM, CHECKPOINT)
-    allowed = {"simple": 2e-3, "floats": 1e-2}.get(name, 0.08)  # of the logits' spread
+    allowed = {"scalar": 2e-3, "workgroup f32": 1e-2}.get(name, 0.08)  # of the logits' spread
     for step, shape in zip(STEPS, SHAPES, strict=True):
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
@@ -152,7 +138,7 @@ async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
 
 async def test_the_token_stays_on_the_device(device: NativeDevice) -> None:
     """Chained steps, two in flight and over two executables, sample what single steps do."""
-    backend = await loaded(device, target_of(device, "workgroup"))
+    backend = await loaded(device, variant_of(device, "workgroup"))
     prefill = backend.compile(PROGRAM, BatchShape(32, 1, 1, BLOCKS))
     decode = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
     prompt = Step((a_sequence(20, 20, [3, 5]),))
@@ -177,10 +163,10 @@ async def read(executable: WebGPUExecutable) -> tuple[Sampled, np.ndarray]:
     return sampled, np.array(await executable.logits()).reshape(-1, VOCAB)
 
 
-@pytest.mark.parametrize("name", ["simple", "workgroup"])
+@pytest.mark.parametrize("name", ["scalar", "workgroup"])
 async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
     """Steps that want them take turns with steps that do not, two in flight."""
-    backend = await loaded(device, target_of(device, name))
+    backend = await loaded(device, variant_of(device, name))
     decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
     plain = Step((StepSequence([7], 1, [3], [0]), StepSequence([8], 1, [5], [0])))
     decode.submit(plain)
@@ -201,10 +187,10 @@ async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
         check_logprobs(sampled.logprobs[row], logprobs)
 
 
-@pytest.mark.parametrize("name", ["simple", "workgroup"])
+@pytest.mark.parametrize("name", ["scalar", "workgroup"])
 async def test_resampling(device: NativeDevice, name: str) -> None:
     """Of logits that the host gives; the next step takes up what it samples."""
-    backend = await loaded(device, target_of(device, name))
+    backend = await loaded(device, variant_of(device, name))
     decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
     sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
     shares = (
@@ -232,7 +218,7 @@ async def test_resampling(device: NativeDevice, name: str) -> None:
 async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, name: str) -> None:
     low = Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535)
     small = NativeDevice(find_adapter(device.info.name), low)
-    backend = await loaded(small, target_of(small, name))
+    backend = await loaded(small, variant_of(small, name))
     for step, shape in zip(STEPS, SHAPES, strict=True):
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
@@ -243,7 +229,7 @@ async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, n
 async def test_dispatches_of_a_decoded_layer(device: NativeDevice) -> None:
     one_layer = {}
     for name in ("subgroup", "workgroup"):
-        backend = await loaded(device, target_of(device, name))
+        backend = await loaded(device, variant_of(device, name))
         executable = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
         labels = [d.label for d in executable.dispatches()]
         starts = [i for i, label in enumerate(labels) if label == "rope_kv"]
@@ -254,7 +240,7 @@ async def test_dispatches_of_a_decoded_layer(device: NativeDevice) -> None:
 async def test_the_event_loop_goes_on_while_kernels_are_compiled(
     device: NativeDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = await loaded(device, target_of(device, "workgroup"))
+    backend = await loaded(device, variant_of(device, "workgroup"))
     threads: list[str] = []
     record, pipeline = device.record, device.pipeline
 
@@ -287,7 +273,7 @@ async def test_weights_larger_than_a_binding(
     results = []
     for limit in (device.limits.max_binding_bytes, 140_000):
         monkeypatch.setattr(device, "limits", replace(device.limits, max_binding_bytes=limit))
-        backend = await loaded(device, target_of(device, "simple"))
+        backend = await loaded(device, variant_of(device, "scalar"))
         executable = backend.compile(PROGRAM, shape)
         executable.submit(step)
         await executable.sampled()
@@ -309,10 +295,24 @@ def test_a_kv_cache_larger_than_a_binding_is_refused(
 
 
 async def test_the_self_test_falls_back_to_what_works(device: NativeDevice) -> None:
-    right = Target.for_device(device)
-    assert await working_target(device, right) == right
-    wrong = Target(I8, True, False, subgroup=4 * subgroup_size(device), barriers=True)
-    assert await working_target(device, wrong) == replace(wrong, subgroup=0)
+    fastest = KernelVariant.for_device(device)
+    assert await working_variant(device, fastest) == fastest
+    wrong = KernelVariant(I8, True, subgroup=4 * subgroup_size(device), barriers=True)
+    assert await working_variant(device, wrong) == replace(wrong, subgroup=0)
+
+
+async def test_without_int8_products_kernels_with_barriers_run_in_f32(
+    device: NativeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the scalar kernels, which are much slower on a real GPU."""
+    pipeline = device.pipeline
+
+    def without_int8(source: str, *args: Any, **options: Any) -> NativePipeline:
+        return pipeline(source.replace("dot4I8Packed", "missing"), *args, **options)
+
+    monkeypatch.setattr(device, "pipeline", without_int8)
+    full = variant_of(device, "subgroup")
+    assert await working_variant(device, full) == variant_of(device, "workgroup f32")
 
 
 async def test_a_device_on_which_nothing_works_is_refused(
@@ -321,6 +321,6 @@ async def test_a_device_on_which_nothing_works_is_refused(
     async def never(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr("webllm.backends.webgpu.self_test._computes_rightly", never)
+    monkeypatch.setattr("webllm.backends.webgpu.self_test._computes_correctly", never)
     with pytest.raises(DeviceError, match="fails the self-test"):
-        await working_target(device, Target.for_device(device))
+        await working_variant(device, KernelVariant.for_device(device))

@@ -8,8 +8,8 @@ from threading import current_thread
 
 import pytest
 
-from webllm.backends.webgpu.device import auto, native_memory
-from webllm.backends.webgpu.device.native_memory import memory_bytes
+from webllm.backends.webgpu.device import auto, native_adapters
+from webllm.backends.webgpu.device.native_adapters import memory_bytes
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind
 
 INFO = AdapterInfo("NVIDIA H200", "nvidia", "580", "Vulkan", AdapterKind.DISCRETE)
@@ -47,7 +47,7 @@ def test_nvidia_smi_that_hangs_is_not_waited_for(
     nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(native_memory, "_NVIDIA_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(native_adapters, "_NVIDIA_TIMEOUT_S", 0.2)
     assert memory_bytes(INFO) is None
 
 

@@ -58,12 +58,13 @@ async def _open_webgpu(adapter: Adapter) -> Backend:
     """Opens the GPU with the fastest kernels that compute correctly on it."""
     from webllm.backends.webgpu.backend import WebGPUBackend
     from webllm.backends.webgpu.device import auto
-    from webllm.backends.webgpu.kernels.target import Target
-    from webllm.backends.webgpu.self_test import working_target
+    from webllm.backends.webgpu.kernels.variant import KernelVariant
+    from webllm.backends.webgpu.self_test import working_variant
 
     device = await auto.open_device(adapter)
     try:
-        return WebGPUBackend(device, await working_target(device, Target.for_device(device)))
+        variant = await working_variant(device, KernelVariant.for_device(device))
+        return WebGPUBackend(device, variant)
     except BaseException:
         device.close()
         raise

@@ -45,13 +45,10 @@ def _describe(adapter: Adapter, remark: str) -> str:
 
 
 def _features(features: Features) -> str:
+    if not features.subgroups:
+        return "none that webllm uses"
     sizes = {features.subgroup_min, features.subgroup_max}
-    present = {
-        "shader-f16": features.shader_f16,
-        f"subgroups of {' to '.join(map(str, sorted(sizes)))}": features.subgroups,
-        "timestamps": features.timestamps,
-    }
-    return ", ".join(name for name, has in present.items() if has) or "none that webllm uses"
+    return f"subgroups of {' to '.join(map(str, sorted(sizes)))}"
 
 
 def _describe_cpu(chosen: bool) -> str:

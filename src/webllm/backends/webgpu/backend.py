@@ -12,10 +12,11 @@ from typing import cast
 
 from webllm.artifacts.checkpoint import Checkpoint, OnBytes
 from webllm.backends.webgpu.device.protocol import AdapterKind, Device, Dispatch, Recording, Slice
-from webllm.backends.webgpu.kernels.attention_decode import MAX_HEAD_DIM
-from webllm.backends.webgpu.kernels.linear_few import MOST_FEW_ROWS
-from webllm.backends.webgpu.kernels.rope_kv import BLOCK_SIZE, KVSlices, Rope, kv_bytes
-from webllm.backends.webgpu.kernels.target import Target
+from webllm.backends.webgpu.kernels.attention import MAX_HEAD_DIM
+from webllm.backends.webgpu.kernels.kv_cache import BLOCK_SIZE, KVSlices, kv_bytes
+from webllm.backends.webgpu.kernels.linear.gemv import MAX_GEMV_ROWS
+from webllm.backends.webgpu.kernels.rope_kv import Rope
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.lowering import Lowering, Memory, SampleStage
 from webllm.backends.webgpu.memory import Pool
 from webllm.backends.webgpu.weights import load_weights, weight_bytes
@@ -30,23 +31,23 @@ from webllm.ops.values import RopeTable
 class WebGPUBackend:
     """See `webllm.backends.protocol.Backend`. Closes `device` with itself.
 
-    target: the forms of the kernels; None: the fastest, untested (see `working_target`).
+    variant: the kernels that run; None: the fastest, without a self-test (see `working_variant`).
     """
 
-    def __init__(self, device: Device, target: Target | None = None) -> None:
+    def __init__(self, device: Device, variant: KernelVariant | None = None) -> None:
         self.device = device
-        self.target = target or Target.for_device(device)
+        self.variant = variant or KernelVariant.for_device(device)
         self.name = f"{device.info.name} ({device.info.api})"
-        # A software adapter works on one step with all threads: a second gains nothing.
+        # A software adapter runs one step on all threads: a second in flight gains nothing.
         is_software = device.info.kind is AdapterKind.SOFTWARE
         self.steps_in_flight = 1 if is_software else 2
         self.step_tokens = 512
-        # Products of few rows and of many round differently, in int8 so much that tokens differ:
-        # prompts always take the one form, what decodes the other, whatever else is in the batch.
-        self.step_tokens_beside_decode = 0 if self.target.barriers else 64
-        self.least_prompt_tokens = 2 * MOST_FEW_ROWS if self.target.barriers else 1
+        # GEMV and GEMM round differently, enough to change tokens. So prefill always runs GEMM and
+        # decode always GEMV: results do not depend on the batch.
+        self.step_tokens_beside_decode = 0 if self.variant.barriers else 64
+        self.least_prompt_tokens = 2 * MAX_GEMV_ROWS if self.variant.barriers else 1
         self._memory: Memory | None = None
-        self._lowering = Lock()  # one at a time: they share the pool of scratch memory
+        self._lowering = Lock()  # one lowering at a time: they share the scratch memory
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         layer = self._layer_bytes(program, num_blocks)
@@ -96,7 +97,7 @@ class WebGPUBackend:
 
     def _lower(self, program: Program, memory: Memory, shape: BatchShape) -> Lowered:
         with self._lowering:
-            lowering = Lowering(self.device, self.target, memory, shape)
+            lowering = Lowering(self.device, self.variant, memory, shape)
             lowering.lower(program)
         assert lowering.sample_stage is not None
         return Lowered(lowering.dispatches, lowering.sample_stage)
@@ -108,7 +109,7 @@ class WebGPUBackend:
     def _layer_bytes(self, program: Program, num_blocks: int) -> int:
         shape = program.kv_cache
         assert shape.block_size == BLOCK_SIZE, shape
-        return kv_bytes(self.target, num_blocks, shape.num_kv_heads, shape.head_dim)
+        return kv_bytes(self.variant, num_blocks, shape.num_kv_heads, shape.head_dim)
 
     def _kv_cache(self, program: Program, num_blocks: int) -> list[KVSlices]:
         size = self._layer_bytes(program, num_blocks)
@@ -134,11 +135,11 @@ class WebGPUBackend:
 
 
 class Stage(Enum):
-    """What a recording does. Steps that only draw have one of their own."""
+    """The work of a recording."""
 
-    PLAIN = "the model, then draw"
-    FULL = "the model, then draw with edits, penalties and logprobs"
-    RESAMPLE = "draw in full from logits that are there"
+    PLAIN = "the model, then sampling"
+    FULL = "the model, then sampling with edits, penalties and logprobs"
+    RESAMPLE = "full sampling alone, from logits that were written"
 
     @classmethod
     def of(cls, is_plain: bool) -> Stage:
@@ -163,7 +164,7 @@ class Lowered:
 
 
 class WebGPUExecutable:
-    """An `Executable`, which is lowered and recorded when it is made ready or first used."""
+    """An `Executable`; lowered and recorded by `ready`, or at its first use."""
 
     def __init__(
         self, device: Device, memory: Memory, shape: BatchShape, lower: Callable[[], Lowered]
@@ -185,7 +186,7 @@ class WebGPUExecutable:
         return self._lower()
 
     def dispatches(self, stage: Stage = Stage.PLAIN) -> list[Dispatch]:
-        with self._lowering:  # once, whichever thread comes first
+        with self._lowering:  # once, though two threads may ask
             return self._lowered.dispatches(stage)
 
     async def ready(self, is_plain: bool = True) -> None:

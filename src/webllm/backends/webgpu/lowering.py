@@ -1,30 +1,25 @@
-"""From a program's ops to dispatches, for one batch shape."""
+"""Turns a program's ops into dispatches, for one batch shape."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from webllm.backends.webgpu.device.protocol import Buffer, Device, Dispatch, Slice
-from webllm.backends.webgpu.kernels.activation import Encoded, row_bytes
-from webllm.backends.webgpu.kernels.attention_decode import (
-    AttentionShape,
-    Partial,
-    attention_decode,
-    decode_splits,
-    partial_bytes,
-    prefill_splits,
-)
-from webllm.backends.webgpu.kernels.attention_prefill import attention_prefill
+from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded, row_bytes
+from webllm.backends.webgpu.kernels.attention import AttentionShape, Partial, partial_bytes
+from webllm.backends.webgpu.kernels.attention.decode import attention_decode, decode_splits
+from webllm.backends.webgpu.kernels.attention.prefill import attention_prefill, prefill_splits
 from webllm.backends.webgpu.kernels.embed import embed
+from webllm.backends.webgpu.kernels.kv_cache import KVSlices
 from webllm.backends.webgpu.kernels.linear import gated, linear
-from webllm.backends.webgpu.kernels.linear_few import can_fuse_norm, linear_residual
+from webllm.backends.webgpu.kernels.linear.gemv import can_fuse_norm, linear_residual
+from webllm.backends.webgpu.kernels.matrix import Matrix
 from webllm.backends.webgpu.kernels.norm import Branch, norm
-from webllm.backends.webgpu.kernels.repack import Matrix
-from webllm.backends.webgpu.kernels.rope_kv import KVSlices, Rope, rope_kv
+from webllm.backends.webgpu.kernels.rope_kv import Rope, rope_kv
 from webllm.backends.webgpu.kernels.sample import SampleScratch, sample, sample_scratch_bytes
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
 from webllm.backends.webgpu.kernels.take_outputs import take_outputs
-from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.memory import Pool, last_uses
 from webllm.backends.webgpu.weights import Weights
 from webllm.ops.program import (
@@ -49,7 +44,7 @@ _ALIGNMENT = 256
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What executables of one model share on the device."""
+    """The device memory that the executables of one model share."""
 
     weights: Weights
     kv: list[KVSlices]  # by layer
@@ -65,7 +60,7 @@ class Memory:
 class SampleStage:
     """The end of every step."""
 
-    logits: Slice  # what is sampled from
+    logits: Slice
     plain: list[Dispatch]
     full: list[Dispatch]  # with edits, penalties and logprobs
 
@@ -75,14 +70,16 @@ class Lowering:
     """`dispatches` of the ops lowered so far, without those of sampling."""
 
     device: Device
-    target: Target
+    variant: KernelVariant
     memory: Memory
     shape: BatchShape
     dispatches: list[Dispatch] = field(default_factory=list)
     sample_stage: SampleStage | None = None
     step: StepBuffer = field(init=False)
     _buffers: dict[int, Buffer] = field(default_factory=dict)  # by value id
-    _norm_eps: dict[int, float] = field(default_factory=dict)  # of values left without their norm
+    _norm_eps: dict[int, float] = field(
+        default_factory=dict
+    )  # of values that their consumers normalize
 
     def __post_init__(self) -> None:
         shape, memory = self.shape, self.memory
@@ -111,19 +108,19 @@ class Lowering:
                 self._release(value)
 
     def _fuse(self, op: Op, following: Op | None) -> bool:
-        """Lowers a product into the residual together with the norm that follows it, if it can."""
+        """Lowers a product into the residual and the norm after it as one, where that can be."""
         match op, following:
             case Linear(accumulate=True, bias=None), Norm(branch=None) if op.out == following.x:
                 pass
             case _:
                 return False
         rows = self._rows(op.out)
-        if following.out.encoding is Encoding.F32 or not can_fuse_norm(self.target, rows):
+        if following.out.encoding is Encoding.F32 or not can_fuse_norm(self.variant, rows):
             return False
         self._norm_eps[following.out.id] = following.eps
         self.dispatches += linear_residual(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             rows=rows,
             x=self._encoded(op.x),
@@ -170,7 +167,7 @@ class Lowering:
             branch = Branch(self._floats(op.branch), self._vector(op.branch_gamma))
         launched = norm(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             rows=self._rows(op.x),
             x=self._floats(op.x),
@@ -185,7 +182,7 @@ class Lowering:
     def _linear(self, op: Linear) -> None:
         self.dispatches += linear(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             rows=self._rows(op.x),
             x=self._encoded(op.x),
@@ -199,7 +196,7 @@ class Lowering:
     def _gated(self, op: GatedLinear) -> None:
         self.dispatches += gated(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             rows=self._rows(op.x),
             x=self._encoded(op.x),
@@ -212,7 +209,7 @@ class Lowering:
     def _rope_kv(self, op: RopeKV) -> None:
         launched = rope_kv(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             qkv=self._floats(op.qkv),
             num_q=op.heads.num_q,
@@ -230,12 +227,12 @@ class Lowering:
         heads = op.heads
         shape = AttentionShape(heads.num_q, heads.num_kv, heads.head_dim, op.scale, op.window)
         decodes = self.shape.decodes
-        splits = (decode_splits if decodes else prefill_splits)(self.target, shape, self.step)
+        splits = (decode_splits if decodes else prefill_splits)(self.variant, shape, self.step)
         out, softmax = (self._temporary(n) for n in partial_bytes(shape, self.step, splits))
         attention = attention_decode if decodes else attention_prefill
         self.dispatches += attention(
             self.device,
-            self.target,
+            self.variant,
             step=self.step,
             shape=shape,
             qkv=self._floats(op.qkv),
@@ -257,12 +254,12 @@ class Lowering:
 
     def _sample(self, op: Sample) -> None:
         logits, vocab = self._floats(op.logits), op.logits.cols
-        sizes = sample_scratch_bytes(self.target, vocab, self.shape.max_outputs)
+        sizes = sample_scratch_bytes(self.variant, vocab, self.shape.max_outputs)
         scratch = [self._temporary(n) for n in sizes]
         plain, full = (
             sample(
                 self.device,
-                self.target,
+                self.variant,
                 step=self.step,
                 logits=logits,
                 vocab=vocab,
@@ -293,14 +290,14 @@ class Lowering:
     def _encoded(self, value: Value) -> Encoded:
         if value.encoding is Encoding.F32:
             return Encoded(ActivationFormat.F32, self._floats(value))
-        rows, form = self._rows(value).maximum, self.target.activation
-        sizes = [rows * size for size in row_bytes(form, value.cols)]
+        rows, format = self._rows(value).maximum, self.variant.activation
+        sizes = [rows * size for size in row_bytes(format, value.cols)]
         if value.id in self._norm_eps:
-            sizes[1] *= 2  # sums of squares behind the scales
+            sizes[1] *= 2  # the sums of squares follow the scales
         first = -(-sizes[0] // _ALIGNMENT) * _ALIGNMENT
         buffer = self._buffer(value, first + sum(sizes[1:]))
         values = Slice(buffer, 0, sizes[0])
-        return Encoded(form, values, *(Slice(buffer, first, size) for size in sizes[1:]))
+        return Encoded(format, values, *(Slice(buffer, first, size) for size in sizes[1:]))
 
     def _buffer(self, value: Value, num_bytes: int) -> Buffer:
         if value.id not in self._buffers:

@@ -1,7 +1,7 @@
 """Scratch memory of executables: values whose lifetimes do not overlap share buffers.
 
-Every value has a buffer of its own while it lives, because WebGPU forbids one dispatch to read
-and write one buffer, in whatever parts. Executables share the pool: their steps never overlap.
+A live value has a buffer of its own, because WebGPU forbids a dispatch to read and write one
+buffer, even in different parts. Executables share the pool: their steps never overlap.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from webllm.ops.values import Value
 
 
 class Pool:
-    """Buffers that are reused, the smallest that fits first."""
+    """Buffers for reuse; `take` prefers the smallest that fits."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -33,7 +33,7 @@ class Pool:
         self._free.append(buffer)
 
     def give_back_all(self) -> None:
-        """Before another executable is laid out."""
+        """Frees all buffers, before another executable is lowered."""
         self._free = list(self._all)
 
     def destroy(self) -> None:
@@ -44,7 +44,7 @@ class Pool:
 
 
 def last_uses(program: Program) -> dict[int, list[Value]]:
-    """For the index of each op, the values no later op touches."""
+    """Returns, by the index of an op, the values that no later op uses."""
     last = {value.id: (i, value) for i, op in enumerate(program.ops) for value in values_of(op)}
     uses: dict[int, list[Value]] = {}
     for i, value in last.values():

@@ -1,4 +1,4 @@
-"""Runs a matrix product whose answer is known, so that a driver that computes wrongly is found."""
+"""Runs a matrix product with a known result, to find drivers that compute wrong results."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from struct import pack
 
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.protocol import Device, Slice
-from webllm.backends.webgpu.kernels.activation import GROUP, Encoded, row_bytes
+from webllm.backends.webgpu.kernels.activation import GROUP, ActivationFormat, Encoded, row_bytes
 from webllm.backends.webgpu.kernels.linear import linear
-from webllm.backends.webgpu.kernels.quant.planar import format_of
-from webllm.backends.webgpu.kernels.repack import Chunk, Matrix, allocate, repack
+from webllm.backends.webgpu.kernels.matrix import Matrix, allocate, format_of
+from webllm.backends.webgpu.kernels.repack import Chunk, repack
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
-from webllm.backends.webgpu.kernels.target import ActivationFormat, Target
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape
 from webllm.ops.step import StepLayout
 
 _log = logging.getLogger(__name__)
 
-# More columns than the largest subgroup has groups of 32.
-_ROWS, _COLS, _MOST_TOKENS = 16, 2048 + 32, 9
+# More groups of 32 columns than a subgroup has threads.
+_ROWS, _COLS, _MAX_TOKENS = 16, 2048 + 32, 9
 
 
-async def working_target(device: Device, target: Target) -> Target:
-    """`target`, or the fastest safer one that computes rightly; DeviceError if none does."""
-    candidate: Target | None = target
+async def working_variant(device: Device, variant: KernelVariant) -> KernelVariant:
+    """Returns `variant`, or the fastest safer one that computes correctly; else DeviceError."""
+    candidate: KernelVariant | None = variant
     reasons: list[str] = []
     while candidate is not None:
         try:
-            if await _computes_rightly(device, candidate):
+            if await _computes_correctly(device, candidate):
                 if reasons:
                     _log.warning("%s fails the self-test: %s", device.info.name, reasons)
                 return candidate
@@ -50,20 +50,22 @@ def _weight(row: int, col: int) -> int:
 
 
 def _input(token: int, col: int) -> int:
-    """-8 .. 8, but 127 once in each group: int8 then holds the values exactly."""
+    """Returns -8 .. 8, but 127 once in each group, so that int8 holds the values exactly."""
     return 127 if col % GROUP == 5 else (5 * token + 11 * col) % 17 - 8
 
 
-async def _computes_rightly(device: Device, target: Target) -> bool:
+async def _computes_correctly(device: Device, variant: KernelVariant) -> bool:
     run = _Run(device)
     try:
         matrix = run.matrix()
-        return all([await run.agrees(target, matrix, tokens) for tokens in (2, _MOST_TOKENS)])
+        return all([await run.agrees(variant, matrix, tokens) for tokens in (2, _MAX_TOKENS)])
     finally:
         run.free()
 
 
 class _Run:
+    """One product on the device, and the memory it takes."""
+
     def __init__(self, device: Device) -> None:
         self.device = device
         self.slices: list[Slice] = []
@@ -79,7 +81,7 @@ class _Run:
             part.buffer.destroy()
 
     def matrix(self) -> Matrix:
-        """[_ROWS, _COLS] of `_weight`, repacked from Q4_0 blocks of scale 1."""
+        """Returns [_ROWS, _COLS] of `_weight`, repacked from Q4_0 blocks of scale 1."""
         blocks = b"".join(
             pack("<e", 1.0)
             + bytes(
@@ -91,39 +93,36 @@ class _Run:
         )
         matrix = allocate(self.device, _ROWS, _COLS, format_of(GGMLType.Q4_0))
         (shard,) = matrix.shards
-        self.slices += [shard.quants, shard.side]
+        self.slices += [shard.quants, shard.scales]
         params = self.upload(Chunk(0, _ROWS, 0, 0, 1).params(matrix, shard))
         staged = self.upload(blocks)
         launch = repack(self.device, GGMLType.Q4_0, matrix, shard, params, staged, _ROWS)
         self.device.replay(self.device.record([launch]))
         return matrix
 
-    def encoded(self, form: ActivationFormat, tokens: int) -> Encoded:
+    def encoded(self, format: ActivationFormat, tokens: int) -> Encoded:
         rows = [[_input(token, col) for col in range(_COLS)] for token in range(tokens)]
         values = list(chain.from_iterable(rows))
-        match form:
-            case ActivationFormat.F32:
-                return Encoded(form, self.upload(array("f", values).tobytes()))
-            case ActivationFormat.F16:
-                return Encoded(form, self.upload(pack(f"<{len(values)}e", *values)))
+        if format is ActivationFormat.F32:
+            return Encoded(format, self.upload(array("f", values).tobytes()))
         scales = array("f")
         for first in range(0, len(values), GROUP):
             scales.extend((1.0, sum(values[first : first + GROUP])))
-        assert row_bytes(form, _COLS) == (_COLS, _COLS // GROUP * 8)
+        assert row_bytes(format, _COLS) == (_COLS, _COLS // GROUP * 8)
         encoded = self.upload(array("b", values).tobytes())
-        return Encoded(form, encoded, self.upload(scales.tobytes()))
+        return Encoded(format, encoded, self.upload(scales.tobytes()))
 
-    async def agrees(self, target: Target, matrix: Matrix, tokens: int) -> bool:
+    async def agrees(self, variant: KernelVariant, matrix: Matrix, tokens: int) -> bool:
         layout = StepLayout(BatchShape(tokens, 1, 1, 1), 16, num_blocks=1, num_token_ids=1)
         words = self.upload(pack("<4I", tokens, 1, 1, 0) + bytes(4 * layout.block_tables))
         step = StepBuffer(words, layout, tokens, 1, 1, 1)
         out = self.upload(bytes(4 * tokens * _ROWS))
         launches = linear(
             self.device,
-            target,
+            variant,
             step=step,
             rows=step.tokens,
-            x=self.encoded(target.activation, tokens),
+            x=self.encoded(variant.activation, tokens),
             weight=matrix,
             out=out,
         )

@@ -1,6 +1,6 @@
-"""Moves a program's weights onto a GPU: raw blocks go up in chunks, kernels lay them out.
+"""Loads a program's weights: uploads raw blocks in chunks, which kernels repack on the GPU.
 
-Memory beside the weights themselves is bounded by two chunks.
+Besides the weights themselves, this takes the memory of two chunks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from webllm.artifacts.checkpoint import Checkpoint, OnBytes
 from webllm.backends.webgpu.device.protocol import Device, Slice
-from webllm.backends.webgpu.kernels.quant.planar import Planar, joined
-from webllm.backends.webgpu.kernels.repack import PARAMS, Chunk, Matrix, allocate, repack
+from webllm.backends.webgpu.kernels.matrix import Matrix, WeightFormat, allocate, common_format
+from webllm.backends.webgpu.kernels.repack import PARAMS, Chunk, repack
 from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
 from webllm.ops.values import Part, RowOrder, Weight
 from webllm.ops.vectors import read_vector
@@ -35,24 +35,24 @@ def keys_of(op: Op) -> list[Key]:
             return []
 
 
-def format_of(key: Key, checkpoint: Checkpoint) -> Planar:
+def key_format(key: Key, checkpoint: Checkpoint) -> WeightFormat:
     tensors = [part.tensor for weight in key for part in weight.parts]
-    return joined([checkpoint.tensors[tensor].dtype for tensor in tensors])
+    return common_format([checkpoint.tensors[tensor].dtype for tensor in tensors])
 
 
 def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
-    """Device memory that the matrices will take."""
+    """Returns the device memory that the matrices will take."""
     total = 0
     for key in dict.fromkeys(key for op in program.ops for key in keys_of(op)):
-        form = format_of(key, checkpoint)
+        format = key_format(key, checkpoint)
         groups = sum(weight.rows for weight in key) * (key[0].cols // 32)
-        total += form.quants_bytes(groups) + form.side_bytes(groups)
+        total += format.quants_bytes(groups) + format.scales_bytes(groups)
     return total
 
 
 @dataclass(slots=True)
 class Weights:
-    """What is on the device."""
+    """A program's weights on the device."""
 
     matrices: dict[Key, Matrix] = field(default_factory=dict)
     vectors: dict[Weight, Slice] = field(default_factory=dict)
@@ -69,7 +69,10 @@ class Weights:
 async def load_weights(
     device: Device, program: Program, checkpoint: Checkpoint, on_bytes: OnBytes
 ) -> Weights:
-    """`check_program` has accepted the program. Raises DeviceMemoryError."""
+    """Loads the weights of a program that `check_program` has accepted.
+
+    on_bytes: called with the bytes loaded so far and in all. Raises DeviceMemoryError.
+    """
     weights = Weights()
     keys = list(dict.fromkeys(key for op in program.ops for key in keys_of(op)))
     total = sum(
@@ -111,9 +114,9 @@ class _Loader:
         self.params.destroy()
 
     async def load(self, key: Key) -> Matrix:
-        form = format_of(key, self.checkpoint)
+        format = key_format(key, self.checkpoint)
         rows = sum(weight.rows for weight in key)
-        matrix = allocate(self.device, rows, key[0].cols, form)
+        matrix = allocate(self.device, rows, key[0].cols, format)
         for offset, weight in enumerate(key):
             first_row = offset
             for part in weight.parts:
@@ -150,7 +153,7 @@ class _Loader:
             await self._wait(CHUNK_BYTES)
 
     async def _wait(self, bytes_left: int) -> None:
-        """Until no more than `bytes_left` are on their way: the queue holds copies of them."""
+        """Waits until at most `bytes_left` are in flight: the queue holds copies of them."""
         while self.running_bytes > bytes_left:
             num_bytes, done = self.running.popleft()
             await done
@@ -163,7 +166,7 @@ class _Loader:
 
 
 def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:
-    """All vectors as f32 in one buffer."""
+    """Uploads all vectors as f32 in one buffer."""
     vectors = program.vectors()
     size = sum(-(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT for weight in vectors)
     buffer = device.buffer(size, "vectors")

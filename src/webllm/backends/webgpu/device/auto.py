@@ -1,4 +1,4 @@
-"""Chooses the driver of the GPU: wgpu natively, `navigator.gpu` in a browser."""
+"""Chooses the driver of the GPU: `navigator.gpu` in a browser, else wgpu."""
 
 from __future__ import annotations
 

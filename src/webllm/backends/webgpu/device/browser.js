@@ -1,5 +1,6 @@
-// The hot half of browser.py: what runs for every step is one call from Python. A plain module, so
-// that it travels in the wheel; Python imports it as `webllm_gpu`. Checked with js/.
+// The part of browser.py that runs for every step, so that a step is one call from Python. It is a
+// plain module, so that the wheel can carry it; Python imports it as `webllm_gpu`. The type checker
+// of js/ covers it.
 
 /** @typedef {{ label: string, pipeline: Promise<GPUComputePipeline> }} Kernel */
 
@@ -19,14 +20,14 @@
  */
 
 /**
- * `commands` undefined: its kernels are being compiled.
+ * `commands` is undefined while the kernels are being compiled.
  * @typedef {{ commands: Command[] | undefined, ready: Promise<Command[]> }} Recording
  */
 
 /** @typedef {Uint8Array<ArrayBuffer>} Bytes */
 
 /**
- * Of Pyodide: memory of Python's.
+ * Pyodide's proxy of an object in Python's memory.
  * @typedef {{ getBuffer(type: "u8"): { data: Bytes, release(): void } }} PyBuffer
  */
 
@@ -39,7 +40,7 @@
  */
 const { GPUBufferUsage, GPUMapMode } = /** @type {any} */ (globalThis);
 
-/** `name` is the class of the error that Python raises. */
+/** An error that Python raises as its class `name`. */
 class GpuError extends Error {
   /**
    * @param {"DeviceError" | "DeviceMemoryError" | "DeviceLostError"} name
@@ -55,13 +56,13 @@ class GpuError extends Error {
 export class Gpu {
   #device;
   /** @type {GPUBuffer[]} */
-  #staging = []; // for readback, not in use
+  #staging = []; // free buffers for readbacks
   /** @type {Promise<unknown> | undefined} */
-  #backlog; // waits for kernels, and what came after it
+  #backlog; // replays that wait for kernels, and the calls after them
   /** @type {string | undefined} */
   #lost;
   /** @type {GpuError | undefined} */
-  #error; // of a call without an answer: all answers are wrong now
+  #error; // of a call without an answer: all later answers are wrong
 
   /** @param {GPUDevice} device */
   constructor(device) {
@@ -91,7 +92,7 @@ export class Gpu {
    */
   compile(code, constants, label) {
     const pipeline = this.#pipeline(code, constants, label);
-    pipeline.catch(() => {}); // whoever records it hears of it
+    pipeline.catch(() => {}); // `record` reports it
     return { label, pipeline };
   }
 
@@ -183,7 +184,7 @@ export class Gpu {
     const recording = { commands: undefined, ready };
     ready.then(
       (commands) => (recording.commands = commands),
-      () => {}, // whoever replays it hears of it
+      () => {}, // `replay` reports it
     );
     return recording;
   }
@@ -205,7 +206,7 @@ export class Gpu {
         workgroups,
       };
     });
-    this.#encode(commands).finish(); // has it validated
+    this.#encode(commands).finish(); // validates them
     const error = await this.#device.popErrorScope();
     if (error !== null)
       throw new GpuError("DeviceError", `the browser refuses a dispatch: ${error.message}`);
@@ -245,7 +246,7 @@ export class Gpu {
       }));
       done = submitted.then(({ done }) => done);
     }
-    done.catch(() => {}); // not every replay is waited for
+    done.catch(() => {}); // not every caller awaits its replay
     return done;
   }
 
@@ -288,7 +289,7 @@ export class Gpu {
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, size);
     } catch (error) {
-      throw this.#error ?? this.#failure(error); // of a step that was refused, or a lost device
+      throw this.#error ?? this.#failure(error); // a refused step, or a lost device
     }
     const bytes = new Uint8Array(staging.getMappedRange(0, size)).slice();
     staging.unmap();

@@ -1,4 +1,4 @@
-"""The GPU through `navigator.gpu`, under Pyodide. What runs for every step is browser.js."""
+"""The device on `navigator.gpu`, under Pyodide; browser.js does the work of every step."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
 
 _ALIGNMENT = 256
 _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "microsoft basic render")
-_SUBGROUPS = {"nvidia": 32, "apple": 32}  # vendors that make one size only
-_FEATURES = ("shader-f16", "subgroups", "timestamp-query")
+_SUBGROUPS = {"nvidia": 32, "apple": 32}  # vendors with one subgroup size
+_FEATURES = ("subgroups",)
 _LIMITS = {
     "max_buffer_bytes": "maxBufferSize",
     "max_binding_bytes": "maxStorageBufferBindingSize",
@@ -40,7 +40,7 @@ _MORE_LIMITS = ("maxComputeWorkgroupSizeX", "maxComputeWorkgroupSizeY")
 
 
 class BrowserAdapter:
-    """A GPU as the browser offers it; `handle` is the GPUAdapter."""
+    """An `Adapter` of the browser; `handle` is the GPUAdapter."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
@@ -52,14 +52,14 @@ class BrowserAdapter:
 
     @property
     def reason(self) -> str | None:
-        """Why it is not chosen by itself, if it is not."""
+        """Why the adapter is used only when it is asked for; None if it may be chosen."""
         if self.info.kind is AdapterKind.SOFTWARE:
             return "a software adapter, used only when asked for"
         return None
 
 
 async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
-    """The adapter that the browser prefers; `device` is "webgpu" or part of its name.
+    """Returns the adapter that the browser prefers; `device` is "webgpu" or part of its name.
 
     Raises DeviceNotFoundError.
     """
@@ -84,7 +84,7 @@ async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
 
 
 async def open_device(adapter: Adapter) -> BrowserDevice:
-    """The device of an adapter; raises DeviceError."""
+    """Returns the device of an adapter; raises DeviceError."""
     module = await _module()
     names = [name for name in _FEATURES if adapter.handle.features.has(name)]
     limits = [*_LIMITS.values(), *_MORE_LIMITS]
@@ -96,7 +96,7 @@ async def open_device(adapter: Adapter) -> BrowserDevice:
 
 
 async def _module() -> Any:
-    """browser.js: as boot.js registered it, or made from the file beside this one."""
+    """Returns browser.js: the module that boot.js registered, or the file beside this one."""
     try:
         import webllm_gpu  # type: ignore[import-not-found]
     except ImportError:
@@ -106,8 +106,9 @@ async def _module() -> Any:
 
 
 async def _imported(source: str) -> Any:
-    """A JavaScript module from its text, which takes JavaScript's `eval` for want of an `import`
-    that Python could call.
+    """Returns a JavaScript module from its text.
+
+    Python cannot call `import`, so this evaluates a function that does.
     """
     url = URL.createObjectURL(Blob.new(to_js([source]), _to_js({"type": "text/javascript"})))
     try:
@@ -140,16 +141,14 @@ def _features(handle: Any) -> Features:
         for end in ("Min", "Max")
     ]
     return Features(
-        shader_f16=bool(handle.features.has("shader-f16")),
         subgroups=subgroups,
         subgroup_min=sizes[0],
         subgroup_max=sizes[1],
-        timestamps=bool(handle.features.has("timestamp-query")),
     )
 
 
 def _to_js(value: object) -> Any:
-    """Dicts become plain objects."""
+    """Converts to JavaScript, dicts to plain objects."""
     return to_js(value, dict_converter=Object.fromEntries)
 
 
@@ -165,7 +164,7 @@ class BrowserBuffer:
 
 
 class BrowserReadback:
-    """A submission under way; awaiting it gives the bytes asked for, or raises a DeviceError."""
+    """A submission in flight; awaiting it returns the bytes read back, or raises DeviceError."""
 
     def __init__(self, promise: Any) -> None:
         self._promise = promise
@@ -183,7 +182,7 @@ class BrowserReadback:
 
 
 def _typed(error: JsException) -> Exception:
-    """browser.js names its errors after our classes."""
+    """Returns our error for one of browser.js, which names them after our classes."""
     kind = getattr(errors, str(error.name), DeviceError)
     return kind(str(error.message)) if issubclass(kind, DeviceError) else error
 
@@ -191,8 +190,8 @@ def _typed(error: JsException) -> Exception:
 class BrowserDevice:
     """See `webllm.backends.webgpu.device.protocol.Device`.
 
-    Kernels compile in the background, all at once; a replay waits for its own, and what was called
-    later waits behind it. What went wrong in a call without an answer, all later answers raise.
+    Kernels compile in the background, in parallel. A replay waits for its own kernels, and later
+    calls wait for it. The failure of a call without an answer is raised by all later answers.
     """
 
     def __init__(self, adapter: Adapter, gpu: Any) -> None:
@@ -200,8 +199,7 @@ class BrowserDevice:
         self.limits = adapter.limits
         self.features = adapter.features
         self._gpu = gpu
-        enabled = {"f16": self.features.shader_f16, "subgroups": self.features.subgroups}
-        self._prelude = "".join(f"enable {name};\n" for name, has in enabled.items() if has)
+        self._prelude = "enable subgroups;\n" if self.features.subgroups else ""
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], Any] = {}
 
     def buffer(self, num_bytes: int, label: str = "") -> BrowserBuffer:

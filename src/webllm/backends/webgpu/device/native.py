@@ -1,6 +1,6 @@
-"""The GPU through `wgpu` (wgpu-native): `Device` on one of its adapters.
+"""The device on `wgpu` (wgpu-native): buffers, compiled kernels, recordings.
 
-Only modules of this name touch wgpu, and only when a device is asked for.
+Only the modules `native*.py` import wgpu, and only when a device is opened.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from webllm.backends.webgpu.device.native_adapters import FEATURES, LIMITS, load_wgpu
-from webllm.backends.webgpu.device.native_memory import memory_bytes
+from webllm.backends.webgpu.device.native_adapters import (
+    FEATURES,
+    LIMITS,
+    load_wgpu,
+    memory_bytes,
+)
 from webllm.backends.webgpu.device.native_submit import (
-    Command,
-    Encoded,
+    CommandBuffer,
+    NativeRecording,
     Readback,
     Source,
     Submitter,
@@ -49,7 +53,7 @@ class NativeBuffer:
 
 
 class NativePipeline:
-    """A kernel being compiled on another thread; `handle` waits for it."""
+    """A kernel that another thread compiles; `handle` waits for it."""
 
     def __init__(self, label: str, building: Future[Any]) -> None:
         self.label = label
@@ -63,71 +67,25 @@ class NativePipeline:
             raise DeviceError(f"the device was closed before {self.label} was compiled") from error
 
 
-class NativeRecording:
-    """`commands` are the submitter's handles; the other fields keep alive what they point to.
+class NativeDevice:
+    """A `Device` of wgpu; `handle` is the wgpu.GPUDevice.
 
-    A command buffer serves once. From the second replay with a readback on (steps have one, weights
-    being repacked do not), the next one is encoded on another thread while the GPU works. What
-    wgpu-native 29 encodes it frees only after submitting it, and with it every buffer it uses: one
-    left over at the end is submitted for that, and does the last step once more. The garbage
-    collector may come by on any thread, at any moment: it only puts such a one on `left_over`.
+    limits: the limits to ask for, if lower than the adapter's (for tests).
+    more_features: WebGPU features besides those that kernels use (for benchmarks).
+    Raises DeviceError.
     """
 
     def __init__(
         self,
-        commands: list[Command],
-        dispatches: tuple[Dispatch, ...],
-        bind_groups: list[Any],
-        left_over: deque[Future[Encoded]],
+        adapter: Adapter,
+        limits: Limits | None = None,
+        more_features: Sequence[str] = (),
     ) -> None:
-        self.commands = commands
-        self.dispatches = dispatches
-        self.bind_groups = bind_groups
-        self.num_replays = 0
-        self._left_over = left_over
-        self._next: Future[Encoded] | None = None
-
-    def encoded(self, submitter: Submitter, source: Source | None) -> Encoded:
-        if self._next is not None:
-            ready = self._next.result()
-            self._next = None
-            if ready.source == source:
-                return ready
-        return self._encode(submitter, source)
-
-    def _encode(self, submitter: Submitter, source: Source | None) -> Encoded:
-        # A method, so that a call under way on the other thread keeps the bind groups alive.
-        return submitter.encode(self.commands, source)
-
-    def encode_next(
-        self, encoder: ThreadPoolExecutor, submitter: Submitter, source: Source | None
-    ) -> None:
-        self.num_replays += 1
-        if self.num_replays > 1:
-            self._next = encoder.submit(self._encode, submitter, source)
-
-    def leave_next(self) -> None:
-        left, self._next = self._next, None
-        if left is not None:
-            self._left_over.append(left)
-
-    def __del__(self) -> None:
-        self.leave_next()
-
-
-class NativeDevice:
-    """A `Device` of wgpu; `handle` is the wgpu.GPUDevice.
-
-    `limits` asks for no more than these, though the adapter may have more (for tests).
-    Raises DeviceError.
-    """
-
-    def __init__(self, adapter: Adapter, limits: Limits | None = None) -> None:
         self._wgpu = load_wgpu()
         self.info = adapter.info
         self.features = adapter.features
         self.limits = limits or adapter.limits
-        names = [name for name in FEATURES if name in adapter.handle.features]
+        names = [name for name in (*FEATURES, *more_features) if name in adapter.handle.features]
         required = {key: getattr(self.limits, name) for name, key in LIMITS.items()}
         try:
             self.handle: Any = adapter.handle.request_device_sync(
@@ -136,15 +94,14 @@ class NativeDevice:
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name}: the driver gave no device: {error}") from error
         self._memory_bytes = memory_bytes(self.info)
-        self._prelude = "enable f16;\n" if self.features.shader_f16 else ""
         self._compilers = ThreadPoolExecutor(min(16, os.cpu_count() or 1), "webllm-compile")
         self._preparers = ThreadPoolExecutor(4, "webllm-prepare")
         self._encoder = ThreadPoolExecutor(1, "webllm-encode")
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], NativePipeline] = {}
         self._buffers: WeakSet[NativeBuffer] = WeakSet()
         self._recordings: WeakSet[NativeRecording] = WeakSet()
-        self._left_over: deque[Future[Encoded]] = deque()  # of recordings that are gone
-        self._recording = Lock()  # held by the thread that makes one
+        self._spares: deque[Future[CommandBuffer]] = deque()  # of recordings that are gone
+        self._recording = Lock()  # held by the thread that makes a recording
         self._is_closed = False
         self._submitter: Submitter = open_submitter(self.handle)
 
@@ -188,9 +145,8 @@ class NativeDevice:
     def _compile(
         self, source: str, constants: tuple[tuple[str, float], ...], label: str, proven: bool
     ) -> Any:
-        code = self._prelude + source
         try:
-            module = self._submitter.module(code, label, proven)
+            module = self._submitter.module(source, label, proven)
             stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
             return self.handle.create_compute_pipeline(label=label, layout="auto", compute=stage)
         except self._wgpu.GPUError as error:
@@ -209,7 +165,7 @@ class NativeDevice:
             self._submitter.write(_handle(target), target.offset, view)
 
     def record(self, dispatches: Sequence[Dispatch]) -> NativeRecording:
-        """May wait for kernels; see `prepare`."""
+        """Waits for its kernels if they are still being compiled; `prepare` does not block."""
         pipelines = []
         for dispatch in dispatches:
             assert isinstance(dispatch.pipeline, NativePipeline)
@@ -220,7 +176,7 @@ class NativeDevice:
             return self._record(dispatches, pipelines)
 
     def _record(self, dispatches: Sequence[Dispatch], pipelines: Sequence[Any]) -> NativeRecording:
-        self._discard_left_over()
+        self._discard_spares()
         bind_groups = []
         commands = []
         for dispatch, pipeline in zip(dispatches, pipelines, strict=True):
@@ -228,7 +184,7 @@ class NativeDevice:
             bind_groups.append(bind_group)
             commands.append((*self._submitter.handles(pipeline, bind_group), *dispatch.workgroups))
         self._check(dispatches, bind_groups)
-        recording = NativeRecording(commands, tuple(dispatches), bind_groups, self._left_over)
+        recording = NativeRecording(commands, tuple(dispatches), bind_groups, self._spares)
         self._recordings.add(recording)
         return recording
 
@@ -247,9 +203,10 @@ class NativeDevice:
             raise DeviceError(f"{dispatch.label or 'a kernel'}: wrong bindings: {error}") from error
 
     def _check(self, dispatches: Sequence[Dispatch], bind_groups: Sequence[Any]) -> None:
-        """Has the driver validate all but the work: dispatches of no workgroups, submitted.
+        """Has the driver validate the dispatches, so that replays need not.
 
-        Replay then need not validate. Not submitting would leak, see `NativeRecording`.
+        It submits them with no workgroups: a command buffer that is never submitted would leak,
+        see `NativeRecording`.
         """
         encoder = self.handle.create_command_encoder()
         compute = encoder.begin_compute_pass()
@@ -267,14 +224,14 @@ class NativeDevice:
         try:
             self.handle.queue.submit([encoder.finish()])
         except self._wgpu.GPUError as error:
-            if len(dispatches) > 1:  # find the one to name
+            if len(dispatches) > 1:  # finds the one to name
                 for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
                     self._check([dispatch], [bind_group])
             label = dispatches[0].label or "a kernel"
             raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
-        # Not on the event loop's own threads: prompts are tokenized there, and this waits for long.
+        # The event loop's own threads tokenize prompts; compiling would hold them for too long.
         try:
             recording = self._preparers.submit(lambda: self.record(lay_out()))
         except RuntimeError as error:
@@ -284,7 +241,8 @@ class NativeDevice:
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         assert isinstance(recording, NativeRecording)
         source = None if readback is None else _source(readback)
-        running = Readback(self._submitter, recording.encoded(self._submitter, source))
+        commands = recording.command_buffer(self._submitter, source)
+        running = Readback(self._submitter, commands)
         if source is not None:
             recording.encode_next(self._encoder, self._submitter, source)
         return running
@@ -301,8 +259,8 @@ class NativeDevice:
             self._is_closed = True
         self._preparers.shutdown()
         for recording in list(self._recordings):
-            recording.leave_next()
-        self._discard_left_over()
+            recording.drop_next()
+        self._discard_spares()
         self._encoder.shutdown()
         for buffer in list(self._buffers):
             buffer.destroy()
@@ -310,9 +268,9 @@ class NativeDevice:
         self._submitter.close()
         self.handle.destroy()
 
-    def _discard_left_over(self) -> None:
-        while self._left_over:
-            self._submitter.discard(self._left_over.popleft().result())
+    def _discard_spares(self) -> None:
+        while self._spares:
+            self._submitter.discard(self._spares.popleft().result())
 
 
 def _source(part: Slice) -> Source:

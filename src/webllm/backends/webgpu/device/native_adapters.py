@@ -1,11 +1,16 @@
-"""Adapters through `wgpu` (wgpu-native): what GPUs there are, the best first."""
+"""The GPUs that `wgpu` (wgpu-native) offers, the preferred one first, and their memory.
+
+WebGPU does not tell how much memory a GPU has, so each operating system is asked in its own way.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits
@@ -17,10 +22,13 @@ _KINDS = {
     "VirtualGPU": AdapterKind.VIRTUAL,
     "CPU": AdapterKind.SOFTWARE,
 }
-_SUBGROUPS = {0x10DE: 32, 0x106B: 32}  # vendors that make one size only: NVIDIA, Apple
+_SUBGROUPS = {0x10DE: 32, 0x106B: 32}  # vendors with one subgroup size: NVIDIA, Apple
 _KIND_ORDER = list(AdapterKind)
 _APIS = ("Metal", "Vulkan", "D3D12")  # best first
-FEATURES = ("shader-f16", "subgroup", "timestamp-query")
+_AMD_TOTALS = "class/drm/card*/device/mem_info_vram_total"
+_NVIDIA_QUERY = "--query-gpu=pci.device_id,memory.total,name"
+_NVIDIA_TIMEOUT_S = 3.0
+FEATURES = ("subgroup",)
 LIMITS = {
     "max_buffer_bytes": "max-buffer-size",
     "max_binding_bytes": "max-storage-buffer-binding-size",
@@ -43,7 +51,10 @@ class NativeAdapter:
 
 
 def adapters() -> list[NativeAdapter]:
-    """Every adapter, the preferred one first; DeviceNotFoundError without wgpu."""
+    """Returns every adapter, the preferred one first.
+
+    Raises DeviceNotFoundError if wgpu is not installed.
+    """
     wgpu = load_wgpu()
     with _without_device_select():
         handles = wgpu.gpu.enumerate_adapters_sync()
@@ -51,9 +62,9 @@ def adapters() -> list[NativeAdapter]:
 
 
 def find_adapter(device: str = "webgpu") -> NativeAdapter:
-    """The best adapter there is ("webgpu"), or the best of those with `device` in their name.
+    """Returns the best adapter ("webgpu"), or the best of those with `device` in their name.
 
-    Raises DeviceNotFoundError, which lists the adapters there are.
+    Raises DeviceNotFoundError, which lists the adapters.
     """
     offered = adapters()
     for adapter in offered:
@@ -80,10 +91,10 @@ def load_wgpu() -> Any:
 
 @contextmanager
 def _without_device_select() -> Iterator[None]:
-    """Mesa's device-select layer only reorders adapters, and writes to stderr without a desktop.
+    """Switches off Mesa's device-select layer while Vulkan starts.
 
-    Vulkan reads the variable when it is started, which is when wgpu first looks for adapters; the
-    program's environment is otherwise its own.
+    It only reorders adapters, and writes to stderr without a desktop. Vulkan reads the variable
+    when wgpu first enumerates adapters; the environment of the program is restored after that.
     """
     if "NODEVICE_SELECT" in os.environ:
         yield
@@ -125,15 +136,58 @@ def _features(handle: Any) -> Features:
     names, raw = handle.features, handle.info
     subgroups = "subgroup" in names
     fixed = _SUBGROUPS.get(raw["vendor_id"])
-    # wgpu 0.32 spells the sizes "stackgroup", and says 4 and 128 for every Vulkan adapter.
+    # wgpu 0.32 spells the sizes "stackgroup", and gives 4 and 128 for every Vulkan adapter.
     sizes = [
         fixed or int(raw.get(f"subgroup_{end}_size", raw.get(f"stackgroup_{end}_size", 0)))
         for end in ("min", "max")
     ]
     return Features(
-        shader_f16="shader-f16" in names,
         subgroups=subgroups,
         subgroup_min=sizes[0] if subgroups else 0,
         subgroup_max=sizes[1] if subgroups else 0,
-        timestamps="timestamp-query" in names,
     )
+
+
+def memory_bytes(info: AdapterInfo, sysfs: Path = Path("/sys")) -> int | None:
+    """Returns an adapter's total memory; None if the system does not tell it.
+
+    It may run nvidia-smi, so it blocks. A card is found by its PCI id, or by its name without one.
+    """
+    if info.kind in (AdapterKind.SOFTWARE, AdapterKind.INTEGRATED):
+        return _host_bytes()
+    if "nvidia" in info.name.lower():
+        return _nvidia_bytes(info)
+    cards = {path.parent: int(path.read_text()) for path in sysfs.glob(_AMD_TOTALS)}
+    same = [total for card, total in cards.items() if _pci_id(card) in (0, info.pci_id)]
+    return max(same if info.pci_id else cards.values(), default=None)
+
+
+def _pci_id(card: Path) -> int:
+    """Returns device << 16 | vendor; 0 if sysfs does not tell it."""
+    try:
+        device, vendor = (int((card / name).read_text(), 16) for name in ("device", "vendor"))
+    except (OSError, ValueError):
+        return 0
+    return device << 16 | vendor
+
+
+def _host_bytes() -> int | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _nvidia_bytes(info: AdapterInfo) -> int | None:
+    command = ["nvidia-smi", _NVIDIA_QUERY, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for line in done.stdout.splitlines():
+        pci_id, mebibytes, name = [*line.split(", ", 2), "", ""][:3]
+        is_same = pci_id == f"0x{info.pci_id:08X}" if info.pci_id else name == info.name
+        if is_same and mebibytes.isdigit():
+            return int(mebibytes) << 20
+    return None

@@ -1,20 +1,22 @@
-"""Encoding, submitting and waiting in wgpu: what happens for every token.
+"""Recordings and their replay in wgpu: encoding, submitting and waiting, which every token takes.
 
-Two ways to do the same: `RawSubmitter` calls wgpu-native's C functions with handles prepared
-once, `WrappedSubmitter` goes through wgpu-py's objects, at about twice the cost, and serves other
-versions of wgpu, whose C interface may differ.
+There are two submitters. `RawSubmitter` calls wgpu-native's C functions with handles prepared
+once. `WrappedSubmitter` uses wgpu-py's objects, at about twice the cost; it is for other versions
+of wgpu, whose C interface may differ.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
+from webllm.backends.webgpu.device.protocol import Dispatch
 from webllm.errors import DeviceLostError
 
 _RAW_VERSION = "0.32."
@@ -23,12 +25,12 @@ Command = tuple[Any, Any, int, int, int]  # pipeline, bind group, workgroups x, 
 
 
 class Staging:
-    """Memory the host can map, used by one readback at a time; goes back to `free` by itself."""
+    """Memory that the host can map, for one readback; it returns to `free` when collected."""
 
     def __init__(self, handle: Any, size: int, free: list[tuple[Any, int]]) -> None:
         self.handle = handle
         self.size = size
-        self.mapped: bool | None = None  # None: the map was not answered yet
+        self.mapped: bool | None = None  # None: wgpu has not answered yet
         self._free = free
 
     def __del__(self) -> None:
@@ -37,7 +39,7 @@ class Staging:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is read back at the end of a submission."""
+    """The memory that a submission reads back at its end."""
 
     buffer: Any
     offset: int
@@ -45,16 +47,16 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A command buffer, good for one submission, and where it leaves what is read back."""
+class CommandBuffer:
+    """A command buffer, good for one submission, and the staging memory of its readback."""
 
-    command_buffer: Any
+    handle: Any
     source: Source | None
     staging: Staging | None
 
 
 class Submitter(Protocol):
-    waiter: ThreadPoolExecutor  # one thread: blocks where the event loop must not
+    waiter: ThreadPoolExecutor  # one thread, which blocks where the event loop must not
 
     def module(self, code: str, label: str, proven: bool) -> Any: ...
 
@@ -62,13 +64,13 @@ class Submitter(Protocol):
 
     def write(self, buffer: Any, offset: int, data: memoryview) -> None: ...
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded: ...
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer: ...
 
-    def submit(self, encoded: Encoded) -> Any:
-        """Gives what `wait` and `fetch` take."""
+    def submit(self, commands: CommandBuffer) -> Any:
+        """Returns the submission that `wait` and `fetch` take."""
 
-    def discard(self, encoded: Encoded) -> None:
-        """Frees what will not be replayed; a device that is closed or lost has freed it."""
+    def discard(self, commands: CommandBuffer) -> None:
+        """Frees a command buffer that is not needed; a closed or lost device has freed it."""
 
     def wait(self, submission: Any) -> None: ...
 
@@ -85,12 +87,12 @@ def open_submitter(device: Any) -> Submitter:
 
 
 class Readback:
-    """A submission under way; awaiting it gives the bytes asked for (none: waits for the end)."""
+    """A submission in flight; awaiting it returns the bytes of its source, or b"" at its end."""
 
-    def __init__(self, submitter: Submitter, encoded: Encoded) -> None:
+    def __init__(self, submitter: Submitter, commands: CommandBuffer) -> None:
         self._submitter = submitter
-        self._encoded = encoded
-        self._submission = submitter.submit(encoded)
+        self._commands = commands
+        self._submission = submitter.submit(commands)
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._finish().__await__()
@@ -100,14 +102,73 @@ class Readback:
         return await asyncio.get_running_loop().run_in_executor(waiter, self._wait)
 
     def _wait(self) -> bytes:
-        source, staging = self._encoded.source, self._encoded.staging
+        source, staging = self._commands.source, self._commands.staging
         if source is None or staging is None:
             self._submitter.wait(self._submission)
             return b""
         return self._submitter.fetch(self._submission, staging, source.size)
 
 
+class NativeRecording:
+    """Dispatches for replay. `commands` hold the submitter's handles; the other fields keep the
+    objects behind those alive.
+
+    A command buffer can be submitted only once. So from the second replay with a readback on, the
+    next one is encoded on another thread while the GPU works. (Steps have a readback; repacking of
+    weights has none.)
+
+    wgpu-native 29 frees a command buffer, and all buffers it uses, only once it is submitted. So
+    the spare one at the end is submitted as well; it repeats the last step, whose result nobody
+    reads. The garbage collector may run on any thread at any time: `__del__` therefore only puts
+    the spare on `spares`, and the device submits it later.
+    """
+
+    def __init__(
+        self,
+        commands: list[Command],
+        dispatches: tuple[Dispatch, ...],
+        bind_groups: list[Any],
+        spares: deque[Future[CommandBuffer]],
+    ) -> None:
+        self.commands = commands
+        self.dispatches = dispatches
+        self.bind_groups = bind_groups
+        self.num_replays = 0
+        self._spares = spares
+        self._next: Future[CommandBuffer] | None = None
+
+    def command_buffer(self, submitter: Submitter, source: Source | None) -> CommandBuffer:
+        """Returns a command buffer to submit: the one encoded ahead, if it fits."""
+        if self._next is not None:
+            ready = self._next.result()
+            self._next = None
+            if ready.source == source:
+                return ready
+        return self._encode(submitter, source)
+
+    def _encode(self, submitter: Submitter, source: Source | None) -> CommandBuffer:
+        # A method, so that a call on the other thread keeps the bind groups alive.
+        return submitter.encode(self.commands, source)
+
+    def encode_next(
+        self, encoder: ThreadPoolExecutor, submitter: Submitter, source: Source | None
+    ) -> None:
+        self.num_replays += 1
+        if self.num_replays > 1:
+            self._next = encoder.submit(self._encode, submitter, source)
+
+    def drop_next(self) -> None:
+        spare, self._next = self._next, None
+        if spare is not None:
+            self._spares.append(spare)
+
+    def __del__(self) -> None:
+        self.drop_next()
+
+
 class WrappedSubmitter:
+    """Through wgpu-py's public objects."""
+
     def __init__(self, device: Any) -> None:
         import wgpu
 
@@ -127,7 +188,7 @@ class WrappedSubmitter:
     def write(self, buffer: Any, offset: int, data: memoryview) -> None:
         self._device.queue.write_buffer(buffer, offset, data)
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer:
         encoder = self._device.create_command_encoder()
         if commands:
             compute = encoder.begin_compute_pass()
@@ -142,18 +203,18 @@ class WrappedSubmitter:
             encoder.copy_buffer_to_buffer(
                 source.buffer, source.offset, staging.handle, 0, source.size
             )
-        return Encoded(encoder.finish(), source, staging)
+        return CommandBuffer(encoder.finish(), source, staging)
 
-    def submit(self, encoded: Encoded) -> Any:
-        self._device.queue.submit([encoded.command_buffer])
+    def submit(self, commands: CommandBuffer) -> Any:
+        self._device.queue.submit([commands.handle])
         return None
 
-    def discard(self, encoded: Encoded) -> None:
+    def discard(self, commands: CommandBuffer) -> None:
         if self._is_closed:
             return
-        with suppress(DeviceLostError):  # noticed by encoding, never by submitting
+        with suppress(DeviceLostError):  # encoding notices a lost device, submitting does not
             self.submit(self.encode((), None))
-            self.submit(encoded)
+            self.submit(commands)
 
     def wait(self, submission: Any) -> None:
         self._device.queue.on_submitted_work_done_sync()
@@ -187,10 +248,10 @@ class WrappedSubmitter:
 
 
 class RawSubmitter(WrappedSubmitter):
-    """Without wgpu-py's objects; `record` has validated what is replayed.
+    """Without wgpu-py's objects and its validation; `record` has validated the dispatches.
 
-    Errors are captured in two calls only, `write` and the end of encoding: a device that was lost
-    must be noticed there, because wgpu-native aborts the process if it is submitted to.
+    Only `write` and the end of encoding check for errors. They must notice a lost device, because
+    wgpu-native aborts the process if one submits to it.
     """
 
     def __init__(self, device: Any) -> None:
@@ -233,7 +294,7 @@ class RawSubmitter(WrappedSubmitter):
         except self._wgpu.GPUError as error:
             raise _lost(error) from error
 
-    def encode(self, commands: Sequence[Command], source: Source | None) -> Encoded:
+    def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer:
         lib, null = self._lib, self._ffi.NULL
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device_handle, null)
         if commands:
@@ -251,7 +312,7 @@ class RawSubmitter(WrappedSubmitter):
             raise _lost(error) from error
         lib.wgpuCommandEncoderRelease(encoder)
         owned = self._ffi.gc(command_buffer, lib.wgpuCommandBufferRelease)
-        return Encoded(owned, source, staging)
+        return CommandBuffer(owned, source, staging)
 
     def _encode_pass(self, encoder: Any, commands: Sequence[Command]) -> None:
         lib, null = self._lib, self._ffi.NULL
@@ -269,10 +330,10 @@ class RawSubmitter(WrappedSubmitter):
         lib.wgpuComputePassEncoderEnd(compute)
         lib.wgpuComputePassEncoderRelease(compute)
 
-    def submit(self, encoded: Encoded) -> Any:
+    def submit(self, commands: CommandBuffer) -> Any:
         ffi, lib = self._ffi, self._lib
-        commands = ffi.new("WGPUCommandBuffer[]", [encoded.command_buffer])
-        index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, commands)
+        handles = ffi.new("WGPUCommandBuffer[]", [commands.handle])
+        index = lib.wgpuQueueSubmitForIndex(self._queue_handle, 1, handles)
         return ffi.new("WGPUSubmissionIndex *", index)
 
     def wait(self, submission: Any) -> None:

@@ -1,4 +1,4 @@
-"""The interface of a GPU, which `native.py` (wgpu) and `browser.py` (navigator.gpu) implement."""
+"""The interface of a GPU, implemented by `native.py` (wgpu) and `browser.py` (navigator.gpu)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class JsBytes(Protocol):
-    """A browser's Uint8Array: bytes outside of Python's memory."""
+    """A browser's Uint8Array: bytes outside Python's memory."""
 
     byteLength: int  # noqa: N815 - JavaScript's name
 
@@ -47,15 +47,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    shader_f16: bool
+    """The optional features that kernels use."""
+
     subgroups: bool
-    subgroup_min: int  # 0 without subgroups
+    subgroup_min: int  # threads; 0 without subgroups
     subgroup_max: int
-    timestamps: bool
 
 
 class Adapter(Protocol):
-    """A GPU as a driver offers it."""
+    """A GPU that a driver offers."""
 
     @property
     def info(self) -> AdapterInfo: ...
@@ -108,6 +108,8 @@ class Recording(Protocol):
 
 
 class Device(Protocol):
+    """A GPU in use. Writes and replays take effect in the order of the calls."""
+
     info: AdapterInfo
     limits: Limits
     features: Features
@@ -125,37 +127,40 @@ class Device(Protocol):
         """Compiles WGSL whose entry point is `main`; built once per (source, constants).
 
         `source` has no `enable` directives: the device adds those of its features. It uses every
-        binding it declares, numbered from 0. `proven`: every index in it is known to be in range
-        and every loop to end, so that the driver's checks may be left out.
+        binding that it declares; they are numbered from 0. `proven`: all its indexes are known to
+        be in range and all its loops to end (docs/kernel-contract.md), so that the driver's checks
+        may be left out.
 
-        May compile in the background: `record`, `prepare` or what `replay` gives raises
-        DeviceError if it failed.
+        It may compile in the background: `record`, `prepare` or the result of `replay` raises
+        DeviceError if that fails.
         """
 
     def write(self, target: Slice, data: Data) -> None:
-        """Enqueues a copy from host memory, in order with replays.
+        """Enqueues a copy from host memory, in order with replays; `data` can be reused at once.
 
-        Zeros follow it up to a multiple of 4 bytes.
+        The data is padded with zeros to a multiple of 4 bytes.
         """
 
     def record(self, dispatches: Sequence[Dispatch]) -> Recording:
         """Encodes dispatches for replay; each sees what those before it wrote.
 
-        No buffer is bound both to be read and to be written by one dispatch, in whatever parts.
+        A dispatch must not bind one buffer both for reading and for writing, even different parts.
         """
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Recording:
-        """As `record`, of what `lay_out` gives, while the event loop goes on: `lay_out` runs on
-        another thread where there are threads, and the kernels are compiled when this returns.
+        """Records the dispatches that `lay_out` returns, without blocking the event loop.
+
+        `lay_out` runs on another thread where there are threads. When this returns, the kernels
+        are compiled.
         """
 
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
-        """Submits a recording at once; the awaitable gives the bytes of `readback` after it."""
+        """Submits a recording at once; the awaitable returns the bytes of `readback` after it."""
 
     async def read(self, source: Slice) -> bytes:
-        """The bytes of `source`, a multiple of 4, after everything submitted so far."""
+        """Returns the bytes of `source`, a multiple of 4, after everything submitted so far."""
 
     def memory_bytes(self) -> int | None:
-        """Device memory if the driver tells, else None."""
+        """Returns the device's memory; None if that is not known."""
 
     def close(self) -> None: ...

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
-from webllm.backends.webgpu.kernels.quant.planar import reader
-from webllm.backends.webgpu.kernels.repack import Matrix, Shard
+from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, reader
 from webllm.backends.webgpu.kernels.step_buffer import StepBuffer
-from webllm.backends.webgpu.kernels.template import snippet, source
+from webllm.backends.webgpu.kernels.template import source
 
 _THREADS = 32
 
@@ -14,15 +13,11 @@ _THREADS = 32
 def embed(
     device: Device, *, step: StepBuffer, sampled: Slice, table: Matrix, scale: float, out: Slice
 ) -> list[Dispatch]:
-    """out[t] = scale * table[token], f32 [tokens, table.cols]; one dispatch a shard of the table.
+    """out[t] = scale * table[token], f32 [tokens, table.cols]; one dispatch for each shard.
 
     The token is token_ids[t], or sampled[o] where that is FROM_SAMPLED | o; sampled: u32 [outputs].
     """
-    code = source(
-        "embed",
-        reader=reader(table.form),
-        side="" if table.form.is_float else snippet("embed_side"),
-    )
+    code = source("embed", reader=reader(table.format))
 
     def dispatch(shard: Shard) -> Dispatch:
         constants = {
@@ -33,10 +28,9 @@ def embed(
             "GROUPS": table.groups,
             "SCALE": scale,
         }
-        planes = (shard.quants,) if table.form.is_float else (shard.quants, shard.side)
         return Dispatch(
             device.pipeline(code, constants, "embed", proven=True),
-            (step.words, sampled, out, *planes),
+            (step.words, sampled, out, shard.quants, shard.scales),
             (-(-table.groups // _THREADS), step.max_tokens, 1),
             "embed",
         )

@@ -1,4 +1,5 @@
-// One thread unpacks one group of 32 columns of one token's row, if this shard holds the row.
+// Looks up rows of the embedding table: one thread unpacks a group of 32 columns of a token's row,
+// if this shard holds that row.
 
 override NUM_TOKENS: u32; // words of the step
 override TOKEN_IDS: u32;
@@ -13,7 +14,7 @@ const FROM_SAMPLED = 0x80000000u;
 @group(0) @binding(1) var<storage, read> sampled: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [tokens, cols / 4]
 @group(0) @binding(3) var<storage, read> quants: array<vec4<u32>>;
-$side
+@group(0) @binding(4) var<storage, read> scales: array<u32>;
 
 $reader
 
@@ -21,6 +22,7 @@ $reader
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let column_group = id.x;
   let token = id.y;
+  _ = scales[0];  // float formats do not use it
   if token >= step[NUM_TOKENS] || column_group >= GROUPS {
     return;
   }

@@ -1,4 +1,4 @@
-"""RMS norm of each row, with a residual branch added first if there is one."""
+"""RMS norm of each row, after adding a normalized residual branch if there is one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import GROUP, Encoded
+from webllm.backends.webgpu.kernels.reduction import reduction
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
-from webllm.backends.webgpu.kernels.target import Target
-from webllm.backends.webgpu.kernels.team import team
-from webllm.backends.webgpu.kernels.template import snippet, source
+from webllm.backends.webgpu.kernels.template import part, source
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What is normed and added to x first: f32 [rows, cols] and its gamma, f32 [cols]."""
+    """A branch to normalize and add to x first: f32 [rows, cols], with its gamma, f32 [cols]."""
 
     x: Slice
     gamma: Slice
@@ -22,7 +22,7 @@ class Branch:
 
 def norm(
     device: Device,
-    target: Target,
+    variant: KernelVariant,
     *,
     step: StepBuffer,
     rows: RowCount,
@@ -39,14 +39,14 @@ def norm(
     activation format. cols is a multiple of 32.
     """
     assert cols % GROUP == 0, cols
-    reduce, constants = team(target, 256 if cols > 128 else 64)
+    reduce, constants = reduction(variant, 256 if cols > 128 else 64)
     first = 3 if branch is None else 5
     code = source(
         "norm",
-        team=reduce,
+        reduction=reduce,
         out=str(first),
-        store=out.store,
-        branch=snippet("norm_alone" if branch is None else "norm_branch"),
+        write=out.write,
+        branch=part("norm#no_branch" if branch is None else "norm#branch"),
     )
     constants |= {"COUNT": rows.word, "COLS": cols, "EPS": eps}
     inputs = (step.words, x, gamma) + (() if branch is None else (branch.x, branch.gamma))

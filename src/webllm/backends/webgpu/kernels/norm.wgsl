@@ -1,4 +1,4 @@
-// RMS norm: a team a row. The row is read twice, the second time from the processor's own memory.
+// RMS norm, one workgroup for each row. The row is read twice, the second time from the cache.
 
 const OUT = $out;
 
@@ -6,13 +6,13 @@ override COUNT: u32; // word of the step that holds the number of rows
 override COLS: u32;
 override EPS: f32;
 
-$team
+$reduction
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
 @group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>; // [rows, cols / 4]
 @group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>; // [cols / 4]
 
-$store
+$write
 
 $branch
 
@@ -47,4 +47,35 @@ fn main(
     }
     sync();
   }
+}
+
+//# no_branch
+// Returns the thread's part of the row's sum of squares.
+fn add_branch(first: u32, thread: u32) -> f32 {
+  var squares = 0.0;
+  for (var i = thread; i < COLS / 4u; i += THREADS) {
+    squares += dot(x[first + i], x[first + i]);
+  }
+  return squares;
+}
+
+//# branch
+@group(0) @binding(3) var<storage, read_write> branch: array<vec4<f32>>; // [rows, cols / 4]
+@group(0) @binding(4) var<storage, read> branch_gamma: array<vec4<f32>>; // [cols / 4]
+
+// x += rms_norm(branch) * branch_gamma; returns the thread's part of the new row's sum of squares.
+// A thread has the same columns here and in `main`, so no barrier is needed between them.
+fn add_branch(first: u32, thread: u32) -> f32 {
+  var squares = 0.0;
+  for (var i = thread; i < COLS / 4u; i += THREADS) {
+    squares += dot(branch[first + i], branch[first + i]);
+  }
+  let scale = inverse_rms(squares, thread);
+  squares = 0.0;
+  for (var i = thread; i < COLS / 4u; i += THREADS) {
+    let sum = x[first + i] + branch[first + i] * scale * branch_gamma[i];
+    x[first + i] = sum;
+    squares += dot(sum, sum);
+  }
+  return squares;
 }

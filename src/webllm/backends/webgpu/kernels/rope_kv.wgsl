@@ -1,5 +1,5 @@
-// A team for each head of each token; a thread keeps to its own units, so that q can be rotated
-// in place.
+// Rotates q and k, and writes k and v to the KV cache: one workgroup for each head of each token. A
+// thread only touches its own units, so that q can be rotated in place.
 
 override NUM_TOKENS: u32; // words of the step
 override POSITIONS: u32;
@@ -11,9 +11,9 @@ override NORM_K: u32;
 override EPS: f32;
 const FINE = 256u; // rows of the fine table
 
-$team
+$reduction
 
-$kv
+$kv_cache
 
 @group(0) @binding(0) var<storage, read> step: array<u32>;
 @group(0) @binding(1) var<storage, read_write> qkv: array<vec4<f32>>; // [tokens, heads, units]

@@ -1,4 +1,4 @@
-"""The step's words as kernels see them; `webllm.ops.step` says what they mean."""
+"""The step's words as kernels read them; `webllm.ops.step` describes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StepWords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """Rows of a value: at most `maximum`, in this step the number in word `word`."""
+    """Rows of a value: at most `maximum`; word `word` of a step holds their number."""
 
     word: int
     maximum: int
@@ -41,7 +41,7 @@ class RowCount:
 
 @dataclass(frozen=True, slots=True)
 class StepBuffer:
-    """The step on the device, and what it can hold at most."""
+    """The step on the device, and its limits."""
 
     words: Slice
     layout: StepWords

@@ -1,4 +1,4 @@
-"""Copies the rows whose logits are wanted."""
+"""Copies the output rows, the rows whose logits are wanted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _THREADS = 64
 def take_outputs(
     device: Device, *, step: StepBuffer, row_words: int, x: Slice, out: Slice
 ) -> Dispatch:
-    """out[o] = x[output_rows[o]]; rows of `row_words` 32-bit words, whatever they hold.
+    """out[o] = x[output_rows[o]], for rows of `row_words` 32-bit words of any type.
 
     A value in several slices (int8 groups) takes one dispatch for each.
     """

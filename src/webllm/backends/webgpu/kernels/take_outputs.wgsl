@@ -1,4 +1,4 @@
-// One thread copies one word of one output row.
+// Copies output rows, one thread a word.
 
 override NUM_OUTPUTS: u32; // words of the step
 override OUTPUT_ROWS: u32;

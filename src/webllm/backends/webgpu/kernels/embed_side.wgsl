@@ -1,1 +1,0 @@
-@group(0) @binding(4) var<storage, read> side: array<u32>;

@@ -1,4 +1,0 @@
-        let x${token} = x_value(load_x(x_row${token} + group), ${word}u);
-        x_part${token} += x${token};
-        low_part${token} += vec4(dot(wa, x${token}), dot(wb, x${token}), dot(wc, x${token}), dot(wd, x${token}));
-        high_part${token} += vec4(dot(we, x${token}), dot(wf, x${token}), dot(wg, x${token}), dot(wh, x${token}));
