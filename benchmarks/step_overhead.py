@@ -19,11 +19,11 @@ from webllm.engine.output import TextDelta, TextOutput, Timing
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.ops.program import BatchShape
-from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.sampling import LogitEdits, SamplingParams
 from webllm.ops.step import StepLayout
 
 CONTEXT, BLOCK_SIZE, STEPS = 4096, 16, 300
-SAMPLING = Sampling(temperature=0.7, top_p=0.9, frequency_penalty=0.5)
+SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, frequency_penalty=0.5)
 
 
 class Letters:
@@ -47,7 +47,9 @@ def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
     outputs: dict[Sequence, TextOutput] = {}
     deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
     for i in range(num_sequences):
-        params = SequenceParams(STEPS + 100, frozenset({2}), SAMPLING if penalties else Sampling())
+        params = SequenceParams(
+            STEPS + 100, frozenset({2}), SAMPLING if penalties else SamplingParams()
+        )
         sequence = Sequence(array("I", range(i, i + 200)), params, LogitEdits(counts=penalties))
         outputs[sequence] = TextOutput(Letters(), ("\n\n",), i, deltas, Timing())
         scheduler.add(sequence)

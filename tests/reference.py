@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from webllm.ops.program import Activation, Heads
 from webllm.ops.sampled import TokenLogprobs
-from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.values import RopeTable
 
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ def take_outputs(x: Array, output_rows: Array) -> Array:
 
 def sample(
     logits: Array,  # [vocab]
-    sampling: Sampling,
+    sampling: SamplingParams,
     position: int,
 ) -> int:
     """Draws a token from edited logits; `position` is that of the row's token."""
@@ -128,7 +128,7 @@ def sample(
 
 def edited(
     logits: Array,
-    sampling: Sampling,
+    sampling: SamplingParams,
     edits: Sequence[tuple[int, float, int]] = (),  # (token id, bias, count)
     chained: int | None = None,  # the row's input token, if it is FROM_SAMPLED
 ) -> Array:
@@ -156,7 +156,7 @@ def token_logprobs(logits: Array, token_id: int, num_top: int) -> TokenLogprobs:
     return TokenLogprobs(float(logprobs[token_id]), top)
 
 
-def threshold(logits: Array, sampling: Sampling) -> float:
+def threshold(logits: Array, sampling: SamplingParams) -> float:
     """Returns the smallest logit that top_k, top_p and min_p keep."""
     descending = np.sort(_f64(logits))[::-1]
     probable = np.exp((descending - descending[0]) / np.float32(sampling.temperature))

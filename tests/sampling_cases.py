@@ -10,7 +10,7 @@ import numpy as np
 
 import reference
 from webllm.ops.sampled import TokenLogprobs
-from webllm.ops.sampling import IN_PROMPT, Sampling, edit
+from webllm.ops.sampling import IN_PROMPT, SamplingParams, edit
 from webllm.ops.step import StepSequence
 
 INF = float("inf")
@@ -50,27 +50,29 @@ def check_logprobs(got: TokenLogprobs | None, want: TokenLogprobs | None) -> Non
     np.testing.assert_allclose(*values, rtol=0, atol=1e-4)
 
 
-PENALTIES = Sampling(0.0, repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.6)
+PENALTIES = SamplingParams(
+    0.0, repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.6
+)
 
 # Cases of `distribution`; token i is the i-th likeliest.
 FREQUENT = edits_of((0, 0.0, 3), (1, 0.0, IN_PROMPT), (2, 0.0, 1 | IN_PROMPT), (9, 0.0, 2))
 DISTRIBUTIONS = {
-    "plain": (Sampling(1.0), edits_of()),
-    "cold": (Sampling(0.6), edits_of()),
-    "hot": (Sampling(1.6), edits_of()),
-    "top_p": (Sampling(1.3, top_p=0.8), edits_of()),
-    "top_k": (Sampling(1.0, top_k=6), edits_of()),
-    "min_p": (Sampling(1.2, min_p=0.1), edits_of()),
-    "all three": (Sampling(1.5, top_p=0.9, min_p=0.03, top_k=9), edits_of()),
-    "bias": (Sampling(1.0), edits_of((0, -1.0, 0), (3, 1.5, 0), (4, -INF, 0))),
-    "repetition": (Sampling(1.0, repetition_penalty=1.5), FREQUENT),
-    "frequency": (Sampling(1.0, frequency_penalty=0.5), FREQUENT),
-    "presence": (Sampling(1.0, presence_penalty=1.2), FREQUENT),
+    "plain": (SamplingParams(1.0), edits_of()),
+    "cold": (SamplingParams(0.6), edits_of()),
+    "hot": (SamplingParams(1.6), edits_of()),
+    "top_p": (SamplingParams(1.3, top_p=0.8), edits_of()),
+    "top_k": (SamplingParams(1.0, top_k=6), edits_of()),
+    "min_p": (SamplingParams(1.2, min_p=0.1), edits_of()),
+    "all three": (SamplingParams(1.5, top_p=0.9, min_p=0.03, top_k=9), edits_of()),
+    "bias": (SamplingParams(1.0), edits_of((0, -1.0, 0), (3, 1.5, 0), (4, -INF, 0))),
+    "repetition": (SamplingParams(1.0, repetition_penalty=1.5), FREQUENT),
+    "frequency": (SamplingParams(1.0, frequency_penalty=0.5), FREQUENT),
+    "presence": (SamplingParams(1.0, presence_penalty=1.2), FREQUENT),
 }
 
 
 def distribution(
-    logits: np.ndarray, sampling: Sampling, entries: Sequence[tuple[int, float, int]]
+    logits: np.ndarray, sampling: SamplingParams, entries: Sequence[tuple[int, float, int]]
 ) -> np.ndarray:
     """Returns the probability of each token, straight from the rule; logits have no ties."""
     logits = logits.astype(np.float64)
@@ -93,7 +95,7 @@ def distribution(
     return p / p.sum()
 
 
-def seeded(sampling: Sampling, seed: int) -> Sampling:
+def seeded(sampling: SamplingParams, seed: int) -> SamplingParams:
     return replace(sampling, seed=seed)
 
 

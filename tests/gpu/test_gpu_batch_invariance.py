@@ -50,8 +50,8 @@ class Logits:
 @pytest.mark.parametrize("name", ["workgroup", "subgroup", "workgroup f32"])
 async def test_logits_do_not_depend_on_the_batch(device: NativeDevice, name: str) -> None:
     backend = WebGPUBackend(device, variant_of(device, name))
-    assert backend.least_prompt_tokens > MAX_GEMV_ROWS
-    assert backend.step_tokens_beside_decode == 0
+    assert backend.min_prefill_tokens > MAX_GEMV_ROWS
+    assert backend.max_prefill_tokens_with_decode == 0
     await backend.load(PROGRAM, CHECKPOINT, NUM_SEQS * BLOCKS, LIMITS, lambda *_: None)
     logits = Logits(backend)
     whole = await logits.prompts(logits.share(0, 0, LENGTH))

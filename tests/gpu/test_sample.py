@@ -21,7 +21,7 @@ from sampling_cases import (
 from webllm.backends.webgpu.kernels.sample import SampleScratch, sample, sample_scratch_bytes
 from webllm.ops.program import BatchShape
 from webllm.ops.sampled import SampledLayout
-from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.step import Step, StepSequence, sampled_by
 
 # One vocabulary and shape for most tests: kernels are compiled for each.
@@ -85,7 +85,7 @@ def test_greedy_takes_the_lowest_of_equals(device):
     logits[3] = -np.inf
     logits[3, VOCAB // 2] = -1e30
     logits[4] = -2.0
-    check(device, logits, shares([Sampling()] * 5))
+    check(device, logits, shares([SamplingParams()] * 5))
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 2.5, 8.0])
@@ -94,7 +94,7 @@ def test_random_parameters(device, spread):
     rows = 32
     logits = random.normal(0, spread, (rows, VOCAB)).astype(np.float32)
     samplings = [
-        Sampling(
+        SamplingParams(
             temperature=float(random.choice([0.0, 0.3, 0.7, 1.0, 2.0])),
             top_p=float(random.choice([1.0, 0.95, 0.5, 0.05, 0.0])),
             min_p=float(random.choice([0.0, 0.0, 0.1, 0.5])),
@@ -109,8 +109,10 @@ def test_random_parameters(device, spread):
 def test_ties_at_the_threshold_are_all_kept(device):
     random = np.random.default_rng(3)
     logits = random.integers(-3, 4, (12, VOCAB)).astype(np.float32)  # more than candidates fit
-    samplings = [Sampling(1.0, top_k=k, seed=s) for k in (1, 7, 700, VOCAB - 1) for s in (1, 2)]
-    samplings += [Sampling(1.0, top_p=p, seed=9) for p in (0.1, 0.3, 0.6, 0.9)]
+    samplings = [
+        SamplingParams(1.0, top_k=k, seed=s) for k in (1, 7, 700, VOCAB - 1) for s in (1, 2)
+    ]
+    samplings += [SamplingParams(1.0, top_p=p, seed=9) for p in (0.1, 0.3, 0.6, 0.9)]
     check(device, logits, shares(samplings))
 
 
@@ -119,8 +121,12 @@ def test_masked_logits(device):
     logits[:, [7, 1500, 2999]] = [1.0, 0.5, 0.75]
     logits[1, 100:] = -1e30
     logits[3, :] = -50.0
-    samplings = [Sampling(1.0, 0.9, seed=4), Sampling(1.0, 0.9, top_k=50), Sampling(1.0, top_k=2)]
-    check(device, logits, shares([*samplings, Sampling(1.0, 0.5, seed=2)]))
+    samplings = [
+        SamplingParams(1.0, 0.9, seed=4),
+        SamplingParams(1.0, 0.9, top_k=50),
+        SamplingParams(1.0, top_k=2),
+    ]
+    check(device, logits, shares([*samplings, SamplingParams(1.0, 0.5, seed=2)]))
 
 
 EDITS = edits_of(
@@ -140,7 +146,12 @@ def test_biases(device):
         edits_of((0, -100.0, 0), (17, 20.0, 0)),
         edits_of(*((i, -INF, 0) for i in range(VOCAB) if i != 1234)),
     ]
-    samplings = [Sampling(), Sampling(1.0, seed=3), Sampling(0.5, seed=1), Sampling(1.0, 0.5)]
+    samplings = [
+        SamplingParams(),
+        SamplingParams(1.0, seed=3),
+        SamplingParams(0.5, seed=1),
+        SamplingParams(1.0, 0.5),
+    ]
     check(device, logits, shares(samplings, edits))
 
 
@@ -154,11 +165,11 @@ def test_edits_and_logprobs(device, num_logprobs):
                  {"presence_penalty": -0.7}, {"repetition_penalty": 0.8, "presence_penalty": 1.0},
                  {"repetition_penalty": 1.2, "frequency_penalty": -0.3}]  # fmt: skip
     samplings = [
-        Sampling(temperature, 0.95, seed=row, num_logprobs=num_logprobs, **each)
+        SamplingParams(temperature, 0.95, seed=row, num_logprobs=num_logprobs, **each)
         for temperature in (0.0, 1.1)
         for row, each in enumerate(penalties)
     ]
-    samplings[2] = Sampling()
+    samplings[2] = SamplingParams()
     edits = [EDITS] * 12
     edits[4] = edits_of()
     check(device, logits, shares(samplings, edits))
@@ -171,8 +182,8 @@ def test_chained_tokens_are_penalized(device):
     inputs = [2, None, 0, 1, 2, 0]  # outputs of the step before
     logits[range(6), [before[i or 0] for i in inputs]] = 6.0
     entry = edits_of((7, 0.5, 1), (13, 0.0, IN_PROMPT), (9, 1.0, 2))
-    penalties = Sampling(0.8, 0.9, seed=4, repetition_penalty=1.1, presence_penalty=5.5)
-    samplings = [PENALTIES, PENALTIES, penalties, PENALTIES, penalties, Sampling(1.0, seed=1)]
+    penalties = SamplingParams(0.8, 0.9, seed=4, repetition_penalty=1.1, presence_penalty=5.5)
+    samplings = [PENALTIES, PENALTIES, penalties, PENALTIES, penalties, SamplingParams(1.0, seed=1)]
     sequences = [
         StepSequence(
             [7 if of is None else sampled_by(of)], CONTEXT, [0], [0], samplings[row],
@@ -206,7 +217,10 @@ def test_large_vocabulary(device, name):
     """With more edits than a thread on lavapipe may do rounds."""
     random = np.random.default_rng(6)
     logits = random.normal(0, 3, (5, 262144)).astype(np.float32)
-    samplings = [Sampling(), Sampling(0.8, 0.95, 0.02, 64, 5), Sampling(1.0, 0.9)]
-    samplings += [Sampling(num_logprobs=20), Sampling(1.0, num_logprobs=20, presence_penalty=0.3)]
+    samplings = [SamplingParams(), SamplingParams(0.8, 0.95, 0.02, 64, 5), SamplingParams(1.0, 0.9)]
+    samplings += [
+        SamplingParams(num_logprobs=20),
+        SamplingParams(1.0, num_logprobs=20, presence_penalty=0.3),
+    ]
     edits = [edits_of()] * 4 + [edits_of(*((i, -0.1, i % 4 // 2) for i in range(0, 262144, 2)))]
     check(device, logits, shares(samplings, edits), chosen=[variant_of(device, name)])

@@ -28,7 +28,7 @@ from webllm.errors import DeviceError, DeviceMemoryError
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 from webllm.ops.sampled import Sampled
-from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.step import Step, StepSequence, sampled_by
 
 LAYERS, HIDDEN, WIDE, VOCAB, HEAD_DIM = 2, 256, 512, 300, 32
@@ -175,7 +175,7 @@ async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
     edits = edits_of((first, 2.0, 1), (second, 0.0, IN_PROMPT), (9, -INF, 0))
     shares = (  # the same tokens at the same place, so with the same logits
         StepSequence([7], 1, [3], [0], replace(PENALTIES, num_logprobs=20), edits),
-        StepSequence([8], 1, [5], [0], Sampling(1.0, seed=2, num_logprobs=0), edits),
+        StepSequence([8], 1, [5], [0], SamplingParams(1.0, seed=2, num_logprobs=0), edits),
     )
     decode.submit(Step(shares))
     decode.submit(plain)
@@ -192,7 +192,7 @@ async def test_resampling(device: NativeDevice, name: str) -> None:
     """Of logits that the host gives; the next step takes up what it samples."""
     backend = await loaded(device, variant_of(device, name))
     decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
-    sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
+    sampling = SamplingParams(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
     shares = (
         StepSequence([7], 1, [3], [0], sampling, edits_of((9, 1.0, 2))),
         StepSequence([8], 1, [5], [0], sampling),
@@ -260,7 +260,7 @@ async def test_the_event_loop_goes_on_while_kernels_are_compiled(
     assert current_thread().name not in threads
     threads.clear()
     share = StepSequence([7], 1, [3], [0], PENALTIES)
-    for step in (Step((replace(share, sampling=Sampling()),)), Step((share,))):
+    for step in (Step((replace(share, sampling=SamplingParams()),)), Step((share,))):
         decode.submit(step)
         assert len((await decode.sampled()).token_ids) == 1
     assert threads == []

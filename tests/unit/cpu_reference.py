@@ -115,7 +115,7 @@ class Reference:
         row = 0
         for sequence in step.sequences:
             new = slice(row, row + len(sequence.token_ids))
-            key = op.layer, sequence.blocks[0]
+            key = op.layer, sequence.block_table[0]
             first = sequence.context_len - len(sequence.token_ids)
             old_k, old_v = self.kv.get(key, (k[:0], v[:0]))
             self.kv[key] = (
@@ -129,7 +129,7 @@ class Reference:
         group = heads.num_q // heads.num_kv
         q = qkv.reshape(len(qkv), -1, heads.head_dim)[:, : heads.num_q]
         for sequence in step.sequences:
-            k, v = (np.repeat(a, group, 1) for a in self.kv[op.layer, sequence.blocks[0]])
+            k, v = (np.repeat(a, group, 1) for a in self.kv[op.layer, sequence.block_table[0]])
             positions = _positions(sequence)[:, None]
             seen = np.arange(len(k))[None]
             mask = (seen <= positions) & (seen > positions - (op.window or 1 << 30))

@@ -20,15 +20,15 @@ from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
 
 class FakeBackend:
     name = "fake"
-    step_tokens = 32
-    step_tokens_beside_decode = 8
-    least_prompt_tokens = 1
+    max_step_tokens = 32
+    max_prefill_tokens_with_decode = 8
+    min_prefill_tokens = 1
 
     def __init__(
-        self, vocab_size: int = 1000, steps_in_flight: int = 2, *, hashes: bool = False
+        self, vocab_size: int = 1000, max_steps_in_flight: int = 2, *, hashes: bool = False
     ) -> None:
         self.vocab_size = vocab_size
-        self.steps_in_flight = steps_in_flight
+        self.max_steps_in_flight = max_steps_in_flight
         self.hashes = hashes
         self.sampled: list[int] = []
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
@@ -46,11 +46,11 @@ class FakeBackend:
             token_ids = [self._known(token_id) for token_id in sequence.token_ids]
             first = sequence.context_len - len(token_ids)
             for position, token_id in enumerate(token_ids, first):
-                slot = (sequence.blocks[position // block_size], position % block_size)
+                slot = (sequence.block_table[position // block_size], position % block_size)
                 self.kv_cache[slot] = token_id
             for output in sequence.outputs:
                 length = first + output + 1
-                context = self.context(sequence.blocks, length, block_size)
+                context = self.context(sequence.block_table, length, block_size)
                 outputs.append(self._next(context))
         self.sampled[: len(outputs)] = outputs
         return outputs
@@ -99,7 +99,7 @@ class FakeExecutable:
         layout.pack(step)  # as a device would
         self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
-        assert len(self.results) <= self.backend.steps_in_flight
+        assert len(self.results) <= self.backend.max_steps_in_flight
 
     async def sampled(self) -> Sampled:
         self.read, step = self.results.popleft(), self.steps.popleft()

@@ -21,7 +21,7 @@ from webllm.errors import (
     WebLLMError,
 )
 from webllm.ops.program import BatchShape, Linear, Norm, Program
-from webllm.ops.sampling import Sampling
+from webllm.ops.sampling import SamplingParams
 from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import Weight
 
@@ -115,7 +115,9 @@ def test_activations_that_are_not_finite() -> None:
         checkpoint.bytes_of["tensor.0"] = row + table[len(row) :]
         for variant in variants():
             with Runner(NativeKernels(1, variant), program, checkpoint) as runner:
-                sampling = Sampling(temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, num_logprobs=5)
+                sampling = SamplingParams(
+                    temperature=1.0, top_k=3, top_p=0.5, min_p=0.1, num_logprobs=5
+                )
                 step = Step([StepSequence([0, 1], 2, [0], [0, 1], sampling)])
                 assert all(token < program.vocab_size for token in runner.tokens(step))
 

@@ -23,7 +23,7 @@ from sampling_cases import (
     seeded,
 )
 from webllm.ops.program import BatchShape
-from webllm.ops.sampling import IN_PROMPT, Sampling
+from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.step import Step, StepSequence, sampled_by
 
 VOCAB = 512
@@ -45,14 +45,16 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
         yield runner
 
 
-def share(tokens: list[int], sampling: Sampling, edits: array[int] | None = None) -> StepSequence:
+def share(
+    tokens: list[int], sampling: SamplingParams, edits: array[int] | None = None
+) -> StepSequence:
     """A sequence whose tokens are all outputs; no op reads the KV cache, so blocks may overlap."""
     count = len(tokens)
     blocks = range(-(-count // 16))
     return StepSequence(tokens, count, blocks, range(count), sampling, edits or array("I"))
 
 
-def step(tokens: list[int], sampling: Sampling, edits: array[int] | None = None) -> Step:
+def step(tokens: list[int], sampling: SamplingParams, edits: array[int] | None = None) -> Step:
     return Step([share(tokens, sampling, edits)])
 
 
@@ -67,7 +69,7 @@ def gumbel(seed: int, position: int, token: int) -> float:
     return -math.log(-math.log(u))
 
 
-def kept(logits: np.ndarray, s: Sampling) -> np.ndarray:
+def kept(logits: np.ndarray, s: SamplingParams) -> np.ndarray:
     """Returns a mask of the tokens that may be drawn."""
     scaled = logits.astype(np.float32) / np.float32(s.temperature)
     keep = np.ones(len(scaled), bool)
@@ -83,7 +85,7 @@ def kept(logits: np.ndarray, s: Sampling) -> np.ndarray:
     return keep
 
 
-def expected_token(logits: np.ndarray, s: Sampling, position: int) -> int:
+def expected_token(logits: np.ndarray, s: SamplingParams, position: int) -> int:
     if s.temperature == 0:
         return int(logits.argmax())
     scaled = (logits.astype(np.float32) / np.float32(s.temperature)).astype(np.float64)
@@ -94,20 +96,20 @@ def expected_token(logits: np.ndarray, s: Sampling, position: int) -> int:
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(),
-        Sampling(1.0, seed=7),
-        Sampling(0.3, seed=1 << 31),
-        Sampling(1.5, top_k=1),
-        Sampling(1.0, top_k=5, seed=3),
-        Sampling(1.0, top_k=100000, seed=3),
-        Sampling(0.8, top_p=0.9, seed=4),
-        Sampling(2.0, top_p=0.1, seed=5),
-        Sampling(1.0, min_p=0.05, seed=6),
-        Sampling(1.3, top_p=0.95, min_p=0.02, top_k=40, seed=8),
+        SamplingParams(),
+        SamplingParams(1.0, seed=7),
+        SamplingParams(0.3, seed=1 << 31),
+        SamplingParams(1.5, top_k=1),
+        SamplingParams(1.0, top_k=5, seed=3),
+        SamplingParams(1.0, top_k=100000, seed=3),
+        SamplingParams(0.8, top_p=0.9, seed=4),
+        SamplingParams(2.0, top_p=0.1, seed=5),
+        SamplingParams(1.0, min_p=0.05, seed=6),
+        SamplingParams(1.3, top_p=0.95, min_p=0.02, top_k=40, seed=8),
     ],
     ids=str,
 )
-def test_follows_the_rule(runner: Runner, sampling: Sampling) -> None:
+def test_follows_the_rule(runner: Runner, sampling: SamplingParams) -> None:
     tokens = list(range(40))
     expected = [expected_token(runner.table[t], sampling, i) for i, t in enumerate(tokens)]
     assert list(runner.tokens(step(tokens, sampling))) == expected
@@ -115,15 +117,17 @@ def test_follows_the_rule(runner: Runner, sampling: Sampling) -> None:
 
 def test_biases(runner: Runner) -> None:
     biases = edits_of((5, 100.0, 0), (6, 120.0, 0), (7, -100.0, 0))
-    assert list(runner.tokens(step([1, 2], Sampling(), biases))) == [6, 6]
+    assert list(runner.tokens(step([1, 2], SamplingParams(), biases))) == [6, 6]
     masked = edits_of(*((i, -INF, 0) for i in range(VOCAB) if i != 77))
-    for sampling in (Sampling(), Sampling(1.0), Sampling(1.0, 0.9, 0.1, 5)):
+    for sampling in (SamplingParams(), SamplingParams(1.0), SamplingParams(1.0, 0.9, 0.1, 5)):
         assert list(runner.tokens(step([1, 2], sampling, masked))) == [77, 77]
 
 
 def test_greedy_takes_the_first_of_equals(runner: Runner) -> None:
     logits = runner.table[30]
-    assert runner.tokens(step([30], Sampling()))[0] == np.flatnonzero(logits == logits.max())[0]
+    assert (
+        runner.tokens(step([30], SamplingParams()))[0] == np.flatnonzero(logits == logits.max())[0]
+    )
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS)
@@ -139,7 +143,7 @@ def test_distribution(runner: Runner, case: str) -> None:
 
 
 def test_the_draw_ignores_the_batch(runner: Runner) -> None:
-    sampling = Sampling(1.0, seed=11)
+    sampling = SamplingParams(1.0, seed=11)
     together = runner.tokens(step(list(range(20)), sampling))
     last = Step([StepSequence([19], 20, [0, 1], [0], sampling)])
     assert runner.tokens(last)[0] == together[19]
@@ -165,14 +169,14 @@ EDITS = edits_of(
 @pytest.mark.parametrize("temperature", [0.0, 1.2])
 @pytest.mark.parametrize("num_logprobs", [None, 0, 5, 20])
 def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: int | None) -> None:
-    def sampling(**penalties: float) -> Sampling:
-        return Sampling(temperature, 0.95, seed=9, num_logprobs=num_logprobs, **penalties)
+    def sampling(**penalties: float) -> SamplingParams:
+        return SamplingParams(temperature, 0.95, seed=9, num_logprobs=num_logprobs, **penalties)
 
     every = {"repetition_penalty": 1.3, "frequency_penalty": -0.5, "presence_penalty": 0.25}
     shares = [
         share([4, 25], sampling(), EDITS),
         share([5], sampling(repetition_penalty=0.7), EDITS),
-        share([6], Sampling(temperature, seed=2)),
+        share([6], SamplingParams(temperature, seed=2)),
         share([7], sampling(frequency_penalty=0.4), EDITS),
         share([8, 30], sampling(**every), EDITS),
     ]
@@ -182,24 +186,24 @@ def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: in
 def test_chained_tokens(runner: Runner) -> None:
     """They are embedded, and penalized as generated, whether or not an edit names them."""
     forced = [17, 3, 25]
-    first = [share([1], Sampling(), edits_of((t, 1000.0, 0))) for t in forced]
+    first = [share([1], SamplingParams(), edits_of((t, 1000.0, 0))) for t in forced]
     assert list(runner.tokens(Step(first))) == forced
-    prompt = share([1, 2], Sampling())
-    runner.tokens(Step([StepSequence(prompt.token_ids, 2, prompt.blocks, [])]))  # no outputs
+    prompt = share([1, 2], SamplingParams())
+    runner.tokens(Step([StepSequence(prompt.token_ids, 2, prompt.block_table, [])]))  # no outputs
     entry = edits_of((9, 0.5, 1), (17, 0.0, 2), (3, 1.0, IN_PROMPT))
     chained = [
         StepSequence([sampled_by(2)], 5, [0], [0], PENALTIES),
         StepSequence([4], 5, [0], [0], PENALTIES, entry),
         StepSequence([sampled_by(0)], 5, [0], [0], PENALTIES, entry),
         StepSequence([11, sampled_by(1)], 6, [0], [0, 1], PENALTIES, entry),
-        StepSequence([sampled_by(2)], 5, [0], [0], seeded(Sampling(1.0), 5)),
+        StepSequence([sampled_by(2)], 5, [0], [0], seeded(SamplingParams(1.0), 5)),
     ]
     check_step(runner, Step(chained), [25, None, 17, None, 3, 25])
 
 
 def test_resampling(runner: Runner) -> None:
     """Samples the host's logits with edits; later steps can refer to the sampled tokens."""
-    sampling = Sampling(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
+    sampling = SamplingParams(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
     given = np.random.default_rng(4).normal(0, 2, (3, VOCAB)).astype(np.float32)
     given[1, 12] = 500.0
     shares = Step([share([4, 25], sampling, EDITS), share([5], sampling)])

@@ -24,7 +24,7 @@ from webllm.ops.program import (
     Program,
     RopeKV,
 )
-from webllm.ops.sampling import Sampling, edit
+from webllm.ops.sampling import SamplingParams, edit
 from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import RopeTable
 
@@ -65,7 +65,7 @@ def program_of(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
 
 
 def run_odd_numbers() -> None:
-    sampling = Sampling(1.0, 0.5, 0.1, 3, 1, 1.1, 0.1, 0.1, num_logprobs=20)
+    sampling = SamplingParams(1.0, 0.5, 0.1, 3, 1, 1.1, 0.1, 0.1, num_logprobs=20)
     for dtype in TYPES:
         for odd in ODD:
             checkpoint = FakeCheckpoint()

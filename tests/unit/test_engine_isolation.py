@@ -23,7 +23,7 @@ from webllm.errors import (
     RequestError,
 )
 from webllm.ops.sampled import TokenLogprobs
-from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.sampling import LogitEdits, SamplingParams
 
 INNOCENTS = 5
 Logits = MutableSequence[float]
@@ -63,10 +63,12 @@ async def check_innocents(outputs: list[Collector]) -> None:
         assert output.token_ids == list(range(first, first + 3 + 5 * i))
 
 
-@pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
+@pytest.mark.parametrize("max_steps_in_flight", [1, 2, 3])
 @pytest.mark.parametrize("at", ["accept", "end"])
-async def test_an_output_that_raises_ends_its_own_sequence(steps_in_flight: int, at: str) -> None:
-    loop = make_loop(FakeBackend(steps_in_flight=steps_in_flight))
+async def test_an_output_that_raises_ends_its_own_sequence(
+    max_steps_in_flight: int, at: str
+) -> None:
+    loop = make_loop(FakeBackend(max_steps_in_flight=max_steps_in_flight))
     before = innocents(loop, range(2))
     hostile = Hostile(at)
     loop.add(make_sequence(700, 9, 10), hostile)
@@ -77,15 +79,15 @@ async def test_an_output_that_raises_ends_its_own_sequence(steps_in_flight: int,
     assert loop.scheduler.blocks.num_free == loop.scheduler.blocks.num_blocks
 
 
-def with_sampling(sampling: Sampling) -> Sequence:
+def with_sampling(sampling: SamplingParams) -> Sequence:
     params = SequenceParams(max_tokens=5, stop_ids=frozenset(), sampling=sampling)
     return Sequence(array("I", [1, 2]), params)
 
 
 NEVER_PACKED: dict[str, tuple[Callable[[], Sequence], str]] = {
     "no tokens": (lambda: make_sequence(0, 0, 5), "has no tokens"),
-    "a seed of 40 bits": (lambda: with_sampling(Sampling(seed=1 << 40)), "cannot be packed"),
-    "a negative top_k": (lambda: with_sampling(Sampling(top_k=-1)), "cannot be packed"),
+    "a seed of 40 bits": (lambda: with_sampling(SamplingParams(seed=1 << 40)), "cannot be packed"),
+    "a negative top_k": (lambda: with_sampling(SamplingParams(top_k=-1)), "cannot be packed"),
     "token ids of 64 bits": (
         lambda: Sequence(array("Q", [1 << 40]), SequenceParams(5, frozenset())),
         "give 'I'",
@@ -111,9 +113,9 @@ async def test_what_no_step_can_be_packed_with_never_enters_one(kind: str) -> No
     await check_innocents(before + innocents(loop, range(2, INNOCENTS)))
 
 
-@pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
-async def test_a_lost_device_leaves_nothing_to_the_next_request(steps_in_flight: int) -> None:
-    backend = FakeBackend(steps_in_flight=steps_in_flight)
+@pytest.mark.parametrize("max_steps_in_flight", [1, 2, 3])
+async def test_a_lost_device_leaves_nothing_to_the_next_request(max_steps_in_flight: int) -> None:
+    backend = FakeBackend(max_steps_in_flight=max_steps_in_flight)
     loop = make_loop(backend)
     outputs = innocents(loop, range(INNOCENTS))
     await asyncio.sleep(0)
@@ -128,7 +130,7 @@ async def test_a_lost_device_leaves_nothing_to_the_next_request(steps_in_flight:
 
 
 async def test_a_request_that_comes_while_the_failed_steps_end_is_served() -> None:
-    backend = FakeBackend(steps_in_flight=3)
+    backend = FakeBackend(max_steps_in_flight=3)
     loop = make_loop(backend)
     (failed,) = innocents(loop, range(1, 2))
     late: list[Collector] = []

@@ -58,9 +58,9 @@ def make_sequence(first: int, length: int, max_tokens: int, *stop_ids: int) -> S
     return Sequence(array("I", range(first, first + length)), params)
 
 
-@pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
-async def test_concurrent_sequences_get_their_own_tokens(steps_in_flight: int) -> None:
-    backend = FakeBackend(steps_in_flight=steps_in_flight)
+@pytest.mark.parametrize("max_steps_in_flight", [1, 2, 3])
+async def test_concurrent_sequences_get_their_own_tokens(max_steps_in_flight: int) -> None:
+    backend = FakeBackend(max_steps_in_flight=max_steps_in_flight)
     loop = make_loop(backend)
     sequences = [make_sequence(100 * i, 5 + 17 * i, 3 + 5 * i) for i in range(6)]
     outputs = [Collector() for _ in sequences]

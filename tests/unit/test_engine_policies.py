@@ -28,7 +28,7 @@ def contexts(engine: MLCEngine) -> list[list[int]]:
     """Token ids of the KV cache at the end of each step."""
     backend = engine._session(None).model.loop.runner.backend
     last = backend.steps[-1].sequences[0]
-    return backend.context(last.blocks, last.context_len, 16)
+    return backend.context(last.block_table, last.context_len, 16)
 
 
 def conversation(*lengths: int) -> list[dict[str, str]]:

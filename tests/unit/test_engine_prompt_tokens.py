@@ -90,7 +90,7 @@ def loaded(engine: MLCEngine) -> LoadedModel:
 def seen(engine: MLCEngine) -> list[int]:
     """Token ids of the last prompt in the KV cache."""
     last = loaded(engine).loop.runner.backend.steps[-1].sequences[0]
-    return loaded(engine).loop.runner.backend.context(last.blocks, last.context_len, 16)
+    return loaded(engine).loop.runner.backend.context(last.block_table, last.context_len, 16)
 
 
 async def begun(program: Program) -> None:

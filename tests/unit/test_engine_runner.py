@@ -15,7 +15,7 @@ from webllm.engine.loop import GenerationLoop
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape, Program
-from webllm.ops.sampling import Sampling
+from webllm.ops.sampling import SamplingParams
 from webllm.ops.step import Step
 
 Kind = tuple[int, int, bool]  # tokens, sequences, plain
@@ -175,7 +175,7 @@ async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
 async def test_penalties_have_kernels_of_their_own() -> None:
     backend = SlowBackend()
     loop = make_loop(backend)
-    params = SequenceParams(3, frozenset(), Sampling(presence_penalty=1.0))
+    params = SequenceParams(3, frozenset(), SamplingParams(presence_penalty=1.0))
     sequence, output = Sequence(make_sequence(0, 8, 3).token_ids, params), Collector()
     loop.add(sequence, output)
     await settle()
@@ -240,9 +240,9 @@ class FickleBackend(FakeBackend):
     """Its kernels take a random time to compile, and some of them do not."""
 
     def __init__(self, rng: random.Random) -> None:
-        super().__init__(vocab_size=100, steps_in_flight=rng.randint(1, 3), hashes=True)
+        super().__init__(vocab_size=100, max_steps_in_flight=rng.randint(1, 3), hashes=True)
         self.rng = rng
-        self.least_prompt_tokens = rng.choice([1, 16])
+        self.min_prefill_tokens = rng.choice([1, 16])
 
     def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
         return FickleExecutable(self, shape, program.kv_cache.block_size)
@@ -261,7 +261,7 @@ class FickleExecutable(FakeExecutable):
 def random_sequence(rng: random.Random, shared: list[int]) -> Sequence:
     """Begins as others do; some have a penalty, and so other kernels."""
     token_ids = shared[: rng.randrange(60)] + [rng.randrange(100) for _ in range(rng.randint(1, 9))]
-    sampling = Sampling(presence_penalty=rng.choice([0.0, 0.0, 0.5]))
+    sampling = SamplingParams(presence_penalty=rng.choice([0.0, 0.0, 0.5]))
     return Sequence(
         array("I", token_ids), SequenceParams(rng.randint(1, 40), frozenset(), sampling)
     )

@@ -60,10 +60,10 @@ class Device:
                 if sequence.num_output_tokens == sequence.params.max_tokens:
                     self.scheduler.finish(sequence, "length")
 
-    def run(self, steps_in_flight: int = 1) -> None:
+    def run(self, max_steps_in_flight: int = 1) -> None:
         """Until everything has ended."""
         while self.scheduler.has_work or self.in_flight:
-            while len(self.in_flight) < steps_in_flight and self.submit():
+            while len(self.in_flight) < max_steps_in_flight and self.submit():
                 pass
             assert self.in_flight, "nothing runs, and nothing comes"
             self.read()
@@ -154,7 +154,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything ends, with the tokens it would have had alone."""
-        self.device.run(steps_in_flight=3)
+        self.device.run(max_steps_in_flight=3)
         assert self.scheduler.blocks.num_free == NUM_BLOCKS
         for sequence, prompt in self.prompts.items():
             outputs = self.device.outputs.get(sequence, [])
@@ -174,13 +174,13 @@ TestScheduler = SchedulerMachine.TestCase
 
 
 @pytest.mark.parametrize("limits", [LIMITS, IN_TURNS], ids=["together", "in turns"])
-@pytest.mark.parametrize("steps_in_flight", [1, 2, 3])
-def test_all_that_is_added_ends(steps_in_flight: int, limits: StepLimits) -> None:
+@pytest.mark.parametrize("max_steps_in_flight", [1, 2, 3])
+def test_all_that_is_added_ends(max_steps_in_flight: int, limits: StepLimits) -> None:
     device = Device(make_scheduler(limits=limits))
     sequences = [make_sequence([i % 5] * (1 + i % 9), 1 + i % 7) for i in range(50)]
     for sequence in sequences:
         device.scheduler.add(sequence)
-    device.run(steps_in_flight)
+    device.run(max_steps_in_flight)
     assert [s.num_output_tokens for s in sequences] == [s.params.max_tokens for s in sequences]
 
 
@@ -236,7 +236,7 @@ def test_the_youngest_makes_room_and_goes_on_later() -> None:
     old, young = make_sequence([1] * 6, 9), make_sequence([2] * 6, 9)
     device.scheduler.add(old)
     device.scheduler.add(young)
-    device.run(steps_in_flight=2)
+    device.run(max_steps_in_flight=2)
     assert device.outputs[old] == alone([1] * 6, 9, None)
     assert device.outputs[young] == alone([2] * 6, 9, None)
 

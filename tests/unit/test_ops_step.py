@@ -10,7 +10,14 @@ import pytest
 
 from webllm.errors import ContextLengthError, DeviceError, RequestError
 from webllm.ops.program import BatchShape
-from webllm.ops.sampling import EDIT_WORDS, IN_PROMPT, MAX_LOGPROBS, SAMPLING_WORDS, Sampling, edit
+from webllm.ops.sampling import (
+    EDIT_WORDS,
+    IN_PROMPT,
+    MAX_LOGPROBS,
+    SAMPLING_WORDS,
+    SamplingParams,
+    edit,
+)
 from webllm.ops.step import MAX_EDITS, Step, StepLayout, StepSequence, sampled_by
 
 LAYOUT = StepLayout(
@@ -26,7 +33,7 @@ def floats(words: list[int]) -> list[float]:
 
 
 def test_three_sequences() -> None:
-    sampling = Sampling(0.5, 0.25, 0.125, 7, 0xFFFFFFFF, 1.5, 0.75, -2.0, 0)
+    sampling = SamplingParams(0.5, 0.25, 0.125, 7, 0xFFFFFFFF, 1.5, 0.75, -2.0, 0)
     edits = edit(11, -1.5) + edit(12, 2.0, 3 | IN_PROMPT)
     step = Step(
         (
@@ -77,25 +84,25 @@ def test_a_chunk_of_a_prompt() -> None:
 
 def test_what_a_step_holds_at_most() -> None:
     half = array("I", chain.from_iterable(edit(i) for i in range(MAX_EDITS // 4))) * 2
-    shares = [StepSequence([1], 1, [0, 1, 2], (0,), Sampling(), half)] * 2
+    shares = [StepSequence([1], 1, [0, 1, 2], (0,), SamplingParams(), half)] * 2
     full = Step((*shares, *[StepSequence([1], 1, [0, 1, 2], (0,))] * 2))
     assert len(LAYOUT.pack(full)) == LAYOUT.num_words
     with pytest.raises(DeviceError, match="too many edits"):
-        LAYOUT.pack(Step((*shares, StepSequence([1], 1, [0], (0,), Sampling(), edit(1)))))
+        LAYOUT.pack(Step((*shares, StepSequence([1], 1, [0], (0,), SamplingParams(), edit(1)))))
 
 
 def test_plain_steps() -> None:
-    assert Step((StepSequence([1], 1, [0], (0,), Sampling(0.7, 0.9, 0.1, 40, 3)),)).is_plain
+    assert Step((StepSequence([1], 1, [0], (0,), SamplingParams(0.7, 0.9, 0.1, 40, 3)),)).is_plain
     for sampling in (
-        Sampling(repetition_penalty=1.1),
-        Sampling(frequency_penalty=0.1),
-        Sampling(presence_penalty=0.1),
-        Sampling(num_logprobs=0),
+        SamplingParams(repetition_penalty=1.1),
+        SamplingParams(frequency_penalty=0.1),
+        SamplingParams(presence_penalty=0.1),
+        SamplingParams(num_logprobs=0),
     ):
         step = Step((StepSequence([1], 1, [0], (0,), sampling),))
         assert not step.is_plain
         assert step.without_sampling().is_plain
-    edited = Step((StepSequence([1], 1, [0], (0,), Sampling(), edit(1)),))
+    edited = Step((StepSequence([1], 1, [0], (0,), SamplingParams(), edit(1)),))
     assert not edited.is_plain
     assert edited.without_sampling().is_plain
 
@@ -140,4 +147,4 @@ def test_what_does_not_fit_is_refused(misfit: str) -> None:
 @pytest.mark.parametrize("num_logprobs", [-1, MAX_LOGPROBS + 1, 2**32])
 def test_more_logprobs_than_a_row_holds(num_logprobs: int) -> None:
     with pytest.raises(RequestError, match="at most 20"):
-        Sampling(num_logprobs=num_logprobs)
+        SamplingParams(num_logprobs=num_logprobs)

@@ -46,10 +46,12 @@ class Backend(Protocol):
     """One device."""
 
     name: str
-    steps_in_flight: int  # how many may be submitted and not yet read
-    step_tokens: int  # most tokens in one step; more would not be faster
-    step_tokens_beside_decode: int  # most prefill tokens in a step that also decodes; 0: in turns
-    least_prompt_tokens: int  # fewest tokens that a step with prefill is compiled for
+    max_steps_in_flight: int  # submitted and not read yet
+    max_step_tokens: int  # larger steps are no faster
+    # In a step that also decodes; 0: prefill and decode steps take turns.
+    max_prefill_tokens_with_decode: int
+    # A step with prefill is padded to these, so that it always runs the GEMM kernels.
+    min_prefill_tokens: int
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
         """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""

@@ -169,8 +169,8 @@ def plan_memory(
         else:
             break
     limits = StepLimits(
-        max_tokens=backend.step_tokens,
-        max_prefill_tokens_with_decode=backend.step_tokens_beside_decode,
+        max_tokens=backend.max_step_tokens,
+        max_prefill_tokens_with_decode=backend.max_prefill_tokens_with_decode,
     )
     return LoadPlan(backend, checkpoint, program, context, num_blocks, limits)
 

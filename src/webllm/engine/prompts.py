@@ -19,7 +19,7 @@ from webllm.engine.prompt_tokens import (
 )
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import RequestError, TemplateError
-from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.sampling import LogitEdits, SamplingParams
 from webllm.ops.step import MAX_EDITS
 from webllm.text.steps import Steps
 
@@ -133,10 +133,10 @@ def _check_tokens(model: LoadedModel, request: GenerationParams, token_ids: list
             )
 
 
-def _sampling(options: ChatOptions, request: GenerationParams) -> Sampling:
+def _sampling(options: ChatOptions, request: GenerationParams) -> SamplingParams:
     """Returns the parameters of every choice, except for the seed."""
     temperature = _first(request.temperature, options.temperature, 1.0)
-    return Sampling(
+    return SamplingParams(
         temperature=temperature if temperature >= _LOWEST_TEMPERATURE else 0.0,
         top_p=_first(request.top_p, options.top_p, 1.0),
         min_p=request.min_p or 0.0,
@@ -151,7 +151,7 @@ def _sampling(options: ChatOptions, request: GenerationParams) -> Sampling:
 def _edits(
     model: LoadedModel,
     request: GenerationParams,
-    sampling: Sampling,
+    sampling: SamplingParams,
     token_ids: array[int],
     max_tokens: int,
 ) -> LogitEdits:

@@ -54,7 +54,7 @@ class Runner:
     @property
     def has_room(self) -> bool:
         """Whether another step may be submitted before one has been read."""
-        most = 1 if self.host_sampler else self.backend.steps_in_flight
+        most = 1 if self.host_sampler else self.backend.max_steps_in_flight
         return len(self._in_flight) < most
 
     async def submit(self, batch: Batch) -> None:
@@ -141,7 +141,7 @@ class Runner:
         """Whether `larger` runs steps of `kind` with the same bits: prefill always runs the GEMM
         kernels and decode the GEMV kernels, which round differently.
         """
-        shape, least = kind.shape, self.backend.least_prompt_tokens
+        shape, least = kind.shape, self.backend.min_prefill_tokens
         return (
             larger.is_plain == kind.is_plain
             and larger.shape.holds(shape)
@@ -160,7 +160,7 @@ class Runner:
 
     def _make_kind(self, num_tokens: int, num_seqs: int, is_prefill: bool, is_plain: bool) -> _Kind:
         if is_prefill:
-            num_tokens = max(num_tokens, self.backend.least_prompt_tokens)
+            num_tokens = max(num_tokens, self.backend.min_prefill_tokens)
         return _Kind(self._shape(num_tokens, num_seqs), is_plain)
 
     async def settle(self) -> None:

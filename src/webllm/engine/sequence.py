@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import NO_PREFIX
 from webllm.errors import RequestError
-from webllm.ops.sampling import LogitEdits, Sampling
+from webllm.ops.sampling import LogitEdits, SamplingParams
 from webllm.ops.step import MAX_EDITS
 
 
@@ -38,7 +38,7 @@ class SequenceParams:
 
     max_tokens: int
     stop_ids: frozenset[int]
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     shift: ContextShift | None = None
 
 

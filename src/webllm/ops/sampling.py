@@ -25,7 +25,7 @@ _EDIT = Struct("=IfI")
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How the tokens of a sequence are drawn; see docs/sampling.md.
 
     Raises RequestError for more logprobs than MAX_LOGPROBS, and for a number that its word in the
@@ -76,7 +76,7 @@ class Sampling:
             raise RequestError(f"{self} cannot be packed: {error}") from error
 
 
-GREEDY = Sampling()
+GREEDY = SamplingParams()
 
 
 def edit(token_id: int, bias: float = 0.0, count: int = 0) -> array[int]:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 
 from webllm.errors import ContextLengthError, DeviceError
 from webllm.ops.program import BatchShape
-from webllm.ops.sampling import EDIT_WORDS, GREEDY, SAMPLING_WORDS, Sampling
+from webllm.ops.sampling import EDIT_WORDS, GREEDY, SAMPLING_WORDS, SamplingParams
 
 FROM_SAMPLED = 1 << 31  # flag of a token id
 MAX_EDITS = 1 << 17  # in one step
@@ -53,11 +53,11 @@ def sampled_by(output: int) -> int:
 class StepSequence:
     """The part of a step that belongs to one sequence; its new tokens end at `context_len`."""
 
-    token_ids: Sequence[int]  # array("I") packs fastest, also for blocks
+    token_ids: Sequence[int]  # array("I") packs fastest, also for the block table
     context_len: int  # positions filled after this step
-    blocks: Sequence[int]  # its block table
+    block_table: Sequence[int]
     outputs: Sequence[int]  # indices into token_ids of the tokens whose logits are wanted
-    sampling: Sampling = GREEDY
+    sampling: SamplingParams = GREEDY
     # [num_edits, EDIT_WORDS], one entry a token at most, made by `edit`; used for every output
     edits: array[int] = field(default_factory=lambda: array("I"))
 
@@ -161,7 +161,11 @@ class _Packer:
 
     def _add_tokens(self, seq_id: int, sequence: StepSequence) -> None:
         words, layout, row = self.words, self.layout, self.num_tokens
-        count, end, num_blocks = len(sequence.token_ids), sequence.context_len, len(sequence.blocks)
+        count, end, num_blocks = (
+            len(sequence.token_ids),
+            sequence.context_len,
+            len(sequence.block_table),
+        )
         if not 0 < count <= end <= num_blocks * layout.block_size:
             raise DeviceError(f"{count} tokens end at position {end} of {num_blocks} blocks")
         if num_blocks > layout.shape.max_blocks:
@@ -173,7 +177,7 @@ class _Packer:
             raise DeviceError(f"{row + count} tokens in one step; the device takes {layout.shape}")
         if count == 1:
             block, offset = divmod(end - 1, layout.block_size)
-            token_id, block_id = sequence.token_ids[0], sequence.blocks[block]
+            token_id, block_id = sequence.token_ids[0], sequence.block_table[block]
             if token_id >= layout.num_token_ids or block_id >= layout.num_blocks:
                 self._check_ids(token_id, block_id)
             words[layout.token_ids + row] = token_id
@@ -181,14 +185,14 @@ class _Packer:
             words[layout.seq_ids + row] = seq_id
             words[layout.slot_mapping + row] = block_id * layout.block_size + offset
         else:
-            self._check_ids(max(sequence.token_ids), max(sequence.blocks))
+            self._check_ids(max(sequence.token_ids), max(sequence.block_table))
             self._put(layout.token_ids + row, sequence.token_ids)
             self._put(layout.positions + row, range(end - count, end))
             self._put(layout.seq_ids + row, array("I", (seq_id,)) * count)
             self._put(layout.slot_mapping + row, _slots(sequence, layout.block_size))
         words[layout.context_lens + seq_id] = end
         words[layout.query_starts + seq_id] = row
-        self._put(layout.block_tables + seq_id * layout.shape.max_blocks, sequence.blocks)
+        self._put(layout.block_tables + seq_id * layout.shape.max_blocks, sequence.block_table)
 
     def _check_ids(self, token_id: int, block_id: int) -> None:
         """Raises DeviceError for ids out of range; the caller passes a sequence's largest.
@@ -230,7 +234,7 @@ def _slots(sequence: StepSequence, block_size: int) -> array[int]:
     while position < end:
         block, offset = divmod(position, block_size)
         count = min(block_size - offset, end - position)
-        first = sequence.blocks[block] * block_size + offset
+        first = sequence.block_table[block] * block_size + offset
         slots.extend(range(first, first + count))
         position += count
     return slots

@@ -26,16 +26,16 @@ _SPARE_BYTES = 64 << 20  # activations, logits, Python
 class CPUBackend:
     """See `webllm.backends.protocol.Backend`. Holds one model."""
 
-    steps_in_flight = 1
-    least_prompt_tokens = 1
+    max_steps_in_flight = 1
+    min_prefill_tokens = 1
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
         threads = "thread" if kernels.num_threads == 1 else "threads"
         self.name = f"CPU ({kernels.isa}, {kernels.num_threads} {threads})"
         # A step that blocks the event loop has to be short.
-        self.step_tokens = 32 if kernels.is_blocking else 256
-        self.step_tokens_beside_decode = 32 if kernels.is_blocking else 128
+        self.max_step_tokens = 32 if kernels.is_blocking else 256
+        self.max_prefill_tokens_with_decode = 32 if kernels.is_blocking else 128
         self._loaded: _LoadedProgram | None = None
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:

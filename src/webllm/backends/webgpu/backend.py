@@ -40,12 +40,12 @@ class WebGPUBackend:
         self.name = f"{device.info.name} ({device.info.api})"
         # A software adapter runs one step on all threads: a second in flight gains nothing.
         is_software = device.info.kind is AdapterKind.SOFTWARE
-        self.steps_in_flight = 1 if is_software else 2
-        self.step_tokens = 512
+        self.max_steps_in_flight = 1 if is_software else 2
+        self.max_step_tokens = 512
         # GEMV and GEMM round differently, enough to change tokens. So prefill always runs GEMM and
         # decode always GEMV: results do not depend on the batch.
-        self.step_tokens_beside_decode = 0 if self.variant.barriers else 64
-        self.least_prompt_tokens = 2 * MAX_GEMV_ROWS if self.variant.barriers else 1
+        self.max_prefill_tokens_with_decode = 0 if self.variant.barriers else 64
+        self.min_prefill_tokens = 2 * MAX_GEMV_ROWS if self.variant.barriers else 1
         self._memory: Memory | None = None
         self._lowering = Lock()  # one lowering at a time: they share the scratch memory
 
