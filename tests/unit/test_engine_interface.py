@@ -285,7 +285,7 @@ class TestForwardTokens:
         assert await engine.forward_tokens_and_sample([4], is_prefill=False) == 5
         assert await engine.forward_tokens_and_sample([998], is_prefill=False) == 999
         backend = engine._session(None).model.loop.runner.backend
-        assert backend.context([*backend.steps[-1].sequences[0].blocks], 5, 16) == [1, 2, 3, 4, 998]
+        assert backend.context([*backend.steps[-1].sequences[0].block_table], 5, 16) == [1, 2, 3, 4, 998]
         await engine.reset_chat()
         assert await engine.forward_tokens_and_sample([7], is_prefill=True) == 8
         assert backend.steps[-1].sequences[0].context_len == 1
@@ -296,7 +296,7 @@ class TestForwardTokens:
         calls = [engine.forward_tokens_and_sample([i], is_prefill=True) for i in (1, 5, 9)]
         assert await asyncio.gather(*calls) == [2, 6, 10]
         backend = engine._session(None).model.loop.runner.backend
-        assert backend.context([*backend.steps[-1].sequences[0].blocks], 3, 16) == [1, 5, 9]
+        assert backend.context([*backend.steps[-1].sequences[0].block_table], 3, 16) == [1, 5, 9]
 
     @pytest.mark.parametrize("input_ids", [[1000], [-1], [5, 2**33]])
     async def test_wrong_ids_change_nothing(self, input_ids: list[int]) -> None:

@@ -214,7 +214,7 @@ def test_impossible_windows_are_refused(wrong: dict[str, int]) -> None:
 
 
 async def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(RequestError, match="one of error, shift, truncate_oldest_messages"):
+    with pytest.raises(RequestError, match="one of 'error', 'shift', 'truncate_oldest_messages'"):
         await make_engine().completions.create(
             prompt="1", extra_body={"context_overflow": "forget"}
         )

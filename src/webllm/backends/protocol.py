@@ -1,6 +1,6 @@
-"""What the engine asks of a device: load weights once, compile a program per batch shape, step.
+"""The interface of a device: load weights once, compile a program per batch shape, run steps.
 
-Two implementations: `webllm.backends.cpu.backend` (C) and `webllm.backends.webgpu.backend` (WGSL).
+Implemented by `webllm.backends.cpu.backend` (C) and `webllm.backends.webgpu.backend` (WGSL).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ class Executable(Protocol):
     shape: BatchShape
 
     async def ready(self, is_plain: bool = True) -> None:
-        """Waits, without blocking the event loop, until steps are not kept waiting by kernels:
-        those that are plain (see `Step`), or those that are not. DeviceError if one does not
-        compile.
+        """Compiles the kernels of plain steps (see `Step`), or of all others, in the background.
+
+        Raises DeviceError if one does not compile.
         """
 
     def submit(self, step: Step) -> None:
-        """Enqueues one step; waits for kernels that are not `ready`, but not for the device."""
+        """Enqueues one step; waits for kernels that are not `ready` yet, never for the device."""
 
     async def sampled(self) -> Sampled:
-        """What the oldest step not read yet sampled."""
+        """Waits for the oldest unread step and returns its tokens."""
 
     async def logits(self) -> memoryview:
-        """Logits of the step `sampled` last returned, after its edits, f32 [num_outputs, vocab]."""
+        """Returns the logits of the step read last, after its edits; f32 [num_outputs, vocab]."""
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
-        """Enqueues the sampling alone of the last step, which has been read, on these logits.
+        """Enqueues the sampling of the step read last once more, from these logits.
 
-        logits: of each output row. `step` is that step with the edits and samplings that hold
-        now; none of its tokens is FROM_SAMPLED, for all are known. `sampled` reads the result.
+        logits: one row for each output. `step` has that step's sequences with their sampling
+        parameters and edits; none of its tokens is FROM_SAMPLED. `sampled` reads the result.
         """
 
 
@@ -71,8 +71,9 @@ class Backend(Protocol):
         """
 
     def compile(self, program: Program, shape: BatchShape) -> Executable:
-        """`shape` lies within the limits; it decides how much work a step launches. Returns at
-        once: what takes time is done when the executable is made `ready` or first used.
+        """Returns an executable for batches of up to `shape`, which lies within the limits.
+
+        Returns at once: kernels are compiled when the executable is made `ready` or first used.
         """
 
     def close(self) -> None:
