@@ -111,8 +111,9 @@ async def test_choices_share_their_prompt_and_their_biases() -> None:
     tracemalloc.start()
     try:
         await bytes_of_a_request(engine, **fields, n=1)
-        one = await bytes_of_a_request(engine, **fields, n=1)
-        many = await bytes_of_a_request(engine, **fields, n=128)
+        # The most of three: an earlier request that a thread still held may go in the meantime.
+        one = max([await bytes_of_a_request(engine, **fields, n=1) for _ in range(3)])
+        many = max([await bytes_of_a_request(engine, **fields, n=128) for _ in range(3)])
     finally:
         tracemalloc.stop()
     assert one > 80_000
