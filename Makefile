@@ -18,7 +18,7 @@ SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
 
 export PROMPT
 
-.PHONY: help run test test-long lint bench fuzz web site vulkan chromium firefox webkit
+.PHONY: help run test test-long lint generated bench fuzz web site vulkan chromium firefox webkit
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -41,6 +41,10 @@ lint: $(VENV)/.installed-dev js/node_modules/.installed ## run ruff, mypy, tsc a
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	npm --prefix js run --silent check
+
+generated: $(VENV)/.installed-dev ## write anew what tests compare with the code: docs/kernels.md, TypeScript types
+	PYTHONPATH=tests $(BIN)/python tests/kernel_page.py
+	$(BIN)/python js/client_types.py
 
 web: site ## serve the chat page on localhost: make web MODEL=…
 	@$(BIN)/webllm web --model "$(MODEL)"

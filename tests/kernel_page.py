@@ -1,6 +1,6 @@
 """docs/kernels.md: which kernel runs where, found by lowering a made-up model for made-up devices.
 
-`PYTHONPATH=tests python tests/kernel_page.py` writes the page; tests/unit/test_kernel_page.py
+`make generated` writes the page; tests/unit/test_kernel_page.py
 compares it with the code.
 """
 
@@ -254,7 +254,7 @@ async def page() -> str:
     return f"""\
 # Which kernel runs
 
-Written by `PYTHONPATH=tests python tests/kernel_page.py`, which lowers a made-up llama model for
+Written by `make generated`, which lowers a made-up llama model for
 made-up devices; `tests/unit/test_kernel_page.py` compares this page with the code. A name such as
 `linear/gemv store` is the label of a dispatch, as `benchmarks/gpu_decode.py --profile` prints it:
 the kernel is `src/webllm/backends/webgpu/kernels/linear/gemv.wgsl`, and "store" its ending.

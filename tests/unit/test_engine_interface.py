@@ -285,7 +285,13 @@ class TestForwardTokens:
         assert await engine.forward_tokens_and_sample([4], is_prefill=False) == 5
         assert await engine.forward_tokens_and_sample([998], is_prefill=False) == 999
         backend = engine._session(None).model.loop.runner.backend
-        assert backend.context([*backend.steps[-1].sequences[0].block_table], 5, 16) == [1, 2, 3, 4, 998]
+        assert backend.context([*backend.steps[-1].sequences[0].block_table], 5, 16) == [
+            1,
+            2,
+            3,
+            4,
+            998,
+        ]
         await engine.reset_chat()
         assert await engine.forward_tokens_and_sample([7], is_prefill=True) == 8
         assert backend.steps[-1].sequences[0].context_len == 1

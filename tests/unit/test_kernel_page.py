@@ -19,7 +19,7 @@ NAMES = set(
 
 async def test_the_page_is_what_the_code_chooses() -> None:
     want = await page()
-    assert PAGE.read_text() == want, "write it: PYTHONPATH=tests python tests/kernel_page.py"
+    assert PAGE.read_text() == want, "run make generated"
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
