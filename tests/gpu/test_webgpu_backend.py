@@ -215,7 +215,7 @@ async def test_resampling(device: NativeDevice, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["workgroup", "subgroup"])
-async def test_the_least_limits_a_browser_has_are_enough(device: NativeDevice, name: str) -> None:
+async def test_the_default_limits_of_a_browser_are_enough(device: NativeDevice, name: str) -> None:
     low = Limits(1 << 28, 1 << 27, 8, 16384, 256, 65535)
     small = NativeDevice(find_adapter(device.info.name), low)
     backend = await loaded(small, variant_of(small, name))

@@ -46,7 +46,7 @@ class NumberTokenizer:
     def encode_prompt_steps(self, prompt: str) -> Steps[list[int]]:
         return self.encode_steps(prompt)
 
-    def least_tokens(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         return 0
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:

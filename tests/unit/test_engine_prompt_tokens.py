@@ -42,7 +42,7 @@ class CountingTokenizer(NumberTokenizer):
     def __init__(self) -> None:
         self.num_chars = 0
 
-    def least_tokens(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         return len(text) // CHARS_PER_TOKEN
 
     def encode(

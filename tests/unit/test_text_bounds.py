@@ -58,7 +58,7 @@ def check_bound(tokenizer: Tokenizer, text: str) -> None:
         (guarded, tokenizer.encode_prompt(guarded)),
         (text, tokenizer.encode_prompt(text)),
     ):
-        assert tokenizer.least_tokens(given_) <= len(token_ids)
+        assert tokenizer.min_tokens(given_) <= len(token_ids)
 
 
 @every_tokenizer
@@ -83,8 +83,8 @@ def test_no_made_up_text_does(name: str, text: str, times: int) -> None:
 @every_tokenizer
 def test_long_texts_have_a_bound_where_nothing_is_dropped(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
-    least = tokenizer.least_tokens("word " * 100_000)
-    assert (least > 1000) == (name != "json")  # its normalizer may do anything
+    bound = tokenizer.min_tokens("word " * 100_000)
+    assert (bound > 1000) == (name != "json")  # its normalizer may do anything
     assert (tokenizer.chars_per_token is None) == (name == "json")
 
 
@@ -96,7 +96,7 @@ def test_a_vocabulary_without_bytes_has_no_bound() -> None:
     metadata[PREFIX + "merges"] = []
     tokenizer = tokenizer_from_gguf(metadata)
     assert tokenizer.chars_per_token is None
-    assert tokenizer.least_tokens("\u0400" * 10_000) == 0
+    assert tokenizer.min_tokens("\u0400" * 10_000) == 0
 
 
 def test_no_character_decomposes_into_more_than_four() -> None:
@@ -115,7 +115,7 @@ def test_no_step_does_much(name: str, unit: str) -> None:
     text = unit * (NUM_CHARS // len(unit))
     num_steps = sum(1 for _ in tokenizer.encode_prompt_steps(text))
     assert num_steps >= len(text) // 1024
-    assert len(tokenizer.encode(text)) >= tokenizer.least_tokens(text)
+    assert len(tokenizer.encode(text)) >= tokenizer.min_tokens(text)
 
 
 @pytest.mark.parametrize("name", [*IN_STEPS, "library"])

@@ -36,7 +36,7 @@ _TENSOR_LAYOUTS = [struct.Struct(f"<{n}QIQ") for n in range(_MAX_DIMENSIONS + 1)
 
 
 class MoreBytesNeeded(Exception):  # noqa: N818 - a signal, not an error: never leaves artifacts/
-    """The header goes on after the buffer: parse again with at least `num_bytes` of the file."""
+    """The header continues after the buffer: parse again with at least `num_bytes` of the file."""
 
     def __init__(self, num_bytes: int) -> None:
         super().__init__(num_bytes)
@@ -57,7 +57,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
     """Parses the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
 
     Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
-    tensor type webllm does not read, MoreBytesNeeded if the header goes on after `buffer`.
+    tensor type webllm does not read, MoreBytesNeeded if the header continues after `buffer`.
     """
     reader = _Reader(buffer, file_bytes)
     version = _read_version(reader)
@@ -96,18 +96,18 @@ class _Reader:
         if end > len(self.buffer):
             raise MoreBytesNeeded(end)
 
-    def require_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
-        """Checks that the rest of the file can hold `count` items of `least_bytes` or more each.
+    def require_count(self, count: int, item_bytes: int, what: str, max_count: int) -> None:
+        """Checks that the rest of the file can hold `count` items of at least `item_bytes`.
 
-        `most` bounds the count itself.
+        `max_count` bounds the count itself.
         """
-        if count * least_bytes > self.file_bytes - self.position:
+        if count * item_bytes > self.file_bytes - self.position:
             raise CheckpointError(
                 f"the header announces {count} {what}, more than the remaining "
                 f"{self.file_bytes - self.position} bytes can hold; it is truncated or damaged"
             )
-        if count > most:
-            raise CheckpointError(f"the header has {count} {what}; at most {most} are read")
+        if count > max_count:
+            raise CheckpointError(f"the header has {count} {what}; at most {max_count} are read")
 
     def number(self, type_id: int, what: str) -> int:
         layout = _SCALARS[type_id]

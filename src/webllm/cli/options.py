@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from webllm.api.fields import GenerationFields
 
 
-def integer(least: int, most: float = math.inf) -> Any:
+def integer(minimum: int, maximum: float = math.inf) -> Any:
     """The `parser` of an option whose help shows N instead of typer's "int range"."""
-    limits = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
-    return _number(int, least, most, f"an integer {limits}")
+    limits = f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
+    return _number(int, minimum, maximum, f"an integer {limits}")
 
 
-def decimal(least: float, most: float) -> Any:
+def decimal(minimum: float, maximum: float) -> Any:
     """As `integer`, for any number."""
-    return _number(float, least, most, f"a number from {least} to {most}")
+    return _number(float, minimum, maximum, f"a number from {minimum} to {maximum}")
 
 
 def _number(
-    kind: type[int] | type[float], least: float, most: float, expected: str
+    kind: type[int] | type[float], minimum: float, maximum: float, expected: str
 ) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             number = kind(text)
         except ValueError:
             number = math.nan
-        if not least <= number <= most:
+        if not minimum <= number <= maximum:
             raise typer.BadParameter(f"{text!r} is not {expected}")
         return number
 

@@ -86,15 +86,15 @@ def text_tokens(
     that cannot fit.
     """
     window = model.context_window_size
-    least = model.tokenizer.least_tokens(text) if len(text) > window else 0
-    if least < window:
+    min_tokens = model.tokenizer.min_tokens(text) if len(text) > window else 0
+    if min_tokens < window:
         return (yield from encode(text))
     shift = context_shift(model, request)
     if shift is None:
-        size = f"{len(text)} characters, which are {least} tokens or more"
+        size = f"{len(text)} characters, which are {min_tokens} tokens or more"
         raise too_long(model, request, size)
     per_token = model.tokenizer.chars_per_token
-    if least < 2 * window or per_token is None:
+    if min_tokens < 2 * window or per_token is None:
         return (yield from encode(text))
     head = yield from encode(text[: per_token * (shift.sink_tokens + _SPARE_TOKENS)])
     tail = yield from encode(text[-per_token * (shift.num_newest + _SPARE_TOKENS) :])
@@ -157,7 +157,7 @@ def _newest_turns(
         token_ids = None
         prompt = render(turns.since(turn))  # which may leave most of a message out: its thoughts
         yield
-        if tokenizer.least_tokens(prompt) <= room:
+        if tokenizer.min_tokens(prompt) <= room:
             token_ids = yield from encode(prompt)
             tokens_per_char = len(token_ids) / num_chars[turn]
         if token_ids is not None and len(token_ids) <= room:

@@ -75,7 +75,7 @@ class Tokenizer(Protocol):
     def chars_per_token(self) -> int | None:
         """Most characters that one token stands for; None if text may become no token at all."""
 
-    def least_tokens(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         """A cheap lower bound of the number of tokens in `text`, guarded or not."""
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
@@ -132,7 +132,7 @@ class ModelTokenizer:
             return None
         return self._coverage.num_composed * max(map(len, self._vocabulary.tokens), default=1)
 
-    def least_tokens(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         if self._coverage is None or self.chars_per_token is None:
             return 0
         text = _well_formed(text.replace(GUARD, ""))

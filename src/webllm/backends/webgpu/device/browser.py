@@ -229,12 +229,12 @@ class BrowserDevice:
         self._gpu.write(_handle(target), target.offset, data)
 
     def record(self, dispatches: Sequence[Dispatch]) -> Any:
-        most = self.limits.max_workgroups
+        limit = self.limits.max_workgroups
         for dispatch in dispatches:
-            if max(dispatch.workgroups) > most:
+            if max(dispatch.workgroups) > limit:
                 raise DeviceError(
                     f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
-                    f"{self.info.name} allows {most} a dimension"
+                    f"{self.info.name} allows {limit} a dimension"
                 )
         return self._gpu.record(_dispatches(dispatches))
 

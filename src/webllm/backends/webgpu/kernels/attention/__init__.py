@@ -44,8 +44,8 @@ class AttentionShape:
     @property
     def heads_together(self) -> int:
         """q heads of one KV head in a workgroup, which then loads keys and values only once."""
-        most = min(8, _MAX_UNITS // self.units, self.heads_per_kv)
-        return max(n for n in range(1, most + 1) if self.heads_per_kv % n == 0)
+        limit = min(8, _MAX_UNITS // self.units, self.heads_per_kv)
+        return max(n for n in range(1, limit + 1) if self.heads_per_kv % n == 0)
 
 
 @dataclass(frozen=True, slots=True)

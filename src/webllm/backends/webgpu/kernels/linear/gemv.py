@@ -57,9 +57,9 @@ def gemv_tiling(groups: int, pairs: int | None, subgroup: int, max_threads: int)
         lanes = 1 << (min(groups, 64) - 1).bit_length()
     if pairs is None:
         return GemvTiling(lanes, max(1, min(256, max_threads) // lanes), 1)
-    most = max_threads if pairs < 32 else min(512, max_threads)
+    limit = max_threads if pairs < 32 else min(512, max_threads)
     at_once = 1
-    while at_once * 2 * lanes <= most and pairs % (at_once * 2) == 0:
+    while at_once * 2 * lanes <= limit and pairs % (at_once * 2) == 0:
         at_once *= 2
     return GemvTiling(lanes, at_once, pairs // at_once)
 
