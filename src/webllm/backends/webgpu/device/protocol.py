@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-
-class JsBytes(Protocol):
-    """A browser's Uint8Array: bytes outside Python's memory."""
-
-    byteLength: int  # noqa: N815 - JavaScript's name
-
+from webllm.artifacts.checkpoint import JsBytes
 
 Data = bytes | bytearray | memoryview | JsBytes  # JsBytes in a browser only
 
