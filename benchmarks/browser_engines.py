@@ -52,7 +52,7 @@ COMPARED_WITH = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A field of the page's samples."""
+    """A measured value: one field of the page's samples."""
 
     field: str
     title: str
@@ -79,7 +79,7 @@ class Run:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """The built site, the other engines in /peers/, one model and the catalogue that names it."""
+    """Serves the built site, other engines in /peers/, one model and a catalogue with it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -120,12 +120,12 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
 @contextmanager
 def serving(options: argparse.Namespace, record: ModelRecord, model: Path) -> Iterator[str]:
-    """The benchmark page's address."""
+    """Serves the benchmark page; yields its address."""
     here = msgspec.structs.replace(record, model=MODEL_PATH, size_bytes=model.stat().st_size)
     catalogue = json.dumps({"model_list": [msgspec.to_builtins(here)]}).encode()
     isolated = not options.not_isolated
@@ -141,7 +141,7 @@ def serving(options: argparse.Namespace, record: ModelRecord, model: Path) -> It
 
 @contextmanager
 def benchmark_page(url: str, options: argparse.Namespace) -> Iterator[Any]:
-    """The page in headless Chromium, its form filled in."""
+    """Opens the page in headless Chromium and fills in its form."""
     from playwright.sync_api import sync_playwright
 
     path = shutil.which("chromium") or shutil.which("google-chrome")
@@ -163,7 +163,7 @@ def benchmark_page(url: str, options: argparse.Namespace) -> Iterator[Any]:
 
 
 def bench_native(options: argparse.Namespace, model: Path) -> dict[str, Any]:
-    """llama-bench with one thread: decode behind the prompt, as in the page."""
+    """Runs llama-bench with one thread; decodes after the prompt, as the page does."""
     common = [str(options.llama_bench), "-m", str(model), "-t", "1", "-r", "1", "-o", "json"]
     num_prompt, num_gen = str(options.prompt_tokens), str(options.gen_tokens)
     prefill = run_json([*common, "-p", num_prompt, "-n", "0"]).output[0]
@@ -176,14 +176,14 @@ def bench_native(options: argparse.Namespace, model: Path) -> dict[str, Any]:
 
 
 def cpu_seconds() -> tuple[float, float]:
-    """Busy seconds of all cores since boot, and of this process and all below it; Linux only."""
+    """Returns busy seconds of all cores since boot, and of this process tree; Linux only."""
     ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     parents, used = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             fields = path.read_text().rpartition(")")[2].split()
             parents[int(path.parent.name)] = int(fields[1])
-            used[int(path.parent.name)] = sum(map(int, fields[11:15]))  # with ended children's
+            used[int(path.parent.name)] = sum(map(int, fields[11:15]))  # ended children included
     own = {os.getpid()}
     while grown := {pid for pid, parent in parents.items() if parent in own} - own:
         own |= grown

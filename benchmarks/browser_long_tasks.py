@@ -1,11 +1,11 @@
-"""Tasks over 50 ms that block the chat page's main thread while a model answers, in Chromium.
+"""Finds tasks over 50 ms on the chat page's main thread while a model answers, in Chromium.
 
     .venv/bin/python benchmarks/browser_long_tasks.py [--tokens 500] [--slowdown 4] [--pace 12]
 
-The built page (`make site`) before the real worker, SmolLM2 and Chromium; `--slowdown` throttles
-the main thread as DevTools does. With `--pace` the answer comes from a fake worker instead: known
-markdown with code, lists and tables, a token every so many ms. Prints JSON: each task's time by the
-clock, and by the processor, which is what counts on a machine that does other work as well.
+Needs the built page (`make site`). `--slowdown` throttles the main thread as DevTools does. By
+default the real worker answers with SmolLM2. With `--pace`, a fake worker sends markdown with code,
+lists and tables instead, one token every PACE ms. Prints JSON: each task's wall time and CPU time.
+On a busy machine only the CPU time counts.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ async def measure(page: Page, url: str, options: argparse.Namespace) -> dict[str
 
 
 def tasks(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the main thread: how many there were, and the longest, in ms."""
+    """Returns the number of the main thread's tasks, and the longest in ms."""
     [main_thread, *_] = [
         (event["pid"], event["tid"])
         for event in events

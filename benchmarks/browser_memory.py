@@ -1,15 +1,16 @@
-"""Memory of the tab that runs a model on the CPU kernels in Chromium, on Linux.
+"""Measures the memory of a Chromium tab that runs a model on the CPU kernels, on Linux.
 
     make site && python benchmarks/browser_memory.py MODEL.gguf [--threads] [--tokens 256]
 
-On the first visit the model is downloaded, on the second it comes from the browser's store. For
-each, after the load and after an answer, of the renderer process (all of the tab: page, workers):
+On the first visit the model is downloaded, on the second it is read from the browser's store. Each
+visit is measured after the load and after an answer. The renderer process holds the whole tab (page
+and workers):
 
     private   what Chrome's task manager shows: memory that no file backs and nobody shares
     resident  with the files that are mapped, of which Chromium's own binary takes some 100 MB
-    peak      the most that was resident
+    peak      the largest resident size
 
-In MB of 10^6 bytes, as the model file; x is the ratio to it. `--threads`: the page is isolated.
+Sizes are in MB of 10^6 bytes; x is the ratio to the model file. `--threads` isolates the page.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ANSWER = """async (max_tokens) => {
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """The site, the model at /model.gguf, and an empty page at /empty."""
+    """Serves the site, the model at /model.gguf, and an empty page at /empty."""
 
     def __init__(self, *args: object, model: Path, isolated: bool) -> None:
         self.model, self.isolated = model, isolated
@@ -61,11 +62,11 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
 def status_mb(pid: int, *names: str) -> float:
-    """The sum of fields of /proc/PID/status."""
+    """Returns the sum of these fields of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return sum(int(fields[name].split()[0]) for name in names) * 1024 / 1e6

@@ -1,10 +1,10 @@
-"""Seconds from navigation to the first token of an answer, on a first and on a second visit.
+"""Measures the time from navigation to the first token, on a first and on a second visit.
 
     python benchmarks/browser_visits.py [--model ID] [--visits 5] [--json]
 
 Each round is a new browser profile: the first visit fetches the model from `webllm web`, the
-second, in the same profile and a new process of the browser, takes it from the store. The page is
-the client of the built site in front of its worker.
+second, in the same profile and a new browser process, reads it from the store. The page uses the
+built site's client and worker.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def rounds(url: str, model: str, count: int) -> dict[str, list[Marks]]:
 
 
 def summary(visits: list[Marks]) -> dict[str, Any]:
-    """Median seconds at which each thing began; of the first token also the best."""
+    """Returns the median start of each phase in seconds, and the best time to the first token."""
     names = sorted(visits[0], key=visits[0].__getitem__)
     medians = {name: statistics.median(each[name] for each in visits) for name in names}
     return {**medians, "best first token": min(each["first token"] for each in visits)}

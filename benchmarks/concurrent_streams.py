@@ -1,4 +1,4 @@
-"""Throughput of concurrent streams: webllm's CPU backend against llama.cpp's server.
+"""Compares the throughput of concurrent streams: webllm's CPU backend and llama.cpp's server.
 
     python benchmarks/concurrent_streams.py MODEL.gguf --llama-server PATH
 
@@ -25,9 +25,9 @@ import httpx
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 
-CONTEXT = 1024  # tokens a stream
+CONTEXT = 1024  # tokens per stream
 
-Answer = Callable[[str, int], Awaitable[int]]  # (prompt, max_tokens) -> tokens that came
+Answer = Callable[[str, int], Awaitable[int]]  # (prompt, max_tokens) -> number of tokens received
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def webllm(model: str, streams: int, threads: int) -> AsyncIterator[Answer
             return reply.usage.completion_tokens if reply.usage else 0
 
         async def forgetful(prompt: str, max_tokens: int) -> int:
-            await engine.reset_chat()  # or the prompts of the last run are found
+            await engine.reset_chat()  # otherwise the last run's prompts are in the prefix cache
             return await answer(prompt, max_tokens)
 
         yield forgetful
@@ -121,7 +121,7 @@ async def run(load: Load, answer: Answer) -> Run:
 
 
 async def compare(args: argparse.Namespace, load: Load) -> dict[str, float]:
-    """Medians of both sides, alternating; the first run of each only warms up."""
+    """Returns both sides' medians of alternating runs; the first run of each only warms up."""
     sides: dict[str, list[Run]] = {"webllm": [], "llama.cpp": []}
     ours = webllm(args.model, load.streams, args.threads)
     theirs = llama_server(args.llama_server, args.model, load.streams, args.threads)

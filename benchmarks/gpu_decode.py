@@ -1,4 +1,4 @@
-"""Tokens per second of the WebGPU backend on a model's shape with made-up 4-bit weights.
+"""Measures tokens per second on WebGPU, for a model's shape with made-up 4-bit weights.
 
     python benchmarks/gpu_decode.py llama-3.1-8b [--profile] [--device webgpu]
 
@@ -103,7 +103,7 @@ class MadeUpCheckpoint:
 
 
 def _random_blocks(num_bytes: int) -> bytes:
-    """Q4_0 blocks with scales near 1/256: activations stay of the order of one."""
+    """Returns Q4_0 blocks with scales near 1/256, so that activations stay near 1."""
     import random
 
     noise = random.Random(0)
@@ -156,7 +156,7 @@ async def prefill_seconds(executable: WebGPUExecutable, repeats: int) -> float:
 
 
 async def decode_seconds(executable: WebGPUExecutable, in_flight: int, num_tokens: int) -> float:
-    """Seconds a token, sampled on the device and read back each."""
+    """Returns the seconds per token; each is sampled on the device and read back."""
     for _ in range(in_flight - 1):
         executable.submit(a_step([sampled_by(0)], CONTEXT + 1))
     start = perf_counter()
@@ -170,7 +170,7 @@ async def decode_seconds(executable: WebGPUExecutable, in_flight: int, num_token
 
 
 def gpu_seconds(device: NativeDevice, dispatches: list[Dispatch], repeats: int = 5) -> float:
-    """GPU time of one pass of dispatches, from timestamps."""
+    """Returns the GPU time of one pass of dispatches, from timestamps."""
     import wgpu
     from wgpu.backends.wgpu_native._ffi import lib
 
@@ -207,7 +207,7 @@ def gpu_seconds(device: NativeDevice, dispatches: list[Dispatch], repeats: int =
 
 
 def print_profile(device: NativeDevice, executable: WebGPUExecutable) -> None:
-    """GPU time by kernel and grid: all dispatches of a kind in one pass."""
+    """Prints the GPU time by kernel and grid; each pass runs all dispatches of one kind."""
     kinds: dict[tuple[str, tuple[int, int, int]], list[Dispatch]] = defaultdict(list)
     for dispatch in executable.dispatches():
         kinds[dispatch.label, dispatch.workgroups].append(dispatch)

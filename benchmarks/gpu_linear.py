@@ -1,4 +1,4 @@
-"""GPU time of single matrix products, in a chain of dependent dispatches over different weights.
+"""Measures the GPU time of matrix products, as a chain of dependent dispatches.
 
     python benchmarks/gpu_linear.py [--tilings 128,4,4 ...] [--wgsl FOLDER] [--only TEXT]
 

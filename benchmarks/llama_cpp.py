@@ -29,7 +29,7 @@ OURS = (sys.executable, "-c", "from webllm.cli.main import app; app()")
 
 @dataclass(frozen=True)
 class Run:
-    """One side's measurement of all tests, with one number of threads."""
+    """One side's results of all tests, for one number of threads."""
 
     side: str
     threads: int
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Process:
-    """What one finished command printed and used."""
+    """The output and the resource usage of a finished command."""
 
     output: Any
     peak_rss_bytes: int
@@ -76,7 +76,7 @@ def run_json(command: list[str]) -> Process:
 
 
 def bench_llama_cpp(llama_bench: Path, model: Path, threads: int) -> tuple[dict[str, float], int]:
-    """Tokens a second by test, and peak memory in bytes."""
+    """Returns tokens per second by test, and peak memory in bytes."""
     common = [str(llama_bench), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
     prefills = ",".join(map(str, PREFILLS))
     prefill = run_json([*common, "-p", prefills, "-n", "0"])
@@ -87,7 +87,7 @@ def bench_llama_cpp(llama_bench: Path, model: Path, threads: int) -> tuple[dict[
 
 
 def bench_ours(model: Path, threads: int) -> tuple[dict[str, float], int]:
-    """Tokens a second by test, and peak memory in bytes."""
+    """Returns tokens per second by test, and peak memory in bytes."""
     speeds: dict[str, float] = {}
     peak_rss_bytes = 0
     for prompt_tokens in PREFILLS:
@@ -102,13 +102,13 @@ def bench_ours(model: Path, threads: int) -> tuple[dict[str, float], int]:
         report = process.output
         result = report["results"][0]
         speeds[f"prefill {prompt_tokens}"] = result["prefill_tps"]
-        speeds.setdefault(f"decode {GEN_TOKENS}", result["decode_tps"])  # behind 128 tokens
+        speeds.setdefault(f"decode {GEN_TOKENS}", result["decode_tps"])  # after 128 tokens
         peak_rss_bytes = max(peak_rss_bytes, report["peak_rss_bytes"] or process.peak_rss_bytes)
     return speeds, peak_rss_bytes
 
 
 def cpu_seconds() -> tuple[float, float]:
-    """Busy seconds of all cores since boot, and of our own children; (0, 0) where unknown."""
+    """Returns busy seconds of all cores since boot, and of our children; (0, 0) if unknown."""
     try:
         ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:
@@ -132,7 +132,7 @@ def measure(side: str, arguments: argparse.Namespace, threads: int, burned_cores
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """Keeps one core busy with another process."""
+    """Keeps one core busy with another process meanwhile."""
     burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
@@ -177,7 +177,7 @@ def rows_of(runs: list[Run]) -> list[Row]:
 
 
 def thread_gain(rows: list[Row], side: str) -> dict[str, float]:
-    """Two threads' speed by one thread's, by test; below 1 the second thread does harm."""
+    """Returns the speedup of two threads over one, by test."""
     one, two = ({r.test: getattr(r, side) for r in rows if r.threads == t} for t in THREADS)
     return {test: two[test] / one[test] for test in one if one[test]}
 

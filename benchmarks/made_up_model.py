@@ -2,7 +2,7 @@
 
     python benchmarks/made_up_model.py llama-3.2-1b TOKENIZER.gguf OUT.gguf
 
-The tokenizer is that of another file, and so is the size of the vocabulary.
+The tokenizer and the size of the vocabulary are those of another file.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/request_calls.py [--names]
 
-Until the first token, how many distinct functions; for each later token, how many calls. Coroutines
-and generators are counted apart: an `await` resumes them, which is not a call. The fake device, its
-tokenizer and its chat format are the tests' own; they do not count, nor do the functions they call.
+It reports the number of distinct functions until the first token, and the calls for each later one.
+Coroutines and generators are counted apart, because an `await` resumes them without a call. The
+fake device, its tokenizer and its chat format belong to the tests, so their calls are left out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Calls:
 
 
 def _is_of_device(frame: FrameType | None) -> bool:
-    """Whether the fake device is among the callers: a real device does its work in its own way."""
+    """Whether a caller belongs to the fake device; a real device would do that work itself."""
     while frame is not None:
         if Path(frame.f_code.co_filename).name == "fake_backend.py":
             return True
@@ -77,7 +77,7 @@ def _name(code: CodeType) -> str:
 
 
 async def measure() -> tuple[Calls, Calls]:
-    """The calls until the first token, and those of the tokens after it."""
+    """Returns the calls until the first token, and those for the tokens after it."""
     engine = make_engine()
     request = {"messages": [{"role": "user", "content": "1 2 3"}], "stream": True}
     await _answer(engine, request)  # compiles the batch shapes, and what is made once

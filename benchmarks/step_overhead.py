@@ -1,9 +1,9 @@
-"""Microseconds of the host's work in a decode step, by number of sequences.
+"""Measures the host's work in a decode step in microseconds, by number of sequences.
 
     python benchmarks/step_overhead.py
 
-schedule: choose the batch; pack: its words for the device; accept: take the sampled tokens in;
-text: detokenize them, look for stop strings and queue the deltas. The device is left out.
+schedule: choose the batch; pack: write its words for the device; accept: add the sampled tokens to
+their sequences; text: detokenize, look for stop strings, queue the deltas. The device is left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, frequency_penalty=0.5)
 
 
 class Letters:
-    """As much of a tokenizer as a detokenizer asks for."""
+    """The part of a tokenizer that a detokenizer uses."""
 
     special_ids: frozenset[int] = frozenset()
     add_space_prefix = False
@@ -37,7 +37,7 @@ class Letters:
 
 
 def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
-    """Medians over the steps, in microseconds."""
+    """Returns the medians over the steps, in microseconds."""
     scheduler = Scheduler(BlockManager(64 * CONTEXT // BLOCK_SIZE, BLOCK_SIZE))
     limits = scheduler.limits
     shape = BatchShape(

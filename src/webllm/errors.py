@@ -91,7 +91,7 @@ class FetchError(ArtifactError):
 
 
 class IntegrityError(ArtifactError):
-    """The wrong bytes came; if the hashes differ, `expected` and `actual` are SHA-256 in hex."""
+    """The bytes are wrong; if the hashes differ, `expected` and `actual` are SHA-256 in hex."""
 
     code = "integrity_error"
     status = 502

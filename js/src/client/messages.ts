@@ -287,7 +287,7 @@ export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLog
 export abstract class EngineMessages {
   protected abstract readonly calls: Calls;
 
-  /** Forgets the last answer, unless they are kept its statistics, and forwarded tokens. */
+  /** Forgets the last answer, its statistics (unless they are kept) and forwarded tokens. */
   resetChat(keepStats = false, modelId: string | null = null): Promise<void> {
     return this.calls.call("resetChat", { keepStats, modelId });
   }
@@ -321,7 +321,7 @@ export abstract class EngineMessages {
     return this.calls.call("getMaxStorageBufferBindingSize", null);
   }
 
-  /** Returns what a loaded model runs on, for people; "" from a worker too old to say. */
+  /** Returns a readable name of a model's device; "" from a worker too old to tell. */
   async getDeviceName(modelId: string | null = null): Promise<string> {
     if (!this.calls.speaks(2)) return "";
     return this.calls.call("getDeviceName", { modelId });

@@ -1,4 +1,4 @@
-"""`MLCEngineInterface`: what an engine can be asked, whether it runs here or behind a port.
+"""`MLCEngineInterface`: the methods of every engine, whether it runs here or behind a port.
 
 The names are WebLLM's in Python spelling.
 """
@@ -60,13 +60,13 @@ class MLCEngineInterface(Protocol):
         """Ends every answer under way and frees the device."""
 
     def loaded_model_ids(self) -> list[str]:
-        """Returns what `model` may be in a request."""
+        """Returns the ids that a request's `model` may name."""
 
     def interrupt_generate(self) -> None:
         """Ends every answer under way with finish_reason "abort"."""
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
-        """Forgets the last answer, unless they are kept its statistics, and forwarded tokens."""
+        """Forgets the last answer, its statistics (unless they are kept) and forwarded tokens."""
 
     async def get_message(self, model_id: str | None = None) -> str:
         """Returns the text of the last answer."""
@@ -80,7 +80,7 @@ class MLCEngineInterface(Protocol):
         """Appends tokens to those forwarded since the last reset, and samples the next one."""
 
     async def device_name(self, model_id: str | None = None) -> str:
-        """Returns what a loaded model runs on, for people; "" from a worker too old to say."""
+        """Returns a readable name of a model's device; "" from a worker too old to tell."""
 
     async def get_gpu_vendor(self) -> str:
         """Returns the vendor of the GPU, or fails with DeviceNotFoundError."""
@@ -89,7 +89,7 @@ class MLCEngineInterface(Protocol):
         """Returns the largest binding of the same GPU, in bytes."""
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
-        """Sets what every later load calls with its progress."""
+        """Sets the callback that receives the progress of every later load."""
 
     def get_init_progress_callback(self) -> InitProgressCallback | None: ...
 

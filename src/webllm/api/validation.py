@@ -138,7 +138,7 @@ def _check_names(fields: Mapping[str, object], kind: type[_Request]) -> None:
 
 
 def _by_token_id(bias: Mapping[object, object]) -> dict[int, object]:
-    """Makes integers of the keys: both 5 and "5" are token 5, as JSON has only strings as keys."""
+    """Converts keys to integers: both 5 and "5" are token 5, since JSON keys are strings."""
     by_id = {}
     for key, value in bias.items():
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS:

@@ -28,7 +28,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file behind a URL, with its size and hash if they are known beforehand."""
+    """A file at a URL, with its size and hash if they are known beforehand."""
 
     url: str
     sha256: str | None = None

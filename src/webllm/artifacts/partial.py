@@ -24,7 +24,7 @@ class RemoteVersion:
 
     @property
     def identified(self) -> bool:
-        """Whether this version can be told from another one."""
+        """Whether this version can be distinguished from another one."""
         return self.etag is not None or self.last_modified is not None
 
     def same_as(self, other: RemoteVersion) -> bool:

@@ -37,7 +37,7 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HTTPSource:
-    """A file behind a URL: https, or http on this machine."""
+    """A file at a URL: https, or http on this machine."""
 
     url: str
     sha256: str | None = None

@@ -66,7 +66,7 @@ class Backend(Protocol):
     ) -> None:
         """Repacks the program's weights onto the device and allocates `num_blocks` KV blocks.
 
-        `limits` is the largest batch there will be. It fixes the step's layout for good, so that
+        `limits` is the largest batch there will be. It fixes the step's layout, so that
         executables of all shapes share their kernels.
         """
 

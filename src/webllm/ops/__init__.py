@@ -1,4 +1,4 @@
-"""What both backends share: the path from a model file's calls to the ops of one step.
+"""Everything that both backends share: from a model file's calls to the ops of one step.
 
     graph      the functions that a model file calls; each call records a node of a graph
     fusion     turns the finished graph into the few ops that a backend executes

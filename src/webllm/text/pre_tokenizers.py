@@ -14,7 +14,7 @@ _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _PUNCTUATION = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _PUNCTUATION_OR_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-# Words that begin in upper case and go on in lower case, or are all upper case (tekken, o200k).
+# Words that begin in upper case and continue in lower case, or are all upper case (tekken, o200k).
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED_1 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+"

@@ -45,7 +45,7 @@ def pack_op(kind: OpKind, of_outputs: bool, *fields: int | float) -> bytes:
 
 
 def matrix_bytes(num_runs: int) -> int:
-    """Size of a `Matrix` of so many runs."""
+    """Size of a `Matrix` of `num_runs` runs."""
     return 16 * (1 + num_runs)
 
 

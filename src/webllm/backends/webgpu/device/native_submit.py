@@ -111,7 +111,7 @@ class Readback:
 
 class NativeRecording:
     """Dispatches for replay. `commands` hold the submitter's handles; the other fields keep the
-    objects behind those alive.
+    objects alive that those handles belong to.
 
     A command buffer can be submitted only once. So from the second replay with a readback on, the
     next one is encoded on another thread while the GPU works. (Steps have a readback; repacking of

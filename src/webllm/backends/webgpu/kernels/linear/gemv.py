@@ -71,7 +71,7 @@ def can_fuse_norm(variant: KernelVariant, rows: RowCount) -> bool:
 
 
 def takes(rows: RowCount) -> bool:
-    """Whether GEMV takes so many rows: at most 64, in whole tiles of eight."""
+    """Whether GEMV takes this number of rows: at most 64, in whole tiles of eight."""
     at_once = min(rows.maximum, _ROWS_AT_ONCE)
     return rows.maximum <= MAX_GEMV_ROWS and rows.maximum % at_once == 0
 

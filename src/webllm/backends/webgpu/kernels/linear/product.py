@@ -1,4 +1,4 @@
-"""What the kinds of product share: the operands, the ending, their WGSL and their bindings."""
+"""The code shared by all products: operands and endings, with their WGSL and bindings."""
 
 from __future__ import annotations
 
