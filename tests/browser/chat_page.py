@@ -1,4 +1,4 @@
-"""The built chat page in Chromium, in front of a worker that has no model."""
+"""Opens the built chat page in Chromium, with a worker that has no model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PUT = """(records) => new Promise((resolve, reject) => {
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
-    """The page's own files, with the fake worker as worker.js."""
+    """Serves the page's own files, with the fake worker as worker.js."""
     assert (DIST / "page.js").exists(), "make site builds what is served here"
     for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg"):
         (folder / name).symlink_to(DIST / name)
@@ -49,7 +49,7 @@ def serving_fake(folder: Path) -> Iterator[SiteServer]:
 
 @asynccontextmanager
 async def context_of(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
-    """As `new_context`, in a browser that is open already."""
+    """Opens a context as `new_context` does, in a running browser."""
     permissions = ["clipboard-read", "clipboard-write"]
     context = await browser.new_context(permissions=permissions, **options)
     context.set_default_timeout(1000 * TIMEOUT_S)
@@ -64,7 +64,7 @@ async def chat_page(
     browser: Browser | None = None,
     **options: Any,
 ) -> AsyncIterator[Page]:
-    """The page, open; in a new browser if none is given."""
+    """Opens the page; in a new browser if none is given."""
     opening = context_of(browser, **options) if browser else new_context(**options)
     async with opening as context:
         if prepare is not None:
@@ -83,21 +83,21 @@ async def ask(page: Page, text: str) -> None:
 
 
 async def request_of(page: Page, text: str) -> dict[str, Any]:
-    """What the fake worker was asked."""
+    """Returns the request that the fake worker received."""
     await ask(page, f"{text} echo")
     request: dict[str, Any] = json.loads((await answers(page))[-1])
     return request
 
 
 async def begin(page: Page, text: str) -> None:
-    """Sends a message; its answer begins."""
+    """Sends a message and waits until its answer begins."""
     await page.fill("#prompt", text)
     await page.press("#prompt", "Enter")
     await page.wait_for_selector(".answer:last-child")
 
 
 async def keep_conversations(page: Page, questions: list[str]) -> None:
-    """Puts a conversation of each into the browser, the last changed first."""
+    """Stores one conversation for each title in the browser, the most recent first."""
     records = [
         {
             "id": f"{index:016x}",
@@ -110,12 +110,12 @@ async def keep_conversations(page: Page, questions: list[str]) -> None:
 
 
 async def keep_records(page: Page, records: list[dict[str, Any]]) -> None:
-    """Puts these into the browser where conversations are kept."""
+    """Stores these records in the browser's table of conversations."""
     await page.evaluate(PUT, records)
 
 
 async def shorten_answers(page: Page) -> None:
-    """A real model may go on until its context is full."""
+    """Limits the length of answers: a real model may continue until its context is full."""
     await page.click("#open-settings")
     await page.get_by_label("Longest answer").fill("24")
     await page.keyboard.press("Escape")

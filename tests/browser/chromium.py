@@ -19,15 +19,15 @@ FLAGS = [
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
 ]
-TIMEOUT_S = 120  # for what takes seconds on a machine that does nothing else
-HARMLESS = ("No available adapters",)  # Chromium's words where it has no WebGPU adapter
+TIMEOUT_S = 120  # for actions that take seconds on an idle machine
+HARMLESS = ("No available adapters",)  # Chromium's warning without a WebGPU adapter
 
 expect.set_options(timeout=1000 * TIMEOUT_S)
 
 
 @asynccontextmanager
 async def new_context(**options: Any) -> AsyncIterator[BrowserContext]:
-    """A context, which may use the clipboard, of a new browser."""
+    """Opens a context that may use the clipboard, in a new browser."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path, "these tests need Chromium: apt-get install chromium"
     async with async_playwright() as playwright:
@@ -41,7 +41,7 @@ async def new_context(**options: Any) -> AsyncIterator[BrowserContext]:
 
 @asynccontextmanager
 async def watched_page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A page whose console stays empty."""
+    """Opens a page; fails if its console does not stay empty."""
     problems: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:

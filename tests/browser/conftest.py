@@ -1,4 +1,4 @@
-"""The built site in Chromium, and Python in its pages."""
+"""Fixtures: the built site in Chromium, and Python in its pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RunPython = Callable[[str], Awaitable[Any]]
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    """The built site, these tests' pages in /tests/, and /models/smollm2.gguf, gemma3.gguf."""
+    """Serves the built site, these tests' pages in /tests/, and both models in /models/."""
     assert (DIST / "wheels" / "index.json").exists(), "make site builds what is served here"
     models = tmp_path_factory.mktemp("models")
     for file, name in (("smollm2", "smollm2-135m"), ("gemma3", "gemma3-270m")):
@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
 
 @pytest.fixture
 async def page(site: SiteServer) -> AsyncIterator[Page]:
-    """An empty page of a new browser, whose worker runs Python: `await run(code)`."""
+    """Opens an empty page in a new browser; its worker runs Python: `await run(code)`."""
     async with new_context() as context, watched_page(context) as page:
         await page.goto(f"{site.url}/tests/index.html")
         yield page
@@ -60,14 +60,14 @@ def run_python(page: Page) -> RunPython:
 
 @pytest.fixture(scope="module")
 def fake_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    """The chat page, in front of a worker that has no model."""
+    """Serves the chat page with a worker that has no model."""
     with serving_fake(tmp_path_factory.mktemp("page")) as server:
         yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chromium() -> AsyncIterator[Browser]:
-    """One browser for all tests of a module, each of which opens contexts of its own."""
+    """Starts one browser for all tests of a module; each test opens its own contexts."""
     async with new_context() as context:
         assert context.browser is not None
         yield context.browser
@@ -75,7 +75,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 def open_chat(fake_site: SiteServer, chromium: Browser) -> OpenChat:
-    """The chat page in a new context, with its options: `async with open_chat() as page`."""
+    """Opens the chat page in a new context: `async with open_chat(**options) as page`."""
     return partial(chat_page, fake_site.url, browser=chromium)
 
 

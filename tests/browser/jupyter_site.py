@@ -1,6 +1,6 @@
-"""JupyterLite with webllm's wheel among its packages, built around a Pyodide that is served beside.
+"""Builds a JupyterLite with webllm's wheel among its packages, for a Pyodide served beside it.
 
-Its kernel takes IPython from Pyodide's release and a package or two from what it was built with.
+Its kernel takes IPython from Pyodide's release, and some packages from JupyterLite's own build.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 def build_jupyter_lite(folder: Path, contents: Path) -> Path:
-    """The folder to serve; `contents` is what its file browser shows."""
+    """Builds the folder to serve; its file browser shows the files of `contents`."""
     packages = folder / "pypi"
     packages.mkdir(parents=True)
     download(packages, "any", "comm")

@@ -1,4 +1,4 @@
-"""Every kernel that the programs of some models run, rendered for every variant.
+"""Collects every kernel that some models' programs run, rendered for every variant.
 
 `python tests/browser/kernel_sources.py` prints them as JSON, for validate_kernels.mjs.
 """
@@ -52,11 +52,11 @@ class FakeBuffer:
     size: int
 
     def destroy(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class CollectingDevice:
-    """A `Device` that keeps what it is asked to compile."""
+    """A `Device` that collects the sources it is asked to compile."""
 
     info = AdapterInfo("collector", "", "", "none", AdapterKind.DISCRETE)
 
@@ -81,10 +81,10 @@ class CollectingDevice:
         self.kernels.setdefault((source, *sorted(values.items())), kernel)
 
     def write(self, variant: Slice, data: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def record(self, dispatches: Sequence[object]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def replay(self, recording: object, readback: object = None) -> Awaitable[bytes]:
         done: Future[bytes] = get_running_loop().create_future()
@@ -92,15 +92,15 @@ class CollectingDevice:
         return done
 
     def memory_bytes(self) -> None:
-        """Unknown."""
+        """Returns None: the size is unknown."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 @dataclass
 class Shapes:
-    """A checkpoint of zeros: `types` are those of its matrices, by the end of their names."""
+    """A checkpoint of zeros; `types` maps the ends of matrices' names to their storage types."""
 
     architecture: str
     hidden: int
@@ -175,11 +175,11 @@ class Shapes:
         return memoryview(self._zeros)[:num_bytes]
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def models() -> list[Shapes]:
-    """Of the sizes of SmolLM2, Gemma 3 270M, Llama 3.2 1B, Qwen2.5 0.5B and Qwen3 0.6B."""
+    """Returns shapes of SmolLM2, Gemma 3 270M, Llama 3.2 1B, Qwen2.5 0.5B and Qwen3 0.6B."""
     kinds = GGMLType
     small = {"": kinds.Q4_1, "token_embd": kinds.Q8_0}
     mixed = {"": kinds.Q4_K, "attn_v": kinds.Q6_K, "ffn_down": kinds.Q6_K, "token_embd": kinds.Q6_K}

@@ -1,7 +1,7 @@
-"""The site that the examples for browsers describe, with Pyodide, PyScript, wheels and models.
+"""Serves the site that the browser examples describe: Pyodide, PyScript, wheels and models.
 
-Pyodide's release is no npm package: its runtime is, and of its packages come from PyPI here those
-that webllm needs.
+npm has Pyodide's runtime but not its full release. The packages of the release that webllm needs
+come from PyPI here.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ COLLECTED = ("msgspec", "jinja2", "markupsafe")
 
 @contextmanager
 def example_site(folder: Path, *packages: str, **more: Path) -> Iterator[SiteServer]:
-    """examples/browser with all beside it, these tests' pages in /tests/, and `more` folders.
+    """Serves examples/browser and its needs, these tests' pages in /tests/, and `more` folders.
 
-    `packages` of Pyodide's release are there besides micropip and those that webllm needs.
+    It has `packages` of Pyodide's release, besides micropip and those that webllm needs.
     """
     models = folder / "models"
     models.mkdir()
@@ -51,7 +51,7 @@ def example_site(folder: Path, *packages: str, **more: Path) -> Iterator[SiteSer
 
 
 def pyodide_release(folder: Path, *packages: str) -> Path:
-    """Fills a folder; `packages` of the lock file are fetched, in its versions."""
+    """Fills a folder; fetches `packages` of the lock file in the locked versions."""
     shutil.copytree(RUNTIME, folder)
     lock = json.loads((RUNTIME / "pyodide-lock.json").read_text())
     for name in packages:

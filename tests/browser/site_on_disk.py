@@ -1,4 +1,4 @@
-"""The site of `webllm web` in this process, with SmolLM2 in it."""
+"""Serves the site of `webllm web` from this process, with SmolLM2 in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Served:
 
 @contextmanager
 def serving_site(npm_client: Path) -> Iterator[Served]:
-    """`/blank.html`, `/npm.js` and a worker that breaks the policy are there as well."""
+    """Serves also `/blank.html`, `/npm.js` and a worker that breaks the policy."""
     models = asyncio.run(site_models([DEFAULT_MODEL_ID], lambda report: None))
     policy = f"{site_server.CONTENT_SECURITY_POLICY}; report-uri /violations"
     with open_server(models, 0) as server:

@@ -20,7 +20,7 @@ PIECE_BYTES = 1 << 16
 
 @dataclass
 class ModelAnswers:
-    """How model files are answered, for the next requests, and what was asked."""
+    """Settings for the next answers with model files, and a record of the requests."""
 
     takes_ranges: bool = True
     has_length: bool = True
@@ -129,7 +129,7 @@ class _Handler(SimpleHTTPRequestHandler):
             models.sent_bytes += len(piece)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: what a test needs is in `requested`."""
+        """Logs nothing: tests read `requested`."""
 
 
 @contextmanager

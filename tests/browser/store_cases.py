@@ -1,4 +1,4 @@
-"""What the tests of the browser's stores share: a model file of five parts, Python to load it."""
+"""Shared by the tests of the browser's stores: a model file of five parts, Python to load it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def kept(store):
 
 
 def write_model(file: Path, first: int = 0) -> Path:
-    """A file of a little more than 16 MiB, whose numbers count up from `first`."""
+    """Writes a file of a little over 16 MiB, whose numbers count up from `first`."""
     writer = gguf.GGUFWriter(file, "llama")
     numbers = np.arange(first, first + (4 << 20), dtype=np.float32)
     writer.add_tensor("matrix", numbers.reshape(4096, 1024))
@@ -58,17 +58,17 @@ def write_model(file: Path, first: int = 0) -> Path:
 
 
 def source_of(file: Path) -> str:
-    """Its path on the site, and its hash."""
+    """Returns the file's source: its path on the site, and its hash."""
     return f"/models/{file.name}#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 async def run_in(page: Page, code: str) -> Any:
-    """As the fixture `run_python`, in any page."""
+    """Runs Python in any page, as the fixture `run_python` does."""
     return await asyncio.wait_for(page.evaluate("code => run(code)", dedent(code)), TIMEOUT_S)
 
 
 async def another_page(page: Page) -> Page:
-    """Of the same browser, with the same stores."""
+    """Opens another page of the same browser, with the same stores."""
     async with page.expect_popup() as opened:
         await page.evaluate("() => void window.open('/tests/index.html', '_blank', 'noopener')")
     other = await opened.value
@@ -78,6 +78,6 @@ async def another_page(page: Page) -> Page:
 
 
 def answer(site: SiteServer, **how: Any) -> ModelAnswers:
-    """From now on, with nothing asked yet."""
+    """Sets how the next requests are answered, and clears their record."""
     site.models = ModelAnswers(**how)
     return site.models

@@ -1,4 +1,4 @@
-"""The benchmark page, once with small sizes: our engine and wllama, on the real model."""
+"""The benchmark page with small sizes: our engine and wllama, on the real model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPT_TOKENS, MAX_TOKENS = 12, 4
 
 @pytest.fixture(scope="module")
 def benchmark_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The built site with this one model, and the engines of others."""
+    """Serves the built site with this one model, and the other engines."""
     folder = tmp_path_factory.mktemp("benchmark")
     for file in site.folders[""].iterdir():
         (folder / file.name).symlink_to(file)
@@ -45,7 +45,7 @@ async def benchmark(benchmark_site: str) -> AsyncIterator[Page]:
 
 
 async def measured(page: Page) -> dict[str, Any]:
-    """The report that a run with small sizes leaves to be copied."""
+    """Runs a measurement with small sizes; returns the report that users can copy."""
     await page.fill("#prompt-tokens", str(PROMPT_TOKENS))
     await page.fill("#max-tokens", str(MAX_TOKENS))
     await page.fill("#repeats", "1")

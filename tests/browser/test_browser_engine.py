@@ -26,7 +26,7 @@ await engine.reload("smollm2")
 
 
 async def test_greedy_text_is_the_golden_text(run_python: RunPython) -> None:
-    """Where every margin of the reference is wide, the text is the same, token for token."""
+    """The text is the same, token for token, while every margin of the reference is wide."""
     await run_python(LOAD)
     wide = [p for p in compare.read("smollm2-135m")["prompts"] if p["wide_margin"]]
     assert len(wide) >= 2

@@ -1,4 +1,4 @@
-"""`webllm bundle`: a folder that any file host can serve, under any path, and then stop serving."""
+"""`webllm bundle`: any file host can serve the folder under any path, and may end afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from browser.test_page_real import ready
 
 @contextmanager
 def file_host(folder: Path, port: int) -> Iterator[None]:
-    """`python -m http.server`, of which nothing is left afterwards."""
+    """Runs `python -m http.server`, and ends it completely afterwards."""
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
         try:

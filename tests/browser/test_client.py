@@ -1,4 +1,4 @@
-"""The TypeScript client under Node, and its types against the Python that they are made from."""
+"""The TypeScript client under Node, and its types against the Python they are generated from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part of this tier in other browsers: Firefox, and WebKitGTK, which lacks more than any other.
+"""A part of this tier in Firefox and in WebKitGTK, which lacks more features than any other.
 
 WebKitGTK has no `navigator.storage`, no SharedArrayBuffer and no WebGPU.
 """
@@ -50,7 +50,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def chat_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
-    """The site as `webllm web` serves it, isolated, whose chat page tells its problems."""
+    """Serves the site as `webllm web` does, isolated; its chat page reports its problems."""
     folder = tmp_path_factory.mktemp("chat")
     for path in DIST.iterdir():
         (folder / path.name).symlink_to(path)
@@ -78,7 +78,7 @@ def test_the_chat_page_loads_and_answers(browser: Browser, chat_site: SiteServer
     assert browser.evaluate("() => problems") == []
     chat_site.requested.clear()
     browser.reload()
-    assert browser.evaluate(IS_READY) == "CPU"  # by itself, and without a download
+    assert browser.evaluate(IS_READY) == "CPU"  # unasked, and without a download
     assert browser.evaluate("() => document.querySelectorAll('.conversation').length") == 1
     assert browser.evaluate("() => problems") == []
     assert asked_for_models(chat_site) == []
@@ -103,12 +103,12 @@ def test_the_client_loads_a_model_and_breaks_off(browser: Browser, chat_site: Si
 
 @pytest.fixture
 def small_file(chat_site: SiteServer) -> Path:
-    """A new model file in the folder /models/ of the site."""
+    """Writes a new model file into the site's folder /models/."""
     return write_model(chat_site.folders["models"] / "small.gguf")
 
 
 def run(browser: Browser, code: str) -> Any:
-    """As the fixture `run_python`."""
+    """Runs Python in the page, as the fixture `run_python` does."""
     return browser.evaluate("code => run(code)", dedent(code))
 
 
@@ -121,7 +121,7 @@ def test_each_store_keeps_a_model_over_a_reload(
     run(browser, OPEN)
     for store in stores:
         assert run(browser, f"await load({source!r}, {store!r})") == WEIGHTS
-    small_file.unlink()  # what comes now comes from the store
+    small_file.unlink()  # the next load reads the store
     browser.reload()
     chat_site.requested.clear()
     run(browser, OPEN)
@@ -131,7 +131,7 @@ def test_each_store_keeps_a_model_over_a_reload(
 
 
 def test_a_store_that_the_browser_lacks(chat_site: SiteServer, browser: Browser) -> None:
-    """Told by the type of the error, in Python and in TypeScript."""
+    """The type of the error says so, in Python and in TypeScript."""
     lacks = [] if browser.name == "Firefox" else ["opfs"]
     browser.open(f"{chat_site.url}/tests/client.html")
     found = {store: browser.evaluate("lookInStore", store) for store in STORES}
@@ -145,7 +145,7 @@ def test_a_store_that_the_browser_lacks(chat_site: SiteServer, browser: Browser)
 
 
 def test_a_browser_that_lets_sites_keep_nothing(chat_site: SiteServer, small_file: Path) -> None:
-    """A model is loaded without keeping it, if one says so."""
+    """A model is loaded without storing it, if the user asks for that."""
     source = source_of(small_file)
     with firefox(network_cookie_cookieBehavior=2) as browser:
         browser.open(f"{chat_site.url}/tests/index.html")

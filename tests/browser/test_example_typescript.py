@@ -1,4 +1,4 @@
-"""The TypeScript example: its types hold, and bundled it answers."""
+"""The TypeScript example passes type checks and answers when bundled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIENT = f"--alias:webllm={JS / 'dist' / 'client.js'}"
 
 @pytest.fixture
 def example_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
-    """The built site, with the bundled example in it."""
+    """Serves the built site with the bundled example."""
     bundle = [TOOLS / "esbuild", *SOURCES, "--bundle", "--format=esm", CLIENT]
     entries = ["--entry-names=example_[name]", f"--outdir={tmp_path}", "--log-level=error"]
     subprocess.run([*bundle, *entries], cwd=JS, check=True)

@@ -1,4 +1,4 @@
-"""The Vite example, on Vite's own server and built; and what those read who forget a step."""
+"""The Vite example, on Vite's own server and built, and its messages if a step was forgotten."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ document.getElementById("text")!.textContent = errors.join("\\n");
 
 
 def without_colours(text: str) -> str:
-    """Vite colours each letter of the code that it quotes, also where nobody looks."""
+    """Removes colours: Vite colours each letter of quoted code, also in a pipe."""
     return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What the example's index.html says that a person does."""
+    """Follows the steps that the example's index.html describes."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "examples" / "browser" / "vite", folder)
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
@@ -47,7 +47,7 @@ def project(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def vite_serving(folder: Path) -> AsyncIterator[str]:
-    """The address of Vite's own server."""
+    """Runs Vite's own server; yields its address."""
     process = await asyncio.create_subprocess_exec(
         *VITE, "--host=127.0.0.1", "--port=0", cwd=folder, stdout=asyncio.subprocess.PIPE
     )

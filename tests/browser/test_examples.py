@@ -1,4 +1,4 @@
-"""The examples for browsers, as they are, beside what a person would put beside them."""
+"""The unchanged browser examples, with the files that a person would put beside them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_page_with_pyscript(page: Page, site: SiteServer) -> None:
 
 
 async def test_a_notebook_of_jupyter_lite(page: Page, site: SiteServer) -> None:
-    """In a page of its own: JupyterLite itself warns in its console."""
+    """It opens a page of its own, because JupyterLite itself logs warnings."""
     assert page.context.browser is not None
     notebook = await page.context.browser.new_page()
     await notebook.goto(f"{site.url}/jupyter/notebooks/index.html?path=notebook.ipynb")

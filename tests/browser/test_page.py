@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, choose_model, request_of
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 
 async def test_loads_a_model_and_says_where_it_runs(chat: Page) -> None:

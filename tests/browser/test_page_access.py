@@ -9,7 +9,7 @@ from browser.chat_page import ask, begin, choose_model
 from browser.conftest import OpenChat
 from browser.site_server import ROOT
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 
 AXE = ROOT / "js" / "node_modules" / "axe-core" / "axe.min.js"
@@ -23,7 +23,7 @@ FOCUSED = "document.activeElement.id || document.activeElement.ariaLabel"
 
 
 async def violations(page: Page) -> list[str]:
-    """The serious ones, as "rule: element"."""
+    """Returns the serious violations, as "rule: element"."""
     await page.evaluate("Promise.all(document.getAnimations().map(each => each.finish()))")
     await page.evaluate(AXE.read_text())
     found = await page.evaluate("axe.run().then(results => results.violations)")

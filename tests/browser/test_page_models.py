@@ -1,4 +1,4 @@
-"""Models on the chat page: from a file, kept by the browser, or without room to be kept."""
+"""Models on the chat page: from a file, stored by the browser, or without room to be stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from browser.chat_page import MODELS, ask, begin, choose_model
 from browser.conftest import OpenChat
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 
 KEEP = """
@@ -68,7 +68,7 @@ async def test_deleting_the_model_in_use_leaves_its_answers_alone(chat: Page) ->
 
 
 async def test_a_site_that_names_a_store_runs_without_it_too(open_chat: OpenChat) -> None:
-    """In WebLLM's older spelling, which must not contradict the newer one."""
+    """The store has WebLLM's older spelling, which must not contradict the newer one."""
 
     async def name_store(context: BrowserContext) -> None:
         catalogue = {"model_list": MODELS, "useIndexedDBCache": True}

@@ -1,4 +1,4 @@
-"""The chat page, and the client without it, in front of the real worker with SmolLM2."""
+"""The chat page, and the client without it, with the real worker and SmolLM2."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_chat_with_smollm2(site: SiteServer) -> None:
         assert "Red" in (await answers(page))[-1]
         await expect(page.locator(".answer .stats")).to_contain_text("tokens/s")
         await page.reload()
-        await ready(page)  # by itself, and without a download
+        await ready(page)  # unasked, and without a download
         await page.click("#conversations .conversation")
         await expect(page.locator(".answer .markdown")).to_contain_text("Red")
         await ask(page, "And three animals?")

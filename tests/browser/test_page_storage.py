@@ -21,7 +21,7 @@ from browser.chat_page import (
 from browser.conftest import OpenChat
 from browser.site_server import SiteServer
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 DENIED = "throw new DOMException('denied', 'SecurityError')"
 FAILED_OPEN = """
@@ -107,7 +107,7 @@ def notice(page: Page) -> Any:
 
 
 async def new_request(page: Page) -> dict[str, Any]:
-    """What the fake worker was asked in a new conversation, called "echo"."""
+    """Returns the fake worker's request from a new conversation called "echo"."""
     await page.click("#new-chat")
     return await request_of(page, "")
 
@@ -198,7 +198,7 @@ async def test_without_any_storage_the_page_works(open_chat: OpenChat, script: s
         await page.locator("#conversations .delete").first.click()
         await page.click("#confirm button:has-text('Delete')")
         await expect(titles).to_have_text(["echo"])
-        await expect(notice(page)).to_have_count(0)  # said once
+        await expect(notice(page)).to_have_count(0)  # reported once
 
 
 @pytest.mark.parametrize("how", NO_DATABASE)
@@ -220,7 +220,7 @@ async def test_full_storage_for_conversations(open_chat: OpenChat) -> None:
         await ask(page, "two")
         text = "Conversations are not saved: browser storage for this site is full."
         await expect(notice(page)).to_contain_text(text)
-        await page.locator("#conversations li").last.hover()  # what is full can be emptied
+        await page.locator("#conversations li").last.hover()  # full storage can be emptied
         await page.locator("#conversations .delete").last.click()
         await page.click("#confirm button:has-text('Delete')")
         await expect(titles).to_have_text(["two"])

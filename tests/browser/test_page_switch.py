@@ -1,4 +1,4 @@
-"""The chat page while models and answers end in each other's way."""
+"""The chat page when the model changes or fails while an answer runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, choose_model
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 
 CRASH = "setTimeout(() => { throw new Error('out of luck') })"
@@ -23,7 +23,7 @@ POSTED = """() => {
 
 
 async def stream(page: Page, text: str = "slow code") -> None:
-    """An answer is under way, and some of it is here."""
+    """Asks a question and waits until a part of the answer has arrived."""
     await begin(page, text)
     await expect(page.locator(".answer:last-child .markdown")).to_contain_text("Here is")
 
@@ -115,7 +115,7 @@ async def test_after_a_lost_device_the_next_question_loads_anew(chat: Page) -> N
 async def test_after_a_worker_that_ended_by_itself_the_next_question_starts_another(
     chat: Page,
 ) -> None:
-    """No event tells of its end, but the lock that it held is free then."""
+    """No event reports the worker's end, but its lock becomes free."""
     await ask(chat, "one")
     await chat.workers[-1].evaluate("close()")
     await ask(chat, "two")
@@ -137,7 +137,7 @@ async def test_answering_again_ends_the_answer_that_streams(chat: Page) -> None:
     await chat.locator(".answer [aria-label='Answer again']").first.click()
     await expect(chat.locator(".bubble")).to_have_text(["one"])
     await expect(chat.locator(".answer .markdown")).to_contain_text("You asked: “one”")
-    await expect(chat.locator("#conversations .busy")).to_have_count(1)  # the other's goes on
+    await expect(chat.locator("#conversations .busy")).to_have_count(1)  # the other continues
     assert (await chat.evaluate("posted")).count("abort") == 1
 
 

@@ -10,7 +10,7 @@ from playwright.async_api import BrowserContext, Locator, Page, Route, expect
 from browser.chat_page import ask, choose_model, keep_conversations
 from browser.conftest import OpenChat
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the shared browser
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
 TITLES = ["W" * 10_000, "👩🏽‍🚀" * 2_500, "مرحبا بالعالم " * 700, "line\nby\nline " * 800]
 OVERFLOWING = """() => {
@@ -27,7 +27,7 @@ NAMES = ["Quick-135M", "N" * 240, "Broken-" + "ü-" * 100]
 
 
 async def expect_reachable(button: Locator) -> None:
-    """Whole, on the screen, and with nothing in front of it."""
+    """Checks that the element is whole, on the screen, and not covered."""
     await expect(button).to_be_in_viewport(ratio=1)
     await button.click(trial=True)
     box = await button.bounding_box()
@@ -40,7 +40,7 @@ async def expect_reachable(button: Locator) -> None:
 
 
 async def keep_titles(page: Page) -> None:
-    """Conversations with these titles, as if they had been kept."""
+    """Stores conversations with these titles."""
     await keep_conversations(page, TITLES)
     await page.reload()
     await expect(page.locator("#conversations li")).to_have_count(len(TITLES))

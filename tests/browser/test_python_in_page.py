@@ -1,4 +1,4 @@
-"""Python in a page of plain Pyodide, into which micropip installed the wheel: no script of ours."""
+"""Python in a page of plain Pyodide with the wheel from micropip, without scripts of ours."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def python(page: Page, site: SiteServer, run_python: RunPython) -> RunPyth
 
 @pytest.fixture
 async def in_front(python: RunPython) -> RunPython:
-    """Runs code that sees `engine`, in front of counting_worker.js."""
+    """Runs code that sees `engine`, a proxy of counting_worker.js."""
     await python(WORKER)
     return python
 
@@ -89,7 +89,7 @@ async def test_every_name_is_there(python: RunPython) -> None:
 
 
 async def test_a_long_prompt_lets_others_have_their_turn(python: RunPython) -> None:
-    """While it is tokenized, tens of thousands of tokens before it is refused."""
+    """Others run while the prompt is tokenized, tens of thousands of tokens until it is refused."""
     num_turns, error = json.loads(
         await python("""
             engine = MLCEngine(MLCEngineConfig(app_config=catalogue))
@@ -162,7 +162,7 @@ async def test_the_whole_interface_in_front_of_a_worker(in_front: RunPython) -> 
 
 
 async def test_requests_at_once(in_front: RunPython) -> None:
-    """Streams of one worker go on side by side."""
+    """Streams of one worker run side by side."""
     order, texts = json.loads(
         await in_front("""
             order = []
@@ -245,7 +245,7 @@ async def test_logit_processors_of_the_worker_script(in_front: RunPython) -> Non
 
 
 async def test_a_worker_made_anew_loads_its_model_again(python: RunPython) -> None:
-    """Whoever waits for a terminated worker is told so; the next request needs no `reload`."""
+    """Calls that wait for a terminated worker raise; the next request needs no `reload`."""
     lost, text, phases = json.loads(
         await python("""
             workers, phases = [], []

@@ -1,4 +1,4 @@
-"""The site of `webllm web`: found models, the policy, and what happens while Python starts."""
+"""The site of `webllm web`: its models, its policy, and its behaviour while Python starts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 async def blank(served: Served) -> AsyncIterator[Page]:
-    """A page of the site without a script, of an origin that has kept nothing."""
+    """Opens a page without a script, on an origin without stored data."""
     async with chat_page(served.url.rstrip("/")) as page:
         await page.goto(f"{served.url}blank.html")
         served.requests.clear()
@@ -109,7 +109,7 @@ async def test_the_chat_page_keeps_to_the_policy(served: Served) -> None:
         assert (await answers(page))[-1]
         assert await page.evaluate("crossOriginIsolated")
         assert served.violations == []
-        await page.evaluate(BREAK_THE_POLICY)  # that of a worker would have been told
+        await page.evaluate(BREAK_THE_POLICY)  # a worker's problem would have been reported
         for _ in range(50):
             if served.violations:
                 break

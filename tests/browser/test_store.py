@@ -1,4 +1,4 @@
-"""Model files in the browser's stores: kept once they are right, found again, gone when deleted."""
+"""Model files in the browser's stores: stored if correct, found again, deleted completely."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAITING = "Waiting for another tab that is downloading this model"
 
 @pytest.fixture
 def small_file(site: SiteServer) -> Iterator[Path]:
-    """A new model file in the folder /models/ of the site."""
+    """Writes a new model file into the site's folder /models/."""
     answer(site)
     yield write_model(site.folders["models"] / "small.gguf")
     answer(site)
@@ -46,7 +46,7 @@ async def test_a_file_is_fetched_once(
     source = source_of(small_file)
     await run_python(OPEN)
     assert await run_python(f"await load({source!r}, {store!r})") == WEIGHTS
-    small_file.unlink()  # what comes now comes from the store
+    small_file.unlink()  # the next load reads the store
     await page.reload()
     site.requested.clear()
     await run_python(OPEN)
@@ -72,7 +72,7 @@ async def test_what_is_not_stored_leaves_nothing(
 async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
     site: SiteServer, run_python: RunPython, small_file: Path
 ) -> None:
-    answer(site, claimed_bytes=10**15)  # Chromium's estimate tells nothing of the quota set here
+    answer(site, claimed_bytes=10**15)  # Chromium's estimate does not include the quota set here
     await run_python(OPEN)
     error = await run_python("await fails('/models/small.gguf', 'cache')")
     assert error.startswith("StorageFullError: http://127.0.0.1")
@@ -86,7 +86,7 @@ async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
 async def test_a_store_that_fills_up(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path, store: str
 ) -> None:
-    answer(site, has_length=False)  # so that nobody knows beforehand
+    answer(site, has_length=False)  # so that the size is unknown beforehand
     await set_quota(page, site, 10 << 20)
     await run_python(OPEN)
     error = await run_python(f"await fails('/models/small.gguf', {store!r})")
@@ -174,7 +174,7 @@ async def test_has_and_delete(site: SiteServer, run_python: RunPython, small_fil
 async def test_a_download_waits_for_a_deletion_under_way(
     site: SiteServer, run_python: RunPython, small_file: Path
 ) -> None:
-    """Else the deletion takes what the download has stored meanwhile."""
+    """Otherwise the deletion would remove parts that the download has just stored."""
     source = source_of(small_file)
     sha256 = source.partition("#sha256=")[2]
     await run_python(OPEN)

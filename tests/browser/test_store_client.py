@@ -19,7 +19,7 @@ from browser.store_cases import OPEN, STORES, WEIGHTS, answer, source_of, write_
 
 @pytest.fixture
 def small_file(site: SiteServer) -> Iterator[Path]:
-    """A new model file in the folder /models/ of the site."""
+    """Writes a new model file into the site's folder /models/."""
     answer(site)
     yield write_model(site.folders["models"] / "small.gguf")
     answer(site)
@@ -50,7 +50,7 @@ async def test_has_and_delete_in_typescript(
         assert await page.evaluate(ask, [source, store]) == [False, True, True, False, 0]
 
 
-# Breaks what is stored of the model "small" in one way, and gives what the client says then.
+# Damages the stored model "small" in one way, and returns the client's result.
 BREAK = """async ([key, kind, cacheBackend]) => {
     const client = await import("/client.js");
     const store = await caches.open("webllm");
@@ -103,7 +103,7 @@ async def test_what_is_damaged_is_kept_for_neither(
     await run_python("from webllm.artifacts.browser import has_model")
     name = hashlib.sha256(f"{site.url}/models/small.gguf".encode()).hexdigest()
     assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
-    assert await page.evaluate(NUM_READ) == [True, 1]  # the note: Firefox copies what is read
+    assert await page.evaluate(NUM_READ) == [True, 1]  # the note: Firefox copies data that is read
     for end, kind in DAMAGES:
         assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
         found = await page.evaluate(BREAK, [f"url-{name}.{end}", kind, "cache"])
@@ -157,7 +157,7 @@ async def test_every_spelling_of_a_store(page: Page, run_python: RunPython) -> N
     for message in found[2:5]:
         assert message.startswith("ConfigError: ")
     assert '"cross-origin"; give one of "cache", "indexeddb", "opfs", "none"' in found[2]
-    assert found[5] == 0  # to look makes no store
+    assert found[5] == 0  # looking creates no store
 
 
 WITHOUT_TLS = """() => {
@@ -171,7 +171,7 @@ WITHOUT_TLS = """() => {
 
 
 async def test_without_tls_nothing_is_kept_and_files_are_picked(page: Page) -> None:
-    """An address of the local network without https has none of these."""
+    """Without https, an address of the local network has no store, but reads picked files."""
     await page.evaluate(WITHOUT_TLS)
     found = await page.evaluate("""async () => {
         const client = await import("/client.js");
@@ -226,7 +226,7 @@ async def test_the_page_looks_and_deletes_where_its_site_keeps_models(tmp_path: 
 
 
 async def chromium_kib(page: Page) -> int:
-    """Memory of all processes of the browser."""
+    """Returns the memory of all of the browser's processes."""
     assert page.context.browser
     session = await page.context.browser.new_browser_cdp_session()
     processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]

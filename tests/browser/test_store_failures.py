@@ -1,4 +1,4 @@
-"""Stores that fail, forget or are not whole: one of our errors, which says the way out."""
+"""Stores that fail, lose data or are incomplete raise our errors, which say the way out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def breaks(method, source, store):
 
 @pytest.fixture
 def source(site: SiteServer) -> str:
-    """A new model file of the site."""
+    """Returns the source of a new model file on the site."""
     return source_of(write_model(site.folders["models"] / "small.gguf"))
 
 
@@ -63,7 +63,7 @@ async def test_every_failure_is_one_of_our_errors(
 
 
 async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) -> None:
-    """As WebKit's Cache API in a private window whose page was loaded anew."""
+    """WebKit's Cache API does this in a private window after a reload."""
     await run_python(OPEN + BREAK)
     await run_python("run_js('Cache.prototype.put = async () => {}'); None")
     error = await run_python(f"await fails({source!r}, None)")
@@ -73,7 +73,7 @@ async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) 
 
 
 async def test_a_file_system_that_cannot_be_written_to(run_python: RunPython, source: str) -> None:
-    """As Safari's before 26."""
+    """Safari's is like this before version 26."""
     await run_python(OPEN + BREAK)
     await run_python("run_js('delete FileSystemFileHandle.prototype.createWritable')")
     error = await run_python(f"await fails({source!r}, 'opfs')")
@@ -82,7 +82,7 @@ async def test_a_file_system_that_cannot_be_written_to(run_python: RunPython, so
 
 
 async def test_a_browser_that_tells_no_quota(run_python: RunPython, source: str) -> None:
-    """As Safari before 17 has no `estimate`; where it fails, the store itself will tell."""
+    """Safari before 17 has no `estimate`; if the space runs out, the store itself raises."""
     await run_python(OPEN + BREAK)
     method = "StorageManager.prototype.estimate"
     await run_python(f"run_js('{method} = async () => {{ throw new TypeError() }}'); None")

@@ -1,4 +1,4 @@
-"""Downloads that are cut: what came is kept, and the next attempt asks for the rest."""
+"""Broken downloads: received parts are stored, and the next attempt requests the rest."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ PAUSE_S = 0.005  # a piece; slow enough to be read before the connection breaks
 
 @pytest.fixture
 def small_file(site: SiteServer) -> Iterator[Path]:
-    """A new model file in the folder /models/ of the site."""
+    """Writes a new model file into the site's folder /models/."""
     answer(site)
     yield write_model(site.folders["models"] / "small.gguf")
     answer(site)
 
 
 async def break_off(site: SiteServer, run_python: RunPython, source: str, **how: object) -> None:
-    """A load that gets CUT_BYTES, and nothing more."""
+    """Starts a load whose connection breaks after CUT_BYTES."""
     answer(site, cut_after_bytes=CUT_BYTES, num_answers=1, pause_s=PAUSE_S, **how)
     await run_python(OPEN)
     error = await run_python(f"await fails({source!r}, 'cache')")
@@ -56,8 +56,8 @@ async def test_a_connection_that_breaks_again_and_again(
     assert await run_python(f"await load({source_of(small_file)!r}, 'cache')") == WEIGHTS
     assert site.models.ranges[0] is None
     assert all(site.models.ranges[1:])
-    # What is read of a broken answer is all but what the browser had not handed over: at most what
-    # the pipe between its processes holds (kLargerDataPipeAllocationSize of Chromium, 2 MiB).
+    # A broken answer loses only the bytes that the browser had not yet handed over. They fit into
+    # the pipe between its processes (kLargerDataPipeAllocationSize of Chromium, 2 MiB).
     num_broken = len(site.models.ranges) - 1
     assert num_broken >= 2
     assert site.models.sent_bytes <= small_file.stat().st_size + num_broken * (2 << 20)

@@ -1,4 +1,4 @@
-"""The CPU kernels with threads, which a page has where its server isolates it, and without."""
+"""The CPU kernels with threads, which need an isolated page, and without."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def isolated(site: SiteServer) -> Iterator[None]:
 
 
 async def worker_seconds(page: Page) -> list[float]:
-    """Processor time of every Web Worker there is, the longest first. On Linux."""
+    """Returns the CPU time of every Web Worker, the longest first (Linux only)."""
     browser = page.context.browser
     assert browser
     session = await browser.new_browser_cdp_session()
@@ -117,7 +117,7 @@ async def test_every_core_counts_by_default(run_python: RunPython) -> None:
 @pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize("name", ["relaxed", "simd128"])
 async def test_kernels_compute_rightly_on_shared_memory(run_python: RunPython, name: str) -> None:
-    """Opening them raises where their self-test fails; the memory's views follow its growth."""
+    """Opening them raises if their self-test fails; the memory's views follow its growth."""
     assert await run_python(f"""
         from webllm.backends.cpu.browser import BrowserKernels
         from webllm.backends.cpu.browser_module import instantiate_shared
@@ -144,7 +144,7 @@ async def test_a_page_that_is_not_isolated_has_one_thread(
 
 @pytest.mark.usefixtures("isolated")
 async def test_a_page_itself_has_one_thread(page: Page) -> None:
-    """It may not wait for others."""
+    """A page's main thread may not block to wait for other threads."""
     code = OPEN + "(await open_browser_kernels(2)).num_threads"
     script = """async (code) => {
         const { boot } = await import("/boot.js");

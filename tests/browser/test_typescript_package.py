@@ -41,7 +41,7 @@ RECORD = {"model": "/models/smollm2.gguf", "model_id": "smollm2"}
 
 @pytest.fixture
 def pair_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
-    """The bundled pair beside the built files; a bundler that knows workers names them itself."""
+    """Serves the bundled pair beside the built files; bundlers that support workers name them."""
     esbuild = [JS / "node_modules" / ".bin" / "esbuild", *PAIR, "--bundle", "--format=esm"]
     names = [f"--outdir={tmp_path}", "--entry-names=documentation_[name]"]
     subprocess.run([*esbuild, *names, "--log-level=error"], cwd=JS, check=True)
@@ -100,7 +100,7 @@ DOCUMENTED = [{"model_id": "Llama-3.1-8B", "model_path": "/models/llama3"}]
 
 
 async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: Page) -> None:
-    """WebLLM's documentation asks for an id that is not in its list."""
+    """WebLLM's documentation has an example with an id that is not in its list."""
     found = await page.evaluate(
         CONFIGURED,
         [
@@ -138,7 +138,7 @@ LATER = {
 
 
 def compiled(types: str, files: list[Path], folder: Path, **options: Any) -> str:
-    """What tsc --strict says of files for which "webllm" has these types; "" is nothing."""
+    """Returns the errors of tsc --strict for files that import these types as "webllm"."""
     paths = {"paths": {"webllm": [str(ROOT / types)]}, "typeRoots": []}
     extends, include = str(JS / "tsconfig.json"), [str(file) for file in files]
     config = {"extends": extends, "compilerOptions": {**paths, **options}, "include": include}

@@ -45,7 +45,7 @@ a, b = device.buffer(10), device.buffer(256)
 
 @pytest.fixture
 async def evaluate(run_python: RunPython) -> RunPython:
-    """Runs code that sees `device`, buffers `a` and `b`, and what else SETUP has."""
+    """Runs code that sees `device`, the buffers `a` and `b`, and the other names of SETUP."""
     await run_python(SETUP)
     return run_python
 
@@ -61,7 +61,7 @@ async def test_buffers_are_zeroed_and_rounded_up(evaluate: RunPython) -> None:
 
 
 async def test_bytes_of_python_and_of_javascript_are_written(evaluate: RunPython) -> None:
-    """Zeros fill the last word."""
+    """The last word is padded with zeros."""
     read: Any = await evaluate("""
         device.write(Slice(b, 8, 8), memoryview(b"abcde"))
         device.write(Slice(b, 16, 8), Uint8Array.new([1, 2, 3, 4, 5, 6]))
@@ -71,7 +71,7 @@ async def test_bytes_of_python_and_of_javascript_are_written(evaluate: RunPython
 
 
 async def test_dispatches_see_what_earlier_ones_wrote(evaluate: RunPython) -> None:
-    """Also in replays that wait for kernels being compiled."""
+    """This also holds for replays that wait for kernels to compile."""
     results = await evaluate("""
         one, ten = device.pipeline(ADD), device.pipeline(ADD, {"AMOUNT": 10})
         recording = device.record([
@@ -87,7 +87,7 @@ async def test_dispatches_see_what_earlier_ones_wrote(evaluate: RunPython) -> No
 
 
 async def test_writes_and_replays_keep_their_order(evaluate: RunPython) -> None:
-    """While the kernel compiles, and after."""
+    """The order holds while the kernel compiles, and afterwards."""
     results = await evaluate("""
         pipeline = device.pipeline(ADD, {"AMOUNT": 3})
         recording = device.record([Dispatch(pipeline, (whole(a), whole(b)), (1, 1, 1))])
@@ -103,7 +103,7 @@ async def test_writes_and_replays_keep_their_order(evaluate: RunPython) -> None:
 
 
 async def test_a_kernel_that_does_not_compile_names_itself(evaluate: RunPython) -> None:
-    """And the device goes on."""
+    """The device keeps working afterwards."""
     message = await evaluate("""
         broken = device.pipeline(ADD.replace("AMOUNT;", "NOTHING;"), label="broken")
         dispatch = Dispatch(broken, (whole(a), whole(b)), (1, 1, 1))
@@ -124,7 +124,7 @@ async def test_wrong_bindings_are_refused(evaluate: RunPython, bound: str) -> No
 
 
 async def test_memory_that_is_not_there_is_a_memory_error(evaluate: RunPython) -> None:
-    """At once for more than a buffer may have, else with the next answer."""
+    """It is raised at once beyond a buffer's limit, otherwise with the next answer."""
     message = await evaluate("""
         async def ask(): device.buffer(1 << 50, "weights")
         await failure(ask())
@@ -151,7 +151,7 @@ async def test_a_lost_device_is_an_error(evaluate: RunPython) -> None:
 async def test_the_variants_for_real_gpus_compute_correctly(
     evaluate: RunPython, subgroup: int
 ) -> None:
-    """With barriers, which are slow here: only what the self-test multiplies."""
+    """Barriers are slow here, so only the self-test's product runs."""
     assert await evaluate(f"""
         from webllm.backends.webgpu.kernels.activation import ActivationFormat
         from webllm.backends.webgpu.kernels.variant import KernelVariant

@@ -1,4 +1,4 @@
-"""Every kernel, as Chromium's compiler (Tint) takes it: stricter than naga in many places."""
+"""Every kernel compiles in Chromium's compiler (Tint), which is often stricter than naga."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def problems(page: Page, chosen: list[Kernel], with_pipelines: bool) -> li
 
 
 def rendered() -> list[Kernel]:
-    """Those for the limits that every browser has."""
+    """Returns the kernels for the limits that every browser has."""
     found = [kernel for kernel in asyncio.run(kernels()) if kernel.limits == "small"]
     assert len(found) > 500
     return found
@@ -58,7 +58,7 @@ async def test_the_compiler_accepts_every_kernel(page: Page) -> None:
 
 
 async def test_pipelines_of_each_kind_of_kernel(page: Page) -> None:
-    """With their constants; one for each label, as SwiftShader takes a third of a second each."""
+    """One pipeline for each label, with constants: SwiftShader takes a third of a second each."""
     one_each = {
         (kernel.label, kernel.variant): kernel
         for kernel in KERNELS
@@ -68,7 +68,7 @@ async def test_pipelines_of_each_kind_of_kernel(page: Page) -> None:
 
 
 async def test_a_wrong_kernel_is_a_problem(page: Page) -> None:
-    """Tint wants uniform control flow around barriers, and only Tint does."""
+    """Tint requires uniform control flow around barriers; naga does not."""
     kernel = next(k for k in KERNELS if k.label == "norm" and k.variant == "workgroup")
     source = kernel.source.replace("let row = ", "if thread > 3u { return; }\n  let row = ", 1)
     assert source != kernel.source

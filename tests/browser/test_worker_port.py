@@ -1,4 +1,4 @@
-"""The port between a page and a worker: order, locks, and what JSON has no form for."""
+"""The port between a page and a worker: order, locks, and values that JSON cannot express."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORKER = """
 
 @pytest.fixture
 async def raw(page: Page) -> Page:
-    """`ask(kind, uuid, content)` is answered by the worker, `answers` has all that it said."""
+    """In the page, `ask(kind, uuid, content)` awaits a reply, and `answers` lists all messages."""
     await page.evaluate(WORKER)
     return page
 
@@ -80,7 +80,7 @@ async def test_messages_that_are_no_plain_data_are_thrown_back(raw: Page) -> Non
 
 
 async def test_malformed_requests_do_not_harm_a_worker_that_starts(raw: Page) -> None:
-    """Before Python is there, JavaScript looks at them, too."""
+    """JavaScript reads them as well before Python has started."""
     thrown = await raw.evaluate(
         """async () => {
             for (const other of ["text", null, 5, { kind: "reload" }]) worker.postMessage(other);

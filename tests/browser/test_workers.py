@@ -1,4 +1,4 @@
-"""The engine in a Web Worker, asked from outside: by the npm package and by our own proxy."""
+"""The engine in a Web Worker, called by the npm package and by our own proxy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLOURS = {
 
 @pytest.fixture
 async def npm_page(page: Page) -> Page:
-    """`engine` is `@mlc-ai/web-llm`'s, in front of our worker."""
+    """Opens a page whose `engine` is `@mlc-ai/web-llm`'s proxy of our worker."""
     await page.evaluate(ENGINE, [NPM_CLIENT, WORKER])
     return page
 
@@ -78,7 +78,7 @@ async def test_the_npm_client_interrupts(npm_page: Page) -> None:
 
 
 async def test_leaving_a_loop_of_the_npm_client_ends_the_answer(page: Page) -> None:
-    """So that the next answer computes alone, after the step that was under way."""
+    """The next answer then runs alone, after the step in flight."""
     await page.evaluate(ENGINE, [NPM_CLIENT, "/tests/tallying_worker.js"])
     num_drawn, num_said = await page.evaluate(
         """async (request) => {
@@ -112,7 +112,7 @@ async def test_the_npm_client_gets_errors(npm_page: Page) -> None:
 
 @pytest.mark.parametrize("client", [NPM_CLIENT, OUR_CLIENT])
 async def test_a_wrong_catalogue_fails_the_load(page: Page, client: str) -> None:
-    """And nothing comes back that the npm client does not know: it would be thrown, uncaught."""
+    """The npm client throws, uncaught, on messages that it does not know; there are none."""
     said = await page.evaluate(
         """async ([client, script]) => {
             const webllm = await import(client);
@@ -153,7 +153,7 @@ async def test_a_token_with_a_bias_no_longer_comes(page: Page, client: str) -> N
 
 
 async def tokens(page: Page, bias: dict[str, float]) -> list[str]:
-    """The pieces of an answer with that `logit_bias`."""
+    """Returns the pieces of an answer with that `logit_bias`."""
     request = {**COLOURS, "logit_bias": bias, "logprobs": True}
     reply = await page.evaluate("request => engine.chat.completions.create(request)", request)
     pieces: list[str] = [each["token"] for each in reply["choices"][0]["logprobs"]["content"]]
@@ -161,7 +161,7 @@ async def tokens(page: Page, bias: dict[str, float]) -> list[str]:
 
 
 async def test_python_in_front_of_a_worker(run_python: RunPython) -> None:
-    """Two streams at once, typed errors, and a worker that is gone."""
+    """Runs two streams at once, raises typed errors, and loses its worker."""
     await run_python("""
         import asyncio, js
         from webllm import AppConfig, MLCEngineConfig, ModelRecord

@@ -1,4 +1,4 @@
-"""Firefox, by Marionette: its own protocol under WebDriver, over a socket."""
+"""Drives Firefox by Marionette, its own protocol under WebDriver, over a socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from browser.engines.webdriver import CAPABILITIES, Browser, Command
 
 @contextmanager
 def firefox(**preferences: Any) -> Iterator[Browser]:
-    """Without a window, and without WebGPU, which only some have. In names, "_" is for "."."""
+    """Starts Firefox without a window, and without WebGPU, which only some builds have.
+
+    In the names of preferences "_" stands for ".".
+    """
     path = shutil.which("firefox-esr") or shutil.which("firefox")
     assert path, "these tests need Firefox: apt-get install firefox-esr"
     port = free_port()
@@ -38,7 +41,7 @@ def write_preferences(profile: Path, preferences: dict[str, Any]) -> None:
 
 
 class Marionette:
-    """A message is its length in decimal digits, a colon and JSON."""
+    """A connection; each message is its length in decimal digits, a colon and JSON."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._answers = connection, connection.makefile("rb")

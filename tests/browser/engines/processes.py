@@ -1,4 +1,4 @@
-"""Programs that serve a port of this machine."""
+"""Runs programs that serve a port of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from browser.chromium import TIMEOUT_S
 
 @contextmanager
 def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block, as do those that it has started."""
+    """Starts a process; it and its children end with the block."""
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:
         yield process
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def connected(process: subprocess.Popen[bytes], port: int) -> socket.socket:
-    """A connection to the port that a process will serve."""
+    """Connects to a port, waiting until the process serves it."""
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port), TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A browser as the commands of W3C WebDriver show it, however they get there."""
+"""A browser driven by the commands of W3C WebDriver, over any transport."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Command(Enum):
 
 
 class ScriptError(Exception):
-    """What a function in the page threw."""
+    """A function in the page threw an error."""
 
 
 class Browser:
-    """One window, in a browser that has not run before."""
+    """One window, in a browser with a new profile."""
 
     def __init__(self, name: str, value: Callable[[Command, dict[str, Any]], Any]) -> None:
-        """`value` sends a command with its parameters, and returns the answer's value."""
+        """`value` sends a command with its parameters, and returns the value of the reply."""
         self.name = name
         self._value = value
 
     def open(self, url: str) -> None:
-        """Returns when the page is loaded."""
+        """Opens a page; returns when it is loaded."""
         self._value(Command.NAVIGATE, {"url": url})
 
     def reload(self) -> None:
-        """As `open`."""
+        """Reloads the page; returns when it is loaded."""
         self._value(Command.REFRESH, {})
 
     def evaluate(self, function: str, *arguments: Any) -> Any:
-        """What a JavaScript function of the page returns, or promises. Raises ScriptError."""
+        """Calls a JavaScript function in the page and awaits its value. Raises ScriptError."""
         script = {"script": CALL % function, "args": arguments}
         answer = self._value(Command.EXECUTE, script)
         if "error" in answer:

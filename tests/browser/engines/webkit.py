@@ -1,4 +1,4 @@
-"""WebKitGTK, by WebDriver over HTTP, on a display of its own."""
+"""Drives WebKitGTK by WebDriver over HTTP, on its own X display."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def webkit() -> Iterator[Browser]:
 
 @contextmanager
 def display() -> Iterator[str]:
-    """The name of a new X display without a screen."""
+    """Starts an X display without a screen; yields its name."""
     xvfb = shutil.which("Xvfb")
     assert xvfb, f"these tests need a display: apt-get install {PACKAGES}"
     readable, writable = os.pipe()
@@ -47,7 +47,7 @@ def display() -> Iterator[str]:
 
 
 class Session:
-    """One window of a driver."""
+    """One WebDriver session, with one window."""
 
     def __init__(self, connection: HTTPConnection, profile: str) -> None:
         self._connection, self._path = connection, "/session"

@@ -1,7 +1,7 @@
 """A window of WebKitGTK for WebKitWebDriver; the system's Python runs it.
 
-What sites store is kept in the folder that it is given: WebKit's own MiniBrowser, driven, shows
-private windows only.
+Sites store their data in the given folder. WebKit's own MiniBrowser cannot be used: when driven, it
+opens private windows only.
 """
 
 import sys

@@ -73,7 +73,7 @@ def min_scalar_splits(shape: AttentionShape, step: StepBuffer) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AttentionJob:
-    """The arguments of all dispatches of one attention; a split is a multiple of `tile` positions."""
+    """The arguments of one attention's dispatches; a split is a multiple of `tile` positions."""
 
     device: Device
     variant: KernelVariant
