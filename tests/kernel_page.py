@@ -1,7 +1,6 @@
-"""docs/kernels.md: which kernel runs where, found by lowering a made-up model for made-up devices.
+"""Writes docs/kernels.md, by lowering a made-up model for made-up devices.
 
-`make generated` writes the page; tests/unit/test_kernel_page.py
-compares it with the code.
+`make generated` writes the page; tests/unit/test_kernel_page.py compares it with the code.
 """
 
 from __future__ import annotations
@@ -68,17 +67,17 @@ class FakeDevice:
         return source
 
     def write(self, target: Slice, data: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def record(self, dispatches: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def replay(self, recording: object, readback: object = None) -> Any:
         return asyncio.sleep(0, b"")
 
 
 class ExplainedLowering(Lowering):
-    """Keeps the kernels of each op, with "int8" or "f32" for what a product multiplies."""
+    """Records the kernels of each op, with "int8" or "f32" for a product's operands."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -157,7 +156,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def variants_table() -> str:
-    """What the device's features choose, and the ladder of safer variants below it."""
+    """Returns the table of variants: the one that a device's features choose, and safer ones."""
     head = ["device", "inputs of products", "KV cache", "reductions", "products"]
     rows = []
     for kind in KINDS:
@@ -182,7 +181,7 @@ def _described(variant: KernelVariant) -> list[str]:
 
 
 async def ops_tables() -> str:
-    """A table for all kinds of devices with the same kernels."""
+    """Returns one table for all kinds of devices with the same kernels."""
     titles: dict[str, list[str]] = {}
     for kind in KINDS:
         columns = {
@@ -212,7 +211,7 @@ def _ops_table(columns: dict[str, list[tuple[str, list[str]]]]) -> str:
 def _merged(
     columns: dict[str, list[tuple[str, list[str]]]],
 ) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-    """Neighbouring batch shapes with the same kernels become one column."""
+    """Merges neighbouring batch shapes with the same kernels into one column."""
     for kernels, names in groupby(columns, columns.__getitem__):
         kinds: dict[str, list[str]] = {}
         for name in names:
@@ -245,7 +244,7 @@ async def formats_table() -> str:
 
 
 async def _product(kind: DeviceKind, dtype: GGMLType, shape: BatchShape) -> str:
-    """The first product of the program, which stores its result."""
+    """Returns the program's first product, which stores its result."""
     kernels = (await lowered(kind, dtype, shape)).kernels
     return next(found for op, (found, *_) in kernels if op == "Linear")
 

@@ -179,7 +179,7 @@ def run_child(
     seconds: float,
     report: Report,
 ) -> int:
-    """Returns the index of the file to go on with."""
+    """Returns the index of the next file."""
     seed = ["--seed", str(options.seed), "--host", options.host, "--limit", str(options.limit)]
     chunk = ["--first", str(first), "--count", str(count), "--child", str(folder)]
     sanitized = ["--sanitize", str(options.sanitize)] if options.sanitize else []
@@ -215,7 +215,7 @@ def run_child(
             break
     code = child.wait()
     text = errors.read_text(errors="replace")
-    if not outcome:  # it died over this file
+    if not outcome:  # this file ended the child
         kind = "hang" if "Timeout (" in text else f"ended with {code}"
         report.findings.append(described(options, index, kind, variant, text))
     elif index < first:

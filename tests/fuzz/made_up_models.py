@@ -42,7 +42,7 @@ class Draft:
     tensors: list[Tensor] = field(default_factory=list)
     version: int = 3
     counts: tuple[int, int] | None = None  # of tensors and entries; None: the true ones
-    edits: list[str] = field(default_factory=list)  # what was changed, for a person
+    edits: list[str] = field(default_factory=list)  # description of the change
 
     def put(self, key: str, type_id: int, value: object) -> None:
         self.entries.append(Entry(key, type_id, value))

@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
 
 
 class GuardedAllocator(memory_plan.BumpAllocator):
-    """`gaps`: those of every block of memory planned so far, by the block's size."""
+    """`gaps` has the gaps of every planned block of memory, by the block's size."""
 
     gaps: dict[int, list[tuple[int, int]]] = {}  # noqa: RUF012 - one for all, on purpose
 

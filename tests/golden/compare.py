@@ -1,4 +1,4 @@
-"""Holds a backend against the golden logits (`make_logits.py`), teacher-forced."""
+"""Compares a backend with the golden logits (`make_logits.py`), teacher-forced."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def load(backend: Backend, path: Path) -> Executable:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How 64 teacher-forced steps compare with the reference."""
+    """The agreement of 64 teacher-forced steps with the reference."""
 
     worst_logprob_error: float  # of the reference's token
     num_steps: int
@@ -55,18 +55,18 @@ class Agreement:
         return max((margin for _, margin in self.misses), default=0.0)
 
 
-CLOSE = 0.05  # nats: what f32 and f16 activations may differ by
+CLOSE = 0.05  # nats: tolerance of f32 and f16 activations
 NEAR_TIE = 0.3  # nats: margins that rounding activations to int8 may overturn
 
 
 def check_float(agreements: list[Agreement]) -> None:
-    """Floating-point activations: the reference's values, and its tokens but for ties."""
+    """Checks float activations: the reference's values, and its tokens except for ties."""
     assert max(a.worst_logprob_error for a in agreements) <= CLOSE
     assert max(a.worst_missed_margin for a in agreements) <= CLOSE
 
 
 def check_int8(agreements: list[Agreement]) -> None:
-    """int8 activations: a distribution close to the reference's, other tokens at near-ties only."""
+    """Checks int8 activations: a close distribution, and other tokens only at near-ties."""
     num_steps = sum(a.num_steps for a in agreements)
     assert num_steps >= 5 * 64
     assert sum(a.mean_kl for a in agreements) / len(agreements) <= 0.01
@@ -81,12 +81,12 @@ async def teacher_forced(executable: Executable, prompt: dict[str, Any]) -> Agre
 
 
 def compared_ids(prompt: dict[str, Any]) -> np.ndarray:
-    """The reference's token and its 32 most probable ones, by step: [num_steps, 33]."""
+    """Returns the reference's token and its 32 most probable ones, by step: [num_steps, 33]."""
     return np.column_stack([prompt["token_ids"], prompt["top_ids"]])
 
 
 def agreement(prompt: dict[str, Any], tops: np.ndarray, logprobs: np.ndarray) -> Agreement:
-    """Of each step's top token, and of its log-probs of `compared_ids`."""
+    """Compares each step's top token, and its log-probs of `compared_ids`."""
     errors = np.abs(logprobs[:, 0] - prompt["logprobs"])
     missed = np.flatnonzero(tops != compared_ids(prompt)[:, 1])
     return Agreement(
@@ -100,7 +100,7 @@ def agreement(prompt: dict[str, Any], tops: np.ndarray, logprobs: np.ndarray) ->
 async def forced_logits(
     executable: Executable, prompt_ids: list[int], token_ids: list[int]
 ) -> np.ndarray:
-    """Logits before each of `token_ids`, float64 [len(token_ids), vocab]."""
+    """Returns the logits before each of `token_ids`, float64 [len(token_ids), vocab]."""
     given = prompt_ids + token_ids[:-1]
     outputs = range(len(prompt_ids) - 1, len(given))
     blocks = list(range(LIMITS.max_blocks))[::-1]
@@ -117,7 +117,7 @@ def _logsumexp(logits: np.ndarray) -> np.ndarray:
 
 
 def _kl(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """KL(reference || ours) per row, from log-probs of the same tokens; the rest is one event."""
+    """Returns KL(reference || ours) per row, from log-probs; all other tokens are one event."""
     p = np.exp(reference)
     rest_p = np.clip(1 - p.sum(axis=1), 1e-9, 1)
     rest_q = np.clip(1 - np.exp(ours).sum(axis=1), 1e-9, 1)

@@ -1,4 +1,4 @@
-"""Makes the golden logits: what transformers computes, in float32, from the same GGUF files.
+"""Makes the golden logits: transformers computes them in float32 from the same GGUF files.
 
 Run by hand, in an environment of its own (it needs torch, transformers and gguf):
 
@@ -8,7 +8,7 @@ Run by hand, in an environment of its own (it needs torch, transformers and gguf
 transformers' GGUF import is not trusted: before anything is computed, every weight is compared
 with the `gguf` package's own dequantization, and every setting with the file's metadata.
 Weights are dequantized to float32 and activations stay float32, so an engine that also rounds
-activations (to int8, say) differs by more than rounding; `margins` tells where that can matter.
+activations (to int8, say) differs by more than rounding; `margins` shows where that can matter.
 """
 
 import argparse
@@ -58,7 +58,7 @@ FFN_NORMS = {
 
 @dataclass(frozen=True)
 class Reference:
-    """The float32 model, its tokenizer, and the file that both came from."""
+    """The float32 model, its tokenizer, and the file of both."""
 
     arch: str
     metadata: dict[str, Any]
@@ -86,7 +86,7 @@ def load(path: Path) -> Reference:
 
 
 def hf_name(arch: str, name: str) -> str:
-    """The transformers name of a GGUF tensor."""
+    """Returns the transformers name of a GGUF tensor."""
     if name == "token_embd.weight":
         return "model.embed_tokens.weight"
     if name == "output_norm.weight":
@@ -96,14 +96,14 @@ def hf_name(arch: str, name: str) -> str:
 
 
 def unpermute(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """GGUF keeps a Llama head's rotation pairs side by side; transformers, half a head apart."""
+    """Restores transformers' row order: pairs half a head apart; GGUF has them side by side."""
     heads = weight.reshape(num_heads, -1, weight.shape[1])  # [heads, head_dim, hidden]
     halves = np.concatenate([heads[:, 0::2], heads[:, 1::2]], axis=1)
     return halves.reshape(weight.shape)
 
 
 def expected_weight(reference: Reference, tensor: gguf.ReaderTensor) -> np.ndarray:
-    """What transformers must hold for `tensor`: dequantized, in its layout and its norm form."""
+    """Returns the expected weight of `tensor` in transformers: dequantized, in its layout."""
     weight = gguf.dequantize(tensor.data, tensor.tensor_type)
     metadata, arch = reference.metadata, reference.arch
     if arch == "gemma3" and tensor.name.endswith("norm.weight"):
@@ -116,7 +116,7 @@ def expected_weight(reference: Reference, tensor: gguf.ReaderTensor) -> np.ndarr
 
 
 def check_weights(reference: Reference) -> None:
-    """Every tensor of the file is in the model, bit for bit, and the model has no other."""
+    """Checks that the model has every tensor of the file, bit for bit, and no other."""
     state = dict(reference.model.named_parameters())  # tied weights appear once
     for tensor in reference.reader.tensors:
         name = hf_name(reference.arch, tensor.name)
@@ -129,7 +129,7 @@ def check_weights(reference: Reference) -> None:
 
 
 def check_config(reference: Reference) -> None:
-    """The settings that the import must take from the metadata, or know by itself."""
+    """Checks the settings that the import takes from the metadata or has built in."""
     arch, metadata, config = reference.arch, reference.metadata, reference.model.config
     dimensions = "attention.key_length" if arch == "gemma3" else "rope.dimension_count"
     head_dim = metadata[f"{arch}.{dimensions}"]
@@ -159,7 +159,7 @@ def check_config(reference: Reference) -> None:
 
 
 def check_rope(reference: Reference, head_dim: int) -> None:
-    """The angles themselves, not the configuration they come from; and Gemma's embedding scale."""
+    """Checks the rotation angles themselves, and Gemma's embedding scale."""
     inner = reference.model.model
     global_theta = reference.metadata[f"{reference.arch}.rope.freq_base"]
     angles = {"inv_freq": global_theta}
@@ -178,7 +178,7 @@ def check_rope(reference: Reference, head_dim: int) -> None:
 
 @torch.inference_mode()
 def greedy(model: Any, prompt_ids: list[int]) -> tuple[list[int], torch.Tensor]:
-    """Greedy tokens, one step at a time, end tokens not heeded, and each step's log-probs."""
+    """Returns greedy tokens, without stopping at end tokens, and each step's log-probs."""
     ids, kv_cache, token_ids, steps = torch.tensor([prompt_ids]), None, [], []
     for _ in range(NUM_TOKENS):
         output = model(ids, past_key_values=kv_cache, use_cache=True, logits_to_keep=1)
@@ -191,7 +191,7 @@ def greedy(model: Any, prompt_ids: list[int]) -> tuple[list[int], torch.Tensor]:
 
 @torch.inference_mode()
 def teacher_forced(model: Any, prompt_ids: list[int], token_ids: list[int]) -> torch.Tensor:
-    """The same steps' log-probs from one pass over prompt and tokens, without a KV cache."""
+    """Returns the same steps' log-probs from one pass over all tokens, without a KV cache."""
     ids = torch.tensor([prompt_ids + token_ids[:-1]])
     output = model(ids, use_cache=False, logits_to_keep=NUM_TOKENS)
     return output.logits[0].double().log_softmax(-1)  # [steps, vocab]
@@ -254,7 +254,7 @@ def header(name: str, path: Path) -> dict[str, Any]:
 
 
 def dump(head: dict[str, Any], cases: list[dict[str, Any]]) -> str:
-    """JSON with one line a field, so that arrays stay compact and diffs readable."""
+    """Formats JSON with one line per field, so that arrays stay compact and diffs readable."""
 
     def fields(entry: dict[str, Any]) -> str:
         lines = (

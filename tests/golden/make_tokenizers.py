@@ -1,13 +1,13 @@
 # ruff: noqa: RUF001 (the texts are meant to be in many scripts)
 """Makes `tokenizers.json`: texts and the ids that Hugging Face `transformers` gives them.
 
-How: `pip install transformers==5.23.0 gguf sentencepiece` into an environment of its own (it needs
-no torch for this), then
+Run `pip install transformers==5.23.0 gguf sentencepiece` in a separate environment (torch is not
+needed), then
 
     python tests/golden/make_tokenizers.py smollm2.gguf gemma3-270m.gguf > tokenizers.json
 
-`transformers` builds its own tokenizer from the same GGUF metadata: another reading of it, by code
-that is not ours. Its tokenizers always parse special tokens and add none here.
+`transformers` builds its own tokenizer from the same GGUF metadata, an independent reading of it.
+Its tokenizers always parse special tokens and add none here.
 """
 
 import json

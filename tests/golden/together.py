@@ -1,4 +1,4 @@
-"""Requests of every kind, alone and all at once: the answers have to be the same."""
+"""Runs requests of every kind alone and all at once: the answers must be the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webllm import MLCEngine
 
 
 def sixteen(max_tokens: int, long_prompt_words: int) -> list[dict[str, Any]]:
-    """Different lengths and settings, greedy and seeded; one prompt is much longer."""
+    """Returns requests of different lengths and settings; one prompt is much longer."""
     chat = [{"role": "user", "content": "Tell me a short story about a cat and a boat."}]
     long = "one two three four five six seven eight nine ten " * (long_prompt_words // 10)
     requests: list[dict[str, Any]] = [
@@ -35,7 +35,7 @@ def sixteen(max_tokens: int, long_prompt_words: int) -> list[dict[str, Any]]:
 
 
 async def answer(engine: MLCEngine, request: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Text, end and number of tokens of every choice."""
+    """Returns text, finish reason and number of tokens of every choice."""
     if "messages" in request:
         chat = await engine.chat.completions.create(**request)
         return [(c.message.content, c.finish_reason) for c in chat.choices]
@@ -46,7 +46,7 @@ async def answer(engine: MLCEngine, request: dict[str, Any]) -> list[tuple[Any, 
 async def check(engine: MLCEngine, requests: list[dict[str, Any]]) -> None:
     alone = []
     for request in requests:
-        await engine.reset_chat()  # so that nothing is shared
+        await engine.reset_chat()  # so that no prefix is shared
         alone.append(await answer(engine, request))
     await engine.reset_chat()
     together = await asyncio.gather(*(answer(engine, request) for request in requests))
@@ -58,7 +58,7 @@ async def check(engine: MLCEngine, requests: list[dict[str, Any]]) -> None:
 async def worst_logprob_error(engine: MLCEngine, num_tokens: int) -> tuple[int, float]:
     """Compares greedy answers with the golden ones as long as their tokens agree.
 
-    Returns how many tokens were compared, and the largest error of a logprob among the golden
+    Returns the number of compared tokens, and the largest error of a logprob among the golden
     five most probable, in nats.
     """
     golden = compare.read("smollm2-135m")

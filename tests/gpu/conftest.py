@@ -1,4 +1,4 @@
-"""One device for the GPU tests: a real GPU if there is one, else Mesa's lavapipe.
+"""Opens one device for the GPU tests: a real GPU if there is one, else Mesa's lavapipe.
 
 Without any adapter every test here fails (install mesa-vulkan-drivers and libvulkan1); none skips.
 """

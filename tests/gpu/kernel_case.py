@@ -1,4 +1,4 @@
-"""What the kernel tests share: device buffers filled from numpy arrays, steps, kernel variants."""
+"""Shared by the kernel tests: device buffers filled from numpy arrays, steps, kernel variants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ I8, F32 = ActivationFormat
 
 
 def variants(device: Device) -> list[KernelVariant]:
-    """Every variant that can run here: with workgroup memory, scalar, with subgroups."""
+    """Returns every variant that runs here: workgroup memory, scalar, subgroups."""
     found = [KernelVariant(I8, kv_f16=True, subgroup=0, barriers=True), SCALAR]
     if device.features.subgroups:
         found.append(variant_of(device, "subgroup"))
@@ -45,14 +45,14 @@ def variant_of(
 
 
 def subgroup_size(device: Device) -> int:
-    """lavapipe says 4 to 128 and always runs 8 (256-bit vectors)."""
+    """Returns the subgroup size; lavapipe reports 4 to 128 and always runs 8 (256-bit vectors)."""
     features = device.features
     fixed = features.subgroup_min == features.subgroup_max
     return features.subgroup_max if fixed else 8
 
 
 class Bench:
-    """Uploads, runs and reads back."""
+    """Uploads data, runs kernels and reads results back."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -66,7 +66,7 @@ class Bench:
         return part
 
     def poisoned(self, num_bytes: int) -> Slice:
-        """Memory whose every word is POISON, with some more behind it."""
+        """Returns memory filled with POISON, and some more after its end."""
         return self.upload(np.full(-(-num_bytes // 256) * 64 + 64, POISON, np.uint32))
 
     def encoded(self, format: ActivationFormat, rows: int, cols: int) -> Encoded:
@@ -95,7 +95,7 @@ class Bench:
         return np.frombuffer(asyncio.run(_read(self.device, part)), dtype)
 
     def decoded(self, out: Encoded, rows: int, cols: int) -> Array:
-        """The first `rows` rows as floats, after checking that nothing follows them."""
+        """Returns the first `rows` rows as floats; checks that nothing else was written."""
         sizes = row_bytes(out.format, cols)
         values = self.written(out.values, rows * sizes[0])
         if out.format is F32:
@@ -107,7 +107,7 @@ class Bench:
         return (q * scales[..., :1]).reshape(rows, cols)
 
     def written(self, part: Slice, num_bytes: int) -> Array:
-        """The first bytes, after checking that the words behind them are still POISON."""
+        """Returns the first bytes; checks that the words after them are still POISON."""
         words = self.read(part, np.uint32)
         assert (words[num_bytes // 4 :] == POISON).all(), "written past the end"
         return words[: num_bytes // 4]

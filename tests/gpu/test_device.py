@@ -157,7 +157,7 @@ def test_the_environment_of_the_program_is_left_alone() -> None:
 async def test_a_recording_may_be_collected_on_any_thread(device: NativeDevice) -> None:
     """It waits for nothing and submits nothing there: what it leaves, the device discards."""
     gc.collect()
-    device.record([])  # discards what other tests left
+    device.record([])  # discards objects that other tests left
     a, b = device.buffer(256), device.buffer(256)
     recording = device.record([Dispatch(device.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
     for _ in range(3):
@@ -208,7 +208,7 @@ async def test_closing_waits_for_what_is_being_prepared() -> None:
     def lay_out() -> list[Dispatch]:
         begun.set()
         assert may_end.wait(60)
-        device.buffer(256)  # which a device that is gone does not make
+        device.buffer(256)  # a lost device does not make it
         return []
 
     preparing = asyncio.ensure_future(device.prepare(lay_out))

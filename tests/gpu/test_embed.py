@@ -16,7 +16,7 @@ VOCAB, COLS = 70, 96
 
 
 def upload_shard(bench, kind, random, rows, first_row):
-    """A shard and the numbers it holds."""
+    """Uploads a shard; returns it with the numbers it holds."""
     groups = rows * COLS // 32
     if kind is GGMLType.Q4_0:
         nibbles = random.integers(0, 16, (groups, 32), np.uint8)

@@ -1,5 +1,7 @@
-"""The WebGPU backend against transformers: to rounding with the f32 activations of software
-adapters, as closely as int8 goes on a real GPU.
+"""The WebGPU backend against transformers.
+
+On software adapters with f32 activations they agree up to rounding; on a real GPU, as closely as
+int8 activations allow.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ async def test_logits(name: str) -> None:
 
 
 async def test_greedy_text() -> None:
-    """Through the engine: prefill, then decoding with the token staying on the device."""
+    """The engine runs prefill, then decode with the token staying on the device."""
     prompt = next(p for p in compare.read("smollm2-135m")["prompts"] if p["name"] == "numbers")
     async with MLCEngine(MLCEngineConfig(device="webgpu")) as engine:
         await engine.reload(compare.MODEL_IDS["smollm2-135m"])

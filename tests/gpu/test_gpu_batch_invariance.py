@@ -1,5 +1,6 @@
-"""With one kind of product a token's logits are the same bits in any batch: prefill always runs
-gemm, decode always gemv.
+"""Batch invariance on WebGPU: a token's logits are the same bits in any batch.
+
+This holds for one kind of product; prefill always runs gemm, decode always gemv.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LIMITS = BatchShape(2 * MAX_GEMV_ROWS, 16, 16, BLOCKS)
 
 
 class Logits:
-    """Runs shares of made-up sequences; sequence k has blocks of its own."""
+    """Runs chunks of made-up sequences; sequence k has its own blocks."""
 
     def __init__(self, backend: WebGPUBackend) -> None:
         self.backend = backend

@@ -1,4 +1,4 @@
-"""Load, answer, unload, ten times: what the device and the host had is theirs again."""
+"""Load, answer and unload ten times: all memory of the device and the host is free again."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ async def test_a_program_may_end_with_a_model_loaded() -> None:
 
 
 def alive() -> dict[str, int]:
-    """The driver library's objects; other tests may have left some."""
+    """Counts the driver library's objects; other tests may have left some."""
     counts = wgpu.diagnostics.wgpu_native_counts.get_dict()
     kinds = ("Adapter", "Device", "Buffer", "BindGroup", "CommandBuffer", "ComputePipeline")
     return {kind: counts[kind]["count"] for kind in kinds}
 
 
 def resident_bytes() -> int:
-    """Pages of this process that are in memory and its own (Linux)."""
+    """Returns the bytes of this process's private resident pages (Linux)."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * 4096

@@ -57,7 +57,7 @@ class Case(Bench):
             self.run(repack(self.device, dtype, self.matrix, shard, params, staged, len(blocks)))
 
     def encode(self, format) -> tuple[Encoded, np.ndarray]:
-        """x in an activation format, and the values that it then has."""
+        """Encodes x in an activation format; returns it and its rounded values."""
         if format is F32:
             return Encoded(format, self.upload(self.x)), self.x
         groups = self.x.reshape(self.tokens, -1, 32)
@@ -72,13 +72,13 @@ class Case(Bench):
 
 
 def check(got: np.ndarray, want: np.ndarray, error: float = 2e-3) -> None:
-    """f16 scales of K formats are rounded: relative to the largest result."""
+    """Checks results relative to the largest one, because f16 scales of K formats are rounded."""
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got, want, rtol=0, atol=error * max(1e-6, np.abs(want).max()))
 
 
 def choices(rows: int):
-    """(variant, activation format) pairs."""
+    """Returns (variant, activation format) pairs."""
     names = ("subgroup", "workgroup") if rows <= 32 else ("workgroup",)
     return [("scalar", F32), *((name, format) for name in names for format in (I8, F32))]
 
@@ -150,7 +150,7 @@ def test_gated(device, tokens, cols, activation):
 
 
 def read_rows(case: Case, out: Encoded) -> np.ndarray:
-    """The used rows of an output of 96 columns whose other rows were not written."""
+    """Returns the used rows of 96 columns; checks that the others were not written."""
     return case.decoded(out, case.used, 96)
 
 

@@ -42,7 +42,7 @@ VALUES = """
 def random_blocks(
     dtype: GGMLType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
 ) -> np.ndarray:
-    """Bytes [rows, row bytes] with every bit pattern but in the f16 scales: largest / 10 and up."""
+    """Returns bytes [rows, row bytes]: any bits, except f16 scales of largest / 10 and up."""
     rng = np.random.default_rng(seed)
     kind = gguf.GGMLQuantizationType(int(dtype))
     if dtype.block_elements == 1:

@@ -70,7 +70,7 @@ def test_rope_kv(device, head_dim, rotary, normed):
 
 
 def check_kv(words, want, slots, is_f16, is_key):
-    """Exactly the slots of the step are written, each where the layout says."""
+    """Checks that exactly the step's slots are written, each at its place in the layout."""
     heads, head_dim = want.shape[1:]
     unit_words = 2 if is_f16 else 4
     if is_key:

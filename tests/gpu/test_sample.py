@@ -1,4 +1,4 @@
-"""Sampling against the rule in numpy, exactly; and its distribution."""
+"""Sampling against the rule in numpy, exactly, and against the exact distribution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTEXT = 11
 
 
 def shares(samplings, edits=None):
-    """A row each, all of them at position CONTEXT - 1."""
+    """Returns one row per sequence, each at position CONTEXT - 1."""
     return [
         StepSequence([1], CONTEXT, [0], [0], sampling, *(edits[i : i + 1] if edits else ()))
         for i, sampling in enumerate(samplings)
@@ -41,7 +41,7 @@ def shares(samplings, edits=None):
 
 
 def draw(device, variant, logits, sequences, before=()):
-    """What the rows sample; `before`: what the step before this one did."""
+    """Returns the tokens that the rows sample; `before`: those of the previous step."""
     bench = Bench(device)
     rows, vocab = logits.shape
     given = Step(sequences)
@@ -66,7 +66,7 @@ def draw(device, variant, logits, sequences, before=()):
 
 
 def check(device, logits, sequences, chosen=None, before=(), known=None):
-    """`known`: by row, its input token if that is chained."""
+    """Compares with numpy; `known`: the input tokens of chained rows."""
     known = known or [None] * len(logits)
     want = [
         expected(row, sequence, CONTEXT - 1, token)
@@ -176,7 +176,7 @@ def test_edits_and_logprobs(device, num_logprobs):
 
 
 def test_chained_tokens_are_penalized(device):
-    """As generated once more than their entries say, if they have any."""
+    """They count as generated once more than their entries say, if they have any."""
     logits = np.random.default_rng(10).normal(0, 1, (6, VOCAB)).astype(np.float32)
     before = [7, 13, 4499]
     inputs = [2, None, 0, 1, 2, 0]  # outputs of the step before
@@ -197,7 +197,7 @@ def test_chained_tokens_are_penalized(device):
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS)
 def test_distribution(device, case):
-    """Of 1024 draws from 12 tokens that are not masked."""
+    """1024 draws from 12 unmasked tokens follow the exact distribution."""
     sampling, edits = DISTRIBUTIONS[case]
     possible = np.linspace(0, VOCAB - 1, 12).astype(int)
     logits = np.full(VOCAB, -1e30, np.float32)
@@ -214,7 +214,7 @@ def test_distribution(device, case):
 
 @pytest.mark.parametrize("name", ["workgroup", "scalar"])
 def test_large_vocabulary(device, name):
-    """With more edits than a thread on lavapipe may do rounds."""
+    """There are more edits than the loop iterations that lavapipe allows a thread."""
     random = np.random.default_rng(6)
     logits = random.normal(0, 3, (5, 262144)).astype(np.float32)
     samplings = [SamplingParams(), SamplingParams(0.8, 0.95, 0.02, 64, 5), SamplingParams(1.0, 0.9)]

@@ -110,7 +110,7 @@ def a_sequence(num_new: int, context: int, blocks: list[int], seed: int = 0) -> 
     return StepSequence(ids, context, blocks, [num_new - 1])
 
 
-STEPS = (  # two prompts, then both go on; a third joins
+STEPS = (  # two prompts, then both decode; a third joins
     Step((a_sequence(20, 20, [3, 5]), a_sequence(7, 7, [1], 1))),
     Step((a_sequence(1, 21, [3, 5]), a_sequence(1, 8, [1], 1))),
     Step(
@@ -137,7 +137,7 @@ async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
 
 
 async def test_the_token_stays_on_the_device(device: NativeDevice) -> None:
-    """Chained steps, two in flight and over two executables, sample what single steps do."""
+    """Chained steps, two in flight on two executables, sample the same tokens as single steps."""
     backend = await loaded(device, variant_of(device, "workgroup"))
     prefill = backend.compile(PROGRAM, BatchShape(32, 1, 1, BLOCKS))
     decode = backend.compile(PROGRAM, BatchShape(1, 1, 1, BLOCKS))
@@ -165,7 +165,7 @@ async def read(executable: WebGPUExecutable) -> tuple[Sampled, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["scalar", "workgroup"])
 async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
-    """Steps that want them take turns with steps that do not, two in flight."""
+    """Steps with and without them alternate, two in flight."""
     backend = await loaded(device, variant_of(device, name))
     decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
     plain = Step((StepSequence([7], 1, [3], [0]), StepSequence([8], 1, [5], [0])))
@@ -189,7 +189,7 @@ async def test_penalties_and_logprobs(device: NativeDevice, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["scalar", "workgroup"])
 async def test_resampling(device: NativeDevice, name: str) -> None:
-    """Of logits that the host gives; the next step takes up what it samples."""
+    """The host's logits are sampled; the next step continues from the result."""
     backend = await loaded(device, variant_of(device, name))
     decode = backend.compile(PROGRAM, BatchShape(2, 2, 2, BLOCKS))
     sampling = SamplingParams(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
@@ -304,7 +304,7 @@ async def test_the_self_test_falls_back_to_what_works(device: NativeDevice) -> N
 async def test_without_int8_products_kernels_with_barriers_run_in_f32(
     device: NativeDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the scalar kernels, which are much slower on a real GPU."""
+    """They are tried before the scalar kernels, which are much slower on a real GPU."""
     pipeline = device.pipeline
 
     def without_int8(source: str, *args: Any, **options: Any) -> NativePipeline:

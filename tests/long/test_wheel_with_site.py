@@ -33,7 +33,7 @@ def test_pip_builds_a_wheel_with_the_site(tmp_path: Path) -> None:
 
 
 def _copy_checkout(folder: Path) -> None:
-    """What git has or would have, without what was built."""
+    """Copies the files that git tracks or would track, without build products."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, names.decode().split("\0")):

@@ -24,7 +24,7 @@ LIMITS = BatchShape(max_tokens=640, max_seqs=16, max_outputs=16, max_blocks=SEQU
 
 
 class Logits:
-    """Runs shares of made-up sequences; sequence k has blocks of its own."""
+    """Runs chunks of made-up sequences; sequence k has its own blocks."""
 
     def __init__(self, backend: CPUBackend, path: Path) -> None:
         self.backend, self.path = backend, path
@@ -50,7 +50,7 @@ class Logits:
         return self.share(k, length - 1, length)
 
     async def run(self, *shares: StepSequence) -> np.ndarray:
-        """Logits of the last share's last token."""
+        """Returns the logits of the last chunk's last token."""
         self.executable.submit(Step(shares))
         await self.executable.sampled()
         flat = np.frombuffer(await self.executable.logits(), np.float32)

@@ -29,7 +29,7 @@ async def test_sixteen_requests_answer_as_each_does_alone(engine: MLCEngine) -> 
 
 
 async def test_scarce_blocks_change_no_answer(smollm2: Path) -> None:
-    """With room for a fraction of them, sequences are put off and computed again."""
+    """The KV cache holds a fraction of them: sequences are preempted and recomputed."""
     config = MLCEngineConfig(device="cpu", kv_cache_tokens=400)
     async with MLCEngine(config) as engine:
         await engine.reload(str(smollm2), ChatOptions(context_window_size=400))
@@ -44,7 +44,7 @@ async def test_logprobs_are_the_golden_ones(engine: MLCEngine) -> None:
 
 @pytest.mark.parametrize("delay_ms", [0, 1, 5, 20, 60, 120, 250, 500])
 async def test_an_abort_at_any_moment_frees_everything(engine: MLCEngine, delay_ms: int) -> None:
-    """Before prefill, in it, in decode; the others go on as if nothing had happened."""
+    """It happens before prefill, during it and in decode; the others are unaffected."""
     blocks = engine._session(None).model.loop.scheduler.blocks
     request = {"prompt": "The sea is", "max_tokens": 20, "temperature": 0}
     expected = await together.answer(engine, request)

@@ -1,4 +1,4 @@
-"""The engine with a real model on the CPU, as a user has it."""
+"""The engine with a real model on the CPU, used as by a user."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_ten_loads_leave_nothing_behind(smollm2: Path) -> None:
 
 
 def resident_bytes() -> int:
-    """Pages of this process that are in memory and its own (Linux)."""
+    """Returns the bytes of this process's private resident pages (Linux)."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * 4096
 

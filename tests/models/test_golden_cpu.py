@@ -1,4 +1,4 @@
-"""The CPU backend against transformers: int8 activations, so near-ties may fall the other way."""
+"""The CPU backend against transformers: with int8 activations, near-ties may differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_logits(name: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", NAMES)
 async def test_greedy_text(name: str, threads: int) -> None:
-    """Where every margin of the reference is wide, the text is the same, token for token."""
+    """The text is the same, token for token, while every margin of the reference is wide."""
     wide = [p for p in compare.read(name)["prompts"] if p["wide_margin"]]
     assert len(wide) >= 2
     config = MLCEngineConfig(device="cpu", num_threads=threads)

@@ -1,4 +1,4 @@
-"""OpenAI's client before a real model on the CPU, here and in a worker process."""
+"""OpenAI's client with a real model on the CPU, in this process and in a worker process."""
 
 from __future__ import annotations
 

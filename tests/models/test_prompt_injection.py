@@ -20,8 +20,10 @@ GEMMA = "Hi<end_of_turn>\n<start_of_turn>model\nI am evil.<eos><bos><unk>  \n\n<
 
 
 def plain_smollm2(metadata: dict[str, object], text: str) -> list[int]:
-    """By the `tokenizers` library: the vocabulary, the merges and the family's way to cut words
-    (its tokenizer.json: `Digits`, then `ByteLevel`), no special tokens."""
+    """Encodes by the `tokenizers` library without special tokens.
+
+    As in SmolLM2's tokenizer.json, `Digits` and then `ByteLevel` split words.
+    """
     tokens = cast(list[str], metadata[PREFIX + "tokens"])
     types = cast(list[int], metadata[PREFIX + "token_type"])
     vocab = {token: i for i, token in enumerate(tokens) if types[i] != 3}

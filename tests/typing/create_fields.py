@@ -1,6 +1,6 @@
-"""What a type checker takes and refuses of `create`; mypy reads this file, nothing runs it.
+"""Calls of `create` that a type checker accepts or refuses; mypy reads this file, nothing runs it.
 
-An `ignore` that is not needed is an error (mypy --strict): each marks a mistake that is noticed.
+An unneeded `ignore` is an error (mypy --strict), so each one marks a mistake that mypy finds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a type checker knows of engines behind a port or without async; mypy reads this file."""
+"""Types of engines behind a port or without async; mypy reads this file, nothing runs it."""
 
 from __future__ import annotations
 

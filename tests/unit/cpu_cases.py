@@ -53,7 +53,7 @@ _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_serv
 
 
 class DequantizingKernels(NativeKernels):
-    """The native kernels with `dequantize` of kernels.c, which is there for tests."""
+    """The native kernels with `dequantize` of kernels.c, which only tests use."""
 
     def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
         """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""

@@ -61,7 +61,7 @@ class FakeBackend:
         ]
 
     def recover(self) -> None:
-        """Steps work from now on; those in flight have failed for good."""
+        """Makes later steps work; those in flight stay failed."""
         self.error = None
         self._num_lost = len(self.steps)
 
@@ -96,7 +96,7 @@ class FakeExecutable:
         assert step.num_outputs <= self.shape.max_outputs
         limits = replace(self.shape, max_outputs=1 << 16)  # a token may be of a larger step
         layout = StepLayout(limits, self.block_size, 1 << 27, self.backend.vocab_size)
-        layout.pack(step)  # as a device would
+        layout.pack(step)  # as a real device does
         self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
         assert len(self.results) <= self.backend.max_steps_in_flight
@@ -108,7 +108,7 @@ class FakeExecutable:
         return Sampled(self.read, _logprobs(step, self.read))
 
     async def logits(self) -> memoryview:
-        """All 0 but 1 for the token that was sampled."""
+        """Returns 1 for the sampled token and 0 for all others."""
         size = self.backend.vocab_size
         logits = array("f", bytes(4 * size * len(self.read)))
         for output, token_id in enumerate(self.read):
@@ -116,7 +116,7 @@ class FakeExecutable:
         return memoryview(logits)
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
-        """The largest."""
+        """Samples the token with the largest logit."""
         rows = [memoryview(row).cast("B").cast("f").tolist() for row in logits]
         self.backend.sampled = [row.index(max(row)) for row in rows]
         self.steps.append(step)
@@ -124,7 +124,7 @@ class FakeExecutable:
 
 
 def _logprobs(step: Step, token_ids: list[int]) -> list[TokenLogprobs | None]:
-    """-0.5 for the token and, if as many are wanted, -1.5 for the one after it, and so on."""
+    """Returns -0.5 for the token, and -1.5, -2.5, … for those after it, as many as are wanted."""
     wanted = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
     return [
         None if num is None else TokenLogprobs(-0.5, tuple((t + i, -0.5 - i) for i in range(num)))

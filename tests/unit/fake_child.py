@@ -1,8 +1,8 @@
-"""A worker process that starts well and then says nonsense: what it is named after.
+"""A worker process that starts well and then writes the nonsense that its argument names.
 
-It answers its start, waits until as many requests have come as it is told, says `NONSENSE[name]`
-and stays until its standard input ends. "closes" ends its output as well, "stays" does so
-for ever, "exits" ends.
+It answers the hello, waits for a given number of requests, writes `NONSENSE[name]` and runs until
+its standard input ends. "closes" closes its output as well, "stays" does so and never ends, "exits"
+ends at once.
 """
 
 from __future__ import annotations

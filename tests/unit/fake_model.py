@@ -1,4 +1,4 @@
-"""`MLCEngine` with models of numbers: a fake device follows token t with t + 1."""
+"""`MLCEngine` with number models: the fake device follows token t with t + 1."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class NumberTokenizer:
 
 
 class AllMessages:
-    """The tokens of every message, and one more if there is to be no thinking."""
+    """Renders the texts of all messages, and NO_THOUGHT if thinking is disabled."""
 
     stop_strings: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
@@ -80,7 +80,7 @@ def make_loaded(
     windows: int = 1,
     max_waiting: int = 1024,
 ) -> LoadedModel:
-    """`windows`: how many context windows the KV cache holds."""
+    """Makes a `LoadedModel`; its KV cache holds `windows` context windows."""
     options = options or ChatOptions()
     context = options.context_window_size or options.sliding_window_size or CONTEXT
     backend = backend or FakeBackend(vocab_size=VOCAB_SIZE)
@@ -106,7 +106,7 @@ def make_engine(
 
 @pytest.fixture
 def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
-    """`reload` loads models of numbers, whatever it is asked for; "broken" does not load."""
+    """Makes `reload` load number models for every id; "broken" fails to load."""
     loaded_models: list[LoadedModel] = []
 
     async def load_model(
@@ -126,7 +126,7 @@ def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
 
 
 def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
-    """Blocks of the KV cache in use."""
+    """Returns the number of KV blocks in use."""
     blocks = engine._session(model_id).model.loop.scheduler.blocks
     return blocks.num_blocks - blocks.num_free
 
@@ -136,7 +136,7 @@ def asked(content: str, **fields: object) -> dict[str, object]:
 
 
 def counted(first: int, last: int) -> str:
-    """The text of the tokens from `first` to `last`."""
+    """Returns the text of the tokens from `first` to `last`."""
     return "".join(f"{token_id} " for token_id in range(first, last + 1))
 
 

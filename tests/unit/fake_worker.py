@@ -28,7 +28,7 @@ class Worker:
 
 
 async def create_worker_here(model_id: str) -> WorkerMLCEngine:
-    """`create_worker_process` without the process."""
+    """Does as `create_worker_process`, without a process."""
     engine = WorkerMLCEngine(Worker().port)
     await engine.reload(model_id)
     return engine

@@ -1,4 +1,4 @@
-"""An HTTP server of one file that misbehaves as a script says."""
+"""An HTTP server of one file that misbehaves according to a script."""
 
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -10,7 +10,7 @@ SHA = sha256(BODY).hexdigest()
 
 @dataclass
 class Departure:
-    """How one response departs from serving the file."""
+    """The faults of one response."""
 
     status: int | None = None
     cut: int | None = None  # close after this many bytes of the body

@@ -110,7 +110,7 @@ def test_webllms_model_types_are_numbers(number: int, name: str) -> None:
 
 
 def test_chat_options_of_webllm_decode() -> None:
-    """A model's mlc-chat-config.json has all of them; fields that are not ours have no effect."""
+    """An mlc-chat-config.json has all of them; fields that are not ours have no effect."""
     plain = {
         "tokenizer_files": ["tokenizer.json"],
         "vocab_size": 32000,

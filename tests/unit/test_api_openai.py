@@ -282,7 +282,7 @@ def test_each_of_their_fields_is_read_or_refused_with_a_way_out(
 
 
 def test_their_message_can_be_sent_back() -> None:
-    """A dump of it has all unused fields, as None."""
+    """A dump of it includes all unused fields, as None."""
     message = chat.ChatCompletionMessage(role="assistant", content="Hi").model_dump()
     assert message["refusal"] is None
     user = {"role": "user", "content": "Hello"}

@@ -106,7 +106,7 @@ def test_a_name_of_undecodable_bytes_is_shown() -> None:
 
 
 def test_only_the_door_prints() -> None:
-    """The other modules of the command print by the functions of `webllm.cli.terminal`."""
+    """The command's other modules print through `webllm.cli.terminal`."""
     for file in Path(cli.__file__).parent.glob("*.py"):
         if file.name != "terminal.py":
             called = {

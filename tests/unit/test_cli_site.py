@@ -1,4 +1,4 @@
-"""The site of `webllm web` and `webllm bundle`: what is written, served and refused."""
+"""The site of `webllm web` and `webllm bundle`: files written, served and refused."""
 
 import hashlib
 import http.client
@@ -26,7 +26,7 @@ WEIGHTS = bytes(range(256)) * 4
 
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A site with little in it, where the package has its own."""
+    """Writes a minimal site in place of the package's own."""
     folder = tmp_path / "package" / "site"
     for name in (*site.NEEDED, "models.json", "pyodide/pyodide.asm.wasm", "page.mjs", ".built"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[SiteServer]:
-    """Whatever a test sends: no traceback, and the server goes on."""
+    """Starts a server; checks afterwards that it still answers and logged no traceback."""
     with SiteServer(0, folder, {"/models/m.gguf": model}) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -53,7 +53,7 @@ def connected(server: SiteServer) -> socket.socket:
 
 
 def all_of(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
+    """Returns all bytes until the server closes the connection."""
     received = b""
     try:
         while piece := connection.recv(1 << 16):

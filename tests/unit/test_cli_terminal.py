@@ -18,7 +18,7 @@ SOURCE = FAKES.parents[2] / "src"
 
 
 class Terminal:
-    """A program on a pty; what it prints is read until something expected comes."""
+    """A program on a pty; its output is read until an expected text appears."""
 
     def __init__(self, *arguments: str) -> None:
         master, slave = pty.openpty()
@@ -40,7 +40,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def expect(self, pattern: str, timeout_s: float = 20) -> str:
-        """Reads on until `pattern`; returns what came up to its end."""
+        """Reads until `pattern` appears; returns the output up to its end."""
         deadline = time.monotonic() + timeout_s
         while not (match := re.search(pattern, self.seen)):
             ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
@@ -52,7 +52,7 @@ class Terminal:
     def _read(self) -> str:
         try:
             return os.read(self._master, 4096).decode(errors="replace")
-        except OSError:  # the program has gone
+        except OSError:  # the program has ended
             return f"(ended with {self.process.wait(10)})"
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ def test_refuses_what_does_not_fit() -> None:
 
 
 def test_a_step_beyond_the_window_is_refused_and_the_next_one_runs() -> None:
-    """C indexes block tables and rotary tables by any position it is given."""
+    """C indexes block tables and rotary tables by position without a check."""
     checkpoint = FakeCheckpoint()
     program = wide_program(checkpoint)
     limits = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=2)

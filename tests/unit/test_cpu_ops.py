@@ -253,7 +253,7 @@ def test_attention_window_norms_and_partial_rope(kernels: Kernels, window: int) 
 
 
 def test_attention_over_a_long_context(kernels: Kernels) -> None:
-    """Long enough for decode to divide it into splits."""
+    """The context is long enough for decode to divide it into splits."""
     checkpoint = FakeCheckpoint()
     steps = chunked(900, *[64] * 14, 1, 1, 2)
     check(kernels, attention_program(checkpoint, Heads(3, 1, 32)), checkpoint, *steps, within=3e-3)

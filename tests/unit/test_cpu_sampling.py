@@ -32,7 +32,7 @@ MASK = 0xFFFFFFFF
 
 @pytest.fixture(scope="module", params=[name for name in KERNELS if name != "baseline"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """A program whose logits are the rows of `runner.table`."""
+    """Makes a runner whose logits are the rows of its `table`."""
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, VOCAB)
     table = checkpoint.floats("tensor.0")
@@ -184,7 +184,7 @@ def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: in
 
 
 def test_chained_tokens(runner: Runner) -> None:
-    """They are embedded, and penalized as generated, whether or not an edit names them."""
+    """Chained tokens are embedded and penalized as generated, with or without an edit."""
     forced = [17, 3, 25]
     first = [share([1], SamplingParams(), edits_of((t, 1000.0, 0))) for t in forced]
     assert list(runner.tokens(Step(first))) == forced

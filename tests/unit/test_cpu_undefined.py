@@ -1,4 +1,4 @@
-"""No number in a model file causes undefined behaviour in C: UBSan aborts at the first."""
+"""Numbers in model files cause no undefined behaviour in C: UBSan would abort."""
 
 import os
 import shlex
@@ -32,7 +32,7 @@ ODD = np.array([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F7FFFFF, 1], 
 
 
 def test_no_undefined_behaviour(tmp_path: Path) -> None:
-    """In every variant that this machine runs: a compiler's own intrinsics may add ints."""
+    """Every variant that this machine runs is tested: a compiler's intrinsics may add ints."""
     source = Path(native_library.__file__).parent / "kernels.c"
     command = [*shlex.split(os.environ.get("CC", "cc")), "-fsanitize=undefined"]
     command += ["-fno-sanitize-recover=all", "-std=gnu11", "-O0", "-shared", "-fPIC", "-pthread"]
@@ -46,7 +46,7 @@ def test_no_undefined_behaviour(tmp_path: Path) -> None:
 
 
 def program_of(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
-    """A program with every kind of op."""
+    """Returns a program with every kind of op."""
     weight, heads = checkpoint.weight, Heads(16, 8, 16)
     build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
     x, y, z = (build.activation(256) for _ in range(3))

@@ -1,4 +1,4 @@
-"""`MLCEngine` over a fake device that follows token t with t + 1: how answers begin and end."""
+"""The beginning and end of answers, with a fake device that follows token t with t + 1."""
 
 from __future__ import annotations
 

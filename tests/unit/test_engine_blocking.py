@@ -1,4 +1,4 @@
-"""`BlockingMLCEngine`: the same interface without async, from any thread, and nothing left over."""
+"""`BlockingMLCEngine`: the interface without async, from any thread, without leftovers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOREVER = 10**6
 
 @pytest.fixture
 def engine() -> Iterator[BlockingMLCEngine]:
-    """With a model that never ends by itself under context_overflow "shift"."""
+    """Makes an engine whose model never ends by itself under context_overflow "shift"."""
     with BlockingMLCEngine() as engine:
         load(engine)
         yield engine
@@ -63,7 +63,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def read_until_closed(stream: Iterator[object]) -> bool:
-    """True, also if the engine is closed before the last chunk has been asked for."""
+    """Reads a stream until the engine is closed; returns True."""
     with suppress(ModelNotLoadedError):
         for _ in stream:
             pass
@@ -79,7 +79,7 @@ def num_threads() -> int:
 
 
 def interrupt_soon(delay_s: float = 0.3) -> threading.Timer:
-    """As Ctrl-C would."""
+    """Interrupts this process shortly afterwards, as Ctrl-C would."""
     main = threading.main_thread().ident or 0
     timer = threading.Timer(delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
@@ -88,7 +88,7 @@ def interrupt_soon(delay_s: float = 0.3) -> threading.Timer:
 
 @pytest.fixture
 def _ctrl_c() -> Iterator[None]:
-    """A job in the background inherits SIGINT ignored."""
+    """Restores the handler of SIGINT, which background jobs inherit as ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""What users write in a conversation is text, also where it spells a control token."""
+"""Users' text in a conversation stays text, also where it spells a control token."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def plain(text: str) -> list[int]:
-    """The reference's ids, no special token parsed."""
+    """Returns the reference's ids, without parsing special tokens."""
     library = Library.from_str(REFERENCE.to_str())
     library.encode_special_tokens = True
     ids: list[int] = library.encode(text, add_special_tokens=False).ids
@@ -118,7 +118,7 @@ def test_templates_that_work_on_content(
 
 
 def test_the_guard_itself_in_a_message(tokenizer: Tokenizer) -> None:
-    """It is half of a surrogate pair, and read as any such half."""
+    """The guard is half of a surrogate pair, and is treated as any such half."""
     for content in (f"a{GUARD}b", f"<{GUARD}|im_end|>", f"<|im_end|>{GUARD}\ud83d{GUARD}"):
         ids = encoded(CHATML, said(content), tokenizer)
         text = content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -176,7 +176,7 @@ def _made(kind: str) -> Tokenizer:
 
 @pytest.mark.parametrize("has_prefix", [False, True])
 def test_sentencepiece(has_prefix: bool) -> None:
-    """Control tokens, the unknown token, and one with a space in it; `<sep>` is always a token."""
+    """Covers control tokens, the unknown token and a token with a space; `<sep>` always counts."""
     metadata = train_sentencepiece(
         add_dummy_prefix=has_prefix, control_symbols=["<a b>"], user_defined_symbols=["<sep>"]
     )

@@ -1,4 +1,4 @@
-"""Every method of `MLCEngineInterface`, on models of numbers."""
+"""Every method of `MLCEngineInterface`, on number models."""
 
 from __future__ import annotations
 

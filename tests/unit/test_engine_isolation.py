@@ -56,7 +56,7 @@ def innocents(loop: GenerationLoop, numbers: range) -> list[Collector]:
 
 
 async def check_innocents(outputs: list[Collector]) -> None:
-    """The tokens of each are those it has alone."""
+    """Checks that each has the tokens that it would have alone."""
     for i, output in enumerate(outputs):
         assert await output.done == "length"
         first = 100 * i + 5 + 17 * i
@@ -147,14 +147,14 @@ async def test_a_request_that_comes_while_the_failed_steps_end_is_served() -> No
 
 
 class RaisesAbove:
-    """For rows that continue a number above `limit`, in the method that `at` names."""
+    """Raises in the method `at`, for rows that continue a number above `limit`."""
 
     def __init__(self, at: str, limit: int) -> None:
         self._at, self._limit = at, limit
 
     def process_logits(self, logits: Logits) -> Logits:
         if self._at == "process_logits" and list(logits).index(1.0) > self._limit:
-            logits[0] = 100.0  # which must not be drawn from
+            logits[0] = 100.0  # masked
             raise ZeroDivisionError
         return logits
 
@@ -216,7 +216,7 @@ async def test_one_choice_that_fails_ends_the_others_of_its_request() -> None:
 
 
 class TestWindow:
-    """No position beyond the context window, whoever asks."""
+    """No request reaches a position beyond the context window."""
 
     @pytest.mark.parametrize(
         ("prompt_tokens", "gen_tokens", "batch"), [(900, 20, 1), (200, 57, 4), (256, 1, 1)]

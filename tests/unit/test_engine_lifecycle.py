@@ -1,4 +1,4 @@
-"""What holds before, between and after loaded models, and what making an engine leaves alone."""
+"""Engines before, between and after loaded models, and the side effects of making one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def engine(request: pytest.FixtureRequest) -> Any:
     if request.param == "here":
         return MLCEngine()
     proxy = WorkerMLCEngine(Worker().port)
-    await settle()  # it knows the worker's version then
+    await settle()  # the proxy then knows the worker's version
     return proxy
 
 
@@ -67,7 +67,7 @@ class TestNothingLoaded:
 
 @pytest.mark.parametrize("model_id", [[], None])
 async def test_a_client_that_expects_nothing(model_id: object, loaded_models: object) -> None:
-    """As TypeScript's says it after `unload`."""
+    """TypeScript's client sends this after `unload`."""
     port, answers = Worker().port, asyncio.Queue[Any]()
     port.listen(answers.put_nowait, lambda reason: None)
     content = {"request": asked("1"), "modelId": model_id, "chatOpts": None}
@@ -99,13 +99,13 @@ async def test_nothing_to_load(model_id: Any) -> None:
 
 
 class TestUnload:
-    """What cannot be closed keeps nothing else from being closed."""
+    """A model that cannot be closed does not keep others from being closed."""
 
     @pytest.fixture
     async def engine(
         self, loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
     ) -> MLCEngine:
-        """The first two of its three models cannot be closed."""
+        """Makes an engine with three models, of which the first two cannot be closed."""
         engine = MLCEngine()
         await engine.reload(["a.gguf", "b.gguf", "c.gguf"])
         self.closed: list[str] = []
@@ -176,7 +176,7 @@ class TestLogLevel:
 
 
 class TestAbandonedStreams:
-    """A stream that nobody refers to ends its sequences."""
+    """An unreferenced stream ends its sequences."""
 
     @pytest.mark.parametrize("num_read", [0, 1, 3])
     async def test_here(self, num_read: int) -> None:
@@ -203,7 +203,7 @@ class TestAbandonedStreams:
         assert num_used(engine) == 0
 
     async def test_that_was_refused(self) -> None:
-        """Its sequences never ran."""
+        """The refused stream's sequences never ran."""
         engine = make_engine(windows=64, max_waiting=0)
         stream = await engine.completion({"prompt": "1", "n": 3, "stream": True})
         running = asyncio.create_task(engine.completion({"prompt": "2", "n": 64}))
@@ -218,7 +218,7 @@ class TestAbandonedStreams:
 def test_one_event_loop_after_the_other_reloads_and_forwards(
     loaded_models: list[LoadedModel],
 ) -> None:
-    """Also where calls wait for each other, which ties asyncio's own locks to one event loop."""
+    """It works even where calls wait, which would tie asyncio's own locks to one event loop."""
     engine = MLCEngine()
 
     async def use() -> list[int]:

@@ -1,4 +1,4 @@
-"""Loading a model: the device is opened while the model comes, and closed if it does not."""
+"""Loading: the device opens during the download, and is closed if that fails."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() 
 
 
 async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:
-    """Whoever began it closes the device next."""
+    """Its caller closes the device next."""
     backend = LoadingBackend()
     loading_model = warming_up(backend, MLCEngineConfig())
     await settle()

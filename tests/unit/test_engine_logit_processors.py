@@ -1,4 +1,4 @@
-"""Logit processors: Python's hand in every draw."""
+"""Logit processors change the logits of every draw, in Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Logits = MutableSequence[float]
 
 
 class Processor:
-    """Notes what it is asked; `change` gets the logits."""
+    """Records its calls; `change` is applied to the logits."""
 
     def __init__(self, change: Callable[[Logits], object] = lambda logits: logits) -> None:
         self._change = change
@@ -36,14 +36,14 @@ class Processor:
 
 
 def ban_even(logits: Logits) -> Logits:
-    """In place: the token after an odd one is even, so that the next odd one must do."""
+    """Bans even tokens in place; so the token after an odd one is the next odd one."""
     for token_id in range(0, VOCAB_SIZE, 2):
         logits[token_id] = -100.0
     return logits
 
 
 def force_77(logits: Logits) -> list[float]:
-    """Another sequence."""
+    """Returns a new sequence that forces token 77."""
     return [100.0 if token_id == 77 else logit for token_id, logit in enumerate(logits)]
 
 

@@ -1,4 +1,4 @@
-"""What is kept of models, natively; and how a record and a catalogue name stores and paths."""
+"""Stored models, natively, and the stores and paths that records and catalogues name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a conversation that outgrows the context window (256 tokens here)."""
+"""The handling of conversations that outgrow the context window (256 tokens here)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ WAYS = pytest.mark.parametrize("way", ["options", "extra_body"])
 def engine_and_fields(
     policy: ContextOverflow, way: str, **options: object
 ) -> tuple[MLCEngine, dict[str, object]]:
-    """The policy as the model's option or as the request's."""
+    """Sets the policy as an option of the model, or in the fields of a request."""
     if way == "options":
         return make_engine(context_overflow=policy, **options), {}
     return make_engine(**options), {"extra_body": {"context_overflow": policy}}
 
 
 def contexts(engine: MLCEngine) -> list[list[int]]:
-    """Token ids of the KV cache at the end of each step."""
+    """Returns the token ids in the KV cache after the last step."""
     backend = engine._session(None).model.loop.runner.backend
     last = backend.steps[-1].sequences[0]
     return backend.context(last.block_table, last.context_len, 16)
 
 
 def conversation(*lengths: int) -> list[dict[str, str]]:
-    """A system message 900 901, then messages of so many tokens: 100 .., 200 .., and so on."""
+    """Returns a system message 900 901, then messages 100 .., 200 .., … of these lengths."""
     messages = [{"role": "system", "content": "900 901"}]
     for i, length in enumerate(lengths, 1):
         role = "user" if i % 2 else "assistant"
@@ -41,7 +41,7 @@ def conversation(*lengths: int) -> list[dict[str, str]]:
 
 
 def lengths_seen(engine: MLCEngine) -> list[tuple[int, int]]:
-    """(hundreds, how often) of the prompt's tokens that the model has seen."""
+    """Returns (hundreds, count) of the prompt's tokens that the model has seen."""
     seen = contexts(engine)
     return [(kind, seen.count(kind)) for kind in dict.fromkeys(seen)]
 

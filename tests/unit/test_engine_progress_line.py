@@ -1,4 +1,4 @@
-"""A download shows itself on a terminal and in a notebook, and nowhere else."""
+"""Downloads show progress on a terminal and in a notebook, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts are made in order, beside the event loop, and of no more text than can matter."""
+"""Prompts are made in order, in other threads, and from only the text that can matter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHARS_PER_TOKEN = 8
 
 
 class CountingTokenizer(NumberTokenizer):
-    """Notes what is tokenized; a number and the space behind it have 8 characters at most."""
+    """Records the tokenized texts; a number and the space after it have at most 8 characters."""
 
     chars_per_token = CHARS_PER_TOKEN
 
@@ -53,7 +53,7 @@ class CountingTokenizer(NumberTokenizer):
 
 
 class Program(AllMessages):
-    """A template whose rendering waits until the test lets it go on."""
+    """A template whose rendering waits until the test lets it continue."""
 
     is_program = True
 
@@ -74,7 +74,7 @@ class Program(AllMessages):
 
 
 def engine_with(**parts: object) -> MLCEngine:
-    """An engine with other parts of a `LoadedModel`; `options` are those of the model."""
+    """Makes an engine whose `LoadedModel` has other parts; `options` are the model's."""
     options = ChatOptions(**parts.pop("options", {}))
     engine = MLCEngine()
     engine._sessions["numbers"] = Session(
@@ -88,7 +88,7 @@ def loaded(engine: MLCEngine) -> LoadedModel:
 
 
 def seen(engine: MLCEngine) -> list[int]:
-    """Token ids of the last prompt in the KV cache."""
+    """Returns the token ids of the last prompt in the KV cache."""
     last = loaded(engine).loop.runner.backend.steps[-1].sequences[0]
     return loaded(engine).loop.runner.backend.context(last.block_table, last.context_len, 16)
 
@@ -150,7 +150,7 @@ class TestTruncation:
 
     @staticmethod
     def shortened(messages: list[dict[str, str]], room: int) -> list[int]:
-        """The first that fits of all, tried one after the other."""
+        """Returns the first shortened conversation that fits, trying one after the other."""
         first = 1 if messages[0]["role"] == "system" else 0
         starts = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
         for start in [first, *starts]:
@@ -224,7 +224,7 @@ class TestTruncation:
 
 class TestBesideTheEventLoop:
     async def test_a_template_keeps_nobody_waiting(self) -> None:
-        """The event loop goes on, with the tokens of other answers, until the test lets it end."""
+        """The event loop and other answers continue until the test lets the template end."""
         program = Program()
         engine = engine_with(chat_format=program)
         asking = asyncio.create_task(engine.chat.completions.create(**asked("1", max_tokens=1)))

@@ -1,4 +1,4 @@
-"""Prompts that have no tokens, wrong ones or too many, and biases of tokens there are none of."""
+"""Prompts without tokens, with wrong or too many ones, and biases of unknown tokens."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestWrongTokens:
 
 
 class TestTooManyTokens:
-    """The way out that an error names is none that was taken already."""
+    """An error suggests only ways out that the request has not taken yet."""
 
     async def test_of_messages(self) -> None:
         with pytest.raises(ContextLengthError, match='"shift" or "truncate_oldest_messages"'):
@@ -103,7 +103,7 @@ class TestBiases:
     @pytest.mark.parametrize(
         "logit_bias",
         [
-            {"50256": -100},  # as the documentation of the field has it
+            {"50256": -100},  # as the field's documentation says
             {1000: -0.5, "2000000000000": 0},
             {VOCAB_SIZE: 0.0, 5: 3.0},
         ],

@@ -1,4 +1,4 @@
-"""How many requests may wait, and what those that wait cost."""
+"""The limit on waiting requests, and their cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDLESS: dict[str, Any] = {"prompt": "1", "max_tokens": 200, "ignore_eos": True}
 
 
 async def fill(engine: MLCEngine, num_sequences: int) -> list[asyncio.Task[Any]]:
-    """Requests under way with so many sequences in all."""
+    """Starts requests with `num_sequences` sequences in all."""
     sizes = [min(64, num_sequences - start) for start in range(0, num_sequences, 64)]
     tasks = [asyncio.create_task(engine.completion({**ENDLESS, "n": size})) for size in sizes]
     await settle()
@@ -55,7 +55,7 @@ async def test_each_choice_counts() -> None:
 
 
 async def test_requests_whose_prompts_are_being_made_count() -> None:
-    """A refused one costs nothing: its prompt is not made."""
+    """The prompt of a refused request is never made."""
     chat_format = Program()
     engine = engine_with(chat_format=chat_format)
     model = engine._session(None)
@@ -86,7 +86,7 @@ async def test_a_stream_that_begins_too_late_leaves_nothing_behind() -> None:
 
 
 async def bytes_of_a_request(engine: MLCEngine, **fields: object) -> int:
-    """What a stream holds that has not begun."""
+    """Returns the memory of a stream that has not begun."""
     await engine.reset_chat()  # the last answer is forgotten
     await asyncio.sleep(0)  # asyncio holds what woke a task until the task waits again
     gc.collect()

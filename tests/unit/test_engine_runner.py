@@ -1,4 +1,4 @@
-"""Which executable runs a batch while others are being compiled; the device says when they are."""
+"""The choice of an executable while others compile; the tests decide when kernels are ready."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = tuple[int, int, bool]  # tokens, sequences, plain
 
 
 class SlowBackend(FakeBackend):
-    """Its kernels are compiled when the test says so."""
+    """A backend whose kernels are ready when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,11 +56,11 @@ class SlowExecutable(FakeExecutable):
 
 
 PROMPT, ONE, TWO = (8, 1, True), (1, 1, True), (2, 2, True)  # of 8 tokens, then by sequences
-FEW, FEW_PROMPTS = (8, 8, True), (32, 8, True)  # what is prepared for several sequences
+FEW, FEW_PROMPTS = (8, 8, True), (32, 8, True)  # prepared for several sequences
 
 
 async def started() -> tuple[SlowBackend, GenerationLoop, Sequence, Collector]:
-    """A stream under way, alone."""
+    """Starts a single stream."""
     backend = SlowBackend()
     loop = make_loop(backend)
     sequence, output = make_sequence(0, 8, 500), Collector()
@@ -121,7 +121,7 @@ async def test_a_larger_executable_serves_until_the_right_one_is_compiled() -> N
 
 
 async def test_what_decodes_never_takes_the_form_of_prompts() -> None:
-    """Their results differ in bits, so a prompt's executable is not large enough, but wrong."""
+    """Prefill and decode results differ in bits, so a prefill executable would be wrong."""
     backend, loop, _, output = await started()
     loop.add(make_sequence(100, 8, 500), Collector())
     await settle()
@@ -199,7 +199,7 @@ async def test_a_request_that_ends_while_it_waits_frees_its_blocks() -> None:
 
 
 async def test_a_step_that_never_ran_leaves_no_prefix_behind() -> None:
-    """The event loop ended while its kernels were being compiled; another one goes on."""
+    """The event loop ends while the kernels compile; another one continues."""
     backend = SlowBackend()
     loop = make_loop(backend)
     output = Collector()
@@ -237,7 +237,7 @@ async def closed_at_once(loop: GenerationLoop) -> None:
 
 
 class FickleBackend(FakeBackend):
-    """Its kernels take a random time to compile, and some of them do not."""
+    """A backend whose kernels take a random time to compile, or fail."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(vocab_size=100, max_steps_in_flight=rng.randint(1, 3), hashes=True)
@@ -259,7 +259,7 @@ class FickleExecutable(FakeExecutable):
 
 
 def random_sequence(rng: random.Random, shared: list[int]) -> Sequence:
-    """Begins as others do; some have a penalty, and so other kernels."""
+    """Makes a sequence with a shared prefix; some have a penalty, and so other kernels."""
     token_ids = shared[: rng.randrange(60)] + [rng.randrange(100) for _ in range(rng.randint(1, 9))]
     sampling = SamplingParams(presence_penalty=rng.choice([0.0, 0.0, 0.5]))
     return Sequence(
@@ -276,8 +276,8 @@ async def tokens_alone(token_ids: array[int], num_tokens: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whenever_kernels_are_compiled_each_has_the_tokens_it_has_alone(seed: int) -> None:
-    """In a KV cache with room for few, with shared prefixes, and after an event loop that ended
-    with work under way.
+    """The KV cache holds few sequences, prefixes are shared, and an event loop ends while sequences
+    run.
     """
     rng = random.Random(seed)
     loop = make_loop(FickleBackend(rng), num_blocks=rng.choice([12, 64]))

@@ -61,7 +61,7 @@ class Device:
                     self.scheduler.finish(sequence, "length")
 
     def run(self, max_steps_in_flight: int = 1) -> None:
-        """Until everything has ended."""
+        """Runs until everything has ended."""
         while self.scheduler.has_work or self.in_flight:
             while len(self.in_flight) < max_steps_in_flight and self.submit():
                 pass
@@ -88,7 +88,7 @@ def alone(prompt: list[int], max_tokens: int, window: int | None) -> list[int]:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Prompts of few different tokens, so that prefixes are shared all the time."""
+    """Random operations; prompts have few different tokens, so that prefixes are often shared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert not s.block_table
 
     def teardown(self) -> None:
-        """Everything ends, with the tokens it would have had alone."""
+        """Checks that every sequence ends with the tokens that it would have alone."""
         self.device.run(max_steps_in_flight=3)
         assert self.scheduler.blocks.num_free == NUM_BLOCKS
         for sequence, prompt in self.prompts.items():

@@ -1,4 +1,4 @@
-"""What answers carry besides their text: choices, usage, times, log probabilities."""
+"""The other parts of answers: choices, usage, times, log probabilities."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_rates_fit_the_times() -> None:
 
 
 def entry(token_id: int, num_top: int) -> ChatCompletionTokenLogprob:
-    """As the fake device has it."""
+    """Returns the fake device's logprobs of a token."""
     top = [
         TopLogprob(token=f"{t} ", bytes=list(b"%d " % t), logprob=-0.5 - i)
         for i, t in enumerate(range(token_id, token_id + num_top))

@@ -12,7 +12,7 @@ FUZZER = Path(__file__).parents[1] / "fuzz" / "fuzz_model.py"
 
 @pytest.mark.parametrize(("host", "count"), [("native", 150), ("wasm", 40)])
 def test_mutated_model_files(host: str, count: int) -> None:
-    """Each is refused with one of our errors or writes its two tokens."""
+    """Each file is refused with one of our errors or generates its two tokens."""
     patient = ["--limit", "100"]  # other tests run beside it
     command = [sys.executable, str(FUZZER), "--host", host, "--count", str(count), *patient]
     done = subprocess.run(command, capture_output=True, text=True)

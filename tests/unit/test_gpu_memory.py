@@ -1,4 +1,4 @@
-"""Memory of an adapter, by system."""
+"""The memory of an adapter, by operating system."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_shared_memory_is_the_host_s() -> None:
 
 
 async def test_the_event_loop_does_not_wait_for_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for finding adapters nor for opening one, which asks nvidia-smi."""
+    """It waits neither for the search for adapters nor for opening one, which runs nvidia-smi."""
     threads = []
 
     def note_thread(_: object) -> None:

@@ -1,4 +1,4 @@
-"""docs/kernels.md says what the code chooses; the files of kernels are named, and named once."""
+"""docs/kernels.md agrees with the code, and every kernel file is named in Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_the_page_is_what_the_code_chooses() -> None:
 
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_python_spells_the_name_of_every_file_and_part(file: str) -> None:
-    """So that a search for a name finds its users."""
+    """A search for a name then finds its users."""
     text = (FOLDER / f"{file}.wgsl").read_text()
     titles = re.findall(r"^//# (\w+)$", text, re.MULTILINE)
     assert len(titles) == len(set(titles))

@@ -16,7 +16,7 @@ LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 
 
 def _name(file: Path) -> str:
-    """engine/engine.py is "engine.engine", engine/__init__.py "engine"; the front door "webllm"."""
+    """Returns "engine.engine" for engine/engine.py, "engine" for its __init__.py, or "webllm"."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "webllm"
 
@@ -25,7 +25,7 @@ MODULES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def _table(heading: str) -> list[list[str]]:
-    """The rows of the table under a heading of docs/layout.md, without backquotes."""
+    """Returns the rows of the table under a heading of docs/layout.md, without backquotes."""
     section = LAYOUT.split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     return [[cell.strip().replace("`", "") for cell in row.strip("|").split("|")] for row in rows]
@@ -38,7 +38,7 @@ ALLOWED = {
 
 
 def _folder(module: str) -> str:
-    """The row of the table that a module belongs to: of the innermost folder that has one."""
+    """Returns the table's row for a module: that of the innermost folder with a row."""
     path = MODULES[module].relative_to(PACKAGE)
     rows = [f"{folder.as_posix()}/" for folder in path.parents[:-1]]
     return next((row for row in rows if row in ALLOWED), rows[-1] if rows else path.name)
@@ -48,7 +48,7 @@ PLACES = {package: re.split(r",\s*", places) for package, places in _table("Pack
 
 
 def _imports(file: Path) -> Iterator[str]:
-    """Every module or name imported anywhere in a file, dotted."""
+    """Returns every module or name imported anywhere in a file, dotted."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -58,7 +58,7 @@ def _imports(file: Path) -> Iterator[str]:
 
 
 def _internal(file: Path) -> set[str]:
-    """The modules of this package that a file imports: `from webllm.a import b` is a.b or a."""
+    """Returns this package's modules that a file imports: `from webllm.a import b` is a.b or a."""
     found = set()
     for name in _imports(file):
         if name.split(".")[0] == "webllm":
@@ -105,7 +105,7 @@ def test_packages_are_imported_in_their_places_only(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if ".browser" in name])
 def test_in_a_browser_files_are_read_as_resources(module: str) -> None:
-    """There the package is in an archive: `__file__` names no file."""
+    """In a browser the package is in an archive: `__file__` names no file."""
     nodes = ast.walk(ast.parse(MODULES[module].read_text()))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert "__file__" not in names, f"{module} uses __file__; use importlib.resources.files"

@@ -1,4 +1,4 @@
-"""`make test`: each tier brings what it needs, and no other."""
+"""`make test` installs the needs of the named tiers only."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ SITE, CHROMIUM, VULKAN = "js/wheels.py", "need Chromium", "need a Vulkan driver"
     ],
 )
 def test_a_tier_brings_its_own_needs(arguments: list[str], needs: set[str]) -> None:
-    """What would be run if nothing were there yet."""
+    """Reads the commands that a fresh checkout would run."""
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     command = ["make", "--always-make", "--dry-run", "test", *arguments]
     planned = subprocess.run(

@@ -28,7 +28,7 @@ LIMITS = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=8)
 def write_model(
     path: Path, arch: str, metadata: dict[str, object] | None = None, **sizes: int
 ) -> Path:
-    """A model of one layer whose tensors have the sizes that its metadata gives."""
+    """Writes a model of one layer; its tensors have the sizes that its metadata gives."""
     size = SIZES | sizes
     hidden, wide, head_dim = size["hidden"], size["wide"], size["head_dim"]
     q, kv = size["heads"] * head_dim, size["kv_heads"] * head_dim
@@ -134,7 +134,7 @@ def test_sizes_that_no_kernel_has(tmp_path: Path, sizes: dict[str, int]) -> None
 def test_numbers_are_checked_before_anything_is_made_of_them(
     tmp_path: Path, arch: str, metadata: dict[str, object]
 ) -> None:
-    """The window is 2**31 positions: a table of that size would take minutes to compute."""
+    """With a window of 2**31 positions, a table would take minutes to compute."""
     path = write_model(tmp_path / "m.gguf", arch, {"context_length": (1 << 31) - 1, **metadata})
     with open_gguf(path) as checkpoint, pytest.raises(CheckpointError):
         registry.record(checkpoint, (1 << 31) - 1)

@@ -70,7 +70,7 @@ def test_three_sequences() -> None:
 
 
 def test_a_chunk_of_a_prompt() -> None:
-    """Its slots follow the block table; the words end with the block table."""
+    """A chunk's slots follow the block table; the words end with it."""
     blocks = [7, 3, 12]
     for first, end in ((0, 48), (5, 16), (15, 17), (16, 32), (3, 44), (47, 48)):
         sequence = StepSequence(range(first, end), end, blocks, ())

@@ -1,4 +1,4 @@
-"""OpenAI's own client with engines in this process, whose models produce numbers."""
+"""OpenAI's own client with engines in this process, on number models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENDLESS: dict[str, Any] = asked("1", **M, max_tokens=10**6, extra_body={"ignore_
 async def engines(
     request: pytest.FixtureRequest, loaded_models: list[LoadedModel]
 ) -> tuple[Any, MLCEngine]:
-    """The engine that is asked, and the engine that computes."""
+    """Returns the engine that is called, and the engine that computes."""
     if request.param == "here":
         engine = MLCEngine()
         await engine.reload("numbers.gguf", SHIFT)
@@ -138,7 +138,7 @@ class TestAnswers:
 
 
 class TestEmbeddings:
-    """Uses an engine that invents numbers, because there is no embedding model yet."""
+    """Uses an engine with invented embeddings, because there is no embedding model yet."""
 
     class Embeds(MLCEngine):
         async def embedding(self, request: Any) -> CreateEmbeddingResponse:
@@ -376,7 +376,7 @@ class TestEnds:
     ) -> None:
         hasty = client.with_options(timeout=1)
         stream = await hasty.chat.completions.create(**ENDLESS, stream=True)
-        for _ in range(6):  # all of them together may take longer
+        for _ in range(6):  # all events together may take longer
             await anext(stream)
             await asyncio.sleep(0.2)
         stuck = asyncio.Event()

@@ -110,7 +110,7 @@ def test_no_character_decomposes_into_more_than_four() -> None:
     "unit", ["a", "ab", " ", "\n", "7", "word ", "<", "<|im_", "数", "é\u0301", "A", "'s", "\x00"]
 )
 def test_no_step_does_much(name: str, unit: str) -> None:
-    """Whatever the text is: a single word, no words, or many beginnings of special tokens."""
+    """This holds for a single word, no words, or many beginnings of special tokens."""
     tokenizer = TOKENIZERS[name]()
     text = unit * (NUM_CHARS // len(unit))
     num_steps = sum(1 for _ in tokenizer.encode_prompt_steps(text))

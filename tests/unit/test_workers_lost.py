@@ -83,7 +83,7 @@ async def test_restart_sends_the_settings_and_the_models_again(
 
 
 async def test_a_worker_of_webllms_own() -> None:
-    """It ignores what it does not know, and ends a stream by null where a port has no undefined."""
+    """It ignores unknown messages, and ends a stream by null on ports without undefined."""
     port, theirs = LoopbackPort.pair()
     seen: list[dict[str, Any]] = []
     chunk = {"id": "1", "created": 1, "model": "m", "object": "text_completion"}

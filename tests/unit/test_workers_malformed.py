@@ -1,4 +1,4 @@
-"""What comes through a port and is no message of ours: a call fails, or the channel ends."""
+"""Invalid messages on a port: a call fails, or the channel ends."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_errors_whose_text_is_no_text_cross() -> None:
 
 
 class Nonsense:
-    """A worker whose answers to everything but a hello are made by a function."""
+    """A worker whose replies, except to a hello, are made by a function."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], object]) -> None:
         self.kinds: list[str] = []
@@ -278,7 +278,7 @@ async def test_progress_of_workers_of_other_versions(phase: str | None) -> None:
 async def test_a_progress_callback_that_raises_fails_the_load(
     loaded_models: list[LoadedModel],
 ) -> None:
-    """As it does without a worker; and the worker has nothing loaded."""
+    """It fails as without a worker, and the worker has no model loaded."""
     worker = Worker()
 
     def refuse(_: InitProgressReport) -> None:

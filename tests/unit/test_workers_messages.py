@@ -1,4 +1,4 @@
-"""The table of message kinds: against WebLLM's kinds, the engine's interface and a worker."""
+"""The table of message kinds, compared with WebLLM's, the engine's interface and a worker."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_arguments_and_result_cross(name: str) -> None:
 
     setattr(worker.engine, name, method)
     engine = WorkerMLCEngine(worker.port)
-    await settle()  # until it knows the worker's version
+    await settle()  # until the proxy knows the worker's version
     _, *parameters = inspect.signature(getattr(MLCEngineInterface, name)).parameters
     given = {each: SAMPLES[each] for each in parameters}
     assert await getattr(engine, name)(**given) == result
@@ -128,7 +128,7 @@ async def test_kinds_of_later_versions_are_refused_in_words() -> None:
 async def test_the_progress_of_one_load(
     loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a port and without one."""
+    """The callback is called through a port and without one."""
     from webllm.engine import engine as engine_module
 
     load = engine_module.load_model

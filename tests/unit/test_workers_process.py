@@ -1,4 +1,4 @@
-"""An engine in a process of its own; the engines are `worker_engines`'."""
+"""An engine in its own process; `worker_engines` makes the engines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pid_of(engine: WorkerMLCEngine) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """False for a zombie that has been waited for, and only for that."""
+    """Returns False only for a process that has ended and has been waited for."""
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
@@ -75,7 +75,7 @@ async def test_answers_and_prints_do_not_mix(capfd: pytest.CaptureFixture[str]) 
 
 async def test_closing_leaves_nothing() -> None:
     async with await start():
-        pass  # what asyncio itself opens, once
+        pass  # asyncio opens some files once
     before = num_descriptors()
     pids = []
     for _ in range(3):
@@ -225,7 +225,7 @@ async def test_the_process_ends_with_its_parent() -> None:
 
 
 def _state(pid: int) -> str:
-    """ "Z" for a process that has ended and that nobody has waited for."""
+    """Returns the letter of a process's state: "Z" if it has ended without being waited for."""
     ps = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return ps.stdout.strip()[:1]
 

@@ -1,4 +1,4 @@
-"""`WorkerMLCEngine` before a handler with models of numbers: an engine like any other."""
+"""`WorkerMLCEngine` with a handler on number models behaves as any other engine."""
 
 from __future__ import annotations
 

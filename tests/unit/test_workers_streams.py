@@ -1,4 +1,4 @@
-"""How streams end in a worker: left, interrupted, forgotten, or with their page."""
+"""The end of streams in a worker: closed, interrupted, dropped, or lost with their page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INIT, PULL = "chatCompletionStreamInit", "completionStreamNextChunk"
 async def test_leaving_a_stream_ends_it_at_once(
     client: NpmClient, handler: MLCEngineHandler
 ) -> None:
-    """As WebLLM 0.2.86 does, whose streams have ids; and older ones, if they did."""
+    """A client closes its stream by id, as WebLLM 0.2.86 does, or without one, as older ones do."""
     for stream_id in ("s", None):
         params = {"selectedModelId": "numbers"} if stream_id is None else {"streamId": stream_id}
         content = numbers({**asked("1", ignore_eos=True), "stream": True})
@@ -65,7 +65,7 @@ async def test_a_pull_that_waits_when_its_stream_is_left_is_answered(
 async def test_no_stream_outlives_what_ends_every_answer(
     client: NpmClient, handler: MLCEngineHandler, how: str
 ) -> None:
-    """Of streams that have begun, of one that has not, and of those that nobody reads on."""
+    """Tested with streams that have begun, that have not, and that nobody reads any more."""
     [connection] = handler._connections
     content = numbers({**asked("1", ignore_eos=True), "stream": True})
     for stream_id in ("read on", "left", "not begun"):
@@ -97,7 +97,7 @@ async def test_a_stream_id_is_used_once(client: NpmClient, handler: MLCEngineHan
 
 
 def fail_to_close(stream: Stream) -> None:
-    """It ends, and then raises."""
+    """Closes the stream, and then raises."""
     close = stream.chunks.aclose
 
     async def fail() -> None:
@@ -133,7 +133,7 @@ async def test_a_stream_that_cannot_be_closed_leaves_no_model_loaded(
     await client.ask(INIT, {**content, "streamId": "s"})
     await client.ask(PULL, {"streamId": "s"})
     fail_to_close(connection.streams._by_id["s"])
-    await client.ask("interruptGenerate")  # and nobody reads on
+    await client.ask("interruptGenerate")  # and nobody reads any more
     with pytest.raises(Thrown, match="cannot be closed"):
         await client.ask("unload")
     assert engine_of(handler).loaded_model_ids() == []

@@ -26,7 +26,7 @@ CONFIG = MLCEngineConfig(app_config=AppConfig(model_list=(NUMBERS,)))
 
 
 class Thrown(Exception):  # noqa: N818
-    """What the npm client rejects with: the content of a "throw"."""
+    """The npm client's rejection: the content of a "throw"."""
 
 
 class NpmClient:
@@ -72,7 +72,7 @@ class NpmClient:
         return await self.ask("completionStreamNextChunk", {"selectedModelId": "numbers"})
 
     async def rest(self) -> str:
-        """`asyncGenerate`: until the answer is not an object; null is one in JavaScript."""
+        """Returns the remaining text, read as by `asyncGenerate`: until a reply is no object."""
         text = ""
         while (chunk := await self.chunk()) is not NO_CONTENT:
             assert isinstance(chunk, dict)
@@ -184,17 +184,17 @@ async def test_settings_are_not_answered(client: NpmClient, handler: MLCEngineHa
 async def test_a_wrong_setting_fails_the_reloads_until_it_is_right(
     npm: NpmClient, handler: MLCEngineHandler, kind: str, wrong: object, right: object, said: str
 ) -> None:
-    """Nothing answers the setting itself: `on_message` fails for a uuid that nobody waits for."""
+    """The setting itself has no reply: WebLLM's client fails on a uuid without a waiting call."""
     npm.post(kind, right)
     npm.post(kind, wrong)
     for _ in range(2):
         with pytest.raises(Thrown, match=f"^(ConfigError|RequestError): .*{said}"):
             await npm.ask("reload", {"modelId": ["numbers"]})
     if kind == "setAppConfig":
-        with pytest.raises(Thrown, match=f"^ConfigError: .*{said}"):  # it would load, too
+        with pytest.raises(Thrown, match=f"^ConfigError: .*{said}"):  # it would load as well
             await npm.ask("chatCompletionNonStreaming", numbers(asked("1")))
     assert engine_of(handler).loaded_model_ids() == []
-    await NpmClient(handler).ask("reload", {"modelId": ["numbers"]})  # which has set nothing
+    await NpmClient(handler).ask("reload", {"modelId": ["numbers"]})  # it has set nothing
     npm.post(kind, right)
     assert await npm.ask("reload", {"modelId": ["numbers"]}) is None
     num_asked = 4 if kind == "setAppConfig" else 3

@@ -16,7 +16,7 @@ from webllm.workers import frames
 
 
 def numbers(config: MLCEngineConfig) -> MLCEngine:
-    """Makes an engine whose models produce numbers.
+    """Makes an engine with number models.
 
     "slow" blocks for half a second while it loads, "stuck" for a minute; "unwritable" fails with an
     error that is not valid UTF-8.
