@@ -64,7 +64,7 @@ class Calls:
 
 
 def _is_of_device(frame: FrameType | None) -> bool:
-    """Whether a caller belongs to the fake device; a real device would do that work itself."""
+    """Returns whether a caller belongs to the fake device; a real one would do that work."""
     while frame is not None:
         if Path(frame.f_code.co_filename).name == "fake_backend.py":
             return True

@@ -20,7 +20,7 @@ const CATALOGUE = "/webllm-models.json"; // in Python's own file system
 
 export interface BootOptions {
   root?: URL; // the folder of the files, by default that of this script
-  files?: RuntimeFiles; // which somebody fetches already
+  files?: RuntimeFiles; // if somebody already fetches them
   onProgress?: (part: number) => void; // 0 to 1
 }
 
@@ -32,9 +32,9 @@ export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
     createPyodideModule, // a service worker may not import it later
     _loadSnapshot: files.snapshot,
   });
-  structuredClone(null, { transfer: [await files.snapshot] }); // 30 MB that Pyodide would hold on to
+  structuredClone(null, { transfer: [await files.snapshot] }); // Pyodide would retain 30 MB
   onProgress(0.8);
-  python.runPython("import random; random.seed()"); // not as in everybody's snapshot
+  python.runPython("import random; random.seed()"); // the snapshot's seed is everybody's
   python.registerJsModule("webllm_gpu", gpu);
   const threads = { url: new URL("thread.js", files.root).href };
   python.registerJsModule("webllm_threads", threads);

@@ -3,7 +3,7 @@
 //   pyodide/          the runtime, as in the npm package
 //   python.snapshot   its memory just after the start, see snapshot.mjs
 //   packages.zip      webllm and what it needs, with bytecode; Python imports from it as it is
-//   extensions.zip    what of it is compiled, and has to be unpacked
+//   extensions.zip    its compiled modules, which have to be unpacked
 //   models.json       the models that webllm knows by name here
 //   wheels/*.whl      the packages, for pages that have a Pyodide of their own
 

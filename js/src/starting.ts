@@ -24,13 +24,14 @@ export class Starting {
     private readonly post: (message: InitProgressCallback) => void,
   ) {}
 
-  heed(given: unknown): void {
+  /** Notes what a message changes about the load; reloads begin their download. */
+  receive(given: unknown): void {
     const message = given as Early;
     if (message.kind === "setAppConfig") this.appConfig = message.content;
     if (message.kind !== "reload") return;
     this.reloads.set(message.uuid, performance.now());
     this.report(message.uuid);
-    this.fetchModel(message).catch(() => {}); // Python will find the same, and say so
+    this.fetchModel(message).catch(() => {}); // Python meets the same error and reports it
   }
 
   /** `progress`: how much of the start is done, 0 to 1. */
@@ -58,12 +59,12 @@ export class Starting {
     const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
     if (model === undefined) return;
     const url = new URL(model, location.href);
-    url.hash = ""; // may be the hash of the file
-    if (/^https?:.*\.gguf$/.test(url.href)) this.prefetch.begin(url); // else Python knows where
+    url.hash = ""; // it may be the file's hash
+    if (/^https?:.*\.gguf$/.test(url.href)) this.prefetch.begin(url); // Python resolves other sources
   }
 }
 
-/** Of the models that the client names, or of the site's. */
+/** Finds a record among the client's models, or else among the site's. */
 function find(
   modelId: string,
   named: ModelRecord[] | undefined,
@@ -72,19 +73,19 @@ function find(
   return (named ?? site?.model_list)?.find((each) => each.model_id === modelId);
 }
 
-/** Where the site has what a record names by its hash. */
+/** The site's address of the file with the record's hash. */
 function sameFile(record: ModelRecord, site: AppConfig | null): string | undefined {
   return site?.model_list.find((each) => each.sha256 && each.sha256 === record.sha256)?.model;
 }
 
-/** Whether this origin has kept models before, in any of the stores. */
+/** Whether this origin has stored models before, in any of the stores. */
 async function hasStore(): Promise<boolean> {
-  if (!isSecureContext) return false; // there is none, then
+  if (!isSecureContext) return false; // there are no stores
   const looks = [
     () => caches.has(STORE),
     async () => (await indexedDB.databases()).some(({ name }) => name === STORE),
     async () => !!(await (await navigator.storage.getDirectory()).getDirectoryHandle(STORE)),
   ];
   const found = await Promise.allSettled(looks.map(async (look) => look()));
-  return found.some((each) => each.status === "fulfilled" && each.value); // others are not here
+  return found.some((each) => each.status === "fulfilled" && each.value); // a rejection means absent
 }

@@ -50,11 +50,11 @@ export class WorkerHost {
 
   private keep(message: unknown): void {
     this.early.push(message);
-    this.starting.heed(message ?? {});
+    this.starting.receive(message ?? {});
   }
 
   private async serve(): Promise<void> {
-    const { boot } = await import("./boot"); // only now: messages come in meanwhile
+    const { boot } = await import("./boot"); // here, so that messages are received meanwhile
     const onProgress = (part: number) => this.starting.advance(0.8 * part);
     const python = await boot({ files: this.files, onProgress });
     const serve: (endpoint: Endpoint) => void = python.runPython(this.serving);

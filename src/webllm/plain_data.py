@@ -36,7 +36,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def field_of(error: msgspec.ValidationError) -> str:
-    """The path of the wrong or missing field, such as "messages[0].role"; "" is the whole."""
+    """Returns the path of the wrong field, such as "messages[0].role"; "" for the whole."""
     path, problem = _path_and_problem(error)
     missing = _MISSING.match(problem)
     return ".".join(name for name in (path, missing and missing["name"]) if name)
@@ -89,13 +89,13 @@ def _letters(name: str) -> str:
 
 
 def _names_at(kind: Any, path: str) -> list[str]:
-    """The fields of the struct at a path."""
+    """Returns the fields of the struct at a path."""
     structs = [each for each in _types_at(kind, path) if hasattr(each, "fields")]
     return [field.encode_name for each in structs for field in each.fields]
 
 
 def _choices_at(kind: Any, path: str) -> list[str]:
-    """The values that fit at a path, as Python writes them."""
+    """Returns the values that fit at a path, as Python writes them."""
     types = list(_types_at(kind, path))
     literals = [each for each in types if hasattr(each, "values")]
     choices = sorted(repr(value) for each in literals for value in each.values)
@@ -103,7 +103,7 @@ def _choices_at(kind: Any, path: str) -> list[str]:
 
 
 def _types_at(kind: Any, path: str) -> Iterator[Any]:
-    """msgspec's descriptions of the types at a path."""
+    """Returns msgspec's descriptions of the types at a path."""
     from msgspec.inspect import type_info  # imported only for errors
 
     found = [type_info(kind)]

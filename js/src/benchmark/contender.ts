@@ -4,7 +4,7 @@ import type { ModelRecord } from "../client";
 
 export interface Settings {
   model: ModelRecord; // a GGUF file
-  mlcModelId: string; // the model of WebLLM's catalogue that stands beside it
+  mlcModelId: string; // the model of WebLLM's catalogue to compare with
   promptTokens: number;
   maxTokens: number;
   numThreads: number; // of the engines that take more than one
@@ -22,7 +22,7 @@ export interface Usage {
 
 /** An engine with its model loaded. */
 export interface Engine {
-  bootMs: number | null; // until it could be asked anything; null where that cannot be told
+  bootMs: number | null; // until it accepts requests; null if unknown
   device: string;
   /** Greedy, to the last of `maxTokens`; calls back for each piece of text. */
   complete(prompt: string, maxTokens: number, onText: () => void): Promise<Usage>;
@@ -32,7 +32,7 @@ export interface Contender {
   id: string;
   name: string;
   version: string; // of a package that is not ours
-  comparedWith: string; // the id of ours that it is held against
+  comparedWith: string; // the id of our engine to compare with
   /** The reason why it cannot run here, or "". */
   obstacle(settings: Settings, machine: Machine): string;
   /** Deletes the model from its store. */

@@ -9,7 +9,7 @@ export interface Sample {
   promptTokens: number;
   completionTokens: number;
   bootMs: number | null;
-  startColdMs: number; // until the model can be asked, the store empty
+  startColdMs: number; // until the model answers, with an empty store
   startStoredMs: number; // the same with the model in the store
   firstTokenMs: number;
   prefillTokensPerS: number;
@@ -87,7 +87,7 @@ async function ask(engine: Engine, { promptTokens, maxTokens }: Settings): Promi
   };
 }
 
-/** Does not wait on after `stop`: some engines never answer what they were asked before they end. */
+/** Stops waiting at `stop`, because some engines never answer calls that they received before it. */
 function unless<Value>(stop: AbortSignal, work: Promise<Value>): Promise<Value> {
   return new Promise((resolve, reject) => {
     const refuse = () => reject(stop.reason);

@@ -1,5 +1,5 @@
-// Like worker.ts of the site, on the device and with the threads that its URL asks for. Two requests
-// of its own: "boot" is answered when anything is, "forget" empties the store of a model.
+// Like worker.ts of the site, on the device and with the threads that its URL asks for. It has two
+// more requests: "boot" is answered once Python runs, "forget" deletes a model from the store.
 
 import { WorkerHost } from "../worker_host";
 

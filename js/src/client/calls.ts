@@ -91,14 +91,14 @@ export class Calls {
     }
   }
 
-  /** Loses the worker: whoever waits for a reply without a uuid would wait forever. */
+  /** Gives the worker up: the call whose reply lacks a uuid would wait forever. */
   private skip(kind: unknown): void {
     if (kind !== "return" && kind !== "throw") return;
     this.lose("it sent an answer that has no uuid");
     this.endpoint.close();
   }
 
-  /** Waits for a lock that the worker holds: no event tells that a worker was terminated. */
+  /** Waits for a lock that the worker holds, because no event reports a terminated worker. */
   private greeted(kind: unknown, content: unknown): void {
     if (kind !== "return" || typeof content !== "object" || content === null) return;
     const { protocol, lock } = content as { protocol?: unknown; lock?: unknown };

@@ -16,7 +16,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
     private readonly streamId: string,
     private readonly selectedModelId: string | null,
   ) {
-    FORGOTTEN.register(this, { calls, streamId }, this);
+    ABANDONED.register(this, { calls, streamId }, this);
   }
 
   [Symbol.asyncIterator](): this {
@@ -53,7 +53,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
 
   private close(): void {
     this.isOpen = false;
-    FORGOTTEN.unregister(this);
+    ABANDONED.unregister(this);
   }
 
   private async pull(): Promise<unknown> {
@@ -70,7 +70,7 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
 
 const END = { done: true, value: undefined } as const;
 
-/** Streams that may be dropped before their end. The value kept of each must not refer to it. */
-const FORGOTTEN = new FinalizationRegistry<{ calls: Calls; streamId: string }>(
+/** Ends streams that were dropped before their end. The registered value must not refer to one. */
+const ABANDONED = new FinalizationRegistry<{ calls: Calls; streamId: string }>(
   ({ calls, streamId }) => calls.endStream(streamId),
 );

@@ -1,4 +1,4 @@
-// What the browser tells a page about this device.
+// The browser's information about this device.
 
 import { freeBytes } from "./storage";
 
@@ -10,7 +10,7 @@ export interface Gpu {
 export interface Device {
   gpu: Gpu | null; // one worth using: no software adapter
   noGpuBecause: string; // "" where there is one
-  memoryBytes: number | null; // at least this much; browsers tell no more than 8 GiB
+  memoryBytes: number | null; // at least this much; browsers report at most 8 GiB
   freeStorageBytes: number | null;
 }
 

@@ -24,7 +24,7 @@ export async function openDatabase(
   const database = await settled(opening);
   database.onclose = onLost;
   database.onversionchange = () => {
-    database.close(); // so that a newer page can go on
+    database.close(); // so that a newer page can continue
     onLost();
   };
   return database;

@@ -33,7 +33,7 @@ export class Store<State extends object> {
       try {
         listener();
       } catch (error) {
-        reportError(error); // the other views go on
+        reportError(error); // the other views are updated
       }
     }
   }

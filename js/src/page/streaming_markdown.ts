@@ -50,7 +50,7 @@ export class StreamingMarkdown {
     (list ?? this.element).append(...nodes);
   }
 
-  /** New text may extend the last block. A list goes on even after empty lines. */
+  /** New text may extend the last block. A list may continue even after empty lines. */
   private numSettled(): number {
     const isBegin = ({ isSpace, continuesList }: Block) => !isSpace && !continuesList;
     return Math.max(0, this.rendered.findLastIndex(isBegin));

@@ -88,7 +88,7 @@ async def done(target: Any, method: str, *arguments: Any) -> Any:
 
 
 async def found(target: Any, method: str, *arguments: Any) -> Any | None:
-    """As `done`, but returns None for a NotFoundError."""
+    """Does as `done`, but returns None for a NotFoundError."""
     value, failure = await _outcome(target, method, arguments)
     if failure not in (None, "NotFoundError"):
         raise store_error(failure)

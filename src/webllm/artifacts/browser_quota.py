@@ -46,5 +46,5 @@ def ask_to_keep() -> None:
 
 
 def _storage() -> Any | None:
-    """None on a page without https."""
+    """Returns navigator.storage; None on a page without https."""
     return getattr(js.navigator, "storage", None) or None

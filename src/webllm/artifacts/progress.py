@@ -19,7 +19,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InitProgressReport:
-    """How far a phase has come; in an engine's reports, how far the whole reload has come."""
+    """The progress of a phase; in an engine's reports, of the whole reload."""
 
     progress: float  # 0 to 1, never falling; unchanged while the total is unknown
     time_elapsed: float  # seconds since the phase, or the reload, began

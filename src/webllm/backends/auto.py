@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def open_backend(device: str, num_threads: int | None = None) -> Backend:
-    """`device` is "auto", "cpu", "webgpu" or part of an adapter's name.
+    """Opens a backend; `device` is "auto", "cpu", "webgpu" or part of an adapter's name.
 
     "auto" takes a real GPU, else the CPU. A software adapter runs only when asked for: by
     "webgpu" where there is no real GPU, or by name. Raises DeviceNotFoundError, DeviceError.
@@ -25,7 +25,7 @@ async def open_backend(device: str, num_threads: int | None = None) -> Backend:
 
 
 async def find_adapter(device: str) -> Adapter:
-    """The GPU that `device` names, or the best there is for "auto" and "cpu".
+    """Returns the GPU that `device` names, or the best one for "auto" and "cpu".
 
     Raises DeviceNotFoundError.
     """
@@ -35,7 +35,7 @@ async def find_adapter(device: str) -> Adapter:
 
 
 async def _chosen_adapter(device: str) -> Adapter | None:
-    """The GPU to run on; None for the CPU."""
+    """Returns the GPU to run on; None for the CPU."""
     if device == "cpu":
         return None
     if device != "auto":

@@ -25,7 +25,7 @@ def integer(minimum: int, maximum: float = math.inf) -> Any:
 
 
 def decimal(minimum: float, maximum: float) -> Any:
-    """As `integer`, for any number."""
+    """The `parser` of an option, as `integer`, for any number."""
     return _number(float, minimum, maximum, f"a number from {minimum} to {maximum}")
 
 

@@ -78,7 +78,7 @@ async def answer_completion(
 
 
 def statistics(answer: Answer, device: str) -> str:
-    """One line: tokens, rates, device."""
+    """Returns one line: tokens, rates, device."""
     usage = answer.usage
     if usage is None:
         return device

@@ -101,7 +101,7 @@ class SiteServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def is_host(self, host: str) -> bool:
-        """Whether a Host header names this server."""
+        """Returns whether a Host header names this server."""
         name, _, port = host.lower().rpartition(":")
         if self.server_port == 80 and host.lower() in _HOSTS:
             return True

@@ -16,7 +16,7 @@ from webllm.models.metadata import Metadata
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How the frequencies are scaled for a context longer than the pretraining's."""
+    """The scaling of frequencies for a context longer than the pretraining's."""
 
     kind: str = "none"  # none, linear or yarn
     factor: float = 1.0

@@ -152,7 +152,7 @@ class BatchShape:
         return self.max_tokens <= self.max_seqs
 
     def holds(self, other: BatchShape) -> bool:
-        """Whether every step that fits `other` fits this shape."""
+        """Returns whether every step that fits `other` fits this shape."""
         return (
             self.max_tokens >= other.max_tokens
             and self.max_seqs >= other.max_seqs

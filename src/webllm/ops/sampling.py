@@ -26,7 +26,7 @@ _EDIT = Struct("=IfI")
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the tokens of a sequence are drawn; see docs/sampling.md.
+    """The parameters by which a sequence's tokens are drawn; see docs/sampling.md.
 
     Raises RequestError for more logprobs than MAX_LOGPROBS, and for a number that its word in the
     step cannot hold.

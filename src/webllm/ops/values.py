@@ -21,7 +21,7 @@ class Rows(Enum):
 
 
 class Encoding(Enum):
-    """How a value is stored."""
+    """The storage of a value."""
 
     F32 = "f32"
     ACTIVATION = "activation"  # read by matrix products only: the backend chooses, mostly int8

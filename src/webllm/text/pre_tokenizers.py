@@ -23,7 +23,7 @@ _CASED_2 = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """How a family of tokenizers splits text into words.
+    """The rules by which a family of tokenizers splits text into words.
 
     With `ignore_merges` a word that is in the vocabulary becomes that token without merging.
     `add_bos` is the default of `tokenizer.ggml.add_bos_token`. With `nfc` text is normalized to NFC

@@ -110,7 +110,7 @@ def _compared(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _one_by_one(budget: Budget, value: Any, *names: Any, **kwargs: Any) -> Any:
-    """The items are paid for one by one, when they are read."""
+    """Pays for the items one by one, when they are read."""
     plain_key(budget, names[0] if names else kwargs.get("attribute"))
     budget.spend(8 * OBJECT_CHARS)
     return budget.items(value) if value else value
@@ -194,7 +194,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As in `transformers`: unlike Jinja's own, without HTML escapes."""
+    """Encodes as JSON without HTML escapes, as `transformers` does; Jinja's own has them."""
     budget = budget_of(context)
     budget.spend_value(value)
     _indent_chars(indent)

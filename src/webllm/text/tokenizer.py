@@ -73,10 +73,10 @@ class Tokenizer(Protocol):
 
     @property
     def chars_per_token(self) -> int | None:
-        """Most characters that one token stands for; None if text may become no token at all."""
+        """The most characters that one token stands for; None if text may become no tokens."""
 
     def min_tokens(self, text: str) -> int:
-        """A cheap lower bound of the number of tokens in `text`, guarded or not."""
+        """Returns a cheap lower bound of the number of tokens in `text`, guarded or not."""
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Returns the text of `token_ids`; invalid UTF-8 becomes U+FFFD, unknown ids nothing."""

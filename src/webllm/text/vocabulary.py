@@ -129,7 +129,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        """Made lazily: it takes several times the memory of the file's own list."""
+        """Spelling to id, made lazily: it takes several times the memory of the file's list."""
         return index_tokens(self.tokens)
 
     def token_id(self, text: str) -> int | None:

@@ -25,7 +25,7 @@ export class Notices {
   watchFaults(): void {
     addEventListener("unhandledrejection", ({ reason }) => this.fault(reason));
     addEventListener("error", ({ error }) => {
-      if (error) this.fault(error); // without one: a notice of the browser’s own, not of this page
+      if (error) this.fault(error); // without one, the browser's own notice
     });
   }
 

@@ -47,7 +47,7 @@ def instantiate(names: tuple[str, ...] = tuple(VARIANTS)) -> WasmInstance:
 
 
 def instantiate_shared(names: tuple[str, ...] = tuple(VARIANTS)) -> WasmInstance:
-    """As `instantiate`, for several threads: on a memory that Web Workers can share."""
+    """Instantiates for several threads, on a memory that Web Workers can share."""
     now = performance.now.bind(performance)
 
     def make(module: Any) -> tuple[Any, Any, int]:

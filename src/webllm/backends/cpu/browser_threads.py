@@ -43,7 +43,7 @@ async def open_browser_kernels(num_threads: int | None) -> BrowserKernels:
 
 
 def _can_have_threads() -> bool:
-    """Threads block while they wait, which browsers allow in dedicated workers only."""
+    """Returns whether this page can have threads; browsers let only dedicated workers block."""
     in_worker = hasattr(js, "DedicatedWorkerGlobalScope")
     return in_worker and bool(getattr(js, "crossOriginIsolated", False))
 

@@ -18,7 +18,7 @@ PANEL_ROWS = 16
 
 
 class Format(IntFlag):
-    """How a panel stores weights: flags of a quantized format, or one of three float formats."""
+    """The storage of weights in a panel: flags of a quantized format, or a float format."""
 
     BITS4 = 0
     BITS8 = 1

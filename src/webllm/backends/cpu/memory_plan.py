@@ -13,7 +13,7 @@ ALIGNMENT = 64
 
 @dataclass(slots=True)
 class BumpAllocator:
-    """Hands out offsets one after the other, each a multiple of `ALIGNMENT`."""
+    """Assigns offsets one after the other, each a multiple of `ALIGNMENT`."""
 
     num_bytes: int = 0
 

@@ -49,8 +49,9 @@ _ACTIVATIONS = {Activation.SILU: 0, Activation.GELU_TANH: 1}
 
 
 class RowEncoding(IntEnum):
-    """How C stores a row (matmul.h). BOTH is INT8 followed by F32, for a value that weights of both
-    kinds multiply.
+    """The encoding of a row in C (matmul.h).
+
+    BOTH is INT8 followed by F32, for a value that weights of both kinds multiply.
     """
 
     F32 = 0

@@ -167,7 +167,7 @@ class NativeRecording:
 
 
 class WrappedSubmitter:
-    """Through wgpu-py's public objects."""
+    """Submits through wgpu-py's public objects."""
 
     def __init__(self, device: Any) -> None:
         import wgpu
@@ -248,7 +248,7 @@ class WrappedSubmitter:
 
 
 class RawSubmitter(WrappedSubmitter):
-    """Without wgpu-py's objects and its validation; `record` has validated the dispatches.
+    """Submits without wgpu-py's objects and validation; `record` has validated the dispatches.
 
     Only `write` and the end of encoding check for errors. They must notice a lost device, because
     wgpu-native aborts the process if one submits to it.

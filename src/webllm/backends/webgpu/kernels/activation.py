@@ -12,7 +12,7 @@ GROUP = 32  # columns that share a scale, in activations and in weights
 
 
 class ActivationFormat(Enum):
-    """How activations [rows, cols] are stored; cols is a multiple of 32.
+    """The storage of activations [rows, cols]; cols is a multiple of 32.
 
     I8   two slices: u32 [rows, cols / 4], four int8 in order; and vec2<f32> [rows, cols / 32],
          (scale, scale * sum of the group's int8): value = scale * int8.

@@ -1,4 +1,4 @@
-"""How weight matrices lie in device memory, and the WGSL that reads them.
+"""The layout of weight matrices in device memory, and the WGSL that reads them.
 
 A matrix [rows, cols], cols % 32 == 0, is two buffers. Group i of 32 columns is the one in row
 i / (cols / 32) at column 32 * (i % (cols / 32)):

@@ -65,13 +65,13 @@ def gemv_tiling(groups: int, pairs: int | None, subgroup: int, max_threads: int)
 
 
 def can_fuse_norm(variant: KernelVariant, rows: RowCount) -> bool:
-    """Whether `linear_residual` and `norm_eps` may be used."""
+    """Returns whether `linear_residual` and `norm_eps` may be used."""
     integers = variant.activation is ActivationFormat.I8
     return integers and variant.subgroup > 0 and variant.barriers and takes(rows)
 
 
 def takes(rows: RowCount) -> bool:
-    """Whether GEMV takes this number of rows: at most 64, in whole tiles of eight."""
+    """Returns whether GEMV takes `rows`: at most 64, in whole tiles of eight."""
     at_once = min(rows.maximum, _ROWS_AT_ONCE)
     return rows.maximum <= MAX_GEMV_ROWS and rows.maximum % at_once == 0
 
