@@ -1,4 +1,4 @@
-"""Language models on WebGPU and SIMD from Python, behind WebLLM's API.
+"""Runs language models on WebGPU and on CPUs from Python, with WebLLM's API.
 
     from webllm import MLCEngine
 

@@ -242,8 +242,8 @@ def header(name: str, path: Path) -> dict[str, Any]:
             "tokenizers": tokenizers.__version__,
             "gguf": version("gguf"),
         },
-        "how": "float32 on CPU, eager attention; greedy without heeding end tokens; `text` ends "
-        "before the first end token (min_text_margin includes it); log-probs (natural) "
+        "how": "float32 on CPU, eager attention; greedy without stopping at end tokens; "
+        "`text` ends before the first end token (min_text_margin includes it); log-probs (natural) "
         "teacher-forced without a KV cache; "
         "margin = log-prob of the first less that of the second; float32_noise = the largest "
         "difference between the pass without a KV cache and the one with it",

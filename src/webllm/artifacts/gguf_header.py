@@ -59,7 +59,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
     Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
     tensor type webllm does not read, MoreBytesNeeded if the header continues after `buffer`.
     """
-    reader = _Reader(buffer, file_bytes)
+    reader = _HeaderReader(buffer, file_bytes)
     version = _read_version(reader)
     num_tensors = reader.number(_UINT64, "the tensor count")
     num_entries = reader.number(_UINT64, "the metadata count")
@@ -77,7 +77,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
     return GGUFHeader(version, alignment, metadata, _place(tensors, data_start, file_bytes))
 
 
-class _Reader:
+class _HeaderReader:
     """A position in the header; every read is checked against the buffer first."""
 
     def __init__(self, buffer: memoryview, file_bytes: int) -> None:
@@ -133,7 +133,7 @@ class _Reader:
             raise CheckpointError(f"{what} is not UTF-8: {raw[:40]!r} ({error.reason})") from None
 
 
-def _read_version(reader: _Reader) -> int:
+def _read_version(reader: _HeaderReader) -> int:
     reader.require(8, "the magic number and version")
     magic = bytes(reader.buffer[:4])
     if magic != b"GGUF":
@@ -151,7 +151,7 @@ def _read_version(reader: _Reader) -> int:
     )
 
 
-def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> object:
+def _read_value(reader: _HeaderReader, type_id: int, key: str, depth: int = 0) -> object:
     if type_id in _SCALARS:
         value = reader.number(type_id, f"the value of {key!r}")
         if type_id == _BOOL:
@@ -165,7 +165,7 @@ def _read_value(reader: _Reader, type_id: int, key: str, depth: int = 0) -> obje
     raise CheckpointError(f"{key!r} has the value type {type_id}; GGUF defines 0 to 12")
 
 
-def _read_array(reader: _Reader, key: str, depth: int) -> object:
+def _read_array(reader: _HeaderReader, key: str, depth: int) -> object:
     if depth > _MAX_ARRAY_DEPTH:
         raise CheckpointError(f"{key!r} nests arrays more than {_MAX_ARRAY_DEPTH} deep")
     type_id = reader.number(_UINT32, f"the element type of {key!r}")
@@ -183,7 +183,7 @@ def _read_array(reader: _Reader, key: str, depth: int) -> object:
     raise CheckpointError(f"{key!r} has the element type {type_id}; GGUF defines 0 to 12")
 
 
-def _read_numbers(reader: _Reader, type_id: int, count: int, key: str) -> NumberArray:
+def _read_numbers(reader: _HeaderReader, type_id: int, count: int, key: str) -> NumberArray:
     if count > _MAX_NUMBERS:
         raise CheckpointError(f"{key!r} has {count} elements; at most {_MAX_NUMBERS} are read")
     layout = _SCALARS[type_id]
@@ -202,7 +202,7 @@ def _check_bools(largest: int, key: str) -> None:
         raise CheckpointError(f"{key!r} is a bool of value {largest}; only 0 and 1 are legal")
 
 
-def _read_strings(reader: _Reader, count: int, key: str) -> StringArray:
+def _read_strings(reader: _HeaderReader, count: int, key: str) -> StringArray:
     """Walks over the strings and notes the end of each."""
     unpack, buffer, size = _LENGTH.unpack_from, reader.buffer, len(reader.buffer)
     start = position = reader.position
@@ -225,7 +225,7 @@ def _alignment(metadata: dict[str, object]) -> int:
     return value
 
 
-def _read_tensor(reader: _Reader, alignment: int) -> TensorInfo:
+def _read_tensor(reader: _HeaderReader, alignment: int) -> TensorInfo:
     """Reads one tensor's description; its offset is relative to the data section."""
     name = reader.name("a tensor name")
     num_dimensions = reader.number(_UINT32, f"the number of dimensions of {name!r}")

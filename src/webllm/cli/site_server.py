@@ -145,7 +145,7 @@ class SiteServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Reader(io.RawIOBase):
+class _ClientReader(io.RawIOBase):
     """Reads from a client; raises TimeoutError after `deadline`, even while bytes arrive."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self._reader = _Reader(self.connection)
+        self._reader = _ClientReader(self.connection)
         self.rfile = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:

@@ -165,7 +165,7 @@ def _read_timeout(request: Any) -> float | None:
 
 
 def _read_timed_out(request: Any) -> Exception:
-    message = f"nothing came within {_read_timeout(request)} seconds, the client's read timeout"
+    message = f"nothing arrived within {_read_timeout(request)} seconds, the client's read timeout"
     error: Exception = _library(request).ReadTimeout(message, request=request)
     return error
 

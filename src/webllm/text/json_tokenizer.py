@@ -51,7 +51,7 @@ class _Named(msgspec.Struct):
     content: str
 
 
-class _Config(msgspec.Struct):
+class _BosEos(msgspec.Struct):
     bos_token: str | _Named | None = None
     eos_token: str | _Named | None = None
 
@@ -65,7 +65,7 @@ def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTo
     encoder = load_encoder(document)
     try:
         parsed = msgspec.json.decode(document, type=_Document)
-        settings = msgspec.json.decode(config, type=_Config) if config else _Config()
+        settings = msgspec.json.decode(config, type=_BosEos) if config else _BosEos()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"tokenizer.json or its config is malformed: {error}") from error
     parts = list(_parts([parsed.normalizer, parsed.pre_tokenizer, parsed.decoder]))

@@ -23,7 +23,7 @@ class _Token(msgspec.Struct):
     content: str
 
 
-class _Config(msgspec.Struct):
+class _TokenizerConfig(msgspec.Struct):
     chat_template: str | list[_NamedTemplate] | None = None
     bos_token: str | _Token | None = None
     eos_token: str | _Token | None = None
@@ -58,7 +58,7 @@ def template_from_config(
     CheckpointError if the document is malformed.
     """
     try:
-        parsed = msgspec.json.decode(config, type=_Config)
+        parsed = msgspec.json.decode(config, type=_TokenizerConfig)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"tokenizer_config.json is malformed: {error}") from error
     source = parsed.chat_template

@@ -49,7 +49,7 @@ INLINE void multiply(const Matrix *weight, uint32_t panel, const uint8_t *x, siz
     tiles[run->format][log2](at, weight->cols, x, stride, y);
 }
 
-// Prefill multiplies chunks of tokens, so that a chunk stays in the cache for several panels.
+// Prefill multiplies chunks of tokens, so that a chunk stays in the L2 cache for several panels.
 INLINE uint32_t chunk_tokens(uint32_t num_tokens, size_t stride) {
     uint32_t fit = (uint32_t)(TOKEN_CHUNK_BYTES / stride) & ~7u;
     return MIN(MAX(fit, 32), MAX(num_tokens, 1));

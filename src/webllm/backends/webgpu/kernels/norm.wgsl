@@ -1,4 +1,4 @@
-// RMS norm, one workgroup for each row. The row is read twice, the second time from the cache.
+// RMS norm, one workgroup for each row. Each row is read twice, the second time from the L2 cache.
 
 const OUT = $out;
 
