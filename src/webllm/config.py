@@ -247,9 +247,9 @@ def model_ids(model_id: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     return [os.fspath(each) for each in ids]
 
 
-def _check_count(name: str, value: object, least: int, otherwise: str = "") -> None:
-    if not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}; give at least {least}{otherwise}")
+def _check_count(name: str, value: object, minimum: int, otherwise: str = "") -> None:
+    if not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} is {value!r}; give at least {minimum}{otherwise}")
 
 
 def prebuilt_app_config() -> AppConfig:

@@ -71,9 +71,9 @@ class GuardedAllocator(memory_plan.BumpAllocator):
 
     gaps: dict[int, list[tuple[int, int]]] = {}  # noqa: RUF012 - one for all, on purpose
 
-    def take(self, num_bytes: int) -> int:
+    def allocate(self, num_bytes: int) -> int:
         before = self.gaps.pop(self.num_bytes, []) if self.num_bytes else []
-        offset = super().take(num_bytes + _GAP)
+        offset = super().allocate(num_bytes + _GAP)
         self.gaps[self.num_bytes] = [*before, (offset + num_bytes, self.num_bytes)]
         return offset
 

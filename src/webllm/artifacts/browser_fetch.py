@@ -92,15 +92,17 @@ class Download:
 
     def _pause_s(self, broken: BrokenError, failures: int) -> float:
         retry = self._job.retry
-        asked_s = broken.pause_s or 0
-        if asked_s > retry.longest_asked_s:
-            raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; try again later")
+        retry_after_s = broken.pause_s or 0
+        if retry_after_s > retry.max_retry_after_s:
+            raise FetchError(
+                f"{broken}: the server asks to wait {retry_after_s:.0f} s; try again later"
+            )
         if failures >= (retry.attempts if self._was_reached else _UNREACHED_ATTEMPTS):
             raise FetchError(
                 f"{self._job.url} failed {failures} times in a row; last error: {broken}; "
                 f"{self._incoming.num_bytes} bytes are stored: load it again to resume"
             )
-        return max(asked_s, retry.pause_s(failures))
+        return max(retry_after_s, retry.pause_s(failures))
 
     async def _stream(self) -> None:
         """Receives the rest of the file, until its end or until parallel parts are faster."""

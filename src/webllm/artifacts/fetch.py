@@ -94,7 +94,7 @@ def _pause_s(broken: _BrokenError, retry: RetryPolicy, failures: int) -> float:
     pause_s = retry.pause_s(failures)
     if broken.pause_s is None:
         return pause_s
-    if broken.pause_s > retry.longest_asked_s:
+    if broken.pause_s > retry.max_retry_after_s:
         raise FetchError(
             f"{broken}: the server asks to wait {broken.pause_s:.0f} s; try again later"
         )

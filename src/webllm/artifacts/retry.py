@@ -16,7 +16,7 @@ class RetryPolicy:
     attempts: int = 6
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
-    longest_asked_s: float = 120.0  # if a server asks for more, the download fails
+    max_retry_after_s: float = 120.0  # if a server asks for more, the download fails
 
     def pause_s(self, failures: int) -> float:
         """The pause after failure 1, 2, …: doubled each time, less a random part of its half."""

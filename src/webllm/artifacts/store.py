@@ -123,7 +123,7 @@ class DirectoryStore:
             if not lock.try_acquire():
                 raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
             try:
-                freed, entered = self._forget(source)
+                freed, entered = self._delete_entry(source)
                 if not (entered or part.exists() or scratch.exists()):
                     raise ModelNotFoundError(f"{source} is not in the store {self.root}")
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -131,7 +131,7 @@ class DirectoryStore:
             finally:
                 lock.release()
 
-    def _forget(self, source: RemoteSource) -> tuple[int, bool]:
+    def _delete_entry(self, source: RemoteSource) -> tuple[int, bool]:
         """Deletes the entry of `source` and its blob; returns the bytes freed and if it had one."""
         with self._index_lock():
             entry = self._read(self._index_file(source))

@@ -118,15 +118,15 @@ class Conversation:
     def _answer(self, text: str) -> None:
         """Answers one line. Without an answer, the conversation stays as it was."""
         answer = Answer()
-        asked = [*self._messages, {"role": "user", "content": text}]
-        self._runner.run(self._stream(asked, answer))
+        conversation = [*self._messages, {"role": "user", "content": text}]
+        self._runner.run(self._stream(conversation, answer))
         write("\n\n")
         if answer.finish_reason == "length":
             note(
                 "The answer was cut off: it reached its length limit or filled the context window."
             )
         if answer.pieces:
-            self._messages = [*asked, {"role": "assistant", "content": answer.text}]
+            self._messages = [*conversation, {"role": "assistant", "content": answer.text}]
 
     async def _stream(self, messages: list[dict[str, str]], answer: Answer) -> None:
         with _ctrl_c_interrupts(self._engine):

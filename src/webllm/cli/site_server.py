@@ -224,13 +224,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("If-None-Match") == content.tag:
             self._begin(HTTPStatus.NOT_MODIFIED, content, None)
             return
-        asked = self._range(content)
-        if asked is not None and not asked:
-            self._begin(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, content, asked)
+        part = self._range(content)
+        if part is not None and not part:
+            self._begin(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, content, part)
             return
-        self._begin(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK, content, asked)
+        self._begin(HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK, content, part)
         if self.command != "HEAD":
-            self._send(file, asked or range(content.size))
+            self._send(file, part or range(content.size))
 
     def _range(self, content: Content) -> range | None:
         """Returns the requested range of bytes; None means all."""
@@ -238,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return byte_range(self.headers.get("Range"), content.size)
 
-    def _begin(self, status: HTTPStatus, content: Content, asked: range | None) -> None:
+    def _begin(self, status: HTTPStatus, content: Content, part: range | None) -> None:
         self.send_response(status)
         self.send_header("ETag", content.tag)
         self.send_header("Accept-Ranges", "bytes")
@@ -250,9 +250,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
         elif status is not HTTPStatus.NOT_MODIFIED:
             self.send_header("Content-Type", content.type)
-            self.send_header("Content-Length", str(content.size if asked is None else len(asked)))
-            if asked is not None:
-                span = f"bytes {asked.start}-{asked.stop - 1}/{content.size}"
+            self.send_header("Content-Length", str(content.size if part is None else len(part)))
+            if part is not None:
+                span = f"bytes {part.start}-{part.stop - 1}/{content.size}"
                 self.send_header("Content-Range", span)
         self.end_headers()
 

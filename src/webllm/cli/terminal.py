@@ -138,13 +138,13 @@ def guarded_streams() -> Iterator[None]:
             sys.stderr = before[1]
 
 
-def _behind_guard(stream: TextIO) -> TextIO:
+def _unguarded(stream: TextIO) -> TextIO:
     return stream.stream if isinstance(stream, _Guard) else stream
 
 
 def _write(stream: TextIO, harmless: str) -> None:
     """Writes and flushes, since pipes are buffered."""
-    stream = _behind_guard(stream)
+    stream = _unguarded(stream)
     stream.write(harmless)
     stream.flush()
 
@@ -154,7 +154,7 @@ def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
     return Console(
-        file=_behind_guard(stream),
+        file=_unguarded(stream),
         highlight=False,
         markup=False,
         emoji=False,

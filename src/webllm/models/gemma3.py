@@ -40,7 +40,7 @@ class ModelArgs:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
         m = Metadata(checkpoint.metadata, "gemma3")
         num_q = m.integer("attention.head_count")
-        head_dim = m.integer("attention.key_length", 256, most=MAX_HEAD_DIM)
+        head_dim = m.integer("attention.key_length", 256, high=MAX_HEAD_DIM)
         heads = Heads(num_q, m.integer("attention.head_count_kv"), head_dim)
         return cls(
             hidden_size=m.integer("embedding_length"),

@@ -35,7 +35,7 @@ class ModelArgs:
         m = Metadata(checkpoint.metadata, "llama")
         hidden_size, num_q = m.integer("embedding_length"), m.integer("attention.head_count")
         default = hidden_size // num_q
-        head_dim = m.integer("attention.key_length", default, most=MAX_HEAD_DIM)
+        head_dim = m.integer("attention.key_length", default, high=MAX_HEAD_DIM)
         return cls(
             hidden_size=hidden_size,
             num_layers=m.integer("block_count"),

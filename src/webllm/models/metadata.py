@@ -22,12 +22,12 @@ class Metadata:
         self.architecture = architecture
 
     def integer(
-        self, key: str, default: int | None = None, *, least: int = 1, most: int = (1 << 31) - 1
+        self, key: str, default: int | None = None, *, low: int = 1, high: int = (1 << 31) - 1
     ) -> int:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise CheckpointError(
-                f"{self._name(key)} must be a whole number from {least} to {most}, it is {value!r}"
+                f"{self._name(key)} must be a whole number from {low} to {high}, it is {value!r}"
             )
         return value
 

@@ -29,7 +29,7 @@ class RopeScaling:
         factor = metadata.number("rope.scaling.factor", 1.0)
         if kind not in ("none", "linear", "yarn"):
             raise UnsupportedModelError(f"rope scaling {kind!r} is not one of none, linear, yarn")
-        original = metadata.integer("rope.scaling.original_context_length", 0, least=0)
+        original = metadata.integer("rope.scaling.original_context_length", 0, low=0)
         if kind == "yarn" and not original:
             original = max(int(metadata.integer("context_length") / factor), 1)
         return cls(kind, factor, original)

@@ -69,12 +69,12 @@ class SampledLayout:
     def read(self, data: bytes | memoryview, step: Step) -> Sampled:
         """Returns the results of `step`; without logprobs, `data` may end after the token ids."""
         words = memoryview(data).cast("I")
-        asked = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
+        num_logprobs = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
         return Sampled(
-            words[: len(asked)].tolist(),
+            words[: len(num_logprobs)].tolist(),
             [
                 None if count is None else self._logprobs(words, output, count)
-                for output, count in enumerate(asked)
+                for output, count in enumerate(num_logprobs)
             ],
         )
 

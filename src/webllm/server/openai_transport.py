@@ -93,7 +93,7 @@ class _Events:
         self._events = events
         self._request = request
         self._read_s = _read_timeout(request)
-        self._asked: float | None = None  # the event loop's time when the waiting reader asked
+        self._read_began_s: float | None = None  # of the waiting reader, by the event loop's clock
         self._timer: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None  # closes the stream after a timeout
 
@@ -102,7 +102,7 @@ class _Events:
 
     async def __anext__(self) -> bytes:
         loop = asyncio.get_running_loop()
-        self._asked = loop.time()
+        self._read_began_s = loop.time()
         if self._timer is None and self._read_s is not None:
             self._check_in(self._read_s)
         try:
@@ -113,7 +113,7 @@ class _Events:
             await self._ending
             raise _read_timed_out(self._request) from None
         finally:
-            self._asked = None
+            self._read_began_s = None
 
     async def aclose(self) -> None:
         if self._timer is not None:
@@ -127,10 +127,10 @@ class _Events:
 
     def _check(self) -> None:
         self._timer = None
-        if self._asked is None or self._read_s is None:
+        if self._read_began_s is None or self._read_s is None:
             return  # the next read sets the timer
         loop = asyncio.get_running_loop()
-        left_s = self._asked + self._read_s - loop.time()
+        left_s = self._read_began_s + self._read_s - loop.time()
         if left_s > 0:
             self._check_in(left_s)
         else:

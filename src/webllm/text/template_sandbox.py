@@ -74,9 +74,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
-        most = self.budget.max_nodes
-        if len(list(islice(template.find_all(nodes.Node), most + 1))) > most:
-            raise TemplateAssertionError(f"the template has more than {most} parts", 1)
+        max_nodes = self.budget.max_nodes
+        if len(list(islice(template.find_all(nodes.Node), max_nodes + 1))) > max_nodes:
+            raise TemplateAssertionError(f"the template has more than {max_nodes} parts", 1)
         BudgetRewriter().visit(template)
         return template
 

@@ -17,7 +17,7 @@ class BumpAllocator:
 
     num_bytes: int = 0
 
-    def take(self, num_bytes: int) -> int:
+    def allocate(self, num_bytes: int) -> int:
         offset = self.num_bytes
         self.num_bytes += -(-num_bytes // ALIGNMENT) * ALIGNMENT
         return offset

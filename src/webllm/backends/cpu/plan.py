@@ -85,16 +85,16 @@ class Plan:
         self._tile_queries = _MAX_ROWS // max(groups, default=1)
 
         memory = BumpAllocator()
-        memory.take(PlanStruct.SIZE)
-        self.step_offset = memory.take(4 * self.layout.num_words)
-        self.sampled_offset = memory.take(self.sampled.num_bytes(limits.max_outputs))
-        self._progress_offset = memory.take(PROGRESS_BYTES * len(program.ops))
-        self._query_tiles_offset = memory.take(QUERY_TILE_BYTES * limits.max_tokens)
-        self._ops_offset = memory.take(OP_BYTES * len(program.ops))
-        self._scratch_offset = memory.take(
+        memory.allocate(PlanStruct.SIZE)
+        self.step_offset = memory.allocate(4 * self.layout.num_words)
+        self.sampled_offset = memory.allocate(self.sampled.num_bytes(limits.max_outputs))
+        self._progress_offset = memory.allocate(PROGRESS_BYTES * len(program.ops))
+        self._query_tiles_offset = memory.allocate(QUERY_TILE_BYTES * limits.max_tokens)
+        self._ops_offset = memory.allocate(OP_BYTES * len(program.ops))
+        self._scratch_offset = memory.allocate(
             max(_attention_bytes(heads, limits), 8 * num_threads * program.vocab_size)
         )
-        self._values_offset = memory.take(self._arena.num_bytes)
+        self._values_offset = memory.allocate(self._arena.num_bytes)
         self.num_bytes = memory.num_bytes
 
     @property

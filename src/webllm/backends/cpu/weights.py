@@ -53,7 +53,7 @@ class _Layout:
     ropes: dict[RopeTable, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, data: Bytes) -> int:
-        offset = self.allocator.take(len(data))
+        offset = self.allocator.allocate(len(data))
         self.small.append((offset, data))
         return offset
 
@@ -68,7 +68,7 @@ class WeightLoader:
     def __init__(self, kernels: Kernels, program: Program, checkpoint: Checkpoint) -> None:
         self._kernels, self._checkpoint = kernels, checkpoint
         self._layout = _plan_layout(program, checkpoint)
-        self._packing_offset = self._layout.allocator.take(PackingStruct.SIZE)
+        self._packing_offset = self._layout.allocator.allocate(PackingStruct.SIZE)
         self.memory = kernels.allocate(self._layout.allocator.num_bytes, filled=True)
         try:
             self.pieces = list(self._pieces())
@@ -143,9 +143,9 @@ def _plan_layout(program: Program, checkpoint: Checkpoint) -> _Layout:
     layout = _Layout()
     for weight in program.matrices():
         runs = runs_of(weight, checkpoint)
-        layout.matrices[weight] = layout.allocator.take(matrix_bytes(len(runs)))
+        layout.matrices[weight] = layout.allocator.allocate(matrix_bytes(len(runs)))
         layout.runs[weight] = [
-            (run, layout.allocator.take(run.num_bytes(weight.cols))) for run in runs
+            (run, layout.allocator.allocate(run.num_bytes(weight.cols))) for run in runs
         ]
     for weight in program.vectors():
         layout.vectors[weight] = layout.add(read_vector(weight, checkpoint).tobytes())

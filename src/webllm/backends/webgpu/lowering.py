@@ -93,7 +93,7 @@ class Lowering:
         )
 
     def lower(self, program: Program) -> None:
-        self.memory.pool.give_back_all()
+        self.memory.pool.release_all()
         done_with = last_uses(program)
         skip = False
         for i, op in enumerate(program.ops):
@@ -240,7 +240,7 @@ class Lowering:
             partial=Partial(out, softmax),
             out=self._encoded(op.out),
         )
-        self._give_back(out, softmax)
+        self._release_scratch(out, softmax)
 
     def _take_outputs(self, op: TakeOutputs) -> None:
         launched = take_outputs(
@@ -271,7 +271,7 @@ class Lowering:
             for is_plain in (True, False)
         )
         self.sample_stage = SampleStage(logits, plain, full)
-        self._give_back(*scratch)
+        self._release_scratch(*scratch)
 
     def _matrix(self, *weights: Weight) -> Matrix:
         return self.memory.weights.matrices[weights]
@@ -301,15 +301,15 @@ class Lowering:
 
     def _buffer(self, value: Value, num_bytes: int) -> Buffer:
         if value.id not in self._buffers:
-            self._buffers[value.id] = self.memory.pool.take(num_bytes)
+            self._buffers[value.id] = self.memory.pool.acquire(num_bytes)
         return self._buffers[value.id]
 
     def _release(self, value: Value) -> None:
-        self.memory.pool.give_back(self._buffers.pop(value.id))
+        self.memory.pool.release(self._buffers.pop(value.id))
 
     def _temporary(self, num_bytes: int) -> Slice:
-        return Slice(self.memory.pool.take(num_bytes), 0, num_bytes)
+        return Slice(self.memory.pool.acquire(num_bytes), 0, num_bytes)
 
-    def _give_back(self, *temporaries: Slice) -> None:
+    def _release_scratch(self, *temporaries: Slice) -> None:
         for temporary in temporaries:
-            self.memory.pool.give_back(temporary.buffer)
+            self.memory.pool.release(temporary.buffer)

@@ -12,14 +12,14 @@ from webllm.ops.values import Value
 
 
 class Pool:
-    """Buffers for reuse; `take` prefers the smallest that fits."""
+    """Buffers for reuse; `acquire` prefers the smallest that fits."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._all: list[Buffer] = []
         self._free: list[Buffer] = []
 
-    def take(self, num_bytes: int) -> Buffer:
+    def acquire(self, num_bytes: int) -> Buffer:
         fitting = [buffer for buffer in self._free if buffer.size >= num_bytes]
         if not fitting:
             buffer = self._device.buffer(num_bytes, "scratch")
@@ -29,10 +29,10 @@ class Pool:
         self._free.remove(best)
         return best
 
-    def give_back(self, buffer: Buffer) -> None:
+    def release(self, buffer: Buffer) -> None:
         self._free.append(buffer)
 
-    def give_back_all(self) -> None:
+    def release_all(self) -> None:
         """Frees all buffers, before another executable is lowered."""
         self._free = list(self._all)
 
