@@ -1,4 +1,4 @@
-// The client in front of a worker at the other end of a MessageChannel; under plain Node.
+// The client with a worker at the other end of a MessageChannel, under plain Node.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

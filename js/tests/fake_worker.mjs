@@ -15,7 +15,7 @@ export function channel() {
   return [port1, port2];
 }
 
-/** An engine, and all that its worker has received. `answers` maps kinds to functions. */
+/** An engine and its worker's received messages. `answers` maps kinds to functions. */
 export function connect(answers = {}, config = {}) {
   const [ours, theirs] = channel();
   const received = [];
@@ -54,7 +54,7 @@ export function kinds(received) {
   return received.map(({ kind }) => kind);
 }
 
-/** Until a worker has received what is looked for. */
+/** Waits until a worker has received a matching message. */
 export async function until(condition) {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve));
 }

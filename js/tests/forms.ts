@@ -53,7 +53,7 @@ export async function streams(engine: webllm.MLCEngineInterface): Promise<string
   return text;
 }
 
-/** A request whose `stream` is known when it runs: either may come. */
+/** A request whose `stream` is known only at run time: either result is possible. */
 export async function either(engine: webllm.MLCEngineInterface, stream: boolean): Promise<string> {
   const request: webllm.ChatCompletionRequestBase = { messages, stream };
   const reply = await engine.chat.completions.create(request);
@@ -79,7 +79,7 @@ export async function functionCalls(engine: webllm.MLCEngineInterface): Promise<
   const calls: webllm.ChatCompletionMessageToolCall[] = message?.tool_calls ?? [];
   history.push({ role: "assistant", content: message?.content ?? null, tool_calls: calls });
   for (const { id } of calls) history.push({ role: "tool", tool_call_id: id, content: "Sunny" });
-  // @ts-expect-error: says nothing of the call that it answers
+  // @ts-expect-error: has no id of the call that it answers
   history.push({ role: "tool", content: "Sunny" });
   const choice: webllm.ChatCompletionToolChoiceOption = {
     type: "function",
@@ -225,7 +225,7 @@ export const generation: webllm.GenerationConfig = {
   enable_thinking: false,
 };
 
-/** OpenAI's resources are classes, over whatever answers. */
+/** OpenAI's resources are classes, over any engine. */
 export function resources(engine: webllm.MLCEngineInterface) {
   const { Chat, Completions, Embeddings } = webllm;
   return [new Chat(engine), new Completions(engine), new Embeddings(engine)] as const;

@@ -1,11 +1,11 @@
-// Answers that cannot be read, and workers that are gone.
+// Unreadable answers and lost workers.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WebLLMError, WebWorkerMLCEngine } from "../dist/client.js";
 import { ASK, channel, connect, kinds, until } from "./fake_worker.mjs";
 
-/** An engine whose worker answers everything but its hello with what a function makes. */
+/** An engine whose worker makes all answers but that to a hello with a function. */
 function answered(answer) {
   const [ours, theirs] = channel();
   theirs.onmessage = ({ data: { kind, uuid } }) => {

@@ -1,4 +1,4 @@
-// What a worker does while Python starts; under plain Node, whose origin keeps nothing.
+// A worker while Python starts, under plain Node, which has no stores.
 
 import assert from "node:assert/strict";
 import { afterEach, before, test } from "node:test";

@@ -1,4 +1,4 @@
-// Streams that are forgotten before their end, under node --expose-gc.
+// Streams that are dropped before their end, under node --expose-gc.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ async function readAndForget(engine) {
   await (await begin(engine)).next();
 }
 
-/** Garbage is collected between tasks, what it leads to is done in later ones. */
+/** Collects garbage between tasks; finalizers run in later tasks. */
 async function collected(condition) {
   await until(() => {
     globalThis.gc();

@@ -86,7 +86,7 @@ async def test_threads_write_the_golden_text_together(page: Page, run_python: Ru
 @pytest.mark.usefixtures("isolated")
 async def test_threads_change_no_bit(run_python: RunPython) -> None:
     await run_python(LOAD)
-    told = [
+    answers = [
         json.loads(
             await run_python(f"""
                 engine = await loaded({num_threads})
@@ -103,8 +103,8 @@ async def test_threads_change_no_bit(run_python: RunPython) -> None:
         )
         for num_threads in (1, 3)
     ]
-    assert len(told[0]) > 8
-    assert told[0] == told[1]
+    assert len(answers[0]) > 8
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.usefixtures("isolated")

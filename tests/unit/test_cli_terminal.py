@@ -1,4 +1,4 @@
-"""The command on a real terminal (a pty), with a fake engine behind it."""
+"""The command on a real terminal (a pty), with a fake engine."""
 
 import os
 import pty

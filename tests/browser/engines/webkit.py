@@ -41,9 +41,9 @@ def display() -> Iterator[str]:
     assert xvfb, f"these tests need a display: apt-get install {PACKAGES}"
     readable, writable = os.pipe()
     options = ["-displayfd", str(writable), "-screen", "0", "1400x1000x24", "-nolisten", "tcp"]
-    with os.fdopen(readable) as told, running(xvfb, *options, pass_fds=[writable]):
+    with os.fdopen(readable) as output, running(xvfb, *options, pass_fds=[writable]):
         os.close(writable)
-        yield f":{told.readline().strip()}"
+        yield f":{output.readline().strip()}"
 
 
 class Session:

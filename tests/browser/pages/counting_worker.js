@@ -1,4 +1,4 @@
-// A worker of plain Pyodide whose model's tokens are counted, and which may be told to say one only.
+// A worker of plain Pyodide that counts its model's tokens, and can be limited to one token.
 
 import { loadPyodide } from "/pyodide/pyodide.mjs";
 
@@ -14,7 +14,7 @@ await micropip.install("/wheels/webllm-0.1.0-py3-none-any.whl")
 from webllm import MLCEngineConfig, WebWorkerMLCEngineHandler
 
 class Only:
-    """Counts tokens; lets no other through than the one it is told, if any."""
+    """Counts tokens; allows only `token`, if it is set."""
     def __init__(self):
         self.token, self.count = None, 0
     def process_logits(self, logits):

@@ -1,5 +1,5 @@
-// Speaks the worker's protocol without a model. What it answers is in the model's name and in the
-// last message; "echo" answers with the request itself.
+// Speaks the worker's protocol without a model. The model's name and the last message choose the
+// answer; "echo" answers with the request itself.
 
 const ANSWERS = {
   code: `Here is a function that finds prime numbers.
@@ -99,7 +99,7 @@ const HANDLERS = {
   abort: (_, uuid) => void streams.delete(uuid),
 };
 
-/** As Python's worker does: whoever waits for the lock learns when this worker ends. */
+/** Holds a lock as Python's worker does: being granted it means that this worker has ended. */
 function holdingLock(lock) {
   return new Promise((resolve) => {
     navigator.locks.request(lock, () => {

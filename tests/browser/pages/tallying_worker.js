@@ -1,5 +1,5 @@
-// Like the site's worker, and counts the tokens that its model "smollm2" draws. Requests of its own:
-// "count" answers with their number, "echo" with its message, "never" not at all.
+// Like the site's worker, but counts the tokens that its model "smollm2" draws. More requests:
+// "count" is answered with their number, "echo" with its message, "never" not at all.
 
 import { WorkerHost } from "/host.js";
 

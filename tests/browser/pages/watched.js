@@ -1,4 +1,4 @@
-// First in a page: collects what a console would show, and waits for what the page comes to show.
+// The first script of a page: collects console output, and waits for changes of the document.
 
 window.problems = [];
 
@@ -14,7 +14,7 @@ addEventListener("error", ({ message, target }) => {
 }, true);
 addEventListener("unhandledrejection", ({ reason }) => problems.push(`uncaught: ${reason}`));
 
-/** The first true value of a function, which is asked again whenever the document changes. */
+/** Returns a function's first true value; calls it again whenever the document changes. */
 window.until = (look) =>
   new Promise((resolve) => {
     const check = () => {
