@@ -125,8 +125,8 @@ class FileResponse:
     def _header(self, name: str) -> str | None:
         return self._response.headers.get(name) or None  # JavaScript's null is falsy
 
-    def _extent(self, start: int, end: int | None) -> tuple[int, int | None]:
-        """Returns the offset of the body in the file (-1: malformed), and the size of the file."""
+    def _extent(self, start: int, end: int | None) -> tuple[int | None, int | None]:
+        """Returns the offset of the body in the file, and the size of the file, if known."""
         length = self._header("Content-Length") or ""
         num_bytes = int(length) if length.isdecimal() else None
         if not self.is_part:
@@ -135,7 +135,7 @@ class FileResponse:
             r"bytes (\d+)-\d+/(\d+|\*)", self._header("Content-Range") or f"bytes {start}-0/*"
         )
         if stated is None:
-            return -1, None
+            return None, None
         if stated[2].isdecimal():
             return int(stated[1]), int(stated[2])
         return int(stated[1]), start + num_bytes if num_bytes and end is None else None

@@ -162,13 +162,14 @@ def _check_status(response: httpx.Response) -> None:
         raise FetchError(f"{url} arrives compressed as {encoding!r}, which was not requested")
 
 
-def _describe(response: httpx.Response) -> tuple[RemoteVersion, int]:
-    """The version that a response belongs to, and the offset of its body (-1: malformed)."""
+def _describe(response: httpx.Response) -> tuple[RemoteVersion, int | None]:
+    """Returns a response's version, and the offset of its body; None if that is malformed."""
     headers = response.headers
-    length, start = headers.get("Content-Length", ""), 0
+    length = headers.get("Content-Length", "")
+    start: int | None = 0
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-        start, length = (int(match[1]), match[2]) if match else (-1, "")
+        start, length = (int(match[1]), match[2]) if match else (None, "")
     size = int(length) if length.isdecimal() else None
     return RemoteVersion(headers.get("ETag"), headers.get("Last-Modified"), size), start
 
