@@ -181,10 +181,12 @@ def test_damaged_entries_and_blobs_count_as_absent(store: DirectoryStore) -> Non
     add(store, A, b"bytes")
     assert store.has(A)
     [entry] = (store.root / "index").iterdir()
-    for text in ("{", "[]", json.dumps({"other": 1})):
+    add(store, B, b"more bytes")
+    wrong_types = {"source": 5, "sha256": None, "size_bytes": "9"}
+    for text in ("{", "[]", "[" * 100_000, json.dumps({"other": 1}), json.dumps(wrong_types)):
         entry.write_text(text)
         assert not store.has(A)
-        assert store.entries() == []
+        assert [each.source for each in store.entries()] == [str(B)]
 
 
 def test_blob_in_use_is_kept(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

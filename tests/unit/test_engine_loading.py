@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from cpu_cases import FakeCheckpoint
 from fake_model import settle
 from test_engine_logit_processors import Processor
 from test_engine_runner import SlowBackend
@@ -73,6 +75,36 @@ async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelNotFoundError("no such file")
 
     await fail_to_load(monkeypatch, open_backend, open_model)
+
+
+async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From Python 3.14 on, `asyncio.shield` would report the error to the event loop."""
+    fails, unheard = asyncio.Event(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def open_backend(*_: object) -> None:
+        await fails.wait()
+        raise DeviceNotFoundError("no device")
+
+    async def open_model(*_: object) -> nullcontext[FakeCheckpoint]:
+        return nullcontext(FakeCheckpoint())
+
+    monkeypatch.setattr(loading, "open_backend", open_backend)
+    monkeypatch.setattr(loading, "open_model", open_model)
+    monkeypatch.setattr(loading, "_read_text", lambda *_: None)
+    monkeypatch.setattr(loading, "context_window", lambda *_: 256)
+    monkeypatch.setattr(loading.registry, "record", lambda *_: PROGRAM)
+    record = ModelRecord(model_id="m", model="m.gguf")
+    load = asyncio.create_task(loading.load_model(record, ChatOptions(), MLCEngineConfig()))
+    await settle()
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    fails.set()
+    await settle()
+    assert unheard == []
 
 
 class LoadingBackend(SlowBackend):

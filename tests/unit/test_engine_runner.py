@@ -172,6 +172,13 @@ async def test_what_cannot_be_compiled_at_all_fails_the_request() -> None:
     assert await again.done == "length"
 
 
+def test_sizes_of_steps_do_not_pile_up() -> None:
+    runner = make_loop(FakeBackend()).runner
+    for num_tokens in range(1, 2000):
+        runner._kind_of(num_tokens, 1, True, True)
+    assert runner._kind_of.cache_info().currsize == 1024
+
+
 async def test_penalties_have_kernels_of_their_own() -> None:
     backend = SlowBackend()
     loop = make_loop(backend)

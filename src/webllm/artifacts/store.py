@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.source import RemoteSource
@@ -199,8 +201,8 @@ class DirectoryStore:
         """Reads an index entry; None if it is absent or damaged, so that it is written anew."""
         with storage_errors(self.root):
             try:
-                return StoreEntry(**json.loads(file.read_bytes()))
-            except (FileNotFoundError, ValueError, TypeError):
+                return msgspec.convert(json.loads(file.read_bytes()), StoreEntry)
+            except (FileNotFoundError, ValueError, RecursionError):
                 return None
 
     def _write(self, source: RemoteSource, entry: StoreEntry) -> None:

@@ -77,8 +77,8 @@ async def load_model(
             try:
                 context = context_window(checkpoint, options)
                 program = registry.record(checkpoint, context)
-                backend = await asyncio.shield(opening)
-                plan = plan_memory(backend, program, checkpoint, context, config)
+                await asyncio.wait([opening])  # which goes on if this is cancelled
+                plan = plan_memory(opening.result(), program, checkpoint, context, config)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:

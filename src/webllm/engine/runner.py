@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from webllm.backends.protocol import Backend, Executable
@@ -45,7 +45,7 @@ class Runner:
         self._ready: dict[_Kind, Executable] = {}
         self._preparing: dict[_Kind, asyncio.Task[None]] = {}  # or prepared
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
-        self._kind_of = cache(self._make_kind)
+        self._kind_of = lru_cache(maxsize=1024)(self._make_kind)
 
     @property
     def num_in_flight(self) -> int:
