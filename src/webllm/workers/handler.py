@@ -78,7 +78,7 @@ class MLCEngineHandler:
         return m.Return(uuid=request.uuid, content=content)
 
     async def _call_engine(self, _: Connection, request: m.Request) -> object:
-        """Calls the engine's method with the fields of the content, or with the setting that it is."""
+        """Calls the engine's method with the content: its fields, or the setting itself."""
         method = self._method(request)
         match request.content:
             case None:
