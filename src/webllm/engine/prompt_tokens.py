@@ -146,14 +146,14 @@ def _newest_turns(
 ) -> Steps[list[int] | None]:
     """Returns the token ids of the newest turns that fit in `room` tokens; None if none do.
 
-    Searches the first turn of the prompt. It guesses by the number of characters, and seldom
+    Searches the turn at which the prompt begins. It guesses by the number of characters, and seldom
     renders more than three prompts.
     """
     tokenizer = model.tokenizer
     num_chars = turns.num_chars
     is_long = num_chars[0] > room * _MANY_CHARS_PER_TOKEN
     tokens_per_char = _USUAL_TOKENS_PER_CHAR if is_long else 0.0
-    # Prompts from `too_early` on or earlier are too long; from `fits` on or later, they fit.
+    # A prompt that begins at turn `too_early` is too long; one that begins at turn `fits` fits.
     too_early, fits, fitting = -1, len(num_chars), None
     num_tries = 0
     while fits - too_early > 1:
