@@ -119,7 +119,7 @@ class GenerationLoop:
         sampled = result.sampled
         for i, sequence in enumerate(batch.sequences):
             if sequence.finish_reason is not None:
-                continue
+                continue  # it was ended while the step ran
             try:
                 if i in result.errors:
                     raise result.errors[i]

@@ -34,7 +34,7 @@ class Session:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._last_answer: Generation | None = None
-        self._rates = 0.0, 0.0  # of prefill and decode, tokens per second, before the last answer
+        self._rates = 0.0, 0.0  # of prefill and decode, tokens per second: kept by `reset_chat`
         self._forwarded: list[int] = []  # token ids since `reset_chat`
         self._forwarding = TurnLock()  # one `forward_tokens_and_sample` at a time
         # Two, so that a long prompt does not delay short ones.
@@ -86,8 +86,9 @@ class Session:
         self.model.loop.abort_all()
 
     def reset_chat(self, keep_stats: bool = False) -> None:
-        """Resets the last message, forwarded tokens, the prefix cache, a logit processor's state,
-        and the rates unless `keep_stats`.
+        """Clears the last message, forwarded tokens and prefix cache; resets the logit processor.
+
+        keep_stats: the rates of the last answer stay.
         """
         self._rates = self._last_rates() if keep_stats else (0.0, 0.0)
         self._last_answer = None

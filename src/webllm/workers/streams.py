@@ -64,7 +64,7 @@ class Stream:
         return self.is_interrupted and not self._pulls
 
     async def close(self) -> None:
-        """Ends the answer; pulls under way return END."""
+        """Ends the answer; waiting pulls return END."""
         pulls, self._pulls = self._pulls, set()
         for pull in pulls:
             pull.cancel()
