@@ -2,10 +2,10 @@
 
     python benchmarks/concurrent_streams.py MODEL.gguf --llama-server PATH
 
-Each side answers N prompts at once, llama.cpp with N slots; all prompts differ and every answer
-has the same number of tokens. webllm is called in this process, llama.cpp over HTTP on localhost.
-The sides take turns; the table gives medians of generated tokens per second over the whole run,
-prefill included, and how much longer the slowest of webllm's streams took than the median one.
+Each engine answers N different prompts at once, with the same number of tokens for each. webllm
+runs in this process; llama.cpp, with N slots, is asked over HTTP on localhost. The engines take
+turns. The table gives the medians of generated tokens per second over a whole run, prefill
+included, and the time of webllm's slowest stream over that of its median stream.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import httpx
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 
-CONTEXT = 1024  # tokens per stream
+CONTEXT_TOKENS = 1024  # of each stream
 
-Answer = Callable[[str, int], Awaitable[int]]  # (prompt, max_tokens) -> number of tokens received
+Answer = Callable[[str, int], Awaitable[int]]  # (prompt, max_tokens) -> tokens generated
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Workload:
     streams: int
     prompt_words: int
     max_tokens: int
@@ -54,29 +54,29 @@ class Run:
 @contextlib.asynccontextmanager
 async def webllm(model: str, streams: int, threads: int) -> AsyncIterator[Answer]:
     config = MLCEngineConfig(
-        device="cpu", num_threads=threads, kv_cache_tokens=streams * CONTEXT, log_level="ERROR"
+        device="cpu",
+        num_threads=threads,
+        kv_cache_tokens=streams * CONTEXT_TOKENS,
+        log_level="ERROR",
     )
     async with MLCEngine(config) as engine:
-        await engine.reload(model, ChatOptions(context_window_size=CONTEXT))
+        await engine.reload(model, ChatOptions(context_window_size=CONTEXT_TOKENS))
 
         async def answer(prompt: str, max_tokens: int) -> int:
+            await engine.reset_chat()  # or the prefix cache would have the last run's prompts
             reply = await engine.completions.create(
                 prompt=prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True
             )
             return reply.usage.completion_tokens if reply.usage else 0
 
-        async def forgetful(prompt: str, max_tokens: int) -> int:
-            await engine.reset_chat()  # otherwise the last run's prompts are in the prefix cache
-            return await answer(prompt, max_tokens)
-
-        yield forgetful
+        yield answer
 
 
 @contextlib.asynccontextmanager
 async def llama_server(path: str, model: str, streams: int, threads: int) -> AsyncIterator[Answer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [path, "-m", model, "-np", str(streams), "-c", str(streams * CONTEXT)]
+    command = [path, "-m", model, "-np", str(streams), "-c", str(streams * CONTEXT_TOKENS)]
     command += ["-t", str(threads), "--port", str(port), "--no-webui"]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
@@ -84,7 +84,7 @@ async def llama_server(path: str, model: str, streams: int, threads: int) -> Asy
         limits = httpx.Limits(max_connections=None)
         try:
             async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as client:
-                await _ready(client, process)
+                await _wait_until_ready(client, process)
 
                 async def answer(prompt: str, max_tokens: int) -> int:
                     fields = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0}
@@ -97,7 +97,7 @@ async def llama_server(path: str, model: str, streams: int, threads: int) -> Asy
             process.terminate()
 
 
-async def _ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:
+async def _wait_until_ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if (await client.get("/health")).status_code == 200:
@@ -106,36 +106,36 @@ async def _ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) ->
     raise SystemExit(f"llama-server ended with {process.returncode}")
 
 
-async def run(load: Load, answer: Answer) -> Run:
+async def run(workload: Workload, answer: Answer) -> Run:
     started = time.perf_counter()
 
     async def one(prompt: str) -> tuple[int, float]:
-        num_tokens = await answer(prompt, load.max_tokens)
+        num_tokens = await answer(prompt, workload.max_tokens)
         return num_tokens, time.perf_counter() - started
 
-    results = await asyncio.gather(*map(one, load.prompts()))
+    results = await asyncio.gather(*map(one, workload.prompts()))
     times = [seconds for _, seconds in results]
     total = sum(num_tokens for num_tokens, _ in results)
-    assert total == load.streams * load.max_tokens, f"{total} tokens came"
+    assert total == workload.streams * workload.max_tokens, f"{total} tokens came"
     return Run(total / max(times), max(times) / median(times))
 
 
-async def compare(args: argparse.Namespace, load: Load) -> dict[str, float]:
-    """Returns both sides' medians of alternating runs; the first run of each only warms up."""
-    sides: dict[str, list[Run]] = {"webllm": [], "llama.cpp": []}
-    ours = webllm(args.model, load.streams, args.threads)
-    theirs = llama_server(args.llama_server, args.model, load.streams, args.threads)
+async def compare(args: argparse.Namespace, workload: Workload) -> dict[str, float]:
+    """Returns a row of the table; the first run of each engine only warms up."""
+    runs: dict[str, list[Run]] = {"webllm": [], "llama.cpp": []}
+    ours = webllm(args.model, workload.streams, args.threads)
+    theirs = llama_server(args.llama_server, args.model, workload.streams, args.threads)
     async with ours as our_answer, theirs as their_answer:
         for _ in range(1 + args.repeats):
-            sides["webllm"].append(await run(load, our_answer))
-            sides["llama.cpp"].append(await run(load, their_answer))
-    mine, other = (median(r.tokens_per_s for r in runs[1:]) for runs in sides.values())
+            runs["webllm"].append(await run(workload, our_answer))
+            runs["llama.cpp"].append(await run(workload, their_answer))
+    mine, other = (median(r.tokens_per_s for r in each[1:]) for each in runs.values())
     return {
-        "streams": load.streams,
+        "streams": workload.streams,
         "webllm_tps": round(mine, 1),
         "llama_cpp_tps": round(other, 1),
         "ratio": round(mine / other, 2),
-        "slowest_over_median": round(median(r.slowest for r in sides["webllm"][1:]), 3),
+        "slowest_over_median": round(median(r.slowest for r in runs["webllm"][1:]), 3),
     }
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     for streams in map(int, args.streams.split(",")):
-        row = asyncio.run(compare(args, Load(streams, args.prompt_words, args.max_tokens)))
+        row = asyncio.run(compare(args, Workload(streams, args.prompt_words, args.max_tokens)))
         if args.json:
             print(json.dumps(row))
         else:

@@ -48,7 +48,7 @@ override SCALES: bool;
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    ending: str
+    epilogue: str
     tokens: int
     cols: int  # K
     rows: int  # N
@@ -112,20 +112,20 @@ class Bench:
     def run(self, case: Case) -> str:
         step = self.step(case.tokens)
         x = self.encoded(case.tokens, case.cols)
-        match case.ending:
+        match case.epilogue:
             case "store":
-                ending: Store | Gated | Residual = Store(self.filled(4 * case.tokens * case.rows))
+                epilogue: Store | Gated | Residual = Store(self.filled(4 * case.tokens * case.rows))
             case "gated":
-                ending = Gated("silu", self.encoded(case.tokens, case.rows // 2))
+                epilogue = Gated("silu", self.encoded(case.tokens, case.rows // 2))
             case _:
-                ending = Residual(
+                epilogue = Residual(
                     self.filled(4 * case.tokens * case.rows, True),
                     self.filled(4 * case.rows, True),
                     self.encoded(case.tokens, case.rows),
                 )
         dispatches = []
         for matrix in self.matrices(case):
-            product = Product(step, step.tokens, x, matrix, ending)
+            product = Product(step, step.tokens, x, matrix, epilogue)
             if gemv.takes(product.rows):
                 dispatches += gemv.dispatches(self.device, self.variant, product)
             else:
@@ -133,7 +133,7 @@ class Bench:
         seconds = gpu_seconds(self.device, dispatches, 20) / len(dispatches)
         size = case.rows * case.cols
         return (
-            f"{case.ending:9}{case.tokens:4} x {case.cols:6} -> {case.rows:6} "
+            f"{case.epilogue:9}{case.tokens:4} x {case.cols:6} -> {case.rows:6} "
             f"{seconds * 1e6:9.2f} us {size * 0.5625 / seconds / 1e9:6.0f} GB/s "
             f"{2e-12 * size * case.tokens / seconds:6.1f} TFLOP/s"
         )
@@ -164,12 +164,12 @@ def main() -> None:
     device = NativeDevice(find_adapter(), more_features=[TIMESTAMPS])
     bench = Bench(device)
     for case in CASES:
-        text = f"{case.ending} {case.tokens} {case.cols} {case.rows}"
+        text = f"{case.epilogue} {case.tokens} {case.cols} {case.rows}"
         if not all(word in text.split() for word in arguments.only.split()):
             continue
         print(bench.run(case))
         for tiling in map(tiling_of, arguments.tilings if case.tokens == 1 else ()):
-            needed = {"gated": 32, "residual": 16}.get(case.ending, tiling.pairs)
+            needed = {"gated": 32, "residual": 16}.get(case.epilogue, tiling.pairs)
             fits = case.cols // 128 <= tiling.lanes < case.cols // 16
             if tiling.pairs != needed or not fits:
                 continue

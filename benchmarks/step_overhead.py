@@ -61,13 +61,13 @@ def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
         marks.append(time.perf_counter())
         layout.pack(batch.step)
         marks.append(time.perf_counter())
-        for i, sequence in enumerate(batch.sampled):
+        for i, sequence in enumerate(batch.sequences):
             sequence.accept(1000 + (step * 7 + i) % 500)
         marks.append(time.perf_counter())
-        for i, sequence in enumerate(batch.sampled):
+        for i, sequence in enumerate(batch.sequences):
             outputs[sequence].accept(1000 + (step * 7 + i) % 500, None)
         marks.append(time.perf_counter())
-        if len(batch.sampled) == num_sequences:
+        if len(batch.sequences) == num_sequences:
             for name, (begin, end) in zip(times, pairwise(marks), strict=True):
                 times[name].append(1e6 * (end - begin))
     return {name: median(spent) for name, spent in times.items()}

@@ -256,7 +256,7 @@ async def page() -> str:
 Written by `make generated`, which lowers a made-up llama model for
 made-up devices; `tests/unit/test_kernel_page.py` compares this page with the code. A name such as
 `linear/gemv store` is the label of a dispatch, as `benchmarks/gpu_decode.py --profile` prints it:
-the kernel is `src/webllm/backends/webgpu/kernels/linear/gemv.wgsl`, and "store" its ending.
+the kernel is `src/webllm/backends/webgpu/kernels/linear/gemv.wgsl`, and "store" its epilogue.
 
 ## Devices
 

@@ -1,30 +1,33 @@
-// The models of a site: models.json beside its scripts.
+// Fetches the catalogue of a site: models.json, which lists its models.
 
 import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { ModelRecord } from "./client/messages";
 
-const SCHEME = /^[a-z][a-z0-9.+-]+:/i; // not of a path
+const SCHEME = /^[a-z][a-z0-9.+-]+:/i; // "https:", "hf:", "pypi:"
 
-/** The catalogue of the site in a folder, its paths made absolute; null if it has none. */
+/**
+ * Returns the catalogue of the site at `root`, or null if the site has none. Paths of models, which
+ * are relative to `root`, become URLs.
+ */
 export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
   const response = await fetch(new URL("models.json", root));
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`${response.url} cannot be fetched: ${response.status}`);
   const catalogue: AppConfigLike = await response.json();
-  const named = namedModels(catalogue);
-  if (!named) throw new Error(`${response.url} has no model_list; name the models of this site`);
-  const { models: _, ...others } = catalogue;
-  return { ...others, model_list: named.map((record) => absolute(record, root)) };
+  const records = namedModels(catalogue);
+  if (!records) throw new Error(`${response.url} has no model_list; name the models of this site`);
+  const { models: _, ...others } = catalogue; // another name of model_list
+  return { ...others, model_list: records.map((record) => withUrls(record, root)) };
 }
 
-function absolute({ model, model_path, ...others }: ModelRecord, root: URL): ModelRecord {
+function withUrls({ model, model_path, ...others }: ModelRecord, root: URL): ModelRecord {
   return {
     ...others,
-    ...(model && { model: resolved(model, root) }),
-    ...(model_path && { model_path: resolved(model_path, root) }),
+    ...(model && { model: toUrl(model, root) }),
+    ...(model_path && { model_path: toUrl(model_path, root) }),
   };
 }
 
-function resolved(model: string, root: URL): string {
-  return SCHEME.test(model) ? model : new URL(model, root).href;
+function toUrl(source: string, root: URL): string {
+  return SCHEME.test(source) ? source : new URL(source, root).href;
 }

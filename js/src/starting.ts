@@ -24,14 +24,14 @@ export class Starting {
     private readonly post: (message: InitProgressCallback) => void,
   ) {}
 
-  /** Notes what a message changes about the load; reloads begin their download. */
-  receive(given: unknown): void {
+  /** Looks at a message, which Python will answer later. */
+  observe(given: unknown): void {
     const message = given as Early;
     if (message.kind === "setAppConfig") this.appConfig = message.content;
     if (message.kind !== "reload") return;
     this.reloads.set(message.uuid, performance.now());
     this.report(message.uuid);
-    this.fetchModel(message).catch(() => {}); // Python meets the same error and reports it
+    this.fetchModel(message).catch(() => {}); // Python will meet the same error, and report it
   }
 
   /** `progress`: how much of the start is done, 0 to 1. */
@@ -64,7 +64,7 @@ export class Starting {
   }
 }
 
-/** Finds a record among the client's models, or else among the site's. */
+/** Returns a model's record from the client's catalogue, or from the site's if it gave none. */
 function find(
   modelId: string,
   named: ModelRecord[] | undefined,
@@ -73,7 +73,7 @@ function find(
   return (named ?? site?.model_list)?.find((each) => each.model_id === modelId);
 }
 
-/** The site's address of the file with the record's hash. */
+/** Returns the site's copy of the file that a record names, found by its hash. */
 function sameFile(record: ModelRecord, site: AppConfig | null): string | undefined {
   return site?.model_list.find((each) => each.sha256 && each.sha256 === record.sha256)?.model;
 }
@@ -87,5 +87,5 @@ async function hasStore(): Promise<boolean> {
     async () => !!(await (await navigator.storage.getDirectory()).getDirectoryHandle(STORE)),
   ];
   const found = await Promise.allSettled(looks.map(async (look) => look()));
-  return found.some((each) => each.status === "fulfilled" && each.value); // a rejection means absent
+  return found.some((each) => each.status === "fulfilled" && each.value); // others do not exist
 }

@@ -1,6 +1,6 @@
 // Hosts an engine in a worker. Messages may arrive before Python has started.
 
-import { couldNotStart } from "./client/refusal";
+import { replyStartFailure } from "./client/start_failure";
 import { Prefetch } from "./prefetch";
 import { fetchRuntime } from "./runtime_files";
 import { Starting } from "./starting";
@@ -50,7 +50,7 @@ export class WorkerHost {
 
   private keep(message: unknown): void {
     this.early.push(message);
-    this.starting.receive(message ?? {});
+    this.starting.observe(message ?? {});
   }
 
   private async serve(): Promise<void> {
@@ -67,7 +67,7 @@ export class WorkerHost {
 
   private refuse(error: unknown): void {
     console.error(error);
-    this.handOver((message) => couldNotStart(message, error, this.post));
+    this.handOver((message) => replyStartFailure(message, error, this.post));
   }
 
   private handOver(deliver: Post): void {

@@ -60,10 +60,10 @@ async function begun(appConfig, modelId) {
   const posted = [];
   const prefetch = { begin: ({ href }) => urls.push(href) };
   const starting = new Starting(prefetch, Promise.resolve(SITE), (each) => posted.push(each));
-  if (appConfig) starting.receive({ kind: "setAppConfig", content: appConfig });
-  starting.receive({ kind: "keepAlive" });
-  starting.receive({});
-  starting.receive({ kind: "reload", uuid: "1", content: { modelId: [modelId] } });
+  if (appConfig) starting.observe({ kind: "setAppConfig", content: appConfig });
+  starting.observe({ kind: "keepAlive" });
+  starting.observe({});
+  starting.observe({ kind: "reload", uuid: "1", content: { modelId: [modelId] } });
   starting.advance(0.5);
   starting.advance(1);
   await new Promise((resolve) => setTimeout(resolve));

@@ -23,8 +23,10 @@ from webllm.errors import WebLLMError
 
 MAX_CPU_S = 0.1  # per input; a hundred times the slowest seen
 MAX_GROWTH_BYTES = 256 << 20
+# GGUF's type ids of scalars, and the letters that `struct` packs them with.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
-BOUNDARIES = [
+STRING, ARRAY = 8, 9  # type ids
+BOUNDARIES = [  # integers at which a parser may go wrong
     *(0, 1, 2, 3, 4, 7, 8, 9, 12, 13, 30, 31, 32, 33, 255, 256, 65_535, 65_536, 1 << 24),
     *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**61, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1),
 ]
@@ -63,12 +65,12 @@ class SeedWriter:
 
     def string(self, key: bytes, value: bytes) -> None:
         self.text(key)
-        self.integer("I", 8)
+        self.integer("I", STRING)
         self.text(value)
 
     def array(self, key: bytes, type_id: int, values: Sequence[object]) -> None:
         self.text(key)
-        self.integer("I", 9)
+        self.integer("I", ARRAY)
         self.elements(type_id, values)
 
     def elements(self, type_id: int, values: Sequence[object]) -> None:
@@ -78,7 +80,7 @@ class SeedWriter:
             if isinstance(value, bytes):
                 self.text(value)
             elif isinstance(value, list):
-                self.elements(5, value)
+                self.elements(5, value)  # int32
             else:
                 self.data += struct.pack("<" + SCALARS[type_id], value)
 
@@ -100,10 +102,10 @@ def make_seeds() -> list[Seed]:
     for type_id in SCALARS:
         everything.scalar(b"k%d" % type_id, type_id, 1)
     everything.string(b"general.architecture", b"llama")
-    everything.array(b"tokens", 8, [b"<s>", b"\xe2\x96\x81a", b"\xff", b""])
+    everything.array(b"tokens", STRING, [b"<s>", b"\xe2\x96\x81a", b"\xff", b""])
     everything.array(b"scores", 6, [0.0, -1.0])
     everything.array(b"flags", 7, [True, False])
-    everything.array(b"nested", 9, [[1, 2], [], [3]])
+    everything.array(b"nested", ARRAY, [[1, 2], [], [3]])
     everything.scalar(b"general.alignment", 4, 16)
     everything.tensor(b"a", [32, 2], 8, 0)
     everything.tensor(b"b", [256], 12, 80)
@@ -119,6 +121,7 @@ def make_seeds() -> list[Seed]:
 
 
 def mutate(seeds: list[Seed], rng: random.Random) -> bytes:
+    """Returns a seed after a few random changes."""
     seed = seeds[int(rng.random() ** 2 * len(seeds))]  # the first, with everything, most often
     data = bytearray(seed.data)
     for _ in range(1 + int(rng.random() ** 2 * 4)):
@@ -149,7 +152,11 @@ def _boundary(rng: random.Random, num_bytes: int) -> int:
 
 
 def check(data: bytes, shown_bytes: int) -> str:
-    """Parses the first `shown_bytes` of `data`; returns the outcome's name, raises on a finding."""
+    """Parses a file of which only the first `shown_bytes` have been read so far.
+
+    Returns the name of the outcome. Raises AssertionError, or whatever the parser raises, for a
+    finding.
+    """
     try:
         header = parse_header(memoryview(data)[:shown_bytes], len(data))
     except MoreBytesNeeded as signal:
@@ -163,6 +170,7 @@ def check(data: bytes, shown_bytes: int) -> str:
 
 
 def check_parsed(header: GGUFHeader, data: bytes) -> None:
+    """Asserts that a header describes tensors and strings inside the file `data`."""
     end = 0
     for tensor in sorted(header.tensors.values(), key=lambda each: each.offset):
         assert tensor.offset % header.alignment == 0, "tensor is not aligned"

@@ -1,4 +1,4 @@
-"""Load, answer and unload ten times: all memory of the device and the host is free again."""
+"""Unloading a model frees all its memory and GPU objects; a process may also end without it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import wgpu.backends.wgpu_native  # with its diagnostics
+import wgpu.backends.wgpu_native  # fills wgpu.diagnostics
 
 from golden import compare
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
@@ -17,20 +17,20 @@ async def test_ten_loads_leave_nothing_behind() -> None:
     path = str(await compare.model_path("smollm2-135m"))
     question = [{"role": "user", "content": "Hi"}]
     gc.collect()
-    used, before = [], alive()
+    memory, before = [], gpu_objects()
     for _ in range(10):
         async with MLCEngine(MLCEngineConfig(device="webgpu")) as engine:
             await engine.reload(path, ChatOptions(context_window_size=256))
             await engine.chat.completions.create(messages=question, temperature=0, max_tokens=4)
         gc.collect()
-        used.append(resident_bytes())
-    assert all(count <= before[kind] for kind, count in alive().items())
-    # A software adapter's memory is the host's. Mesa keeps some of what it compiled for a device;
-    # the weights alone would be 98 MB a load.
-    assert (used[-1] - used[2]) / 7 < 20 << 20, [u >> 20 for u in used]
+        memory.append(resident_bytes())
+    assert all(count <= before[kind] for kind, count in gpu_objects().items())
+    # A software adapter's memory is the host's, so that a leak of weights would show here: 98 MB a
+    # load. Mesa keeps some of its compiled code, so that growth is never zero.
+    assert (memory[-1] - memory[2]) / 7 < 20 << 20, [num_bytes >> 20 for num_bytes in memory]
 
 
-LEFT_LOADED = """
+ENDS_WITHOUT_UNLOAD = """
 import asyncio
 from webllm import ChatOptions, MLCEngineConfig, create_mlc_engine
 
@@ -46,19 +46,21 @@ raise SystemExit(3)
 
 
 async def test_a_program_may_end_with_a_model_loaded() -> None:
-    code = LEFT_LOADED.format(path=str(await compare.model_path("smollm2-135m")))
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
-    assert (ended.returncode, ended.stderr) == (3, "")
+    code = ENDS_WITHOUT_UNLOAD.format(path=str(await compare.model_path("smollm2-135m")))
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=90
+    )
+    assert (process.returncode, process.stderr) == (3, "")
 
 
-def alive() -> dict[str, int]:
-    """Counts the driver library's objects; other tests may have left some."""
+def gpu_objects() -> dict[str, int]:
+    """Returns the number of wgpu-native's live objects of each kind, in this process."""
     counts = wgpu.diagnostics.wgpu_native_counts.get_dict()
     kinds = ("Adapter", "Device", "Buffer", "BindGroup", "CommandBuffer", "ComputePipeline")
     return {kind: counts[kind]["count"] for kind in kinds}
 
 
 def resident_bytes() -> int:
-    """Returns the bytes of this process's private resident pages (Linux)."""
+    """Returns this process's private memory in use (Linux)."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * 4096

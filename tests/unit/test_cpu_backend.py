@@ -165,12 +165,12 @@ def test_parts_on_panel_borders_keep_their_formats() -> None:
     runs = runs_of(Weight.concat(parts), checkpoint)
     assert [(run.rows, run.format) for run in runs] == [
         (48, Format.MINS),
-        (8, Format.BITS8 | Format.HALVES),
+        (8, Format.BITS8 | Format.GROUPS_OF_16),
     ]
 
 
 def test_formats_unite() -> None:
     assert Format.BITS4.union(Format.MINS) == Format.MINS
-    assert (Format.BITS8 | Format.MINS).union(Format.HALVES) == Format(7)
+    assert (Format.BITS8 | Format.MINS).union(Format.GROUPS_OF_16) == Format(7)
     assert Format.F16.union(Format.F16) == Format.F16
     assert Format.F16.union(Format.BITS8) == Format.F32

@@ -326,7 +326,7 @@ class TestBesideTheEventLoop:
         program.may_end.set()
         replies = await asyncio.gather(*asking)
         assert [len(reply.choices) for reply in replies] == [most - 1, 1]
-        assert engine._session(None)._num_coming == 0
+        assert engine._session(None)._num_encoding == 0
 
     async def test_errors_come_as_they_are(self) -> None:
         program = Program()

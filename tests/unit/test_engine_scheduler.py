@@ -53,7 +53,7 @@ class Device:
 
     def read(self) -> None:
         batch, token_ids = self.in_flight.popleft()
-        for sequence, token_id in zip(batch.sampled, token_ids, strict=True):
+        for sequence, token_id in zip(batch.sequences, token_ids, strict=True):
             if sequence.finish_reason is None:
                 sequence.accept(token_id)
                 self.outputs.setdefault(sequence, []).append(token_id)
@@ -75,7 +75,7 @@ def check(batch: Batch, limits: StepLimits) -> None:
     assert batch.is_prefill or all(len(share.token_ids) == 1 for share in shares)
     assert limits.max_prefill_tokens_with_decode or not (batch.is_prefill and decoding)
     assert 1 <= batch.step.num_tokens <= LIMITS.max_tokens
-    assert batch.step.num_outputs == len(batch.sampled)
+    assert batch.step.num_outputs == len(batch.sequences)
     assert all(sum(t >= FROM_SAMPLED for t in share.token_ids) <= 1 for share in shares)
 
 

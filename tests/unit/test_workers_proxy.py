@@ -204,10 +204,10 @@ async def test_an_error_in_the_middle_of_a_stream(
     stream = await engine.completions.create(prompt="1 2 3", stream=True, **FOREVER)
     await anext(stream)
 
-    async def oldest() -> None:
+    async def read_oldest() -> None:
         raise errors.DeviceLostError("gone")
 
-    loaded_models[0].loop.runner.oldest = oldest  # type: ignore[assignment]
+    loaded_models[0].loop.runner.read_oldest = read_oldest  # type: ignore[assignment]
     with pytest.raises(errors.DeviceLostError, match="gone"):
         await read(stream)
     assert not worker.handler._connections[0].streams._by_id

@@ -23,7 +23,7 @@ export class Calls {
       (message) => this.receive(message),
       (reason) => this.lose(reason),
     );
-    this.tell("hello", null, this.hello);
+    this.notify("hello", null, this.hello);
   }
 
   /**
@@ -44,7 +44,7 @@ export class Calls {
   }
 
   /** Posts a request whose reply nobody waits for, if there is still a worker. */
-  tell<K extends Kind>(kind: K, content: Contents[K], uuid = newUuid()): void {
+  notify<K extends Kind>(kind: K, content: Contents[K], uuid = newUuid()): void {
     if (!this.lost) this.post(kind, content, uuid);
   }
 
@@ -55,8 +55,8 @@ export class Calls {
 
   /** Ends one stream; WebLLM's workers can only end every answer. */
   endStream(streamId: string): void {
-    if (this.speaks(1)) this.tell("abort", null, streamId);
-    else this.tell("interruptGenerate", null);
+    if (this.speaks(1)) this.notify("abort", null, streamId);
+    else this.notify("interruptGenerate", null);
   }
 
   /** Whether the worker speaks this version of what we add to WebLLM's protocol. */
@@ -121,7 +121,7 @@ export class Calls {
 
   private abort(uuid: string, error: unknown): void {
     this.waiting.get(uuid)?.reject(error);
-    this.tell("abort", null, uuid);
+    this.notify("abort", null, uuid);
   }
 
   private lose(reason: string): void {

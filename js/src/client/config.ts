@@ -1,4 +1,4 @@
-// Configuration of an engine, and the list of known models.
+// The configuration of an engine, and the models that a configuration names.
 
 import type { LogitProcessorRegistry } from "./logit_processor";
 import type * as messages from "./messages";
@@ -7,15 +7,15 @@ import prebuilt from "./prebuilt.json";
 export type InitProgressReport = messages.InitProgress;
 export type InitProgressCallback = (report: InitProgressReport) => void;
 
-/** A configuration in any of WebLLM's spellings; `modelsOf` says which models it has. */
+/** A configuration as a caller may write it: the list is called `model_list` or `models`. */
 export type AppConfigLike = messages.AppConfig;
 
-/** A configuration whose models can be read. */
+/** A configuration with its list under the name `model_list`. */
 export interface AppConfig extends AppConfigLike {
   model_list: messages.ModelRecord[];
 }
 
-/** `logitProcessorRegistry` is refused: the device and all that computes belong to the worker. */
+/** A `logitProcessorRegistry` is refused: processors run in the worker and are registered there. */
 export interface MLCEngineConfig {
   appConfig?: AppConfigLike;
   initProgressCallback?: InitProgressCallback;
@@ -23,22 +23,15 @@ export interface MLCEngineConfig {
   logLevel?: messages.LogLevel;
 }
 
-/** The built-in list of models. */
+/** The built-in catalogue. */
 export const prebuiltAppConfig = prebuilt as AppConfig;
 
-/** The models that a configuration names, under either of WebLLM's names. */
+/** Returns the models that a configuration names; undefined if it has no list. */
 export function namedModels(appConfig: AppConfigLike): messages.ModelRecord[] | undefined {
   return appConfig.model_list ?? appConfig.models ?? undefined;
 }
 
-/** The models that a configuration names, or else the built-in ones. */
+/** Returns the models that a configuration names, or the built-in ones if it has no list. */
 export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
   return namedModels(appConfig) ?? prebuiltAppConfig.model_list;
-}
-
-/** Returns the options of each model; none if there are no options. */
-export function toList(
-  options: messages.ChatOptions | messages.ChatOptions[] | undefined,
-): messages.ChatOptions[] | undefined {
-  return options === undefined || Array.isArray(options) ? options : [options];
 }

@@ -8,7 +8,6 @@ import type {
 } from "./api";
 import { askToKeep } from "./blobs";
 import { Calls, newUuid } from "./calls";
-import { toList } from "./config";
 import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
 import { toEndpoint, type WorkerLike } from "./endpoint";
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
@@ -42,7 +41,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
 
   /** Unloads what is loaded, then fetches and loads one or more models. */
   async reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void> {
-    const options = toList(chatOpts);
+    const options = chatOpts && [chatOpts].flat();
     const models: ReloadParams = {
       modelId: typeof modelId === "string" ? [modelId] : modelId,
       ...(options && { chatOpts: options }),
@@ -78,7 +77,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
 
   /** Ends every running answer with finish_reason "abort". */
   interruptGenerate(): void {
-    this.calls.tell("interruptGenerate", null);
+    this.calls.notify("interruptGenerate", null);
   }
 
   /** Calls the `on_custom_request` of the worker's handler. */
@@ -96,7 +95,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
 
   /** Sets the list of models for the next reload, which throws if it is invalid. */
   setAppConfig(appConfig: AppConfigLike): void {
-    this.calls.tell("setAppConfig", appConfig);
+    this.calls.notify("setAppConfig", appConfig);
   }
 
   /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
@@ -105,7 +104,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
   }
 
   setLogLevel(logLevel: LogLevel): void {
-    this.calls.tell("setLogLevel", logLevel);
+    this.calls.notify("setLogLevel", logLevel);
   }
 
   /** Begins a stream; the uuid of the message that begins it is its id. */

@@ -1,7 +1,7 @@
 // `WebWorkerMLCEngineHandler`: serves an engine from a worker script.
 
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
-import { couldNotStart } from "./refusal";
+import { replyStartFailure } from "./start_failure";
 import { fileAt, notServed, type Root } from "./root";
 
 /**
@@ -58,6 +58,6 @@ async function start(script: URL, post: Post): Promise<Host> {
     return new WorkerHost(post);
   } catch (error) {
     console.error(error);
-    return { receive: (message) => couldNotStart(message, error, post) };
+    return { receive: (message) => replyStartFailure(message, error, post) };
   }
 }

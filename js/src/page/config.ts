@@ -1,12 +1,12 @@
-// The page's worker and list of models, which lie beside its script.
+// The site's files that the page needs, all beside its script: the worker and the catalogue.
 
 import { fetchCatalogue } from "../catalogue";
 import type { AppConfig } from "../client";
 
 const ROOT = new URL("./", import.meta.url);
-export const WORKER = new URL("worker.js", ROOT);
+export const WORKER_URL = new URL("worker.js", ROOT);
 
-/** The catalogue of this site. */
+/** Returns the catalogue of this site; throws if it has none. */
 export async function loadAppConfig(): Promise<AppConfig> {
   const catalogue = await fetchCatalogue(ROOT);
   if (catalogue === null) throw new Error(`${ROOT.href} has no models.json`);

@@ -23,8 +23,8 @@ export class ConversationDb {
   private latest: Conversation[] = [];
   private timer: number | undefined;
 
-  /** `tell` gets the error that keeps something from being saved, and null once all is saved. */
-  constructor(private readonly tell: (error: unknown) => void) {
+  /** `report` gets the error that keeps something from being saved, and null once all is saved. */
+  constructor(private readonly report: (error: unknown) => void) {
     addEventListener("pagehide", () => this.write());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.write(); // phones end hidden pages without a word
@@ -75,7 +75,7 @@ export class ConversationDb {
     this.timer = undefined;
     const changed = this.latest.filter((each) => this.saved.get(each.id) !== each);
     if (changed.length + this.deleted.size === 0) return;
-    if (!this.db) return void this.open().then(() => this.write(), this.tell);
+    if (!this.db) return void this.open().then(() => this.write(), this.report);
     for (const id of this.deleted) this.delete(this.db, id);
     for (const each of changed) this.put(this.db, each);
   }
@@ -85,7 +85,7 @@ export class ConversationDb {
     this.saved.set(id, conversation);
     this.change(db, (table) => table.put(conversation)).catch((error: unknown) => {
       if (this.saved.get(id) === conversation) this.saved.delete(id);
-      this.tell(error);
+      this.report(error);
     });
   }
 
@@ -94,7 +94,7 @@ export class ConversationDb {
     this.deleted.delete(id);
     this.change(db, (table) => table.delete(id)).catch((error: unknown) => {
       this.deleted.add(id);
-      this.tell(error);
+      this.report(error);
     });
   }
 
@@ -105,7 +105,7 @@ export class ConversationDb {
     transaction.commit(); // the page may be left before it would be by itself
     await completed(transaction);
     const isAllKept = this.latest.every((each) => this.saved.get(each.id) === each);
-    if (isAllKept && this.deleted.size === 0) this.tell(null);
+    if (isAllKept && this.deleted.size === 0) this.report(null);
   }
 }
 

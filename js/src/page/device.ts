@@ -9,8 +9,8 @@ export interface Gpu {
 
 export interface Device {
   gpu: Gpu | null; // one worth using: no software adapter
-  noGpuBecause: string; // "" where there is one
-  memoryBytes: number | null; // at least this much; browsers report at most 8 GiB
+  noGpuReason: string; // "" if there is a GPU
+  memoryBytes: number | null; // at least this much; browsers tell no more than 8 GiB
   freeStorageBytes: number | null;
 }
 
@@ -19,13 +19,13 @@ export async function detectDevice(): Promise<Device> {
   const { deviceMemory } = navigator as { deviceMemory?: number };
   return {
     gpu: typeof found === "string" ? null : found,
-    noGpuBecause: typeof found === "string" ? found : "",
+    noGpuReason: typeof found === "string" ? found : "",
     memoryBytes: deviceMemory ? deviceMemory * 2 ** 30 : null,
     freeStorageBytes,
   };
 }
 
-/** A GPU, or why there is none. */
+/** Returns a GPU, or the reason why there is none. */
 async function findGpu(): Promise<Gpu | string> {
   if (!navigator.gpu) {
     return isSecureContext

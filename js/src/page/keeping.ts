@@ -11,12 +11,12 @@ const PATIENCE_MS = 3000;
 /** Starts saving, and loads saved conversations in the background. */
 export function keep(store: Store<State>): void {
   const db = new ConversationDb((error) => {
-    tell(store, "conversations", error === null ? null : whyNotKept(error));
+    noteUnsaved(store, "conversations", error === null ? null : whyNotKept(error));
   });
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
   void readConversations(store, db);
-  void hasCaches().then((has) => tell(store, "models", has ? null : whyNoModelIsKept()));
+  void hasCaches().then((has) => noteUnsaved(store, "models", has ? null : whyNoModelIsKept()));
 }
 
 /** Puts this page's conversations first, since they are newer. */
@@ -26,13 +26,14 @@ function withKept(here: Conversation[], kept: Conversation[]): Conversation[] {
 }
 
 async function readConversations(store: Store<State>, db: ConversationDb): Promise<void> {
-  const wait = () => tell(store, "conversations", "another tab of this site is blocking them");
+  const wait = () =>
+    noteUnsaved(store, "conversations", "another tab of this site is blocking them");
   const patience = setTimeout(wait, PATIENCE_MS);
   try {
     await db.open();
-    tell(store, "conversations", null);
+    noteUnsaved(store, "conversations", null);
   } catch (error) {
-    return tell(store, "conversations", whyNotKept(error));
+    return noteUnsaved(store, "conversations", whyNotKept(error));
   } finally {
     clearTimeout(patience);
   }
@@ -54,14 +55,14 @@ function keepChangedSettings(store: Store<State>): void {
     try {
       keepSettings(settings, before);
       before = settings;
-      tell(store, "settings", null);
+      noteUnsaved(store, "settings", null);
     } catch (error) {
-      tell(store, "settings", whyNotKept(error));
+      noteUnsaved(store, "settings", whyNotKept(error));
     }
   });
 }
 
-function tell(store: Store<State>, what: Keepable, why: string | null): void {
+function noteUnsaved(store: Store<State>, what: Keepable, why: string | null): void {
   const notKept = new Map(store.get("notKept"));
   if (notKept.get(what) === (why ?? undefined)) return;
   if (why === null) notKept.delete(what);

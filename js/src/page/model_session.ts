@@ -11,7 +11,7 @@ import {
   type Endpoint,
 } from "../client";
 import { askToKeep, namedStore, withStore } from "../client/blobs";
-import { WORKER } from "./config";
+import { WORKER_URL } from "./config";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
 import type { ModelState, State } from "./state";
@@ -107,7 +107,7 @@ export class ModelSession {
   }
 
   private start(session: Session, appConfig: AppConfig): WebWorkerMLCEngine {
-    const worker = workerEndpoint(new Worker(WORKER, { type: "module" }));
+    const worker = workerEndpoint(new Worker(WORKER_URL, { type: "module" }));
     const onLost = (reason: string) =>
       this.fail(session, new Error(`the worker is lost: ${reason}`));
     return new WebWorkerMLCEngine(watched(worker, onLost), {

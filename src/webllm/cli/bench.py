@@ -10,7 +10,7 @@ import typer
 from webllm.cli.options import (
     ContextOption,
     DeviceOption,
-    Loading,
+    LoadOptions,
     ModelArgument,
     ThreadsOption,
     integer,
@@ -73,8 +73,8 @@ def bench(
     import asyncio
 
     batches = _batches(batch)
-    loading = Loading(model, device, threads, context)
-    report, refused = asyncio.run(_measure(loading, prompt_tokens, gen_tokens, batches))
+    options = LoadOptions(model, device, threads, context)
+    report, refused = asyncio.run(_measure(options, prompt_tokens, gen_tokens, batches))
     if as_json:
         import json
 
@@ -96,13 +96,13 @@ def _batches(text: str) -> list[int]:
 
 
 async def _measure(
-    loading: Loading, prompt_tokens: int, gen_tokens: int, batches: list[int]
+    options: LoadOptions, prompt_tokens: int, gen_tokens: int, batches: list[int]
 ) -> tuple[BenchReport, RequestError | None]:
     """Measures batches until one is refused; returns their rates and that one's error."""
     from time import perf_counter
 
     started = perf_counter()
-    async with await load(loading) as engine:
+    async with await load(options) as engine:
         load_s = perf_counter() - started
         results: list[BatchResult] = []
         refused = None
@@ -122,9 +122,9 @@ async def _measure(
                 )
             )
         report = BenchReport(
-            model=loading.model,
+            model=options.model,
             device=await engine.device_name(),
-            threads=loading.threads,
+            threads=options.threads,
             load_s=round(load_s, 3),
             peak_rss_bytes=_peak_rss_bytes(),
             results=results,

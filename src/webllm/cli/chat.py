@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from webllm.cli.options import (
     ContextOption,
     DeviceOption,
-    Loading,
+    LoadOptions,
     MaxTokensOption,
     ModelArgument,
     SeedOption,
@@ -57,7 +57,7 @@ def chat(
     require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with asyncio.Runner() as runner:
-        engine = runner.run(load(Loading(model, device, threads, context)))
+        engine = runner.run(load(LoadOptions(model, device, threads, context)))
         try:
             note(f"{model} on {runner.run(engine.device_name())}. /help lists the commands.")
             Conversation(runner, engine, system, fields).run()

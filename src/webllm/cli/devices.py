@@ -1,4 +1,4 @@
-"""`webllm devices`: the GPUs and the CPU, and which one `--device auto` uses."""
+"""`webllm devices`: lists the GPUs and the CPU, and marks the one that `--device auto` uses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def devices() -> None:
     chosen = next((adapter for adapter in found if adapter.reason is None), None)
     for adapter in found:
         remark = "chosen by --device auto" if adapter is chosen else adapter.reason
-        say(_describe(adapter, remark or "chosen by --device with part of its name"))
+        say(_describe_gpu(adapter, remark or "chosen by --device with part of its name"))
     say(_describe_cpu(chosen is None))
 
 
-def _describe(adapter: Adapter, remark: str) -> str:
+def _describe_gpu(adapter: Adapter, remark: str) -> str:
     info, limits = adapter.info, adapter.limits
     driver = f", {info.driver}" if info.driver else ""
     return (
@@ -51,7 +51,7 @@ def _features(features: Features) -> str:
     return f"subgroups of {' to '.join(map(str, sorted(sizes)))}"
 
 
-def _describe_cpu(chosen: bool) -> str:
+def _describe_cpu(is_chosen: bool) -> str:
     from webllm.backends.cpu.native_library import variants
     from webllm.backends.cpu.system_memory import available_bytes
 
@@ -61,7 +61,7 @@ def _describe_cpu(chosen: bool) -> str:
         return f"CPU: cannot be used: {error}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remark = (
-        "chosen by --device auto, since there is no GPU" if chosen else "chosen by --device cpu"
+        "chosen by --device auto, since there is no GPU" if is_chosen else "chosen by --device cpu"
     )
     return (
         f"CPU: {remark}\n"

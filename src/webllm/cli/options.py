@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""Options that several commands share, as typer declares them, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 
 def integer(minimum: int, maximum: float = math.inf) -> Any:
-    """The `parser` of an option whose help shows N instead of typer's "int range"."""
+    """Returns a typer `parser` for an integer in a range.
+
+    Typer's own `min` and `max` would show "INTEGER RANGE" instead of the metavar in the help.
+    """
     limits = f"of at least {minimum}" if math.isinf(maximum) else f"from {minimum} to {maximum}"
     return _number(int, minimum, maximum, f"an integer {limits}")
 
 
 def decimal(minimum: float, maximum: float) -> Any:
-    """The `parser` of an option, as `integer`, for any number."""
+    """Returns a typer `parser` for a number in a range."""
     return _number(float, minimum, maximum, f"a number from {minimum} to {maximum}")
 
 
@@ -36,7 +39,7 @@ def _number(
         try:
             number = kind(text)
         except ValueError:
-            number = math.nan
+            number = math.nan  # outside of every range
         if not minimum <= number <= maximum:
             raise typer.BadParameter(f"{text!r} is not {expected}")
         return number
@@ -129,8 +132,8 @@ SystemOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
-    """Which model to load, and where."""
+class LoadOptions:
+    """The model to load, and the options of its engine."""
 
     model: str
     device: str = "auto"
@@ -139,7 +142,10 @@ class Loading:
 
 
 def require_text(text: str | None, what: str) -> None:
-    """Raises RequestError for bytes that are not text in this system's encoding."""
+    """Raises RequestError for a text with bytes that this system could not decode.
+
+    Python keeps such bytes as unpaired surrogates. `what` names the text in the error.
+    """
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
@@ -147,7 +153,7 @@ def require_text(text: str | None, what: str) -> None:
 
 
 def accept_any_bytes() -> None:
-    """Lets bytes that are not text through standard input, for `require_text` to find."""
+    """Keeps undecodable bytes of standard input, so that `require_text` can report them."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
 
@@ -155,7 +161,10 @@ def accept_any_bytes() -> None:
 def request_fields(
     *, max_tokens: int | None, temperature: float | None, top_p: float | None, seed: int | None
 ) -> GenerationFields:
-    """The fields of a streamed request with usage; None takes the model's default."""
+    """Returns the fields of a request, whose stream ends with the usage.
+
+    None stands for the model's default.
+    """
     return {
         "max_tokens": max_tokens,
         "temperature": temperature,

@@ -10,7 +10,7 @@ import typer
 from webllm.cli.options import (
     ContextOption,
     DeviceOption,
-    Loading,
+    LoadOptions,
     MaxTokensOption,
     ModelArgument,
     SeedOption,
@@ -61,15 +61,17 @@ def run(
         raise typer.BadParameter("--raw and --system exclude each other")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": text})
-    asyncio.run(_run(Loading(model, device, threads, context), text if raw else messages, fields))
+    asyncio.run(
+        _run(LoadOptions(model, device, threads, context), text if raw else messages, fields)
+    )
 
 
 async def _run(
-    loading: Loading, prompt: str | list[dict[str, str]], fields: GenerationFields
+    options: LoadOptions, prompt: str | list[dict[str, str]], fields: GenerationFields
 ) -> None:
     """Answers messages, or continues a text."""
     answer = Answer()
-    async with await load(loading) as engine:
+    async with await load(options) as engine:
         try:
             if isinstance(prompt, str):
                 await answer_completion(engine, prompt, fields, answer)

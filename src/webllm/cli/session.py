@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from webllm.cli.options import Loading
+from webllm.cli.options import LoadOptions
 from webllm.cli.terminal import progress_bar, write
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Answer:
             write(text)
 
 
-async def load(loading: Loading) -> MLCEngine:
+async def load(options: LoadOptions) -> MLCEngine:
     """Returns an engine with the model loaded; shows a progress bar meanwhile."""
     with progress_bar() as on_progress:
         from webllm.config import ChatOptions, MLCEngineConfig
@@ -43,13 +43,13 @@ async def load(loading: Loading) -> MLCEngine:
 
         engine = MLCEngine(
             MLCEngineConfig(
-                device=loading.device,
-                num_threads=loading.threads,
+                device=options.device,
+                num_threads=options.threads,
                 init_progress_callback=on_progress,
             )
         )
-        options = ChatOptions(context_window_size=loading.context)
-        await engine.reload(loading.model, options)
+        chat_options = ChatOptions(context_window_size=options.context)
+        await engine.reload(options.model, chat_options)
     return engine
 
 

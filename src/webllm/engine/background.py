@@ -15,22 +15,21 @@ from webllm.text.steps import Steps
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-
 _PAUSE_EVERY_S = 0.03
-_PAUSE_S = 0.003  # Pyodide makes no timer of 2 ms or less, and messages would be delayed
+_PAUSE_S = 0.003  # for 2 ms or less Pyodide makes no timer, and messages would wait
 
 
 class Pauses:
-    """Lets incoming messages through: a browser delivers them only while a timer runs.
+    """Lets incoming messages through: a browser delivers them while Python waits for a timer.
 
-    `last` is the time of the last pause, in seconds of `time.perf_counter`.
+    last: the time of the last pause, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, last: float = 0.0) -> None:
         self._last = last
 
     async def pause(self) -> None:
-        """Waits for a timer once in 30 ms in a browser; returns at once elsewhere."""
+        """Waits for a timer in a browser, if the last pause was 30 ms ago; else returns at once."""
         if sys.platform == "emscripten" and time.perf_counter() - self._last > _PAUSE_EVERY_S:
             await asyncio.sleep(_PAUSE_S)
             self._last = time.perf_counter()
@@ -52,7 +51,7 @@ def ignore_result(work: asyncio.Future[_T]) -> None:
 class TurnLock:
     """An `asyncio.Lock` that may be used on one event loop after another, as an engine may.
 
-    A lock of asyncio belongs to the event loop that first waits for it.
+    An `asyncio.Lock` alone belongs to the event loop that first waits for it.
     """
 
     def __init__(self) -> None:
@@ -72,32 +71,33 @@ class _StoppedError(Exception):
     """The caller was cancelled, so nobody waits for the result."""
 
 
-class Lane:
-    """Runs long work on text beside the event loop, one piece at a time, first come, first served.
+class SerialExecutor:
+    """Runs long work on text beside the event loop: one task at a time, first come, first served.
 
-    Each piece may come from a different event loop.
+    Each task may come from a different event loop.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()  # used in a browser, which has one event loop
-        self._thread = ThreadPoolExecutor(1, "webllm-text")  # starts with the first piece
+        self._thread = ThreadPoolExecutor(1, "webllm-text")  # starts with the first task
 
     async def run(self, steps: Steps[_T]) -> _T:
-        """Returns the result. If the caller is cancelled, the work ends after its current step,
-        and the next piece begins then.
+        """Runs a task and returns its result.
+
+        If the caller is cancelled, the task ends after its current step.
         """
         if sys.platform == "emscripten":
             async with self._turn:
-                return await _finish_with_pauses(steps)
+                return await _run_steps_with_pauses(steps)
         stopped = threading.Event()
         event_loop = asyncio.get_running_loop()
         try:
-            return await event_loop.run_in_executor(self._thread, _finish, steps, stopped)
+            return await event_loop.run_in_executor(self._thread, _run_steps, steps, stopped)
         finally:
             stopped.set()
 
 
-async def _finish_with_pauses(steps: Steps[_T]) -> _T:
+async def _run_steps_with_pauses(steps: Steps[_T]) -> _T:
     pauses = Pauses(time.perf_counter())
     while True:
         try:
@@ -108,7 +108,7 @@ async def _finish_with_pauses(steps: Steps[_T]) -> _T:
         await pauses.pause()
 
 
-def _finish(steps: Steps[_T], stopped: threading.Event) -> _T:
+def _run_steps(steps: Steps[_T], stopped: threading.Event) -> _T:
     while not stopped.is_set():
         try:
             next(steps)

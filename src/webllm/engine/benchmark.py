@@ -18,8 +18,10 @@ from webllm.ops.sampled import TokenLogprobs
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """prefill_s: seconds until the last prompt's first token. decode_s: seconds from there to the
-    end, for `num_decoded` tokens.
+    """The times of a batch, from which tokens per second follow.
+
+    prefill_s: seconds until every prompt has its first token. decode_s: seconds from there to the
+    end. num_decoded: tokens that came in that time.
     """
 
     prefill_s: float
@@ -27,8 +29,8 @@ class Rates:
     num_decoded: int
 
 
-class _Clock:
-    """Records the arrival times of a sequence's tokens."""
+class _ArrivalTimes:
+    """Records when the tokens of a sequence come."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -39,7 +41,7 @@ class _Clock:
         return None
 
     def end(self, reason: FinishReason) -> None:
-        if not self.done.done():  # cancelled, if the measurement was
+        if not self.done.done():  # done: the measurement was cancelled
             self.done.set_result(None)
 
     def fail(self, error: BaseException) -> None:
@@ -48,20 +50,20 @@ class _Clock:
 
 
 async def measure(model: LoadedModel, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
-    """Measures greedy decoding of random prompts, which share no prefix; ignores end tokens.
+    """Measures greedy decoding of random prompts, which share no prefix. Ignores end tokens.
 
     Raises ContextLengthError for more tokens than the context window has, and RequestError for a
-    batch that would not run at once, whose rates would mean nothing.
+    batch whose sequences could not all run at once: its rates would mean nothing.
     """
     _check(model.loop.scheduler, prompt_tokens, gen_tokens, batch)
-    model.loop.reset_prefix_cache()  # or the prompts of the last measurement are found there
+    model.loop.reset_prefix_cache()  # it has the prompts of the last measurement
     vocabulary = range(model.vocab_size)
     params = SequenceParams(max_tokens=gen_tokens + 1, stop_ids=frozenset())
     sequences = [
         Sequence(array("I", random.Random(seed).choices(vocabulary, k=prompt_tokens)), params)
         for seed in range(batch)
     ]
-    clocks = [_Clock() for _ in sequences]
+    clocks = [_ArrivalTimes() for _ in sequences]
     started = time.perf_counter()
     try:
         for sequence, clock in zip(sequences, clocks, strict=True):
@@ -84,7 +86,7 @@ def _check(scheduler: Scheduler, prompt_tokens: int, gen_tokens: int, batch: int
         if value < 1:
             raise RequestError(f"{name} is {value}; give at least 1", field=name)
     num_positions = prompt_tokens + gen_tokens
-    most = scheduler.most_at_once(num_positions)
+    most = scheduler.max_concurrency(num_positions)
     if not most:
         raise ContextLengthError(
             f"prompts of {prompt_tokens} tokens with {gen_tokens} generated after each need "

@@ -1,8 +1,8 @@
-"""Manages the KV cache's blocks and the prefix cache over them.
+"""Manages the KV cache's blocks and the prefix cache.
 
-Knows block ids and token ids, not memory. A full block is found again by its prefix: its own tokens
-and all those before them. A block without references keeps its content until it is evicted.
-Prefixes are compared token by token, so that no hash can mistake one for another.
+Knows block ids and token ids, not memory. A full block is found by its prefix: its own tokens and
+all those before them. A block without references keeps its content until it is evicted. Prefixes
+are compared token by token, so that no hash collision can mix up two prompts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _Entry:
     """A full block in the prefix cache."""
 
     block: int
-    prefix_id: int  # of the prefix that ends with this block; never used twice
+    prefix_id: int  # of the prefix that ends with this block; ids are never reused
 
 
 class BlockManager:
@@ -29,7 +29,7 @@ class BlockManager:
         self.block_size = block_size
         self._ref_counts = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))  # without content
-        self._evictable: dict[int, None] = {}  # without references; the next to evict first
+        self._evictable: dict[int, None] = {}  # with content but without references; LRU first
         self._entries: dict[tuple[int, tuple[int, ...]], _Entry] = {}
         self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # by block
         self._num_prefixes = 0

@@ -21,7 +21,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _waiting(
+def _awaited(
     method: Callable[Concatenate[MLCEngine, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[BlockingMLCEngine, _P], _T]:
     """Makes a method that waits for a coroutine method of the engine."""
@@ -51,8 +51,8 @@ class BlockingMLCEngine:
     Works inside a running event loop, as in Jupyter, and from several threads at once, whose
     requests then share steps. A stream is an iterator; leaving its loop, or its `close()`, ends
     the answer at once. Ctrl-C cancels the call that waits. Callbacks and logit processors run on
-    the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does letting
-    go of the engine and its streams.
+    the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does dropping
+    the last reference to the engine and its streams.
     """
 
     def __init__(self, config: MLCEngineConfig | None = None) -> None:
@@ -110,17 +110,17 @@ class BlockingMLCEngine:
         """Returns an iterator over items that are made on the engine's thread."""
         return BlockingStream(self._thread, items)
 
-    embedding = _waiting(MLCEngine.embedding)
-    reload = _waiting(MLCEngine.reload)
-    unload = _waiting(MLCEngine.unload)
-    reset_chat = _waiting(MLCEngine.reset_chat)
-    get_message = _waiting(MLCEngine.get_message)
-    runtime_stats_text = _waiting(MLCEngine.runtime_stats_text)
-    forward_tokens_and_sample = _waiting(MLCEngine.forward_tokens_and_sample)
-    get_gpu_vendor = _waiting(MLCEngine.get_gpu_vendor)
-    get_max_storage_buffer_binding_size = _waiting(MLCEngine.get_max_storage_buffer_binding_size)
-    device_name = _waiting(MLCEngine.device_name)
-    benchmark = _waiting(MLCEngine.benchmark)
+    embedding = _awaited(MLCEngine.embedding)
+    reload = _awaited(MLCEngine.reload)
+    unload = _awaited(MLCEngine.unload)
+    reset_chat = _awaited(MLCEngine.reset_chat)
+    get_message = _awaited(MLCEngine.get_message)
+    runtime_stats_text = _awaited(MLCEngine.runtime_stats_text)
+    forward_tokens_and_sample = _awaited(MLCEngine.forward_tokens_and_sample)
+    get_gpu_vendor = _awaited(MLCEngine.get_gpu_vendor)
+    get_max_storage_buffer_binding_size = _awaited(MLCEngine.get_max_storage_buffer_binding_size)
+    device_name = _awaited(MLCEngine.device_name)
+    benchmark = _awaited(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)
     interrupt_generate = _called(MLCEngine.interrupt_generate)

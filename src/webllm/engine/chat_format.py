@@ -12,16 +12,16 @@ from webllm.text.special_tokens import GUARD
 from webllm.text.steps import Steps
 from webllm.text.tokenizer import Tokenizer
 
-_NO_THOUGHT = "<think>\n\n</think>\n\n"  # as WebLLM has it
+_NO_THOUGHT = "<think>\n\n</think>\n\n"  # the same text as WebLLM's
 
 Messages = Sequence[Mapping[str, object]]
 
 
 class ChatFormat(Protocol):
-    """A chat template.
+    """A chat template, with all that it implies for a prompt and its answer.
 
-    `stop_strings` and `stop_ids` end an answer, beside the request's own. `prefix_ids` begin every
-    prompt. `is_program` says that a model file decides how long rendering takes.
+    stop_strings, stop_ids: end an answer, as the request's own do. prefix_ids: begin every prompt.
+    is_program: the template is a program from a model file, so that rendering may take long.
     """
 
     stop_strings: tuple[str, ...]
@@ -68,9 +68,9 @@ class ConvFormat:
 
 
 def guarded(value: Any, tokenizer: Tokenizer) -> Steps[Any]:
-    """Returns plain data with a guard in every string, keys included.
+    """Returns plain data, with every string in it guarded (`Tokenizer.guard`), also keys.
 
-    Only the template may write control tokens; in a guarded message their spelling is plain text.
+    Only the template may write control tokens. In a guarded message, their spelling is plain text.
     """
     if isinstance(value, str):
         return (yield from tokenizer.guard_steps(value))

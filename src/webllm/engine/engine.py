@@ -27,7 +27,7 @@ from webllm.config import (
 )
 from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
-from webllm.engine.load_progress import LoadProgress, both
+from webllm.engine.load_progress import LoadProgress, call_both
 from webllm.engine.loading import load_model
 from webllm.engine.progress_line import progress_line
 from webllm.engine.session import Session
@@ -44,7 +44,7 @@ _LOG_LEVELS: dict[LogLevel, int] = {
 
 
 class MLCEngine:
-    """Runs one or more models; any number of requests may come at once and share its steps.
+    """Runs one or more models. Requests that run at the same time share steps.
 
     Use from one event loop. `async with MLCEngine() as engine` unloads at the end.
     """
@@ -56,7 +56,7 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._sessions: dict[str, Session] = {}
         self._loading = TurnLock()  # one `reload` or `unload` at a time
-        self._expected: list[str] = []  # ids of the models being loaded
+        self._loading_ids: list[str] = []  # of the models that are being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)
 
@@ -75,17 +75,17 @@ class MLCEngine:
     ) -> None:
         """Unloads what is loaded, then fetches and loads models, by id or source string.
 
-        chat_options: for one model, or one for each. on_progress: called with the progress of this
-        load, besides the engine's callback. Raises ModelNotFoundError, ArtifactError,
-        UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded; only
-        arguments that contradict each other are refused before anything is unloaded.
+        chat_options: for the one model, or one for each. on_progress: called with the progress of
+        this load, besides the engine's callback. Raises ModelNotFoundError, ArtifactError,
+        UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded, except
+        after a ConfigError for arguments that contradict each other: that leaves all as it was.
         """
         wanted = _options_by_id(model_id, chat_options)
         async with self._loading:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
-            _refuse_twice([record.model_id for record in records])
-            callback = both(on_progress, self.config.init_progress_callback)
+            _check_unique([record.model_id for record in records])
+            callback = call_both(on_progress, self.config.init_progress_callback)
             with progress_line(callback) as report:
                 self._sessions = await self._load(records, list(wanted.values()), report)
 
@@ -97,19 +97,19 @@ class MLCEngine:
     ) -> dict[str, Session]:
         progress = LoadProgress(on_progress, len(records))
         config = replace(self.config, init_progress_callback=progress)
-        self._expected = [record.model_id for record in records]
+        self._loading_ids = [record.model_id for record in records]
         sessions: dict[str, Session] = {}
         try:
             for record, given in zip(records, options, strict=True):
                 effective = given.over(record.overrides)
-                _refuse_unserved(effective)
+                _check_supported(effective)
                 sessions[record.model_id] = Session(await load_model(record, effective, config))
                 progress.model_ready()
         except BaseException:
             await _close(list(sessions.values()))
             raise
         finally:
-            self._expected = []
+            self._loading_ids = []
         return sessions
 
     async def unload(self) -> None:
@@ -142,7 +142,7 @@ class MLCEngine:
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
-        """Raises ModelNotLoadedError: embedding models are not supported yet."""
+        """Raises ModelNotLoadedError always: embedding models are not supported yet."""
         checked = embedding_request(request)
         raise ModelNotLoadedError(
             f"no embedding model is loaded (asked for {checked.model or 'any'}, loaded: "
@@ -155,11 +155,11 @@ class MLCEngine:
 
     def interrupt_generate(self) -> None:
         """Ends every running answer of every model with finish_reason "abort"."""
-        for model in self._sessions.values():
-            model.interrupt()
+        for session in self._sessions.values():
+            session.interrupt()
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
-        """Resets the last message, forwarded tokens and prefix cache; running answers continue."""
+        """Clears the last message, forwarded tokens and prefix cache; running answers continue."""
         self._session(model_id).reset_chat(keep_stats)
 
     async def get_message(self, model_id: str | None = None) -> str:
@@ -173,9 +173,9 @@ class MLCEngine:
     async def forward_tokens_and_sample(
         self, input_ids: Sequence[int], is_prefill: bool, model_id: str | None = None
     ) -> int:
-        """Appends tokens to those forwarded since `reset_chat` and samples the next one, which is
-        not appended. `is_prefill` is WebLLM's, and makes no difference here.
+        """Appends tokens to those forwarded since `reset_chat`, and samples the next token.
 
+        The sampled token is not appended. is_prefill: a parameter of WebLLM's, without effect here.
         Raises RequestError or ContextLengthError.
         """
         return await self._session(model_id).forward_tokens_and_sample(input_ids)
@@ -185,7 +185,10 @@ class MLCEngine:
         return (await find_adapter(self.config.device)).info.vendor
 
     async def get_max_storage_buffer_binding_size(self) -> int:
-        """Returns the same GPU's limit in bytes; raises DeviceNotFoundError."""
+        """Returns this limit of the GPU that `device` names, in bytes.
+
+        Raises DeviceNotFoundError.
+        """
         return (await find_adapter(self.config.device)).limits.max_binding_bytes
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
@@ -199,12 +202,12 @@ class MLCEngine:
         self.config = replace(self.config, app_config=app_config)
 
     def set_log_level(self, log_level: LogLevel) -> None:
-        """Of the logger "webllm"; raises ConfigError for what is none of WebLLM's levels."""
+        """Sets the level of the logger "webllm". Raises ConfigError for an unknown level."""
         check_log_level(log_level)
         logging.getLogger("webllm").setLevel(_LOG_LEVELS[log_level])
 
     async def device_name(self, model_id: str | None = None) -> str:
-        """Returns the name of the device that a loaded model runs on, for people."""
+        """Returns a readable name of the device that a loaded model runs on."""
         return self._session(model_id).model.device_name
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
@@ -212,10 +215,10 @@ class MLCEngine:
         return await measure(self._session(None).model, prompt_tokens, gen_tokens, batch)
 
     def _session(self, model_id: str | None) -> Session:
-        """Returns the session of a model id; None names the only model there is."""
-        if self._expected:
+        """Returns the session of a model id; None stands for the only loaded model."""
+        if self._loading_ids:
             raise ModelNotLoadedError(
-                f"{', '.join(self._expected)} is still being loaded; ask again when reload has "
+                f"{', '.join(self._loading_ids)} is still being loaded; ask again when reload has "
                 "returned"
             )
         if not self._sessions:
@@ -235,7 +238,7 @@ async def create_mlc_engine(
     config: MLCEngineConfig | None = None,
     chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
 ) -> MLCEngine:
-    """A new engine with one or more models loaded; raises what `MLCEngine.reload` raises."""
+    """Returns a new engine with one or more models loaded; raises what `reload` raises."""
     engine = MLCEngine(config)
     await engine.reload(model_id, chat_options)
     return engine
@@ -245,7 +248,7 @@ def _options_by_id(
     model_id: str | Sequence[str], chat_options: ChatOptions | Sequence[ChatOptions] | None
 ) -> dict[str, ChatOptions]:
     ids = model_ids(model_id)
-    _refuse_twice(ids)
+    _check_unique(ids)
     options = read_options(chat_options)
     if options is None:
         options = [ChatOptions()] * len(ids)
@@ -257,7 +260,7 @@ def _options_by_id(
 
 
 async def _close(sessions: list[Session]) -> None:
-    """Closes every session; an error has those raised before it as its context."""
+    """Closes every session, also after an error; raises the first error in their order."""
     if sessions:
         try:
             await _close(sessions[1:])
@@ -265,7 +268,7 @@ async def _close(sessions: list[Session]) -> None:
             await sessions[0].model.close()
 
 
-def _refuse_twice(model_ids: list[str]) -> None:
+def _check_unique(model_ids: list[str]) -> None:
     if len(set(model_ids)) < len(model_ids):
         raise ConfigError(
             f"model_id names a model twice: {', '.join(model_ids)}; give copies of a model "
@@ -273,7 +276,7 @@ def _refuse_twice(model_ids: list[str]) -> None:
         )
 
 
-def _refuse_unserved(options: ChatOptions) -> None:
+def _check_supported(options: ChatOptions) -> None:
     """Raises ConfigError for options of WebLLM that are not supported yet."""
     if options.bos_token_id is not None:
         raise ConfigError(

@@ -22,9 +22,9 @@ _WAKE_S = 0.25  # Windows delivers Ctrl-C only between waits
 
 
 class EventLoopThread:
-    """Runs until `close`, or until nobody refers to it; `at_end` is its last coroutine.
+    """An event loop that runs in a thread until `close`, or until nobody refers to this object.
 
-    Any number of threads may use it at once.
+    at_end: the last coroutine that it runs. Any number of threads may use it at once.
     """
 
     def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -34,10 +34,10 @@ class EventLoopThread:
         self._end = weakref.finalize(self, _end, self._loop, self._thread, at_end)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Returns the coroutine's result; an exception in the caller, such as Ctrl-C, cancels it.
+        """Runs a coroutine and returns its result. Ctrl-C in the caller cancels the coroutine.
 
-        Raises ModelNotLoadedError after `close`, and RequestError on this thread, which would wait
-        for itself.
+        Raises ModelNotLoadedError after `close`, and RequestError on this very thread, which would
+        wait for itself.
         """
         try:
             future = self._submit(coroutine)
@@ -62,7 +62,7 @@ class EventLoopThread:
         return current_thread() is self._thread
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Calls a function on the event loop; may be used by callbacks that run there."""
+        """Calls a function on the event loop; callbacks that run there may use this too."""
         if self.is_current:
             return function(*args, **kwargs)
 

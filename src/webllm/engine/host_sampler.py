@@ -1,4 +1,4 @@
-"""Sampling through Python: a `LogitProcessor` changes the logits before the device draws."""
+"""Sampling with a `LogitProcessor`: Python changes the logits before the device draws tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from webllm.ops.step import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """The tokens of a step. An output in `errors` has no valid token: its processor raised."""
+class StepResult:
+    """The tokens of a step. The token of an output in `errors` is invalid: its processor raised."""
 
     sampled: Sampled
     errors: Mapping[int, LogitProcessorError] = field(default_factory=dict)
@@ -24,14 +24,14 @@ class Drawn:
 class HostSampler:
     """Reads logits back, lets the processor change them, and has the device draw from them.
 
-    A processor that fails for one output leaves the others as they are.
+    A processor that raises for one output fails that output alone.
     """
 
     def __init__(self, processor: LogitProcessor, vocab_size: int) -> None:
         self._processor = processor
         self._vocab_size = vocab_size
 
-    async def resample(self, executable: Executable, step: Step) -> Drawn:
+    async def resample(self, executable: Executable, step: Step) -> StepResult:
         """Draws the tokens of a step whose logits `executable` has just computed."""
         logits = (await executable.logits()).cast("B").cast("f")
         size = self._vocab_size
@@ -54,10 +54,10 @@ class HostSampler:
                 self._processor.process_sampled_token(token_id)
             except Exception as error:
                 errors[output] = self._error("process_sampled_token", error)
-        return Drawn(sampled, errors)
+        return StepResult(sampled, errors)
 
     def reset_state(self) -> None:
-        """Raises LogitProcessorError."""
+        """Tells the processor that a conversation begins. Raises LogitProcessorError."""
         try:
             self._processor.reset_state()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Combines the progress of a reload's phases into one progress from 0 to 1."""
+"""Combines the progress of all phases and models of a reload into one number from 0 to 1."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import replace
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
 
-# The share of a reload that is over when Python starts: in a browser, the page reports how Python
-# itself starts (js/src/starting.ts).
+# The share of a reload that is done when this code begins. In a browser, the start of Python comes
+# first; js/src/starting.ts reports it.
 _START = 0.1 if sys.platform == "emscripten" else 0.0
-# The rough share of time of each phase.
-_WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}  # of one model
+# The rough share of each phase in the time of loading one model.
+_WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}
 _ORDER = list(_WEIGHTS)
 
 
 class LoadProgress:
-    """A progress callback for the phases of `num_models` models, one after the other.
+    """A progress callback for the phases of `num_models` models, which are loaded one by one.
 
-    A model that is in the store has no fetch, so its other phases share that span. `start` is the
-    share of the whole that was over before.
+    A model in the store is not fetched: its other phases share the span of that phase. start: the
+    share of the whole that was done before.
     """
 
     def __init__(
@@ -53,21 +53,22 @@ class LoadProgress:
         self._callback(replace(report, progress=self._progress, time_elapsed=elapsed))
 
     def model_ready(self) -> None:
-        """Later reports are about the next model."""
+        """Says that a model is loaded. Later reports are about the next one."""
         self._num_ready += 1
         self._phases = []
 
     def _of_model(self, report: InitProgressReport) -> float:
+        """Returns the progress of the current model, from 0 to 1."""
         before = _ORDER[: _ORDER.index(report.phase)]
         done = sum(_WEIGHTS[phase] for phase in self._phases if phase in before)
         whole = sum(_WEIGHTS[phase] for phase in self._phases)
         return (done + _WEIGHTS[report.phase] * report.progress) / whole
 
 
-def both(
+def call_both(
     first: ProgressCallback | None, second: ProgressCallback | None
 ) -> ProgressCallback | None:
-    """Returns one callback that calls two, of which either may be missing."""
+    """Returns a callback that calls both; None if both are None."""
     if first is None or second is None:
         return first or second
 

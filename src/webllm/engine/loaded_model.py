@@ -15,14 +15,14 @@ DEFAULT_SINK_TOKENS = 4  # as in arXiv:2309.17453
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`options` are the model record's, with those given to `reload` over them."""
+    """A model on a device. `options`: those given to `reload`, over the model record's."""
 
     model_id: str
     options: ChatOptions
     context_window_size: int  # tokens
     tokenizer: Tokenizer
     chat_format: ChatFormat | None  # None: the file has no template, and no built-in one matches
-    vocab_size: int  # columns of the logits
+    vocab_size: int  # columns of the logits; the tokenizer may have fewer tokens
     loop: GenerationLoop
 
     @property
@@ -31,7 +31,7 @@ class LoadedModel:
 
     @property
     def kv_cache_tokens(self) -> int:
-        """Positions of the KV cache, for all sequences together."""
+        """The number of positions in the KV cache, for all sequences together."""
         blocks = self.loop.scheduler.blocks
         return blocks.num_blocks * blocks.block_size
 

@@ -1,4 +1,4 @@
-"""Loads a model: open, record, plan the memory, upload, warm up."""
+"""Loads a model: opens the file, records the program, plans the memory, uploads, warms up."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from webllm.text.tokenizer import Tokenizer
 _log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 4096
-# Context windows that the KV cache holds, the most that fit. A tab is to stay small.
+# Sizes of the KV cache in context windows; the first that fits is taken. A tab should stay small.
 _KV_WINDOWS = (1,) if sys.platform == "emscripten" else (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What is uploaded to a device, and how large a step there may be."""
+    """A model on its way to a device: what is uploaded, and the largest step."""
 
     backend: Backend
     checkpoint: Checkpoint
@@ -64,7 +64,7 @@ class LoadPlan:
 async def load_model(
     record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
 ) -> LoadedModel:
-    """Loads a model in the steps below; the device is opened while the model is fetched.
+    """Loads a model. The device is opened while the model is fetched.
 
     Raises what the steps raise: artifact, checkpoint, model and device errors.
     """
@@ -72,8 +72,8 @@ async def load_model(
     store, on_progress = config.app_config.cache_backend, config.init_progress_callback
     async with _opening_backend(config) as opening:
         with await open_model(record.source, store, on_progress) as checkpoint:
-            # The tokenizer is Python and the repacking is not: they run side by side.
-            reading = asyncio.create_task(in_background(_read_text, checkpoint, options))
+            # Building a tokenizer is Python's work and repacking weights is not: both run at once.
+            tokenizing = asyncio.create_task(in_background(_make_tokenizer, checkpoint, options))
             try:
                 context = context_window(checkpoint, options)
                 program = registry.record(checkpoint, context)
@@ -82,9 +82,9 @@ async def load_model(
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:
-                reading.add_done_callback(ignore_result)
+                tokenizing.add_done_callback(ignore_result)
                 raise
-            tokenizer, chat_format = await reading
+            tokenizer, chat_format = await tokenizing
     loop = GenerationLoop(new_scheduler(plan, config), runner)
     model = LoadedModel(
         model_id=record.model_id,
@@ -126,7 +126,10 @@ def _close_opened(opening: asyncio.Task[Backend]) -> None:
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
-    """Returns the tokens a sequence may have; raises ConfigError beyond the trained context."""
+    """Returns the most tokens of a sequence.
+
+    Raises ConfigError for more than the model was trained for.
+    """
     trained = registry.trained_context(checkpoint)
     asked = options.context_window_size or options.sliding_window_size
     wanted = asked or min(trained, DEFAULT_CONTEXT_TOKENS)
@@ -137,7 +140,10 @@ def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
     return wanted
 
 
-def _read_text(checkpoint: Checkpoint, options: ChatOptions) -> tuple[Tokenizer, ChatFormat | None]:
+def _make_tokenizer(
+    checkpoint: Checkpoint, options: ChatOptions
+) -> tuple[Tokenizer, ChatFormat | None]:
+    """Returns the tokenizer, and the chat format if there is a template."""
     tokenizer = tokenizer_from_gguf(checkpoint.metadata)
     if options.conv_template is not None:
         return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
@@ -152,9 +158,9 @@ def plan_memory(
     context: int,
     config: MLCEngineConfig,
 ) -> LoadPlan:
-    """Sizes the KV cache: the most of `_KV_WINDOWS` that fit beside the weights.
+    """Chooses the largest KV cache that fits beside the weights.
 
-    Raises DeviceMemoryError if not even the smallest fits.
+    Raises DeviceMemoryError if not even the smallest one fits.
     """
     sizes = [context * windows for windows in _KV_WINDOWS]
     if config.kv_cache_tokens is not None:
@@ -198,7 +204,7 @@ async def warm_up(plan: LoadPlan, model_id: str, config: MLCEngineConfig) -> Run
     try:
         await asyncio.gather(runner.prepare(1, 1), runner.prepare(plan.limits.max_tokens, 1))
     except BaseException:
-        await runner.settle()  # the device is closed next
+        await runner.wait_for_compilation()  # because the caller closes the device
         raise
     progress.update("Ready", 1, 1)
     return runner

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Output(Protocol):
-    """Receives the tokens of a sequence."""
+    """The receiver of a sequence's tokens."""
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         """Takes one token; a returned reason ends the sequence, an exception fails it."""
@@ -30,7 +30,7 @@ class Output(Protocol):
 
 
 class GenerationLoop:
-    """Steps while there are sequences, in one task.
+    """Runs steps in one task, as long as there are sequences.
 
     An error of one sequence ends that sequence. An error of the device ends every sequence and
     drops the steps in flight.
@@ -50,8 +50,10 @@ class GenerationLoop:
         return not self._outputs
 
     def add(self, sequence: Sequence, output: Output) -> None:
-        """Raises what `Scheduler.add` raises, ModelNotLoadedError after `close`, or RequestError
-        from a second event loop. Afterwards the output learns of the end, whatever it is.
+        """Starts a sequence, whose output is told its tokens and its end or error.
+
+        Raises what `Scheduler.add` raises, ModelNotLoadedError after `close`, and RequestError from
+        a second event loop.
         """
         event_loop = asyncio.get_running_loop()
         if self._is_closed:
@@ -66,7 +68,7 @@ class GenerationLoop:
         self.scheduler.add(sequence)
         self._outputs[sequence] = output
         if len(self._outputs) > 1:
-            self.runner.expect(len(self._outputs))
+            self.runner.compile_ahead(len(self._outputs))
         if task is None:
             self._task = event_loop.create_task(self._run())
 
@@ -85,11 +87,11 @@ class GenerationLoop:
             self.finish(sequence, "abort")
 
     def reset_prefix_cache(self) -> None:
-        """Computes every later prompt anew."""
+        """Empties the prefix cache, so that later prompts are computed in full."""
         self.scheduler.blocks.reset_prefix_cache()
 
     async def close(self) -> None:
-        """Aborts every sequence for good and waits for the steps in flight."""
+        """Aborts every sequence, accepts no more, and waits for the steps in flight."""
         self._is_closed = True
         self.abort_all()
         if self._task is not None and not self._task.done():
@@ -113,14 +115,14 @@ class GenerationLoop:
         while self.runner.has_room and (batch := self.scheduler.next_batch()):
             await self.runner.submit(batch)
         await self._pauses.pause()
-        batch, drawn = await self.runner.oldest()
-        sampled = drawn.sampled
-        for i, sequence in enumerate(batch.sampled):
+        batch, result = await self.runner.read_oldest()
+        sampled = result.sampled
+        for i, sequence in enumerate(batch.sequences):
             if sequence.finish_reason is not None:
-                continue
+                continue  # it was ended while the step ran
             try:
-                if i in drawn.errors:
-                    raise drawn.errors[i]
+                if i in result.errors:
+                    raise result.errors[i]
                 self._accept(sequence, sampled.token_ids[i], sampled.logprobs[i])
             except Exception as error:
                 self._fail(sequence, error)

@@ -1,4 +1,4 @@
-"""Turns sampled tokens into the text of a request's choices."""
+"""Turns sampled tokens into text: `Generation` is a request's choices, `TextOutput` one choice."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from webllm.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of one choice; the last one has the finish reason."""
+    """A piece of a choice's text. The last one of a choice has the finish reason."""
 
     choice: int
     text: str
     finish_reason: FinishReason | None = None
-    logprobs: Logprobs | None = None  # of its tokens, where asked for
+    logprobs: Logprobs | None = None  # of the text's tokens, if the request asks for them
 
 
 class TextOutput:
-    """One choice: detokenizes, looks for stop strings, emits deltas and keeps the times."""
+    """One choice: detokenizes, looks for stop strings, emits deltas and records times."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class TextOutput:
         self._deltas = deltas
         self._timing = timing
         self._pieces: list[str] = []
-        self._logprobs: list[ChatCompletionTokenLogprob] = []  # of tokens whose text waits
+        self._logprobs: list[ChatCompletionTokenLogprob] = []  # of tokens that were not emitted yet
 
     @property
     def text(self) -> str:
@@ -91,7 +91,10 @@ class TextOutput:
 def token_logprob(
     tokenizer: Tokenizer, token_id: int, logprobs: TokenLogprobs
 ) -> ChatCompletionTokenLogprob:
-    """Returns a token in OpenAI's format; U+FFFD stands for a part of a character in its text."""
+    """Returns a token's logprobs in OpenAI's format.
+
+    In the text of a token that ends inside a character, U+FFFD stands for the part.
+    """
 
     def entry(token_id: int, logprob: float) -> TopLogprob:
         text = tokenizer.decode([token_id], skip_special=False)
@@ -116,11 +119,14 @@ class Timing:
     ended: float | None = None
 
     def end(self) -> None:
-        """Marks the end of a choice; the last one counts."""
+        """Records the end of a choice. The request ends with its last choice."""
         self.ended = time.perf_counter()
 
     def extra(self, num_prefilled: int, breakdown: bool) -> UsageExtra:
-        """`num_prefilled`: prompt tokens that were not in the prefix cache."""
+        """Returns the rates and latencies.
+
+        num_prefilled: prompt tokens that were computed, not found in the prefix cache.
+        """
         ended = self.ended or time.perf_counter()
         first = self.tokens[0] if self.tokens else ended
         prefill_s, decode_s = first - self.started, ended - first
@@ -179,7 +185,7 @@ class Generation:
             self._loop.finish(sequence, "abort")
 
     async def deltas(self) -> AsyncIterator[TextDelta]:
-        """Yields deltas until the last choice has ended; raises the device's errors."""
+        """Yields deltas until the last choice has ended; raises the error of a choice."""
         unfinished = len(self.sequences)
         while unfinished:
             delta = await self._deltas.get()
@@ -199,7 +205,7 @@ class Generation:
         num_output_tokens = sum(s.num_output_tokens for s in self.sequences)
         num_prefilled = first.num_prompt_tokens - first.num_cached_tokens
         if not num_output_tokens:
-            num_prefilled = 0  # that many are known to be computed
+            num_prefilled = 0  # the prompt may not have been computed
         return CompletionUsage(
             prompt_tokens=first.num_prompt_tokens,
             completion_tokens=num_output_tokens,

@@ -12,7 +12,7 @@ from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallbac
 
 @contextmanager
 def progress_line(callback: ProgressCallback | None) -> Iterator[ProgressCallback | None]:
-    """Yields `callback`; if it is None, a callback that shows downloads to a person who watches."""
+    """Yields `callback`. If it is None and a person may watch, yields one that shows downloads."""
     if callback is not None or not _is_watched():
         yield callback
         return

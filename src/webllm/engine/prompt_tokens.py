@@ -1,7 +1,8 @@
-"""Encodes prompts, with no more work than a prompt takes that fits the context window.
+"""Encodes prompts, and applies the policy for prompts that outgrow the context window.
 
-Text that is certainly too long is refused or cut before it is tokenized. The functions are `Steps`,
-so that other requests have their turn while a long text is encoded.
+Text that is certainly too long is refused or cut before it is tokenized, so that no prompt costs
+more than one that fits. The functions are `Steps`, so that other requests can run while a long text
+is encoded.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from webllm.engine.sequence import ContextShift
 from webllm.errors import ContextLengthError
 from webllm.text.steps import Steps
 
-_LIKELY_CHARS = 8  # a token, at most; more are possible
-_USUAL_TOKENS = 0.25  # a character
-MESSAGE_CHARS = 24  # what a template writes around a message
-_NUM_GUESSES = 4
-_SPARE_TOKENS = 16  # around a cut, where other tokens may come of half a word
+_MANY_CHARS_PER_TOKEN = 8  # most texts have fewer
+_USUAL_TOKENS_PER_CHAR = 0.25
+MESSAGE_CHARS = 24  # that a template adds to a message, roughly
+_NUM_GUESSES = 4  # of the number of turns that fit, before the search bisects
+_SPARE_TOKENS = 16  # encoded beyond a cut, since half a word may have other tokens
 
 # The request field that holds the prompt, which errors name.
 PROMPT_FIELDS: dict[type[GenerationParams], str] = {
@@ -45,8 +46,10 @@ Encode = Callable[[str], Steps[list[int]]]
 def conversation_tokens(
     model: LoadedModel, chat_format: ChatFormat, request: ChatCompletionRequest
 ) -> Steps[list[int]]:
-    """Returns the token ids of a conversation. With `truncate_oldest_messages`, the oldest turns
-    that do not fit are left out. Raises RequestError, ContextLengthError or TemplateError.
+    """Returns the token ids of a conversation.
+
+    With `truncate_oldest_messages`, the oldest turns are left out until the rest fits. Raises
+    RequestError, ContextLengthError or TemplateError.
     """
     extra = request.extra_body or ExtraBody()
     messages = [{"role": m.role, "content": m.text} for m in request.messages]
@@ -70,8 +73,8 @@ def conversation_tokens(
 
 def raw_tokens(model: LoadedModel, request: CompletionRequest) -> Steps[list[int]]:
     """Returns the token ids of a raw prompt, without a template. Raises ContextLengthError."""
-    # As everywhere else: control tokens written in a raw prompt count, so that a caller can
-    # format a conversation by hand.
+    # Control tokens spelled in a raw prompt become control tokens, as in other engines: so a caller
+    # can format a conversation by hand.
     encode = partial(model.tokenizer.encode_steps, parse_special=True)
     return text_tokens(model, request, request.prompt, encode)
 
@@ -79,11 +82,11 @@ def raw_tokens(model: LoadedModel, request: CompletionRequest) -> Steps[list[int
 def text_tokens(
     model: LoadedModel, request: GenerationParams, text: str, encode: Encode
 ) -> Steps[list[int]]:
-    """Returns the token ids of a text; of one that will be shifted, only its two ends are encoded.
+    """Returns the token ids of a text. If the context shifts, only the ends of a long one are kept.
 
-    Those ends have the whole text's tokens, unless one end is a single word of thousands of
-    characters (a run of spaces), which may be split elsewhere. Raises ContextLengthError for text
-    that cannot fit.
+    Then only these ends are encoded. They have the same tokens as in the whole text, unless one end
+    is a single word of thousands of characters (a run of spaces). Raises ContextLengthError for
+    text that cannot fit.
     """
     window = model.context_window_size
     min_tokens = model.tokenizer.min_tokens(text) if len(text) > window else 0
@@ -92,7 +95,7 @@ def text_tokens(
     shift = context_shift(model, request)
     if shift is None:
         size = f"{len(text)} characters, which are {min_tokens} tokens or more"
-        raise too_long(model, request, size)
+        raise prompt_too_long(model, request, size)
     per_token = model.tokenizer.chars_per_token
     if min_tokens < 2 * window or per_token is None:
         return (yield from encode(text))
@@ -103,28 +106,30 @@ def text_tokens(
 
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """A conversation that can be shortened from its oldest turn on.
+    """A conversation whose oldest turns can be left out. A turn begins with a user message.
 
-    The system message and the last turn always stay. A turn begins with a user message.
+    The system message and the last turn always stay.
     """
 
     messages: list[dict[str, Any]]
 
     @property
     def starts(self) -> list[int]:
+        """The index of each turn's first message."""
         first = self._num_system
         later = range(first + 1, len(self.messages))
         return [first, *(i for i in later if self.messages[i]["role"] == "user")]
 
     @property
     def num_chars(self) -> list[int]:
-        """Characters of the system message and of the turns from each start on."""
+        """For each turn: the characters of the system message and of the turns from this one on."""
         sizes = [len(message["content"]) + MESSAGE_CHARS for message in self.messages]
         left = list(accumulate(reversed(sizes), initial=0))
         system = sum(sizes[: self._num_system])
         return [system + left[len(sizes) - start] for start in self.starts]
 
     def since(self, turn: int) -> list[dict[str, Any]]:
+        """Returns the system message and the turns from this one on."""
         return self.messages[: self._num_system] + self.messages[self.starts[turn] :]
 
     @property
@@ -141,21 +146,24 @@ def _newest_turns(
 ) -> Steps[list[int] | None]:
     """Returns the token ids of the newest turns that fit in `room` tokens; None if none do.
 
-    Guesses the number of turns from their characters, and seldom renders more than three prompts.
+    Searches the turn at which the prompt begins. It guesses by the number of characters, and seldom
+    renders more than three prompts.
     """
     tokenizer = model.tokenizer
     num_chars = turns.num_chars
-    tokens_per_char = _USUAL_TOKENS if num_chars[0] > room * _LIKELY_CHARS else 0.0
-    too_long, fits, fitting = -1, len(num_chars), None  # turns; those in between are not known
+    is_long = num_chars[0] > room * _MANY_CHARS_PER_TOKEN
+    tokens_per_char = _USUAL_TOKENS_PER_CHAR if is_long else 0.0
+    # A prompt that begins at turn `too_early` is too long; one that begins at turn `fits` fits.
+    too_early, fits, fitting = -1, len(num_chars), None
     num_tries = 0
-    while fits - too_long > 1:
+    while fits - too_early > 1:
         turn = bisect_left(num_chars, True, key=lambda size: size * tokens_per_char <= room)
         if num_tries > _NUM_GUESSES and num_tries % 2:
-            turn = (too_long + fits) // 2
-        turn = min(max(turn, too_long + 1), fits - 1)
+            turn = (too_early + fits) // 2
+        turn = min(max(turn, too_early + 1), fits - 1)
         num_tries += 1
         token_ids = None
-        prompt = render(turns.since(turn))  # which may leave most of a message out: its thoughts
+        prompt = render(turns.since(turn))  # may be far shorter: templates leave out old thoughts
         yield
         if tokenizer.min_tokens(prompt) <= room:
             token_ids = yield from encode(prompt)
@@ -163,7 +171,7 @@ def _newest_turns(
         if token_ids is not None and len(token_ids) <= room:
             fits, fitting = turn, token_ids
         else:
-            too_long = turn
+            too_early = turn
     return fitting
 
 
@@ -175,15 +183,15 @@ def overflow(model: LoadedModel, request: GenerationParams) -> ContextOverflow:
 
 
 def context_shift(model: LoadedModel, request: GenerationParams) -> ContextShift | None:
-    """Returns how the window moves on when it is full; None if it does not."""
+    """Returns the rule for a full window; None if its policy is not "shift"."""
     if overflow(model, request) != "shift":
         return None
     window = model.context_window_size
     return ContextShift(window, min(model.attention_sink_size, window // 2))
 
 
-def too_long(model: LoadedModel, request: GenerationParams, size: str) -> ContextLengthError:
-    """Returns the error for a prompt of this size, with a way out that was not taken yet."""
+def prompt_too_long(model: LoadedModel, request: GenerationParams, size: str) -> ContextLengthError:
+    """Returns the error for a prompt of this size; it names the policies that could help."""
     shorten, policies = "shorten the prompt", '"shift"'
     if isinstance(request, ChatCompletionRequest):
         if overflow(model, request) == "truncate_oldest_messages":

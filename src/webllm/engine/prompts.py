@@ -14,8 +14,8 @@ from webllm.engine.prompt_tokens import (
     PROMPT_FIELDS,
     context_shift,
     conversation_tokens,
+    prompt_too_long,
     raw_tokens,
-    too_long,
 )
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import RequestError, TemplateError
@@ -23,8 +23,8 @@ from webllm.ops.sampling import LogitEdits, SamplingParams
 from webllm.ops.step import MAX_EDITS
 from webllm.text.steps import Steps
 
-_LOWEST_TEMPERATURE = 1e-5  # below it is greedy: logits divided by less overflow
-_SEED_STEP = 0x9E3779B9  # keeps the choices of one request apart
+_LOWEST_TEMPERATURE = 1e-5  # below, sampling is greedy: the quotient of logits would overflow
+_SEED_STEP = 0x9E3779B9  # between the seeds of a request's choices
 _EMPTY = {
     "messages": (
         "the messages become a prompt of no tokens: say something in them, or give a chat "
@@ -44,12 +44,15 @@ class Prompt:
 
 
 def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Steps[Prompt]:
-    """Raises RequestError, ContextLengthError or TemplateError."""
+    """Returns the prompt of a conversation.
+
+    Raises RequestError, ContextLengthError or TemplateError.
+    """
     response_format = request.response_format
     if response_format is not None and response_format.type == "text":
         response_format = None  # the default, spelled out
     has_tool_calls = any(m.tool_calls or m.role == "tool" for m in request.messages)
-    _refuse(tools=request.tools or has_tool_calls, response_format=response_format)
+    _check_unsupported(tools=request.tools or has_tool_calls, response_format=response_format)
     chat_format = model.chat_format
     if chat_format is None:
         raise TemplateError(
@@ -62,13 +65,13 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Steps[Pro
 
 
 def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[Prompt]:
-    """Raises RequestError or ContextLengthError."""
+    """Returns the prompt of a raw text. Raises RequestError or ContextLengthError."""
     token_ids = yield from raw_tokens(model, request)
     return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
 def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
-    """Returns a sequence of one token after `token_ids`, sampled by the model's options.
+    """Returns a sequence that samples one token after `token_ids`, by the model's options.
 
     Raises RequestError or ContextLengthError.
     """
@@ -93,7 +96,7 @@ def _sequences(
     if shift is None:
         room = window - len(token_ids)
         if room < 1:
-            raise too_long(model, request, f"{len(token_ids)} tokens")
+            raise prompt_too_long(model, request, f"{len(token_ids)} tokens")
     elif len(token_ids) >= window:
         token_ids = shift.shifted(token_ids)
     max_tokens = request.max_tokens or room
@@ -171,8 +174,9 @@ def _edits(
 
 
 def _biases(logit_bias: dict[int, float], vocab_size: int) -> dict[int, float]:
-    """Returns the biases of tokens in the vocabulary. Banning another model's token changes
-    nothing; asking for one raises RequestError.
+    """Returns the biases of tokens in the vocabulary.
+
+    A negative bias on any other token has no effect; a positive one raises RequestError.
     """
     for token_id, bias in logit_bias.items():
         if token_id < 0 or (token_id >= vocab_size and bias > 0):
@@ -188,7 +192,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _refuse(**fields: object) -> None:
+def _check_unsupported(**fields: object) -> None:
     """Raises RequestError for fields that are parsed but not supported yet."""
     for name, value in fields.items():
         if value:

@@ -1,4 +1,4 @@
-"""Responses in OpenAI's format, whole or as the chunks of a stream."""
+"""Makes responses in OpenAI's format from a generation: whole ones, and the chunks of streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from webllm.engine.output import Generation, TextDelta
 
 @dataclass(frozen=True, slots=True)
 class FinishedChoice:
-    """The whole of one choice."""
+    """A choice that has ended, with all its text."""
 
     text: str
     finish_reason: FinishReason
@@ -50,7 +50,7 @@ def _joined(deltas: list[TextDelta]) -> FinishedChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChatResponder:
-    """The responses of one chat request."""
+    """Makes the responses to one chat request."""
 
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4()}")
@@ -105,7 +105,7 @@ class ChatResponder:
 
 @dataclass(frozen=True, slots=True)
 class CompletionResponder:
-    """The responses of one completion request; `echo` is put before every choice."""
+    """Makes the responses to one completion request; `echo` is put before every choice."""
 
     model: str
     echo: str = ""

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from webllm.backends.protocol import Backend, Executable
-from webllm.engine.host_sampler import Drawn, HostSampler
+from webllm.engine.host_sampler import HostSampler, StepResult
 from webllm.engine.scheduler import Batch
 from webllm.ops.program import BatchShape, Program
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Kind(NamedTuple):
-    """The steps that one executable runs with one set of kernels."""
+    """The kind of a step, which decides the executable and the kernels that run it."""
 
     shape: BatchShape
     is_plain: bool  # see `Step`
@@ -27,7 +27,7 @@ class _Kind(NamedTuple):
 class Runner:
     """Submits steps and reads their tokens in order.
 
-    `limits` is the largest batch there will be; a `host_sampler` changes logits before each draw.
+    limits: the largest batch. host_sampler: changes the logits before each draw.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Runner:
         self.host_sampler = host_sampler
         self._executables: dict[BatchShape, Executable] = {}
         self._ready: dict[_Kind, Executable] = {}
-        self._preparing: dict[_Kind, asyncio.Task[None]] = {}  # or prepared
+        self._tasks: dict[_Kind, asyncio.Task[None]] = {}  # that compile or have compiled a kind
         self._in_flight: deque[tuple[Batch, Executable]] = deque()
         self._kind_of = lru_cache(maxsize=1024)(self._make_kind)
 
@@ -53,14 +53,12 @@ class Runner:
 
     @property
     def has_room(self) -> bool:
-        """Whether another step may be submitted before one has been read."""
+        """Whether a step may be submitted now, before one in flight has been read."""
         most = 1 if self.host_sampler else self.backend.max_steps_in_flight
         return len(self._in_flight) < most
 
     async def submit(self, batch: Batch) -> None:
-        """Enqueues a step. If no compiled executable can run it, waits for one without blocking
-        the event loop.
-        """
+        """Submits a step to the device. Waits only if no compiled executable can run it."""
         step = batch.step.without_sampling() if self.host_sampler else batch.step
         num_sequences = len(step.sequences)
         kind = self._kind_of(batch.num_tokens, num_sequences, batch.is_prefill, step.is_plain)
@@ -68,17 +66,18 @@ class Runner:
         executable.submit(step)
         self._in_flight.append((batch, executable))
 
-    async def oldest(self) -> tuple[Batch, Drawn]:
-        """Waits for the oldest batch in flight; returns it and its tokens, in order of outputs."""
+    async def read_oldest(self) -> tuple[Batch, StepResult]:
+        """Waits for the oldest batch in flight; returns it and its tokens."""
         batch, executable = self._in_flight.popleft()
         sampled = await executable.sampled()
-        if self.host_sampler and batch.sampled:
+        if self.host_sampler and batch.sequences:
             return batch, await self.host_sampler.resample(executable, batch.step)
-        return batch, Drawn(sampled)
+        return batch, StepResult(sampled)
 
     async def discard(self) -> None:
-        """Waits for the steps in flight and drops their results and errors: their sequences have
-        already failed.
+        """Waits for the steps in flight and drops their results and errors.
+
+        Their sequences have already failed.
         """
         while self._in_flight:
             _, executable = self._in_flight.popleft()
@@ -89,46 +88,48 @@ class Runner:
         """Compiles the executable for plain steps of this size."""
         await self._prepared(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
 
-    def expect(self, num_seqs: int) -> None:
-        """Starts compiling for `num_seqs` sequences, rounded up: the larger executables also run
-        smaller batches until those have their own.
+    def compile_ahead(self, num_seqs: int) -> None:
+        """Starts to compile for `num_seqs` sequences, rounded up.
+
+        Larger executables also run smaller batches, until those have their own.
         """
         num_seqs = max(8, 1 << (num_seqs - 1).bit_length())
         for num_tokens in (min(num_seqs, self.limits.max_seqs), self.limits.max_tokens):
-            self._begin(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
+            self._start_compiling(_Kind(self._shape(num_tokens, num_seqs), is_plain=True))
 
     async def _prepared(self, kind: _Kind) -> Executable:
-        """Returns the executable of this kind, or a larger one while it is being compiled."""
+        """Returns the executable of this kind, or a larger one while this is being compiled."""
         while True:
             if kind in self._ready:
                 return self._ready[kind]
-            preparing = self._begin(kind)
+            task = self._start_compiling(kind)
             if larger := [each for each in self._ready if self._serves(each, kind)]:
                 return self._ready[min(larger, key=lambda each: each.shape.max_tokens)]
-            under_way = self._under_way()
-            if not under_way:
-                del self._preparing[kind]  # the next request may try again
-                await preparing  # raises why it failed
-            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            compiling = self._compiling()
+            if not compiling:
+                del self._tasks[kind]  # the next request may try again
+                await task  # raises why it failed
+            await asyncio.wait(compiling, return_when=asyncio.FIRST_COMPLETED)
 
-    def _begin(self, kind: _Kind) -> asyncio.Task[None]:
-        """Returns the task that compiles this kind; starts it if there is none. A task that failed
-        is kept, so that it is not tried again while larger executables serve.
+    def _start_compiling(self, kind: _Kind) -> asyncio.Task[None]:
+        """Returns the task that compiles this kind; starts it if there is none.
+
+        A failed task is kept, so that nothing is tried again while larger executables serve.
         """
-        task = self._preparing.get(kind)
-        if task is None or task.cancelled() or not (task.done() or task in self._under_way()):
-            task = asyncio.create_task(self._prepare(kind))
-            task.add_done_callback(_note_failure)
-            self._preparing[kind] = task
+        task = self._tasks.get(kind)
+        if task is None or task.cancelled() or not (task.done() or task in self._compiling()):
+            task = asyncio.create_task(self._compile(kind))
+            task.add_done_callback(_log_failure)
+            self._tasks[kind] = task
         return task
 
-    def _under_way(self) -> list[asyncio.Task[None]]:
-        """Returns the tasks that are compiling on this event loop; another loop may have ended."""
+    def _compiling(self) -> list[asyncio.Task[None]]:
+        """Returns the unfinished tasks of this event loop; another loop may have been closed."""
         loop = asyncio.get_running_loop()
-        tasks = self._preparing.values()
+        tasks = self._tasks.values()
         return [task for task in tasks if not task.done() and task.get_loop() is loop]
 
-    async def _prepare(self, kind: _Kind) -> None:
+    async def _compile(self, kind: _Kind) -> None:
         if kind.shape not in self._executables:
             self._executables[kind.shape] = self.backend.compile(self.program, kind.shape)
         executable = self._executables[kind.shape]
@@ -138,8 +139,9 @@ class Runner:
         self._ready[kind] = executable
 
     def _serves(self, larger: _Kind, kind: _Kind) -> bool:
-        """Whether `larger` runs steps of `kind` with the same bits: prefill always runs the GEMM
-        kernels and decode the GEMV kernels, which round differently.
+        """Whether `larger` runs steps of `kind` with the same results, bit for bit.
+
+        Prefill always runs the GEMM kernels and decode the GEMV kernels, which round differently.
         """
         shape, least = kind.shape, self.backend.min_prefill_tokens
         return (
@@ -150,11 +152,11 @@ class Runner:
         )
 
     def _shape(self, num_tokens: int, num_seqs: int) -> BatchShape:
-        """Returns the smallest compiled shape; each sequence has at most one output."""
+        """Returns the smallest shape that holds a batch; a sequence has at most one output."""
         return BatchShape(
-            max_tokens=min(_rounded(num_tokens), self.limits.max_tokens),
-            max_seqs=min(_rounded(num_seqs), self.limits.max_seqs),
-            max_outputs=min(_rounded(num_seqs), self.limits.max_outputs),
+            max_tokens=min(_round_up(num_tokens), self.limits.max_tokens),
+            max_seqs=min(_round_up(num_seqs), self.limits.max_seqs),
+            max_outputs=min(_round_up(num_seqs), self.limits.max_outputs),
             max_blocks=self.limits.max_blocks,
         )
 
@@ -163,15 +165,15 @@ class Runner:
             num_tokens = max(num_tokens, self.backend.min_prefill_tokens)
         return _Kind(self._shape(num_tokens, num_seqs), is_plain)
 
-    async def settle(self) -> None:
-        """Waits until nothing is being compiled, which uses the device."""
-        if under_way := self._under_way():
-            await asyncio.wait(under_way)
+    async def wait_for_compilation(self) -> None:
+        """Waits until nothing is being compiled: the device must not be closed before."""
+        if compiling := self._compiling():
+            await asyncio.wait(compiling)
 
     async def close(self) -> None:
         """Closes the device once nothing is being compiled on it."""
         try:
-            await self.settle()
+            await self.wait_for_compilation()
         finally:
             self._in_flight.clear()
             self._executables.clear()
@@ -179,14 +181,14 @@ class Runner:
             self.backend.close()
 
 
-def _note_failure(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         _log.warning("a batch shape cannot be prepared: %s", error)
 
 
-def _rounded(count: int) -> int:
-    """Rounds up to a power of two, or to a multiple of 8 between 8 and 64, where the work grows
-    with every eight rows: few shapes are compiled, and little of each is wasted.
+def _round_up(count: int) -> int:
+    """Rounds up, so that few shapes are compiled: to a power of two, or to a multiple of 8 from 8
+    to 64, where the work of the kernels grows with every eight rows.
     """
     if 8 < count <= 64:
         return -(-count // 8) * 8

@@ -1,8 +1,8 @@
-"""Chooses the next batch: a token for each decoding sequence, and prefill chunks with or between.
+"""Chooses the next batch: one token of each decoding sequence, and chunks of prompts.
 
-Knows counts, not devices. A sequence is admitted when the KV cache has room for its tokens so far.
-When a running one finds no block for its next token, the youngest is preempted: it frees its blocks
-and waits to be computed again, so that the oldest always ends.
+Knows counts, not devices. A sequence is admitted when the KV cache has blocks for its tokens so
+far. When no block is left for a running sequence's next token, the youngest sequence is preempted:
+it frees its blocks, and is computed again later. So the oldest sequence always reaches its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import deque
-from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from webllm.api.chat_completion import FinishReason
@@ -25,18 +24,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step, and the sequences that it samples for, in the order of its outputs."""
+    """One step, and the sequence that gets the token of each of its outputs."""
 
     step: Step
-    sampled: Tokens[Sequence]
+    sequences: list[Sequence]
     num_tokens: int
-    is_prefill: bool  # else it only decodes
+    is_prefill: bool  # False: it only decodes
 
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """max_prefill_tokens_with_decode: most prefill tokens in a step that also decodes; a larger
-    chunk delays running streams. 0: prefill and decode steps take turns.
+    """The largest step.
+
+    max_prefill_tokens_with_decode: most prefill tokens in a step that also decodes, because a
+    larger chunk delays running streams. 0: prefill and decode steps take turns.
     """
 
     max_sequences: int = 64
@@ -46,24 +47,24 @@ class StepLimits:
 
 @dataclass(slots=True)
 class _Draft:
-    """A batch in the making."""
+    """The batch that is being put together."""
 
     scheduled: list[StepSequence] = field(default_factory=list)
-    sampled: list[Sequence] = field(default_factory=list)
+    sequences: list[Sequence] = field(default_factory=list)
     num_tokens: int = 0
     num_edits: int = 0
     is_prefill: bool = False
-    blocked_on: Sequence | None = None  # is preempted once its steps in flight are read
+    blocked_on: Sequence | None = None  # to be preempted, after its steps in flight are read
 
     def has_room_for(self, edits: LogitEdits) -> bool:
         return self.num_edits + len(edits) <= MAX_EDITS
 
 
 class Scheduler:
-    """First come, first served.
+    """Serves sequences first come, first served.
 
-    max_positions: the context window; None: the whole KV cache. max_waiting: sequences that may
-    wait while `limits.max_sequences` run.
+    max_positions: the context window; None stands for the whole KV cache. max_waiting: most
+    sequences that wait while `limits.max_sequences` run.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class Scheduler:
         self.max_waiting = max_waiting
         assert self.max_positions <= kv_positions, "a sequence must be able to run alone"
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # by age
-        self._num_steps = 0  # with outputs
+        self.running: list[Sequence] = []  # the oldest first
+        self._num_sampling_steps = 0  # submitted so far; other steps have no outputs
         self._last_was_prefill = False
 
     @property
@@ -89,7 +90,7 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a sequence, which can then run to its end: nothing is checked later.
+        """Queues a sequence. It is known to be able to run to its end; nothing is checked later.
 
         Raises RequestError, ContextLengthError or QueueFullError.
         """
@@ -106,11 +107,12 @@ class Scheduler:
         self.check_queue()
         self.waiting.append(sequence)
 
-    def check_queue(self, num_more: int = 1, num_coming: int = 0) -> None:
-        """Raises QueueFullError if there is no room for `num_more` sequences, given those here and
-        `num_coming` whose prompts are being made.
+    def check_queue(self, num_more: int = 1, num_encoding: int = 0) -> None:
+        """Raises QueueFullError if `num_more` sequences are too many.
+
+        num_encoding: sequences that will be added soon, because their prompts are being encoded.
         """
-        num_taken = len(self.running) + len(self.waiting) + num_coming
+        num_taken = len(self.running) + len(self.waiting) + num_encoding
         if num_taken + num_more > self.limits.max_sequences + self.max_waiting:
             raise QueueFullError(
                 f"{num_taken} sequences run or wait and {num_more} more were asked for; "
@@ -118,8 +120,8 @@ class Scheduler:
                 "again later, or raise max_waiting_sequences of MLCEngineConfig"
             )
 
-    def most_at_once(self, num_positions: int) -> int:
-        """Returns how many sequences of `num_positions` each can run together; 0 if none can."""
+    def max_concurrency(self, num_positions: int) -> int:
+        """Returns the most sequences of `num_positions` each that can run together."""
         if num_positions > self.max_positions:
             return 0
         by_blocks = self.blocks.num_blocks // self.blocks.blocks_for(num_positions)
@@ -137,9 +139,12 @@ class Scheduler:
         self._release(sequence)
 
     def next_batch(self) -> Batch | None:
-        """Returns None if there is nothing to run before a step in flight has been read."""
+        """Returns the batch to submit next.
+
+        Returns None if there is nothing to run, or not before a step in flight has been read.
+        """
         draft = _Draft()
-        self._shift_windows()
+        self._shift_full_windows()
         if self.limits.max_prefill_tokens_with_decode:
             self._schedule_decodes(draft)
             self._schedule_prefills(draft)
@@ -147,11 +152,12 @@ class Scheduler:
             self._alternate(draft)
         if not draft.scheduled:
             return None
-        self._num_steps += bool(draft.sampled)
+        self._num_sampling_steps += bool(draft.sequences)
         self._last_was_prefill = draft.is_prefill
-        return Batch(Step(draft.scheduled), draft.sampled, draft.num_tokens, draft.is_prefill)
+        return Batch(Step(draft.scheduled), draft.sequences, draft.num_tokens, draft.is_prefill)
 
     def _alternate(self, draft: _Draft) -> None:
+        """Schedules only decodes or only prefills; after a prefill step, decodes come first."""
         if self._last_was_prefill:
             self._schedule_decodes(draft)
         if not draft.scheduled:
@@ -159,8 +165,8 @@ class Scheduler:
         if not draft.scheduled and not self._last_was_prefill:
             self._schedule_decodes(draft)
 
-    def _shift_windows(self) -> None:
-        """Sequences whose window is full start over with the tokens they keep."""
+    def _shift_full_windows(self) -> None:
+        """Restarts each sequence whose context window is full, with the tokens that it keeps."""
         for sequence in [s for s in self.running if s.num_tokens > s.window_tokens]:
             if not sequence.num_pending:
                 self._preempt(sequence)
@@ -174,7 +180,7 @@ class Scheduler:
                     self._schedule(sequence, 1, draft)
 
     def _may_decode(self, sequence: Sequence, draft: _Draft) -> bool:
-        """Whether its next token is one that was sampled, and may be computed now."""
+        """Whether a sequence's newest sampled token may be computed in this step."""
         num_sampled = sequence.num_output_tokens + sequence.num_pending
         if sequence.is_prefill or num_sampled >= sequence.params.max_tokens:
             return False
@@ -184,14 +190,17 @@ class Scheduler:
             return False
         if not sequence.num_pending:
             return True
-        # The device still has the token if the step that sampled it was the last to sample, and
-        # counts it for the penalties if it is the only one that the host has not seen.
+        # Only the device knows the token. It still has it, if no later step sampled. It can count
+        # one pending token for the penalties, not several.
         assert sequence.pending_output is not None
-        is_last = sequence.pending_output[0] == self._num_steps
+        is_last = sequence.pending_output[0] == self._num_sampling_steps
         return is_last and (sequence.num_pending == 1 or not sequence.edits.counts)
 
     def _add_block(self, sequence: Sequence, draft: _Draft) -> bool:
-        """Allocates a block for the sequence's next token; preempts the youngest for it."""
+        """Allocates a block for the sequence's next token; preempts younger sequences for it.
+
+        Returns False if the sequence itself was preempted, or must wait for a step in flight.
+        """
         while True:
             if blocks := self.blocks.allocate(1):
                 sequence.block_table.extend(blocks)
@@ -205,27 +214,28 @@ class Scheduler:
                 return False
 
     def _schedule_prefills(self, draft: _Draft) -> None:
-        """Continues the prompts of running sequences, then admits waiting ones."""
-        room = self.limits.max_tokens - draft.num_tokens
+        """Continues the prompts of running sequences, then admits waiting sequences."""
+        token_budget = self.limits.max_tokens - draft.num_tokens
         if draft.scheduled:
-            room = min(room, self.limits.max_prefill_tokens_with_decode)
+            token_budget = min(token_budget, self.limits.max_prefill_tokens_with_decode)
         for sequence in self.running:
-            if room and sequence.is_prefill and draft.has_room_for(sequence.edits):
-                room -= self._schedule_chunk(sequence, room, draft)
-        while room and self.waiting and len(self.running) < self.limits.max_sequences:
+            if token_budget and sequence.is_prefill and draft.has_room_for(sequence.edits):
+                token_budget -= self._schedule_chunk(sequence, token_budget, draft)
+        while token_budget and self.waiting and len(self.running) < self.limits.max_sequences:
             sequence = self.waiting[0]
             if not (draft.has_room_for(sequence.edits) and self._admit(sequence)):
                 return
             self.running.append(self.waiting.popleft())
-            room -= self._schedule_chunk(sequence, room, draft)
+            token_budget -= self._schedule_chunk(sequence, token_budget, draft)
 
-    def _schedule_chunk(self, sequence: Sequence, room: int, draft: _Draft) -> int:
+    def _schedule_chunk(self, sequence: Sequence, token_budget: int, draft: _Draft) -> int:
         draft.is_prefill = True
-        return self._schedule(sequence, room, draft)
+        return self._schedule(sequence, token_budget, draft)
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Allocates blocks for all its tokens, beside those of a cached prefix; leaves one block
-        free for the sequences that run.
+        """Allocates blocks for a sequence's tokens, reusing those of a cached prefix.
+
+        Returns False if there are too few. One block is left free for the running sequences.
         """
         self._match_prefix(sequence)
         num_missing = self.blocks.blocks_for(sequence.num_tokens) - len(sequence.block_table)
@@ -239,9 +249,7 @@ class Scheduler:
         return True
 
     def _match_prefix(self, sequence: Sequence) -> None:
-        """Takes cached blocks; leaves at least one token to compute, because its logits are
-        wanted.
-        """
+        """Takes the longest cached prefix, except for the last token, whose logits are wanted."""
         size = self.blocks.block_size
         for start in range(0, sequence.num_tokens - size, size):
             token_ids = sequence.token_ids[start : start + size]
@@ -253,10 +261,10 @@ class Scheduler:
             sequence.num_inserted_blocks += 1
             sequence.num_computed_tokens += size
 
-    def _schedule(self, sequence: Sequence, room: int, draft: _Draft) -> int:
-        """Adds the sequence's next tokens to the batch; returns how many."""
+    def _schedule(self, sequence: Sequence, token_budget: int, draft: _Draft) -> int:
+        """Adds the sequence's next tokens to the batch, within the budget; returns their number."""
         start = sequence.num_computed_tokens
-        count = min(sequence.num_tokens - start, room)
+        count = min(sequence.num_tokens - start, token_budget)
         token_ids = sequence.token_ids[start : start + count]
         if sequence.num_pending:
             assert sequence.pending_output is not None
@@ -264,14 +272,14 @@ class Scheduler:
         sequence.num_computed_tokens = end = start + count
         if end // self.blocks.block_size > sequence.num_inserted_blocks:
             self._insert_full_blocks(sequence)
-        outputs: Tokens[int] = ()
+        outputs: tuple[int, ...] = ()
         sequence.is_prefill = sequence.num_tokens - end > bool(sequence.num_output_tokens)
         if end == sequence.num_tokens:
             outputs = (count - 1,)
             sequence.num_tokens += 1
             sequence.num_pending += 1
-            sequence.pending_output = self._num_steps + 1, len(draft.sampled)
-            draft.sampled.append(sequence)
+            sequence.pending_output = self._num_sampling_steps + 1, len(draft.sequences)
+            draft.sequences.append(sequence)
             draft.num_edits += len(sequence.edits.words) // EDIT_WORDS
         sampling, edits = sequence.params.sampling, sequence.edits.words
         draft.scheduled.append(
@@ -281,7 +289,11 @@ class Scheduler:
         return count
 
     def _insert_full_blocks(self, sequence: Sequence) -> None:
-        """Steps run in order: later ones may read a block as soon as its step is submitted."""
+        """Adds the sequence's full blocks to the prefix cache.
+
+        Their content may not be computed yet, but steps run in order: any step that reads a block
+        is submitted after the one that writes it.
+        """
         size = self.blocks.block_size
         num_known = min(sequence.num_computed_tokens, len(sequence.token_ids)) // size
         for i in range(sequence.num_inserted_blocks, num_known):
@@ -297,6 +309,7 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        """Frees the sequence's blocks; all its tokens are to be computed again."""
         self._insert_full_blocks(sequence)
         self.blocks.free(sequence.block_table)
         sequence.block_table = array("I")

@@ -15,10 +15,10 @@ from webllm.ops.step import MAX_EDITS
 
 @dataclass(frozen=True, slots=True)
 class ContextShift:
-    """How a full context window moves on: attention sinks, arXiv:2309.17453.
+    """The rule for a full context window: attention sinks, arXiv:2309.17453.
 
-    When `window_tokens` are full, the first `sink_tokens` and the newer half of the others stay,
-    and the model reads them again.
+    Once a sequence has more than `window_tokens`, it keeps the first `sink_tokens` and the newer
+    half of the others. The model then computes these again, at new positions.
     """
 
     window_tokens: int
@@ -34,7 +34,7 @@ class ContextShift:
 
 @dataclass(frozen=True, slots=True)
 class SequenceParams:
-    """How a sequence is sampled and when it ends."""
+    """The parameters by which a sequence is sampled and ends."""
 
     max_tokens: int
     stop_ids: frozenset[int]
@@ -57,14 +57,14 @@ class Sequence:
     params: SequenceParams
     edits: LogitEdits = field(default_factory=LogitEdits)
     num_prompt_tokens: int = field(init=False)
-    num_tokens: int = field(init=False)  # pending ones included
-    window_tokens: int = field(init=False)  # more tokens than these shift the context
+    num_tokens: int = field(init=False)  # including pending ones
+    window_tokens: int = field(init=False)  # with more tokens, the context shifts
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache
     num_output_tokens: int = 0
     num_computed_tokens: int = 0  # their KV is written, or will be by a submitted step
-    num_pending: int = 0
-    pending_output: tuple[int, int] | None = None  # step and output row of the newest one
-    is_prefill: bool = True  # more is left to compute than one sampled token
+    num_pending: int = 0  # sampled tokens that only the device knows
+    pending_output: tuple[int, int] | None = None  # of the newest one: sampling step, output in it
+    is_prefill: bool = True  # False: at most one sampled token is left to compute
     block_table: array[int] = field(default_factory=lambda: array("I"))
     prefix_id: int = NO_PREFIX  # of the first `num_inserted_blocks` blocks
     num_inserted_blocks: int = 0  # in the prefix cache
@@ -85,12 +85,12 @@ class Sequence:
 
     @property
     def max_positions(self) -> int:
-        """Positions of the KV cache it may fill: its last token's is never written."""
+        """The most positions of the KV cache that it fills; the last token is never computed."""
         most = self.num_prompt_tokens + self.params.max_tokens - 1
         return max(min(most, self.window_tokens), self.num_prompt_tokens)
 
     def accept(self, token_id: int) -> None:
-        """Takes the oldest pending token."""
+        """Appends the oldest pending token, which the host has now read."""
         if not self.num_output_tokens:
             self.token_ids = self.token_ids[:]
         self.num_pending -= 1
@@ -100,7 +100,7 @@ class Sequence:
             self.edits.count(token_id)
 
     def shift(self) -> None:
-        """Drops tokens to make room in the window. Positions begin anew, and so do the draws."""
+        """Drops tokens of a full window. Positions start over, so that the seed must change."""
         assert self.params.shift is not None
         self.token_ids = self.params.shift.shifted(self.token_ids)
         self.num_tokens = len(self.token_ids)

@@ -1,10 +1,9 @@
-"""A loaded model and its last answer, which `get_message` and `runtime_stats_text` are about."""
+"""`Session`: answers requests to a loaded model, and keeps what WebLLM asks of its last answer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from collections.abc import Sequence as Tokens
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk, FinishReason
@@ -15,7 +14,7 @@ from webllm.api.requests import (
     ExtraBody,
     GenerationParams,
 )
-from webllm.engine.background import Lane, TurnLock
+from webllm.engine.background import SerialExecutor, TurnLock
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.output import Generation, TextOutput
 from webllm.engine.prompt_tokens import MESSAGE_CHARS
@@ -25,21 +24,22 @@ from webllm.errors import RequestError
 from webllm.ops.sampled import TokenLogprobs
 from webllm.text.steps import Steps, finish
 
-_SHORT_TEXT = 4096  # characters; encoding them takes less time than handing them to a thread
-_LONG_TEXT = 65536  # characters; longer texts wait for each other in a lane of their own
+_SHORT_TEXT = 4096  # characters; shorter texts are encoded at once: a thread would take longer
+_LONG_TEXT = 65536  # characters; longer texts wait for each other in a queue of their own
 
 
 class Session:
-    """Answers checked requests to one model."""
+    """Answers requests to one model. The requests have been validated."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._last_answer: Generation | None = None
-        self._rates = 0.0, 0.0  # of prefill and decode, tokens a second
-        self._forwarded: list[int] = []
-        self._forwarding = TurnLock()  # each call continues where the last ended
-        self._texts, self._long_texts = Lane(), Lane()  # a long prompt does not delay short ones
-        self._num_coming = 0  # sequences whose prompts are being encoded
+        self._rates = 0.0, 0.0  # of prefill and decode, tokens per second: kept by `reset_chat`
+        self._forwarded: list[int] = []  # token ids since `reset_chat`
+        self._forwarding = TurnLock()  # one `forward_tokens_and_sample` at a time
+        # Two, so that a long prompt does not delay short ones.
+        self._encoder, self._long_text_encoder = SerialExecutor(), SerialExecutor()
+        self._num_encoding = 0  # sequences whose prompts are being encoded
         self._num_interrupts = 0
 
     async def chat_completion(
@@ -48,7 +48,7 @@ class Session:
         chat_format = self.model.chat_format
         num_chars = sum(len(message.text) + MESSAGE_CHARS for message in request.messages)
         if chat_format is not None and chat_format.is_program:
-            num_chars = max(num_chars, _SHORT_TEXT + 1)
+            num_chars = max(num_chars, _SHORT_TEXT + 1)  # rendering may take long
         generation = await self._generation(chat_prompt(self.model, request), num_chars, request)
         responder = ChatResponder(self.model.model_id)
         if request.stream:
@@ -66,7 +66,7 @@ class Session:
             return responder.stream(generation, request.include_usage)
         return responder.whole(await collect(generation), generation.usage)
 
-    async def forward_tokens_and_sample(self, input_ids: Tokens[int]) -> int:
+    async def forward_tokens_and_sample(self, input_ids: Sequence[int]) -> int:
         """Returns the token after `input_ids`, which follow those forwarded since `reset_chat`."""
         async with self._forwarding:
             token_ids = [*self._forwarded, *input_ids]
@@ -86,8 +86,9 @@ class Session:
         self.model.loop.abort_all()
 
     def reset_chat(self, keep_stats: bool = False) -> None:
-        """Resets the last message, forwarded tokens, the prefix cache, a logit processor's state,
-        and the rates unless `keep_stats`.
+        """Clears the last message, forwarded tokens and prefix cache; resets the logit processor.
+
+        keep_stats: the rates of the last answer stay.
         """
         self._rates = self._last_rates() if keep_stats else (0.0, 0.0)
         self._last_answer = None
@@ -114,17 +115,17 @@ class Session:
     async def _generation(
         self, steps: Steps[Prompt], num_chars: int, request: GenerationParams
     ) -> Generation:
-        """`steps` encodes a prompt of `num_chars` characters."""
+        """Returns the generation for a prompt of `num_chars` characters, which `steps` encodes."""
         model, num_interrupts = self.model, self._num_interrupts
         num_choices = request.n or 1
-        model.loop.scheduler.check_queue(num_choices, self._num_coming)
-        self._num_coming += num_choices
+        model.loop.scheduler.check_queue(num_choices, self._num_encoding)
+        self._num_encoding += num_choices
         try:
             prompt = await self._prompt(steps, num_chars + len(request.logit_bias or ()))
         finally:
-            self._num_coming -= num_choices
+            self._num_encoding -= num_choices
         if (sampler := model.host_sampler) and model.loop.is_idle:
-            sampler.reset_state()  # for the sampler this is a new conversation
+            sampler.reset_state()  # the logit processor sees this as a new conversation
         extra = request.extra_body or ExtraBody()
         self._last_answer = Generation(
             prompt.sequences,
@@ -136,21 +137,22 @@ class Session:
         return self._last_answer
 
     async def _prompt(self, steps: Steps[Prompt], num_chars: int) -> Prompt:
-        """Encodes long prompts beside the event loop."""
+        """Encodes a prompt; a long one beside the event loop."""
         if num_chars <= _SHORT_TEXT:
             return finish(steps)
-        lane = self._long_texts if num_chars > _LONG_TEXT else self._texts
-        return await lane.run(steps)
+        is_long = num_chars > _LONG_TEXT
+        encoder = self._long_text_encoder if is_long else self._encoder
+        return await encoder.run(steps)
 
 
 class _OneToken:
-    """Waits for one token."""
+    """Receives the one token of a sequence."""
 
     def __init__(self) -> None:
         self.token_id: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
-        if not self.token_id.done():  # cancelled, if its caller was
+        if not self.token_id.done():  # done: the caller was cancelled
             self.token_id.set_result(token_id)
         return None
 

@@ -1,4 +1,4 @@
-"""Connects OpenAI's own client, which the user installs, to an engine in the same process."""
+"""Connects OpenAI's Python client to an engine in the same process. The user installs `openai`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from webllm.server.openai_transport import BlockingOpenAITransport, OpenAITransp
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-_URL = "http://webllm/v1"  # no real host: the transport ignores it
+# The client wants an address and a key; the transport ignores both.
+_URL = "http://webllm/v1"
 _KEY = "none"
 
 
@@ -21,9 +22,9 @@ def openai_client(engine: BlockingMLCEngine) -> OpenAI: ...
 @overload
 def openai_client(engine: MLCEngineInterface) -> AsyncOpenAI: ...
 def openai_client(engine: BlockingMLCEngine | MLCEngineInterface) -> OpenAI | AsyncOpenAI:
-    """Returns a client of `engine`; raises ConfigError without the package `openai`.
+    """Returns an OpenAI client whose requests `engine` answers; an async one for an async engine.
 
-    Closing the client leaves the engine as it is.
+    Closing the client does not close the engine. Raises ConfigError without the package `openai`.
     """
     try:
         import openai

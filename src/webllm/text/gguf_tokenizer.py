@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 
-import msgspec
-
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.text.byte_level_bpe import ByteLevelBpe
 from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
@@ -23,6 +21,7 @@ from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
 from webllm.text.steps import Steps
 from webllm.text.tokenizer import Coverage, ModelTokenizer
+from webllm.text.tokenizer_json_writer import byte_level_json
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
@@ -36,13 +35,13 @@ from webllm.text.vocabulary import (
     sentencepiece_bytes,
 )
 
-_NFC_CHARS = 4  # NFC composes at most this many characters into one
-_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # NFC makes none of these
-_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # every non-ASCII character has at least one
+_NFC_CHARS = 4  # most characters that NFC composes into one
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # characters that NFC never makes
+_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # bytes; every non-ASCII character has one or more
 
 
 class TokenType(IntEnum):
-    """`tokenizer.ggml.token_type`."""
+    """The values in `tokenizer.ggml.token_type`."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -73,18 +72,21 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
 class _Tokens:
     """The vocabulary of the file."""
 
-    texts: Sequence[str]
-    named: dict[str, int]  # ids of END_NAMES and of single bytes
-    of_type: dict[float, list[int]]  # token type to ids, without the normal tokens
+    texts: Sequence[str]  # spelling of each id
+    named: dict[str, int]  # spelling to id, of end tokens and of tokens of a single byte
+    of_type: dict[float, list[int]]  # token type to ids; NORMAL is left out
 
-    def matched(self, *types: TokenType) -> dict[str, int]:
-        """Spelling to id of the tokens of some types."""
+    @property
+    def control_ids(self) -> frozenset[int]:
+        return frozenset(self.of_type[TokenType.CONTROL])
+
+    def spelled(self, *types: TokenType) -> dict[str, int]:
+        """Returns spelling to id of the tokens of some types."""
         return {self.texts[i]: i for kind in types for i in self.of_type.get(kind, [])}
 
     def ids_in_text(self) -> dict[str, int]:
-        """Spelling to id of all tokens but control tokens: those that text may become."""
-        control = set(self.of_type[TokenType.CONTROL])
-        ids = index_tokens(self.texts)
+        """Returns spelling to id of all tokens but control tokens, which text never becomes."""
+        control, ids = self.control_ids, index_tokens(self.texts)
         return {text: token_id for text, token_id in ids.items() if token_id not in control}
 
 
@@ -129,9 +131,11 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
 
 
 def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
-    """Bytes without a token are dropped; often these are a few control characters."""
-    control = set(tokens.of_type[TokenType.CONTROL])
-    alphabet = byte_level_alphabet()
+    """Returns the characters that become tokens; None if any text may become no token at all.
+
+    Bytes without a token are dropped. Often these are a few control characters.
+    """
+    control, alphabet = tokens.control_ids, byte_level_alphabet()
     found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
     if not found.issuperset(_UTF8_CONTINUATIONS):
         return None
@@ -146,7 +150,8 @@ def _byte_level_encode(
 ) -> Callable[[str], Steps[list[int]]]:
     if not has_library():
         return ByteLevelBpe(tokens.ids_in_text(), merges, pre).encode
-    library = load_encoder(_tokenizer_json(tokens, merges, pre))
+    document = byte_level_json(tokens.texts, tokens.control_ids, merges, pre)
+    library = load_encoder(document)
     return partial(library.encode, parse_special=False, add_special=False)
 
 
@@ -154,7 +159,7 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
     tokens = _read_tokens(fields, fields.string_list("tokens"))
     num_tokens = len(tokens.texts)
     scores = dict(zip(tokens.texts, fields.numbers("scores", num_tokens), strict=True))
-    for token_ids in tokens.of_type.values():
+    for token_ids in tokens.of_type.values():  # only normal tokens are merged
         for token_id in token_ids:
             scores.pop(tokens.texts[token_id], None)
     byte_ids = {
@@ -191,8 +196,8 @@ def _assemble(
     special_ids = frozenset(i for kind in special for i in tokens.of_type.get(kind, []))
     encoder = FragmentEncoder(
         encode,
-        tokens.matched(TokenType.USER_DEFINED),
-        tokens.matched(TokenType.CONTROL, TokenType.UNKNOWN),
+        tokens.spelled(TokenType.USER_DEFINED),
+        tokens.spelled(TokenType.CONTROL, TokenType.UNKNOWN),
         (
             _affix("bos", bos_id, fields.flag("add_bos_token", add_bos)),
             _affix("eos", eos_id, fields.flag("add_eos_token", False)),
@@ -212,6 +217,7 @@ def _assemble(
 
 
 def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
+    """Returns the tokens that are put before ("bos") or after ("eos") every text."""
     if not is_added:
         return []
     if token_id is None:
@@ -220,60 +226,3 @@ def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
             "token of the vocabulary"
         )
     return [token_id]
-
-
-def _tokenizer_json(tokens: _Tokens, merges: Iterable[str], pre: PreTokenizer) -> bytes:
-    """Makes a `tokenizer.json` for byte-level BPE, without special tokens."""
-    try:
-        vocab, merge_list = _vocab_json(tokens), _list_json(merges)
-    except UnicodeEncodeError as error:
-        raise CheckpointError(f"tokenizer.ggml contains text that is not UTF-8: {error}") from error
-    splits = [
-        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        for pattern in pre.patterns
-    ]
-    to_bytes = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": False,
-        "use_regex": False,
-    }
-    document: dict[str, object] = {
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": {"type": "NFC"} if pre.nfc else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, to_bytes]},
-        "post_processor": None,
-        "decoder": to_bytes,
-        "model": {
-            "type": "BPE",
-            "ignore_merges": pre.ignore_merges,
-            "vocab": vocab,
-            "merges": merge_list,
-        },
-    }
-    return msgspec.json.encode(document)
-
-
-# JSON is written string by string: lists and dicts of a whole vocabulary would take ten times the
-# memory of the text, and fragment the heap so that it never shrinks again.
-
-
-def _vocab_json(tokens: _Tokens) -> msgspec.Raw:
-    """Encodes spelling to id as a JSON object, without control tokens.
-
-    It runs backwards: of tokens spelled alike the first counts, and JSON readers keep the last.
-    """
-    control = set(tokens.of_type[TokenType.CONTROL])
-    encode, out = msgspec.json.encode, bytearray()
-    for token_id in reversed(range(len(tokens.texts))):
-        if token_id not in control:
-            out += b"%b:%d," % (encode(tokens.texts[token_id]), token_id)
-    return msgspec.Raw(b"{%b}" % bytes(out[:-1]))
-
-
-def _list_json(texts: Iterable[str]) -> msgspec.Raw:
-    encode, out = msgspec.json.encode, bytearray()
-    for text in texts:
-        out += b"%b," % encode(text)
-    return msgspec.Raw(b"[%b]" % bytes(out[:-1]))

@@ -1,4 +1,4 @@
-"""Web Workers: a port over `postMessage`, the worker's end and the page's.
+"""Web Workers: a port over `postMessage`, the engine for pages and the handler for workers.
 
 In a worker script:     handler = WebWorkerMLCEngineHandler()
 in its page:            engine = await create_web_worker_mlc_engine(worker, "SmolLM2-135M-Instruct")
@@ -23,16 +23,18 @@ from webllm.workers.messages import HELLO, Greeting, Request, Return
 from webllm.workers.port import OnClose, OnMessage, Unreadable
 from webllm.workers.proxy import WorkerMLCEngine
 
-_MAX_DEPTH = 256  # of lists and objects in a message
-_BRACKETS = re.compile(r'[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*"')  # and texts, which may have some
+_MAX_DEPTH = 256  # of nested lists and objects in a message
+# Brackets, and strings, whose brackets do not count.
+_BRACKETS = re.compile(r'[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 class BrowserPort:
-    """See `Port`. `endpoint` has `postMessage`: a Worker, or a worker's own global scope.
+    """A `Port` over an object with `postMessage`: a Worker, or the global scope of a worker.
 
-    Messages cross between the languages as JSON: one call each, however many values they have.
-    No event tells that a worker was terminated. So a worker takes a lock at its first "hello", and
-    names it in its replies to each "hello"; the client that said it waits for that lock.
+    end: called when the port is closed. Messages cross between the languages as JSON, in one call.
+
+    No event tells that a worker was terminated. So a worker takes a Web Lock at its first "hello"
+    and names it in its reply. The client waits for that lock, which is free once the worker ends.
     """
 
     def __init__(self, endpoint: Any, end: Callable[[], None]) -> None:
@@ -41,7 +43,7 @@ class BrowserPort:
         self._on_message: OnMessage | None = None
         self._on_close: OnClose | None = None
         self._waiting: list[object] = []
-        self._hello: str | None = None  # uuid of the last one that was sent
+        self._hello: str | None = None  # uuid of the last "hello" that was sent
         self._lock: str | None = None  # that this worker holds
         self._is_greeted = self._is_taking_lock = False
         self._closed: str | None = None  # why
@@ -86,7 +88,7 @@ class BrowserPort:
         self._deliver()
 
     def _deliver(self) -> None:
-        """Hands messages on in order: none overtakes the "hello" whose reply names the lock."""
+        """Hands messages on in order, but none before the lock is taken that the reply names."""
         while self._waiting and self._on_message is not None and not self._is_taking_lock:
             self._on_message(self._waiting.pop(0))
 
@@ -128,7 +130,7 @@ def _read(data: Any) -> object:
 
 
 def _check_depth(text: str) -> None:
-    """Raises ValueError for data nested so deep that reading it would end Python itself."""
+    """Raises ValueError for data nested so deep that decoding it would crash Python."""
     if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return
     depth = 0
@@ -139,7 +141,7 @@ def _check_depth(text: str) -> None:
 
 
 def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
-    """Holds a lock for as long as this worker lives. Calls `then` with whether it has the lock."""
+    """Takes a lock until this worker ends, then calls `then`: True if it got the lock."""
     never = js.Promise.race(to_js([]))
 
     def answer(lock: Any) -> Any:
@@ -155,17 +157,18 @@ def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
 
 
 def _await_lock(name: str, then: Callable[[], None]) -> None:
+    """Calls `then` once the lock is free, which is when its worker has ended."""
     if locks := _locks():
         locks.request(name, create_once_callable(lambda _: then()))
 
 
 def _locks() -> Any:
-    """Returns None where the page is served neither over https nor from localhost."""
+    """Returns the browser's LockManager; None on pages from neither https nor localhost."""
     return getattr(js.navigator, "locks", None)
 
 
 class WebWorkerMLCEngineHandler(MLCEngineHandler):
-    """Serves the page that made this worker, from its construction on."""
+    """Serves the page that made this worker, as soon as it is constructed."""
 
     def __init__(
         self,
@@ -179,10 +182,10 @@ class WebWorkerMLCEngineHandler(MLCEngineHandler):
 
 
 class WebWorkerMLCEngine(WorkerMLCEngine):
-    """The engine in `worker`, a JavaScript Worker whose script makes a handler.
+    """The engine in a Web Worker.
 
-    With a function that makes such a Worker instead, `restart` and `reload` replace one that is
-    lost.
+    worker: a JavaScript Worker whose script makes a handler; or a function that makes one, with
+    which `restart` and `reload` replace a lost worker.
     """
 
     def __init__(self, worker: Any, config: MLCEngineConfig | None = None) -> None:
@@ -207,6 +210,6 @@ async def create_web_worker_mlc_engine(
     """Makes a `WebWorkerMLCEngine` with models loaded; raises what `MLCEngine.reload` raises."""
     engine = WebWorkerMLCEngine(worker, config)
     if config is None or config.app_config.cache_backend != "none":
-        ask_to_keep()  # a worker cannot
+        ask_to_keep()  # workers cannot ask for persistent storage
     await engine.reload(model_id, chat_options)
     return engine

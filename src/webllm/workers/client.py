@@ -1,4 +1,4 @@
-"""`Client`: the calls that wait for replies from one worker. Knows no engine."""
+"""`Client`: sends requests to a worker and waits for the replies. Knows no engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnProgress = Callable[[m.InitProgress], None]
 
 
 class Client:
-    """One worker, from its port's opening until it is lost; then `lost` says why."""
+    """The connection to one worker. When the worker is lost, `lost` gives the reason."""
 
     def __init__(self, port: Port, on_progress: OnProgress) -> None:
         self.port = port
@@ -29,13 +29,14 @@ class Client:
         self._closing: asyncio.Task[None] | None = None
         self._hello = m.HELLO.request()
         port.listen(self._receive, self._lose)
-        self.tell(self._hello)
+        self.notify(self._hello)
 
     async def call(self, request: m.Request, on_progress: OnProgress | None = None) -> Any:
-        """Posts a request and waits for its reply's content; cancelled, it ends the request.
+        """Posts a request and returns the content of its reply. Cancelling it aborts the request.
 
-        on_progress: also called, with the progress of this request. Raises what the worker throws,
-        WorkerLostError, and RequestError for a request that is no plain data.
+        on_progress: called with the progress of this request, besides the client's callback. Raises
+        what the worker throws, WorkerLostError, and RequestError for a request that is not plain
+        data.
         """
         if self.lost is not None:
             raise worker_lost(self.lost)
@@ -46,21 +47,21 @@ class Client:
             self._post(request)
             return await future
         except asyncio.CancelledError:
-            self.tell(m.ABORT.request(uuid=request.uuid))
+            self.notify(m.ABORT.request(uuid=request.uuid))
             raise
         finally:
             del self._waiting[request.uuid]
             self._on_progress_of.pop(request.uuid, None)
 
-    def tell(self, request: m.Request) -> None:
-        """Posts a request whose reply nobody waits for, if there is still a worker."""
+    def notify(self, request: m.Request) -> None:
+        """Posts a request and waits for no reply. Does nothing if the worker is lost."""
         with suppress(WorkerLostError):
             self._post(request)
 
     def end_stream(self, stream_id: str) -> None:
-        """Ends one stream; WebLLM's workers can only end every answer."""
+        """Ends one stream. A worker of WebLLM's can only end all answers."""
         knows_abort = self.protocol >= m.ABORT.since
-        self.tell(m.ABORT.request(uuid=stream_id) if knows_abort else m.INTERRUPT.request())
+        self.notify(m.ABORT.request(uuid=stream_id) if knows_abort else m.INTERRUPT.request())
 
     def _post(self, request: m.Request) -> None:
         try:
@@ -71,7 +72,7 @@ class Client:
             raise RequestError(f"a request is made of plain data: {error}") from None
 
     def _receive(self, message: object) -> None:
-        """Skips messages of other protocols, as the handler does."""
+        """Handles a message. Skips those of other protocols, as the handler does."""
         if self.lost is not None:
             return
         if isinstance(message, Unreadable):
@@ -82,26 +83,26 @@ class Client:
             except (ValueError, RecursionError) as error:
                 self._fail(message["kind"], message.get("uuid"), str(error))
             else:
-                self._take(reply)
+                self._dispatch(reply)
 
-    def _take(self, reply: m.AnyReply) -> None:
+    def _dispatch(self, reply: m.AnyReply) -> None:
         if isinstance(reply, m.InitProgressCallback):
             self._report(reply)
         elif reply.uuid == self._hello.uuid:
             if isinstance(reply, m.Return):
                 self.protocol = _protocol(reply.content)
         elif isinstance(reply, m.Return):
-            if future := self._still_waiting(reply.uuid):
+            if future := self._pending(reply.uuid):
                 future.set_result(reply.content)
-        elif isinstance(reply, m.Throw) and (future := self._still_waiting(reply.uuid)):
+        elif isinstance(reply, m.Throw) and (future := self._pending(reply.uuid)):
             future.set_exception(reply.rebuilt())
 
-    def _still_waiting(self, uuid: str) -> asyncio.Future[Any] | None:
+    def _pending(self, uuid: str) -> asyncio.Future[Any] | None:
         future = self._waiting.get(uuid)
         return None if future is None or future.done() else future
 
     def _report(self, progress: m.InitProgressCallback) -> None:
-        """Calls back. A callback that raises fails the load, as it does without a worker."""
+        """Calls the callbacks. If one raises, the load fails, as it does without a worker."""
         try:
             if own := self._on_progress_of.get(progress.uuid):
                 own(progress.content)
@@ -111,20 +112,21 @@ class Client:
                 raise
 
     def _abort(self, uuid: str, error: Exception) -> bool:
-        """Fails a call, if it still waits, and ends its request in the worker."""
-        if future := self._still_waiting(uuid):
+        """Fails a waiting call and aborts its request. Returns False if no call waits."""
+        if future := self._pending(uuid):
             future.set_exception(error)
-            self.tell(m.ABORT.request(uuid=uuid))
+            self.notify(m.ABORT.request(uuid=uuid))
         return future is not None
 
     def _fail(self, kind: object, uuid: object, why: str) -> None:
-        """Fails the call of a reply that cannot be read. If its uuid is what cannot be read, the
-        worker is lost, because somebody would wait for the reply forever.
+        """Fails the call whose reply cannot be read.
+
+        If its uuid cannot be read either, the worker counts as lost: a call would wait forever.
         """
         if kind == "initProgressCallback":
             return  # the load will still be answered
         if isinstance(uuid, str):
-            if future := self._still_waiting(uuid):
+            if future := self._pending(uuid):
                 future.set_exception(unreadable_answer(why))
         elif kind in ("return", "throw"):
             self._lose(f"it sent an answer that cannot be read: {why}")

@@ -1,4 +1,4 @@
-"""`Connection`: one client of a worker: its port, its requests under way and its open streams."""
+"""`Connection`: one client of a worker, with its port, running requests and open streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Connection:
         self._handle = handle
         self._on_end = on_end
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
-        self._refused: dict[str, Exception] = {}  # by kind of setting: the error of the last one
+        self._setting_errors: dict[str, Exception] = {}  # by kind of setting, of the last one
         self._ending: asyncio.Task[None] | None = None
         port.listen(self._receive, self._on_close)
 
@@ -37,10 +37,12 @@ class Connection:
             return  # its tasks are ending
 
     def check_settings(self) -> None:
-        """Raises the error of a setting that this client posted. No client waits for the reply to
-        a setting, so that every later load fails, until another setting of its kind comes.
+        """Raises the error of a setting that this client posted.
+
+        No client waits for the reply to a setting. So its error fails every later load instead,
+        until the client posts the setting again.
         """
-        for error in self._refused.values():
+        for error in self._setting_errors.values():
             raise error
 
     def _receive(self, message: object) -> None:
@@ -53,11 +55,12 @@ class Connection:
             except (ValueError, RecursionError) as error:
                 self._refuse(message["kind"], message.get("uuid"), error)
             else:
-                self._take(request)
+                self._dispatch(request)
 
-    def _take(self, request: m.Request | m.KeepAlive) -> None:
-        """Replies to a hello at once: a client takes a worker that says anything else first for
-        one of WebLLM's.
+    def _dispatch(self, request: m.Request | m.KeepAlive) -> None:
+        """Replies to a hello at once; starts a task for other requests.
+
+        A client for whom another reply comes first takes the worker for one of WebLLM's.
         """
         if isinstance(request, m.KeepAlive):
             if request.uuid is not None:
@@ -70,14 +73,14 @@ class Connection:
             self._start(request.uuid, self._run(request))
 
     def _refuse(self, kind: object, uuid: object, error: Exception) -> None:
-        """Throws an error back, if there is a uuid that the sender may wait for."""
+        """Replies with an error, if the message has a uuid for which its sender may wait."""
         if isinstance(kind, str) and kind in _SETTINGS:
             self._start(None, self._set(kind, error))
         elif isinstance(uuid, str | int):
             self.post(m.Throw.of(error, uuid))
 
     def _cancel(self, uuid: str) -> bool:
-        """Returns False if no such request is under way; a stream may have its uuid."""
+        """Cancels a running request. Returns False if none has this uuid; a stream may have it."""
         task = self._tasks.get(uuid)
         return task is not None and task.cancel()
 
@@ -91,14 +94,17 @@ class Connection:
             del self._tasks[uuid]
 
     async def _set(self, kind: str, setting: m.Request | Exception) -> None:
-        """Applies a setting in its turn among the requests, also one that could not be read."""
-        self._refused.pop(kind, None)
+        """Applies a setting, or records the error of one that could not be read.
+
+        As a task, like any request, so that settings and requests keep their order.
+        """
+        self._setting_errors.pop(kind, None)
         try:
             if isinstance(setting, Exception):
                 raise setting
             await self._handle(self, setting)
         except Exception as error:
-            self._refused[kind] = error
+            self._setting_errors[kind] = error
 
     async def _run(self, request: m.Request) -> None:
         try:
@@ -108,7 +114,7 @@ class Connection:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # by the client, who waits no longer
+                raise  # the client has cancelled and waits no longer
             dropped = WebLLMError("the worker dropped this request; send it again")
             self.post(m.Throw.of(dropped, request.uuid))
         except Exception as error:

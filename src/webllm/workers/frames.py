@@ -1,6 +1,6 @@
-"""Messages as bytes in a pipe: four bytes of length, lowest first, then a map in msgpack.
+"""Messages as bytes in a pipe: the length in four bytes, little-endian, then a map in msgpack.
 
-Plain functions and data; reads no pipe itself.
+Does no I/O.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class FrameReader:
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Yields the messages that this piece completes.
 
-        Raises WorkerLostError at bytes that are no message, and ignores all later bytes: the start
-        of the next message is unknown.
+        Raises WorkerLostError for bytes that are no message. Later bytes are then ignored, because
+        the start of the next message is unknown.
         """
         if self._is_broken:
             return
@@ -57,7 +57,7 @@ class FrameReader:
             raise WorkerLostError(f"bytes came that are no message: {error}") from None
 
     def _next_body(self) -> bytearray | None:
-        """Takes the next message out of the bytes, if all of it is there."""
+        """Removes the next message from the bytes and returns it; None if it is incomplete."""
         if len(self._bytes) < _LENGTH_BYTES:
             return None
         num_bytes = int.from_bytes(self._bytes[:_LENGTH_BYTES], "little")

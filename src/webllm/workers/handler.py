@@ -1,6 +1,6 @@
-"""`MLCEngineHandler`: answers the messages of clients, WebLLM's npm clients too, with an engine.
+"""`MLCEngineHandler`: answers clients' messages with an engine, also those of WebLLM's npm clients.
 
-Knows no host: a `Port` carries the messages.
+Does not know the host: a `Port` carries the messages.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ OnCustomRequest = Callable[[str, Any], Awaitable[object]]
 
 
 class MLCEngineHandler:
-    """Serves any number of ports, and of requests at once, with one engine.
+    """Serves any number of ports and concurrent requests with one engine.
 
-    Logit processors are registered with the engine, here in the worker. With `reuse_loaded` a
-    reload of the loaded models returns at once, as in WebLLM's service workers, which outlive
-    their pages. `on_custom_request` answers the application's own messages, of which it receives
-    name and message.
+    Logit processors are registered with the engine, here in the worker. reuse_loaded: a reload of
+    the loaded models returns at once, as in WebLLM's service workers, which outlive their pages.
+    on_custom_request: answers the application's own requests; it is called with name and message.
     """
 
     def __init__(
@@ -49,13 +48,13 @@ class MLCEngineHandler:
         self._connections: list[Connection] = []
         self._loaded: m.ReloadParams | None = None
         self._loading = asyncio.Lock()
-        # The kinds that take more than a call of the engine's method; see `_pass_on`.
+        # How each kind is handled. For the others, `_call_engine` calls the engine's method.
         self._table: dict[m.Kind[Any], Callable[[Connection, m.Request], Awaitable[object]]] = {
             m.RELOAD: self._reload,
             m.UNLOAD: self._unload,
-            m.CHAT_COMPLETION: self._answer,
-            m.COMPLETION: self._answer,
-            m.EMBEDDING: self._answer,
+            m.CHAT_COMPLETION: self._complete,
+            m.COMPLETION: self._complete,
+            m.EMBEDDING: self._complete,
             m.CHAT_COMPLETION_STREAM: self._begin_stream,
             m.COMPLETION_STREAM: self._begin_stream,
             m.NEXT_CHUNK: self._next_chunk,
@@ -66,20 +65,20 @@ class MLCEngineHandler:
         }
 
     def serve(self, port: Port) -> None:
-        """Replies to the messages that come in at a port from now on, until it is closed."""
+        """Answers the messages of a port from now on, until the port is closed."""
         self._connections.append(Connection(port, self._handle, self._connections.remove))
 
     async def _handle(self, client: Connection, request: m.Request) -> m.AnyReply | None:
         kind = m.KINDS[request.kind]
-        content = await self._table.get(kind, self._pass_on)(client, request)
+        content = await self._table.get(kind, self._call_engine)(client, request)
         if not kind.is_answered:
             return None
         if content is END:
             return m.Return(uuid=request.uuid)
         return m.Return(uuid=request.uuid, content=content)
 
-    async def _pass_on(self, _: Connection, request: m.Request) -> object:
-        """Calls the engine's method with the fields of the content, or with a setting itself."""
+    async def _call_engine(self, _: Connection, request: m.Request) -> object:
+        """Calls the engine's method with the content: its fields, or the setting itself."""
         method = self._method(request)
         match request.content:
             case None:
@@ -117,8 +116,8 @@ class MLCEngineHandler:
         await self.engine.reload(params.model_id, params.chat_opts, on_progress=report)
         self._loaded = params
 
-    async def _expect(self, client: Connection, request: m.Request) -> None:
-        """Loads the models that the client expects, if this worker was started anew since."""
+    async def _ensure_loaded(self, client: Connection, request: m.Request) -> None:
+        """Loads the models that the client expects, if this worker was restarted since."""
         params: m.EngineParams = request.content
         if not params.model_id:
             return
@@ -129,17 +128,17 @@ class MLCEngineHandler:
                 await self._load(client, request.uuid, models)
 
     def _interrupt_streams(self) -> list[Stream]:
-        """Marks all streams, before the engine ends every answer; returns those to close."""
+        """Marks all clients' streams as interrupted; returns those to close."""
         connections = list(self._connections)
         return [stream for each in connections for stream in each.streams.interrupt()]
 
-    async def _answer(self, client: Connection, request: m.Request) -> ResponseStruct:
-        await self._expect(client, request)
+    async def _complete(self, client: Connection, request: m.Request) -> ResponseStruct:
+        await self._ensure_loaded(client, request)
         return await _whole(await self._method(request)(request.content.request))
 
     async def _begin_stream(self, client: Connection, request: m.Request) -> None:
         async def begin() -> Chunks:
-            await self._expect(client, request)
+            await self._ensure_loaded(client, request)
             return _streamed(await self._method(request)(request.content.request))
 
         await client.streams.open(request.content, begin)
@@ -154,11 +153,11 @@ class MLCEngineHandler:
         await client.streams.end(m.StreamParams(stream_id=request.uuid))
 
     async def _interrupt(self, _: Connection, __: m.Request) -> None:
-        unread = self._interrupt_streams()
+        abandoned = self._interrupt_streams()
         self.engine.interrupt_generate()
         for connection in list(self._connections):
-            await connection.streams.end_unbegun()
-        await close_all(unread)
+            await connection.streams.end_unstarted()
+        await close_all(abandoned)
 
     async def _unload(self, _: Connection, __: m.Request) -> None:
         async with self._loading:

@@ -1,12 +1,16 @@
 """The messages between an engine's clients and its worker: WebLLM's (`src/message.ts`) and ours.
 
-A request is `{kind, uuid, content}`, its reply `{kind: "return" | "throw", uuid, content}`. The
-table of kinds is here, each kind once; handler, proxy and the TypeScript client are made from it.
-What WebLLM does not have is optional, so that its clients and workers are understood: the kinds
-"hello" and "abort", which carry no content because WebLLM's workers skip unknown kinds without
-one; `streamId`; `error` beside the text of a "throw"; "getDeviceName", for workers whose reply to
-"hello" says that they know it. The requests and responses inside of `content` stay plain data
-here: the engine and the proxy read them.
+A request is `{kind, uuid, content}`, its reply `{kind: "return" | "throw", uuid, content}`. This
+file has the table of kinds; handler, proxy and the TypeScript client follow it.
+
+Our additions to WebLLM's messages are optional, so that both sides also work with WebLLM's:
+
+    "hello", "abort"    carry no content, since WebLLM's workers skip unknown kinds without one
+    "getDeviceName"     is sent only to workers whose reply to "hello" says that they know it
+    `streamId`          names a stream
+    `error`             is the error of a "throw" as data, beside its text
+
+Requests and responses inside of `content` stay plain data here: engine and proxy read them.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-# Contents. Requests and replies carry one, or nothing; unknown fields are skipped.
+# The contents of requests and replies. Unknown fields are skipped.
 
 
 class WireStruct(Struct, kw_only=True, rename="camel", omit_defaults=True):
@@ -49,9 +53,9 @@ class ReloadParams(WireStruct):
 
 
 class EngineParams(WireStruct):
-    """A request, and the models that the client expects: a worker that was restarted loads them.
+    """A request, and the models that the client expects, which a restarted worker then loads.
 
-    `model_id` None stands for whatever the worker has loaded. WebLLM's clients always name models.
+    model_id: None stands for whatever the worker has loaded. WebLLM's clients always name models.
     """
 
     request: dict[str, Any]
@@ -60,14 +64,14 @@ class EngineParams(WireStruct):
 
 
 class StreamInitParams(EngineParams):
-    """`stream_id` names the stream; without one it is the only one of its model, as in WebLLM."""
+    """Begins a stream. stream_id: its name; a stream without one is the only one of its model."""
 
     selected_model_id: str | None = None
     stream_id: str | None = None
 
 
 class StreamParams(WireStruct):
-    """A stream that was begun."""
+    """Names a stream that was begun."""
 
     selected_model_id: str | None = None
     stream_id: str | None = None
@@ -102,7 +106,7 @@ class Greeting(WireStruct):
 
 
 class InitProgress(WireStruct):
-    """WebLLM's report, and after `text` the exact numbers behind it."""
+    """WebLLM's report; the fields after `text` are ours: the numbers behind it."""
 
     progress: float
     time_elapsed: float  # seconds
@@ -124,26 +128,29 @@ class Request(Struct, kw_only=True):
 
 
 class KeepAlive(Struct, kw_only=True, tag_field="kind", tag="keepAlive"):
-    """The reply is a heartbeat if there is a uuid: an extension's page sends none."""
+    """A keep-alive message; answered with a heartbeat if it has a uuid.
+
+    The page of a browser extension sends none.
+    """
 
     uuid: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Kind(Generic[_R]):
-    """A kind of request. `_R` is the type of its reply's content, `object` if any is possible.
+    """A kind of request. `_R` is the type of its reply's content; `object` stands for any.
 
-    `since` is the version of our additions from which on workers know the kind; 0: WebLLM's do.
-    `otherwise` is the result in front of an older worker.
+    since: the first version of `PROTOCOL` that has the kind; 0 for kinds of WebLLM's. fallback: the
+    result that a client returns if its worker is older.
     """
 
     name: str  # on the wire
     method: str | None  # of `MLCEngineInterface`
     content: Any  # its type
     result: type[_R]
-    is_answered: bool = True  # also if all goes well
+    is_answered: bool = True  # False: only an error is answered
     since: int = 0
-    otherwise: _R | None = None
+    fallback: _R | None = None
 
     def request(self, content: object = None, uuid: str | None = None) -> Request:
         """Returns a request to post, with a new uuid unless one is given."""
@@ -173,43 +180,41 @@ CHAT_COMPLETION_STREAM = Kind(
     "chatCompletionStreamInit", "chat_completion", StreamInitParams, NoneType
 )
 COMPLETION_STREAM = Kind("completionStreamInit", "completion", StreamInitParams, NoneType)
-# Of either kind of stream. The reply after the last chunk has no content.
+# Asks for the next chunk of either kind of stream. The reply after the last chunk has no content.
 NEXT_CHUNK = Kind("completionStreamNextChunk", None, StreamParams, object)
-# Ends a stream of either kind that is read no further. The reply says that it has ended.
+# Ends a stream of either kind, of which the client reads no more. The reply confirms the end.
 END_STREAM = Kind("completionStreamReturn", None, StreamParams, NoneType)
 INTERRUPT = Kind("interruptGenerate", "interrupt_generate", NoneType, NoneType)
 SET_APP_CONFIG = Kind("setAppConfig", "set_app_config", AppConfig, NoneType, is_answered=False)
 SET_LOG_LEVEL = Kind("setLogLevel", "set_log_level", LogLevel, NoneType, is_answered=False)
 CUSTOM_REQUEST = Kind("customRequest", None, CustomRequestParams, object)
 HELLO = Kind("hello", None, NoneType, Greeting, since=1)
-# Ends the request or the stream of this uuid. There is no reply to it, nor to such a request.
+# Ends the request or the stream with the same uuid. Neither gets a reply.
 ABORT = Kind("abort", None, NoneType, NoneType, is_answered=False, since=1)
-# WebLLM's sessions that a page resumes after it was closed; this worker keeps none.
+# WebLLM's sessions, which a page can resume after it was closed; this worker keeps none.
 LIST_SESSIONS = Kind("listResumableSessions", None, object, object)
 RESUME_CHAT_COMPLETION = Kind("resumeChatCompletion", None, object, object)
 RESUME_CHAT_COMPLETION_STREAM = Kind("resumeChatCompletionStreamInit", None, object, object)
 DELETE_SESSION = Kind("deleteResumableSession", None, object, object)
 
 
-def _asked(
+def _method(
     name: str,
     method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]],
     content: type[WireStruct] | None = None,
     *,
     since: int = 0,
-    otherwise: _R | None = None,
+    fallback: _R | None = None,
 ) -> Callable[Concatenate[EngineMessages, _P], Coroutine[Any, Any, _R]]:
-    """Makes a method of the engine of one message, whose content has the method's parameters."""
+    """Makes a client's method out of a message kind: it posts its arguments as the content."""
     result: type[_R] = get_type_hints(method)["return"]
-    kind = Kind(
-        name, method.__name__, content or NoneType, result, since=since, otherwise=otherwise
-    )
+    kind = Kind(name, method.__name__, content or NoneType, result, since=since, fallback=fallback)
     signature = inspect.signature(method)
 
     @wraps(method)
     async def ask(self: EngineMessages, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if self._protocol < since:
-            return cast(_R, otherwise)
+            return cast(_R, fallback)
         _, *arguments = signature.bind(self, *args, **kwargs).arguments.items()
         return await self._call(kind, content(**dict(arguments)) if content else None)
 
@@ -218,36 +223,36 @@ def _asked(
 
 
 class EngineMessages:
-    """The rest of the table: the kinds that the handler hands to the engine as they are.
+    """The rest of the table: kinds that are one call of the engine's method and nothing more.
 
-    A client that can `_call` inherits the engine's methods from here.
+    A client defines `_call` and inherits the engine's methods from here.
     """
 
     @property
     def _protocol(self) -> int:
-        """The version of our additions that the worker knows; 0: a worker of WebLLM's."""
+        """The worker's version of `PROTOCOL`; 0 for a worker of WebLLM's."""
         raise NotImplementedError
 
     async def _call(self, kind: Kind[_R], content: object = None) -> _R:
         """Posts a request and returns the content of its reply."""
         raise NotImplementedError
 
-    reset_chat = _asked("resetChat", MLCEngineInterface.reset_chat, ResetChatParams)
-    get_message = _asked("getMessage", MLCEngineInterface.get_message, ModelParams)
-    runtime_stats_text = _asked(
+    reset_chat = _method("resetChat", MLCEngineInterface.reset_chat, ResetChatParams)
+    get_message = _method("getMessage", MLCEngineInterface.get_message, ModelParams)
+    runtime_stats_text = _method(
         "runtimeStatsText", MLCEngineInterface.runtime_stats_text, ModelParams
     )
-    forward_tokens_and_sample = _asked(
+    forward_tokens_and_sample = _method(
         "forwardTokensAndSample",
         MLCEngineInterface.forward_tokens_and_sample,
         ForwardTokensAndSampleParams,
     )
-    get_gpu_vendor = _asked("getGPUVendor", MLCEngineInterface.get_gpu_vendor)
-    get_max_storage_buffer_binding_size = _asked(
+    get_gpu_vendor = _method("getGPUVendor", MLCEngineInterface.get_gpu_vendor)
+    get_max_storage_buffer_binding_size = _method(
         "getMaxStorageBufferBindingSize", MLCEngineInterface.get_max_storage_buffer_binding_size
     )
-    device_name = _asked(
-        "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, otherwise=""
+    device_name = _method(
+        "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, fallback=""
     )
 
 
@@ -259,8 +264,10 @@ KINDS: dict[str, Kind[Any]] = {
 
 
 def read_request(message: dict[str, Any]) -> Request | KeepAlive:
-    """Raises RequestError for an unknown kind, and msgspec.ValidationError, caused by a ConfigError
-    where a configuration is wrong.
+    """Returns the request in a message.
+
+    Raises RequestError for an unknown kind, and msgspec.ValidationError for wrong content; its
+    cause is a ConfigError if a configuration is wrong.
     """
     name = message.get("kind")
     if name == "keepAlive":
@@ -290,7 +297,7 @@ def _config_error(message: object) -> ConfigError | None:
     return None
 
 
-# Replies, and what else a worker says to its client.
+# From a worker to its client: replies, progress and heartbeats.
 
 
 class WorkerMessage(Struct, kw_only=True, tag_field="kind"):
@@ -304,14 +311,14 @@ class Return(WorkerMessage, kw_only=True, omit_defaults=True, tag="return"):
 
 
 class Throw(WorkerMessage, kw_only=True, omit_defaults=True, tag="throw"):
-    """`content` is the error as text, as WebLLM has it; `error` is ours."""
+    """An error. content: its text, as in WebLLM. error: its data, our addition."""
 
     content: str
     error: ErrorInfo | UnsetType = UNSET
 
     @classmethod
     def of(cls, error: Exception, uuid: str | int) -> Throw:
-        """Makes the reply for an error. `uuid` is the request's as it came, even if no text."""
+        """Makes the reply for an error. uuid: the request's, which may be of a wrong type."""
         info = describe(error)
         return cls(uuid=cast(str, uuid), content=f"{info.name}: {info.message}", error=info)
 
@@ -333,6 +340,6 @@ AnyReply: TypeAlias = Return | Throw | InitProgressCallback | Heartbeat
 
 
 def read_reply(message: object) -> AnyReply:
-    """Raises msgspec.ValidationError."""
+    """Returns the reply in a message. Raises msgspec.ValidationError."""
     reply: AnyReply = msgspec.convert(message, AnyReply)
     return reply

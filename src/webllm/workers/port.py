@@ -1,6 +1,6 @@
-"""`Port` carries messages between a client and its worker, `LoopbackPort` within one program.
+"""`Port`: one end of a channel between a client and its worker. Knows no message kinds.
 
-Knows no message kinds.
+`LoopbackPort` is a port within one program.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Port(Protocol):
     """One end of a channel. Messages arrive in the order in which they were posted."""
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
-        """Calls back on the event loop from now on: with each message, as plain data or
-        `Unreadable`, and once, with the reason, when the other end is gone, when nothing more can
-        be read from it or when this one is closed, also if it is already.
+        """Sets the callbacks, which are called on the event loop. They replace earlier ones.
 
-        Messages that arrive before anybody listens wait. A later listener replaces an earlier one.
+        on_message: called with each message, as plain data or `Unreadable`. Messages that came
+        earlier have waited. on_close: called once, with the reason, when the other end is gone,
+        when nothing more can be read from it, or when this end is closed, even if it is already.
         """
 
     def post(self, message: object) -> None:
@@ -48,13 +48,13 @@ class Port(Protocol):
         """
 
     async def close(self) -> None:
-        """Returns when nothing is left of the channel. May be repeated."""
+        """Closes the channel, and waits until nothing is left of it. May be repeated."""
 
 
 class LoopbackPort:
-    """A port whose other end is in the same event loop; for tests, and for workers' own tests.
+    """A port whose other end is on the same event loop, for tests.
 
-    Messages are copied as plain data, so that nothing gets through that could not leave a program.
+    Messages are encoded and decoded, so that nothing passes that a real channel could not carry.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class LoopbackPort:
 
     def _receive(self, message: object) -> None:
         if self._other is None:
-            return  # nobody wants it any more
+            return  # this end was closed meanwhile
         if self._on_message is None:
             self._waiting.append(message)
         else:

@@ -1,6 +1,6 @@
 """An engine in a process of its own, so that the caller's event loop never waits for a model.
 
-`worker_process` runs there; the two talk over the child's standard input and output.
+The child runs `worker_process`. The channel is its standard input and output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENGINE_FACTORY = "webllm.engine.engine:MLCEngine"
 
 _GRACE_S = 2.0  # for the child to end by itself
 _STDIN = 0
-# The child imports from where this process does, and nothing before that.
+# The child sets this process's import path before it imports anything else.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "from webllm.workers.worker_process import main; main()"
@@ -33,11 +33,11 @@ _BOOT = (
 
 
 class Start(msgspec.Struct, kw_only=True, frozen=True):
-    """The first message to the child, which makes its engine. Answered like any request."""
+    """The first message to the child, from which it makes its engine. It gets a reply."""
 
     uuid: str
     engine_factory: str  # "module:function"
-    settings: dict[str, Any]  # by DEVICE_SETTINGS
+    settings: dict[str, Any]  # of MLCEngineConfig, for each name in DEVICE_SETTINGS
 
 
 async def create_worker_process(
@@ -49,11 +49,12 @@ async def create_worker_process(
 ) -> WorkerMLCEngine:
     """Makes an engine in a new Python process, with a model loaded if one is named.
 
-    Close it, or use it as `async with await create_worker_process(...) as engine`. A process that
-    is killed makes calls raise WorkerLostError; `restart` or the next `reload` starts another.
+    Close it, or use it as `async with await create_worker_process(...) as engine`. If the process
+    is killed, calls raise WorkerLostError; `restart` or the next `reload` starts another.
 
-    engine_factory: "module:function" that makes the engine there, of an MLCEngineConfig; for
-    logit processors, which cannot cross to another process. Raises what `MLCEngine.reload` raises.
+    engine_factory: "module:function" that makes the engine in the child, given an MLCEngineConfig.
+    It can register logit processors, which cannot be sent to another process. Raises what
+    `MLCEngine.reload` raises.
     """
     config = engine_config(config)
     if config.logit_processor_registry:
@@ -117,7 +118,7 @@ def _read_start_reply(message: object) -> AnyReply:
 
 
 class ProcessPort(asyncio.SubprocessProtocol):
-    """This end of the channel to a child process; `open` makes one."""
+    """The parent's `Port` to a child process; `open` starts the child."""
 
     def __init__(self) -> None:
         self._frames = FrameReader()
@@ -129,7 +130,7 @@ class ProcessPort(asyncio.SubprocessProtocol):
 
     @classmethod
     async def open(cls) -> ProcessPort:
-        """Raises WorkerLostError if no process can be started."""
+        """Starts a child. Raises WorkerLostError if no process can be started."""
         command = (sys.executable, "-c", _BOOT, json.dumps([str(path) for path in sys.path]))
         try:
             _, port = await asyncio.get_running_loop().subprocess_exec(cls, *command, stderr=None)
@@ -142,7 +143,7 @@ class ProcessPort(asyncio.SubprocessProtocol):
         return self._transport.get_pid()
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
-        """The child says nothing unasked, so that nothing comes before this."""
+        """Sets the callbacks. No message can have come before: the child only replies."""
         self._on_message, self._on_close = on_message, on_close
         if self._lost is not None:
             on_close(self._lost)
@@ -154,7 +155,7 @@ class ProcessPort(asyncio.SubprocessProtocol):
         self._stdin.write(data)
 
     async def close(self) -> None:
-        """Lets the child end, kills it if it does not, and waits until it is gone."""
+        """Ends the child, kills it if it does not end in time, and waits until it is gone."""
         self._lose("it was closed")
         self._stdin.close()
         try:
@@ -168,7 +169,7 @@ class ProcessPort(asyncio.SubprocessProtocol):
         self._stdin = cast(WriteTransport, self._transport.get_pipe_transport(_STDIN))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Each message by itself: a callback that raises must not swallow the next one."""
+        """Delivers each message in its own callback: one that raises must not stop the next."""
         loop = asyncio.get_running_loop()
         try:
             for message in self._frames.feed(data):
@@ -178,20 +179,20 @@ class ProcessPort(asyncio.SubprocessProtocol):
             loop.call_soon(self._hang_up)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """A child that closes its end has ended, or can be of no use any more."""
+        """Ends a child that has closed its end: it can be of no more use."""
         if self._lost is None:
             self._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The child has ended, and all that it said was received."""
+        """Reports the end of the child; all its messages have been received."""
         if self._killing is not None:
             self._killing.cancel()
         self._transport.close()
-        self._lose(_ending(self._transport.get_returncode()))
+        self._lose(_exit_reason(self._transport.get_returncode()))
         self._gone.set_result(None)
 
     def _hang_up(self) -> None:
-        """Lets the child end, and kills it if it does not."""
+        """Ends the child, and kills it later if it does not end in time."""
         if self._killing is None:
             self._stdin.close()
             loop = asyncio.get_running_loop()
@@ -203,11 +204,11 @@ class ProcessPort(asyncio.SubprocessProtocol):
             self._on_close(reason)
 
 
-def _ending(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         return f"its process was killed by signal {-code}"
     return f"its process ended with exit code {code}; its standard error may say why"
 
 
 def _ignore(_: object) -> None:
-    """Nobody listens any more."""
+    """Stands for a callback that was not set yet."""

@@ -1,7 +1,7 @@
-"""`WorkerMLCEngine`: the interface of `MLCEngine` in front of a worker; it computes nothing.
+"""`WorkerMLCEngine`: the interface of `MLCEngine` for an engine in a worker.
 
-A method is one message (`_call`), a stream one to begin it and one for each chunk (`_stream`).
-Understands workers of WebLLM's as well.
+A method posts one message (`_call`). A stream takes one to begin and one for each chunk
+(`_stream`). Works with workers of WebLLM's as well.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _Chunk = TypeVar("_Chunk", bound=ResponseStruct)
 class WorkerMLCEngine(m.EngineMessages):
     """An engine in a worker, reached through a port. Use from one event loop.
 
-    `config` None leaves the worker's own as it is. A worker's device and logit processors are
-    chosen where it is made. When the worker is lost, every call raises WorkerLostError; with
-    `open_port`, `restart` or the next `reload` makes a new one.
+    config: None leaves the worker's own as it is. A worker's device and logit processors are
+    chosen where it is made. open_port: starts another worker. When the worker is lost, every call
+    raises WorkerLostError, until `restart` or `reload` has started another.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._on_progress = config.init_progress_callback if config else None
         self._open_port = open_port
         self._opening = asyncio.Lock()
-        self._models = m.ReloadParams(model_id=[])  # that the worker should have loaded
+        self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
     async def __aenter__(self) -> Self:
@@ -78,13 +78,14 @@ class WorkerMLCEngine(m.EngineMessages):
         await self.close()
 
     async def close(self) -> None:
-        """Ends the worker for good; calls under way raise WorkerLostError. May be repeated."""
+        """Ends the worker for good; waiting calls raise WorkerLostError. May be repeated."""
         self._open_port = None
         await self._client.port.close()
 
     async def restart(self) -> None:
-        """Ends the worker if there is one and makes a new one, which loads its models when the
-        next request needs them. Raises ConfigError if the worker was made elsewhere.
+        """Ends the worker, if there still is one, and starts another.
+
+        The next request makes it load the models. Raises ConfigError without `open_port`.
         """
         async with self._opening:
             await self._reopen()
@@ -106,7 +107,7 @@ class WorkerMLCEngine(m.EngineMessages):
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
-        await self._client.call(m.RELOAD.request(models), _decoding(on_progress))
+        await self._client.call(m.RELOAD.request(models), _progress_callback(on_progress))
         self._models = models
 
     async def unload(self) -> None:
@@ -138,15 +139,15 @@ class WorkerMLCEngine(m.EngineMessages):
         return await self._call(m.EMBEDDING, self._engine_params(_plain(request)))
 
     def loaded_model_ids(self) -> list[str]:
-        """Returns what `model` may be in a request."""
+        """Returns the ids that `model` may be in a request."""
         return [self._model_id(each) for each in self._models.model_id]
 
     def interrupt_generate(self) -> None:
-        """Ends every answer under way with finish_reason "abort"."""
-        self._client.tell(m.INTERRUPT.request())
+        """Ends every running answer with finish_reason "abort"."""
+        self._client.notify(m.INTERRUPT.request())
 
     async def custom_request(self, name: str, message: object = None) -> Any:
-        """Asks the function that the worker's handler was given as `on_custom_request`."""
+        """Calls the `on_custom_request` of the worker's handler, and returns its result."""
         content = m.CustomRequestParams(request_name=name, request_message=message)
         return await self._call(m.CUSTOM_REQUEST, content)
 
@@ -157,15 +158,15 @@ class WorkerMLCEngine(m.EngineMessages):
         return self._on_progress
 
     def set_app_config(self, app_config: AppConfig) -> None:
-        """Sets the catalogue from the next `reload` on, which raises what is wrong with it."""
+        """Sets the catalogue for the next `reload`, which raises ConfigError if it is wrong."""
         self._app_config = app_config
-        self._client.tell(m.SET_APP_CONFIG.request(app_config))
+        self._client.notify(m.SET_APP_CONFIG.request(app_config))
 
     def set_log_level(self, log_level: LogLevel) -> None:
         """Sets the level of the worker's logger "webllm"."""
         check_log_level(log_level)
         self._log_level = log_level
-        self._client.tell(m.SET_LOG_LEVEL.request(log_level))
+        self._client.notify(m.SET_LOG_LEVEL.request(log_level))
 
     @property
     def _protocol(self) -> int:
@@ -177,7 +178,7 @@ class WorkerMLCEngine(m.EngineMessages):
         return _read(await self._client.call(kind.request(content)), kind.result)
 
     def _model_id(self, model: str) -> str:
-        """Returns the id that the worker gives to a source; anything else is an id already."""
+        """Returns the id of a model that was loaded by id or by source."""
         try:
             return (self._app_config or AppConfig(model_list=())).find(model).model_id
         except ModelNotFoundError:
@@ -192,19 +193,17 @@ class WorkerMLCEngine(m.EngineMessages):
     async def _stream(
         self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
-        """Begins a stream in the worker, and returns its chunks.
-
-        Python closes a generator that nobody refers to, and so aborts the answer, once it has run
-        up to its first item.
-        """
+        """Begins a stream in the worker, and returns its chunks."""
         stream = self._chunks(kind, fields, chunk_type)
+        # Python closes a generator without references, which aborts the answer, only once it has
+        # run up to its first item.
         await anext(stream)
         return stream
 
     async def _chunks(
         self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
-        """The first item, None, says that the worker has begun."""
+        """Yields None when the worker has begun, then the chunks."""
         client, ids, stream_id = self._client, self._models.model_id, m.new_uuid()
         model = fields.get("model") or (ids[0] if len(ids) == 1 else None)
         content = m.StreamInitParams(
@@ -227,7 +226,7 @@ class WorkerMLCEngine(m.EngineMessages):
             client.end_stream(stream_id)
             raise
         except WebLLMError:  # the stream has ended, unless it is a chunk that cannot be read
-            client.tell(m.ABORT.request(uuid=stream_id))
+            client.notify(m.ABORT.request(uuid=stream_id))
             raise
 
     async def _reopen(self) -> None:
@@ -245,11 +244,11 @@ class WorkerMLCEngine(m.EngineMessages):
 
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
-            self._on_progress(_decoded(progress))
+            self._on_progress(_report_from(progress))
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
-    """Returns the fields that are given, as plain data to post. The engine checks them."""
+    """Returns the fields that are not None, as plain data to post. The engine checks them."""
     try:
         fields = msgspec.to_builtins(request, str_keys=True)
     except (TypeError, RecursionError) as error:
@@ -261,7 +260,7 @@ def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
 
 def _read(content: object, kind: type[_R]) -> _R:
     if kind is NoneType:
-        return cast(_R, None)  # whatever the worker says
+        return cast(_R, None)  # WebLLM's workers may send something
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -271,8 +270,8 @@ def _read(content: object, kind: type[_R]) -> _R:
 _PHASES = {phase.value: phase for phase in Phase}
 
 
-def _decoded(progress: m.InitProgress) -> InitProgressReport:
-    """Workers of other versions may know other phases; WebLLM's know none."""
+def _report_from(progress: m.InitProgress) -> InitProgressReport:
+    """Reads a report. Workers of other versions may have other phases; WebLLM's have none."""
     return InitProgressReport(
         progress=progress.progress,
         time_elapsed=progress.time_elapsed,
@@ -283,12 +282,12 @@ def _decoded(progress: m.InitProgress) -> InitProgressReport:
     )
 
 
-def _decoding(callback: InitProgressCallback | None) -> OnProgress | None:
-    return None if callback is None else lambda progress: callback(_decoded(progress))
+def _progress_callback(callback: InitProgressCallback | None) -> OnProgress | None:
+    return None if callback is None else lambda progress: callback(_report_from(progress))
 
 
 def _refuse_device_settings(config: MLCEngineConfig | None) -> None:
-    """Refuses settings that no message carries; silence would be a wrong answer."""
+    """Raises ConfigError for settings that no message carries, instead of ignoring them."""
     if config is None:
         return
     config = engine_config(config)

@@ -1,7 +1,7 @@
-"""The streams that one client has open in a worker, pulled chunk by chunk.
+"""The open streams of one client in a worker. The client pulls each chunk with a message.
 
-Any number of streams with ids may be open. A stream without an id is the only one of its model, as
-in older WebLLM: the next one waits for its end.
+Any number of streams with ids may be open. A stream without an id, as of an older WebLLM, is the
+only one of its model: the next one waits for its end.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ END = object()
 
 
 class Stream:
-    """One answer's chunks. Several may be asked for at a time, as from JavaScript's generators."""
+    """The chunks of one answer. Several pulls may wait at once, as with JavaScript's generators."""
 
     def __init__(self, chunks: Chunks, on_end: Callable[[], None]) -> None:
         self.is_interrupted = False
-        self.has_begun = False  # the engine computes nothing before the first pull
+        self.is_started = False  # the engine computes nothing before the first pull
         self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -35,7 +35,7 @@ class Stream:
         """Returns the next chunk, or END after the last one and once the stream is closed."""
         pull = asyncio.current_task()
         assert pull is not None
-        self.has_begun = True
+        self.is_started = True
         self._pulls.add(pull)
         try:
             async with self._turn:
@@ -60,11 +60,11 @@ class Stream:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether it was interrupted and nobody asks for the rest."""
+        """Whether it was interrupted and no pull waits for the rest."""
         return self.is_interrupted and not self._pulls
 
     async def close(self) -> None:
-        """Ends the answer; pulls under way return END."""
+        """Ends the answer; waiting pulls return END."""
         pulls, self._pulls = self._pulls, set()
         for pull in pulls:
             pull.cancel()
@@ -83,12 +83,12 @@ class Streams:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Stream] = {}
-        self._interrupted: dict[str, Stream] = {}  # with an id; the rest may be read
-        self._by_model: dict[str | None, Stream] = {}  # the last of each; may have ended
+        self._interrupted: dict[str, Stream] = {}  # by id; the client may still read the rest
+        self._by_model: dict[str | None, Stream] = {}  # without an id; the last ones, maybe ended
         self._turns: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, params: StreamInitParams, begin: Callable[[], Awaitable[Chunks]]) -> None:
-        """Begins a stream, once it is its turn; raises what `begin` raises."""
+        """Begins a stream; one without an id waits for its turn. Raises what `begin` raises."""
         if params.stream_id is not None:
             await self._open_with_id(params.stream_id, await begin())
             return
@@ -116,15 +116,15 @@ class Streams:
         return await stream.next()
 
     async def end(self, params: StreamParams) -> None:
-        """Ends a stream that its client reads no further, unless it has ended already."""
+        """Ends a stream of which its client reads no more. Does nothing if it has ended."""
         if stream := self._find(params):
             await stream.close()
 
     def interrupt(self) -> list[Stream]:
-        """Marks all streams as interrupted by the engine, and returns those to be closed.
+        """Marks all streams as interrupted, and returns those that the caller should close.
 
-        The rest of an interrupted answer waits for its reader, until the next interrupt finds that
-        nobody reads on. A stream without an id waits until the next one of its model begins.
+        A client may read the rest of an interrupted answer. If no pull waits for it at the next
+        interrupt, it is closed then; a stream without an id, when the next one of its model begins.
         """
         unread = [stream for stream in self._interrupted.values() if stream.is_abandoned]
         self._interrupted |= self._by_id
@@ -133,14 +133,14 @@ class Streams:
             stream.is_interrupted = True
         return unread
 
-    async def end_unbegun(self) -> None:
-        """Ends the streams that the engine does not know yet, and therefore cannot interrupt."""
+    async def end_unstarted(self) -> None:
+        """Ends the streams without a pull so far, which the engine does not run nor interrupt."""
         for stream in self._all():
-            if not stream.has_begun:
+            if not stream.is_started:
                 await stream.chunks.aclose()
 
     async def close(self) -> None:
-        """Ends all streams, then raises the first error that came of it."""
+        """Ends all streams, then raises the first error."""
         await close_all(self._all())
 
     def _all(self) -> list[Stream]:
@@ -166,7 +166,7 @@ class Streams:
 
 
 async def close_all(streams: Iterable[Stream]) -> None:
-    """Closes each, whatever the others raise, then raises the first error."""
+    """Closes all streams, also after an error; then raises the first error."""
     ends = await asyncio.gather(*(each.close() for each in streams), return_exceptions=True)
     for error in ends:
         if isinstance(error, BaseException):

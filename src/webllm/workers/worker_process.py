@@ -1,6 +1,6 @@
-"""The worker process: an engine and its handler, for as long as the parent wants them.
+"""The program of a worker process: an engine and its handler, until the parent closes the channel.
 
-Standard input and output are the channel; whatever anything here prints goes to standard error.
+Standard input and output are the channel; all that is printed here goes to standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from webllm.workers.port import OnClose, OnMessage
 from webllm.workers.process import Start
 
 _PIECE_BYTES = 1 << 16
-_GRACE_S = 5.0  # to end by itself once the parent is gone
+_GRACE_S = 5.0  # for this process to end by itself, once the parent is gone
 
 
 def main() -> None:
@@ -73,16 +73,16 @@ def _make_engine(start: Start) -> MLCEngineInterface:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Comes after the last message of a channel."""
+    """Stands for the end of a channel; comes after its last message."""
 
     reason: str
 
 
 class Channel:
-    """The pipes from and to the parent, taken away from whatever reads and prints here.
+    """The pipes from and to the parent. Other code here can neither read nor print to them.
 
-    Pipes block, so that a thread reads, from the start on: whatever else is stuck here, the
-    process ends soon after its parent is gone, or has sent bytes that are no message.
+    A thread reads, since reading a pipe blocks. It also ends the process soon after the parent is
+    gone or has sent bytes that are no message, even if something else here is stuck.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Channel:
         return self._early.get()
 
     def listen(self, receive: Callable[[object], None]) -> None:
-        """Hands all further messages to a function, in the reading thread, and `Closed` at last."""
+        """Hands all further messages to a function, and `Closed` at last, in the reading thread."""
         with self._receiving:
             while not self._early.empty():
                 receive(self._early.get())
@@ -117,10 +117,10 @@ class Channel:
             self._hand_over(Closed(self._read_all()))
         finally:
             time.sleep(_GRACE_S)
-            os._exit(1)  # something here does not end, and nobody is left to end it
+            os._exit(1)  # something here is stuck, and nobody is left to kill this process
 
     def _read_all(self) -> str:
-        """Returns why there are no more messages."""
+        """Hands over all messages; returns the reason why there are no more."""
         frames = FrameReader()
         try:
             while piece := os.read(self._from_parent, _PIECE_BYTES):
@@ -138,7 +138,7 @@ class Channel:
 
 
 class ParentPort:
-    """The child's end of the channel. A thread writes, because pipes block."""
+    """The child's `Port`. A thread writes, since writing to a pipe blocks."""
 
     def __init__(self, channel: Channel) -> None:
         self.closed = asyncio.Event()
@@ -147,7 +147,7 @@ class ParentPort:
         self._to_write: SimpleQueue[bytes] = SimpleQueue()
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
-        """Once."""
+        """Sets the callbacks; may be called once."""
 
         def receive(message: object) -> None:
             if isinstance(message, Closed):
@@ -163,7 +163,7 @@ class ParentPort:
         self._to_write.put(frame(message))
 
     async def close(self) -> None:
-        """Only the parent closes the channel; a child that wants to end does so."""
+        """Does nothing: only the parent closes the channel; a child may simply exit."""
 
     def _write(self) -> None:
         with suppress(OSError):  # the parent is gone, as the reading thread will find

@@ -1,4 +1,4 @@
-// Shows which model is chosen and where it runs.
+// Shows the chosen model and the device that it runs on, in the header and below the input.
 
 import { byId } from "../dom";
 import { deviceKind, deviceText, isCpu } from "../device_text";
@@ -7,7 +7,7 @@ import type { Device } from "../device";
 import type { ModelState, State } from "../state";
 import type { Store } from "../store";
 
-const PRIVATE = "Nothing you type leaves this device.";
+const PRIVACY = "Nothing you type leaves this device.";
 
 export class DeviceNote {
   private readonly note = byId("device-note", HTMLParagraphElement);
@@ -22,7 +22,7 @@ export class DeviceNote {
   private render(): void {
     const model = this.store.get("model");
     const device = this.store.get("device");
-    this.note.textContent = note(model, device);
+    this.note.textContent = noteText(model, device);
     this.name.textContent = modelName(this.store.get("modelId")) || "No model";
     this.dot.dataset.phase = model.phase;
     this.badge.hidden = model.phase !== "ready";
@@ -32,11 +32,11 @@ export class DeviceNote {
   }
 }
 
-function note(model: ModelState, device: Device | null): string {
-  const because = device?.noGpuBecause ? `: ${device.noGpuBecause}` : "";
+function noteText(model: ModelState, device: Device | null): string {
+  const reason = device?.noGpuReason ? `: ${device.noGpuReason}` : "";
   if (model.phase === "ready") {
-    return `Runs on ${deviceText(model.device)}${isCpu(model.device) ? because : ""}. ${PRIVATE}`;
+    return `Runs on ${deviceText(model.device)}${isCpu(model.device) ? reason : ""}. ${PRIVACY}`;
   }
-  if (device === null) return PRIVATE;
-  return `Will run on ${device.gpu ? "WebGPU" : "the CPU"}${because}. ${PRIVATE}`;
+  if (device === null) return PRIVACY;
+  return `Will run on ${device.gpu ? "WebGPU" : "the CPU"}${reason}. ${PRIVACY}`;
 }

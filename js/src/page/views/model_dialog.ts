@@ -116,7 +116,7 @@ export class ModelDialog {
       "p",
       { class: "dialog-text notice" },
       icon("chip"),
-      h("span", {}, `Models run on the CPU here, which is slower: ${device.noGpuBecause}.`),
+      h("span", {}, `Models run on the CPU here, which is slower: ${device.noGpuReason}.`),
     );
   }
 

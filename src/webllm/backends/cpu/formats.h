@@ -6,8 +6,8 @@
 //   quants   4 bits: 4 chunks of 64 bytes; byte (row, j) of chunk c has column 8c + j in its low
 //            and 8c + 4 + j in its high nibble (j < 4), so that one vector holds 4 columns of rows
 //            8 bits: 8 chunks of 64 bytes; byte (row, j) of chunk c is column 4c + j
-//   scales   16 f16, one for each row; with HALVES 2 x 16, for columns 0..15 and 16..31
-//   minima   the same, with MINS
+//   scales   16 f16, one for each row; with GROUPS_OF_16 twice: for columns 0..15, then 16..31
+//   minima   laid out as the scales; only with MINS
 //
 // A weight is scale * q + minimum, or scale * (q - 8) for 4 bits without minima. Formats are flags:
 // the smallest format that holds two others exactly is their union. A float panel is
@@ -16,7 +16,7 @@
 #pragma once
 #include "simd.h"
 
-enum { BITS8 = 1, HALVES = 2, MINS = 4, FORMAT_F16 = 8, FORMAT_BF16 = 9, FORMAT_F32 = 10 };
+enum { BITS8 = 1, GROUPS_OF_16 = 2, MINS = 4, FORMAT_F16 = 8, FORMAT_BF16 = 9, FORMAT_F32 = 10 };
 
 // ggml's `enum ggml_type`
 enum {
@@ -26,7 +26,7 @@ enum {
 };
 
 INLINE size_t quant_bytes(uint32_t format) { return format & BITS8 ? 512 : 256; }
-INLINE size_t scale_bytes(uint32_t format) { return format & HALVES ? 64 : 32; }
+INLINE size_t scale_bytes(uint32_t format) { return format & GROUPS_OF_16 ? 64 : 32; }
 
 INLINE size_t panel_bytes(uint32_t format, uint32_t cols) {
     if (format >= FORMAT_F16) return (size_t)cols * PANEL * (format == FORMAT_F32 ? 4 : 2);
@@ -248,7 +248,7 @@ INLINE void write_group4(uint8_t *block, uint32_t format, uint32_t row, Group *g
         }
         memcpy(block + c * 64 + row * 4, four, 4);
     }
-    for (int h = 0; h < (format & HALVES ? 2 : 1); h++) {
+    for (int h = 0; h < (format & GROUPS_OF_16 ? 2 : 1); h++) {
         g->minimum[h] -= g->scale[h] * (float)zero;
     }
 }
@@ -264,7 +264,7 @@ INLINE void write_group(uint8_t *block, uint32_t format, uint32_t type, uint32_t
     } else {
         write_group4(block, format, row, g, type == TYPE_Q4_0 || type == TYPE_Q3_K ? 8 : 0);
     }
-    for (int h = 0; h < (format & HALVES ? 2 : 1); h++) {
+    for (int h = 0; h < (format & GROUPS_OF_16 ? 2 : 1); h++) {
         store_scale(scales + 32 * h, row, g->scale[h]);
         if (format & MINS) store_scale(minima + 32 * h, row, g->minimum[h]);
     }
@@ -306,7 +306,7 @@ INLINE void pack_rows(uint8_t *panel, uint32_t format, uint32_t type, uint32_t c
 INLINE void unpack_group(float *out, uint32_t format, const uint8_t *block, uint32_t row) {
     const uint8_t *scales = block + quant_bytes(format), *minima = scales + scale_bytes(format);
     for (int i = 0; i < 32; i++) {
-        size_t at = 2 * row + (format & HALVES ? (size_t)(i / 16 * 32) : 0);
+        size_t at = 2 * row + (format & GROUPS_OF_16 ? (size_t)(i / 16 * 32) : 0);
         float scale = f16_to_float(load_u16(scales + at));
         float minimum = format & MINS ? f16_to_float(load_u16(minima + at)) : 0.0f;
         int q;

@@ -1,7 +1,7 @@
-"""The formats of packed weights, and the choice of one for each tensor; formats.h describes them.
+"""Chooses the format in which each weight is packed; formats.h describes the formats.
 
-A weight becomes runs of rows, each in the smallest format that holds its tensors exactly. Tensors
-whose rows share a panel of 16 get the union of their formats.
+A weight is packed as runs of rows, each in the smallest format that holds its tensors exactly.
+Tensors whose rows share a panel (16 rows, interleaved) get the union of their formats.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ PANEL_ROWS = 16
 
 
 class Format(IntFlag):
-    """The storage of weights in a panel: flags of a quantized format, or a float format."""
+    """How a panel stores weights.
+
+    Values below F16 combine the flags of a quantized format; the others are float formats.
+    """
 
     BITS4 = 0
     BITS8 = 1
-    HALVES = 2  # a scale for every 16 columns, not for every 32
-    MINS = 4  # a minimum beside each scale
+    GROUPS_OF_16 = 2  # a scale for every 16 columns, not for every 32
+    MINS = 4  # a minimum for each scale
     F16 = 8
     BF16 = 9
     F32 = 10
@@ -33,20 +36,20 @@ class Format(IntFlag):
         return self >= Format.F16
 
     def union(self, other: Format) -> Format:
-        """Returns the smallest format that holds weights of both exactly."""
+        """Returns the smallest format that holds the weights of either format exactly."""
         if self == other:
             return self
         return Format.F32 if self.is_float or other.is_float else self | other
 
     def panel_bytes(self, cols: int) -> int:
-        """Bytes of one panel: 16 rows of `cols` columns."""
+        """Returns the bytes of one panel: 16 rows of `cols` columns."""
         if self.is_float:
             return cols * PANEL_ROWS * (4 if self == Format.F32 else 2)
-        scales = (64 if self & Format.HALVES else 32) * (2 if self & Format.MINS else 1)
+        scales = (64 if self & Format.GROUPS_OF_16 else 32) * (2 if self & Format.MINS else 1)
         return cols // GROUP_COLS * ((512 if self & Format.BITS8 else 256) + scales)
 
 
-_FORMATS = {
+_FORMAT_OF = {
     GGMLType.F32: Format.F32,
     GGMLType.F16: Format.F16,
     GGMLType.BF16: Format.BF16,
@@ -55,17 +58,17 @@ _FORMATS = {
     GGMLType.Q5_0: Format.BITS8,
     GGMLType.Q5_1: Format.BITS8 | Format.MINS,
     GGMLType.Q8_0: Format.BITS8,
-    GGMLType.Q2_K: Format.HALVES | Format.MINS,
-    GGMLType.Q3_K: Format.HALVES,
+    GGMLType.Q2_K: Format.GROUPS_OF_16 | Format.MINS,
+    GGMLType.Q3_K: Format.GROUPS_OF_16,
     GGMLType.Q4_K: Format.MINS,
     GGMLType.Q5_K: Format.BITS8 | Format.MINS,
-    GGMLType.Q6_K: Format.BITS8 | Format.HALVES,
+    GGMLType.Q6_K: Format.BITS8 | Format.GROUPS_OF_16,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive parts of a weight in one format; its first row is a multiple of 16."""
+    """Consecutive parts of a weight in one format. A run begins at a multiple of 16 rows."""
 
     parts: tuple[Part, ...]
     format: Format
@@ -83,7 +86,11 @@ class Run:
 
 
 def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
-    """Divides a weight into runs. Raises UnsupportedModelError for an unknown storage type."""
+    """Divides a weight into runs.
+
+    A part joins the run before it if their formats are equal, or if that run ends inside a panel.
+    Raises UnsupportedModelError for a storage type without a format.
+    """
     runs: list[Run] = []
     for part in weight.parts:
         run = Run((part,), _format(checkpoint, part.tensor))
@@ -96,13 +103,13 @@ def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
 
 def _format(checkpoint: Checkpoint, tensor: str) -> Format:
     dtype = checkpoint.tensors[tensor].dtype
-    if dtype not in _FORMATS:
+    if dtype not in _FORMAT_OF:
         raise UnsupportedModelError(f"{tensor} is stored as {dtype.name}, which webllm cannot read")
-    return _FORMATS[dtype]
+    return _FORMAT_OF[dtype]
 
 
 def packed_bytes(program: Program, checkpoint: Checkpoint) -> int:
-    """Returns the bytes of all packed matrices; vectors and rotary tables are tiny beside them."""
+    """Returns the bytes of all packed matrices, without the small vectors and rotary tables."""
     return sum(
         run.num_bytes(weight.cols)
         for weight in program.matrices()

@@ -65,7 +65,7 @@ static void encode_row(uint8_t *row, uint32_t encoding, uint32_t cols, const flo
 // rows, from vector `v0` on. `format`, T and V are constants wherever this is inlined.
 INLINE void quant_tile(const uint32_t format, const int T, const int V, const uint8_t *panel,
                        uint32_t cols, const uint8_t *x, size_t stride, int v0, float *y) {
-    const int halves = format & HALVES ? 2 : 1;
+    const int halves = format & GROUPS_OF_16 ? 2 : 1;
     const int chunks = (format & BITS8 ? 8 : 4) / halves;
     const float offset = format & BITS8 ? DOT8_OFFSET : format & MINS ? 0 : 8;
     const uint8_t *w = panel + v0 * LANES * 4;
@@ -73,7 +73,7 @@ INLINE void quant_tile(const uint32_t format, const int T, const int V, const ui
     const uint8_t *minima = scales + scale_bytes(format);
     const size_t block_bytes = panel_bytes(format, 32);
     const uint8_t *x_scale = x + cols;
-    const uint8_t *x_sum = x_scale + (format & HALVES ? cols / 4 : cols / 8);
+    const uint8_t *x_sum = x_scale + (format & GROUPS_OF_16 ? cols / 4 : cols / 8);
     VF acc[TILE_MAX];
     UNROLL for (int i = 0; i < T * V; i++) acc[i] = vf_splat(0.0f);
 
@@ -134,7 +134,7 @@ INLINE void quant_tile(const uint32_t format, const int T, const int V, const ui
         minima += block_bytes;
         x += 32;
         x_scale += 4;
-        x_sum += format & HALVES ? 8 : 4;
+        x_sum += format & GROUPS_OF_16 ? 8 : 4;
     }
     UNROLL for (int t = 0; t < T; t++) {
         UNROLL for (int v = 0; v < V; v++) vf_store(y + t * PANEL + (v0 + v) * LANES, acc[t * V + v]);

@@ -1,6 +1,9 @@
 // Vector primitives, one file for each instruction set; the compiler's target flags choose it.
 //
 //   VF   LANES floats                    VI   LANES int32, or 4 * LANES bytes
+//   vf_scale2(a, n)         a * 2^n for normal results, as ldexp
+//   vi_splat4(p)            the four bytes at p, in every lane
+//   vi_low, vi_high         the low and the high nibble of every byte
 //   vi_add, vi_reduce_add   wrap: a float that is not finite may become any int32
 //   dot4(acc, w, x)   acc += four-byte products per lane, w in 0..15 unsigned, x in -127..127
 //   dot4_sum(acc)     the int32 sums of up to 8 dot4 (some sets sum in 16 bits until then)

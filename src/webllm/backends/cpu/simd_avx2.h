@@ -1,4 +1,4 @@
-// AVX2, and on top of it the byte products of AVX-VNNI; simd.h explains the names.
+// simd.h's primitives for AVX2, and for AVX-VNNI, which differs in dot4 and dot8.
 
 #pragma once
 #include <immintrin.h>
@@ -75,13 +75,15 @@ INLINE VI vi_high(VI a) { return vi_low(_mm256_srli_epi16(a, 4)); }
 #endif
 INLINE VI dot4(VI acc, VI w, VI x) { return DPBUSD(acc, w, x); }
 INLINE VI dot4_sum(VI acc) { return acc; }
+// DPBUSD wants unsigned w: w ^ 0x80 is w + 128, hence DOT8_OFFSET.
 INLINE VI dot8(VI acc, VI w, VI x) {
     return DPBUSD(acc, _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80)), x);
 }
 #else
 #define ISA "avx2"
 #define DOT8_OFFSET 0
-// 16-bit sums hold 8 dot4: 8 * 2 * 15 * 127 < 2^15. One dot8 fits as well: 2 * 128 * 127.
+// dot4 sums in 16 bits, which hold 8 of them: 8 * 2 * 15 * 127 < 2^15. dot8 uses 16 bits for one
+// pair of products: 2 * 128 * 127 < 2^15.
 INLINE VI dot4(VI acc, VI w, VI x) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)); }
 INLINE VI dot4_sum(VI acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
 INLINE VI dot8(VI acc, VI w, VI x) {

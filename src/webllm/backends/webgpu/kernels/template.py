@@ -1,7 +1,7 @@
 """The WGSL of a kernel: a `.wgsl` file of this folder with its `$placeholders` filled in.
 
-Lines such as `//# ending_store` cut a file into parts. The text before the first of them is the
-file itself, "linear/gemv"; a part is named "linear/gemv#ending_store". Files in folders named
+Lines such as `//# epilogue_store` cut a file into parts. The text before the first of them is the
+file itself, "linear/gemv"; a part is named "linear/gemv#epilogue_store". Files in folders named
 `parts` have no entry point: kernels include them or their parts.
 
 No file has an `enable` directive: the device adds those of its features, in its dialect.

@@ -1,4 +1,4 @@
-"""Matrix products x W^T by three kinds of kernels, each with several endings.
+"""Matrix products x W^T by three kinds of kernels, each with several epilogues.
 
     gemv    at most 64 rows of x (decode): bound by reading the weight (`gemv.py`)
     gemm    many rows of x (prefill): tiles of 64 rows of x by 64 rows of the weight (`gemm.py`)

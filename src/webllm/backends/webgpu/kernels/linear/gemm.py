@@ -35,7 +35,7 @@ def _source(product: Product, shard: Shard, num_inputs: int) -> str:
         "out": str(num_inputs),
         "reader": reader(format),
         "input": product.x.read,
-        "ending": _ending(product, shard),
+        "epilogue": _epilogue(product, shard),
     }
     if not product.is_integer:
         return source("linear/gemm_f32", step=str(num_inputs - 1), **common)
@@ -50,18 +50,18 @@ def _source(product: Product, shard: Shard, num_inputs: int) -> str:
     )
 
 
-def _ending(product: Product, shard: Shard) -> str:
-    ending = product.ending
-    match ending:
+def _epilogue(product: Product, shard: Shard) -> str:
+    epilogue = product.epilogue
+    match epilogue:
         case Store():
             if product.weight.rows % 4 == 0 and shard.rows % 4 == 0:
-                return ending.add_bias + part("linear/parts/endings#gemm_store4")
-            return ending.store + part("linear/parts/endings#gemm_store")
+                return epilogue.add_bias + part("linear/parts/epilogues#gemm_store4")
+            return epilogue.store + part("linear/parts/epilogues#gemm_store")
         case Gated():
             return source(
-                "linear/parts/endings#gemm_gated",
-                activation=ending.activate,
-                write=ending.out.write,
+                "linear/parts/epilogues#gemm_gated",
+                activation=epilogue.activate,
+                write=epilogue.out.write,
             )
         case Residual():
             raise AssertionError("only gemv fuses the norm")

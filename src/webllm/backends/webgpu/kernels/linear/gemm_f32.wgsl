@@ -33,7 +33,7 @@ fn stage(thread: u32, x: XGroup, w: Group, half: u32) {
   }
 }
 
-$ending
+$epilogue
 
 @compute @workgroup_size(64)
 fn main(

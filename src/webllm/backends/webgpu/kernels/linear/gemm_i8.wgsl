@@ -93,7 +93,7 @@ fn scaled(products: vec4<i32>, scale: f32, sum: f32, w: vec4<f32>, low: vec4<f32
   return value;
 }
 
-$ending
+$epilogue
 
 @compute @workgroup_size(64)
 fn main(

@@ -109,7 +109,7 @@ def linear_residual(
 def _gemv(
     device: Device, variant: KernelVariant, product: Product, norm_eps: float | None, shard: Shard
 ) -> Dispatch:
-    pairs = {Store: None, Gated: 32, Residual: 16}[type(product.ending)]
+    pairs = {Store: None, Gated: 32, Residual: 16}[type(product.epilogue)]
     limit = device.limits.max_workgroup_threads
     tiling = gemv_tiling(product.weight.groups, pairs, variant.subgroup, limit)
     constants = product.constants(shard) | {
@@ -140,7 +140,7 @@ def _gemv(
         dot=part(dot),
         lanes=part(lanes),
         input_scale=part(scale),
-        ending=_ending(variant, product),
+        epilogue=_epilogue(variant, product),
     )
     label = product.label("linear/gemv")
     return Dispatch(
@@ -154,16 +154,16 @@ def _gemv(
     )
 
 
-def _ending(variant: KernelVariant, product: Product) -> str:
-    ending = product.ending
-    match ending:
+def _epilogue(variant: KernelVariant, product: Product) -> str:
+    epilogue = product.epilogue
+    match epilogue:
         case Store():
-            return ending.store + part("linear/gemv#ending_store")
+            return epilogue.store + part("linear/gemv#epilogue_store")
         case Gated():
             return source(
-                "linear/gemv#ending_gated", activation=ending.activate, write=ending.out.write
+                "linear/gemv#epilogue_gated", activation=epilogue.activate, write=epilogue.out.write
             )
         case Residual():
             if variant.subgroup == GROUP:  # a subgroup encodes a group, without workgroup memory
-                return part("linear/gemv#ending_residual_subgroup32")
-            return source("linear/gemv#ending_residual", write=ending.out.write)
+                return part("linear/gemv#epilogue_residual_subgroup32")
+            return source("linear/gemv#epilogue_residual", write=epilogue.out.write)

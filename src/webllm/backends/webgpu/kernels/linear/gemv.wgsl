@@ -46,7 +46,7 @@ fn pair_sum(token: u32, pair: u32) -> vec2<f32> {
   return sum * input_scale[token];
 }
 
-$ending
+$epilogue
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -167,7 +167,7 @@ fn find_input_scale(thread: u32) {
 }
 
 //# input_scale_rms
-// x is from ending_residual and not divided by its root mean square yet: the groups' sums of
+// x is from epilogue_residual and not divided by its root mean square yet: the groups' sums of
 // squares follow their scales.
 override EPS: f32;
 
@@ -183,7 +183,7 @@ fn find_input_scale(thread: u32) {
   }
 }
 
-//# ending_store
+//# epilogue_store
 fn finish(first: u32, thread: u32) {
   for (var i = thread; i < TOKENS * PAIRS; i += THREADS) {
     let pair = i % PAIRS;
@@ -199,7 +199,7 @@ fn finish(first: u32, thread: u32) {
   }
 }
 
-//# ending_gated
+//# epilogue_gated
 // Rows are pairs (gate, up); activation(gate) * up is encoded in groups of 32 columns. PAIRS is a
 // multiple of 32.
 var<workgroup> tile: array<f32, TOKENS * PAIRS>;
@@ -224,7 +224,7 @@ fn finish(first: u32, thread: u32) {
   }
 }
 
-//# ending_residual
+//# epilogue_residual
 // residual += product; out = encoded residual * gamma, and its sums of squares. The consumer
 // divides by the root mean square of the row (input_scale_rms). PAIRS = 16: a workgroup has one
 // group of 32 columns.
@@ -262,8 +262,8 @@ fn finish(first: u32, thread: u32) {
   }
 }
 
-//# ending_residual_subgroup32
-// As ending_residual, for subgroups of 32 threads: each encodes a group without workgroup memory.
+//# epilogue_residual_subgroup32
+// As epilogue_residual, for subgroups of 32 threads: each encodes a group without workgroup memory.
 @group(0) @binding(OUT) var<storage, read_write> out_values: array<u32>;        // int8
 // (scale, scale * sum) [tokens, groups], then (sum of squares, 0) [tokens, groups]
 @group(0) @binding(OUT + 1) var<storage, read_write> out_scales: array<vec2<f32>>;

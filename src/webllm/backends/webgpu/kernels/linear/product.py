@@ -1,4 +1,7 @@
-"""The code shared by all products: operands and endings, with their WGSL and bindings."""
+"""A matrix product and its epilogue: operands, WGSL and bindings that all kernels share.
+
+An epilogue says what becomes of the product: it is stored, gated or added to the residual stream.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from webllm.backends.webgpu.kernels.matrix import Matrix, Shard
 from webllm.backends.webgpu.kernels.step_buffer import RowCount, StepBuffer
 from webllm.backends.webgpu.kernels.template import part
 
-_ACTIVATED = {
-    "silu": "linear/parts/endings#silu",
-    "gelu_tanh": "linear/parts/endings#gelu_tanh",
+_ACTIVATIONS = {
+    "silu": "linear/parts/epilogues#silu",
+    "gelu_tanh": "linear/parts/epilogues#gelu_tanh",
 }
 
 
@@ -30,15 +33,15 @@ class Store:
 
     @property
     def add_bias(self) -> str:
-        """WGSL of `bias_of`."""
+        """Returns WGSL that defines `bias_of`."""
         return part(
-            "linear/parts/endings#no_bias" if self.bias is None else "linear/parts/endings#bias"
+            "linear/parts/epilogues#no_bias" if self.bias is None else "linear/parts/epilogues#bias"
         )
 
     @property
     def store(self) -> str:
-        """WGSL that stores one element."""
-        return self.add_bias + part("linear/parts/endings#store")
+        """Returns WGSL that defines `store`, for one element, and `bias_of`."""
+        return self.add_bias + part("linear/parts/epilogues#store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Gated:
 
     @property
     def activate(self) -> str:
-        """WGSL of `activated`."""
-        return part(_ACTIVATED[self.activation])
+        """Returns WGSL that defines `activated`."""
+        return part(_ACTIVATIONS[self.activation])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,13 @@ class Residual:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product and its ending."""
+    """A product and its epilogue."""
 
     step: StepBuffer
     rows: RowCount
     x: Encoded
     weight: Matrix
-    ending: Store | Gated | Residual
+    epilogue: Store | Gated | Residual
 
     @property
     def is_integer(self) -> bool:
@@ -82,28 +85,28 @@ class Product:
         return (shard.quants, shard.scales, *self.x.slices)
 
     def outputs(self) -> tuple[Slice, ...]:
-        match self.ending:
+        match self.epilogue:
             case Store():
-                return self.ending.slices
+                return self.epilogue.slices
             case Gated():
-                return self.ending.out.slices
+                return self.epilogue.out.slices
             case Residual():
-                return (*self.ending.out.slices, self.ending.residual, self.ending.gamma)
+                return (*self.epilogue.out.slices, self.epilogue.residual, self.epilogue.gamma)
 
     def constants(self, shard: Shard) -> dict[str, float]:
-        out_cols = self.weight.rows // (2 if isinstance(self.ending, Gated) else 1)
+        out_cols = self.weight.rows // (2 if isinstance(self.epilogue, Gated) else 1)
         constants: dict[str, float] = {
             "GROUPS": self.weight.groups,
             "ROWS": shard.rows,
             "FIRST_ROW": shard.first_row,
             "OUT_COLS": out_cols,
         }
-        if isinstance(self.ending, Store):
-            constants["ACCUMULATE"] = self.ending.accumulate
+        if isinstance(self.epilogue, Store):
+            constants["ACCUMULATE"] = self.epilogue.accumulate
         return constants
 
     def label(self, kernel: str) -> str:
-        return f"{kernel} {type(self.ending).__name__.lower()}"
+        return f"{kernel} {type(self.epilogue).__name__.lower()}"
 
 
 def grid(workgroups: int, limit: int) -> tuple[int, int]:

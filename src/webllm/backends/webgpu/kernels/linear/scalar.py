@@ -30,7 +30,7 @@ def _scalar(device: Device, product: Product, shard: Shard) -> Dispatch:
         step=str(len(inputs) - 1),
         reader=reader(product.weight.format),
         input=product.x.read,
-        ending=_ending(product),
+        epilogue=_epilogue(product),
         begin=_each_token("linear/scalar#begin", tokens),
         products=_float_products(tokens) if is_float else _integer_products(tokens),
         end=_each_token("linear/scalar#end", tokens),
@@ -46,13 +46,13 @@ def _scalar(device: Device, product: Product, shard: Shard) -> Dispatch:
     )
 
 
-def _ending(product: Product) -> str:
-    ending = product.ending
-    match ending:
+def _epilogue(product: Product) -> str:
+    epilogue = product.epilogue
+    match epilogue:
         case Store():
-            return ending.store + part("linear/scalar#ending_store")
+            return epilogue.store + part("linear/scalar#epilogue_store")
         case Gated():
-            return source("linear/scalar#ending_gated", activation=ending.activate)
+            return source("linear/scalar#epilogue_gated", activation=epilogue.activate)
         case Residual():
             raise AssertionError("only gemv fuses the norm")
 

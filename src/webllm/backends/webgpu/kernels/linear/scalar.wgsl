@@ -19,7 +19,7 @@ $reader
 
 $input
 
-$ending
+$epilogue
 
 // Returns the first group of four rows; rows beyond the last are the last row.
 fn first_groups(row: u32) -> vec4<u32> {
@@ -131,14 +131,14 @@ $tokens
       low${token} += vec4(dot(wa, x${token}), dot(wb, x${token}), dot(wc, x${token}), dot(wd, x${token}));
       high${token} += vec4(dot(we, x${token}), dot(wf, x${token}), dot(wg, x${token}), dot(wh, x${token}));
 
-//# ending_store
+//# epilogue_store
 fn finish(token: u32, row: u32, sums: vec4<f32>) {
   for (var i = 0u; i < min(4u, ROWS - row); i++) {
     store(token, row + i, sums[i]);
   }
 }
 
-//# ending_gated
+//# epilogue_gated
 // Rows are pairs (gate, up); activations are f32 where there are no barriers.
 @group(0) @binding(OUT) var<storage, read_write> y: array<f32>;
 

@@ -1,4 +1,7 @@
-// The ends of products: store as f32, or gate and encode; see product.py.
+// Epilogues: what a kernel does with the elements of a product once they are computed. They are
+// stored as f32, or gated and encoded; product.py has the classes, and each kernel its own part.
+//
+// bias_of(row) is added to every row. A row of the weight is a column of the output.
 
 //# bias
 @group(0) @binding(OUT + 1) var<storage, read> bias: array<f32>;  // [rows of the whole weight]
@@ -41,6 +44,9 @@ fn activated(x: f32) -> f32 {
 }
 
 //# gemm_store
+// A GEMM kernel calls `put` with four neighbouring columns of its tile of 64 by 64, until the tile
+// is complete, then `finish` once. first_x, first_w: the tile's first rows of x and of the weight.
+// row, col: within the tile. count: rows of x in all.
 fn put(first_x: u32, first_w: u32, row: u32, col: u32, count: u32, value: vec4<f32>) {
   for (var i = 0u; i < 4u; i++) {
     if first_x + row < count && first_w + col + i < ROWS {
@@ -52,7 +58,7 @@ fn put(first_x: u32, first_w: u32, row: u32, col: u32, count: u32, value: vec4<f
 fn finish(first_x: u32, first_w: u32, count: u32, thread: u32) {}
 
 //# gemm_store4
-// Stores four columns at a time, where all rows of the output begin at a multiple of four.
+// As gemm_store, four columns at a time: OUT_COLS, ROWS and FIRST_ROW are multiples of four.
 override ACCUMULATE: bool;
 
 @group(0) @binding(OUT) var<storage, read_write> y: array<vec4<f32>>;
@@ -76,7 +82,7 @@ fn put(first_x: u32, first_w: u32, row: u32, col: u32, count: u32, value: vec4<f
 fn finish(first_x: u32, first_w: u32, count: u32, thread: u32) {}
 
 //# gemm_gated
-// Rows are pairs (gate, up): a tile of 64 makes one group of 32 columns of the output.
+// The weight's rows are pairs (gate, up): 64 of them make one group of 32 columns of the output.
 var<workgroup> tile: array<f32, 2048>;  // [row of x, column]
 
 $activation
