@@ -47,7 +47,7 @@ def test_a_real_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "llvmpipe: a software adapter, used only when asked for" in shown
     assert "features    subgroups of 4\n" in shown
     assert "buffers     up to 2.1 GB each, 134 MB per binding, 8 per shader stage" in shown
-    assert "CPU: chosen by --device cpu\n" in shown
+    assert "CPU: choose it with --device cpu\n" in shown
 
 
 def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

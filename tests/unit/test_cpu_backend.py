@@ -100,7 +100,7 @@ def test_logits_of_another_size_are_not_written(num_bytes: int) -> None:
     step = Step([StepSequence([1], 1, [0], [0])])
     with Runner(NativeKernels(1), program, checkpoint) as runner:
         before = runner.tokens(step)
-        with pytest.raises(DeviceError, match="wanted are 1 of 1024 floats"):
+        with pytest.raises(DeviceError, match="expected 1 of 1024 floats"):
             runner.executable.resample(step, [bytes(num_bytes)])
         assert runner.tokens(step) == before
 

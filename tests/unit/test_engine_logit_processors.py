@@ -113,7 +113,7 @@ async def test_other_models_have_none() -> None:
     [
         (lambda logits: 1 / 0, "process_logits failed: ZeroDivisionError"),
         (lambda logits: None, "process_logits failed: TypeError"),
-        (lambda logits: logits[:-1], "returned 999 values of type 'f', wanted are 1000"),
+        (lambda logits: logits[:-1], "returned 999 values of type 'f', expected 1000"),
         (lambda logits: ["a"] * VOCAB_SIZE, "process_logits failed: TypeError"),
     ],
 )

@@ -25,7 +25,7 @@ def devices() -> None:
     chosen = next((adapter for adapter in found if adapter.reason is None), None)
     for adapter in found:
         remark = "chosen by --device auto" if adapter is chosen else adapter.reason
-        say(_describe_gpu(adapter, remark or "chosen by --device with part of its name"))
+        say(_describe_gpu(adapter, remark or "choose it with --device and part of its name"))
     say(_describe_cpu(chosen is None))
 
 
@@ -61,7 +61,9 @@ def _describe_cpu(is_chosen: bool) -> str:
         return f"CPU: cannot be used: {error}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remark = (
-        "chosen by --device auto, since there is no GPU" if is_chosen else "chosen by --device cpu"
+        "chosen by --device auto, since there is no GPU"
+        if is_chosen
+        else "choose it with --device cpu"
     )
     return (
         f"CPU: {remark}\n"

@@ -72,7 +72,7 @@ class HostSampler:
         if len(processed) != self._vocab_size or processed.typecode != "f":
             raise self._error(
                 "process_logits",
-                f"it returned {len(processed)} values of type {processed.typecode!r}, wanted are "
+                f"it returned {len(processed)} values of type {processed.typecode!r}, expected "
                 f"{self._vocab_size} of type 'f'",
             )
         return processed

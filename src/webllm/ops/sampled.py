@@ -45,7 +45,7 @@ def joined_logits(logits: Sequence[Logits], num_outputs: int, vocab_size: int) -
     data = b"".join(logits)
     if any(len(data) != 4 * vocab_size * num for num in (num_outputs, len(logits))):
         raise DeviceError(
-            f"{len(logits)} rows of logits in {len(data)} bytes; wanted are {num_outputs} of "
+            f"{len(logits)} rows of logits in {len(data)} bytes; expected {num_outputs} of "
             f"{vocab_size} floats"
         )
     return data
