@@ -287,7 +287,7 @@ export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLog
 export abstract class EngineMessages {
   protected abstract readonly calls: Calls;
 
-  /** Forgets the last answer, its statistics (unless they are kept) and forwarded tokens. */
+  /** Forgets the last answer, forwarded tokens and, unless they are kept, the statistics. */
   resetChat(keepStats = false, modelId: string | null = null): Promise<void> {
     return this.calls.call("resetChat", { keepStats, modelId });
   }

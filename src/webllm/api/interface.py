@@ -66,7 +66,7 @@ class MLCEngineInterface(Protocol):
         """Ends every answer under way with finish_reason "abort"."""
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
-        """Forgets the last answer, its statistics (unless they are kept) and forwarded tokens."""
+        """Forgets the last answer, forwarded tokens and, unless they are kept, the statistics."""
 
     async def get_message(self, model_id: str | None = None) -> str:
         """Returns the text of the last answer."""
