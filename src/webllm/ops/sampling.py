@@ -41,8 +41,8 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     num_logprobs: int | None = None  # 0: of the drawn token; n: of the n likeliest as well
-    is_plain: bool = field(init=False, repr=False)  # no penalties, no logprobs
-    packed: bytes = field(init=False, repr=False)  # the words of its section up to `first_edit`
+    is_plain: bool = field(init=False, repr=False, compare=False)  # no penalties, no logprobs
+    packed: bytes = field(init=False, repr=False, compare=False)  # up to `first_edit` of a step
 
     def __post_init__(self) -> None:
         if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
