@@ -274,3 +274,21 @@ async def test_a_worker_made_anew_loads_its_model_again(python: RunPython) -> No
     assert lost == "WorkerLostError"
     assert "Red" in text
     assert phases == ["compile", "upload"]  # nothing was fetched again
+
+
+async def test_a_worker_whose_script_does_not_load(python: RunPython) -> None:
+    """The browser's event then has no message."""
+    said = await python("""
+        from js import URL, Blob, Object
+        from pyodide.ffi import to_js
+        of_type = to_js({"type": "text/javascript"}, dict_converter=Object.fromEntries)
+        url = URL.createObjectURL(Blob.new(to_js(["import ("]), of_type))
+        worker = Worker.new(url, type="module")
+        try:
+            await create_web_worker_mlc_engine(worker, "smollm2")
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        said
+    """)
+    assert "WorkerLostError" in said
+    assert "its script failed: it could not be loaded" in said

@@ -57,10 +57,10 @@ async def test_the_event_loop_stays_responsive(engine: WorkerMLCEngine) -> None:
     answer = asyncio.create_task(engine.chat.completions.create(**LONG | {"max_tokens": 60}))
     num_turns = 0
     while not answer.done():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         num_turns += 1
     assert (await answer).choices[0].finish_reason == "length"
-    assert num_turns > 2 * 60  # every token takes longer than some turns
+    assert num_turns > 2 * 60  # the event loop has turns while the worker computes a token
 
 
 async def test_cancelling_frees_the_model(engine: WorkerMLCEngine) -> None:

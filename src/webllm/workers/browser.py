@@ -102,7 +102,8 @@ class BrowserPort:
         _hold_lock(name, taken)
 
     def _fail(self, event: Any) -> None:
-        self._close(f"its script failed: {event.message or 'it could not be loaded'}")
+        message = getattr(event, "message", None)  # none if the script cannot be loaded
+        self._close(f"its script failed: {message or 'it could not be loaded'}")
 
     def _close(self, reason: str) -> None:
         if self._closed is not None:

@@ -14,7 +14,7 @@ await micropip.install("/wheels/webllm-0.1.0-py3-none-any.whl")
 from webllm import MLCEngineConfig, WebWorkerMLCEngineHandler
 
 class Only:
-    """Counts tokens; allows only `token`, if it is set."""
+    """Counts tokens; allows no other than self.token, if that is set."""
     def __init__(self):
         self.token, self.count = None, 0
     def process_logits(self, logits):
