@@ -34,7 +34,10 @@ def test_every_kind_of_the_npm_package_is_in_the_table() -> None:
     assert set(re.findall(r'"(\w+)"', kinds)) <= {*KINDS, "keepAlive"}
 
 
-@pytest.mark.parametrize("method", {kind.method for kind in KINDS.values() if kind.method})
+METHODS = sorted({kind.method for kind in KINDS.values() if kind.method})
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_of_the_table_is_one_of_the_client(method: str) -> None:
     source = (JS / "src" / "client" / "engine.ts").read_text() + MADE["messages.ts"]
     methods = re.findall(r"^  (?:async |readonly )?(\w+)(?:\(| = \(async)", source, re.MULTILINE)
