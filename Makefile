@@ -18,7 +18,7 @@ SITE_FROM := $(BUILT_FROM) LICENSE THIRD_PARTY_NOTICES.md $(wildcard js/*.mjs js
 
 export PROMPT
 
-.PHONY: help run check test test-long lint generated bench fuzz web site vulkan chromium firefox webkit
+.PHONY: help run check test test-long coverage lint generated bench fuzz web site vulkan chromium firefox webkit
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -39,6 +39,9 @@ test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,$(BROWSERS) s
 
 test-long: $(VENV)/.installed-dev ## tests that take minutes: building a wheel with the site in it
 	$(BIN)/pytest tests/long
+
+coverage: $(VENV)/.installed-dev ## show which lines of the package the unit and the CPU tier run
+	$(PYTEST) --cov --cov-report=term tests/unit tests/models
 
 lint: $(VENV)/.installed-dev js/node_modules/.installed ## run ruff, mypy, tsc and prettier
 	$(BIN)/ruff check
