@@ -13,12 +13,12 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/backends/cpu/*.c src/webllm/backends/cpu/*.h)
-SITE_FROM := $(BUILT_FROM) $(wildcard js/*.mjs js/*.py) \
+SITE_FROM := $(BUILT_FROM) LICENSE THIRD_PARTY_NOTICES.md $(wildcard js/*.mjs js/*.py) \
 	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl' -o -name '*.js')
 
 export PROMPT
 
-.PHONY: help run test test-long lint generated bench fuzz web site vulkan chromium firefox webkit
+.PHONY: help run check test test-long coverage lint generated bench fuzz web site vulkan chromium firefox webkit
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -29,12 +29,19 @@ run: $(VENV)/.installed ## ask a model a question: make run PROMPT="…" MODEL=�
 # $(call tier_needs,tier,targets): the targets, if TIERS names the tier or a file of it.
 tier_needs = $(if $(filter tests tests/ tests/$(1) tests/$(1)/%,$(TIERS)),$(2))
 
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+check: lint ## lint, type checks and the unit tier, in less than three minutes
+	$(PYTEST) tests/unit
+
 BROWSERS := chromium firefox webkit
 test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,$(BROWSERS) site) ## lint, type checks and every tier of tests
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(TIERS)
+	$(PYTEST) $(TIERS)
 
 test-long: $(VENV)/.installed-dev ## tests that take minutes: building a wheel with the site in it
 	$(BIN)/pytest tests/long
+
+coverage: $(VENV)/.installed-dev ## show which lines of the package the unit and the CPU tier run
+	$(PYTEST) --cov --cov-report=term tests/unit tests/models
 
 lint: $(VENV)/.installed-dev js/node_modules/.installed ## run ruff, mypy, tsc and prettier
 	$(BIN)/ruff check
@@ -42,9 +49,10 @@ lint: $(VENV)/.installed-dev js/node_modules/.installed ## run ruff, mypy, tsc a
 	$(BIN)/mypy
 	npm --prefix js run --silent check
 
-generated: $(VENV)/.installed-dev ## write anew what tests compare with the code: docs/kernels.md, TypeScript types
+generated: $(VENV)/.installed-dev ## write anew what tests compare with the code: docs/kernels.md, TypeScript types, npm's version
 	PYTHONPATH=tests $(BIN)/python tests/kernel_page.py
 	$(BIN)/python js/client_types.py
+	npm --prefix js version --no-git-tag-version --allow-same-version "$$($(BIN)/python -c 'import webllm; print(webllm.__version__)')"
 
 web: site ## serve the chat page on localhost: make web MODEL=…
 	@$(BIN)/webllm web --model "$(MODEL)"

@@ -1,6 +1,6 @@
 """Measures tokens per second on WebGPU, for a model's shape with made-up 4-bit weights.
 
-    python benchmarks/gpu_decode.py llama-3.1-8b [--profile] [--device webgpu]
+    python benchmarks/gpu_decode.py llama-3.1-8b [--profile] [--device webgpu] [--save]
 
 Loads as for a real model (upload, repack, record); only the numbers in the weights are made up.
 Prints the time to load, prefill of 512 tokens, decode at context 512 with two steps in flight, and
@@ -20,6 +20,8 @@ from statistics import median
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
+
+from results import Figures, add_save_option, save
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
@@ -220,7 +222,8 @@ def print_profile(device: NativeDevice, executable: WebGPUExecutable) -> None:
         print(f"  {label:28} {grid!s:18} {len(same):4} x {each:8.2f} us = {seconds * 1e6:8.0f} us")
 
 
-async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -> None:
+async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -> Figures:
+    """Prints the figures of a shape, and returns its speeds."""
     backend = WebGPUBackend(device)
     checkpoint = MadeUpCheckpoint(SHAPES[name])
     program: Program = registry.record(checkpoint, 16 * BLOCKS)
@@ -238,16 +241,19 @@ async def run(name: str, device: NativeDevice, profile: bool, num_tokens: int) -
         count = len(executable.dispatches())
         print(f"  {kind}: {count} dispatches, {count / layers:.1f} a layer")
     seconds = await prefill_seconds(prefill, 3)
+    speeds = {f"{name}, prefill of {CONTEXT} (tokens/s)": CONTEXT / seconds}
     print(f"  prefill of {CONTEXT}: {seconds * 1e3:.1f} ms, {CONTEXT / seconds:.0f} tokens/s")
     for in_flight in (1, 2):
         await decode_seconds(decode, in_flight, num_tokens // 4)
         seconds = await decode_seconds(decode, in_flight, num_tokens)
+        speeds[f"{name}, decode, {in_flight} in flight (tokens/s)"] = 1 / seconds
         print(f"  decode, {in_flight} in flight: {1 / seconds:.1f} tokens/s")
     if profile:
         for executable, token_ids in ((decode, PROMPT[:1]), (prefill, PROMPT)):
             executable.submit(a_step(token_ids, CONTEXT))  # leaves its words for the profile
             await executable.sampled()
             print_profile(device, executable)
+    return speeds
 
 
 def keep_checks(device: NativeDevice) -> None:
@@ -262,14 +268,18 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--checked", action="store_true", help="keep the driver's index checks")
+    add_save_option(parser)
     arguments = parser.parse_args()
+    figures: Figures = {}
     for name in arguments.shape:
         more = [TIMESTAMPS] if arguments.profile else []
         device = NativeDevice(find_adapter(arguments.device), more_features=more)
         if arguments.checked:
             keep_checks(device)
-        asyncio.run(run(name, device, arguments.profile, arguments.tokens))
+        figures |= asyncio.run(run(name, device, arguments.profile, arguments.tokens))
         device.close()
+    if arguments.save:
+        save("gpu_decode", arguments.save, figures)
 
 
 if __name__ == "__main__":

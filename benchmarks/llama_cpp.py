@@ -1,6 +1,6 @@
 """Compares webllm's CPU backend with llama.cpp's `llama-bench` on one GGUF file.
 
-    python benchmarks/llama_cpp.py MODEL.gguf --llama-bench PATH [--json] [--busy-core]
+    python benchmarks/llama_cpp.py MODEL.gguf --llama-bench PATH [--json] [--busy-core] [--save]
 
 Both run alternately (ours, theirs, ours, theirs, ...), each time as a fresh process, so that a
 noisy minute falls on both. Medians are compared. Decode is measured after a prompt of 128 tokens
@@ -20,6 +20,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from results import Figures, add_save_option, save
 
 PREFILLS = (128, 512)
 GEN_TOKENS = 64
@@ -200,6 +202,19 @@ def report_of(arguments: argparse.Namespace, runs: list[Run]) -> dict[str, Any]:
     }
 
 
+def figures_of(report: dict[str, Any]) -> Figures:
+    figures: Figures = {}
+    for row in report["rows"]:
+        case = f"{report['model']}, {row['test']}, {row['threads']} threads"
+        for side in ("ours", "llama_cpp"):
+            if row[side] is not None:
+                figures[f"{case}, {side} (tokens/s)"] = row[side]
+    for side, num_bytes in report["peak_rss_bytes"].items():
+        figures[f"{report['model']}, {side}, peak memory (MiB)"] = num_bytes / 2**20
+    figures["cores kept busy by others"] = max(report["foreign_cores"])
+    return figures
+
+
 def cell(speed: float | None, extent: tuple[float, float] | None) -> str:
     return f"{speed:.1f} ({extent[0]:.1f}-{extent[1]:.1f})" if speed and extent else "-"
 
@@ -231,6 +246,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--busy-core", action="store_true", help="burn one core meanwhile")
     parser.add_argument("--side", choices=["ours", "llama.cpp"], help="measure this one alone")
+    add_save_option(parser)
     arguments = parser.parse_args()
     arguments.sides = [arguments.side] if arguments.side else ["ours", "llama.cpp"]
     report = report_of(arguments, measure_all(arguments))
@@ -238,6 +254,8 @@ def main() -> None:
         print(json.dumps(report, indent=2))
     else:
         print_table(report)
+    if arguments.save:
+        save("llama_cpp", arguments.save, figures_of(report))
 
 
 if __name__ == "__main__":

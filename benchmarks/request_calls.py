@@ -1,6 +1,6 @@
 """Counts our functions that a streamed chat request calls, on the tests' fake device.
 
-    python benchmarks/request_calls.py [--names]
+    python benchmarks/request_calls.py [--names] [--save]
 
 It reports the number of distinct functions until the first token, and the calls for each later one.
 Coroutines and generators are counted apart, because an `await` resumes them without a call. The
@@ -24,6 +24,7 @@ PACKAGE = str(ROOT / "src" / "webllm")
 sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests")]
 
 from fake_model import make_engine  # noqa: E402
+from results import Figures, add_save_option, save  # noqa: E402
 
 NUM_TOKENS = 64
 _RESUMED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
@@ -51,11 +52,19 @@ class Calls:
             is_resumed = code.co_flags & _RESUMED
             (self.coroutines if is_resumed else self.functions)[code] += 1
 
+    def figures(self, per: int = 1) -> Figures:
+        return {
+            "calls": self.functions.total() / per,
+            "functions": len(self.functions),
+            "files": len({code.co_filename for code in self.functions}),
+            "coroutines": len(self.coroutines),
+        }
+
     def report(self, names: bool, per: int = 1) -> str:
-        files = {code.co_filename for code in self.functions}
-        calls = self.functions.total() / per
-        text = f"{calls:.1f} calls of {len(self.functions)} functions in {len(files)} files"
-        text += f", {len(self.coroutines)} coroutines"
+        text = (
+            "{calls:.1f} calls of {functions} functions in {files} files, {coroutines} coroutines"
+        )
+        text = text.format(**self.figures(per))
         if names:
             found = self.functions | self.coroutines
             lines = [f"{n / per:8.2f}  {_name(code)}" for code, n in found.most_common()]
@@ -105,10 +114,15 @@ async def _answer(engine: object, request: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", action="store_true", help="list every function")
+    add_save_option(parser)
     arguments = parser.parse_args()
     first, later = asyncio.run(measure())
     print(f"to the first token: {first.report(arguments.names)}")
     print(f"each later token:   {later.report(arguments.names, NUM_TOKENS // 2)}")
+    if arguments.save:
+        phases = {"first token": first.figures(), "later token": later.figures(NUM_TOKENS // 2)}
+        named = {f"{phase}: {k}": n for phase, of in phases.items() for k, n in of.items()}
+        save("request_calls", arguments.save, named)
 
 
 if __name__ == "__main__":

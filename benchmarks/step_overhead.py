@@ -1,6 +1,6 @@
 """Measures the host's work in a decode step in microseconds, by number of sequences.
 
-    python benchmarks/step_overhead.py
+    python benchmarks/step_overhead.py [--save]
 
 schedule: choose the batch; pack: write its words for the device; accept: add the sampled tokens to
 their sequences; text: detokenize, look for stop strings, queue the deltas. The device is left out.
@@ -8,11 +8,14 @@ their sequences; text: detokenize, look for stop strings, queue the deltas. The 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 from array import array
 from itertools import pairwise
 from statistics import median
+
+from results import Figures, add_save_option, save
 
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.output import TextDelta, TextOutput, Timing
@@ -74,6 +77,10 @@ def measure(num_sequences: int, *, penalties: bool) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_save_option(parser)
+    arguments = parser.parse_args()
+    figures: Figures = {}
     print(
         f"{'sequences':>9} {'penalties':>9} {'schedule':>9} {'pack':>7} {'accept':>7} {'text':>7}"
     )
@@ -84,6 +91,12 @@ def main() -> None:
                 f"{num_sequences:9} {'yes' if penalties else 'no':>9} {spent['schedule']:9.1f} "
                 f"{spent['pack']:7.1f} {spent['accept']:7.1f} {spent['text']:7.1f}"
             )
+            case = f"{num_sequences} sequences{', penalties' if penalties else ''}"
+            figures |= {
+                f"{case}, {part} (us)": microseconds for part, microseconds in spent.items()
+            }
+    if arguments.save:
+        save("step_overhead", arguments.save, figures)
 
 
 if __name__ == "__main__":

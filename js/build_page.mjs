@@ -7,7 +7,8 @@ const COPIES = {
   "src/page/index.html": "index.html",
   "src/page/icon.svg": "icon.svg",
   "src/client/prebuilt.json": "models.json",
-  "node_modules/@fontsource-variable/inter/LICENSE": "inter-license.txt",
+  "../LICENSE": "license.txt",
+  "../THIRD_PARTY_NOTICES.md": "third-party-notices.txt",
 };
 
 await build({

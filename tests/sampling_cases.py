@@ -46,8 +46,8 @@ def check_logprobs(got: TokenLogprobs | None, want: TokenLogprobs | None) -> Non
     if got is None or want is None:
         return
     assert [token_id for token_id, _ in got.top] == [token_id for token_id, _ in want.top]
-    values = [[each.logprob, *(value for _, value in each.top)] for each in (got, want)]
-    np.testing.assert_allclose(*values, rtol=0, atol=1e-4)
+    ours, theirs = ([each.logprob, *(value for _, value in each.top)] for each in (got, want))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 PENALTIES = SamplingParams(
@@ -92,7 +92,8 @@ def distribution(
         mass = np.cumsum(p[order]) / p.sum()
         p[order[int(np.searchsorted(mass, sampling.top_p)) + 1 :]] = 0
     p[p < sampling.min_p * p.max()] = 0
-    return p / p.sum()
+    normalized: np.ndarray = p / p.sum()
+    return normalized
 
 
 def seeded(sampling: SamplingParams, seed: int) -> SamplingParams:

@@ -10,7 +10,7 @@ from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, Self
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend
@@ -175,6 +175,12 @@ class Shapes:
         return memoryview(self._zeros)[:num_bytes]
 
     def close(self) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Does nothing."""
 
 

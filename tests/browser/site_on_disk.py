@@ -33,7 +33,7 @@ def serving_site(npm_client: Path) -> Iterator[Served]:
     with open_server(models, 0) as server:
         served = Served(server.url)
 
-        class Handler(server.RequestHandlerClass):
+        class Handler(site_server._Handler):
             def do_GET(self) -> None:  # noqa: N802
                 served.requests.append((time.time(), self.path))
                 super().do_GET()
@@ -49,9 +49,12 @@ def serving_site(npm_client: Path) -> Iterator[Served]:
                 super().send_header(name, policy if "Policy" in name and "src" in value else value)
 
         server.RequestHandlerClass = Handler
-        server.extra["/blank.html"] = b'<!doctype html><link rel="icon" href="icon.svg" />'
-        server.extra["/evaluating_worker.js"] = EVALUATING_WORKER
-        server.extra["/npm.js"] = npm_client
+        server.extra = {
+            **server.extra,
+            "/blank.html": b'<!doctype html><link rel="icon" href="icon.svg" />',
+            "/evaluating_worker.js": EVALUATING_WORKER,
+            "/npm.js": npm_client,
+        }
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield served

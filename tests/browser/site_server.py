@@ -80,13 +80,13 @@ class _Handler(SimpleHTTPRequestHandler):
     def _send_model_head(self, file: Path, models: ModelAnswers) -> BinaryIO:
         size = file.stat().st_size
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
-        is_part = models.takes_ranges and asked is not None
         first, end = 0, size
-        if is_part:
+        if models.takes_ranges and asked is not None:
             first, end = int(asked[1]), int(asked[2] or size - 1) + 1
-        self.send_response(206 if is_part else 200)
-        if is_part:
+            self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
+        else:
+            self.send_response(200)
         if models.takes_ranges:
             self.send_header("Accept-Ranges", "bytes")
         if models.etag:
@@ -107,7 +107,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
-    def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:
+    def copyfile(self, source: Any, outputfile: Any) -> None:
         with suppress(ConnectionError):  # a page may cancel
             if self.path.startswith("/models/"):
                 self._copy_model(source, outputfile, self.server.models)

@@ -21,7 +21,7 @@ CLIENT = f"--alias:webllm={JS / 'dist' / 'client.js'}"
 @pytest.fixture
 def example_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
     """Serves the built site with the bundled example."""
-    bundle = [TOOLS / "esbuild", *SOURCES, "--bundle", "--format=esm", CLIENT]
+    bundle: list[str | Path] = [TOOLS / "esbuild", *SOURCES, "--bundle", "--format=esm", CLIENT]
     entries = ["--entry-names=example_[name]", f"--outdir={tmp_path}", "--log-level=error"]
     subprocess.run([*bundle, *entries], cwd=JS, check=True)
     main = tmp_path / "example_main.js"

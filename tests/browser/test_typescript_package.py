@@ -42,7 +42,7 @@ RECORD = {"model": "/models/smollm2.gguf", "model_id": "smollm2"}
 @pytest.fixture
 def pair_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
     """Serves the bundled pair beside the built files; bundlers that support workers name them."""
-    esbuild = [JS / "node_modules" / ".bin" / "esbuild", *PAIR, "--bundle", "--format=esm"]
+    esbuild = [str(JS / "node_modules" / ".bin" / "esbuild"), *PAIR, "--bundle", "--format=esm"]
     names = [f"--outdir={tmp_path}", "--entry-names=documentation_[name]"]
     subprocess.run([*esbuild, *names, "--log-level=error"], cwd=JS, check=True)
     main = tmp_path / "documentation_main.js"
@@ -143,7 +143,7 @@ def compiled(types: str, files: list[Path], folder: Path, **options: Any) -> str
     extends, include = str(JS / "tsconfig.json"), [str(file) for file in files]
     config = {"extends": extends, "compilerOptions": {**paths, **options}, "include": include}
     (folder / "tsconfig.json").write_text(json.dumps(config))
-    tsc = [JS / "node_modules" / ".bin" / "tsc", "--project", folder]
+    tsc: list[str | Path] = [JS / "node_modules" / ".bin" / "tsc", "--project", folder]
     return subprocess.run(tsc, capture_output=True, text=True, check=False).stdout
 
 

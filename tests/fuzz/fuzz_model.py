@@ -139,7 +139,7 @@ def use_wasm() -> None:
     async def open_kernels(num_threads: int | None = None) -> WasmKernels:
         return WasmKernels(FOLDER / f"webllm_cpu_{os.environ.get(VARIANT, 'simd128')}.wasm")
 
-    auto.open_kernels = open_kernels  # type: ignore[assignment]
+    auto.open_kernels = open_kernels
 
 
 # --------------------------------------------------------------------------------- in the parent

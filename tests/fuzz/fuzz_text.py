@@ -52,7 +52,10 @@ TEMPLATES = [
     "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list }}",
     "{% for i in range(99) %}{% set s %}{{ i * 'ab' }}{% endset %}{{ s.split('b') }}{% endfor %}",
 ]
-MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}]
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": None},
+]
 
 
 def byte_level_metadata() -> dict[str, Any]:

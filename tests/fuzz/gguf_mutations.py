@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 from made_up_models import (
     ARCHITECTURES,
@@ -60,7 +61,7 @@ TEMPLATES = [
     "{% for i in range(10**9) %}{{ i }}{% endfor %}", "{{ 'a' * 10**9 }}", "{{ messages | map }}",
 ]  # fmt: skip
 
-EXTRA_KEYS = [
+EXTRA_KEYS: list[tuple[str, int, list[Any]]] = [
     ("{}.rope.scaling.type", STRING, ["none", "linear", "yarn", "longrope", ""]),
     ("{}.rope.scaling.factor", FLOAT32, NUMBERS),
     ("{}.rope.scaling.original_context_length", UINT32, NUMBERS),
@@ -234,7 +235,7 @@ MUTATIONS: list[tuple[int, Callable[[random.Random, Draft], str]]] = [
 def odd_sizes(rng: random.Random, arch: str) -> Sizes:
     """Returns sizes that agree with each other, but that no real model has."""
     edges = [1, 2, 8, 16, 17, 31, 32, 33, 48, 64, 96, 128, 256]
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden": 64, "wide": 96, "heads": 4, "kv_heads": 2, "head_dim": 16, "layers": 2
     }  # fmt: skip
     for name in rng.sample(list(sizes), rng.choice([1, 1, 2, 3])):

@@ -82,7 +82,7 @@ def _value(type_id: int, value: object) -> bytes:
         return np.array([float(number)]).astype(f"<f{4 if letter == 'f' else 8}").tobytes()
     whole = int(number) if abs(number) < 2**65 else 0
     size = struct.calcsize(letter)
-    return (whole % 2 ** (8 * size)).to_bytes(size, "little")
+    return (whole & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
 def random_bytes(rng: random.Random, dtype: GGMLType, num_values: int) -> bytearray:

@@ -113,7 +113,8 @@ async def forced_logits(
 
 def _logsumexp(logits: np.ndarray) -> np.ndarray:
     top = logits.max(axis=1)
-    return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    sums: np.ndarray = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return sums
 
 
 def _kl(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
@@ -121,4 +122,5 @@ def _kl(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
     p = np.exp(reference)
     rest_p = np.clip(1 - p.sum(axis=1), 1e-9, 1)
     rest_q = np.clip(1 - np.exp(ours).sum(axis=1), 1e-9, 1)
-    return (p * (reference - ours)).sum(axis=1) + rest_p * np.log(rest_p / rest_q)
+    divergence: np.ndarray = (p * (reference - ours)).sum(axis=1) + rest_p * np.log(rest_p / rest_q)
+    return divergence

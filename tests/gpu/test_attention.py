@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kernel_case import Bench, close, variants
+from kernel_case import Array, Bench, close, variants
 
 import reference
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
 from webllm.backends.webgpu.kernels.attention import AttentionShape, Partial, partial_bytes
 from webllm.backends.webgpu.kernels.attention.decode import attention_decode, decode_splits
@@ -32,10 +33,11 @@ class Case:
 
     @property
     def scale(self) -> float:
-        return self.heads.head_dim**-0.5
+        scale: float = self.heads.head_dim**-0.5
+        return scale
 
 
-def check(device, case, format, decode):
+def check(device: Device, case: Case, format: ActivationFormat, decode: bool) -> None:
     bench = Bench(device)
     random = np.random.default_rng(len(case.sequences) + case.heads.head_dim)
     heads = case.heads
@@ -75,18 +77,18 @@ def check(device, case, format, decode):
         close(format, bench.decoded(out, tokens, want.shape[1]), want)
 
 
-def scattered_blocks(case, random):
+def scattered_blocks(case: Case, random: np.random.Generator) -> list[list[int]]:
     counts = [-(-context // BLOCK_SIZE) for _, context in case.sequences]
     order = random.permutation(sum(counts) + 3).tolist()
     return [[order.pop() for _ in range(count)] for count in counts]
 
 
-def key_layout(keys, heads):
+def key_layout(keys: Array, heads: Heads) -> Array:
     units = keys.reshape(-1, BLOCK_SIZE, heads.num_kv, heads.head_dim // 4, 4)
     return units.transpose(0, 2, 3, 1, 4)
 
 
-def value_layout(values, heads):
+def value_layout(values: Array, heads: Heads) -> Array:
     units = values.reshape(-1, BLOCK_SIZE, heads.num_kv, heads.head_dim // 4, 4)
     return units.transpose(0, 2, 1, 3, 4)
 
@@ -97,37 +99,37 @@ PREFILL = ((37, 37), (1, 50), (5, 90), (16, 16))
 
 @pytest.mark.parametrize(("num_q", "num_kv"), HEADS)
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_heads(device, num_q, num_kv, decode):
+def test_heads(device: Device, num_q: int, num_kv: int, decode: bool) -> None:
     case = Case(Heads(num_q, num_kv, 64), DECODE if decode else PREFILL)
     check(device, case, ActivationFormat.F32, decode)
 
 
 @pytest.mark.parametrize("head_dim", [80, 96, 128, 256])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_head_dims(device, head_dim, decode):
+def test_head_dims(device: Device, head_dim: int, decode: bool) -> None:
     case = Case(Heads(6, 2, head_dim), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
     check(device, case, ActivationFormat.F32, decode)
 
 
 @pytest.mark.parametrize("format", list(ActivationFormat))
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_formats(device, format, decode):
+def test_formats(device: Device, format: ActivationFormat, decode: bool) -> None:
     case = Case(Heads(6, 2, 80), ((1, 40), (1, 70)) if decode else ((20, 20), (3, 70)))
     check(device, case, format, decode)
 
 
 @pytest.mark.parametrize("window", [1, 33])
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_windows(device, window, decode):
+def test_windows(device: Device, window: int, decode: bool) -> None:
     case = Case(Heads(4, 4, 64), DECODE if decode else PREFILL, window)
     check(device, case, ActivationFormat.F32, decode)
 
 
 @pytest.mark.parametrize("decode", [True, False], ids=["decode", "prefill"])
-def test_long_context(device, decode):
+def test_long_context(device: Device, decode: bool) -> None:
     case = Case(Heads(4, 4, 64), ((1, 3000),) if decode else ((9, 3000),))
     check(device, case, ActivationFormat.F32, decode)
 
 
-def test_decode_is_right_for_any_batch(device):
+def test_decode_is_right_for_any_batch(device: Device) -> None:
     check(device, Case(Heads(4, 4, 64), PREFILL), ActivationFormat.F32, True)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from kernel_case import Bench
+from kernel_case import Array, Bench
 
 import reference
 from webllm.artifacts.checkpoint import GGMLType
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.embed import embed
 from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, Matrix, Shard
 from webllm.ops.program import BatchShape
@@ -15,7 +16,9 @@ SHAPE = BatchShape(max_tokens=6, max_seqs=2, max_outputs=6, max_blocks=2)
 VOCAB, COLS = 70, 96
 
 
-def upload_shard(bench, kind, random, rows, first_row):
+def upload_shard(
+    bench: Bench, kind: GGMLType, random: np.random.Generator, rows: int, first_row: int
+) -> tuple[Shard, Array]:
     """Uploads a shard; returns it with the numbers it holds."""
     groups = rows * COLS // 32
     if kind is GGMLType.Q4_0:
@@ -33,7 +36,7 @@ def upload_shard(bench, kind, random, rows, first_row):
 
 
 @pytest.mark.parametrize("kind", [GGMLType.F32, GGMLType.F16, GGMLType.Q4_0])
-def test_embed(device, kind):
+def test_embed(device: Device, kind: GGMLType) -> None:
     bench = Bench(device)
     random = np.random.default_rng(5)
     shards, numbers = zip(

@@ -12,7 +12,8 @@ from golden import compare
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device import auto
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
-from webllm.engine.engine import MLCEngine, MLCEngineConfig
+from webllm.config import MLCEngineConfig
+from webllm.engine.engine import MLCEngine
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])

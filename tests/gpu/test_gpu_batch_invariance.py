@@ -45,7 +45,9 @@ class Logits:
         executable = self.backend.compile(PROGRAM, shape)
         executable.submit(Step(shares))
         await executable.sampled()
-        return np.array(await executable.logits()).reshape(len(shares), VOCAB)[-1]
+        logits = np.array(await executable.logits()).reshape(len(shares), VOCAB)
+        last: np.ndarray = logits[-1]
+        return last
 
 
 @pytest.mark.parametrize("name", ["workgroup", "subgroup", "workgroup f32"])

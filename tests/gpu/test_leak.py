@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import wgpu.backends.wgpu_native  # fills wgpu.diagnostics
+import wgpu.backends.wgpu_native  # type: ignore[import-untyped]  # fills wgpu.diagnostics
 
 from golden import compare
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gguf
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from test_repack import random_blocks
 
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.protocol import Device, Slice
-from webllm.backends.webgpu.kernels.activation import Encoded
+from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded
 from webllm.backends.webgpu.kernels.linear import gated, linear
 from webllm.backends.webgpu.kernels.linear.gemv import (
     GemvTiling,
@@ -35,7 +37,9 @@ GEMV_ROWS, GEMM_ROWS = 3, 75
 class Case(Bench):
     """A matrix on the device, its values, and rows of x."""
 
-    def __init__(self, device: Device, dtype=GGMLType.Q4_0, rows=96, cols=128, tokens=3, seed=0):
+    def __init__(
+        self, device: Device, dtype: GGMLType, rows: int, cols: int, tokens: int, seed: int = 0
+    ) -> None:
         super().__init__(device)
         self.random = np.random.default_rng(seed)
         self.tokens = tokens
@@ -56,7 +60,7 @@ class Case(Bench):
             params = self.upload(np.frombuffer(chunk.params(self.matrix, shard), np.uint32))
             self.run(repack(self.device, dtype, self.matrix, shard, params, staged, len(blocks)))
 
-    def encode(self, format) -> tuple[Encoded, np.ndarray]:
+    def encode(self, format: ActivationFormat) -> tuple[Encoded, np.ndarray]:
         """Encodes x in an activation format; returns it and its rounded values."""
         if format is F32:
             return Encoded(format, self.upload(self.x)), self.x
@@ -77,7 +81,7 @@ def check(got: np.ndarray, want: np.ndarray, error: float = 2e-3) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=error * max(1e-6, np.abs(want).max()))
 
 
-def choices(rows: int):
+def choices(rows: int) -> list[tuple[str, ActivationFormat]]:
     """Returns (variant, activation format) pairs."""
     names = ("subgroup", "workgroup") if rows <= 32 else ("workgroup",)
     return [("scalar", F32), *((name, format) for name in names for format in (I8, F32))]
@@ -85,7 +89,7 @@ def choices(rows: int):
 
 @pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("tokens", [GEMV_ROWS, GEMM_ROWS])
-def test_every_format(device, dtype, tokens):
+def test_every_format(device: Device, dtype: GGMLType, tokens: int) -> None:
     case = Case(device, dtype, 100, 256, tokens)
     for name, format in [("scalar", F32), ("workgroup", I8), ("workgroup", F32)]:
         variant = variant_of(device, name, format)
@@ -105,7 +109,7 @@ def test_every_format(device, dtype, tokens):
         *((70, 36, 96), (129, 130, 32)),
     ],
 )
-def test_shapes_off_the_tiles(device, tokens, rows, cols):
+def test_shapes_off_the_tiles(device: Device, tokens: int, rows: int, cols: int) -> None:
     case = Case(device, GGMLType.Q4_0, rows, cols, tokens)
     for name, format in choices(tokens):
         x, values = case.encode(format)
@@ -127,7 +131,7 @@ def test_shapes_off_the_tiles(device, tokens, rows, cols):
     ("tokens", "cols", "activation"),
     [(1, 576, "silu"), (8, 576, "gelu_tanh"), (16, 96, "silu"), (70, 96, "silu")],
 )
-def test_gated(device, tokens, cols, activation):
+def test_gated(device: Device, tokens: int, cols: int, activation: str) -> None:
     case = Case(device, GGMLType.Q4_0 if cols % 256 else GGMLType.Q4_K, 192, cols, tokens)
     for name, format in choices(tokens):
         x, values = case.encode(format)
@@ -156,7 +160,7 @@ def read_rows(case: Case, out: Encoded) -> np.ndarray:
 
 @pytest.mark.parametrize("tokens", [1, 2, 8, 24])
 @pytest.mark.parametrize("cols", [96, 576])
-def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
+def test_norm_fused_into_producer_and_consumer(device: Device, tokens: int, cols: int) -> None:
     variant = variant_of(device, "subgroup")
     first = Case(device, GGMLType.Q4_0, 128, cols, tokens)
     second = Case(device, GGMLType.Q4_0, 64, 128, tokens, seed=1)
@@ -169,7 +173,9 @@ def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
     middle = Encoded(I8, first.poisoned(tokens * 128), first.poisoned(2 * tokens * 4 * 8))
     outs = first.poisoned(tokens * 64 * 4)
     halves = first.encoded(I8, tokens, 32)
-    common = {"step": step, "rows": step.tokens, "weight": second.matrix, "norm_eps": 1e-5}
+    common: dict[str, Any] = {
+        "step": step, "rows": step.tokens, "weight": second.matrix, "norm_eps": 1e-5
+    }  # fmt: skip
     first.run(
         [
             *linear_residual(
@@ -190,7 +196,7 @@ def test_norm_fused_into_producer_and_consumer(device, tokens, cols):
 
 
 @pytest.mark.parametrize("tokens", [2, 66])
-def test_shards(device, tokens):
+def test_shards(device: Device, tokens: int) -> None:
     case = Case(device, GGMLType.Q4_0, 512, 64, tokens)
     whole = case.matrix.shards[0]
     quants, scales = 256 * 2 * 16, 256 * 2 * 2
@@ -208,7 +214,7 @@ def test_shards(device, tokens):
         x, values = case.encode(format)
         out, half = case.poisoned(tokens * 512 * 4), case.encoded(format, tokens, 256)
         variant = variant_of(device, name, format)
-        common = {"step": step, "rows": step.tokens, "x": x, "weight": matrix}
+        common: dict[str, Any] = {"step": step, "rows": step.tokens, "x": x, "weight": matrix}
         launched = linear(device, variant, out=out, **common)
         assert len(launched) == 2
         case.run(launched + gated(device, variant, activation="silu", out=half, **common))
@@ -219,7 +225,7 @@ def test_shards(device, tokens):
         check(case.decoded(half, rows, 256), g / (1 + np.exp(-g)) * up, 6e-3)
 
 
-def test_tilings():
+def test_tilings() -> None:
     assert gemv_tiling(128, None, 32, 1024) == GemvTiling(128, 2, 1)
     assert gemv_tiling(448, None, 32, 1024) == GemvTiling(128, 2, 1)
     assert gemv_tiling(18, None, 32, 1024) == GemvTiling(32, 8, 1)

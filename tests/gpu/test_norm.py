@@ -5,6 +5,7 @@ import pytest
 from kernel_case import F32, Bench, close, variants
 
 import reference
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
 from webllm.backends.webgpu.kernels.norm import Branch, norm
 from webllm.ops.program import BatchShape
@@ -20,7 +21,7 @@ def a_step(tokens: int) -> Step:
 @pytest.mark.parametrize("format", list(ActivationFormat))
 @pytest.mark.parametrize("cols", [32, 576, 2304])
 @pytest.mark.parametrize("with_branch", [False, True])
-def test_norm(device, format, cols, with_branch):
+def test_norm(device: Device, format: ActivationFormat, cols: int, with_branch: bool) -> None:
     bench = Bench(device)
     random = np.random.default_rng(cols)
     x = random.normal(0, 3, (7, cols)).astype(np.float32)
@@ -46,7 +47,7 @@ def test_norm(device, format, cols, with_branch):
         close(format, got, reference.norm(want_x, gamma, 1e-5)[:5])
 
 
-def test_rows_are_outputs(device):
+def test_rows_are_outputs(device: Device) -> None:
     bench = Bench(device)
     x = np.random.default_rng(0).normal(0, 3, (5, 64)).astype(np.float32)
     step = bench.step(a_step(5), SHAPE)
@@ -62,7 +63,7 @@ def test_rows_are_outputs(device):
         close(F32, bench.decoded(out, 3, 64), reference.norm(x, np.ones(64), 1e-6)[:3])
 
 
-def test_zeros_stay_zeros(device):
+def test_zeros_stay_zeros(device: Device) -> None:
     bench = Bench(device)
     step = bench.step(a_step(1), SHAPE)
     for variant in variants(device):

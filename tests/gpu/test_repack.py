@@ -146,8 +146,8 @@ async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice) -> None:
     for first, count in ((0, 10), (10, 6), (16, 8)):
         chunk = Chunk(first, count, head_dim, 0, 1)
         upload(device, GGMLType.Q4_0, blocks[first : first + count], matrix, chunk)
-    want = expected(GGMLType.Q4_0, blocks).reshape(-1, 2, head_dim // 2, cols)
-    want = want.transpose(0, 2, 1, 3).reshape(rows, cols)
+    halves = expected(GGMLType.Q4_0, blocks).reshape(-1, 2, head_dim // 2, cols)
+    want = halves.transpose(0, 2, 1, 3).reshape(rows, cols)
     np.testing.assert_array_equal(await values_of(device, matrix), want)
 
 

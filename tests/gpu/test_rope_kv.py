@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from kernel_case import POISON, Bench, variants
+from kernel_case import POISON, Array, Bench, variants
 
 import reference
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.kv_cache import BLOCK_SIZE, KVSlices, kv_bytes
 from webllm.backends.webgpu.kernels.rope_kv import Rope, rope_kv
 from webllm.ops.program import BatchShape, Heads
@@ -23,7 +24,7 @@ from webllm.ops.values import RopeTable
         (256, 1.0, "k"),
     ],
 )
-def test_rope_kv(device, head_dim, rotary, normed):
+def test_rope_kv(device: Device, head_dim: int, rotary: float, normed: str) -> None:
     bench = Bench(device)
     random = np.random.default_rng(head_dim)
     heads = Heads(4, 2, head_dim)
@@ -69,7 +70,7 @@ def test_rope_kv(device, head_dim, rotary, normed):
             check_kv(bench.written(part, size), want, slots, variant.kv_f16, is_key)
 
 
-def check_kv(words, want, slots, is_f16, is_key):
+def check_kv(words: Array, want: Array, slots: Array, is_f16: bool, is_key: bool) -> None:
     """Checks that exactly the step's slots are written, each at its place in the layout."""
     heads, head_dim = want.shape[1:]
     unit_words = 2 if is_f16 else 4
@@ -82,6 +83,6 @@ def check_kv(words, want, slots, is_f16, is_key):
     by_slot = units.reshape(-1, heads, head_dim // 4 * unit_words)  # [slots, heads, ...]
     others = np.setdiff1d(np.arange(len(by_slot)), slots)
     assert (by_slot[others] == POISON).all()
-    got = np.ascontiguousarray(by_slot[slots]).view(np.float16 if is_f16 else np.float32)
+    got: Array = np.ascontiguousarray(by_slot[slots]).view(np.float16 if is_f16 else np.float32)
     tolerance = 2e-3 if is_f16 else 1e-4
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)

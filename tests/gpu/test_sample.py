@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
-from kernel_case import POISON, Bench, variant_of, variants
+from kernel_case import POISON, Array, Bench, variant_of, variants
 
 from sampling_cases import (
     DISTRIBUTIONS,
@@ -18,9 +22,11 @@ from sampling_cases import (
     expected,
     seeded,
 )
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.sample import SampleScratch, sample, sample_scratch_bytes
+from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.ops.program import BatchShape
-from webllm.ops.sampled import SampledLayout
+from webllm.ops.sampled import Sampled, SampledLayout
 from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.step import Step, StepSequence, sampled_by
 
@@ -32,7 +38,9 @@ LAYOUT = SampledLayout(MAX_ROWS)
 CONTEXT = 11
 
 
-def shares(samplings, edits=None):
+def shares(
+    samplings: Sequence[SamplingParams], edits: Sequence[array[int]] | None = None
+) -> list[StepSequence]:
     """Returns one row per sequence, each at position CONTEXT - 1."""
     return [
         StepSequence([1], CONTEXT, [0], [0], sampling, *(edits[i : i + 1] if edits else ()))
@@ -40,7 +48,13 @@ def shares(samplings, edits=None):
     ]
 
 
-def draw(device, variant, logits, sequences, before=()):
+def draw(
+    device: Device,
+    variant: KernelVariant,
+    logits: Array,
+    sequences: Sequence[StepSequence],
+    before: Sequence[int] = (),
+) -> Sampled:
     """Returns the tokens that the rows sample; `before`: those of the previous step."""
     bench = Bench(device)
     rows, vocab = logits.shape
@@ -65,7 +79,14 @@ def draw(device, variant, logits, sequences, before=()):
     return LAYOUT.read(left.tobytes(), given)
 
 
-def check(device, logits, sequences, chosen=None, before=(), known=None):
+def check(
+    device: Device,
+    logits: Array,
+    sequences: Sequence[StepSequence],
+    chosen: Sequence[KernelVariant] | None = None,
+    before: Sequence[int] = (),
+    known: Sequence[int | None] | None = None,
+) -> None:
     """Compares with numpy; `known`: the input tokens of chained rows."""
     known = known or [None] * len(logits)
     want = [
@@ -79,7 +100,7 @@ def check(device, logits, sequences, chosen=None, before=(), known=None):
             check_logprobs(mine, logprobs)
 
 
-def test_greedy_takes_the_lowest_of_equals(device):
+def test_greedy_takes_the_lowest_of_equals(device: Device) -> None:
     random = np.random.default_rng(1)
     logits = random.integers(-5, 5, (5, VOCAB)).astype(np.float32)
     logits[3] = -np.inf
@@ -89,7 +110,7 @@ def test_greedy_takes_the_lowest_of_equals(device):
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 2.5, 8.0])
-def test_random_parameters(device, spread):
+def test_random_parameters(device: Device, spread: float) -> None:
     random = np.random.default_rng(int(10 * spread))
     rows = 32
     logits = random.normal(0, spread, (rows, VOCAB)).astype(np.float32)
@@ -106,7 +127,7 @@ def test_random_parameters(device, spread):
     check(device, logits, shares(samplings))
 
 
-def test_ties_at_the_threshold_are_all_kept(device):
+def test_ties_at_the_threshold_are_all_kept(device: Device) -> None:
     random = np.random.default_rng(3)
     logits = random.integers(-3, 4, (12, VOCAB)).astype(np.float32)  # more than candidates fit
     samplings = [
@@ -116,7 +137,7 @@ def test_ties_at_the_threshold_are_all_kept(device):
     check(device, logits, shares(samplings))
 
 
-def test_masked_logits(device):
+def test_masked_logits(device: Device) -> None:
     logits = np.full((4, VOCAB), -np.inf, np.float32)
     logits[:, [7, 1500, 2999]] = [1.0, 0.5, 0.75]
     logits[1, 100:] = -1e30
@@ -137,7 +158,7 @@ EDITS = edits_of(
 )
 
 
-def test_biases(device):
+def test_biases(device: Device) -> None:
     random = np.random.default_rng(8)
     logits = random.normal(0, 1, (4, VOCAB)).astype(np.float32)
     edits = [
@@ -156,12 +177,12 @@ def test_biases(device):
 
 
 @pytest.mark.parametrize("num_logprobs", [None, 0, 5, 20])
-def test_edits_and_logprobs(device, num_logprobs):
+def test_edits_and_logprobs(device: Device, num_logprobs: int | None) -> None:
     random = np.random.default_rng(9)
     logits = random.normal(0, 2, (12, VOCAB)).astype(np.float32)
     logits[3] = np.round(logits[3])  # ties among the likeliest
     logits[4, 3:] = -np.inf
-    penalties = [{}, {"repetition_penalty": 1.3}, {"frequency_penalty": 0.4},
+    penalties: list[dict[str, Any]] = [{}, {"repetition_penalty": 1.3}, {"frequency_penalty": 0.4},
                  {"presence_penalty": -0.7}, {"repetition_penalty": 0.8, "presence_penalty": 1.0},
                  {"repetition_penalty": 1.2, "frequency_penalty": -0.3}]  # fmt: skip
     samplings = [
@@ -175,7 +196,7 @@ def test_edits_and_logprobs(device, num_logprobs):
     check(device, logits, shares(samplings, edits))
 
 
-def test_chained_tokens_are_penalized(device):
+def test_chained_tokens_are_penalized(device: Device) -> None:
     """They count as generated once more than their entries say, if they have any."""
     logits = np.random.default_rng(10).normal(0, 1, (6, VOCAB)).astype(np.float32)
     before = [7, 13, 4499]
@@ -196,7 +217,7 @@ def test_chained_tokens_are_penalized(device):
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS)
-def test_distribution(device, case):
+def test_distribution(device: Device, case: str) -> None:
     """1024 draws from 12 unmasked tokens follow the exact distribution."""
     sampling, edits = DISTRIBUTIONS[case]
     possible = np.linspace(0, VOCAB - 1, 12).astype(int)
@@ -213,7 +234,7 @@ def test_distribution(device, case):
 
 
 @pytest.mark.parametrize("name", ["workgroup", "scalar"])
-def test_large_vocabulary(device, name):
+def test_large_vocabulary(device: Device, name: str) -> None:
     """There are more edits than the loop iterations that lavapipe allows a thread."""
     random = np.random.default_rng(6)
     logits = random.normal(0, 3, (5, 262144)).astype(np.float32)

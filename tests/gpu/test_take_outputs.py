@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from kernel_case import Bench
 
+from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.take_outputs import take_outputs
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
 
 
 @pytest.mark.parametrize("row_words", [1, 63, 64, 576])
-def test_take_outputs(device, row_words):
+def test_take_outputs(device: Device, row_words: int) -> None:
     bench = Bench(device)
     shape = BatchShape(max_tokens=9, max_seqs=2, max_outputs=6, max_blocks=2)
     sequences = [

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from threading import current_thread
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
+from cpu_reference import Reference
 from kernel_case import I8, subgroup_size, variant_of
 from test_repack import random_blocks
 
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
-from unit.cpu_reference import Reference
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
 from webllm.backends.webgpu.device.native import NativeDevice, NativePipeline
@@ -91,6 +91,15 @@ class SmallCheckpoint:
 
     async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
         return self.data(name)[start : start + num_bytes]
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Does nothing."""
 
 
 CHECKPOINT = SmallCheckpoint()
@@ -211,7 +220,7 @@ async def test_resampling(device: NativeDevice, name: str) -> None:
     for token_id in (sampled_by(1), 12):
         decode.submit(Step((StepSequence([token_id], 2, [5], [0]),)))
         following.append((await read(decode))[1])
-    np.testing.assert_array_equal(*following)
+    np.testing.assert_array_equal(following[0], following[1])
 
 
 @pytest.mark.parametrize("name", ["workgroup", "subgroup"])
@@ -278,8 +287,9 @@ async def test_weights_larger_than_a_binding(
         executable.submit(step)
         await executable.sampled()
         results.append(np.array(await executable.logits()))
+    assert backend._memory is not None
     assert max(len(m.shards) for m in backend._memory.weights.matrices.values()) > 1
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_a_kv_cache_larger_than_a_binding_is_refused(

@@ -22,6 +22,9 @@ def test_pip_builds_a_wheel_with_the_site(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"webllm/site/index.html", "webllm/site/pyodide/pyodide.asm.wasm"} <= names
     assert any(name.startswith("webllm/site/wheels/webllm-") for name in names)
+    assert {"webllm/site/license.txt", "webllm/site/third-party-notices.txt"} <= names
+    licenses = {name.partition(".dist-info/licenses/")[2] for name in names}
+    assert {"LICENSE", "THIRD_PARTY_NOTICES.md"} <= licenses
 
     venv.create(tmp_path / "env", with_pip=False)
     (python,) = (tmp_path / "env").glob("*/python" + (".exe" if os.name == "nt" else ""))

@@ -54,7 +54,8 @@ class Logits:
         self.executable.submit(Step(shares))
         await self.executable.sampled()
         flat = np.frombuffer(await self.executable.logits(), np.float32)
-        return flat.reshape(len(shares), -1)[-1].copy()
+        last: np.ndarray = flat.reshape(len(shares), -1)[-1]
+        return last.copy()
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from golden import together
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
+from webllm.api.chat_completion import ChatCompletion
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -74,27 +76,35 @@ async def test_a_long_conversation_shifts_and_goes_on(smollm2: Path) -> None:
         assert len(reply.choices[0].text.split()) > 150
 
 
+def cached_tokens(reply: ChatCompletion) -> int:
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens_details is not None
+    return reply.usage.prompt_tokens_details.cached_tokens
+
+
 async def test_a_second_round_finds_the_first_in_the_kv_cache(engine: MLCEngine) -> None:
-    messages = [{"role": "user", "content": "Name five rivers, with a sentence about each."}]
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "Name five rivers, with a sentence about each."}
+    ]
     first = await engine.chat.completions.create(messages=messages, temperature=0, max_tokens=60)
     messages += [
         {"role": "assistant", "content": first.choices[0].message.content},
         {"role": "user", "content": "And five lakes."},
     ]
     second = await engine.chat.completions.create(messages=messages, temperature=0, max_tokens=5)
-    details = second.usage.prompt_tokens_details
-    assert details.cached_tokens >= first.usage.total_tokens - 32
+    assert first.usage is not None
+    assert cached_tokens(second) >= first.usage.total_tokens - 32
     await engine.reset_chat()
     fresh = await engine.chat.completions.create(messages=messages, temperature=0, max_tokens=5)
     assert fresh.choices[0].message.content == second.choices[0].message.content
-    assert fresh.usage.prompt_tokens_details.cached_tokens == 0
+    assert cached_tokens(fresh) == 0
 
 
 async def test_penalties_bias_and_processor_work_on_a_real_model(smollm2: Path) -> None:
     class OnlyDigits:
         """Lets through the token of "7" (39) alone."""
 
-        def process_logits(self, logits):  # type: ignore[no-untyped-def]
+        def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
             for token_id in range(len(logits)):
                 if token_id != 39:
                     logits[token_id] = float("-inf")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -32,14 +33,15 @@ async def engine(smollm2: Path) -> AsyncIterator[MLCEngine]:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def ask(engine: MLCEngine, **fields: object) -> ChatCompletion:
-    fields = {"messages": QUESTION, "temperature": 0, "max_tokens": 24} | fields
-    return await engine.chat.completions.create(**fields)
+async def ask(engine: MLCEngine, **fields: Any) -> ChatCompletion:
+    request: dict[str, Any] = {"messages": QUESTION, "temperature": 0, "max_tokens": 24}
+    reply: ChatCompletion = await engine.chat.completions.create(**request | fields)
+    return reply
 
 
-async def chunks(engine: MLCEngine, **fields: object) -> list[ChatCompletionChunk]:
-    fields = {"messages": QUESTION, "temperature": 0, "max_tokens": 24} | fields
-    return [c async for c in await engine.chat.completions.create(stream=True, **fields)]
+async def chunks(engine: MLCEngine, **fields: Any) -> list[ChatCompletionChunk]:
+    request: dict[str, Any] = {"messages": QUESTION, "temperature": 0, "max_tokens": 24}
+    return [c async for c in await engine.chat.completions.create(stream=True, **request | fields)]
 
 
 async def test_answer(engine: MLCEngine) -> None:
@@ -60,12 +62,14 @@ async def test_stream_is_the_same_text(engine: MLCEngine) -> None:
     assert streamed[0].choices[0].delta.role == "assistant"
     assert [c.choices[0].finish_reason for c in streamed if c.choices][-1] == "stop"
     assert streamed[-1].usage is not None
+    assert whole.usage is not None
     assert streamed[-1].usage.total_tokens == whole.usage.total_tokens
 
 
 async def test_max_tokens_ends_with_length(engine: MLCEngine) -> None:
     reply = await ask(engine, max_tokens=3)
     assert reply.choices[0].finish_reason == "length"
+    assert reply.usage is not None
     assert reply.usage.completion_tokens == 3
 
 

@@ -9,7 +9,8 @@ import pytest
 from golden import compare
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.native import NativeKernels
-from webllm.engine.engine import MLCEngine, MLCEngineConfig
+from webllm.config import MLCEngineConfig
+from webllm.engine.engine import MLCEngine
 
 NAMES = ["smollm2-135m", "gemma3-270m"]
 

@@ -66,10 +66,10 @@ async def test_a_benchmark_may_fill_the_window(engine: MLCEngine) -> None:
 
 async def test_innocent_requests_beside_refused_and_cancelled_ones(engine: MLCEngine) -> None:
     alone = [await together.answer(engine, request) for request in INNOCENT]
-    too_long = {"prompt": "sea " * 400}
-    too_many = {"prompt": "The", "n": 128, "max_tokens": 5}
-    out_of_range = {"prompt": "The", "temperature": 9}
-    endless = {"prompt": "The", "max_tokens": 200, "ignore_eos": True, "n": 4}
+    too_long: dict[str, Any] = {"prompt": "sea " * 400}
+    too_many: dict[str, Any] = {"prompt": "The", "n": 128, "max_tokens": 5}
+    out_of_range: dict[str, Any] = {"prompt": "The", "temperature": 9}
+    endless: dict[str, Any] = {"prompt": "The", "max_tokens": 200, "ignore_eos": True, "n": 4}
     cancelled = asyncio.create_task(engine.completions.create(**endless))
     hostile = [engine.completions.create(**each) for each in (too_long, too_many, out_of_range)]
     innocent = [together.answer(engine, request) for request in INNOCENT]
@@ -89,17 +89,14 @@ async def test_a_logit_processor_that_raises_for_one_request(smollm2: Path) -> N
     config = MLCEngineConfig(device="cpu", logit_processor_registry=registry)
     async with MLCEngine(config) as engine:
         await engine.reload(str(smollm2), ChatOptions(context_window_size=256))
-        victim = {"prompt": "1 2 3 4 5 6 7 8 9", "max_tokens": 12, "temperature": 0}
+        victim: dict[str, Any] = {"prompt": "1 2 3 4 5 6 7 8 9", "max_tokens": 12, "temperature": 0}
         await together.answer(engine, victim)
         of_victim = list(processor.seen)
         processor.seen.clear()
         alone = await together.answer(engine, INNOCENT[0])
         processor.refused = next(each for each in of_victim if each not in processor.seen)
-        failed, innocent = await asyncio.gather(
-            together.answer(engine, victim),
-            together.answer(engine, INNOCENT[0]),
-            return_exceptions=True,
-        )
+        asked = [together.answer(engine, request) for request in (victim, INNOCENT[0])]
+        failed, innocent = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(failed, LogitProcessorError)
     assert "a token that is refused" in str(failed)
     assert innocent == alone

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import cast
 
 import tokenizers
+from text_references import PREFIX, TEXTS, encoded, sentencepiece_of
 from tokenizers import Regex, pre_tokenizers
 
-from unit.text_references import PREFIX, TEXTS, encoded, sentencepiece_of
 from webllm import MLCEngineConfig, create_mlc_engine
 from webllm.artifacts.gguf import open_gguf
 from webllm.engine.chat_format import JinjaFormat
@@ -27,7 +27,8 @@ def plain_smollm2(metadata: dict[str, object], text: str) -> list[int]:
     tokens = cast(list[str], metadata[PREFIX + "tokens"])
     types = cast(list[int], metadata[PREFIX + "token_type"])
     vocab = {token: i for i, token in enumerate(tokens) if types[i] != 3}
-    merges = [tuple(merge.split(" ")) for merge in cast(list[str], metadata[PREFIX + "merges"])]
+    lines = cast(list[str], metadata[PREFIX + "merges"])
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
     reference = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
     reference.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\d"), "isolated"), pre_tokenizers.ByteLevel(False)]

@@ -1,9 +1,9 @@
 """Tokenizers and templates of the real models, against other readers of the same files."""
 
 import pytest
+from text_references import GOLDEN, TEXTS, sentencepiece_of
 
 from golden import compare
-from unit.text_references import GOLDEN, TEXTS, sentencepiece_of
 from webllm.artifacts.gguf import open_gguf
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf

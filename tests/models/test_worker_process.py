@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,12 @@ from webllm.workers.process import ProcessPort, create_worker_process
 from webllm.workers.proxy import WorkerMLCEngine
 
 QUESTION = [{"role": "user", "content": "Name the capital of Germany."}]
-LONG = {"messages": QUESTION, "max_tokens": 2000, "ignore_eos": True, "temperature": 0}
+LONG: dict[str, Any] = {
+    "messages": QUESTION,
+    "max_tokens": 2000,
+    "ignore_eos": True,
+    "temperature": 0,
+}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

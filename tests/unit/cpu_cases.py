@@ -8,11 +8,14 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from typing import Protocol, Self
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
@@ -62,10 +65,16 @@ class DequantizingKernels(NativeKernels):
         self._library.dequantize(*arguments)
 
 
-KERNELS: dict[str, Callable[[], Kernels]] = {
-    **{name: lambda name=name: DequantizingKernels(1, name) for name in variants()},
-    **{name: lambda path=path: WasmKernels(path) for name, path in WASM.items()},
-    **{command: lambda command=command: ServerKernels(command) for command in _SERVERS},
+class KernelsUnderTest(Kernels, Protocol):
+    """Kernels with the function that only tests use."""
+
+    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None: ...
+
+
+KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
+    **{name: partial(DequantizingKernels, 1, name) for name in variants()},
+    **{name: partial(WasmKernels, path) for name, path in WASM.items()},
+    **{command: partial(ServerKernels, command) for command in _SERVERS},
 }
 
 
@@ -123,7 +132,7 @@ class FakeCheckpoint:
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
         data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)
-        return dequantize(data, info.dtype)
+        return dequantize(data, GGMLQuantizationType(info.dtype))
 
     def close(self) -> None: ...
 
@@ -197,7 +206,7 @@ class Runner:
         self.tokens(step)
         return np.array(self.loop.run_until_complete(self.executable.logits()))
 
-    def __enter__(self) -> Runner:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

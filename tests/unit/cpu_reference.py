@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import Checkpoint
@@ -43,7 +44,7 @@ class Reference:
         for part in weight.parts:
             info = self.checkpoint.tensors[part.tensor]
             data = np.frombuffer(self.checkpoint.data(part.tensor), np.uint8)
-            floats = dequantize(data.reshape(info.shape[0], -1), info.dtype)
+            floats = dequantize(data.reshape(info.shape[0], -1), GGMLQuantizationType(info.dtype))
             floats = floats.reshape(part.rows, weight.cols)
             if part.order is RowOrder.HALVES_TO_PAIRS:
                 heads = floats.reshape(-1, 2, part.head_dim // 2, weight.cols)
@@ -158,11 +159,13 @@ def _output_rows(step: Step) -> list[int]:
 def _int8(x: Array) -> Array:
     groups = x.reshape(len(x), -1, 32)
     scale = np.abs(groups).max(-1, keepdims=True) / 127
-    return (np.rint(groups / np.where(scale > 0, scale, 1)) * scale).reshape(x.shape)
+    rounded: Array = np.rint(groups / np.where(scale > 0, scale, 1)) * scale
+    return rounded.reshape(x.shape)
 
 
 def _rms_norm(x: Array, eps: float) -> Array:
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+    normed: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+    return normed
 
 
 def _rotate(x: Array, rope: RopeTable, positions: Array) -> Array:
@@ -177,11 +180,13 @@ def _rotate(x: Array, rope: RopeTable, positions: Array) -> Array:
 
 
 def _silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    activated: Array = x / (1 + np.exp(-x))
+    return activated
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    activated: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return activated
 
 
 _ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from webllm.artifacts.checkpoint import RawBytes
+from webllm.backends.cpu.kernels import Bytes
+
 _ALLOCATE, _WRITE, _READ, _RUN, _PACK, _DEQUANTIZE, _DESCRIBE = range(7)
 
 
@@ -16,7 +19,7 @@ class ServerMemory:
     def __init__(self, kernels: ServerKernels, address: int) -> None:
         self.kernels, self.address = kernels, address
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         view = memoryview(data).cast("B")
         self.kernels.call(_WRITE, self.address + offset, len(view), payload=view)
 
@@ -65,7 +68,8 @@ class ServerKernels:
         return None
 
     @contextmanager
-    def source(self, data: memoryview) -> Iterator[int]:
+    def source(self, data: RawBytes) -> Iterator[int]:
+        assert isinstance(data, memoryview)
         memory = self.allocate(len(data))
         memory.write(0, data)
         yield memory.address

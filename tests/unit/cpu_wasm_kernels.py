@@ -10,6 +10,8 @@ from pathlib import Path
 
 import wasmtime
 
+from webllm.artifacts.checkpoint import RawBytes
+from webllm.backends.cpu.kernels import Bytes
 from webllm.errors import DeviceMemoryError
 
 _PAGE = 65536
@@ -31,7 +33,7 @@ class WasmMemory:
     def __init__(self, kernels: WasmKernels, address: int) -> None:
         self.kernels, self.address = kernels, address
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         view = memoryview(data).cast("B")
         self.kernels.memory.write(self.kernels.store, view.tobytes(), self.address + offset)
 
@@ -51,15 +53,21 @@ class WasmKernels:
         module = _compiled(path)
         self.store = wasmtime.Store(_engine())
         self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
-        self.memory = self.exports["memory"]
-        self._end = self.exports["__heap_base"].value(self.store)
+        memory, heap = self.exports["memory"], self.exports["__heap_base"]
+        assert isinstance(memory, wasmtime.Memory)
+        assert isinstance(heap, wasmtime.Global)
+        self.memory = memory
+        self._end: int = heap.value(self.store)
         self.isa = self._string(self.call("isa"))
         self.kv_element_bytes = self.call("kv_element_bytes")
         self._pool = self.call("pool_create", 1)
         self._source: WasmMemory | None = None
 
     def call(self, name: str, *arguments: int) -> int:
-        return self.exports[name](self.store, *arguments)
+        function = self.exports[name]
+        assert isinstance(function, wasmtime.Func)
+        result: int = function(self.store, *arguments)
+        return result
 
     def _string(self, address: int) -> str:
         data = self.memory.read(self.store, address, address + 32)
@@ -80,7 +88,8 @@ class WasmKernels:
         return (4 << 30) - self._end
 
     @contextmanager
-    def source(self, data: memoryview) -> Iterator[int]:
+    def source(self, data: RawBytes) -> Iterator[int]:
+        assert isinstance(data, memoryview)
         before = self._end
         memory = self.allocate(len(data))
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 from webllm.workers.frames import FrameReader, frame
 
@@ -27,7 +28,8 @@ NONSENSE = {
 
 
 def main(name: str, num_requests: int) -> None:
-    frames, messages = FrameReader(), []
+    frames = FrameReader()
+    messages: list[dict[str, Any]] = []
     while len(messages) < 1 + num_requests:
         num_before = len(messages)
         messages += frames.feed(os.read(0, 1 << 16))

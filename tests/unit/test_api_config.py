@@ -94,6 +94,7 @@ def test_webllms_catalogue_decodes() -> None:
         required_features=("shader-f16",),
         overrides=ChatOptions(context_window_size=4096),
     )
+    assert llama.model_lib is not None
     assert llama.model_lib.endswith("webgpu.wasm")
     assert config.find(phi.model_id) is phi
     assert (phi.model_type, phi.buffer_size_required_bytes) == ("VLM", 262144000)

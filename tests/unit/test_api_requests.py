@@ -54,13 +54,14 @@ def test_every_field_is_read() -> None:
     assert [message.text for message in request.messages] == ["Be brief.", "Hello"]
     assert all(getattr(request, name) is not None for name in request.__struct_fields__)
     extra_body = request.extra_body
+    assert extra_body is not None
     assert all(getattr(extra_body, name) is not None for name in extra_body.__struct_fields__)
 
 
 NESTED: list[object] = []
 for _ in range(5000):
     NESTED = [NESTED]
-WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
+WRONG_GENERATION: list[tuple[dict[Any, Any], str | None, str | None]] = [
     ({"model": 3}, "model", "expected str, got int, received 3"),
     ({"stream": "yes"}, "stream", "expected bool, got str, received 'yes'"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "stream=True"),
@@ -136,7 +137,7 @@ WRONG_GENERATION: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"5": object()}}, None, "plain data"),
     ({"logit_bias": NESTED}, None, "nested too deeply"),
 ]
-WRONG_CHAT: list[tuple[dict[str, Any], str, str]] = [
+WRONG_CHAT: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"functions": []}, "functions", "use tools"),
     ({"tools": {}}, "tools", "received {}"),
     ({"xyz": None}, None, None),

@@ -14,6 +14,7 @@ import pytest
 from webllm.artifacts.checkpoint import Checkpoint, GGMLType
 from webllm.artifacts.gguf import open_gguf
 from webllm.artifacts.gguf_header import MoreBytesNeeded, parse_header
+from webllm.artifacts.packed_arrays import StringArray
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 SUPPORTED = [dtype for dtype in GGMLType if dtype.supported]
@@ -81,6 +82,7 @@ def test_string_array_is_a_sequence(tmp_path: Path) -> None:
     words = ["a", "", "ccc"]
     path = write_gguf(tmp_path / "m.gguf", lambda writer: writer.add_array("w", words))
     array = open_gguf(path).metadata["w"]
+    assert isinstance(array, StringArray)
     assert (list(array), len(array)) == (words, 3)
     assert (array[0], array[-1], array[1:], array[::-1]) == (
         "a", "ccc", ("", "ccc"), ("ccc", "", "a"),
@@ -273,7 +275,9 @@ def test_version_2_and_bytes_that_are_no_text() -> None:
     data = gguf_bytes([entry(b"k", 9, U32(8) + U64(1) + text(b"a\xff"))], version=2)
     header = parse_header(memoryview(data), len(data))
     assert header.version == 2
-    [word] = header.metadata["k"]  # type: ignore[misc]
+    words = header.metadata["k"]
+    assert isinstance(words, StringArray)
+    [word] = words
     assert word.encode("utf-8", "surrogateescape") == b"a\xff"
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from io import BytesIO
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -250,7 +250,7 @@ def test_partial_is_recovered(store: DirectoryStore) -> None:
     second.close()
 
 
-class FullDisk(BytesIO):
+class FullDisk(FileIO):
     def write(self, data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -258,7 +258,7 @@ class FullDisk(BytesIO):
 def test_full_disk_while_writing(store: DirectoryStore) -> None:
     partial = PartialFile(store.root / "partial" / "full.part")
     partial._file.close()
-    partial._file = FullDisk()
+    partial._file = FullDisk(partial.path, "ab")
     with pytest.raises(StorageFullError, match=r"filled up.*the download resumes"):
         partial.append(b"x")
     partial.close()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cpu_cases import KERNELS, TYPES, random_tensor
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from webllm.artifacts.checkpoint import GGMLType
@@ -12,7 +13,7 @@ from webllm.artifacts.checkpoint import GGMLType
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
 def test_dequantizes_random_blocks(name: str, dtype: GGMLType) -> None:
     data = random_tensor(np.random.default_rng(1), dtype, 4, 512)
-    expected = dequantize(np.frombuffer(data, np.uint8).reshape(4, -1), dtype)
+    expected = dequantize(np.frombuffer(data, np.uint8).reshape(4, -1), GGMLQuantizationType(dtype))
     kernels = KERNELS[name]()
     out = kernels.allocate(4 * 2048)
     with kernels.source(memoryview(data)) as source:

@@ -16,6 +16,7 @@ from webllm.ops.program import (
     Activation,
     Attention,
     BatchShape,
+    Embed,
     GatedLinear,
     Heads,
     KVCacheShape,
@@ -176,7 +177,7 @@ def test_embeds_from_packed_rows(dtype: GGMLType) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 256)
     table = checkpoint.weight(dtype, build.VOCAB, 256)
-    build.ops[0] = type(build.ops[0])(table, 2.5, build.x)
+    build.ops[0] = Embed(table, 2.5, build.x)
     check(NativeKernels(1), build.program(build.x), checkpoint, Step([prompt(20)]), within=1e-3)
 
 
@@ -207,7 +208,7 @@ def attention_program(
     build.ops += [
         Norm(build.x, checkpoint.weight(GGMLType.F32, 32), 1e-5, x),
         Linear(x, checkpoint.weight(GGMLType.F32, heads.qkv_cols, 32), qkv),
-        RopeKV(qkv, heads, rope, 1, *gammas, eps=1e-6),
+        RopeKV(qkv, heads, rope, 1, gammas[0], gammas[1], eps=1e-6),
         Attention(qkv, heads, 1, 0.1 * heads.head_dim**-0.5, out, window),
     ]
     return build.program(out)

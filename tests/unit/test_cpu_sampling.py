@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,15 @@ VOCAB = 512
 MASK = 0xFFFFFFFF
 
 
+class TableRunner(Runner):
+    """A runner whose logits are the rows of its `table`."""
+
+    table: np.ndarray
+
+
 @pytest.fixture(scope="module", params=[name for name in KERNELS if name != "baseline"])
-def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """Makes a runner whose logits are the rows of its `table`."""
+def runner(request: pytest.FixtureRequest) -> Iterator[TableRunner]:
+    """Runs on each kind of kernels."""
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, VOCAB)
     table = checkpoint.floats("tensor.0")
@@ -40,7 +47,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     checkpoint.bytes_of["tensor.0"] = table.astype("<f4").tobytes()
     limits = BatchShape(max_tokens=256, max_seqs=8, max_outputs=256, max_blocks=64)
     program = build.program(build.x)
-    with Runner(KERNELS[request.param](), program, checkpoint, limits, 64) as runner:
+    with TableRunner(KERNELS[request.param](), program, checkpoint, limits, 64) as runner:
         runner.table = table
         yield runner
 
@@ -109,13 +116,13 @@ def expected_token(logits: np.ndarray, s: SamplingParams, position: int) -> int:
     ],
     ids=str,
 )
-def test_follows_the_rule(runner: Runner, sampling: SamplingParams) -> None:
+def test_follows_the_rule(runner: TableRunner, sampling: SamplingParams) -> None:
     tokens = list(range(40))
     expected = [expected_token(runner.table[t], sampling, i) for i, t in enumerate(tokens)]
     assert list(runner.tokens(step(tokens, sampling))) == expected
 
 
-def test_biases(runner: Runner) -> None:
+def test_biases(runner: TableRunner) -> None:
     biases = edits_of((5, 100.0, 0), (6, 120.0, 0), (7, -100.0, 0))
     assert list(runner.tokens(step([1, 2], SamplingParams(), biases))) == [6, 6]
     masked = edits_of(*((i, -INF, 0) for i in range(VOCAB) if i != 77))
@@ -123,7 +130,7 @@ def test_biases(runner: Runner) -> None:
         assert list(runner.tokens(step([1, 2], sampling, masked))) == [77, 77]
 
 
-def test_greedy_takes_the_first_of_equals(runner: Runner) -> None:
+def test_greedy_takes_the_first_of_equals(runner: TableRunner) -> None:
     logits = runner.table[30]
     assert (
         runner.tokens(step([30], SamplingParams()))[0] == np.flatnonzero(logits == logits.max())[0]
@@ -131,7 +138,7 @@ def test_greedy_takes_the_first_of_equals(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("case", DISTRIBUTIONS)
-def test_distribution(runner: Runner, case: str) -> None:
+def test_distribution(runner: TableRunner, case: str) -> None:
     sampling, edits = DISTRIBUTIONS[case]
     order = np.argsort(-runner.table[3])
     edits = edits_of(*((int(order[i]), bias, n) for i, bias, n in entries_of(edits)))
@@ -142,14 +149,14 @@ def test_distribution(runner: Runner, case: str) -> None:
     check_counts(counts, distribution(runner.table[3], sampling, entries_of(edits)))
 
 
-def test_the_draw_ignores_the_batch(runner: Runner) -> None:
+def test_the_draw_ignores_the_batch(runner: TableRunner) -> None:
     sampling = SamplingParams(1.0, seed=11)
     together = runner.tokens(step(list(range(20)), sampling))
     last = Step([StepSequence([19], 20, [0, 1], [0], sampling)])
     assert runner.tokens(last)[0] == together[19]
 
 
-def check_step(runner: Runner, step: Step, known: list[int | None]) -> None:
+def check_step(runner: TableRunner, step: Step, known: list[int | None]) -> None:
     """Compares a step with numpy; `known`: for each output, its row's token if it is chained."""
     sampled = runner.sampled(step)
     outputs = [(sequence, row) for sequence in step.sequences for row in sequence.outputs]
@@ -168,8 +175,10 @@ EDITS = edits_of(
 
 @pytest.mark.parametrize("temperature", [0.0, 1.2])
 @pytest.mark.parametrize("num_logprobs", [None, 0, 5, 20])
-def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: int | None) -> None:
-    def sampling(**penalties: float) -> SamplingParams:
+def test_edits_and_logprobs(
+    runner: TableRunner, temperature: float, num_logprobs: int | None
+) -> None:
+    def sampling(**penalties: Any) -> SamplingParams:
         return SamplingParams(temperature, 0.95, seed=9, num_logprobs=num_logprobs, **penalties)
 
     every = {"repetition_penalty": 1.3, "frequency_penalty": -0.5, "presence_penalty": 0.25}
@@ -183,7 +192,7 @@ def test_edits_and_logprobs(runner: Runner, temperature: float, num_logprobs: in
     check_step(runner, Step(shares), [None] * 7)
 
 
-def test_chained_tokens(runner: Runner) -> None:
+def test_chained_tokens(runner: TableRunner) -> None:
     """Chained tokens are embedded and penalized as generated, with or without an edit."""
     forced = [17, 3, 25]
     first = [share([1], SamplingParams(), edits_of((t, 1000.0, 0))) for t in forced]
@@ -201,7 +210,7 @@ def test_chained_tokens(runner: Runner) -> None:
     check_step(runner, Step(chained), [25, None, 17, None, 3, 25])
 
 
-def test_resampling(runner: Runner) -> None:
+def test_resampling(runner: TableRunner) -> None:
     """Samples the host's logits with edits; later steps can refer to the sampled tokens."""
     sampling = SamplingParams(0.7, seed=3, num_logprobs=3, presence_penalty=2.0)
     given = np.random.default_rng(4).normal(0, 2, (3, VOCAB)).astype(np.float32)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from cpu_cases import TYPES, FakeCheckpoint, ProgramBuilder, Runner
+from sanitized_kernels import FLAGS
 
-from fuzz.sanitized_kernels import FLAGS
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.cpu import native_library
 from webllm.backends.cpu.native import NativeKernels
@@ -39,7 +39,8 @@ def test_no_undefined_behaviour(tmp_path: Path) -> None:
     for name in (name for name in FLAGS if name in native_library.variants()):
         out = tmp_path / native_library._path(name).name
         subprocess.run([*command, *FLAGS[name], str(source), "-o", str(out)], check=True)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests / 'fuzz'}"}
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

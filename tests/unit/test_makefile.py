@@ -1,4 +1,4 @@
-"""`make test` installs the needs of the named tiers only."""
+"""`make test` and `make check` install the needs of their tiers only."""
 
 import os
 import subprocess
@@ -23,11 +23,23 @@ SITE, CHROMIUM, VULKAN = "js/wheels.py", "need Chromium", "need a Vulkan driver"
     ],
 )
 def test_a_tier_brings_its_own_needs(arguments: list[str], needs: set[str]) -> None:
-    """Reads the commands that a fresh checkout would run."""
-    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-    command = ["make", "--always-make", "--dry-run", "test", *arguments]
-    planned = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    planned = _planned("test", *arguments)
     assert {need for need in (SITE, CHROMIUM, VULKAN) if need in planned} == needs
     assert "/pytest " in planned
+
+
+def test_check_lints_and_needs_neither_a_browser_nor_a_gpu_nor_the_site() -> None:
+    planned = _planned("check")
+    assert not [need for need in (SITE, CHROMIUM, VULKAN) if need in planned]
+    assert all(part in planned for part in ("/ruff check", "/mypy", "run --silent check"))
+    (tests,) = [line for line in planned.splitlines() if "/pytest " in line]
+    assert tests.endswith(" tests/unit")
+
+
+def _planned(target: str, *arguments: str) -> str:
+    """Returns the commands that a fresh checkout would run."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    command = ["make", "--always-make", "--dry-run", target, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout

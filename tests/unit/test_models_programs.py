@@ -16,7 +16,7 @@ from webllm.backends.cpu.memory_plan import plan_arena
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.ops.program import Norm, Program, RopeKV, values_of
+from webllm.ops.program import Attention, Linear, Norm, Program, RopeKV, values_of
 from webllm.ops.values import Encoding, RopeTable, RowOrder, Rows, Value
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, WIDE, VOCAB = 64, 3, 4, 2, 32, 96, 50
@@ -107,7 +107,7 @@ def test_values_are_written_before_they_are_read(tmp_path: Path) -> None:
 
 def test_qwen_biases_and_norms_follow_their_rows(tmp_path: Path) -> None:
     qwen2, qwen3 = record(tmp_path, "qwen2"), record(tmp_path, "qwen3")
-    bias = next(op.bias for op in qwen2.ops if getattr(op, "bias", None))
+    bias = next(op.bias for op in qwen2.ops if isinstance(op, Linear) and op.bias)
     assert [part.order for part in bias.parts] == [
         RowOrder.HALVES_TO_PAIRS,
         RowOrder.HALVES_TO_PAIRS,
@@ -120,7 +120,7 @@ def test_qwen_biases_and_norms_follow_their_rows(tmp_path: Path) -> None:
 
 def test_gemma_alternates_windows_and_ropes(tmp_path: Path) -> None:
     program = record(tmp_path, "gemma3")
-    windows = [op.window for op in program.ops if type(op).__name__ == "Attention"]
+    windows = [op.window for op in program.ops if isinstance(op, Attention)]
     assert windows == [16, 16, 16]  # the first global layer would be the sixth
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import gguf
 import numpy as np
@@ -17,7 +18,7 @@ from webllm.backends.cpu.native import NativeKernels
 from webllm.errors import CheckpointError, UnsupportedModelError, WebLLMError
 from webllm.models import registry
 from webllm.ops.checks import check_program
-from webllm.ops.program import Attention, BatchShape, Linear, Norm, Op, Program, RopeKV
+from webllm.ops.program import Attention, BatchShape, Linear, Norm, Program, RopeKV
 from webllm.ops.values import RopeTable, Weight
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma3"]
@@ -26,7 +27,7 @@ LIMITS = BatchShape(max_tokens=8, max_seqs=1, max_outputs=1, max_blocks=8)
 
 
 def write_model(
-    path: Path, arch: str, metadata: dict[str, object] | None = None, **sizes: int
+    path: Path, arch: str, metadata: Mapping[str, float] | None = None, **sizes: int
 ) -> Path:
     """Writes a model of one layer; its tensors have the sizes that its metadata gives."""
     size = SIZES | sizes
@@ -46,16 +47,18 @@ def write_model(
         layer |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
     tensors: dict[str, tuple[int, ...]] = {f"blk.0.{name}": s for name, s in layer.items()}
     tensors |= {"token_embd.weight": (size["vocab"], hidden), "output_norm.weight": (hidden,)}
-    values: dict[str, object] = {
+    values: dict[str, float] = {
         "block_count": 1, "context_length": 128, "embedding_length": hidden,
         "feed_forward_length": wide, "attention.head_count": size["heads"],
         "attention.head_count_kv": size["kv_heads"], "attention.key_length": head_dim,
         "attention.sliding_window": 16, "attention.layer_norm_rms_epsilon": 1e-5,
-    } | (metadata or {})  # fmt: skip
+    } | dict(metadata or {})  # fmt: skip
     writer = gguf.GGUFWriter(path, arch)
     for key, value in values.items():
-        add = writer.add_float64 if isinstance(value, float) else writer.add_uint32
-        add(f"{arch}.{key}", value)
+        if isinstance(value, float):
+            writer.add_float64(f"{arch}.{key}", value)
+        else:
+            writer.add_uint32(f"{arch}.{key}", value)
     for name, shape in tensors.items():
         writer.add_tensor(name, np.ones(shape, np.float32))
     writer.write_header_to_file()
@@ -87,7 +90,7 @@ def test_a_sound_model_loads(tmp_path: Path, arch: str) -> None:
 def test_a_matrix_of_one_column_is_no_vector(
     tmp_path: Path, arch: str, sizes: dict[str, int]
 ) -> None:
-    path = write_model(tmp_path / "m.gguf", arch, **sizes)
+    path = write_model(tmp_path / "m.gguf", arch, None, **sizes)
     with pytest.raises(UnsupportedModelError, match=r"is 1; only|has 1 columns"):
         load(path)
     with open_gguf(path) as checkpoint, pytest.raises(UnsupportedModelError):
@@ -111,7 +114,7 @@ def test_a_matrix_of_one_column_is_no_vector(
 )
 def test_sizes_that_no_kernel_has(tmp_path: Path, sizes: dict[str, int]) -> None:
     with pytest.raises(UnsupportedModelError):
-        load(write_model(tmp_path / "m.gguf", "llama", **sizes))
+        load(write_model(tmp_path / "m.gguf", "llama", None, **sizes))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -132,7 +135,7 @@ def test_sizes_that_no_kernel_has(tmp_path: Path, sizes: dict[str, int]) -> None
     ids=str,
 )
 def test_numbers_are_checked_before_anything_is_made_of_them(
-    tmp_path: Path, arch: str, metadata: dict[str, object]
+    tmp_path: Path, arch: str, metadata: dict[str, float]
 ) -> None:
     """With a window of 2**31 positions, a table would take minutes to compute."""
     path = write_model(tmp_path / "m.gguf", arch, {"context_length": (1 << 31) - 1, **metadata})
@@ -140,7 +143,10 @@ def test_numbers_are_checked_before_anything_is_made_of_them(
         registry.record(checkpoint, (1 << 31) - 1)
 
 
-def changed(kind: type[Op], change: Callable[[Op], Op]) -> Callable[[Program], Program]:
+OpT = TypeVar("OpT", Linear, Norm, Attention, RopeKV)
+
+
+def changed(kind: type[OpT], change: Callable[[OpT], OpT]) -> Callable[[Program], Program]:
     return lambda program: replace(
         program, ops=tuple(change(op) if isinstance(op, kind) else op for op in program.ops)
     )
@@ -186,6 +192,6 @@ def test_a_window_longer_than_the_tables(tmp_path: Path) -> None:
 def test_a_vocabulary_of_another_size_than_the_embeddings(tmp_path: Path) -> None:
     with open_gguf(write_model(tmp_path / "m.gguf", "llama")) as checkpoint:
         tokens = {"tokenizer.ggml.tokens": ["a"] * 51, **checkpoint.metadata}
-        checkpoint.metadata = tokens  # type: ignore[misc]
+        checkpoint.metadata = tokens
         with pytest.raises(CheckpointError, match="50 rows for a vocabulary of 51 tokens"):
             registry.record(checkpoint, 128)

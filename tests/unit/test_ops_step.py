@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from itertools import chain
 
 import pytest
@@ -28,7 +29,7 @@ LAYOUT = StepLayout(
 )
 
 
-def floats(words: list[int]) -> list[float]:
+def floats(words: Sequence[int]) -> list[float]:
     return list(struct.unpack(f"={len(words)}f", struct.pack(f"={len(words)}I", *words)))
 
 
@@ -43,7 +44,10 @@ def test_three_sequences() -> None:
         )
     )
     words = list(LAYOUT.pack(step))
-    section = lambda start, count: words[start : start + count]  # noqa: E731
+
+    def section(start: int, count: int) -> list[int]:
+        return words[start : start + count]
+
     assert section(LAYOUT.header, 4) == [6, 3, 4, 0]
     assert section(LAYOUT.token_ids, 6) == [5, 6, 7, 8, 1, (1 << 31) + 1]
     assert section(LAYOUT.positions, 6) == [15, 16, 17, 0, 2, 3]

@@ -1,11 +1,15 @@
-"""The names that `webllm` exports."""
+"""The names that `webllm` exports, and its version."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import webllm
+
+JS = Path(__file__).parents[2] / "js"
 
 
 def test_a_star_import_gives_every_name() -> None:
@@ -25,3 +29,14 @@ def test_importing_webllm_loads_no_submodule() -> None:
     code = "import sys, webllm; print([name for name in sys.modules if name.startswith('webllm.')])"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "[]\n"
+
+
+def test_the_npm_package_has_the_same_version() -> None:
+    """`make generated` writes it."""
+    lock = json.loads((JS / "package-lock.json").read_text())
+    versions = [
+        json.loads((JS / "package.json").read_text())["version"],
+        lock["version"],
+        lock["packages"][""]["version"],
+    ]
+    assert versions == [webllm.__version__] * 3

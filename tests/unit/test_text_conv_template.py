@@ -168,7 +168,10 @@ def test_tools() -> None:
 
 def test_parts_and_tool_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    messages = [{"role": "user", "content": parts}, {"role": "tool", "content": "42"}]
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": parts},
+        {"role": "tool", "content": "42"},
+    ]
     assert conv_template_from_json(MISTRAL).render(messages) == (
         "[INST] Be good.ab [INST] 42 [/INST]"
     )

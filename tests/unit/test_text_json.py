@@ -58,7 +58,7 @@ def test_special_tokens_are_parsed_only_on_demand() -> None:
     tokenizer = tokenizer_from_json(DOCUMENT, CONFIG)
     assert tokenizer.encode("<|im_end|>", parse_special=True) == [2]
     assert 2 not in tokenizer.encode("<|im_end|>")
-    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, {0, 2})
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, frozenset({0, 2}))
     assert tokenizer.special_ids == {0, 1, 2}
     assert tokenizer_from_json(DOCUMENT).bos_id is None
 
