@@ -35,6 +35,7 @@ class FakeBackend:
         self.kv_cache: dict[tuple[int, int], int] = {}  # (block, offset) -> token
         self.steps: list[Step] = []
         self.error: Exception | None = None
+        self.is_closed = False
         self._num_lost = 0  # steps that were submitted before the device was lost
 
     def compile(self, program: Program, shape: BatchShape) -> FakeExecutable:
@@ -76,6 +77,7 @@ class FakeBackend:
 
     def close(self) -> None:
         self.kv_cache.clear()
+        self.is_closed = True
 
     def _resolved(self, token_id: int) -> int:
         """Returns a token id of a step; the device knows those that refer to the last sampling."""
