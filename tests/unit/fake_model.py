@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from fake_backend import FakeBackend
 from test_engine_loop import BLOCK_SIZE, make_loop
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import NATIVE, Host
+from webllm.testing import FakeBackend
 from webllm.text.steps import Steps
 
 EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256

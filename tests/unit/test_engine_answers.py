@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_backend import FakeBackend
 from fake_model import (
     CONTEXT,
     VOCAB_SIZE,
@@ -27,6 +26,7 @@ from webllm.errors import (
     ModelNotLoadedError,
     RequestError,
 )
+from webllm.testing import FakeBackend
 
 
 def rest_of(runner: asyncio.Runner, stream: AsyncIterator[ChatCompletionChunk]) -> list[str | None]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, MutableSequence
 from dataclasses import replace
 
 import pytest
-from fake_backend import FakeBackend
 from fake_model import NumberTokenizer, asked, counted, make_engine, make_loaded, model_of, num_used
 from test_engine_loop import Collector, make_loop, make_sequence
 
@@ -25,6 +24,7 @@ from webllm.errors import (
 )
 from webllm.ops.sampled import TokenLogprobs
 from webllm.ops.sampling import LogitEdits, SamplingParams
+from webllm.testing import FakeBackend
 
 INNOCENTS = 5
 Logits = MutableSequence[float]

@@ -6,7 +6,6 @@ import asyncio
 from array import array
 
 import pytest
-from fake_backend import FakeBackend
 
 from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import BlockManager
@@ -19,6 +18,7 @@ from webllm.host import NATIVE, Host
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.sampled import TokenLogprobs
 from webllm.ops.step import FROM_SAMPLED
+from webllm.testing import FakeBackend
 
 BLOCK_SIZE = 16
 
