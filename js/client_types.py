@@ -142,7 +142,7 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         f"{name}{_default(type_, each.default)}"
         for name, type_, each in zip(names, types, given, strict=True)
     ]
-    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(kind.otherwise)};"]
+    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(kind.fallback)};"]
     return "\n".join(
         [
             *(f"  {line}" for line in _comment({"description": method.__doc__})),

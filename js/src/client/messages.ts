@@ -10,7 +10,7 @@ export interface Return {
   content?: unknown;
 }
 
-/** `content` is the error as text, as WebLLM has it; `error` is ours. */
+/** An error. content: its text, as in WebLLM. error: its data, our addition. */
 export interface Throw {
   kind: "throw";
   uuid: string;
@@ -36,7 +36,7 @@ export interface InitProgressCallback {
   content: InitProgress;
 }
 
-/** WebLLM's report, and after `text` the exact numbers behind it. */
+/** WebLLM's report; the fields after `text` are ours: the numbers behind it. */
 export interface InitProgress {
   progress: number;
   timeElapsed: number;
@@ -96,9 +96,9 @@ export interface ChatOptions {
 }
 
 /**
- * A request, and the models that the client expects: a worker that was restarted loads them.
+ * A request, and the models that the client expects, which a restarted worker then loads.
  *
- * `model_id` None stands for whatever the worker has loaded. WebLLM's clients always name models.
+ * model_id: None stands for whatever the worker has loaded. WebLLM's clients always name models.
  */
 export interface EngineParams {
   request: Record<string, unknown>;
@@ -106,7 +106,7 @@ export interface EngineParams {
   chatOpts?: ChatOptions[] | null;
 }
 
-/** `stream_id` names the stream; without one it is the only one of its model, as in WebLLM. */
+/** Begins a stream. stream_id: its name; a stream without one is the only one of its model. */
 export interface StreamInitParams {
   request: Record<string, unknown>;
   modelId?: string[] | null;
@@ -115,7 +115,7 @@ export interface StreamInitParams {
   streamId?: string | null;
 }
 
-/** A stream that was begun. */
+/** Names a stream that was begun. */
 export interface StreamParams {
   selectedModelId?: string | null;
   streamId?: string | null;
@@ -204,7 +204,11 @@ export interface Greeting {
   lock?: string | null;
 }
 
-/** The reply is a heartbeat if there is a uuid: an extension's page sends none. */
+/**
+ * A keep-alive message; answered with a heartbeat if it has a uuid.
+ *
+ * The page of a browser extension sends none.
+ */
 export interface KeepAlive {
   kind: "keepAlive";
   uuid?: string | null;
