@@ -1,10 +1,10 @@
-"""Counts our functions that a streamed chat request calls, on the tests' fake device.
+"""Counts our functions that a streamed chat request calls, on a fake device.
 
     python benchmarks/request_calls.py [--names] [--save]
 
 It reports the number of distinct functions until the first token, and the calls for each later one.
 Coroutines and generators are counted apart, because an `await` resumes them without a call. The
-fake device, its tokenizer and its chat format belong to the tests, so their calls are left out.
+calls of the fake device, its tokenizer and its chat format are left out.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Calls:
 def _is_of_device(frame: FrameType | None) -> bool:
     """Returns whether a caller belongs to the fake device; a real one would do that work."""
     while frame is not None:
-        if Path(frame.f_code.co_filename).name == "fake_backend.py":
+        if Path(frame.f_code.co_filename).name == "testing.py":
             return True
         frame = frame.f_back
     return False

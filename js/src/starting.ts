@@ -5,7 +5,7 @@ import { namedModels, type AppConfig, type AppConfigLike } from "./client/config
 import type { InitProgressCallback, ModelRecord } from "./client/messages";
 import type { Prefetch } from "./prefetch";
 
-const SHARE = 0.1; // of a reload's progress; the rest is Python's, see engine/load_progress.py
+const SHARE = 0.1; // of a reload's progress; the rest is Python's, see host.py
 const STORE = "webllm"; // the name of every store, see artifacts/browser_store.py
 
 type Early =

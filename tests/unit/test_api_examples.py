@@ -5,16 +5,14 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import fake_model
 import pytest
 from cli_fakes import FakeEngine
-from fake_model import loaded_models
-from fake_worker import create_worker_here
+from fake_model import NumberModels, NumberTokenizer
+from fake_worker import Worker
 
 import webllm
-from webllm.engine.loaded_model import LoadedModel
-
-__all__ = ["loaded_models"]  # a fixture
+from webllm.engine import loading
+from webllm.workers.proxy import WorkerMLCEngine
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 SAID = {
@@ -33,7 +31,7 @@ SAID_IN_LETTERS = {
 }
 
 
-class LetterTokenizer(fake_model.NumberTokenizer):
+class LetterTokenizer(NumberTokenizer):
     """A tokenizer with one token per character."""
 
     def encode(
@@ -43,6 +41,13 @@ class LetterTokenizer(fake_model.NumberTokenizer):
 
     def token_bytes(self, token_id: int) -> bytes:
         return chr(token_id).encode()
+
+
+async def create_worker_here(model_id: str) -> WorkerMLCEngine:
+    """Does as `create_worker_process`, without a process."""
+    engine = WorkerMLCEngine(Worker(NumberModels(LetterTokenizer()).load).port)
+    await engine.reload(model_id)
+    return engine
 
 
 def test_every_example_is_run() -> None:
@@ -55,9 +60,8 @@ def test_example(
     example: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    loaded_models: list[LoadedModel],
 ) -> None:
-    monkeypatch.setattr(fake_model, "NumberTokenizer", LetterTokenizer)
+    monkeypatch.setattr(loading, "load_model", NumberModels(LetterTokenizer()).load)
     monkeypatch.setattr(webllm, "create_worker_process", create_worker_here, raising=False)
     if example.stem in SAID:
         monkeypatch.setattr(webllm, "MLCEngine", FakeEngine, raising=False)

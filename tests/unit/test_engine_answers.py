@@ -6,12 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_backend import FakeBackend
-from fake_model import CONTEXT, VOCAB_SIZE, asked, make_engine, num_used, settle
+from fake_model import (
+    CONTEXT,
+    VOCAB_SIZE,
+    NumberModels,
+    asked,
+    is_closed,
+    make_engine,
+    num_used,
+    settle,
+)
 
 from webllm import ChatOptions, MLCEngine
 from webllm.api.chat_completion import ChatCompletionChunk
-from webllm.engine import engine as engine_module
 from webllm.errors import (
     ConfigError,
     DeviceLostError,
@@ -19,6 +26,7 @@ from webllm.errors import (
     ModelNotLoadedError,
     RequestError,
 )
+from webllm.testing import FakeBackend
 
 
 def rest_of(runner: asyncio.Runner, stream: AsyncIterator[ChatCompletionChunk]) -> list[str | None]:
@@ -166,24 +174,11 @@ async def test_reload_of_an_unknown_model_leaves_nothing_loaded() -> None:
         await engine.chat.completions.create(**asked("1"))
 
 
-async def test_concurrent_reloads_leave_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, closed = [], []
-
-    class Model:
-        def __init__(self) -> None:
-            loaded.append(self)
-
-        async def close(self) -> None:
-            closed.append(self)
-
-    async def load_model(*_: object) -> Model:
-        await settle()
-        return Model()
-
-    monkeypatch.setattr(engine_module, "load_model", load_model)
-    engine = MLCEngine()
+async def test_concurrent_reloads_leave_one_model() -> None:
+    models = NumberModels()
+    engine = models.engine()
     await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"), engine.unload())
-    assert (len(loaded), len(closed)) == (2, 2)
+    assert [is_closed(loaded) for loaded in models.loaded] == [True, True]
 
 
 async def test_what_is_not_served_is_refused_and_defaults_are_not() -> None:

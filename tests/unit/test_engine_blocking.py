@@ -16,14 +16,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from fake_backend import FakeBackend
-from fake_model import VOCAB_SIZE, asked, counted, loaded_models, make_loaded, num_used
+from fake_model import (
+    NumberModels,
+    asked,
+    backend_of,
+    counted,
+    is_closed,
+    make_engine,
+    model_of,
+    num_used,
+    number_models,
+)
 
 from webllm import BlockingMLCEngine, ChatOptions, MLCEngineConfig, create_blocking_mlc_engine
 from webllm.api.interface import MLCEngineInterface
 from webllm.engine.blocking import MLCEngine
 from webllm.engine.loaded_model import LoadedModel
-from webllm.engine.session import Session
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -33,21 +41,19 @@ from webllm.errors import (
     RequestError,
 )
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 FOREVER = 10**6
 
 
 @pytest.fixture
 def engine() -> Iterator[BlockingMLCEngine]:
     """Makes an engine whose model never ends by itself under context_overflow "shift"."""
-    with BlockingMLCEngine() as engine:
-        load(engine)
+    with make_blocking_engine() as engine:
         yield engine
 
 
-def load(engine: BlockingMLCEngine, backend: FakeBackend | None = None) -> None:
-    loaded = make_loaded(options=ChatOptions(context_overflow="shift"), backend=backend, windows=4)
-    engine._engine._sessions["numbers"] = Session(loaded)
+def make_blocking_engine() -> BlockingMLCEngine:
+    return BlockingMLCEngine(engine=make_engine(windows=4, context_overflow="shift"))
 
 
 def forever(engine: BlockingMLCEngine) -> Iterator[object]:
@@ -71,7 +77,7 @@ def read_until_closed(stream: Iterator[object]) -> bool:
 
 
 def is_idle(engine: BlockingMLCEngine) -> bool:
-    return engine._thread.call(num_used, engine._engine) == 0
+    return engine._thread.call(num_used, engine.on_thread) == 0
 
 
 def num_threads() -> int:
@@ -140,11 +146,9 @@ def test_errors_come_as_they_are(engine: BlockingMLCEngine) -> None:
 
 
 def test_a_failing_device_fails_the_stream(engine: BlockingMLCEngine) -> None:
-    backend = FakeBackend(vocab_size=VOCAB_SIZE)
-    load(engine, backend)
     stream = forever(engine)
     next(stream)
-    backend.error = DeviceLostError("gone")
+    backend_of(engine.on_thread).error = DeviceLostError("gone")
     with pytest.raises(DeviceLostError):
         list(stream)
 
@@ -254,7 +258,7 @@ def test_ctrl_c_cancels_an_answer_and_the_engine_goes_on(engine: BlockingMLCEngi
 
 
 @pytest.mark.usefixtures("_ctrl_c")
-def test_ctrl_c_cancels_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_cancels_a_reload() -> None:
     cancelled = threading.Event()
 
     async def load_model(*_: object) -> LoadedModel:
@@ -265,8 +269,7 @@ def test_ctrl_c_cancels_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
             raise
         raise AssertionError
 
-    monkeypatch.setattr("webllm.engine.engine.load_model", load_model)
-    with BlockingMLCEngine() as engine:
+    with BlockingMLCEngine(engine=MLCEngine(load_model=load_model)) as engine:
         timer = interrupt_soon()
         with pytest.raises(KeyboardInterrupt):
             engine.reload("a.gguf")
@@ -275,13 +278,14 @@ def test_ctrl_c_cancels_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     assert num_threads() == 0
 
 
-def test_after_close_everything_says_so(loaded_models: list[LoadedModel]) -> None:
-    engine = create_blocking_mlc_engine(["a.gguf", "b.gguf"])
+def test_after_close_everything_says_so(number_models: NumberModels) -> None:
+    engine = BlockingMLCEngine(engine=number_models.engine())
+    engine.reload(["a.gguf", "b.gguf"])
     stream = engine.chat.completions.create(**asked("1", model="a", stream=True))
     next(stream)
     engine.close()
     assert num_threads() == 0
-    assert all(loaded.loop._is_closed for loaded in loaded_models)
+    assert all(map(is_closed, number_models.loaded))
     engine.close()
     stream.close()
     for call in (
@@ -296,14 +300,13 @@ def test_after_close_everything_says_so(loaded_models: list[LoadedModel]) -> Non
 
 
 def test_close_ends_answers_of_other_threads() -> None:
-    engine = BlockingMLCEngine()
-    load(engine)
+    engine = make_blocking_engine()
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(
             engine.chat.completions.create, **asked("1", max_tokens=FOREVER, ignore_eos=True)
         )
         ended = pool.submit(read_until_closed, forever(engine))
-        until(lambda: num_used(engine._engine) > 2)
+        until(lambda: num_used(engine.on_thread) > 2)
         engine.close()
         assert whole.result(30).choices[0].finish_reason == "abort"
         assert ended.result(30)
@@ -329,22 +332,20 @@ def test_calls_of_other_threads_while_it_closes_are_answered_or_refused() -> Non
 
 
 def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:
-    engine = BlockingMLCEngine()
-    load(engine)
+    engine = make_blocking_engine()
 
     def close() -> None:
         raise DeviceLostError("gone")
 
-    engine._engine._session(None).model.loop.runner.close = close
+    model_of(engine.on_thread).loop.runner.close = close
     with pytest.raises(DeviceLostError):
         engine.close()
     until(lambda: num_threads() == 0)
 
 
 def test_letting_go_of_engine_and_streams_ends_the_thread() -> None:
-    engine = BlockingMLCEngine()
-    load(engine)
-    backend = weakref.ref(engine._engine._session(None).model.loop.runner.backend)
+    engine = make_blocking_engine()
+    backend = weakref.ref(backend_of(engine.on_thread))
     stream = forever(engine)
     del engine
     next(stream)
@@ -369,7 +370,7 @@ def test_an_engine_left_open_lets_python_end() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
-def test_callbacks_may_interrupt_but_not_wait(loaded_models: list[LoadedModel]) -> None:
+def test_callbacks_may_interrupt_but_not_wait(number_models: NumberModels) -> None:
     said: list[str] = []
 
     class Curious:
@@ -386,15 +387,17 @@ def test_callbacks_may_interrupt_but_not_wait(loaded_models: list[LoadedModel]) 
         def reset_state(self) -> None: ...
 
     config = MLCEngineConfig(logit_processor_registry={"a": Curious()})
-    with create_blocking_mlc_engine("a.gguf", config) as engine:
+    with BlockingMLCEngine(engine=number_models.engine(config)) as engine:
+        engine.reload("a.gguf")
         reply = engine.chat.completions.create(**asked("1"))
         assert reply.choices[0].finish_reason == "abort"
     assert "ask from another thread" in said[0]
 
 
-def test_options_reach_the_model(loaded_models: list[LoadedModel]) -> None:
+def test_options_reach_the_model(number_models: NumberModels) -> None:
     options = ChatOptions(context_window_size=32)
-    with create_blocking_mlc_engine("a.gguf", chat_options=options) as engine:
-        assert loaded_models[0].context_window_size == 32
+    with BlockingMLCEngine(engine=number_models.engine()) as engine:
+        engine.reload("a.gguf", options)
+        assert number_models.loaded[0].context_window_size == 32
         with pytest.raises(ContextLengthError):
             engine.completions.create(prompt=counted(0, 40))

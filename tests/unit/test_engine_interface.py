@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from fake_model import (
+    NumberModels,
     asked,
+    backend_of,
     counted,
-    loaded_models,
+    is_closed,
     make_engine,
     num_used,
+    number_models,
     settle,
 )
 
@@ -30,7 +33,7 @@ from webllm import (
 from webllm.api.interface import MLCEngineInterface
 from webllm.config import LogLevel
 from webllm.engine import engine as engine_module
-from webllm.engine.loaded_model import LoadedModel
+from webllm.engine import loading
 from webllm.errors import (
     ConfigError,
     ContextLengthError,
@@ -40,7 +43,7 @@ from webllm.errors import (
     RequestError,
 )
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 
 def test_the_engine_has_the_whole_interface() -> None:
@@ -50,10 +53,8 @@ def test_the_engine_has_the_whole_interface() -> None:
 
 
 class TestModels:
-    async def test_requests_go_to_the_model_they_name(
-        self, loaded_models: list[LoadedModel]
-    ) -> None:
-        engine = await create_mlc_engine(["a.gguf", "b.gguf"])
+    async def test_requests_go_to_the_model_they_name(self, number_models: NumberModels) -> None:
+        engine = await number_models.engine_with("a.gguf", "b.gguf")
         for model in ("a", "b"):
             reply = await engine.chat.completions.create(**asked("1", model=model, max_tokens=1))
             assert reply.model == model
@@ -65,8 +66,8 @@ class TestModels:
             )
             await stream.aclose()
 
-    async def test_several_models_answer_at_once(self, loaded_models: list[LoadedModel]) -> None:
-        engine = await create_mlc_engine(["a.gguf", "b.gguf"])
+    async def test_several_models_answer_at_once(self, number_models: NumberModels) -> None:
+        engine = await number_models.engine_with("a.gguf", "b.gguf")
         replies = await asyncio.gather(
             *(
                 engine.completions.create(prompt=str(i), model=model, max_tokens=9)
@@ -79,9 +80,9 @@ class TestModels:
         ]
 
     async def test_the_model_may_be_left_out_if_there_is_one(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        engine = await create_mlc_engine("a.gguf")
+        engine = await number_models.engine_with("a.gguf")
         assert (await engine.chat.completions.create(**asked("1", max_tokens=1))).model == "a"
         await engine.reload(["a.gguf", "b.gguf"])
         for call in (
@@ -96,8 +97,15 @@ class TestModels:
                 await call
             assert caught.value.field == "model"
 
-    async def test_an_unknown_model_is_named(self, loaded_models: list[LoadedModel]) -> None:
-        engine = await create_mlc_engine("a.gguf")
+    async def test_create_mlc_engine(
+        self, number_models: NumberModels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(loading, "load_model", number_models.load)
+        engine = await create_mlc_engine(["a.gguf", "b.gguf"])
+        assert engine.loaded_model_ids() == ["a", "b"]
+
+    async def test_an_unknown_model_is_named(self, number_models: NumberModels) -> None:
+        engine = await number_models.engine_with("a.gguf")
         with pytest.raises(ModelNotFoundError, match="model is 'c', loaded: a"):
             await engine.chat.completions.create(**asked("1", model="c"))
         with pytest.raises(ModelNotFoundError, match="model is 'c'"):
@@ -120,23 +128,23 @@ class TestModels:
     )
     async def test_wrong_lists_are_refused(
         self,
-        loaded_models: list[LoadedModel],
+        number_models: NumberModels,
         model_id: list[str],
         chat_options: list[ChatOptions],
         said: str,
     ) -> None:
         with pytest.raises(ConfigError, match=said):
-            await MLCEngine().reload(model_id, chat_options)
-        assert loaded_models == []
+            await number_models.engine().reload(model_id, chat_options)
+        assert number_models.loaded == []
 
     @pytest.mark.parametrize("model_id", [None, "", 3, [""], ["a.gguf", ""], ["a.gguf", None]])
     async def test_what_names_no_model_is_refused(self, model_id: Any) -> None:
         with pytest.raises(ConfigError, match=r"model_id is .*; name at least one model"):
             await MLCEngine().reload(model_id)
 
-    async def test_a_path_names_a_model(self, loaded_models: list[LoadedModel]) -> None:
-        await MLCEngine().reload(Path("folder/a.gguf"))  # type: ignore[arg-type]
-        assert loaded_models[0].model_id == "a"
+    async def test_a_path_names_a_model(self, number_models: NumberModels) -> None:
+        await number_models.engine().reload(Path("folder/a.gguf"))  # type: ignore[arg-type]
+        assert number_models.loaded[0].model_id == "a"
 
     @pytest.mark.parametrize("engine", [MLCEngine, BlockingMLCEngine])
     def test_a_config_of_another_kind_is_refused(self, engine: Any) -> None:
@@ -145,50 +153,50 @@ class TestModels:
         with pytest.raises(ConfigError, match="device is 3; give 'auto'"):
             MLCEngineConfig(device=3)  # type: ignore[arg-type]
 
-    async def test_options_may_be_a_mapping(self, loaded_models: list[LoadedModel]) -> None:
-        await MLCEngine().reload("a.gguf", {"temperature": 0.5})  # type: ignore[arg-type]
-        assert loaded_models[0].options.temperature == 0.5
+    async def test_options_may_be_a_mapping(self, number_models: NumberModels) -> None:
+        await number_models.engine().reload("a.gguf", {"temperature": 0.5})  # type: ignore[arg-type]
+        assert number_models.loaded[0].options.temperature == 0.5
 
-    async def test_each_model_has_its_options(self, loaded_models: list[LoadedModel]) -> None:
+    async def test_each_model_has_its_options(self, number_models: NumberModels) -> None:
         options = [ChatOptions(context_window_size=size) for size in (32, 64)]
         record = ModelRecord(
             model="x.gguf", model_id="own", overrides=ChatOptions(temperature=0.5, top_p=0.5)
         )
         config = MLCEngineConfig(app_config=AppConfig(model_list=(record,)))
-        await MLCEngine(config).reload(["a.gguf", "b.gguf"], options)
-        assert [loaded.context_window_size for loaded in loaded_models] == [32, 64]
-        await MLCEngine(config).reload("own", ChatOptions(top_p=0.9))
-        assert loaded_models[-1].options == ChatOptions(temperature=0.5, top_p=0.9)
+        await number_models.engine(config).reload(["a.gguf", "b.gguf"], options)
+        assert [loaded.context_window_size for loaded in number_models.loaded] == [32, 64]
+        await number_models.engine(config).reload("own", ChatOptions(top_p=0.9))
+        assert number_models.loaded[-1].options == ChatOptions(temperature=0.5, top_p=0.9)
 
     @pytest.mark.parametrize("second", ["broken.gguf", "no-such-model"])
     async def test_a_failing_second_model_leaves_nothing_loaded(
-        self, loaded_models: list[LoadedModel], second: str
+        self, number_models: NumberModels, second: str
     ) -> None:
-        engine = await create_mlc_engine("old.gguf")
+        engine = await number_models.engine_with("old.gguf")
         with pytest.raises((OSError, ModelNotFoundError)):
             await engine.reload(["a.gguf", second])
-        assert engine._sessions == {}
-        assert all(loaded.loop._is_closed for loaded in loaded_models)
+        assert engine.loaded_model_ids() == []
+        assert all(map(is_closed, number_models.loaded))
         with pytest.raises(ModelNotLoadedError, match="reload"):
             await engine.get_message()
 
     async def test_a_cancelled_reload_leaves_nothing_loaded(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        engine = MLCEngine()
+        engine = number_models.engine()
         task = asyncio.create_task(engine.reload(["a.gguf", "b.gguf"]))
-        while not loaded_models:
+        while not number_models.loaded:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert engine._sessions == {}
-        assert loaded_models[0].loop._is_closed
+        assert engine.loaded_model_ids() == []
+        assert is_closed(number_models.loaded[0])
 
     async def test_unload_ends_answers_and_may_be_repeated(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        async with MLCEngine() as engine:
+        async with number_models.engine() as engine:
             await engine.reload(["a.gguf", "b.gguf"])
             answers = [
                 asyncio.create_task(engine.completions.create(prompt="1", model=m, ignore_eos=True))
@@ -236,9 +244,9 @@ class TestConversation:
         assert await engine.runtime_stats_text() == nothing
 
     async def test_reset_chat_forgets_message_and_prefixes_of_one_model(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        engine = await create_mlc_engine(["a.gguf", "b.gguf"])
+        engine = await number_models.engine_with("a.gguf", "b.gguf")
 
         async def num_cached(model: str) -> int:
             prompt = counted(0, 39)
@@ -259,9 +267,9 @@ class TestConversation:
         assert num_used(engine) == 0
 
     async def test_interrupt_generate_ends_every_answer_of_every_model(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        engine = await create_mlc_engine(["a.gguf", "b.gguf"])
+        engine = await number_models.engine_with("a.gguf", "b.gguf")
         engine.interrupt_generate()  # nothing to do
         answers = [
             asyncio.create_task(
@@ -284,7 +292,7 @@ class TestForwardTokens:
         assert await engine.forward_tokens_and_sample([1, 2, 3], is_prefill=True) == 4
         assert await engine.forward_tokens_and_sample([4], is_prefill=False) == 5
         assert await engine.forward_tokens_and_sample([998], is_prefill=False) == 999
-        backend = engine._session(None).model.loop.runner.backend
+        backend = backend_of(engine)
         assert backend.context([*backend.steps[-1].sequences[0].block_table], 5, 16) == [
             1,
             2,
@@ -301,7 +309,7 @@ class TestForwardTokens:
         engine = make_engine()
         calls = [engine.forward_tokens_and_sample([i], is_prefill=True) for i in (1, 5, 9)]
         assert await asyncio.gather(*calls) == [2, 6, 10]
-        backend = engine._session(None).model.loop.runner.backend
+        backend = backend_of(engine)
         assert backend.context([*backend.steps[-1].sequences[0].block_table], 3, 16) == [1, 5, 9]
 
     @pytest.mark.parametrize("input_ids", [[1000], [-1], [5, 2**33]])
@@ -311,7 +319,7 @@ class TestForwardTokens:
         with pytest.raises(RequestError):
             await engine.forward_tokens_and_sample([3, *input_ids], True)
         assert await engine.forward_tokens_and_sample([3], False) == 4
-        backend = engine._session(None).model.loop.runner.backend
+        backend = backend_of(engine)
         assert backend.steps[-1].sequences[0].context_len == 3
 
     async def test_nothing_to_forward_is_refused(self) -> None:
@@ -351,13 +359,13 @@ class TestConfiguration:
         assert engine.get_init_progress_callback() is None
 
     async def test_set_app_config_holds_from_the_next_reload_on(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
-        engine = await create_mlc_engine("a.gguf")
+        engine = await number_models.engine_with("a.gguf")
         engine.set_app_config(AppConfig(model_list=(ModelRecord(model="m.gguf", model_id="own"),)))
         assert await engine.device_name("a") == "fake"
         await engine.reload("own")
-        assert loaded_models[-1].model_id == "own"
+        assert number_models.loaded[-1].model_id == "own"
         with pytest.raises(ModelNotFoundError, match="known are own"):
             await engine.reload("SmolLM2-135M-Instruct")
 

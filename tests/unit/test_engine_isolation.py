@@ -8,10 +8,10 @@ from collections.abc import Callable, MutableSequence
 from dataclasses import replace
 
 import pytest
-from fake_backend import FakeBackend
-from fake_model import NumberTokenizer, asked, counted, make_engine, num_used
+from fake_model import NumberTokenizer, asked, counted, make_engine, make_loaded, model_of, num_used
 from test_engine_loop import Collector, make_loop, make_sequence
 
+from webllm import MLCEngine
 from webllm.api.chat_completion import FinishReason
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loop import GenerationLoop
@@ -24,6 +24,7 @@ from webllm.errors import (
 )
 from webllm.ops.sampled import TokenLogprobs
 from webllm.ops.sampling import LogitEdits, SamplingParams
+from webllm.testing import FakeBackend
 
 INNOCENTS = 5
 Logits = MutableSequence[float]
@@ -168,7 +169,7 @@ class RaisesAbove:
 @pytest.mark.parametrize("at", ["process_logits", "process_sampled_token"])
 async def test_a_logit_processor_fails_the_sequence_it_failed_for(at: str) -> None:
     engine = make_engine(windows=8)
-    engine._session(None).model.loop.runner.host_sampler = HostSampler(RaisesAbove(at, 700), 1000)
+    model_of(engine).loop.runner.host_sampler = HostSampler(RaisesAbove(at, 700), 1000)
     replies = await asyncio.gather(
         *(
             engine.chat.completions.create(**asked(str(first), max_tokens=20))
@@ -192,9 +193,7 @@ class Broken(NumberTokenizer):
 
 
 async def test_a_detokenizer_that_raises_fails_its_own_answer() -> None:
-    engine = make_engine(windows=8)
-    session = engine._session(None)
-    session.model = replace(session.model, tokenizer=Broken())
+    engine = MLCEngine(models=[replace(make_loaded(windows=8), tokenizer=Broken())])
 
     async def stream(first: int) -> str:
         chunks = await engine.completions.create(prompt=str(first), max_tokens=20, stream=True)
@@ -207,9 +206,7 @@ async def test_a_detokenizer_that_raises_fails_its_own_answer() -> None:
 
 
 async def test_one_choice_that_fails_ends_the_others_of_its_request() -> None:
-    engine = make_engine(windows=8)
-    session = engine._session(None)
-    session.model = replace(session.model, tokenizer=Broken())
+    engine = MLCEngine(models=[replace(make_loaded(windows=8), tokenizer=Broken())])
     with pytest.raises(KeyError):
         await engine.completions.create(prompt="700", max_tokens=20, n=3)
     assert num_used(engine) == 0
@@ -243,7 +240,7 @@ class TestWindow:
         ("num_prompt", "max_tokens"), [(250, 8), (257, 1), (900, 1), (300, -100)]
     )
     async def test_a_sequence_beyond_it(self, num_prompt: int, max_tokens: int) -> None:
-        loop = make_engine(windows=4)._session(None).model.loop
+        loop = model_of(make_engine(windows=4)).loop
         with pytest.raises(ContextLengthError, match="the context window has 256"):
             loop.add(make_sequence(0, num_prompt, max_tokens), Collector())
 

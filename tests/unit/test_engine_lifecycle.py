@@ -9,15 +9,23 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from fake_model import asked, loaded_models, make_engine, num_used, settle
+from fake_model import (
+    NumberModels,
+    asked,
+    is_closed,
+    make_engine,
+    model_of,
+    num_used,
+    number_models,
+    settle,
+)
 from fake_worker import Worker
 
 from webllm import MLCEngine, MLCEngineConfig
-from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, DeviceError, ModelNotLoadedError, QueueFullError
 from webllm.workers.proxy import WorkerMLCEngine
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "chat": lambda engine: engine.chat.completions.create(**asked("1")),
@@ -36,15 +44,14 @@ CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
 
 
 @pytest.fixture(params=["here", "worker"])
-async def engine(request: pytest.FixtureRequest) -> Any:
+async def engine(request: pytest.FixtureRequest, number_models: NumberModels) -> Any:
     if request.param == "here":
-        return MLCEngine()
+        return number_models.engine()
     proxy = WorkerMLCEngine(Worker().port)
     await settle()  # the proxy then knows the worker's version
     return proxy
 
 
-@pytest.mark.usefixtures("loaded_models")
 @pytest.mark.parametrize("call", CALLS)
 class TestNothingLoaded:
     async def test_before_the_first_reload(self, engine: Any, call: str) -> None:
@@ -66,7 +73,7 @@ class TestNothingLoaded:
 
 
 @pytest.mark.parametrize("model_id", [[], None])
-async def test_a_client_that_expects_nothing(model_id: object, loaded_models: object) -> None:
+async def test_a_client_that_expects_nothing(model_id: object) -> None:
     """TypeScript's client sends this after `unload`."""
     port, answers = Worker().port, asyncio.Queue[Any]()
     port.listen(answers.put_nowait, lambda reason: None)
@@ -77,13 +84,12 @@ async def test_a_client_that_expects_nothing(model_id: object, loaded_models: ob
     assert answer["content"].startswith("ModelNotLoadedError: no model is loaded")
 
 
-async def test_while_a_reload_is_under_way(loaded_models: list[LoadedModel]) -> None:
-    engine = MLCEngine()
-    await engine.reload("a.gguf")
+async def test_while_a_reload_is_under_way(number_models: NumberModels) -> None:
+    engine = await number_models.engine_with("a.gguf")
     loading = asyncio.create_task(engine.reload(["b.gguf", "c.gguf"]))
     while not loading.done():
         await asyncio.sleep(0)
-        if not loaded_models[0].loop._is_closed or loading.done():
+        if not is_closed(number_models.loaded[0]) or loading.done():
             continue
         with pytest.raises(ModelNotLoadedError) as caught:
             await engine.chat.completions.create(**asked("1"), model="b")
@@ -103,13 +109,12 @@ class TestUnload:
 
     @pytest.fixture
     async def engine(
-        self, loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
+        self, number_models: NumberModels, monkeypatch: pytest.MonkeyPatch
     ) -> MLCEngine:
         """Makes an engine with three models, of which the first two cannot be closed."""
-        engine = MLCEngine()
-        await engine.reload(["a.gguf", "b.gguf", "c.gguf"])
+        engine = await number_models.engine_with("a.gguf", "b.gguf", "c.gguf")
         self.closed: list[str] = []
-        for loaded in loaded_models:
+        for loaded in number_models.loaded:
 
             def close(name: str = loaded.model_id) -> None:
                 self.closed.append(name)
@@ -148,12 +153,12 @@ class TestUnload:
 
 
 async def test_a_failed_reload_closes_what_it_had_loaded(
-    loaded_models: list[LoadedModel],
+    number_models: NumberModels,
 ) -> None:
-    engine = MLCEngine()
+    engine = number_models.engine()
     with pytest.raises(OSError, match="no such file"):
         await engine.reload(["a.gguf", "broken.gguf"])
-    assert loaded_models[0].loop._is_closed
+    assert is_closed(number_models.loaded[0])
 
 
 class TestLogLevel:
@@ -191,7 +196,7 @@ class TestAbandonedStreams:
         gc.collect()
         await settle()
         assert num_used(engine) == 0
-        assert not engine._session(None).model.loop.scheduler.has_work
+        assert not model_of(engine).loop.scheduler.has_work
 
     async def test_in_a_loop_that_was_left(self) -> None:
         engine = make_engine(windows=8)
@@ -216,10 +221,10 @@ class TestAbandonedStreams:
 
 
 def test_one_event_loop_after_the_other_reloads_and_forwards(
-    loaded_models: list[LoadedModel],
+    number_models: NumberModels,
 ) -> None:
     """It works even where calls wait, which would tie asyncio's own locks to one event loop."""
-    engine = MLCEngine()
+    engine = number_models.engine()
 
     async def use() -> list[int]:
         await asyncio.gather(*(engine.reload("a.gguf") for _ in range(3)))

@@ -17,6 +17,7 @@ from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
 from webllm.engine.runner import Runner
 from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
+from webllm.host import BROWSER, NATIVE, Host
 from webllm.ops.program import KVCacheShape, Program
 
 PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
@@ -38,7 +39,7 @@ async def fail_to_load(
     monkeypatch.setattr(loading, "open_model", open_model)
     record = ModelRecord(model_id="m", model="m.gguf")
     with pytest.raises(ModelNotFoundError):
-        await loading.load_model(record, ChatOptions(), MLCEngineConfig())
+        await loading.load_model(record, ChatOptions(), MLCEngineConfig(), NATIVE)
 
 
 @pytest.mark.parametrize("opens_first", [True, False])
@@ -97,7 +98,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
     monkeypatch.setattr(loading, "context_window", lambda *_: 256)
     monkeypatch.setattr(loading.registry, "record", lambda *_: PROGRAM)
     record = ModelRecord(model_id="m", model="m.gguf")
-    load = asyncio.create_task(loading.load_model(record, ChatOptions(), MLCEngineConfig()))
+    load = asyncio.create_task(loading.load_model(record, ChatOptions(), MLCEngineConfig(), NATIVE))
     await settle()
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,7 +122,7 @@ class LoadingBackend(SlowBackend):
 
 def warming_up(backend: LoadingBackend, config: MLCEngineConfig) -> asyncio.Task[Runner]:
     checkpoint: Any = None
-    plan = loading.plan_memory(backend, PROGRAM, checkpoint, 256, config)
+    plan = loading.plan_memory(backend, PROGRAM, checkpoint, 256, config, NATIVE)
     return asyncio.create_task(loading.warm_up(plan, "m", config))
 
 
@@ -133,7 +134,15 @@ def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() 
     checkpoint: Any = None
     config = MLCEngineConfig(kv_cache_tokens=1 << 44)  # a list of the blocks would take 8 TiB
     with pytest.raises(DeviceMemoryError, match="1099511627776 blocks"):
-        loading.plan_memory(Small(), PROGRAM, checkpoint, 256, config)
+        loading.plan_memory(Small(), PROGRAM, checkpoint, 256, config, NATIVE)
+
+
+@pytest.mark.parametrize(("host", "num_windows"), [(NATIVE, 4), (BROWSER, 1)])
+def test_the_kv_cache_of_a_tab_stays_small(host: Host, num_windows: int) -> None:
+    checkpoint: Any = None
+    config = MLCEngineConfig()
+    plan = loading.plan_memory(LoadingBackend(), PROGRAM, checkpoint, 256, config, host)
+    assert plan.num_blocks * PROGRAM.kv_cache.block_size == num_windows * 256
 
 
 async def test_a_load_that_is_cancelled_waits_for_what_is_being_compiled() -> None:

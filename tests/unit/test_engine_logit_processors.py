@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, MutableSequence
 
 import pytest
-from fake_model import VOCAB_SIZE, asked, counted, loaded_models, num_used
+from fake_model import VOCAB_SIZE, NumberModels, asked, counted, num_used
 
-from webllm import MLCEngine, MLCEngineConfig, create_mlc_engine
+from webllm import MLCEngine, MLCEngineConfig
 from webllm.config import LogitProcessor
 from webllm.errors import LogitProcessorError
-
-__all__ = ["loaded_models"]  # a fixture
 
 Logits = MutableSequence[float]
 
@@ -49,10 +47,7 @@ def force_77(logits: Logits) -> list[float]:
 
 async def make_engine(processor: LogitProcessor, *models: str) -> MLCEngine:
     config = MLCEngineConfig(logit_processor_registry={"a": processor})
-    return await create_mlc_engine(models or ["a.gguf"], config)
-
-
-pytestmark = pytest.mark.usefixtures("loaded_models")
+    return await NumberModels().engine_with(*(models or ["a.gguf"]), config=config)
 
 
 async def test_logits_changed_in_place_are_sampled_from() -> None:

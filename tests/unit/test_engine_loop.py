@@ -6,7 +6,6 @@ import asyncio
 from array import array
 
 import pytest
-from fake_backend import FakeBackend
 
 from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import BlockManager
@@ -15,9 +14,11 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.engine.sequence import Sequence, SequenceParams
 from webllm.errors import ContextLengthError, DeviceLostError
+from webllm.host import NATIVE, Host
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.sampled import TokenLogprobs
 from webllm.ops.step import FROM_SAMPLED
+from webllm.testing import FakeBackend
 
 BLOCK_SIZE = 16
 
@@ -44,13 +45,14 @@ def make_loop(
     chunk: int = 32,
     context: int | None = None,
     max_waiting: int = 1024,
+    host: Host = NATIVE,
 ) -> GenerationLoop:
     program = Program((), KVCacheShape(1, 1, 32, BLOCK_SIZE), backend.vocab_size)
     limits = StepLimits(max_sequences=64, max_tokens=chunk, max_prefill_tokens_with_decode=chunk)
     scheduler = Scheduler(BlockManager(num_blocks, BLOCK_SIZE), limits, context, max_waiting)
     max_blocks = scheduler.blocks.blocks_for(scheduler.max_positions)
     largest = BatchShape(chunk, limits.max_sequences, limits.max_sequences, max_blocks)
-    return GenerationLoop(scheduler, Runner(backend, program, largest))
+    return GenerationLoop(scheduler, Runner(backend, program, largest), host)
 
 
 def make_sequence(first: int, length: int, max_tokens: int, *stop_ids: int) -> Sequence:

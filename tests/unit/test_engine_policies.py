@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from fake_model import CONTEXT, asked, counted, loaded_models, make_engine, num_used
+from fake_model import (
+    CONTEXT,
+    NumberModels,
+    asked,
+    backend_of,
+    counted,
+    make_engine,
+    num_used,
+    number_models,
+)
 
-from webllm import ChatOptions, MLCEngine, create_mlc_engine
+from webllm import ChatOptions, MLCEngine
 from webllm.config import ContextOverflow
-from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, ContextLengthError, RequestError
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 WAYS = pytest.mark.parametrize("way", ["options", "extra_body"])
 
@@ -26,7 +34,7 @@ def engine_and_fields(
 
 def contexts(engine: MLCEngine) -> list[list[int]]:
     """Returns the token ids in the KV cache after the last step."""
-    backend = engine._session(None).model.loop.runner.backend
+    backend = backend_of(engine)
     last = backend.steps[-1].sequences[0]
     return backend.context(last.block_table, last.context_len, 16)
 
@@ -128,11 +136,12 @@ class TestShift:
         assert [choice.text for choice in reply.choices] == [counted(2, 601)] * 3
 
     async def test_sliding_window_size_is_a_shifting_window(
-        self, loaded_models: list[LoadedModel]
+        self, number_models: NumberModels
     ) -> None:
         options = ChatOptions(sliding_window_size=64, attention_sink_size=2)
-        engine = await create_mlc_engine("a.gguf", chat_options=options)
-        assert loaded_models[0].context_window_size == 64
+        engine = number_models.engine()
+        await engine.reload("a.gguf", options)
+        assert number_models.loaded[0].context_window_size == 64
         reply = await engine.completions.create(prompt=counted(0, 99), max_tokens=200)
         assert reply.choices[0].text == counted(100, 299)
         seen = contexts(engine)

@@ -15,14 +15,13 @@ from fake_model import (
     AllMessages,
     NumberTokenizer,
     asked,
+    backend_of,
     counted,
     make_loaded,
     num_used,
 )
 
 from webllm import ChatOptions, MLCEngine
-from webllm.engine.loaded_model import LoadedModel
-from webllm.engine.session import Session
 from webllm.errors import (
     ContextLengthError,
     ModelNotLoadedError,
@@ -76,21 +75,13 @@ class Program(AllMessages):
 def engine_with(**parts: object) -> MLCEngine:
     """Makes an engine whose `LoadedModel` has other parts; `options` are the model's."""
     options = ChatOptions(**parts.pop("options", {}))
-    engine = MLCEngine()
-    engine._sessions["numbers"] = Session(
-        replace(make_loaded("numbers", options, windows=4), **parts)
-    )
-    return engine
-
-
-def loaded(engine: MLCEngine) -> LoadedModel:
-    return engine._session(None).model
+    return MLCEngine(models=[replace(make_loaded("numbers", options, windows=4), **parts)])
 
 
 def seen(engine: MLCEngine) -> list[int]:
     """Returns the token ids of the last prompt in the KV cache."""
-    last = loaded(engine).loop.runner.backend.steps[-1].sequences[0]
-    return loaded(engine).loop.runner.backend.context(last.block_table, last.context_len, 16)
+    last = backend_of(engine).steps[-1].sequences[0]
+    return backend_of(engine).context(last.block_table, last.context_len, 16)
 
 
 async def begun(program: Program) -> None:
@@ -277,7 +268,7 @@ class TestBesideTheEventLoop:
         program.may_end.set()
         await asyncio.gather(*asking)
         assert program.rendered == [str(i) for i in range(20)]
-        steps = loaded(engine).loop.runner.backend.steps
+        steps = backend_of(engine).steps
         firsts = [share.token_ids[0] for step in steps for share in step.sequences]
         assert firsts == list(range(20))
 
@@ -311,9 +302,8 @@ class TestBesideTheEventLoop:
 
     async def test_prompts_in_the_making_have_places_in_the_queue(self) -> None:
         program = Program()
-        engine = MLCEngine()
         parts = make_loaded(windows=4, max_waiting=2)
-        engine._sessions["numbers"] = Session(replace(parts, chat_format=program))
+        engine = MLCEngine(models=[replace(parts, chat_format=program)])
         most = parts.loop.scheduler.limits.max_sequences + 2
         fields = [asked("1", max_tokens=1, n=most - 1), asked("2", max_tokens=1)]
         asking = [asyncio.create_task(engine.chat.completions.create(**each)) for each in fields]
@@ -346,7 +336,7 @@ class TestBesideTheEventLoop:
         following = asyncio.create_task(engine.chat.completions.create(**asked("5", max_tokens=1)))
         program.may_end.set()
         assert (await following).choices[0].message.content == "6 "
-        assert len(loaded(engine).loop.runner.backend.steps) == 1
+        assert len(backend_of(engine).steps) == 1
         assert num_used(engine) == 0
 
     @pytest.mark.parametrize("stream", [False, True])

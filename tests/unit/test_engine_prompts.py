@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fake_model import VOCAB_SIZE, asked, make_engine, make_loaded, num_used
+from fake_model import VOCAB_SIZE, asked, backend_of, make_engine, make_loaded, num_used
 
 from webllm import MLCEngine
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
-from webllm.engine.session import Session
 from webllm.errors import ContextLengthError, RequestError
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.conv_template import conv_template_from_json
@@ -35,8 +34,7 @@ class TestNoTokens:
         ],
     )
     async def test_templates_that_write_nothing_of_their_own(self, chat_format: ChatFormat) -> None:
-        engine = MLCEngine()
-        engine._sessions["numbers"] = Session(replace(make_loaded(), chat_format=chat_format))
+        engine = MLCEngine(models=[replace(make_loaded(), chat_format=chat_format)])
         with pytest.raises(RequestError, match="prompt of no tokens"):
             await engine.chat.completions.create(**asked(""))
         reply = await engine.chat.completions.create(**asked("1", max_tokens=1))
@@ -116,7 +114,7 @@ class TestBiases:
             **asked("1", max_tokens=1, logit_bias=logit_bias)
         )
         assert reply.choices[0].message.content == "2 "
-        words = engine._session(None).model.loop.runner.backend.steps[-1].sequences[0].edits
+        words = backend_of(engine).steps[-1].sequences[0].edits
         assert all(token_id < VOCAB_SIZE for token_id in words[::3])
 
     @pytest.mark.parametrize("bias", [0.5, 100])
@@ -134,7 +132,7 @@ async def test_choices_draw_with_their_own_seeds_and_are_otherwise_alike() -> No
     engine = make_engine(windows=4)
     fields = {"n": 3, "seed": 7, "temperature": 0.5, "max_tokens": 1}
     await engine.chat.completions.create(**asked("1", **fields))
-    steps = engine._session(None).model.loop.runner.backend.steps
+    steps = backend_of(engine).steps
     drawn = [share.sampling for step in steps for share in step.sequences]
     assert len({sampling.seed for sampling in drawn}) == 3
     assert len({replace(sampling, seed=0) for sampling in drawn}) == 1

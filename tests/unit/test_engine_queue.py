@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from fake_model import VOCAB_SIZE, asked, counted, make_engine, num_used, settle
+from fake_model import VOCAB_SIZE, asked, counted, make_engine, model_of, num_used, settle
 from test_engine_prompt_tokens import Program, engine_with
 
 from webllm import MLCEngine
@@ -58,8 +58,7 @@ async def test_requests_whose_prompts_are_being_made_count() -> None:
     """The prompt of a refused request is never made."""
     chat_format = Program()
     engine = engine_with(chat_format=chat_format)
-    model = engine._session(None)
-    model.model.loop.scheduler.max_waiting = 1
+    model_of(engine).loop.scheduler.max_waiting = 1
     asks = [asked("1", max_tokens=1, n=n) for n in (RUNNING, 1)]
     under_way = [asyncio.create_task(engine.chat_completion(fields)) for fields in asks]
     await settle()
@@ -78,7 +77,7 @@ async def test_a_stream_that_begins_too_late_leaves_nothing_behind() -> None:
     under_way = await fill(engine, RUNNING)
     with pytest.raises(QueueFullError):
         await anext(stream)
-    scheduler = engine._session(None).model.loop.scheduler
+    scheduler = model_of(engine).loop.scheduler
     assert len(scheduler.running) + len(scheduler.waiting) == RUNNING
     engine.interrupt_generate()
     await asyncio.gather(*under_way)

@@ -7,7 +7,6 @@ import random
 from array import array
 
 import pytest
-from fake_backend import FakeBackend, FakeExecutable
 from fake_model import settle
 from test_engine_loop import Collector, make_loop, make_sequence
 
@@ -17,6 +16,7 @@ from webllm.errors import DeviceError
 from webllm.ops.program import BatchShape, Program
 from webllm.ops.sampling import SamplingParams
 from webllm.ops.step import Step
+from webllm.testing import FakeBackend, FakeExecutable
 
 Kind = tuple[int, int, bool]  # tokens, sequences, plain
 

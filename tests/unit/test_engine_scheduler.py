@@ -6,7 +6,6 @@ from array import array
 from collections import Counter, deque
 
 import pytest
-from fake_backend import FakeBackend
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -17,6 +16,7 @@ from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
 from webllm.errors import ContextLengthError
 from webllm.ops.sampling import LogitEdits
 from webllm.ops.step import FROM_SAMPLED, StepSequence
+from webllm.testing import FakeBackend
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
 LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prefill_tokens_with_decode=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fake_model import NO_THOUGHT, asked, counted, make_engine, num_used
+from fake_model import NO_THOUGHT, asked, backend_of, counted, make_engine, model_of, num_used
 
 from webllm.api.chat_completion import ChatCompletionTokenLogprob, TopLogprob
 from webllm.errors import RequestError
@@ -71,7 +71,7 @@ async def test_closing_a_stream_ends_every_choice() -> None:
     assert num_used(engine) >= 3
     await stream.aclose()
     assert num_used(engine) == 0
-    assert not engine._session(None).model.loop.scheduler.has_work
+    assert not model_of(engine).loop.scheduler.has_work
 
 
 async def test_usage_says_what_the_kv_cache_knew() -> None:
@@ -91,7 +91,7 @@ async def test_usage_says_what_the_kv_cache_knew() -> None:
 async def test_choices_of_one_request_share_their_prompt() -> None:
     engine = make_engine()
     await engine.completions.create(prompt=counted(0, 39), n=4, max_tokens=1)
-    backend = engine._session(None).model.loop.runner.backend
+    backend = backend_of(engine)
     assert sum(step.num_tokens for step in backend.steps) == 40 + 3 * 8
 
 
@@ -191,7 +191,7 @@ async def test_a_temperature_too_low_to_divide_by_is_greedy(
 ) -> None:
     engine = make_engine()
     await engine.completions.create(prompt="1", max_tokens=1, temperature=temperature)
-    step = engine._session(None).model.loop.runner.backend.steps[-1]
+    step = backend_of(engine).steps[-1]
     assert step.sequences[0].sampling.temperature == used
 
 
@@ -203,5 +203,5 @@ async def test_requests_at_once_share_steps() -> None:
     assert [r.choices[0].text for r in replies] == [
         counted(i + 1, i + 20) for i in range(0, 200, 25)
     ]
-    steps = engine._session(None).model.loop.runner.backend.steps
+    steps = backend_of(engine).steps
     assert sum(len(step.sequences) == 8 for step in steps) >= 15

@@ -103,6 +103,11 @@ def test_packages_are_imported_in_their_places_only(module: str) -> None:
         assert ok, f"{module} imports {package}, whose place is {PLACES[package]}"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_one_module_asks_which_host_it_runs_on(module: str) -> None:
+    assert ("emscripten" in MODULES[module].read_text()) is (module == "host")
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if ".browser" in name])
 def test_in_a_browser_files_are_read_as_resources(module: str) -> None:
     """In a browser the package is in an archive: `__file__` names no file."""

@@ -12,17 +12,26 @@ import httpx
 import httpx2
 import openai
 import pytest
-from fake_model import asked, counted, loaded_models, make_engine, num_used, settle
+from fake_model import (
+    NumberModels,
+    asked,
+    backend_of,
+    counted,
+    make_engine,
+    model_of,
+    num_used,
+    number_models,
+    settle,
+)
 from fake_worker import SHIFT, Worker, read
 
 import webllm
 from webllm import MLCEngine, OpenAITransport, openai_client
 from webllm.api.embedding import CreateEmbeddingResponse, Embedding, EmbeddingUsage
-from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceLostError, WorkerLostError
 from webllm.workers.proxy import WorkerMLCEngine
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 M: dict[str, Any] = {"model": "numbers"}
 ENDLESS: dict[str, Any] = asked("1", **M, max_tokens=10**6, extra_body={"ignore_eos": True})
@@ -30,11 +39,11 @@ ENDLESS: dict[str, Any] = asked("1", **M, max_tokens=10**6, extra_body={"ignore_
 
 @pytest.fixture(params=["here", "worker"])
 async def engines(
-    request: pytest.FixtureRequest, loaded_models: list[LoadedModel]
+    request: pytest.FixtureRequest, number_models: NumberModels
 ) -> tuple[Any, MLCEngine]:
     """Returns the engine that is called, and the engine that computes."""
     if request.param == "here":
-        engine = MLCEngine()
+        engine = number_models.engine()
         await engine.reload("numbers.gguf", SHIFT)
         return engine, engine
     worker = Worker()
@@ -199,7 +208,7 @@ class TestErrors:
         assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
 
     async def test_the_device(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
-        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
+        backend_of(computing).error = DeviceLostError("it went away")
         with pytest.raises(openai.InternalServerError, match="it went away") as caught:
             await client.chat.completions.create(**asked("1", **M))
         assert (caught.value.status_code, caught.value.code) == (503, "device_lost")
@@ -207,7 +216,7 @@ class TestErrors:
     async def test_in_a_stream(self, client: openai.AsyncOpenAI, computing: MLCEngine) -> None:
         stream = await client.chat.completions.create(**ENDLESS, stream=True)
         assert (await anext(stream)).choices[0].delta.role == "assistant"
-        computing._session(None).model.loop.runner.backend.error = DeviceLostError("it went away")
+        backend_of(computing).error = DeviceLostError("it went away")
         with pytest.raises(openai.APIError, match="it went away") as caught:
             await read(stream)
         assert (caught.value.type, caught.value.code) == ("server_error", "device_lost")
@@ -218,7 +227,7 @@ class TestErrors:
         computing: MLCEngine,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        computing._session(None).model.loop.runner.backend.error = KeyError("/home/me/secret")
+        backend_of(computing).error = KeyError("/home/me/secret")
         with pytest.raises(openai.InternalServerError, match="an unexpected error") as caught:
             await client.completions.create(prompt="1", **M)
         assert (caught.value.status_code, caught.value.code) == (500, "webllm_error")
@@ -230,10 +239,10 @@ class TestErrors:
             assert "KeyError" not in str(error.body)
         assert caplog.text.count("/home/me/secret") >= 2
 
-    async def test_too_many_requests(self, loaded_models: list[LoadedModel]) -> None:
-        engine = MLCEngine()
+    async def test_too_many_requests(self, number_models: NumberModels) -> None:
+        engine = number_models.engine()
         await engine.reload("numbers.gguf", SHIFT)
-        engine._session(None).model.loop.scheduler.max_waiting = 0
+        model_of(engine).loop.scheduler.max_waiting = 0
         client = openai_client(engine).with_options(max_retries=0)
         running = await client.chat.completions.create(**ENDLESS, stream=True, n=64)
         await anext(running)

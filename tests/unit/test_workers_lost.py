@@ -6,22 +6,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_model import asked, loaded_models, settle
+from fake_model import NumberModels, asked, number_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, WebLLMError, WorkerLostError
 from webllm.workers.messages import read_reply
 from webllm.workers.port import LoopbackPort, Port
 from webllm.workers.proxy import WorkerMLCEngine
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 
 @pytest.fixture
-def worker(loaded_models: list[LoadedModel]) -> Worker:
-    return Worker()
+def worker(number_models: NumberModels) -> Worker:
+    return Worker(number_models.load)
 
 
 @pytest.fixture
@@ -52,13 +51,13 @@ async def test_a_lost_worker_fails_whatever_waits(engine: WorkerMLCEngine, worke
 
 
 async def test_restart_sends_the_settings_and_the_models_again(
-    worker: Worker, loaded_models: list[LoadedModel]
+    worker: Worker, number_models: NumberModels
 ) -> None:
     workers = [worker]
 
     async def open_port() -> Port:
         await asyncio.sleep(0)
-        workers.append(Worker())
+        workers.append(Worker(number_models.load))
         return workers[-1].port
 
     engine = WorkerMLCEngine(worker.port, open_port=open_port)
@@ -72,7 +71,7 @@ async def test_restart_sends_the_settings_and_the_models_again(
         await anext(stream)
     reply = await engine.completions.create(prompt="1", max_tokens=1)
     assert (reply.model, reply.choices[0].text) == ("x", "2 ")
-    assert [loaded.options.top_p for loaded in loaded_models] == [0.5, 0.5]
+    assert [loaded.options.top_p for loaded in number_models.loaded] == [0.5, 0.5]
 
     await workers[-1].port.close()
     await asyncio.gather(engine.reload("x"), engine.reload("x"))

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from fake_child import NONSENSE
-from fake_model import asked, counted, loaded_models, settle
+from fake_model import asked, counted, settle
 from fake_worker import FOREVER, Worker
 from test_workers_process import is_alive, pid_of, until
 
 from webllm import AppConfig, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport
-from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import ConfigError, RequestError, WebLLMError, WorkerLostError
 from webllm.workers import frames
 from webllm.workers.frames import FrameReader, frame
@@ -26,8 +25,6 @@ from webllm.workers.messages import Return
 from webllm.workers.port import LoopbackPort
 from webllm.workers.process import Start, create_worker_process
 from webllm.workers.proxy import WorkerMLCEngine
-
-__all__ = ["loaded_models"]  # a fixture
 
 HERE = Path(__file__).parent
 NUM_SETTINGS = 2  # hello and the catalogue
@@ -275,9 +272,7 @@ async def test_progress_of_workers_of_other_versions(phase: str | None) -> None:
     assert [(report.text, report.progress) for report in reports] == [("half", 0.5)]
 
 
-async def test_a_progress_callback_that_raises_fails_the_load(
-    loaded_models: list[LoadedModel],
-) -> None:
+async def test_a_progress_callback_that_raises_fails_the_load() -> None:
     """It fails as without a worker, and the worker has no model loaded."""
     worker = Worker()
 
@@ -305,7 +300,7 @@ GOOD = AppConfig(model_list=(ModelRecord(model="x.gguf", model_id="x"),))
 
 
 @pytest.fixture
-def picky(loaded_models: list[LoadedModel]) -> Worker:
+def picky() -> Worker:
     """A worker that refuses one catalogue."""
     worker = Worker()
     take = worker.engine.set_app_config
@@ -334,7 +329,7 @@ async def test_a_refused_setting_fails_the_reload(picky: Worker, waits: bool) ->
     assert picky.engine.loaded_model_ids() == ["x"]
 
 
-async def test_a_malformed_setting_fails_the_reload(loaded_models: list[LoadedModel]) -> None:
+async def test_a_malformed_setting_fails_the_reload() -> None:
     engine = WorkerMLCEngine(Worker().port)
     engine.set_app_config({"modls": []})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown field 'modls'; did you mean models"):
@@ -344,7 +339,7 @@ async def test_a_malformed_setting_fails_the_reload(loaded_models: list[LoadedMo
     assert (await engine.chat.completions.create(**asked("1", max_tokens=1))).choices
 
 
-async def test_deep_nesting_is_refused(loaded_models: list[LoadedModel]) -> None:
+async def test_deep_nesting_is_refused() -> None:
     engine = WorkerMLCEngine(Worker().port)
     await engine.reload("numbers.gguf")
     nested: list[Any] = []

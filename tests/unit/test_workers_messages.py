@@ -6,13 +6,14 @@ import inspect
 from typing import Any, get_type_hints
 
 import pytest
-from fake_model import loaded_models, settle
+from fake_model import NumberModels, settle
 from fake_worker import Worker
 from test_workers_wire import NpmClient, Thrown
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
+from webllm.host import Host
 from webllm.workers.messages import (
     KINDS,
     PROTOCOL,
@@ -24,8 +25,6 @@ from webllm.workers.messages import (
     read_request,
 )
 from webllm.workers.proxy import WorkerMLCEngine
-
-__all__ = ["loaded_models"]  # a fixture
 
 # `RequestKind` of WebLLM 0.2.86, src/message.ts, each with a content of its clients'.
 ASKED = {"request": {"messages": []}, "modelId": ["m"], "chatOpts": None}
@@ -125,21 +124,15 @@ async def test_kinds_of_later_versions_are_refused_in_words() -> None:
     assert npm.seen[-1]["error"]["code"] == "invalid_request_error"
 
 
-async def test_the_progress_of_one_load(
-    loaded_models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_progress_of_one_load() -> None:
     """The callback is called through a port and without one."""
-    from webllm.engine import engine as engine_module
 
-    load = engine_module.load_model
-
-    async def load_model(record: Any, options: object, config: Any) -> LoadedModel:
+    async def load_model(record: Any, options: Any, config: Any, host: Host) -> LoadedModel:
         text = record.model_id
         config.init_progress_callback(InitProgressReport(0.5, 1.5, text, Phase.FETCH, 5, 10))
-        return await load(record, options, config)
+        return await NumberModels().load(record, options, config, host)
 
-    monkeypatch.setattr(engine_module, "load_model", load_model)
-    worker = Worker()
+    worker = Worker(load_model)
     for engine in (WorkerMLCEngine(worker.port), worker.engine):
         of_all: list[InitProgressReport] = []
         of_one: list[InitProgressReport] = []

@@ -10,14 +10,13 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from fake_model import asked, counted, loaded_models, num_used, settle
+from fake_model import NumberModels, asked, counted, num_used, number_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
-from webllm.engine.loaded_model import LoadedModel
 from webllm.error_info import ErrorInfo
 from webllm.errors import (
     ConfigError,
@@ -31,12 +30,12 @@ from webllm.workers.messages import Throw
 from webllm.workers.port import LoopbackPort
 from webllm.workers.proxy import WorkerMLCEngine
 
-__all__ = ["loaded_models"]  # a fixture
+__all__ = ["number_models"]  # a fixture
 
 
 @pytest.fixture
-def worker(loaded_models: list[LoadedModel]) -> Worker:
-    return Worker()
+def worker(number_models: NumberModels) -> Worker:
+    return Worker(number_models.load)
 
 
 @pytest.fixture
@@ -199,7 +198,7 @@ async def test_errors_are_the_engines(engine: WorkerMLCEngine) -> None:
 
 
 async def test_an_error_in_the_middle_of_a_stream(
-    engine: WorkerMLCEngine, worker: Worker, loaded_models: list[LoadedModel]
+    engine: WorkerMLCEngine, worker: Worker, number_models: NumberModels
 ) -> None:
     stream = await engine.completions.create(prompt="1 2 3", stream=True, **FOREVER)
     await anext(stream)
@@ -207,7 +206,7 @@ async def test_an_error_in_the_middle_of_a_stream(
     async def read_oldest() -> None:
         raise errors.DeviceLostError("gone")
 
-    loaded_models[0].loop.runner.read_oldest = read_oldest  # type: ignore[assignment]
+    number_models.loaded[0].loop.runner.read_oldest = read_oldest  # type: ignore[assignment]
     with pytest.raises(errors.DeviceLostError, match="gone"):
         await read(stream)
     assert not worker.handler._connections[0].streams._by_id

@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from fake_model import asked, loaded_models, num_used, settle
+from fake_model import asked, num_used, number_models, settle
 from test_workers_wire import (
     NO_CONTENT,
     NpmClient,
@@ -21,9 +21,7 @@ from test_workers_wire import (
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.streams import Stream
 
-__all__ = ["client", "handler", "loaded_models", "npm"]  # fixtures
-
-pytestmark = pytest.mark.usefixtures("loaded_models")
+__all__ = ["client", "handler", "npm", "number_models"]  # fixtures
 
 INIT, PULL = "chatCompletionStreamInit", "completionStreamNextChunk"
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import count
+from typing import Any
 
 import pytest
-from fake_model import asked, counted, loaded_models, num_used, settle
+from fake_model import NumberModels, asked, counted, num_used, number_models, settle
 
 from webllm import AppConfig, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
+from webllm.host import Host
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
 
-__all__ = ["loaded_models"]  # a fixture
-
-pytestmark = pytest.mark.usefixtures("loaded_models")
+__all__ = ["number_models"]  # a fixture
 
 NO_CONTENT = object()
 NUMBERS = ModelRecord(model="numbers.gguf", model_id="numbers")
@@ -82,8 +83,8 @@ class NpmClient:
 
 
 @pytest.fixture
-def handler() -> MLCEngineHandler:
-    return MLCEngineHandler(config=CONFIG)
+def handler(number_models: NumberModels) -> MLCEngineHandler:
+    return MLCEngineHandler(number_models.engine(CONFIG))
 
 
 @pytest.fixture
@@ -260,15 +261,15 @@ async def test_messages_that_are_wrong_are_thrown_back(npm: NpmClient) -> None:
 
 
 async def test_a_restarted_worker_reloads_by_itself(
-    npm: NpmClient, loaded_models: list[LoadedModel]
+    npm: NpmClient, number_models: NumberModels
 ) -> None:
     content = numbers(asked("1", max_tokens=1)) | {"chatOpts": [{"top_p": 0.5}]}
     replies = [npm.ask("chatCompletionNonStreaming", content) for _ in range(3)]
     assert all(await asyncio.gather(*replies))
-    assert [loaded.options.top_p for loaded in loaded_models] == [0.5]
+    assert [loaded.options.top_p for loaded in number_models.loaded] == [0.5]
     await npm.begin(asked("1", max_tokens=1))
     assert await npm.rest() == "2 "
-    assert len(loaded_models) == 1
+    assert len(number_models.loaded) == 1
 
 
 async def test_a_client_that_expects_no_model_is_told_that_none_is_loaded(npm: NpmClient) -> None:
@@ -359,19 +360,12 @@ async def test_a_page_that_is_gone_leaves_nothing_running(
     assert await NpmClient(handler).ask("getMessage", {}) is not None
 
 
-async def test_progress_goes_to_the_page_that_reloads(
-    handler: MLCEngineHandler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from webllm.artifacts.progress import InitProgressReport, Phase
-    from webllm.engine import engine as engine_module
-
-    load = engine_module.load_model
-
-    async def load_model(record: object, options: object, config: object) -> LoadedModel:
+async def test_progress_goes_to_the_page_that_reloads(number_models: NumberModels) -> None:
+    async def load_model(record: Any, options: Any, config: Any, host: Host) -> LoadedModel:
         config.init_progress_callback(InitProgressReport(0.5, 1.5, "half", Phase.FETCH, 5, 10))
-        return await load(record, options, config)
+        return await number_models.load(record, options, config, host)
 
-    monkeypatch.setattr(engine_module, "load_model", load_model)
+    handler = MLCEngineHandler(MLCEngine(CONFIG, load_model=load_model))
     own: list[str] = []
     handler.engine.set_init_progress_callback(lambda report: own.append(report.text))
     npm, other = NpmClient(handler), NpmClient(handler)
@@ -386,11 +380,11 @@ async def test_progress_goes_to_the_page_that_reloads(
     assert own == ["half"]
 
 
-async def test_a_service_worker_does_not_load_twice(loaded_models: list[LoadedModel]) -> None:
-    npm = NpmClient(MLCEngineHandler(config=CONFIG, reuse_loaded=True))
+async def test_a_service_worker_does_not_load_twice(number_models: NumberModels) -> None:
+    npm = NpmClient(MLCEngineHandler(number_models.engine(CONFIG), reuse_loaded=True))
     for options in (None, None, [{"top_p": 0.5}]):
         await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": options})
-    assert len(loaded_models) == 2
+    assert len(number_models.loaded) == 2
     assert npm.seen[1]["content"]["progress"] == 1
 
 

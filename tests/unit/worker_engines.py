@@ -9,9 +9,9 @@ from fake_model import make_loaded
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport, Phase
-from webllm.engine import engine as engine_module
 from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceNotFoundError
+from webllm.host import Host
 from webllm.workers import frames
 
 
@@ -22,8 +22,7 @@ def numbers(config: MLCEngineConfig) -> MLCEngine:
     error that is not valid UTF-8.
     """
     print("made with", config.device, config.num_threads, config.kv_cache_tokens, flush=True)
-    engine_module.load_model = _load_model
-    return MLCEngine(config)
+    return MLCEngine(config, load_model=_load_model)
 
 
 def without_device(config: MLCEngineConfig) -> MLCEngine:
@@ -47,7 +46,7 @@ def exits(config: MLCEngineConfig) -> MLCEngine:
 
 
 async def _load_model(
-    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig, host: Host
 ) -> LoadedModel:
     os.write(1, b"noise of a library\n")
     assert config.init_progress_callback
@@ -55,4 +54,4 @@ async def _load_model(
     if record.model_id == "unwritable":
         raise OSError("no file \udcff")
     time.sleep({"slow": 0.5, "stuck": 60}.get(record.model_id, 0))
-    return make_loaded(record.model_id, options, windows=4)
+    return make_loaded(record.model_id, options, windows=4, host=host)

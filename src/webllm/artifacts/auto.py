@@ -5,12 +5,12 @@ The one fork between the two hosts for everything that is stored.
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.progress import ProgressCallback
 from webllm.errors import ConfigError, ModelNotFoundError
+from webllm.host import THIS_HOST
 
 
 async def open_model(
@@ -22,7 +22,7 @@ async def open_model(
     directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
     ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
     """
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.artifacts import browser
 
         return await browser.open_model(source, store, on_progress)
@@ -41,7 +41,7 @@ async def open_model(
 
 async def has_model(source: str, store: str | None) -> bool:
     """Returns whether the store has the whole file; False for a local file, which is not stored."""
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.artifacts import browser
 
         return await browser.has_model(source, store)
@@ -58,7 +58,7 @@ async def delete_model(source: str, store: str | None) -> None:
 
     Raises ArtifactError if the file is in use or being fetched.
     """
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.artifacts import browser
 
         await browser.delete_model(source, store)
@@ -75,7 +75,7 @@ async def delete_model(source: str, store: str | None) -> None:
 
 async def offer_file(file: object) -> str:
     """Returns a source for a File that the user picked; raises ConfigError outside a browser."""
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.artifacts import browser_picked
 
         return await browser_picked.offer_file(file)

@@ -1,15 +1,15 @@
-"""Runs long work beside the event loop: in threads natively, in turns in a browser."""
+"""Runs long work beside the event loop: in threads, or in turns where there are none."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from webllm.host import Host
 from webllm.text.steps import Steps
 
 _P = ParamSpec("_P")
@@ -25,21 +25,24 @@ class Pauses:
     last: the time of the last pause, in seconds of `time.perf_counter`.
     """
 
-    def __init__(self, last: float = 0.0) -> None:
+    def __init__(self, host: Host, last: float = 0.0) -> None:
+        self._is_browser = host.is_browser
         self._last = last
 
     async def pause(self) -> None:
         """Waits for a timer in a browser, if the last pause was 30 ms ago; else returns at once."""
-        if sys.platform == "emscripten" and time.perf_counter() - self._last > _PAUSE_EVERY_S:
+        if self._is_browser and time.perf_counter() - self._last > _PAUSE_EVERY_S:
             await asyncio.sleep(_PAUSE_S)
             self._last = time.perf_counter()
 
 
-async def in_background(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Calls a function in a thread; in a browser, which has none, on the event loop."""
-    if sys.platform == "emscripten":
-        return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
+async def in_background(
+    host: Host, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
+    """Calls a function in a thread; on the event loop if the host has no threads."""
+    if host.has_threads:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    return function(*args, **kwargs)
 
 
 def ignore_result(work: asyncio.Future[_T]) -> None:
@@ -77,8 +80,9 @@ class SerialExecutor:
     Each task may come from a different event loop.
     """
 
-    def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # used in a browser, which has one event loop
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._turn = asyncio.Lock()  # used without threads, where there is one event loop
         self._thread = ThreadPoolExecutor(1, "webllm-text")  # starts with the first task
 
     async def run(self, steps: Steps[_T]) -> _T:
@@ -86,9 +90,9 @@ class SerialExecutor:
 
         If the caller is cancelled, the task ends after its current step.
         """
-        if sys.platform == "emscripten":
+        if not self._host.has_threads:
             async with self._turn:
-                return await _run_steps_with_pauses(steps)
+                return await _run_steps_with_pauses(steps, Pauses(self._host, time.perf_counter()))
         stopped = threading.Event()
         event_loop = asyncio.get_running_loop()
         try:
@@ -97,8 +101,7 @@ class SerialExecutor:
             stopped.set()
 
 
-async def _run_steps_with_pauses(steps: Steps[_T]) -> _T:
-    pauses = Pauses(time.perf_counter())
+async def _run_steps_with_pauses(steps: Steps[_T], pauses: Pauses) -> _T:
     while True:
         try:
             next(steps)

@@ -53,10 +53,14 @@ class BlockingMLCEngine:
     the answer at once. Ctrl-C cancels the call that waits. Callbacks and logit processors run on
     the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does dropping
     the last reference to the engine and its streams.
+
+    engine: the engine to use, instead of a new one with `config`.
     """
 
-    def __init__(self, config: MLCEngineConfig | None = None) -> None:
-        self._engine = MLCEngine(config)
+    def __init__(
+        self, config: MLCEngineConfig | None = None, *, engine: MLCEngine | None = None
+    ) -> None:
+        self._engine = engine or MLCEngine(config)
         self._thread = EventLoopThread(self._engine.unload)
 
     def __enter__(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
@@ -25,13 +25,15 @@ from webllm.config import (
     model_ids,
     read_options,
 )
+from webllm.engine import loading
 from webllm.engine.background import TurnLock
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.load_progress import LoadProgress, call_both
-from webllm.engine.loading import load_model
+from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.progress_line import progress_line
 from webllm.engine.session import Session
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
+from webllm.host import THIS_HOST, Host
 
 _LOG_LEVELS: dict[LogLevel, int] = {
     "TRACE": 5,
@@ -47,14 +49,27 @@ class MLCEngine:
     """Runs one or more models. Requests that run at the same time share steps.
 
     Use from one event loop. `async with MLCEngine() as engine` unloads at the end.
+
+    Tests may replace its parts. load_model: loads one model for `reload`, in place of
+    `engine.loading.load_model`. models: the models that are loaded at the start. host: the host
+    that the engine assumes.
     """
 
-    def __init__(self, config: MLCEngineConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: MLCEngineConfig | None = None,
+        *,
+        load_model: loading.ModelLoader | None = None,
+        models: Iterable[LoadedModel] = (),
+        host: Host = THIS_HOST,
+    ) -> None:
         self.config = engine_config(config)
+        self._load_model: loading.ModelLoader = load_model or loading.load_model
+        self._host = host
         self.chat = Chat(self)
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
-        self._sessions: dict[str, Session] = {}
+        self._sessions = {model.model_id: Session(model, host) for model in models}
         self._loading = TurnLock()  # one `reload` or `unload` at a time
         self._loading_ids: list[str] = []  # of the models that are being loaded
         if self.config.log_level is not None:
@@ -95,7 +110,7 @@ class MLCEngine:
         options: list[ChatOptions],
         on_progress: InitProgressCallback | None,
     ) -> dict[str, Session]:
-        progress = LoadProgress(on_progress, len(records))
+        progress = LoadProgress(on_progress, len(records), start=self._host.load_start)
         config = replace(self.config, init_progress_callback=progress)
         self._loading_ids = [record.model_id for record in records]
         sessions: dict[str, Session] = {}
@@ -103,7 +118,8 @@ class MLCEngine:
             for record, given in zip(records, options, strict=True):
                 effective = given.over(record.overrides)
                 _check_supported(effective)
-                sessions[record.model_id] = Session(await load_model(record, effective, config))
+                model = await self._load_model(record, effective, config, self._host)
+                sessions[record.model_id] = Session(model, self._host)
                 progress.model_ready()
         except BaseException:
             await _close(list(sessions.values()))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
 
-# The share of a reload that is done when this code begins. In a browser, the start of Python comes
-# first; js/src/starting.ts reports it.
-_START = 0.1 if sys.platform == "emscripten" else 0.0
 # The rough share of each phase in the time of loading one model.
 _WEIGHTS = {Phase.FETCH: 0.75, Phase.UPLOAD: 0.2, Phase.COMPILE: 0.05}
 _ORDER = list(_WEIGHTS)
@@ -29,7 +25,7 @@ class LoadProgress:
         callback: ProgressCallback | None,
         num_models: int,
         *,
-        start: float = _START,
+        start: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._callback = callback

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from webllm.engine.loop import GenerationLoop
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError
+from webllm.host import Host
 from webllm.models import registry
 from webllm.ops.program import BatchShape, Program
 from webllm.text.conv_template import conv_template_from_json
@@ -35,8 +35,8 @@ from webllm.text.tokenizer import Tokenizer
 _log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_TOKENS = 4096
-# Sizes of the KV cache in context windows; the first that fits is taken. A tab should stay small.
-_KV_WINDOWS = (1,) if sys.platform == "emscripten" else (4, 2, 1)
+
+ModelLoader = Callable[[ModelRecord, ChatOptions, MLCEngineConfig, Host], Awaitable[LoadedModel]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LoadPlan:
 
 
 async def load_model(
-    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig
+    record: ModelRecord, options: ChatOptions, config: MLCEngineConfig, host: Host
 ) -> LoadedModel:
     """Loads a model. The device is opened while the model is fetched.
 
@@ -73,19 +73,21 @@ async def load_model(
     async with _opening_backend(config) as opening:
         with await open_model(record.source, store, on_progress) as checkpoint:
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
-            tokenizing = asyncio.create_task(in_background(_make_tokenizer, checkpoint, options))
+            tokenizing = asyncio.create_task(
+                in_background(host, _make_tokenizer, checkpoint, options)
+            )
             try:
                 context = context_window(checkpoint, options)
                 program = registry.record(checkpoint, context)
                 await asyncio.wait([opening])  # which goes on if this is cancelled
-                plan = plan_memory(opening.result(), program, checkpoint, context, config)
+                plan = plan_memory(opening.result(), program, checkpoint, context, config, host)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:
                 tokenizing.add_done_callback(ignore_result)
                 raise
             tokenizer, chat_format = await tokenizing
-    loop = GenerationLoop(new_scheduler(plan, config), runner)
+    loop = GenerationLoop(new_scheduler(plan, config), runner, host)
     model = LoadedModel(
         model_id=record.model_id,
         options=options,
@@ -157,12 +159,13 @@ def plan_memory(
     checkpoint: Checkpoint,
     context: int,
     config: MLCEngineConfig,
+    host: Host,
 ) -> LoadPlan:
     """Chooses the largest KV cache that fits beside the weights.
 
     Raises DeviceMemoryError if not even the smallest one fits.
     """
-    sizes = [context * windows for windows in _KV_WINDOWS]
+    sizes = [context * windows for windows in host.kv_cache_windows]
     if config.kv_cache_tokens is not None:
         sizes = [max(config.kv_cache_tokens, context)]
     for num_tokens in sizes:

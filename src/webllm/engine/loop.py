@@ -12,6 +12,7 @@ from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import Sequence
 from webllm.errors import ModelNotLoadedError, RequestError
+from webllm.host import Host
 from webllm.ops.sampled import TokenLogprobs
 
 _log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ class GenerationLoop:
     drops the steps in flight.
     """
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner, host: Host) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self._outputs: dict[Sequence, Output] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
-        self._pauses = Pauses()
+        self._pauses = Pauses(host)
 
     @property
     def is_idle(self) -> bool:

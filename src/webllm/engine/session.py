@@ -21,6 +21,7 @@ from webllm.engine.prompt_tokens import MESSAGE_CHARS
 from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwarded_sequence
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.errors import RequestError
+from webllm.host import Host
 from webllm.ops.sampled import TokenLogprobs
 from webllm.text.steps import Steps, finish
 
@@ -31,14 +32,14 @@ _LONG_TEXT = 65536  # characters; longer texts wait for each other in a queue of
 class Session:
     """Answers requests to one model. The requests have been validated."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, host: Host) -> None:
         self.model = model
         self._last_answer: Generation | None = None
         self._rates = 0.0, 0.0  # of prefill and decode, tokens per second: kept by `reset_chat`
         self._forwarded: list[int] = []  # token ids since `reset_chat`
         self._forwarding = TurnLock()  # one `forward_tokens_and_sample` at a time
         # Two, so that a long prompt does not delay short ones.
-        self._encoder, self._long_text_encoder = SerialExecutor(), SerialExecutor()
+        self._encoder, self._long_text_encoder = SerialExecutor(host), SerialExecutor(host)
         self._num_encoding = 0  # sequences whose prompts are being encoded
         self._num_interrupts = 0
 

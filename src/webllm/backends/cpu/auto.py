@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from webllm.backends.cpu.kernels import Kernels
+from webllm.host import THIS_HOST
 
 
 async def open_kernels(num_threads: int | None = None) -> Kernels:
@@ -13,7 +12,7 @@ async def open_kernels(num_threads: int | None = None) -> Kernels:
     `num_threads`: None for the number of cores, up to a limit. A browser page that is not
     isolated from other origins gets one thread. Raises DeviceNotFoundError if no kernels run here.
     """
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.backends.cpu.browser_threads import open_browser_kernels
 
         return await open_browser_kernels(num_threads)

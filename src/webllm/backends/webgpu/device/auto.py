@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from webllm.backends.webgpu.device.protocol import Adapter, Device
+from webllm.host import THIS_HOST
 
 
 async def find_adapter(device: str = "webgpu") -> Adapter:
@@ -13,7 +13,7 @@ async def find_adapter(device: str = "webgpu") -> Adapter:
 
     Raises DeviceNotFoundError.
     """
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.backends.webgpu.device import browser
 
         return await browser.find_adapter(device)
@@ -25,7 +25,7 @@ async def find_adapter(device: str = "webgpu") -> Adapter:
 
 async def open_device(adapter: Adapter) -> Device:
     """Returns the device of an adapter; raises DeviceError."""
-    if sys.platform == "emscripten":
+    if THIS_HOST.is_browser:
         from webllm.backends.webgpu.device import browser
 
         return await browser.open_device(adapter)
