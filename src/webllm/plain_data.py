@@ -64,9 +64,8 @@ def _path_and_problem(error: msgspec.ValidationError) -> tuple[str, str]:
     at = _PATH.search(text)
     if at is None:
         return "", text
-    return at["path"].removesuffix("[...]"), text[
-        : at.start()
-    ]  # "[...]" stands for a dict's values
+    path = at["path"].removesuffix("[...]")  # which stands for the values of a dict
+    return path, text[: at.start()]
 
 
 def _value_at(plain: object, path: str) -> str:

@@ -25,7 +25,7 @@ from webllm.text.steps import Steps
 __all__ = ["FakeBackend", "FakeExecutable", "fake_engine"]
 
 # A prompt's tokens are its bytes. Those of an answer are numbered from 256 on, to tell them apart.
-_SAID = 256
+_FIRST_ANSWER_TOKEN = 256
 _EOS = 512
 _NUM_TOKENS = 513
 _MESSAGE = "\0"  # begins each message
@@ -212,15 +212,15 @@ class _AnsweringBackend(FakeBackend):
 
     def next_token(self, context: list[int]) -> int:
         num_prompt = len(context)
-        while num_prompt and context[num_prompt - 1] >= _SAID:
+        while num_prompt and context[num_prompt - 1] >= _FIRST_ANSWER_TOKEN:
             num_prompt -= 1
         prompt = bytes(token_id % 256 for token_id in context[:num_prompt])
-        num_said = len(context) - num_prompt
-        if not num_said or prompt not in self._answers:
+        num_answered = len(context) - num_prompt
+        if not num_answered or prompt not in self._answers:
             text = prompt.decode(errors="replace").rpartition(_MESSAGE)[2]
             self._answers[prompt] = self._answer(text).encode()
         answer = self._answers[prompt]
-        return _SAID + answer[num_said] if num_said < len(answer) else _EOS
+        return _FIRST_ANSWER_TOKEN + answer[num_answered] if num_answered < len(answer) else _EOS
 
 
 class _LastMessage:

@@ -16,6 +16,7 @@ Requests and responses inside of `content` stay plain data here: engine and prox
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -222,20 +223,20 @@ def _method(
     return ask
 
 
-class EngineMessages:
+class EngineMessages(ABC):
     """The rest of the table: kinds that are one call of the engine's method and nothing more.
 
     A client defines `_call` and inherits the engine's methods from here.
     """
 
     @property
+    @abstractmethod
     def _protocol(self) -> int:
         """The worker's version of `PROTOCOL`; 0 for a worker of WebLLM's."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _call(self, kind: Kind[_R], content: object = None) -> _R:
         """Posts a request and returns the content of its reply."""
-        raise NotImplementedError
 
     reset_chat = _method("resetChat", MLCEngineInterface.reset_chat, ResetChatParams)
     get_message = _method("getMessage", MLCEngineInterface.get_message, ModelParams)
@@ -256,6 +257,7 @@ class EngineMessages:
     )
 
 
+# Every kind above, by its name on the wire.
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
     for each in [*globals().values(), *vars(EngineMessages).values()]
