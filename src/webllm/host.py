@@ -1,6 +1,6 @@
 """The host that webllm runs on: CPython on an operating system, or Pyodide in a browser.
 
-No other module asks which of the two it is.
+No other module looks at `sys.platform` to tell them apart.
 """
 
 from __future__ import annotations

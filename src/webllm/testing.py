@@ -19,7 +19,7 @@ from webllm.errors import DeviceLostError
 from webllm.host import Host
 from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.sampled import Logits, Sampled, TokenLogprobs
-from webllm.ops.step import FROM_SAMPLED, Step, StepLayout
+from webllm.ops.step import FROM_SAMPLED, Step, StepLayout, StepSequence
 from webllm.text.steps import Steps
 
 __all__ = ["FakeBackend", "FakeExecutable", "fake_engine"]
@@ -34,9 +34,10 @@ _MESSAGE = "\0"  # begins each message
 def fake_engine(answer: Callable[[str], str], config: MLCEngineConfig | None = None) -> MLCEngine:
     """Returns an engine that answers without a model. All else is as in `MLCEngine`.
 
-    answer: is called with the text of the last message, or with the prompt of a completion, and
-    returns the reply; an error that it raises fails the request. `reload` loads nothing, so any
-    model id of the catalogue and any source will do. A token is one byte.
+    answer: is called once for each choice, with the text of the last message or the prompt of a
+    completion, and returns the reply; an error that it raises fails the request. Choices with the
+    same prompt and the same `seed` have one answer. `reload` loads nothing, so any model id of the
+    catalogue, and any source such as "m.gguf", will do. A token is one byte.
     """
 
     async def load_model(
@@ -113,12 +114,12 @@ class FakeBackend:
             for output in sequence.outputs:
                 length = first + output + 1
                 context = self.context(sequence.block_table, length, block_size)
-                outputs.append(self.next_token(context))
+                outputs.append(self.next_token(context, sequence))
         self.sampled[: len(outputs)] = outputs
         return outputs
 
-    def next_token(self, context: list[int]) -> int:
-        """Returns the token after those of a sequence."""
+    def next_token(self, context: list[int], sequence: StepSequence) -> int:
+        """Returns the token after `context`, which is all of a sequence."""
         return (hash(tuple(context)) if self.hashes else context[-1] + 1) % self.vocab_size
 
     def context(self, blocks: Sequence[int], num_positions: int, block_size: int) -> list[int]:
@@ -208,18 +209,22 @@ class _AnsweringBackend(FakeBackend):
     def __init__(self, answer: Callable[[str], str]) -> None:
         super().__init__(_NUM_TOKENS)
         self._answer = answer
-        self._answers: dict[bytes, bytes] = {}  # by prompt: a prompt is answered once
+        self._answers: dict[tuple[bytes, int], bytes] = {}  # by prompt and seed
 
-    def next_token(self, context: list[int]) -> int:
+    def next_token(self, context: list[int], sequence: StepSequence) -> int:
         num_prompt = len(context)
         while num_prompt and context[num_prompt - 1] >= _FIRST_ANSWER_TOKEN:
             num_prompt -= 1
         prompt = bytes(token_id % 256 for token_id in context[:num_prompt])
         num_answered = len(context) - num_prompt
-        if not num_answered or prompt not in self._answers:
+        key = prompt, sequence.sampling.seed
+        if key not in self._answers:
             text = prompt.decode(errors="replace").rpartition(_MESSAGE)[2]
-            self._answers[prompt] = self._answer(text).encode()
-        answer = self._answers[prompt]
+            reply = self._answer(text)
+            if not isinstance(reply, str):
+                raise TypeError(f"the answer is {reply!r}; return a str")
+            self._answers[key] = reply.encode()
+        answer = self._answers[key]
         return _FIRST_ANSWER_TOKEN + answer[num_answered] if num_answered < len(answer) else _EOS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -51,6 +52,25 @@ async def test_each_request_is_answered_once_and_an_error_fails_it() -> None:
             assert reply.choices[0].message.content == expected
         with pytest.raises(IndexError):
             await engine.chat.completions.create(**asked("same"))
+
+
+async def test_choices_and_requests_at_once_keep_their_own_answers() -> None:
+    answers = iter(["first answer", "SECOND!", "third one.", "a", "b"])
+    async with fake_engine(lambda said: next(answers)) as engine:
+        await engine.reload("m.gguf")
+        reply = await engine.chat.completions.create(**asked("same"), n=3)
+        said = {choice.message.content for choice in reply.choices}
+        assert said == {"first answer", "SECOND!", "third one."}
+        replies = [engine.chat.completions.create(**asked("same")) for _ in range(2)]
+        said = {reply.choices[0].message.content for reply in await asyncio.gather(*replies)}
+        assert said == {"a", "b"}
+
+
+async def test_an_answer_that_is_no_text_says_so() -> None:
+    async with fake_engine(lambda said: None) as engine:  # type: ignore[arg-type, return-value]
+        await engine.reload("m.gguf")
+        with pytest.raises(TypeError, match="the answer is None; return a str"):
+            await engine.completions.create(prompt="x")
 
 
 def test_without_async_and_with_progress() -> None:

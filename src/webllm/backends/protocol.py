@@ -50,7 +50,7 @@ class Backend(Protocol):
     max_step_tokens: int  # larger steps are no faster
     # In a step that also decodes; 0: prefill and decode steps take turns.
     max_prefill_tokens_with_decode: int
-    # A step with prefill is padded to these, so that it always runs the GEMM kernels.
+    # A step with prefill is padded to at least these, so that it always runs the GEMM kernels.
     min_prefill_tokens: int
 
     def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:

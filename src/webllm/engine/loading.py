@@ -79,7 +79,7 @@ async def load_model(
             try:
                 context = context_window(checkpoint, options)
                 program = registry.record(checkpoint, context)
-                await asyncio.wait([opening])  # which goes on if this is cancelled
+                await asyncio.wait([opening])  # does not cancel it; `_opening_backend` closes it
                 plan = plan_memory(opening.result(), program, checkpoint, context, config, host)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)

@@ -273,6 +273,7 @@ class Scheduler:
         if end // self.blocks.block_size > sequence.num_inserted_blocks:
             self._insert_full_blocks(sequence)
         outputs: tuple[int, ...] = ()
+        # What is left is prefill, unless it is the one token that was sampled last.
         sequence.is_prefill = sequence.num_tokens - end > bool(sequence.num_output_tokens)
         if end == sequence.num_tokens:
             outputs = (count - 1,)

@@ -48,7 +48,8 @@ class MLCEngineHandler:
         self._connections: list[Connection] = []
         self._loaded: m.ReloadParams | None = None
         self._loading = asyncio.Lock()
-        # How each kind is handled. For the others, `_call_engine` calls the engine's method.
+        # How each kind is handled. For the others, `_call_engine` calls the engine's method; the
+        # connection itself replies to "hello".
         self._table: dict[m.Kind[Any], Callable[[Connection, m.Request], Awaitable[object]]] = {
             m.RELOAD: self._reload,
             m.UNLOAD: self._unload,

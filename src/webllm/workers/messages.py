@@ -170,6 +170,7 @@ def new_uuid() -> str:
     return str(uuid4())
 
 
+# Kinds that handler and client have code for. `EngineMessages` has all others.
 RELOAD = Kind("reload", "reload", ReloadParams, NoneType)
 UNLOAD = Kind("unload", "unload", NoneType, NoneType)
 CHAT_COMPLETION = Kind(

@@ -67,7 +67,7 @@ class SampleStage:
 
 @dataclass(slots=True)
 class Lowering:
-    """`dispatches` of the ops lowered so far, without those of sampling."""
+    """Lowers a program, op by op, into `dispatches` and the `sample_stage` that ends a step."""
 
     device: Device
     variant: KernelVariant
@@ -77,9 +77,8 @@ class Lowering:
     sample_stage: SampleStage | None = None
     step: StepBuffer = field(init=False)
     _buffers: dict[int, Buffer] = field(default_factory=dict)  # by value id
-    _norm_eps: dict[int, float] = field(
-        default_factory=dict
-    )  # of values that their consumers normalize
+    # By value id: eps of the norm that a value's consumer still applies.
+    _norm_eps: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape, memory = self.shape, self.memory

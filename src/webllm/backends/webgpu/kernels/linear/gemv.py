@@ -1,4 +1,8 @@
-"""Products of at most 64 rows of x, eight at a time, and their tiling over the weight."""
+"""GEMV: products of at most 64 rows of x (decode), eight at a time.
+
+A row of the weight is made of groups of 32 columns. Some threads, the lanes, share a pair of rows
+and take its groups in turns. A workgroup has several pairs, and a dispatch all pairs of a shard.
+"""
 
 from __future__ import annotations
 
@@ -109,6 +113,7 @@ def linear_residual(
 def _gemv(
     device: Device, variant: KernelVariant, product: Product, norm_eps: float | None, shard: Shard
 ) -> Dispatch:
+    # A workgroup encodes whole groups of 32 outputs: a pair has one if gated, else two.
     pairs = {Store: None, Gated: 32, Residual: 16}[type(product.epilogue)]
     limit = device.limits.max_workgroup_threads
     tiling = gemv_tiling(product.weight.groups, pairs, variant.subgroup, limit)
