@@ -6,7 +6,7 @@ import type { InitProgressCallback, ModelRecord } from "./client/messages";
 import type { Prefetch } from "./prefetch";
 
 const SHARE = 0.1; // of a reload's progress; the rest is Python's, see host.py
-const STORE = "webllm"; // the name of every store, see artifacts/browser_store.py
+const STORE = "webllm"; // the name of every store, see artifacts/browser/store.py
 
 type Early =
   | { kind: "setAppConfig"; content: AppConfigLike }

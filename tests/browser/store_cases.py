@@ -21,11 +21,11 @@ WEIGHTS = np.arange(16, 18, dtype=np.float32).tobytes().hex()
 
 OPEN = """
 from webllm import WebLLMError
-from webllm.artifacts import browser_fetch
-from webllm.artifacts.browser import open_model
-from webllm.artifacts.browser_backends import open_blobs
+from webllm.artifacts.browser import fetch
+from webllm.artifacts.browser.models import open_model
+from webllm.artifacts.browser.backends import open_blobs
 
-browser_fetch._SLOW_PART_S = 3600  # a busy machine is not a slow server
+fetch._SLOW_PART_S = 3600  # a busy machine is not a slow server
 texts = []
 
 async def load(source, store):

@@ -180,8 +180,8 @@ async def test_a_download_waits_for_a_deletion_under_way(
     await run_python(OPEN)
     found = await run_python(f"""
         import asyncio
-        from webllm.artifacts import browser
-        from webllm.artifacts.browser_store import ModelFiles
+        from webllm.artifacts.browser import models
+        from webllm.artifacts.browser.store import ModelFiles
 
         begun, may_delete = asyncio.Event(), asyncio.Event()
         delete = ModelFiles.delete
@@ -194,7 +194,7 @@ async def test_a_download_waits_for_a_deletion_under_way(
         await load({source!r}, "cache")
         texts.clear()
         ModelFiles.delete = delete_later
-        deletion = asyncio.create_task(browser.delete_model({source!r}, "cache"))
+        deletion = asyncio.create_task(models.delete_model({source!r}, "cache"))
         await begun.wait()
         ModelFiles.delete = delete
         await (await open_blobs("cache")._cache()).delete(
@@ -218,7 +218,7 @@ async def test_a_file_under_way_is_not_deleted(
     answer(site, pause_s=0.005)
     await run_python(f"import asyncio; task = asyncio.create_task(load({source!r}, 'cache')); None")
     error = await run_python(f"""
-        from webllm.artifacts.browser import delete_model
+        from webllm.artifacts.browser.models import delete_model
 
         while not texts:
             await asyncio.sleep(0.01)

@@ -100,7 +100,7 @@ async def test_what_is_damaged_is_kept_for_neither(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path
 ) -> None:
     await run_python(OPEN)
-    await run_python("from webllm.artifacts.browser import has_model")
+    await run_python("from webllm.artifacts.browser.models import has_model")
     name = hashlib.sha256(f"{site.url}/models/small.gguf".encode()).hexdigest()
     assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
     assert await page.evaluate(NUM_READ) == [True, 1]  # the note: Firefox copies data that is read
@@ -277,9 +277,9 @@ async def test_a_file_offered_by_python(run_python: RunPython, small_file: Path)
 async def test_a_page_that_is_gone(run_python: RunPython) -> None:
     await run_python(OPEN)
     error = await run_python("""
-        from webllm.artifacts import browser_picked
+        from webllm.artifacts.browser import picked
 
-        browser_picked._TIMEOUT_S = 0.2
+        picked._TIMEOUT_S = 0.2
         await fails("picked:unknown/small.gguf", None)
     """)
     assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is no longer open")

@@ -29,7 +29,7 @@ METHODS = {
 }
 BREAK = """
 from pyodide.code import run_js
-from webllm.artifacts.browser import delete_model
+from webllm.artifacts.browser.models import delete_model
 
 async def breaks(method, source, store):
     mend = run_js(f"const works = {method}; () => void ({method} = works)")

@@ -144,7 +144,7 @@ async def test_a_slow_server_is_asked_for_several_parts_at_a_time(
 ) -> None:
     size = small_file.stat().st_size
     answer(site, pause_s=0.02)
-    await run_python(OPEN + "browser_fetch._SLOW_PART_S = 0.5")
+    await run_python(OPEN + "fetch._SLOW_PART_S = 0.5")
     assert await run_python(f"await load({source_of(small_file)!r}, 'cache')") == WEIGHTS
     first, *parts = site.models.ranges
     bounds = [*range(PART_BYTES, size, PART_BYTES), size]
@@ -164,7 +164,7 @@ async def test_parts_that_a_closed_tab_left_out_of_order(
     assert await run_python(f"await load({source!r}, 'cache')") == WEIGHTS
     answer(site)
     await run_python(f"""
-        from webllm.artifacts.browser_store import ModelFiles
+        from webllm.artifacts.browser.store import ModelFiles
 
         blobs = open_blobs("cache")
         name = "sha256-" + {source!r}.partition("=")[2]

@@ -1,4 +1,4 @@
-// The browser's stores for pages; src/webllm/artifacts/browser_backends.py has them for Python.
+// The browser's stores for pages; src/webllm/artifacts/browser/backends.py has them for Python.
 
 import type { AppConfigLike } from "./config";
 import { configError } from "./errors";
@@ -68,7 +68,7 @@ export function openBlobs(appConfig: AppConfigLike): Blobs | undefined {
   return blobs;
 }
 
-/** The error for a store that is not available; as `no_store` in browser_blobs.py. */
+/** The error for a store that is not available; as `no_store` in browser/blobs.py. */
 function noStore(backend: string): Error {
   const where = globalThis.isSecureContext
     ? 'in this browser; give "cache", "indexeddb" or "none"'

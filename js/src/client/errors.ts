@@ -33,7 +33,7 @@ export function configError(message: string): WebLLMError {
   return made("ConfigError", message);
 }
 
-/** Why a browser's store failed; `store_error` in browser_blobs.py says the same in Python. */
+/** Why a browser's store failed; `store_error` in browser/blobs.py says the same in Python. */
 export function storeError({ name }: DOMException): WebLLMError {
   const isFull = name === "QuotaExceededError";
   const wayOut = 'load the model without storing it: cacheBackend "none"';

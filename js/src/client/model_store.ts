@@ -1,4 +1,4 @@
-// WebLLM's functions for stored models. src/webllm/artifacts/browser_store.py stores them and
+// WebLLM's functions for stored models. src/webllm/artifacts/browser/store.py stores them and
 // defines the layout.
 
 import { openBlobs, type Blobs } from "./blobs";

@@ -1,5 +1,5 @@
 // Model files that the user picked. Workers of the site read them in place while this page is open,
-// through src/webllm/artifacts/browser_picked.py.
+// through src/webllm/artifacts/browser/picked.py.
 
 import { newUuid } from "./calls";
 import type { ModelRecord } from "./messages";

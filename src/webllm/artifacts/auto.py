@@ -18,12 +18,12 @@ async def open_model(
 ) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the file if the store does not have it.
 
-    `store` names a browser's store, see `browser_backends.open_blobs`; natively the store is a
+    `store` names a browser's store, see `browser.backends.open_blobs`; natively the store is a
     directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
     ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
     """
     if THIS_HOST.is_browser:
-        from webllm.artifacts import browser
+        from webllm.artifacts.browser import models as browser
 
         return await browser.open_model(source, store, on_progress)
 
@@ -42,7 +42,7 @@ async def open_model(
 async def has_model(source: str, store: str | None) -> bool:
     """Returns whether the store has the whole file; False for a local file, which is not stored."""
     if THIS_HOST.is_browser:
-        from webllm.artifacts import browser
+        from webllm.artifacts.browser import models as browser
 
         return await browser.has_model(source, store)
 
@@ -59,7 +59,7 @@ async def delete_model(source: str, store: str | None) -> None:
     Raises ArtifactError if the file is in use or being fetched.
     """
     if THIS_HOST.is_browser:
-        from webllm.artifacts import browser
+        from webllm.artifacts.browser import models as browser
 
         await browser.delete_model(source, store)
         return
@@ -76,9 +76,9 @@ async def delete_model(source: str, store: str | None) -> None:
 async def offer_file(file: object) -> str:
     """Returns a source for a File that the user picked; raises ConfigError outside a browser."""
     if THIS_HOST.is_browser:
-        from webllm.artifacts import browser_picked
+        from webllm.artifacts.browser import picked
 
-        return await browser_picked.offer_file(file)
+        return await picked.offer_file(file)
     raise ConfigError(
         f"{file!r} is not a file of a page; outside of a browser give ModelRecord a path"
     )

@@ -15,7 +15,7 @@ import msgspec
 from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js
 
 from webllm.api.interface import MLCEngineInterface
-from webllm.artifacts.browser_quota import ask_to_keep
+from webllm.artifacts.browser.quota import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from webllm.artifacts.browser_blobs import BlobStore, SessionBlobs
-from webllm.artifacts.browser_cache_api import CacheApiBlobs
-from webllm.artifacts.browser_indexeddb import IndexedDbBlobs
-from webllm.artifacts.browser_opfs import OpfsBlobs
+from webllm.artifacts.browser.blobs import BlobStore, SessionBlobs
+from webllm.artifacts.browser.cache_api import CacheApiBlobs
+from webllm.artifacts.browser.indexeddb import IndexedDbBlobs
+from webllm.artifacts.browser.opfs import OpfsBlobs
 from webllm.errors import ConfigError
 
 

@@ -16,7 +16,7 @@ import msgspec
 from js import Blob
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import BlobStore, done
+from webllm.artifacts.browser.blobs import BlobStore, done
 from webllm.artifacts.partial import RemoteVersion
 from webllm.errors import ArtifactError
 

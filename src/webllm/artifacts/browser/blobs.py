@@ -1,6 +1,6 @@
 """The protocol of a browser's stores, Blobs by key, and their errors as errors of ours.
 
-Each kind of store has a file of its own. Stores know nothing of models: `browser_store` makes a
+Each kind of store has a file of its own. Stores know nothing of models: `store` makes a
 model file of Blobs.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, create_proxy
 
-from webllm.artifacts.browser_blobs import NAME, store_error, thrown_name
+from webllm.artifacts.browser.blobs import NAME, store_error, thrown_name
 
 _TABLE = "blobs"
 _VERSION = 1

@@ -8,7 +8,7 @@ from typing import Any
 import js
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import NAME, done, found, no_store
+from webllm.artifacts.browser.blobs import NAME, done, found, no_store
 from webllm.errors import ArtifactError
 
 

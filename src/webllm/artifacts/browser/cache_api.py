@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import js
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import NAME, done, no_store
+from webllm.artifacts.browser.blobs import NAME, done, no_store
 
 _FOLDER = "/webllm-models/"  # the keys are URLs; these are never fetched
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from js import Uint8Array
 
-from webllm.artifacts.browser_response import BrokenError, ChangedError, FileResponse, request
-from webllm.artifacts.browser_store import PART_BYTES, Incoming, part_size
+from webllm.artifacts.browser.response import BrokenError, ChangedError, FileResponse, request
+from webllm.artifacts.browser.store import PART_BYTES, Incoming, part_size
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.progress import ProgressReporter
 from webllm.artifacts.retry import RetryPolicy

@@ -2,7 +2,7 @@
 
 Sources have the forms of `webllm.artifacts.source`. A path is relative to the worker's script; a
 path that does not end in ".gguf" is a folder with a "model.gguf" in it. A file that the user picked
-is "picked:…", see `browser_picked`.
+is "picked:…", see `picked`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from js import URL, location
 
-from webllm.artifacts.browser_backends import open_blobs
-from webllm.artifacts.browser_blobs import SessionBlobs
-from webllm.artifacts.browser_fetch import BrowserFetchJob, Download
-from webllm.artifacts.browser_gguf import BlobCheckpoint, open_gguf_blob
-from webllm.artifacts.browser_lock import locked, locked_if_free
-from webllm.artifacts.browser_picked import is_picked, picked_file
-from webllm.artifacts.browser_quota import ask_to_keep, require_space
-from webllm.artifacts.browser_store import ModelFiles
+from webllm.artifacts.browser.backends import open_blobs
+from webllm.artifacts.browser.blobs import SessionBlobs
+from webllm.artifacts.browser.checkpoint import BlobCheckpoint, open_gguf_blob
+from webllm.artifacts.browser.fetch import BrowserFetchJob, Download
+from webllm.artifacts.browser.lock import locked, locked_if_free
+from webllm.artifacts.browser.picked import is_picked, picked_file
+from webllm.artifacts.browser.quota import ask_to_keep, require_space
+from webllm.artifacts.browser.store import ModelFiles
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
     HTTPSource,

@@ -16,7 +16,7 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, to_js
 
-from webllm.artifacts.browser_blobs import settled
+from webllm.artifacts.browser.blobs import settled
 from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.retry import retry_after_s
 from webllm.errors import FetchError, ModelNotFoundError

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from js import Uint8Array
 
-from webllm.artifacts.browser_blobs import settled
-from webllm.artifacts.browser_windows import BlobWindows
+from webllm.artifacts.browser.blobs import settled
+from webllm.artifacts.browser.windows import BlobWindows
 from webllm.artifacts.checkpoint import JsBytes, TensorInfo
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError

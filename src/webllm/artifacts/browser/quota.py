@@ -7,7 +7,7 @@ from typing import Any
 import js
 from pyodide.ffi import to_js
 
-from webllm.artifacts.browser_blobs import done
+from webllm.artifacts.browser.blobs import done
 from webllm.errors import ArtifactError, StorageFullError
 
 _OVERHEAD_BYTES = 1 << 20  # what stores add: keys, tables
