@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.job import FetchJob
-from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.retry import RetryPolicy, retry_after_s
 from webllm.artifacts.source import HTTPSource, require_safe_url
 from webllm.errors import ConfigError, FetchError, ModelNotFoundError

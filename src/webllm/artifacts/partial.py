@@ -5,33 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.storage_errors import FULL
 from webllm.errors import StorageFullError
 
 _CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteVersion:
-    """The version of a file on a server, from the headers of a response."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-    size: int | None = None  # bytes of the whole file
-
-    @property
-    def identified(self) -> bool:
-        """Whether this version can be distinguished from another one."""
-        return self.etag is not None or self.last_modified is not None
-
-    def same_as(self, other: RemoteVersion) -> bool:
-        """Returns whether both are known to be the same version."""
-        if self.etag is not None and other.etag is not None:
-            return self.etag == other.etag and self.size == other.size
-        return self.last_modified is not None and self == other
 
 
 class PartialFile:

@@ -18,8 +18,8 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.job import FetchJob
-from webllm.artifacts.partial import RemoteVersion
 from webllm.artifacts.source import PyPISource
 from webllm.artifacts.storage_errors import ANOTHER_HOME
 from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError

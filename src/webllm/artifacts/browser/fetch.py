@@ -18,7 +18,7 @@ from js import Uint8Array
 
 from webllm.artifacts.browser.response import BrokenError, ChangedError, FileResponse, request
 from webllm.artifacts.browser.store import PART_BYTES, Incoming, part_size
-from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.progress import ProgressReporter
 from webllm.artifacts.retry import RetryPolicy
 from webllm.errors import FetchError, IntegrityError, StorageFullError

@@ -17,7 +17,7 @@ import js
 from pyodide.ffi import JsException, to_js
 
 from webllm.artifacts.browser.blobs import settled
-from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.retry import retry_after_s
 from webllm.errors import FetchError, ModelNotFoundError
 

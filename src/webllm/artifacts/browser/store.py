@@ -17,7 +17,7 @@ from js import Blob
 from pyodide.ffi import to_js
 
 from webllm.artifacts.browser.blobs import BlobStore, done
-from webllm.artifacts.partial import RemoteVersion
+from webllm.artifacts.destination import RemoteVersion
 from webllm.errors import ArtifactError
 
 PART_BYTES = 4 << 20
