@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from webllm.artifacts import fetch_source, file_lock
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.file_lock import FileLock
-from webllm.artifacts.partial import PartialFile, RemoteVersion
+from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
