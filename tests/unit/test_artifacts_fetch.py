@@ -12,13 +12,13 @@ import pytest
 from file_server import BODY, SHA, Departure, FileServer
 
 from webllm.artifacts import hub
-from webllm.artifacts.fetch import RemoteFile
-from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.fetch_source import FetchOptions
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.retry import RetryPolicy
 from webllm.artifacts.source import HTTPSource, HubSource
 from webllm.artifacts.store import DirectoryStore
+from webllm.artifacts.transfer import RemoteFile
 from webllm.errors import (
     FetchError,
     IntegrityError,

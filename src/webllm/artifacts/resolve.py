@@ -16,7 +16,7 @@ from webllm.artifacts.store import DirectoryStore
 from webllm.errors import IntegrityError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from webllm.artifacts.job import FetchOptions
+    from webllm.artifacts.fetch_source import FetchOptions
 
 _LOCK_POLL_S = 0.2
 
