@@ -13,7 +13,9 @@ const RUNTIME = [
 
 const dist = new URL("dist/", import.meta.url);
 const runtime = new URL("pyodide/", dist);
-await rm(runtime, { recursive: true, force: true });
+for (const folder of [runtime, new URL("types/", dist)]) {
+  await rm(folder, { recursive: true, force: true });
+}
 await mkdir(runtime, { recursive: true });
 for (const name of await readdir(dist)) {
   if (name.startsWith("chunk-")) await rm(new URL(name, dist)); // of an earlier build

@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 # What memory cannot be kept of: JavaScript's objects, and extension modules.
-NOT_YET = ("js", "webllm_gpu", "msgspec")
+NOT_YET = ("js", "msgspec")
 
 
 def pack(folder: str, archive: str, *, unpacked: bool) -> None:

@@ -2,6 +2,7 @@
 
 import createPyodideModule from "pyodide/pyodide.asm.mjs";
 import { loadPyodide, type PyodideAPI } from "pyodide";
+import * as stores from "../../src/webllm/artifacts/browser/stores.js";
 import * as gpu from "../../src/webllm/backends/webgpu/device/browser.js";
 import type { AppConfig } from "./client/config";
 import { fetchRuntime, type RuntimeFiles } from "./runtime_files";
@@ -35,6 +36,7 @@ export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
   structuredClone(null, { transfer: [await files.snapshot] }); // Pyodide would retain 30 MB
   onProgress(0.8);
   python.runPython("import random; random.seed()"); // the snapshot's seed is everybody's
+  python.registerJsModule("webllm_stores", stores);
   python.registerJsModule("webllm_gpu", gpu);
   const threads = { url: new URL("thread.js", files.root).href };
   python.registerJsModule("webllm_threads", threads);

@@ -1,12 +1,12 @@
 // Handles a reload that arrives while Python starts: reports progress and starts downloading the
 // model. All other messages wait.
 
+import { isAnythingStored } from "../../src/webllm/artifacts/browser/stores.js";
 import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { InitProgressCallback, ModelRecord } from "./client/messages";
 import type { Prefetch } from "./prefetch";
 
 const SHARE = 0.1; // of a reload's progress; the rest is Python's, see host.py
-const STORE = "webllm"; // the name of every store, see artifacts/browser/store.py
 
 type Early =
   | { kind: "setAppConfig"; content: AppConfigLike }
@@ -53,7 +53,7 @@ export class Starting {
 
   private async fetchModel({ content }: Early & { kind: "reload" }): Promise<void> {
     const [modelId] = content.modelId;
-    const [site, mayBeStored] = await Promise.all([this.site, hasStore()]);
+    const [site, mayBeStored] = await Promise.all([this.site, isAnythingStored()]);
     if (mayBeStored) return;
     const record = find(modelId, this.appConfig && namedModels(this.appConfig), site);
     const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
@@ -76,16 +76,4 @@ function find(
 /** Returns the site's copy of the file that a record names, found by its hash. */
 function sameFile(record: ModelRecord, site: AppConfig | null): string | undefined {
   return site?.model_list.find((each) => each.sha256 && each.sha256 === record.sha256)?.model;
-}
-
-/** Whether this origin has stored models before, in any of the stores. */
-async function hasStore(): Promise<boolean> {
-  if (!isSecureContext) return false; // there are no stores
-  const looks = [
-    () => caches.has(STORE),
-    async () => (await indexedDB.databases()).some(({ name }) => name === STORE),
-    async () => !!(await (await navigator.storage.getDirectory()).getDirectoryHandle(STORE)),
-  ];
-  const found = await Promise.allSettled(looks.map(async (look) => look()));
-  return found.some((each) => each.status === "fulfilled" && each.value); // others do not exist
 }

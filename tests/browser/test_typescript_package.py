@@ -125,7 +125,7 @@ async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: 
     assert found[6].startswith(f"{unknown}known are SmolLM2-135M-Instruct")
 
 
-OURS = "js/dist/types/client/index.d.ts"
+OURS = "js/dist/types/js/src/client/index.d.ts"
 WEBLLMS = "js/node_modules/@mlc-ai/web-llm/lib/index.d.ts"
 # WebLLM's exports that come with Service Workers, extensions and resuming.
 LATER = {

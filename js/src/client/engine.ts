@@ -6,12 +6,12 @@ import type {
   CreateEmbeddingResponse,
   EmbeddingRequest,
 } from "./api";
-import { askToKeep } from "./blobs";
 import { Calls, newUuid } from "./calls";
 import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
 import { toEndpoint, type WorkerLike } from "./endpoint";
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { EngineMessages, type ChatOptions, type LogLevel, type ReloadParams } from "./messages";
+import { askToKeepModels } from "./model_store";
 import { Chat, Completions, Embeddings } from "./resources";
 import type { AnswersChats, ContinuesTexts } from "./resources";
 import { ChunkStream } from "./stream";
@@ -137,7 +137,7 @@ export async function CreateWebWorkerMLCEngine(
   chatOpts?: ChatOptions | ChatOptions[],
 ): Promise<WebWorkerMLCEngine> {
   const engine = new WebWorkerMLCEngine(worker, engineConfig);
-  askToKeep(engineConfig?.appConfig);
+  askToKeepModels(engineConfig?.appConfig);
   await engine.reload(modelId, chatOpts);
   return engine;
 }

@@ -1,5 +1,6 @@
 // Rebuilds the worker's errors, and creates those of the connection to it.
 
+import { StoreError } from "../../../src/webllm/artifacts/browser/stores.js";
 import * as classes from "./error_classes";
 import { errorInfo, WebLLMError } from "./error_base";
 import type { ErrorName } from "./error_codes";
@@ -33,17 +34,13 @@ export function configError(message: string): WebLLMError {
   return made("ConfigError", message);
 }
 
-/** Why a browser's store failed; `store_error` in browser/blobs.py says the same in Python. */
-export function storeError({ name }: DOMException): WebLLMError {
-  const isFull = name === "QuotaExceededError";
-  const wayOut = 'load the model without storing it: cacheBackend "none"';
-  if (isFull || name === "SecurityError") {
-    const message = isFull
-      ? `the browser's storage for this site is full; delete a model, or ${wayOut}`
-      : `the browser lets this site store nothing; allow it to store data, or ${wayOut}`;
-    return made("StorageFullError", message);
+/** Returns the result of a call of stores.js. Throws its StoreError as the class that it names. */
+export async function stored<Result>(call: () => Promise<Result>): Promise<Result> {
+  try {
+    return await call();
+  } catch (error) {
+    throw error instanceof StoreError ? made(error.name as ErrorName, error.message) : error;
   }
-  return made("ArtifactError", `the browser's store failed (${name}); try again, or ${wayOut}`);
 }
 
 function made(name: ErrorName, message: string): WebLLMError {

@@ -1,20 +1,18 @@
-// Model files that the user picked. Workers of the site read them in place while this page is open,
-// through src/webllm/artifacts/browser/picked.py.
+// Model files that the user picked.
 
-import { newUuid } from "./calls";
+import { offerFile } from "../../../src/webllm/artifacts/browser/stores.js";
 import type { ModelRecord } from "./messages";
 
-/** Returns a record for an AppConfig's model_list. `modelId` defaults to the file's name. */
+/**
+ * Returns a record for an AppConfig's model_list. Workers of the site read the file in place while
+ * this page is open. `modelId` defaults to the file's name.
+ */
 export async function modelFromFile(
   picked: File | FileSystemFileHandle,
   modelId?: string,
 ): Promise<ModelRecord> {
-  const file = picked instanceof File ? picked : await picked.getFile();
-  const id = newUuid();
-  const channel = new BroadcastChannel("webllm-picked");
-  channel.onmessage = ({ data }) => {
-    if (data.want === id) channel.postMessage({ id, file });
+  return {
+    model: await offerFile(picked),
+    model_id: modelId ?? picked.name.replace(/\.gguf$/, ""),
   };
-  const name = modelId ?? file.name.replace(/\.gguf$/, "");
-  return { model: `picked:${id}/${file.name}`, model_id: name };
 }

@@ -1,6 +1,6 @@
 // Conversations in IndexedDB, one record each. Only changed records are written.
 
-import { completed, settled } from "../client/indexed_db";
+import { completed, requested } from "../../../src/webllm/artifacts/browser/stores.js";
 import { isAnswering } from "./conversations";
 import { conversationOf } from "./kept_conversation";
 import type { Conversation, Message } from "./state";
@@ -62,10 +62,10 @@ export class ConversationDb {
     const db = await this.open();
     const table = () => db.transaction(TABLE).objectStore(TABLE);
     try {
-      return await settled(table().getAll());
+      return await requested(table().getAll());
     } catch {
-      const keys = await settled(table().getAllKeys());
-      const get = async (key: IDBValidKey) => settled(table().get(key));
+      const keys = await requested(table().getAllKeys());
+      const get = async (key: IDBValidKey) => requested(table().get(key));
       return Promise.all(keys.map((key) => get(key).catch(() => null)));
     }
   }

@@ -3,7 +3,7 @@
 import { ConversationDb } from "./conversation_db";
 import { applyTheme, keepSettings } from "./settings";
 import type { Conversation, Keepable, State } from "./state";
-import { hasCaches, whyNotKept } from "./storage";
+import { canKeepModels, whyNotKept } from "./storage";
 import type { Store } from "./store";
 
 const PATIENCE_MS = 3000;
@@ -16,7 +16,7 @@ export function keep(store: Store<State>): void {
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
   void readConversations(store, db);
-  void hasCaches().then((has) => noteUnsaved(store, "models", has ? null : whyNoModelIsKept()));
+  void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : whyNoModelIsKept()));
 }
 
 /** Puts this page's conversations first, since they are newer. */

@@ -10,12 +10,12 @@ import {
   type AppConfig,
   type Endpoint,
 } from "../client";
-import { askToKeep, namedStore, withStore } from "../client/blobs";
+import { askToKeepModels, namedStore, withStore } from "../client/model_store";
 import { WORKER_URL } from "./config";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
 import type { ModelState, State } from "./state";
-import { hasCaches } from "./storage";
+import { canKeepModels } from "./storage";
 import type { Store } from "./store";
 
 /** One load of a model, in a worker of its own. */
@@ -38,7 +38,7 @@ export class ModelSession {
     this.leave();
     this.store.set("modelId", modelId);
     this.store.set("model", STARTING);
-    askToKeep(appConfig);
+    askToKeepModels(appConfig);
     const session: Session = {
       left: new AbortController(),
       loaded: Promise.resolve().then(() => this.begin(session, modelId, appConfig)),
@@ -96,7 +96,7 @@ export class ModelSession {
   ): Promise<WebWorkerMLCEngine> {
     if (modelId === "")
       throw new Error("the list of models is empty; reload the page or open a file");
-    const canKeep = namedStore(appConfig) !== null || (await hasCaches());
+    const canKeep = namedStore(appConfig) !== null || (await canKeepModels());
     session.left.signal.throwIfAborted();
     const engine = this.start(session, canKeep ? appConfig : withStore(appConfig, "none"));
     session.engine = engine;

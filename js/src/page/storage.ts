@@ -1,7 +1,7 @@
 // All access to the browser's storage. A browser may lack any of it, block it or lose it: reading
 // functions say so, and writing functions throw.
 
-import { settled } from "../client/indexed_db";
+import { openBlobs, requested } from "../../../src/webllm/artifacts/browser/stores.js";
 
 /** Throws what the browser throws. */
 export function readItem(key: string): string | null {
@@ -21,7 +21,7 @@ export async function openDatabase(
 ): Promise<IDBDatabase> {
   const opening = indexedDB.open(name, 1);
   opening.onupgradeneeded = () => opening.result.createObjectStore(table, { keyPath: "id" });
-  const database = await settled(opening);
+  const database = await requested(opening);
   database.onclose = onLost;
   database.onversionchange = () => {
     database.close(); // so that a newer page can continue
@@ -30,13 +30,14 @@ export async function openDatabase(
   return database;
 }
 
-/** Whether models can be stored in the Cache API. Creates no cache. */
-export async function hasCaches(): Promise<boolean> {
+/** Whether models can be stored. Creates no store. */
+export async function canKeepModels(): Promise<boolean> {
+  const blobs = openBlobs();
   try {
-    await caches.has("webllm");
-    return true;
+    await blobs.exists();
+    return blobs.isKept;
   } catch {
-    return false; // not on pages without TLS, nor where the user blocks it
+    return false; // the user blocks it
   }
 }
 

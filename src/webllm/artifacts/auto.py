@@ -18,7 +18,7 @@ async def open_model(
 ) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the file if the store does not have it.
 
-    `store` names a browser's store, see `browser.backends.open_blobs`; natively the store is a
+    `store` names a browser's store, see `openBlobs` in browser/blobs.js; natively the store is a
     directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
     ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
     """

@@ -15,7 +15,7 @@ import msgspec
 from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js
 
 from webllm.api.interface import MLCEngineInterface
-from webllm.artifacts.browser.quota import ask_to_keep
+from webllm.artifacts.browser.store import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
@@ -211,6 +211,6 @@ async def create_web_worker_mlc_engine(
     """Makes a `WebWorkerMLCEngine` with models loaded; raises what `MLCEngine.reload` raises."""
     engine = WebWorkerMLCEngine(worker, config)
     if config is None or config.app_config.cache_backend != "none":
-        ask_to_keep()  # workers cannot ask for persistent storage
+        await ask_to_keep()  # workers cannot ask for persistent storage
     await engine.reload(model_id, chat_options)
     return engine

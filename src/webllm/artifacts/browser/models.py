@@ -7,20 +7,15 @@ is "picked:…", see `picked`.
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
+import logging
 from typing import Any
 
 from js import URL, location
 
-from webllm.artifacts.browser.backends import open_blobs
-from webllm.artifacts.browser.blobs import SessionBlobs
-from webllm.artifacts.browser.checkpoint import BlobCheckpoint, open_gguf_blob
+from webllm.artifacts.browser.checkpoint import BrowserCheckpoint, SourceFile, open_gguf_file
 from webllm.artifacts.browser.fetch import RETRY, FetchClient
-from webllm.artifacts.browser.lock import locked, locked_if_free
-from webllm.artifacts.browser.picked import is_picked, picked_file
-from webllm.artifacts.browser.quota import ask_to_keep, require_space
-from webllm.artifacts.browser.store import ModelFiles
+from webllm.artifacts.browser.picked import is_picked, open_picked
+from webllm.artifacts.browser.store import ModelFile, StoredFile, ask_to_keep, open_model_file
 from webllm.artifacts.download import download
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
@@ -32,31 +27,45 @@ from webllm.artifacts.source import (
     parse_source,
 )
 from webllm.artifacts.transfer import RemoteFile
-from webllm.errors import ArtifactError, ConfigError, StorageFullError
+from webllm.errors import (
+    ConfigError,
+    FetchError,
+    IntegrityError,
+    ModelNotFoundError,
+    StorageFullError,
+)
+
+_log = logging.getLogger(__name__)
 
 
 async def open_model(
     source: str, cache_backend: str | None, on_progress: ProgressCallback | None
-) -> BlobCheckpoint:
+) -> BrowserCheckpoint:
     """Opens the checkpoint of `source`, fetching the file if the store does not have it.
 
     Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and the
-    errors of `open_gguf_blob`.
+    errors of `open_gguf_file`.
     """
     if is_picked(source):
-        return await open_gguf_blob(source, await picked_file(source))
-    remote = _remote(source)
-    url = _url(remote)
-    reporter = ProgressReporter(on_progress, Phase.FETCH)
-    blob = await _ensure(url, remote.sha256, cache_backend, reporter)
-    return await open_gguf_blob(url, blob)
+        return await open_gguf_file(source, SourceFile(await open_picked(source)))
+    remote = _remote_file(source)
+    file = await open_model_file(cache_backend, remote.url, remote.sha256)
+    stored = await file.find()
+    if stored is None:
+        stored = await _fetched(file, remote, ProgressReporter(on_progress, Phase.FETCH))
+
+    async def repair() -> Any:
+        return await _repaired(file, remote, stored)
+
+    return await open_gguf_file(remote.url, SourceFile(stored.windows, repair))
 
 
 async def has_model(source: str, cache_backend: str | None) -> bool:
     """Returns whether the store has the whole file; picked files are never stored."""
     if is_picked(source):
         return False
-    return await ModelFiles(open_blobs(cache_backend)).find(_name_of(source)) is not None
+    remote = _remote_file(source)
+    return await (await open_model_file(cache_backend, remote.url, remote.sha256)).has()
 
 
 async def delete_model(source: str, cache_backend: str | None) -> None:
@@ -64,49 +73,52 @@ async def delete_model(source: str, cache_backend: str | None) -> None:
 
     Raises ArtifactError while a tab or worker fetches it.
     """
-    if is_picked(source):
-        return
-    name = _name_of(source)
-    files = ModelFiles(open_blobs(cache_backend))
-    async with locked_if_free(_lock_of(name)) as is_ours:
-        if not is_ours:
-            raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
-        await files.delete(name)
+    if not is_picked(source):
+        remote = _remote_file(source)
+        await (await open_model_file(cache_backend, remote.url, remote.sha256)).delete()
 
 
-async def _ensure(
-    url: str, sha256: str | None, cache_backend: str | None, reporter: ProgressReporter
-) -> Any:
-    blobs = open_blobs(cache_backend)
-    files, name = ModelFiles(blobs), _name(url, sha256)
-    found = await files.find(name)
-    if found is not None:
-        return found
-    if isinstance(blobs, SessionBlobs):
-        await download(
-            RemoteFile(url, sha256), FetchClient(), files.incoming(name), reporter, RETRY
-        )
-        return await files.find(name)
+async def _fetched(file: ModelFile, remote: RemoteFile, reporter: ProgressReporter) -> StoredFile:
     waiting = "Waiting for another tab that is downloading this model"
-    async with locked(_lock_of(name), lambda: reporter.update(waiting)):
-        found = await files.find(name)  # another tab may have fetched it meanwhile
-        if found is not None:
-            return found
-        ask_to_keep()
-        incoming = files.incoming(name, partial(require_space, url=url))
-        await download(RemoteFile(url, sha256), FetchClient(), incoming, reporter, RETRY)
-        found = await files.find(name)
-    if found is None:
+    async with file.locked(lambda: reporter.update(waiting)):
+        stored = await file.find()  # another tab may have fetched it meanwhile
+        if stored is None:
+            await ask_to_keep()
+            await download(remote, FetchClient(), file, reporter, RETRY)
+            stored = await file.find()
+    if stored is None:
         raise StorageFullError(  # seen in private windows of WebKit
-            f"the browser did not store {url}; load it without storing it: "
+            f"the browser did not store {remote.url}; load it without storing it: "
             "AppConfig(cache_backend='none')"
         )
-    return found
+    return stored
 
 
-def _name_of(source: str) -> str:
+async def _repaired(file: ModelFile, remote: RemoteFile, damaged: StoredFile) -> Any:
+    """Fetches the parts anew that were damaged and are deleted; returns the windows of the file."""
+    _log.warning("%s is damaged in the browser's store; fetching the damaged parts", remote.url)
+    try:
+        stored = await _fetched(file, remote, ProgressReporter(None, Phase.FETCH))
+    except (FetchError, ModelNotFoundError) as error:
+        raise IntegrityError(
+            f"{remote.url} is damaged in the browser's store, and the damaged parts cannot be "
+            f"fetched: {error}",
+            remote.url,
+        ) from error
+    if stored.sha256 != damaged.sha256:
+        raise IntegrityError(
+            f"{remote.url} was damaged in the browser's store, and the server has another version "
+            "by now, which is stored instead; load it again",
+            remote.url,
+            damaged.sha256,
+            stored.sha256,
+        )
+    return stored.windows
+
+
+def _remote_file(source: str) -> RemoteFile:
     remote = _remote(source)
-    return _name(_url(remote), remote.sha256)
+    return RemoteFile(_url(remote), remote.sha256)
 
 
 def _remote(source: str) -> RemoteSource:
@@ -131,12 +143,3 @@ def _url(source: RemoteSource) -> str:
                 "bundle` and `webllm web` do, or name it in appConfig.model_list as https://…, "
                 "hf:owner/repo/file or a path of the site"
             )
-
-
-def _name(url: str, sha256: str | None) -> str:
-    """The name in the store: sources with the same SHA-256 share one file."""
-    return f"sha256-{sha256}" if sha256 else f"url-{hashlib.sha256(url.encode()).hexdigest()}"
-
-
-def _lock_of(name: str) -> str:
-    return f"webllm {name}"

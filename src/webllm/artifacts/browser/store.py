@@ -1,156 +1,145 @@
-"""Model files in a browser's store: parts of equal size, and a note that describes them.
-
-    <name>.note      size, version on the server, and SHA-256 once the file is complete
-    <name>.00000 …   the parts
-
-The hash is written last; a file without it counts as absent, and its parts let the next download
-resume. A complete file is one Blob made of its parts without copying.
-"""
+"""Model files in the browser's stores, which stores.js implements for pages and for Python."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
 
-import msgspec
-from js import Blob
-from pyodide.ffi import to_js
+from js import Object
+from pyodide.ffi import JsException, to_js
 
-from webllm.artifacts.browser.blobs import BlobStore, done
+from webllm import errors
 from webllm.artifacts.browser.promises import settled
-from webllm.artifacts.destination import PART_BYTES, RemoteVersion
-from webllm.errors import ArtifactError, StorageFullError
-
-RequireSpace = Callable[[int], Awaitable[None]]
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+from webllm.artifacts.destination import RemoteVersion
+from webllm.browser_module import browser_module
+from webllm.errors import ArtifactError, ConfigError, WebLLMError
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that the parts belong to."""
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A whole file; `windows` is the `WindowedFile` of windows.js that reads it, verified."""
 
-    size: _Count | None
-    part_bytes: Annotated[int, msgspec.Meta(gt=0)]
-    sha256: str | None
-    etag: str | None = None
-    last_modified: str | None = None
+    windows: Any
+    sha256: str  # in hex
 
 
-class ModelFiles:
-    """Model files by name, stored in `blobs`."""
+class ModelFile:
+    """One model file in a store, and the `Destination` of its download: `ModelFile` of stores.js.
 
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
+    Every method raises StorageFullError where the site may store nothing, ArtifactError for any
+    other failure of the store.
+    """
 
-    async def find(self, name: str) -> Any | None:
-        """Returns the file as a Blob; None if it is absent or incomplete."""
-        note = await read_note(self._blobs, name)
-        if note is None or note.size is None or note.sha256 is None:
-            return None
-        num_parts = -(-note.size // note.part_bytes)
-        if len(await self._blobs.keys(f"{name}.")) < num_parts:
-            return None
-        parts = await asyncio.gather(
-            *(self._blobs.get(_part_key(name, part)) for part in range(num_parts))
-        )
-        blob = _joined([part for part in parts if part is not None])
-        return blob if blob.size == note.size else None
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self.part_bytes: int = handle.partBytes
 
-    async def delete(self, name: str) -> None:
-        """Deletes a file and any partial download of it; does nothing if there is none."""
-        await self._blobs.delete(f"{name}.note")  # first: parts without a note count as absent
-        for key in await self._blobs.keys(f"{name}."):
-            await self._blobs.delete(key)
+    async def has(self) -> bool:
+        """Returns whether all of the file is stored."""
+        return bool(await answered(self._handle.has()))
 
-    def incoming(self, name: str, require_space: RequireSpace | None = None) -> Incoming:
-        """Returns a file to download into; the caller holds the lock for its name."""
-        return Incoming(self._blobs, name, require_space)
+    async def find(self) -> StoredFile | None:
+        """Opens the file; returns None unless all of it is stored."""
+        found = await answered(self._handle.find())
+        return StoredFile(found.file, found.sha256) if found else None
 
+    async def delete(self) -> None:
+        """Deletes the file and any part of it; raises ArtifactError while it is downloaded."""
+        await answered(self._handle.delete())
 
-class Incoming:
-    """A `Destination` in a browser's store."""
+    @asynccontextmanager
+    async def locked(self, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+        """Holds the file's lock over all tabs; `on_wait` is called if another holds it."""
+        async with self._lock(if_free=True) as is_ours:
+            if is_ours:
+                yield
+                return
+        on_wait()
+        async with self._lock(if_free=False):
+            yield
 
-    part_bytes = PART_BYTES
-
-    def __init__(self, blobs: BlobStore, name: str, require_space: RequireSpace | None) -> None:
-        self._blobs, self._name, self._require_space = blobs, name, require_space
-        self._version = RemoteVersion()
+    @asynccontextmanager
+    async def _lock(self, *, if_free: bool) -> AsyncIterator[bool]:
+        lock = self._handle.lock(if_free)
+        try:
+            yield await answered(lock.granted)
+        finally:
+            await answered(lock.release())
 
     async def recover(self) -> tuple[RemoteVersion, set[int]]:
-        note = await read_note(self._blobs, self._name)
-        if note is None or note.size is None or note.part_bytes != PART_BYTES:
+        found = await answered(self._handle.recover())
+        if not found:
             return RemoteVersion(), set()
-        self._version = RemoteVersion(note.etag, note.last_modified, note.size)
-        prefix = f"{self._name}."
-        ends = {key.removeprefix(prefix) for key in await self._blobs.keys(prefix)}
-        return self._version, {int(end) for end in ends if end.isdecimal()}
+        version = RemoteVersion(found.etag or None, found.last_modified or None, found.size)
+        return version, set(found.parts)
 
     async def restart(self, version: RemoteVersion) -> None:
-        await self.drop()
-        self._version = version
-        await self._write_note(version, None)
+        await answered(self._handle.restart(_version(version)))
 
     async def require_space(self, num_bytes: int) -> None:
-        if self._require_space is not None:
-            try:
-                await self._require_space(num_bytes)
-            except StorageFullError:
-                await self.drop()
-                raise
+        await answered(self._handle.requireSpace(num_bytes))
 
     async def put(self, part: int, chunks: Sequence[Any]) -> None:
-        try:
-            blob = _joined([chunk.array for chunk in chunks])
-            await self._blobs.put(_part_key(self._name, part), blob)
-        except StorageFullError:
-            await self.drop()  # a site has no other way to free the space
-            raise
+        arrays = [chunk.array for chunk in chunks]  # of a JsChunk
+        await answered(self._handle.put(part, to_js(arrays)))
 
     async def read(self, part: int) -> bytes | None:
-        blob = await self._blobs.get(_part_key(self._name, part))
-        size = self._version.size
-        if blob is None or size is None or blob.size != part_size(size, part):
-            return None
-        data: bytes = (await settled(blob.arrayBuffer())).to_bytes()
-        return data
+        data = await answered(self._handle.read(part))
+        return data.to_bytes() if data else None
 
     async def keep(self, version: RemoteVersion, sha256: str) -> None:
-        await self._write_note(version, sha256)
+        await answered(self._handle.keep(_version(version), sha256))
 
     async def drop(self) -> None:
-        await ModelFiles(self._blobs).delete(self._name)
-
-    async def _write_note(self, version: RemoteVersion, sha256: str | None) -> None:
-        note = Note(
-            size=version.size,
-            part_bytes=PART_BYTES,
-            sha256=sha256,
-            etag=version.etag,
-            last_modified=version.last_modified,
-        )
-        text = msgspec.json.encode(note).decode()
-        await self._blobs.put(f"{self._name}.note", Blob.new(to_js([text])))
+        await answered(self._handle.drop())
 
 
-async def read_note(blobs: BlobStore, name: str) -> Note | None:
-    """Reads a note; None if it is absent, damaged, or being replaced by another tab."""
-    blob = await blobs.get(f"{name}.note")
-    if blob is None:
-        return None
+def _version(version: RemoteVersion) -> Any:
+    return to_js(asdict(version), dict_converter=Object.fromEntries)
+
+
+async def open_model_file(backend: str | None, url: str, sha256: str | None) -> ModelFile:
+    """Opens the file of a URL in the store that `AppConfig.cache_backend` names.
+
+    Raises ConfigError if this browser has no such store.
+    """
+    stores = await stores_module()
+    wasm = (files("webllm.artifacts") / "lib" / "webllm_checksum.wasm").read_bytes()
     try:
-        return msgspec.json.decode(await done(blob, "text"), type=Note)
-    except (msgspec.DecodeError, ArtifactError):
-        return None
+        checksum = await settled(stores.Checksum.load(to_js(wasm)))
+        return ModelFile(stores.ModelFile.new(stores.openBlobs(backend), url, sha256, checksum))
+    except JsException as error:
+        raise _typed(error) from None
 
 
-def part_size(size: int, part: int) -> int:
-    """Bytes in one part of a file of `size` bytes."""
-    return max(0, min(PART_BYTES, size - part * PART_BYTES))
+async def ask_to_keep() -> None:
+    """Asks the browser not to evict this site's storage; it may refuse.
+
+    Only a page can ask, not a worker. The answer is not awaited: the browser may ask the user.
+    """
+    (await stores_module()).askToKeep()
 
 
-def _part_key(name: str, part: int) -> str:
-    return f"{name}.{part:05}"
+async def stores_module() -> Any:
+    """Returns stores.js; raises ConfigError if the page's policy forbids it."""
+    try:
+        return await browser_module("webllm_stores", "webllm.artifacts.browser", "stores.js")
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _joined(pieces: list[Any]) -> Any:
-    return Blob.new(to_js(pieces))
+async def answered(promise: Any) -> Any:
+    """Awaits a promise of stores.js; raises its failure as an error of ours."""
+    try:
+        return await settled(promise)
+    except JsException as error:
+        raise _typed(error) from None
+
+
+def _typed(error: JsException) -> WebLLMError:
+    """Returns our error for a StoreError, which has the name of its class."""
+    kind = getattr(errors, str(error.name), ArtifactError)
+    return kind(str(error.message)) if issubclass(kind, WebLLMError) else ArtifactError(str(error))

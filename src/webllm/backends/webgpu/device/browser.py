@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-from js import URL, Blob, Object, navigator
-from pyodide.code import run_js
-from pyodide.ffi import JsException, register_js_module, to_js
+from js import Object, navigator
+from pyodide.ffi import JsException, to_js
 
 from webllm import errors
 from webllm.backends.webgpu.device.protocol import (
@@ -22,6 +20,7 @@ from webllm.backends.webgpu.device.protocol import (
     Recording,
     Slice,
 )
+from webllm.browser_module import browser_module
 from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
 
 _ALIGNMENT = 256
@@ -96,31 +95,10 @@ async def open_device(adapter: Adapter) -> BrowserDevice:
 
 
 async def _module() -> Any:
-    """Returns browser.js: the module that boot.js registered, or the file beside this one."""
     try:
-        import webllm_gpu  # type: ignore[import-not-found]
-    except ImportError:
-        webllm_gpu = await _imported((files(__package__) / "browser.js").read_text())
-        register_js_module("webllm_gpu", webllm_gpu)
-    return webllm_gpu
-
-
-async def _imported(source: str) -> Any:
-    """Returns a JavaScript module from its text.
-
-    Python cannot call `import`, so this evaluates a function that does.
-    """
-    url = URL.createObjectURL(Blob.new(to_js([source]), _to_js({"type": "text/javascript"})))
-    try:
-        return await run_js("(url) => import(url)")(url)
-    except JsException as error:
-        raise DeviceNotFoundError(
-            f"the page's Content-Security-Policy keeps the GPU's JavaScript out: {error}; before "
-            "the engine is made, call pyodide.registerJsModule('webllm_gpu', await import(…)) with "
-            "webllm/backends/webgpu/device/browser.js served from the site, or use the CPU backend"
-        ) from error
-    finally:
-        URL.revokeObjectURL(url)
+        return await browser_module("webllm_gpu", __package__, "browser.js")
+    except ImportError as error:
+        raise DeviceNotFoundError(f"{error}; or use the CPU backend") from error
 
 
 def _info(raw: Any) -> AdapterInfo:

@@ -1,0 +1,344 @@
+// Model files in the browser's stores, for pages and for Python. The wheel carries these plain
+// modules: pages import them, and Python does as `webllm_stores`. The type checker of js/ covers
+// them. They raise StoreErrors, each with the name of one of our error classes.
+//
+//     <name>.note                 JSON: URL, size, version, and the SHA-256 once the file is whole
+//     <name>.00000.<checksums>    its parts, which all have PART_BYTES, except for the last one
+//
+// A part's checksums are in its key, so that both are stored in one step and listing the keys finds
+// them. The name is the file's SHA-256 if that is known, else a hash of its URL; the note tells two
+// URLs of one hash apart.
+
+import { StoreError, storeError, UNSTORED } from "./blobs.js";
+import { bytesOf, hex, SUM_DIGITS, WindowedFile, windowsOf } from "./windows.js";
+
+export * from "./blobs.js";
+export * from "./windows.js";
+
+const PART_BYTES = 4 << 20; // stored, and fetched again, as one
+const OVERHEAD_BYTES = 1 << 20; // of a store: keys, tables
+
+/** @typedef {import("./blobs.js").Blobs} Blobs */
+/** @typedef {import("./windows.js").Bytes} Bytes */
+/** @typedef {import("./windows.js").Checksum} Checksum */
+/** @typedef {{ size: number | null, etag: string | null, last_modified: string | null }} Version */
+/** @typedef {Version & { url: string, part_bytes: number, sha256: string | null }} Note */
+
+/**
+ * One model file in a store: whole, incomplete or absent. `recover` to `drop` make it the
+ * `Destination` of a download, see destination.py; the downloader holds the lock.
+ */
+export class ModelFile {
+  partBytes = PART_BYTES;
+  #blobs;
+  #url;
+  #name;
+  #checksum;
+  #size = 0; // of the download
+  /** @type {Map<number, string>} */
+  #stored = new Map(); // checksums of the download's parts, by their numbers
+
+  /**
+   * Without a `checksum` it can only be looked up and deleted.
+   * @param {Blobs} blobs
+   * @param {string} url
+   * @param {string | null} [sha256] in hex
+   * @param {Checksum} [checksum]
+   */
+  constructor(blobs, url, sha256, checksum) {
+    this.#blobs = blobs;
+    this.#url = url;
+    this.#name = sha256 ? `sha256-${sha256.toLowerCase()}` : `url-${fnv1a(url)}`;
+    this.#checksum = /** @type {Checksum} */ (checksum);
+  }
+
+  /** Returns whether all of the file is stored. */
+  async has() {
+    return (await this.#whole()) !== undefined;
+  }
+
+  /**
+   * Opens the file; undefined unless all of it is stored. Its `read` throws IntegrityError for a part
+   * that is damaged or missing, and deletes it.
+   */
+  async find() {
+    const whole = await this.#whole();
+    if (!whole) return undefined;
+    const { size, sha256, parts } = whole;
+    const opened = new Map();
+    const file = new WindowedFile(size, (start, end) => this.#read(parts, start, end, opened));
+    return { file, sha256 };
+  }
+
+  /** Deletes the file and any part of it. Throws ArtifactError while it is being downloaded. */
+  async delete() {
+    const lock = this.lock(true);
+    try {
+      if (!(await lock.granted)) {
+        const message = `${this.#url} is being downloaded; stop that, then delete it`;
+        throw new StoreError("ArtifactError", message);
+      }
+      await this.drop();
+    } finally {
+      await lock.release();
+    }
+  }
+
+  /** @param {boolean} ifFree */
+  lock(ifFree) {
+    return new Lock(`webllm ${this.#name}`, ifFree);
+  }
+
+  async recover() {
+    const note = await this.#note();
+    if (!note || note.size === null) return undefined;
+    this.#size = note.size;
+    this.#stored = await this.#parts();
+    return { ...note, parts: [...this.#stored.keys()] };
+  }
+
+  /** @param {Version} version */
+  async restart(version) {
+    await this.drop();
+    this.#size = version.size ?? 0;
+    this.#stored = new Map();
+    await this.keep(version, null);
+  }
+
+  /**
+   * Without an estimate (Safari before 17) it returns; `put` then throws if the space is used up.
+   * @param {number} numBytes
+   */
+  async requireSpace(numBytes) {
+    if (!this.#blobs.isKept) return;
+    const estimate = await navigator.storage?.estimate?.().catch(() => undefined);
+    const { quota = Infinity, usage = 0 } = estimate ?? {};
+    if (numBytes + OVERHEAD_BYTES <= quota - usage) return;
+    await this.drop();
+    const [more, all, used] = [numBytes, quota, usage].map((bytes) => (bytes / 1e6).toFixed());
+    throw new StoreError(
+      "StorageFullError",
+      `${this.#url} needs ${more} MB more, but the browser lets this site store ${all} MB, of ` +
+        `which ${used} MB are used; delete a model, choose a smaller one, or ${UNSTORED}`,
+    );
+  }
+
+  /** @param {number} part @param {Bytes[]} chunks */
+  async put(part, chunks) {
+    const sums = this.#checksum.of(chunks);
+    const before = this.#stored.get(part);
+    await this.#put(this.#key(part, sums), new Blob(chunks));
+    this.#stored.set(part, sums);
+    if (before && before !== sums) await this.#blobs.delete(this.#key(part, before));
+  }
+
+  /**
+   * Returns a part of the download; undefined if it is damaged or missing.
+   * @param {number} part
+   */
+  async read(part) {
+    const start = part * PART_BYTES;
+    const end = Math.min(start + PART_BYTES, this.#size);
+    try {
+      return await this.#read(this.#stored, start, end, new Map());
+    } catch (error) {
+      if (storeError(error).name === "IntegrityError") return undefined;
+      throw error;
+    }
+  }
+
+  /** @param {Version} version @param {string | null} sha256 */
+  async keep({ size, etag, last_modified }, sha256) {
+    const note = { url: this.#url, size, part_bytes: PART_BYTES, sha256, etag, last_modified };
+    await this.#put(`${this.#name}.note`, new Blob([JSON.stringify(note)]));
+  }
+
+  async drop() {
+    await this.#blobs.delete(`${this.#name}.note`); // first: without it the parts do not count
+    for (const key of await this.#blobs.keys(`${this.#name}.`)) await this.#blobs.delete(key);
+  }
+
+  /**
+   * Drops the download if the store is full: a site has no other way to free the space.
+   * @param {string} key @param {Blob} blob
+   */
+  async #put(key, blob) {
+    try {
+      await this.#blobs.put(key, blob);
+    } catch (error) {
+      if (storeError(error).name === "StorageFullError") await this.drop();
+      throw error;
+    }
+  }
+
+  /** @param {number} part @param {string} sums */
+  #key(part, sums) {
+    return `${this.#name}.${String(part).padStart(5, "0")}.${sums}`;
+  }
+
+  /**
+   * Returns the note; undefined if it is absent, damaged, or being replaced by another tab.
+   * @returns {Promise<Note | undefined>}
+   */
+  async #note() {
+    const blob = await this.#blobs.get(`${this.#name}.note`);
+    try {
+      const note = JSON.parse((await blob?.text()) ?? "null");
+      const isOurs = note.url === this.#url || this.#name.startsWith("sha256-");
+      const hasSize = note.size === null || (Number.isSafeInteger(note.size) && note.size >= 0);
+      return isOurs && hasSize && note.part_bytes === PART_BYTES ? note : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Returns the checksums of all parts that are stored, by their numbers. */
+  async #parts() {
+    /** @type {Map<number, string>} */
+    const parts = new Map();
+    for (const key of await this.#blobs.keys(`${this.#name}.`)) {
+      const [, part, sums] = /^\.(\d{5,})\.([0-9a-f]+)$/.exec(key.slice(this.#name.length)) ?? [];
+      if (part && sums) parts.set(Number(part), sums);
+    }
+    return parts;
+  }
+
+  /** Returns the size, hash and parts; undefined unless all of the file is stored. */
+  async #whole() {
+    const { size, sha256 } = (await this.#note()) ?? {};
+    if (typeof size !== "number" || typeof sha256 !== "string") return undefined;
+    const parts = await this.#parts();
+    for (let start = 0; start < size; start += PART_BYTES) {
+      const { length } = windowsOf(start, Math.min(start + PART_BYTES, size));
+      if (parts.get(start / PART_BYTES)?.length !== SUM_DIGITS * length) return undefined;
+    }
+    return { size, sha256, parts };
+  }
+
+  /**
+   * Returns whole windows of one part, verified. If they are damaged or missing, deletes the part and
+   * throws IntegrityError.
+   * @param {Map<number, string>} parts
+   * @param {number} start
+   * @param {number} end
+   * @param {Map<number, Promise<Blob | undefined>>} opened Blobs by part
+   */
+  async #read(parts, start, end, opened) {
+    const part = Math.floor(start / PART_BYTES);
+    const key = this.#key(part, parts.get(part) ?? "");
+    const blob = opened.get(part) ?? this.#blobs.get(key);
+    opened.set(part, blob);
+    const [from, to] = [start % PART_BYTES, end - part * PART_BYTES];
+    const [first = 0] = windowsOf(from, to);
+    const bytes = await readable(await blob, from, to);
+    const expected = parts.get(part)?.slice(SUM_DIGITS * first) ?? "none";
+    if (bytes?.length === end - start && expected.startsWith(this.#checksum.of([bytes]))) {
+      return bytes;
+    }
+    opened.delete(part);
+    if (parts.delete(part)) await this.#blobs.delete(key);
+    const message = `part ${part} of ${this.#url} is damaged or missing in the browser's store`;
+    throw new StoreError("IntegrityError", message);
+  }
+}
+
+/**
+ * Returns a part of a Blob; undefined if there is none, or none that can be read any more.
+ * @param {Blob | undefined} blob @param {number} start @param {number} end
+ */
+async function readable(blob, start, end) {
+  try {
+    return blob && (await bytesOf(blob, start, end));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Returns a hash of 64 bits in hex, FNV-1a: pages without https have no crypto.subtle.
+ * @param {string} text
+ */
+function fnv1a(text) {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of new TextEncoder().encode(text)) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  }
+  return hex(hash);
+}
+
+/** A lock over all tabs and workers of a site. Pages without https have none: it is granted. */
+class Lock {
+  #abort = new AbortController();
+  #resolve = () => {};
+  /** @type {Promise<unknown> | undefined} */
+  #request;
+
+  /**
+   * If `ifFree`, `granted` is false at once where another holds the lock.
+   * @param {string} name @param {boolean} ifFree
+   */
+  constructor(name, ifFree) {
+    /** @type {Promise<void>} */
+    const released = new Promise((resolve) => (this.#resolve = resolve));
+    const how = ifFree ? { ifAvailable: true } : { signal: this.#abort.signal };
+    /** @type {Promise<boolean>} */
+    this.granted = new Promise((resolve, reject) => {
+      const { locks } = globalThis.navigator;
+      if (!locks) return resolve(true);
+      const take = (/** @type {unknown} */ lock) => {
+        resolve(lock !== null);
+        return lock ? released : undefined;
+      };
+      this.#request = locks.request(name, how, take).catch((error) => reject(storeError(error)));
+    });
+    this.granted.catch(() => {}); // nobody may be waiting any more
+  }
+
+  /** Releases it, or ends waiting for it. */
+  async release() {
+    this.#abort.abort();
+    this.#resolve();
+    await this.#request;
+  }
+}
+
+const CHANNEL = "webllm-picked";
+
+/**
+ * Offers a file that the user picked to all workers of this site, which read it in place while this
+ * page is open. Returns its source: "picked:<id>/<name>".
+ * @param {File | FileSystemFileHandle} picked
+ */
+export async function offerFile(picked) {
+  const file = "getFile" in picked ? await picked.getFile() : picked;
+  const random = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs https
+  const id = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.onmessage = ({ data }) => {
+    if (data.want === id) channel.postMessage({ id, file });
+  };
+  return `picked:${id}/${file.name}`;
+}
+
+/**
+ * Opens the file of a source from `offerFile`. Throws ModelNotFoundError if its page was closed.
+ * @param {string} source
+ * @param {number} [timeoutMs] a busy page may take seconds to answer
+ * @returns {Promise<WindowedFile>}
+ */
+export async function openPicked(source, timeoutMs = 10_000) {
+  const id = source.slice("picked:".length).split("/")[0];
+  const channel = new BroadcastChannel(CHANNEL);
+  try {
+    /** @type {Blob} */
+    const blob = await new Promise((resolve, reject) => {
+      channel.onmessage = ({ data }) => data.id === id && resolve(data.file);
+      const message = `${source} is no longer open in any page of this site; pick the file again`;
+      setTimeout(() => reject(new StoreError("ModelNotFoundError", message)), timeoutMs);
+      channel.postMessage({ want: id });
+    });
+    return new WindowedFile(blob.size, (start, end) => bytesOf(blob, start, end));
+  } finally {
+    channel.close();
+  }
+}
