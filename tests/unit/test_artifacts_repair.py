@@ -144,7 +144,7 @@ async def test_a_server_that_is_gone(server: FileServer, stored: DirectoryStore)
         await ensure_artifact(server.url, stored, None, QUICK)
     server.script, server.ranges = [], []
     assert (await ensure_artifact(server.url, stored, None, QUICK)).read_bytes() == BODY
-    assert sorted(map(str, server.ranges)) == RANGES
+    assert set(server.ranges) == set(RANGES)
 
 
 async def test_a_file_that_changed_on_the_server(
