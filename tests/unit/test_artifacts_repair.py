@@ -267,9 +267,15 @@ class Puller:
 
     def pull(self, kill_at: int = 0) -> int:
         """Returns the exit code; -9 if the child was killed."""
+        self.begin(kill_at)
+        return self.end()
+
+    def begin(self, kill_at: int = 0) -> None:
         assert self._process.stdin
-        assert self._process.stdout
         print(kill_at, file=self._process.stdin, flush=True)
+
+    def end(self) -> int:
+        assert self._process.stdout
         return int(self._process.stdout.readline())
 
     def __exit__(self, *_: object) -> None:
@@ -313,3 +319,22 @@ async def test_a_repair_killed_anywhere_is_resumed(
                 break
     assert kill_at > 25
     assert set(server.ranges) == {RANGES[1]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_processes_that_want_a_damaged_file_repair_it_once(
+    server: FileServer, tmp_path: Path
+) -> None:
+    store, source = DirectoryStore(tmp_path / "store"), HTTPSource(server.url)
+    with Puller(server.url, store) as one, Puller(server.url, store) as two:
+        assert one.pull() == 0
+        for kill_at in (0, 0, 12):  # the last time one of them is killed, and the other goes on
+            flip(blob(store), PART + 77)
+            server.ranges.clear()
+            one.begin(kill_at)
+            two.begin()
+            assert one.end() in ({0, -9} if kill_at else {0})
+            assert two.end() == 0
+            assert store.path(source).read_bytes() == BODY
+            assert server.ranges == [RANGES[1]] or kill_at
+            assert set(server.ranges) == {RANGES[1]}
