@@ -135,7 +135,7 @@ async def test_a_full_disk(store: DirectoryStore) -> None:
     partial = await with_parts(store, 0)
     partial.path.unlink()
     partial.path.symlink_to("/dev/full")
-    with pytest.raises(StorageFullError, match=r"is full.*free some space.*parts are kept"):
+    with pytest.raises(StorageFullError, match=r"is full.*free some space.*another disk"):
         await partial.put(1, [PARTS[1]])
     assert (await store.partial(A).recover())[1] == {0}
 

@@ -25,7 +25,7 @@ import msgspec
 
 from webllm.artifacts.checksum import checksums
 from webllm.artifacts.destination import PART_BYTES, Chunk, RemoteVersion
-from webllm.artifacts.storage_errors import ANOTHER_HOME, require_space, storage_errors
+from webllm.artifacts.storage_errors import require_space, storage_errors
 
 T = TypeVar("T")
 _LINE = re.compile(r"([0-9]{1,9})((?: [0-9a-f]{16})+)\n")
@@ -145,7 +145,7 @@ class PartialFile:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Runs `work` in a thread, to its end even if cancelled: then the lock is released."""
-        with storage_errors(self.path, f"{ANOTHER_HOME}; stored parts are kept"):
+        with storage_errors(self.path):
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(None, work, *arguments)
             try:
