@@ -18,6 +18,7 @@ FLAGS = [
     "--disable-sync",
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
+    "--host-resolver-rules=MAP insecure.test 127.0.0.1",
 ]
 TIMEOUT_S = 120  # for actions that take seconds on an idle machine
 HARMLESS = ("No available adapters",)  # Chromium's warning without a WebGPU adapter

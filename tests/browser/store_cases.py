@@ -20,17 +20,30 @@ STORES = ["cache", "indexeddb", "opfs"]
 WEIGHTS = np.arange(16, 18, dtype=np.float32).tobytes().hex()
 
 OPEN = """
+import hashlib
+import js
+from pyodide.code import run_js
+from pyodide.ffi import to_js
 from webllm import WebLLMError
-from webllm.artifacts.browser import fetch
+from webllm.artifacts import transfer
 from webllm.artifacts.browser.models import open_model
-from webllm.artifacts.browser.backends import open_blobs
+from webllm.artifacts.browser.store import stores_module
 
-fetch._SLOW_PART_S = 3600  # a busy machine is not a slow server
+transfer._SLOW_PART_S = 3600  # a busy machine is not a slow server
 texts = []
 
 async def load(source, store):
     with await open_model(source, store, lambda report: texts.append(report.text)) as checkpoint:
         return bytes((await checkpoint.read("matrix", 64, 8)).to_bytes()).hex()
+
+async def read(source, store):
+    # Returns a hash of all tensors.
+    with await open_model(source, store, None) as checkpoint:
+        return await digest(checkpoint)
+
+async def digest(checkpoint):
+    matrix = await checkpoint.read("matrix", 0, checkpoint.tensors["matrix"].nbytes)
+    return hashlib.sha256(matrix.to_bytes() + bytes(checkpoint.data("vector"))).hexdigest()
 
 async def fails(source, store):
     try:
@@ -39,9 +52,22 @@ async def fails(source, store):
         return f"{type(error).__name__}: {error}"
 
 async def kept(store):
-    keys = await open_blobs(store).keys("")
+    keys = await (await stores_module()).openBlobs(store).keys("")
     return len([key for key in keys if not key.endswith(".crswap")])  # Chromium's, of OPFS
+
+async def damage(store, part, how):
+    # Replaces a part of the only model by the value of `how`, JavaScript with its `bytes`.
+    blobs = (await stores_module()).openBlobs(store)
+    [key] = [key for key in await blobs.keys("") if f".{part:05}." in key]
+    data = await run_js("async (blob) => new Uint8Array(await blob.arrayBuffer())")(
+        await blobs.get(key)
+    )
+    await blobs.delete(key)
+    damaged = run_js(f"(bytes) => {how}")(data)
+    if damaged is not None:
+        await blobs.put(key, js.Blob.new(to_js([damaged])))
 """
+FLIP = "{ bytes[bytes.length - 9] ^= 1; return bytes; }"
 
 
 def write_model(file: Path, first: int = 0) -> Path:
@@ -55,6 +81,12 @@ def write_model(file: Path, first: int = 0) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def tensors_digest(file: Path) -> str:
+    """Returns the hash of a model's tensors that `read` returns."""
+    tensors = {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(file).tensors}
+    return hashlib.sha256(tensors["matrix"] + tensors["vector"]).hexdigest()
 
 
 def source_of(file: Path) -> str:

@@ -17,7 +17,17 @@ from browser.engines.firefox import firefox
 from browser.engines.webdriver import Browser
 from browser.engines.webkit import webkit
 from browser.site_server import DIST, SiteServer, serving
-from browser.store_cases import OPEN, STORES, WEIGHTS, source_of, write_model
+from browser.store_cases import (
+    FLIP,
+    OPEN,
+    PART_BYTES,
+    STORES,
+    WEIGHTS,
+    answer,
+    source_of,
+    tensors_digest,
+    write_model,
+)
 from golden import compare
 
 RECORD = {
@@ -115,7 +125,7 @@ def run(browser: Browser, code: str) -> Any:
 def test_each_store_keeps_a_model_over_a_reload(
     browser: Browser, chat_site: SiteServer, small_file: Path
 ) -> None:
-    source = source_of(small_file)
+    source, digest = source_of(small_file), tensors_digest(small_file)
     stores = [store for store in STORES if store != "opfs" or browser.name == "Firefox"]
     browser.open(f"{chat_site.url}/tests/index.html")
     run(browser, OPEN)
@@ -128,6 +138,13 @@ def test_each_store_keeps_a_model_over_a_reload(
     for choice in [None, *stores]:
         assert run(browser, f"await load({source!r}, {choice!r})") == WEIGHTS
     assert asked_for_models(chat_site) == []
+    write_model(small_file)
+    run(browser, "import logging; logging.getLogger('webllm').setLevel(logging.ERROR)")
+    for store in stores:  # damaged bytes are noticed in each
+        answer(chat_site)
+        run(browser, f"await damage({store!r}, 2, {FLIP!r})")
+        assert run(browser, f"await read({source!r}, {store!r})") == digest
+        assert chat_site.models.ranges == [f"bytes={2 * PART_BYTES}-{3 * PART_BYTES - 1}"]
 
 
 def test_a_store_that_the_browser_lacks(chat_site: SiteServer, browser: Browser) -> None:
@@ -153,5 +170,5 @@ def test_a_browser_that_lets_sites_keep_nothing(chat_site: SiteServer, small_fil
         for store in STORES:
             error = run(browser, f"await fails({source!r}, {store!r})")
             assert error.startswith("StorageFullError: the browser lets this site store nothing")
-            assert "cache_backend='none'" in error
+            assert 'cacheBackend "none"' in error
         assert run(browser, f"await load({source!r}, 'none')") == WEIGHTS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -54,7 +53,7 @@ async def test_has_and_delete_in_typescript(
 BREAK = """async ([key, kind, cacheBackend]) => {
     const client = await import("/client.js");
     const store = await caches.open("webllm");
-    const path = `/webllm-models/${key}`;
+    const path = (await store.keys()).find(({ url }) => url.includes(key)).url;
     const bytes = await (await store.match(path)).arrayBuffer();
     const broken = {
         "no JSON": () => "{",
@@ -65,11 +64,13 @@ BREAK = """async ([key, kind, cacheBackend]) => {
         "a size that is none": () => JSON.stringify(
             { ...JSON.parse(new TextDecoder().decode(bytes)), size: "large" }),
         "a size without end": () => JSON.stringify(
-            { ...JSON.parse(new TextDecoder().decode(bytes)), size: 1e15, part_bytes: 1 }),
-        "a short part": () => bytes.slice(0, -1),
-        "a long part": () => new Blob([bytes, "x"]),
+            { ...JSON.parse(new TextDecoder().decode(bytes)), size: 1e15 }),
+        "another file": () => JSON.stringify(
+            { ...JSON.parse(new TextDecoder().decode(bytes)), url: "https://b.example" }),
+        "deleted": undefined,
     };
-    await store.put(path, new Response(broken[kind]()));
+    if (broken[kind]) await store.put(path, new Response(broken[kind]()));
+    else await store.delete(path);
     const model = "/models/small.gguf";
     const appConfig = { model_list: [{ model_id: "small", model }], cacheBackend };
     return client.hasModelInCache("small", appConfig);
@@ -91,8 +92,8 @@ NUM_READ = """async () => {
 }"""
 DAMAGES = [
     *[("note", kind) for kind in ("no JSON", "another type", "no fields", "parts of no bytes")],
-    *[("note", kind) for kind in ("a size that is none", "a size without end")],
-    *[("00002", "a short part"), ("00004", "a long part")],
+    *[("note", kind) for kind in ("a size that is none", "a size without end", "another file")],
+    *[("note", "deleted"), (".00002.", "deleted")],
 ]
 
 
@@ -101,12 +102,11 @@ async def test_what_is_damaged_is_kept_for_neither(
 ) -> None:
     await run_python(OPEN)
     await run_python("from webllm.artifacts.browser.models import has_model")
-    name = hashlib.sha256(f"{site.url}/models/small.gguf".encode()).hexdigest()
     assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
     assert await page.evaluate(NUM_READ) == [True, 1]  # the note: Firefox copies data that is read
     for end, kind in DAMAGES:
         assert await run_python("await load('/models/small.gguf', 'cache')") == WEIGHTS
-        found = await page.evaluate(BREAK, [f"url-{name}.{end}", kind, "cache"])
+        found = await page.evaluate(BREAK, [end, kind, "cache"])
         assert (kind, found) == (kind, False)
         assert await run_python("await has_model('/models/small.gguf', 'cache')") is False
 
@@ -117,7 +117,7 @@ FAILURES = """async () => {
     const errors = [];
     for (const name of ["SecurityError", "InvalidStateError"]) {
         const fail = async () => { throw new DOMException("broken", name); };
-        CacheStorage.prototype.match = CacheStorage.prototype.open = fail;
+        for (const method of ["has", "match", "open"]) CacheStorage.prototype[method] = fail;
         for (const ask of [client.hasModelInCache, client.deleteModelAllInfoInCache]) {
             errors.push(await ask("m", appConfig).catch((error) => `${error}`));
         }
@@ -170,8 +170,7 @@ WITHOUT_TLS = """() => {
 }"""
 
 
-async def test_without_tls_nothing_is_kept_and_files_are_picked(page: Page) -> None:
-    """Without https, an address of the local network has no store, but reads picked files."""
+async def test_without_tls_pages_have_indexeddb_and_pick_files(page: Page) -> None:
     await page.evaluate(WITHOUT_TLS)
     found = await page.evaluate("""async () => {
         const client = await import("/client.js");
@@ -184,13 +183,36 @@ async def test_without_tls_nothing_is_kept_and_files_are_picked(page: Page) -> N
             await ask({ models, cacheBackend: "cache" }),
             await ask({ models, cacheBackend: "opfs" }),
             await ask({ models: known, cacheBackend: "indexeddb" }),
-            await ask({ models, cacheBackend: "indexeddb" }), // its name is a hash
+            await ask({ models, cacheBackend: "indexeddb" }),
             await client.deleteModelAllInfoInCache("m", { models }),
         ];
         const picked = await client.modelFromFile(new File(["GGUF"], "mine.gguf"));
         return [...found, /^picked:[0-9a-f]{32}.mine.gguf$/.test(picked.model)];
     }""")
-    assert found == [False, "ConfigError", "ConfigError", False, "ConfigError", None, True]
+    assert found == [False, "ConfigError", "ConfigError", False, False, None, True]
+
+
+async def test_a_page_without_tls_keeps_models(
+    site: SiteServer, page: Page, run_python: RunPython, small_file: Path
+) -> None:
+    """As of an address of the local network: by default models are in IndexedDB."""
+    await page.goto(f"http://insecure.test:{site.server_port}/tests/index.html")
+    assert await page.evaluate("[isSecureContext, 'caches' in window]") == [False, False]
+    ask = """async (delete_) => {
+        const { deleteModelInCache, hasModelInCache } = await import("/client.js");
+        const appConfig = { model_list: [{ model_id: "small", model: "/models/small.gguf" }] };
+        if (delete_) await deleteModelInCache("small", appConfig);
+        return hasModelInCache("small", appConfig);
+    }"""
+    for _ in range(2):
+        await run_python(OPEN)
+        assert await run_python("await load('/models/small.gguf', None)") == WEIGHTS
+        assert await page.evaluate(ask, False)
+        await page.reload()
+    assert site.models.ranges == [None]
+    assert not await page.evaluate(ask, True)
+    await run_python(OPEN)
+    assert await run_python("await kept('indexeddb')") == 0
 
 
 KEEP_IN_OPFS = """async (name) => {
@@ -201,7 +223,7 @@ KEEP_IN_OPFS = """async (name) => {
         await writable.write(text);
         await writable.close();
     };
-    await put(`${name}.00000`, "model");
+    await put(`${name}.00000.0123456789abcdef`, "model");
     await put(`${name}.note`, JSON.stringify({ size: 5, part_bytes: 4194304, sha256: name }));
 }"""
 LEFT_IN_OPFS = """async () => {
@@ -277,9 +299,13 @@ async def test_a_file_offered_by_python(run_python: RunPython, small_file: Path)
 async def test_a_page_that_is_gone(run_python: RunPython) -> None:
     await run_python(OPEN)
     error = await run_python("""
-        from webllm.artifacts.browser import picked
+        from webllm.artifacts.browser.store import answered
 
-        picked._TIMEOUT_S = 0.2
-        await fails("picked:unknown/small.gguf", None)
+        opening = (await stores_module()).openPicked("picked:unknown/small.gguf", 200)
+        try:
+            await answered(opening)
+        except WebLLMError as error:
+            message = f"{type(error).__name__}: {error}"
+        message
     """)
     assert error.startswith("ModelNotFoundError: picked:unknown/small.gguf is no longer open")

@@ -11,7 +11,7 @@ from browser.store_cases import OPEN, WEIGHTS, source_of, write_model
 METHODS = {
     "cache": [
         "CacheStorage.prototype.open",
-        "Cache.prototype.match",
+        "CacheStorage.prototype.match",
         "Cache.prototype.keys",
         "Response.prototype.blob",
     ],
@@ -59,7 +59,7 @@ async def test_every_failure_is_one_of_our_errors(
     for method in METHODS[store]:
         error = await run_python(f"await breaks({method!r}, {source!r}, {store!r})")
         assert error.startswith("ArtifactError: the browser's store failed (InvalidStateError); ")
-        assert "cache_backend='none'" in error
+        assert 'cacheBackend "none"' in error
 
 
 async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) -> None:
@@ -68,7 +68,7 @@ async def test_a_store_that_forgets_at_once(run_python: RunPython, source: str) 
     await run_python("run_js('Cache.prototype.put = async () => {}'); None")
     error = await run_python(f"await fails({source!r}, None)")
     assert error.startswith("StorageFullError: the browser did not store http")
-    assert "cache_backend='none'" in error
+    assert 'cacheBackend "none"' in error
     assert await run_python(f"await load({source!r}, 'none')") == WEIGHTS
 
 
@@ -77,8 +77,8 @@ async def test_a_file_system_that_cannot_be_written_to(run_python: RunPython, so
     await run_python(OPEN + BREAK)
     await run_python("run_js('delete FileSystemFileHandle.prototype.createWritable')")
     error = await run_python(f"await fails({source!r}, 'opfs')")
-    assert error.startswith("ConfigError: cache_backend is 'opfs', but there is no file system")
-    assert error.endswith("in this browser; give 'cache', 'indexeddb' or 'none'")
+    assert error.startswith('ConfigError: cacheBackend is "opfs", but there is no file system')
+    assert error.endswith('in this browser; give "cache", "indexeddb" or "none"')
 
 
 async def test_a_browser_that_tells_no_quota(run_python: RunPython, source: str) -> None:

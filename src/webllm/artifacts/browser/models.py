@@ -88,8 +88,8 @@ async def _fetched(file: ModelFile, remote: RemoteFile, reporter: ProgressReport
             stored = await file.find()
     if stored is None:
         raise StorageFullError(  # seen in private windows of WebKit
-            f"the browser did not store {remote.url}; load it without storing it: "
-            "AppConfig(cache_backend='none')"
+            f"the browser did not store {remote.url}; load the model without storing it: "
+            'cacheBackend "none" (in Python, cache_backend)'
         )
     return stored
 

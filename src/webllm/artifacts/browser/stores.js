@@ -94,7 +94,8 @@ export class ModelFile {
     if (!note || note.size === null) return undefined;
     this.#size = note.size;
     this.#stored = await this.#parts();
-    return { ...note, parts: [...this.#stored.keys()] };
+    const { size, etag, last_modified } = note;
+    return { size, etag, last_modified, parts: [...this.#stored.keys()] };
   }
 
   /** @param {Version} version */
@@ -186,7 +187,8 @@ export class ModelFile {
       const note = JSON.parse((await blob?.text()) ?? "null");
       const isOurs = note.url === this.#url || this.#name.startsWith("sha256-");
       const hasSize = note.size === null || (Number.isSafeInteger(note.size) && note.size >= 0);
-      return isOurs && hasSize && note.part_bytes === PART_BYTES ? note : undefined;
+      if (!isOurs || !hasSize || note.part_bytes !== PART_BYTES) return undefined;
+      return { ...note, etag: textOf(note.etag), last_modified: textOf(note.last_modified) };
     } catch {
       return undefined;
     }
@@ -252,6 +254,11 @@ async function readable(blob, start, end) {
   } catch {
     return undefined;
   }
+}
+
+/** @param {unknown} value */
+function textOf(value) {
+  return typeof value === "string" ? value : null;
 }
 
 /**
