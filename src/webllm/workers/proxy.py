@@ -103,15 +103,19 @@ class WorkerMLCEngine(m.EngineMessages):
         what `MLCEngine.reload` raises; after an error nothing is loaded.
         """
         models = m.ReloadParams(model_id=model_ids(model_id), chat_opts=read_options(chat_options))
-        self._models = m.ReloadParams(model_id=[])
+        nothing = self._models = m.ReloadParams(model_id=[])
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
         await self._client.call(m.RELOAD.request(models), _progress_callback(on_progress))
-        self._models = models
+        if self._models is nothing:  # no later `reload` or `unload`
+            self._models = models
 
     async def unload(self) -> None:
+        """Stops every `reload` that was called before, as `MLCEngine.unload` does, and unloads."""
         self._models = m.ReloadParams(model_id=[])
+        async with self._opening:
+            pass  # reloads that wait for another worker are posted first
         await self._call(m.UNLOAD)
 
     async def chat_completion(

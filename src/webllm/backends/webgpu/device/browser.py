@@ -22,6 +22,7 @@ from webllm.backends.webgpu.device.protocol import (
     Recording,
     Slice,
 )
+from webllm.browser_promises import settled
 from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
 
 _ALIGNMENT = 256
@@ -69,7 +70,7 @@ async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
             "this browser has no WebGPU, or the page is not served over https or from localhost; "
             "use the CPU backend"
         )
-    handle = await gpu.requestAdapter(_to_js({"powerPreference": "high-performance"}))
+    handle = await settled(gpu.requestAdapter(_to_js({"powerPreference": "high-performance"})))
     if not handle:  # null, which is not None
         raise DeviceNotFoundError(
             "the browser offers no GPU: it may be on its block list, or hardware acceleration "
@@ -164,17 +165,21 @@ class BrowserBuffer:
 
 
 class BrowserReadback:
-    """A submission in flight; awaiting it returns the bytes read back, or raises DeviceError."""
+    """A submission in flight; awaiting it returns the bytes read back, or raises DeviceError.
 
-    def __init__(self, promise: Any) -> None:
+    is_step: it reads the tokens of a step, whose await is never cancelled and has to be fast.
+    """
+
+    def __init__(self, promise: Any, *, is_step: bool = False) -> None:
         self._promise = promise
+        self._is_step = is_step
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._finish().__await__()
 
     async def _finish(self) -> bytes:
         try:
-            data = await self._promise
+            data = await (self._promise if self._is_step else settled(self._promise))
         except JsException as error:
             raise _typed(error) from error
         read: bytes = data.to_bytes()
@@ -241,7 +246,7 @@ class BrowserDevice:
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Any:
         recording = self.record(lay_out())
         try:
-            await recording.ready
+            await settled(recording.ready)
         except JsException as error:
             raise _typed(error) from error
         return recording
@@ -249,7 +254,7 @@ class BrowserDevice:
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         if readback is None:
             return BrowserReadback(self._gpu.replay(recording))
-        return BrowserReadback(self._gpu.replay(recording, *_place(readback)))
+        return BrowserReadback(self._gpu.replay(recording, *_place(readback)), is_step=True)
 
     async def read(self, source: Slice) -> bytes:
         return await BrowserReadback(self._gpu.replay(None, *_place(source)))

@@ -1,0 +1,18 @@
+"""Awaits JavaScript's promises in a way that may be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+async def settled(promise: Any) -> Any:
+    """Returns a promise's value, or raises its error.
+
+    Pyodide fails if a promise settles after its await was cancelled, and `asyncio.shield` would
+    report an error of it to the console.
+    """
+    future = asyncio.ensure_future(promise)
+    future.add_done_callback(lambda _: future.cancelled() or future.exception())
+    await asyncio.wait([future])
+    return future.result()
