@@ -38,7 +38,7 @@ class Loads:
         # Outside of `except`: the error would refer to the frames of the load, and so to its file.
         raise ModelNotLoadedError(
             f"the load of {', '.join(model_ids)} was stopped by unload(); the bytes fetched so far "
-            "are kept: reload it to continue"
+            "are kept: call reload again to continue"
         )
 
     @asynccontextmanager
