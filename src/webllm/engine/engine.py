@@ -21,6 +21,7 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    check_callback,
     check_log_level,
     engine_config,
     model_ids,
@@ -96,9 +97,10 @@ class MLCEngine:
         this load, besides the engine's callback. A reload waits for those before it. Raises
         ModelNotFoundError, ArtifactError, UnsupportedModelError, DeviceError or ConfigError, and
         ModelNotLoadedError if `unload` stopped it. After an error nothing is loaded, except after a
-        ConfigError for arguments that contradict each other: that leaves all as it was.
+        ConfigError for wrong arguments: that leaves all as it was.
         """
         wanted = _options_by_id(model_id, chat_options)
+        check_callback("on_progress", on_progress)
         await self._loads.run(partial(self._reload, wanted, on_progress), wanted)
 
     async def _reload(

@@ -22,7 +22,7 @@ from webllm.backends.webgpu.device.protocol import (
     Recording,
     Slice,
 )
-from webllm.browser_promises import settled
+from webllm.browser_promises import handled, settled
 from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
 
 _ALIGNMENT = 256
@@ -171,7 +171,7 @@ class BrowserReadback:
     """
 
     def __init__(self, promise: Any, *, is_step: bool = False) -> None:
-        self._promise = promise
+        self._promise = promise if is_step else handled(promise)  # a load may be stopped meanwhile
         self._is_step = is_step
 
     def __await__(self) -> Generator[Any, None, bytes]:
