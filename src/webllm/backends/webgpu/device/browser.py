@@ -23,9 +23,8 @@ from webllm.backends.webgpu.device.protocol import (
     Slice,
 )
 from webllm.browser_promises import handled, settled
-from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
+from webllm.errors import DeviceError, DeviceNotFoundError
 
-_ALIGNMENT = 256
 _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "microsoft basic render")
 _SUBGROUPS = {"nvidia": 32, "apple": 32}  # vendors with one subgroup size
 _FEATURES = ("subgroups",)
@@ -208,12 +207,7 @@ class BrowserDevice:
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], Any] = {}
 
     def buffer(self, num_bytes: int, label: str = "") -> BrowserBuffer:
-        size = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
-        if size > self.limits.max_buffer_bytes:
-            raise DeviceMemoryError(
-                f"{label or 'a buffer'} takes {size} bytes; {self.info.name} allows "
-                f"{self.limits.max_buffer_bytes} a buffer: use a smaller model or context"
-            )
+        size = self.limits.buffer_bytes(num_bytes, label, self.info.name)
         return BrowserBuffer(self._gpu.buffer(size, label or "a buffer"), size)
 
     def pipeline(
@@ -234,13 +228,8 @@ class BrowserDevice:
         self._gpu.write(_handle(target), target.offset, data)
 
     def record(self, dispatches: Sequence[Dispatch]) -> Any:
-        limit = self.limits.max_workgroups
         for dispatch in dispatches:
-            if max(dispatch.workgroups) > limit:
-                raise DeviceError(
-                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
-                    f"{self.info.name} allows {limit} a dimension"
-                )
+            self.limits.check_workgroups(dispatch, self.info.name)
         return self._gpu.record(_dispatches(dispatches))
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Any:
