@@ -177,7 +177,9 @@ async def test_reload_of_an_unknown_model_leaves_nothing_loaded() -> None:
 async def test_concurrent_reloads_leave_one_model() -> None:
     models = NumberModels()
     engine = models.engine()
-    await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"), engine.unload())
+    await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"))
+    assert [is_closed(loaded) for loaded in models.loaded] == [True, False]
+    await engine.unload()
     assert [is_closed(loaded) for loaded in models.loaded] == [True, True]
 
 

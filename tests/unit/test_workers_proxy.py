@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from fake_model import NumberModels, asked, counted, num_used, number_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
-from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord, errors
+from webllm import AppConfig, ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
@@ -272,6 +273,48 @@ async def test_settings(engine: WorkerMLCEngine, worker: Worker) -> None:
 async def test_settings_of_the_worker_are_refused(worker: Worker, config: MLCEngineConfig) -> None:
     with pytest.raises(ConfigError, match="worker"):
         WorkerMLCEngine(worker.port, config)
+
+
+@pytest.mark.parametrize(
+    ("call", "argument", "problem"),
+    [
+        (lambda e: e.reset_chat("yes"), "keep_stats", "expected bool, got str, received 'yes'"),
+        (lambda e: e.get_message(5), "model_id", "expected str, got int, received 5"),
+        (
+            lambda e: e.forward_tokens_and_sample(["a"], True),
+            "input_ids[0]",
+            "expected int, got str, received 'a'",
+        ),
+        (
+            lambda e: e.forward_tokens_and_sample(5, True),
+            "input_ids",
+            "expected array, got int, received 5",
+        ),
+        (lambda e: e.custom_request(5), "request_name", "expected str, got int, received 5"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(
+    engine: WorkerMLCEngine,
+    call: Callable[[Any], Awaitable[object]],
+    argument: str,
+    problem: str,
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        await call(engine)
+    assert (str(caught.value), caught.value.field) == (f"{argument}: {problem}", argument)
+
+
+@pytest.mark.parametrize("make", [MLCEngine, lambda: WorkerMLCEngine(Worker().port)])
+async def test_a_progress_callback_that_is_no_function_is_refused_at_once(
+    make: Callable[[], Any],
+) -> None:
+    engine, wrong = make(), "progress"
+    with pytest.raises(ConfigError, match="on_progress is 'progress'; give a function"):
+        await engine.reload("no such model", on_progress=wrong)
+    with pytest.raises(ConfigError, match="init_progress_callback is 'progress'"):
+        engine.set_init_progress_callback(wrong)
+    with pytest.raises(ConfigError, match="init_progress_callback is 'progress'"):
+        MLCEngineConfig(init_progress_callback=wrong)  # type: ignore[arg-type]
 
 
 async def test_progress(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

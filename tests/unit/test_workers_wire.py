@@ -397,3 +397,10 @@ async def test_custom_requests() -> None:
     assert await npm.ask("customRequest", content) == ["weather", {"city": "Berlin"}]
     with pytest.raises(Thrown, match="weather"):
         await NpmClient(MLCEngineHandler(config=CONFIG)).ask("customRequest", content)
+
+
+async def test_a_value_of_a_wrong_type_is_named_as_on_the_wire(client: NpmClient) -> None:
+    with pytest.raises(Thrown, match=r"^RequestError: keepStats: expected bool, got int"):
+        await client.ask("resetChat", {"keepStats": 5})
+    with pytest.raises(Thrown, match=r"^RequestError: modelId is missing$"):
+        await client.ask("reload", {})
