@@ -45,6 +45,6 @@ def add_figures(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    machine = session.config.getoption("--save")
+    machine = session.config.getoption("--save", None)  # not there if pytest began elsewhere
     if machine and exitstatus == pytest.ExitCode.OK:
         save("test_long", machine, session.config.stash[COLLECTED])

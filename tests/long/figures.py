@@ -7,7 +7,7 @@ import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 
-AddFigures = Callable[[str, Mapping[str, float]], None]  # a name for the figures, and they
+AddFigures = Callable[[str, Mapping[str, float]], None]  # their name, and they by theirs
 
 
 def count(name: str, default: int) -> int:
@@ -21,14 +21,10 @@ SEED = count("SEED", secrets.randbelow(10**6))
 
 def resident_bytes() -> int:
     """Returns the memory of this process."""
-    return 1024 * int(_ps("rss"))
+    command = ["ps", "-o", "rss=", "-p", str(os.getpid())]
+    return 1024 * int(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 def num_open_files() -> int:
     """Returns the number of this process's open files."""
     return len(os.listdir("/dev/fd"))
-
-
-def _ps(field: str) -> str:
-    command = ["ps", "-o", f"{field}=", "-p", str(os.getpid())]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
