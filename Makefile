@@ -12,7 +12,7 @@ SEED ?= 0
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
-BUILT_FROM := pyproject.toml $(wildcard hatch_build.py src/webllm/backends/cpu/*.c src/webllm/backends/cpu/*.h)
+BUILT_FROM := pyproject.toml hatch_build.py $(shell find src/webllm -name '*.[ch]')
 SITE_FROM := $(BUILT_FROM) LICENSE THIRD_PARTY_NOTICES.md $(wildcard js/*.mjs js/*.py) \
 	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl' -o -name '*.js')
 

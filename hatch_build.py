@@ -1,4 +1,4 @@
-"""Build hook: compiles src/webllm/backends/cpu/kernels.c for every CPU variant, into the wheel.
+"""Build hook: compiles the CPU kernels, for every CPU variant, and the checksum into the wheel.
 
 It uses the machine's C compiler ($CC, cc, gcc or clang). Without one it asks for the package
 `ziglang` as a build dependency. Zig also builds for other machines:
@@ -27,8 +27,9 @@ from typing import Any, NamedTuple  # hatch runs this file outside sys.modules: 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIG = "ziglang>=0.14"
-SOURCE = Path("src/webllm/backends/cpu/kernels.c")
-INSTALLED = "webllm/backends/cpu/lib"
+SOURCES = Path("src")
+KERNELS = Path("webllm/backends/cpu/kernels.c")
+CHECKSUM = Path("webllm/artifacts/checksum.c")  # in one variant: it has no use for more
 SITE, INSTALLED_SITE = Path("js/dist"), "webllm/site"
 # No -ffast-math: it would optimize exact rounding away. No contraction: all variants round alike.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden")
@@ -132,21 +133,30 @@ def compile_command(target: Target, variant: Variant, source: Path, out: Path) -
     return [*compiler, *flags, *link, str(source), "-o", str(out)]
 
 
-def build(target: Target, source: Path, folder: Path) -> list[Path]:
-    """Compiles every variant that the compiler can; raises RuntimeError if the first fails."""
-    folder.mkdir(parents=True, exist_ok=True)
-    built = []
-    for variant in target.variants:
-        out = folder / f"webllm_cpu_{variant.name}{target.suffix}"
-        command = compile_command(target, variant, source, out)
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            built.append(out)
-        elif variant is target.variants[0]:
-            raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr}")
-        else:
-            print(f"webllm: left out the {variant.name} kernels: {done.stderr}", file=sys.stderr)
+def build(target: Target, sources: Path, folder: Path) -> dict[Path, str]:
+    """Compiles all for a target into `folder`; returns {file: its path in the wheel}."""
+    suffix = target.suffix
+    kernels = {f"webllm_cpu_{variant.name}{suffix}": variant for variant in target.variants}
+    checksum = {f"webllm_checksum{suffix}": target.variants[0]}
+    built = {}
+    for source, outputs in ((KERNELS, kernels), (CHECKSUM, checksum)):
+        for name, variant in outputs.items():
+            installed = source.parent / "lib" / name
+            if compile_variant(target, variant, sources / source, folder / installed):
+                built[folder / installed] = installed.as_posix()
     return built
+
+
+def compile_variant(target: Target, variant: Variant, source: Path, out: Path) -> bool:
+    """Returns False if the compiler cannot; raises RuntimeError if that is the first variant."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = compile_command(target, variant, source, out)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and variant is target.variants[0]:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr}")
+    if done.returncode:
+        print(f"webllm: left out the {variant.name} kernels: {done.stderr}", file=sys.stderr)
+    return not done.returncode
 
 
 def build_site(root: Path) -> None:
@@ -177,18 +187,17 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         target = self._target()
-        source = Path(self.root) / SOURCE
+        sources = Path(self.root) / SOURCES
         editable = version == "editable"
-        scratch = Path(self.root) / "build" / "kernels" / target.tag
-        folder = source.parent / "lib" if editable else scratch
-        built = build(target, source, folder)
+        folder = sources if editable else Path(self.root) / "build" / "kernels" / target.tag
+        built = build(target, sources, folder)
         if target.variants is not WASM32:
             if "WEBLLM_BUILD_WASM" in os.environ:
-                built += build(TARGETS["wasm32"], source, folder)
+                built |= build(TARGETS["wasm32"], sources, folder)
             build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{target.tag}"
         if not editable:
-            files = {str(path): f"{INSTALLED}/{path.name}" for path in built}
+            files = {str(path): installed for path, installed in built.items()}
             if target.variants is not WASM32:  # the pure wheel is part of the site, not the reverse
                 if "WEBLLM_BUILD_SITE" in os.environ:
                     build_site(Path(self.root))

@@ -111,7 +111,7 @@ async def test_what_is_not_right_is_not_kept(
     answer(site, is_corrupt=True)
     await run_python(OPEN)
     error = await run_python(f"await fails({source!r}, 'cache')")
-    assert error.startswith("IntegrityError: http")
+    assert error.startswith("IntegrityError: the download of http")
     assert " has the SHA-256 " in error
     assert "the download was discarded, load it again" in error
     assert await run_python("await kept('cache')") == 0

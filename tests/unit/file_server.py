@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-BODY = bytes(i * 7 % 251 for i in range(300_000))
+PART = 4 << 20  # downloads resume at its multiples
+BODY = bytes(i * 7 % 251 for i in range(251)) * 35_000  # two parts and a bit
 SHA = sha256(BODY).hexdigest()
 
 
@@ -50,11 +51,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(
                 200, {"Content-Length": length, **server.headers}, server.body[: departure.cut]
             )
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) + departure.shift
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start = int(first) + departure.shift
+        end = min(int(last) + 1, len(server.body)) if last else len(server.body)
         if start >= len(server.body):
             return self.answer(416, {"Content-Length": "0"}, b"")
-        rest = server.body[start:]
-        described = f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+        rest = server.body[start:end]
+        described = f"bytes {start}-{end - 1}/{len(server.body)}"
         headers = {"Content-Length": str(len(rest)), "Content-Range": described}
         return self.answer(206, {**headers, **server.headers}, rest[: departure.cut])
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from file_server import BODY, SHA, Departure, FileServer
+from file_server import BODY, PART, SHA, Departure, FileServer
 
 from webllm.artifacts import hub
-from webllm.artifacts.fetch import RemoteFile
-from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.fetch_source import FetchOptions
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.retry import RetryPolicy
 from webllm.artifacts.source import HTTPSource, HubSource
 from webllm.artifacts.store import DirectoryStore
+from webllm.artifacts.transfer import RemoteFile
 from webllm.errors import (
     FetchError,
     IntegrityError,
@@ -56,7 +56,7 @@ async def test_download_is_stored_and_reported(server: FileServer, store: Direct
     assert path.read_bytes() == BODY
     assert path.name == f"sha256-{SHA}"
     assert (reports[-1].progress, reports[-1].loaded_bytes) == (1.0, len(BODY))
-    assert reports[-1].text == "Fetching model: 0.3 of 0.3 MB"
+    assert reports[-1].text == "Fetching model: 8.8 of 8.8 MB"
     assert not list((store.root / "partial").iterdir())
     assert await ensure_artifact(server.url, store) == path
     assert server.ranges == [None]
@@ -64,26 +64,29 @@ async def test_download_is_stored_and_reported(server: FileServer, store: Direct
 
 async def test_broken_connections_are_resumed(server: FileServer, store: DirectoryStore) -> None:
     server.script = [
-        Departure(cut=100_000),
+        Departure(cut=PART + 100_000),
         Departure(cut=50_000),
         Departure(status=503),
         Departure(cut=0),
     ]
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() == BODY
-    assert server.ranges == [None, "bytes=100000-", *["bytes=150000-"] * 3]
+    assert server.ranges == [
+        *(None, f"bytes={PART + 100_000}-"),
+        *[f"bytes={PART + 150_000}-"] * 3,
+    ]
 
 
 async def test_next_run_goes_on_where_the_last_ended(
     server: FileServer, store: DirectoryStore
 ) -> None:
-    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
-    with pytest.raises(FetchError, match=r"failed 4 times in a row.*100000 bytes are stored"):
+    server.script = [Departure(cut=PART + 100_000), *[Departure(status=500)] * 4]
+    with pytest.raises(FetchError, match=rf"failed 4 times in a row.*{PART} bytes are stored"):
         await ensure_artifact(server.url, store, None, QUICK)
     assert leftovers(store)
     path = await ensure_artifact(server.url, DirectoryStore(store.root), None, QUICK)
     assert path.read_bytes() == BODY
-    assert server.ranges[-1] == "bytes=100000-"
+    assert server.ranges[-1] == f"bytes={PART}-"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ async def test_changed_file_starts_over(
     server: FileServer, store: DirectoryStore, before: dict[str, str], after: dict[str, str]
 ) -> None:
     server.headers = before
-    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
+    server.script = [Departure(cut=PART + 100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(server.url, store, None, QUICK)
     server.headers, server.body = after, BODY[::-1]
@@ -109,10 +112,10 @@ async def test_changed_file_starts_over(
 
 
 async def test_changed_size_starts_over(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
+    server.script = [Departure(cut=PART + 100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(server.url, store, None, QUICK)
-    server.body = BODY[:5000]  # same ETag; the server has no byte 100000: 416
+    server.body = BODY[:5000]  # same ETag; the server has no second part: 416
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() == BODY[:5000]
 
@@ -121,20 +124,20 @@ async def test_changed_size_starts_over(server: FileServer, store: DirectoryStor
 async def test_wrong_ranges_start_over(
     server: FileServer, store: DirectoryStore, departure: Departure
 ) -> None:
-    server.script = [Departure(cut=100_000), departure]
+    server.script = [Departure(cut=PART + 100_000), departure]
     path = await ensure_artifact(server.url, store, None, QUICK)
     assert path.read_bytes() == BODY
 
 
 async def test_complete_partial_needs_no_server(server: FileServer, store: DirectoryStore) -> None:
     source = HTTPSource(server.url)
-    server.script = [Departure(cut=100_000), *[Departure(status=500)] * 4]
+    server.script = [Departure(cut=PART + 100_000), *[Departure(status=500)] * 4]
     with pytest.raises(FetchError):
         await ensure_artifact(source, store, None, QUICK)
     partial = store.partial(source)
-    partial.recover()
-    partial.append(BODY[100_000:])
-    partial.close()
+    await partial.recover()
+    for part in (1, 2):
+        await partial.put(part, [BODY[part * PART :][:PART]])
     requests = len(server.ranges)
     assert (await ensure_artifact(source, store, None, QUICK)).read_bytes() == BODY
     assert len(server.ranges) == requests
@@ -151,7 +154,7 @@ async def test_corrupt_bytes_are_dropped(server: FileServer, store: DirectorySto
 
 
 async def test_length_that_is_a_lie(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Departure(extra_length=10)] * 4
+    server.script = [Departure(extra_length=10)] * 20
     with pytest.raises(FetchError, match="failed"):
         await ensure_artifact(server.url, store, None, QUICK)
     server.script = [Departure(extra_length=-10)]  # nothing after that length is read
@@ -207,13 +210,13 @@ async def test_no_space(
     server: FileServer, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(StorageFullError, match=r"300000 bytes more.*1000 bytes free"):
+    with pytest.raises(StorageFullError, match=rf"{len(BODY)} bytes more.*1000 bytes free"):
         await ensure_artifact(server.url, store, None, QUICK)
     assert not leftovers(store)
 
 
 async def test_cancelled_download_is_resumed(server: FileServer, store: DirectoryStore) -> None:
-    server.script = [Departure(cut=100_000)]
+    server.script = [Departure(cut=PART + 100_000)]
     slow = FetchOptions(RetryPolicy(first_pause_s=60.0))
     task = asyncio.create_task(ensure_artifact(server.url, store, None, slow))
     while not leftovers(store):
@@ -223,7 +226,7 @@ async def test_cancelled_download_is_resumed(server: FileServer, store: Director
     with pytest.raises(asyncio.CancelledError):
         await task
     await ensure_artifact(server.url, store, None, QUICK)
-    assert server.ranges == [None, "bytes=100000-"]
+    assert server.ranges == [None, f"bytes={PART}-"]
 
 
 async def test_tasks_that_want_the_same_fetch_once(
@@ -257,19 +260,18 @@ def test_processes_that_want_the_same_fetch_once(server: FileServer, store: Dire
 async def test_killed_process_leaves_a_download_to_resume(
     server: FileServer, store: DirectoryStore
 ) -> None:
-    server.script = [Departure(cut=100_000)]
+    server.script = [Departure(cut=PART + 100_000)]
     slow = FetchOptions(RetryPolicy(first_pause_s=600.0))
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_pull, args=(server.url, store.root, slow))
     process.start()
     part = store.partial(HTTPSource(server.url))
-    while part.path.stat().st_size < 100_000:
+    while 0 not in (await part.recover())[1]:
         await asyncio.sleep(0.02)
-    part.close()
     process.kill()
     process.join()
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
-    assert server.ranges == [None, "bytes=100000-"]
+    assert server.ranges == [None, f"bytes={PART}-"]
 
 
 async def test_sources_with_the_same_hash_fetch_once(
@@ -280,7 +282,7 @@ async def test_sources_with_the_same_hash_fetch_once(
     third = await ensure_artifact(server.url + "?other", store, None, QUICK)
     assert first == second == third
     assert len(server.ranges) == 2
-    assert len(list((store.root / "blobs").iterdir())) == 1
+    assert [path.name for path in (store.root / "blobs").glob("*[!4]")] == [f"sha256-{SHA}"]
 
 
 async def test_hub_file_is_located_then_downloaded(
@@ -297,7 +299,7 @@ async def test_hub_file_is_located_then_downloaded(
     assert path.read_bytes() == BODY
     assert asked == [HubSource("owner/repo", "m.gguf", "main")]
     server.body = BODY[:-1]
-    with pytest.raises(IntegrityError, match="expected 300000"):
+    with pytest.raises(IntegrityError, match=f"expected {len(BODY)}"):
         await ensure_artifact("hf:owner/repo/m.gguf", store, None, QUICK)
 
 
@@ -362,15 +364,15 @@ async def test_pauses_without_sense(
 async def test_ranges_without_sense(
     server: FileServer, store: DirectoryStore, headers: dict[str, str]
 ) -> None:
-    server.script = [Departure(cut=100_000), Departure(status=206, headers=headers)]
+    server.script = [Departure(cut=PART + 100_000), Departure(status=206, headers=headers)]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
 
 
 async def test_a_version_that_no_header_can_hold(server: FileServer, store: DirectoryStore) -> None:
     server.headers = {"ETag": '"\xe9"'}
-    server.script = [Departure(cut=100_000)]
+    server.script = [Departure(cut=PART + 100_000)]
     assert (await ensure_artifact(server.url, store, None, QUICK)).read_bytes() == BODY
-    assert server.ranges == [None, "bytes=100000-"]
+    assert server.ranges == [None, f"bytes={PART + 100_000}-"]
 
 
 @pytest.mark.parametrize(

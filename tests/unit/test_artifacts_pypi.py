@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from webllm.artifacts.job import FetchOptions
+from webllm.artifacts.fetch_source import FetchOptions
 from webllm.artifacts.progress import InitProgressReport
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import RemoteSource

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import pytest
 
 from webllm.artifacts import fetch_source, file_lock
+from webllm.artifacts.checksum import checksums
 from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.file_lock import FileLock
-from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
@@ -34,13 +33,10 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 def add(store: DirectoryStore, source: RemoteSource, data: bytes) -> Path:
-    partial = store.partial(source)
-    partial.restart(RemoteVersion())
-    partial.append(data)
-    partial.close()
-    path = store.put(source, partial.path, partial.hexdigest())
-    partial.drop()
-    return path
+    file = store.root / "new"
+    file.write_bytes(data)
+    store.put(source, file, sha256(data).hexdigest(), RemoteVersion(), checksums(data))
+    return store.path(source)
 
 
 def test_put_and_find(store: DirectoryStore) -> None:
@@ -61,11 +57,11 @@ def test_put_and_find(store: DirectoryStore) -> None:
 def test_two_sources_share_a_blob(store: DirectoryStore) -> None:
     path = add(store, A, b"same")
     assert add(store, B, b"same") == path
-    assert len(list((store.root / "blobs").iterdir())) == 1
+    assert len(list((store.root / "blobs").iterdir())) == 2  # with its checksums
     assert store.delete(A) == 0
     assert (store.has(A), store.has(B), path.exists()) == (False, True, True)
     assert store.delete(B) == 4
-    assert not path.exists()
+    assert not list((store.root / "blobs").iterdir())
     with pytest.raises(ModelNotFoundError):
         store.delete(B)
 
@@ -80,11 +76,10 @@ def test_nothing_is_deleted_while_it_is_fetched(store: DirectoryStore) -> None:
     assert store.delete(A) == 5
 
 
-def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> None:
+async def test_deleting_takes_an_interrupted_fetch_along(store: DirectoryStore) -> None:
     partial = store.partial(A)
-    partial.restart(RemoteVersion())
-    partial.append(b"1234")
-    partial.close()
+    await partial.restart(RemoteVersion())
+    await partial.put(0, [b"1234"])
     (store.scratch(A) / "wheel").write_bytes(b"x")
     assert store.delete(A) == 4
     assert not list((store.root / "partial").iterdir())
@@ -130,7 +125,7 @@ def test_what_the_disk_refuses_is_an_error_of_ours(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
         with pytest.raises(kind, match=said):
-            store.put(B, new, sha256(b"new").hexdigest())
+            store.put(B, new, sha256(b"new").hexdigest(), RemoteVersion(), checksums(b"new"))
         with pytest.raises(kind, match=said):
             store.adopt(B, sha256(b"bytes").hexdigest())
     with monkeypatch.context() as patch:
@@ -152,7 +147,7 @@ async def test_what_the_disk_refuses_of_a_fetch(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch_source, "fetch_http", full)
+    monkeypatch.setattr(fetch_source, "download", full)
     with pytest.raises(StorageFullError, match=str(store.root)):
         await ensure_artifact(A, store)
 
@@ -163,14 +158,13 @@ async def test_a_progress_callback_that_loses_its_listener_is_no_error_of_the_di
     def leave(*_: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(fetch_source, "fetch_http", leave)
+    monkeypatch.setattr(fetch_source, "download", leave)
     with pytest.raises(BrokenPipeError):
         await ensure_artifact(A, store)
 
 
 def test_known_hash_is_adopted(store: DirectoryStore) -> None:
     path = add(store, A, b"same")
-    assert store.adopt(B, None) is None
     assert store.adopt(B, "0" * 64) is None
     assert store.adopt(B, sha256(b"same").hexdigest()) == path == store.path(B)
 
@@ -201,12 +195,13 @@ def test_blob_in_use_is_kept(store: DirectoryStore, monkeypatch: pytest.MonkeyPa
     assert store.has(A)
 
 
-def test_space_is_checked(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.require_space(1, A)
+async def test_space_is_checked(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = store.partial(A)
+    await partial.require_space(1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=99))
-    store.require_space(99, A)
-    with pytest.raises(StorageFullError, match=r"needs 100 bytes more.* has 99 bytes free"):
-        store.require_space(100, A)
+    await partial.require_space(99)
+    with pytest.raises(StorageFullError, match=r"host/a needs 100 bytes more.* has 99 bytes free"):
+        await partial.require_space(100)
 
 
 def test_an_unreadable_entry_hides_no_other_model_and_loses_no_blob(
@@ -228,41 +223,6 @@ def test_an_unreadable_entry_hides_no_other_model_and_loses_no_blob(
     with pytest.raises(ArtifactError, match="Permission denied"):
         store.delete(B)  # the entry may share the blob
     assert store.path(B) == path
-
-
-def test_partial_without_note_starts_over(store: DirectoryStore) -> None:
-    partial = store.partial(A)
-    partial.path.write_bytes(b"whose?")
-    partial.recover()
-    assert (partial.num_bytes, partial.path.stat().st_size) == (0, 0)
-    partial.close()
-
-
-def test_partial_is_recovered(store: DirectoryStore) -> None:
-    first = store.partial(A)
-    first.restart(RemoteVersion('"e"', None, 9))
-    first.append(b"1234")
-    first.close()
-    second = store.partial(A)
-    second.recover()
-    second.append(b"56789")
-    assert second.version == RemoteVersion('"e"', None, 9)
-    assert second.hexdigest() == sha256(b"123456789").hexdigest()
-    second.close()
-
-
-class FullDisk(FileIO):
-    def write(self, data: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_full_disk_while_writing(store: DirectoryStore) -> None:
-    partial = PartialFile(store.root / "partial" / "full.part")
-    partial._file.close()
-    partial._file = FullDisk(partial.path, "ab")
-    with pytest.raises(StorageFullError, match=r"filled up.*the download resumes"):
-        partial.append(b"x")
-    partial.close()
 
 
 def test_lock_excludes(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from cli_fakes import FakeEngine
 from typer.testing import CliRunner, Result
 
 from webllm import __version__, cli
+from webllm.artifacts.checksum import checksums
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.source import RemoteSource, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.cli.main import app
@@ -270,7 +272,8 @@ def _put(name: str, file: Path) -> None:
     source = parse_source(name)
     assert isinstance(source, RemoteSource)
     file.write_text(name)
-    DirectoryStore().put(source, file, f"{len(name):064x}")
+    sums = checksums(name.encode())
+    DirectoryStore().put(source, file, f"{len(name):064x}", RemoteVersion(), sums)
 
 
 def test_pull_prints_where_the_file_is(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 import webllm
+from webllm.artifacts.checksum import checksums
+from webllm.artifacts.destination import RemoteVersion
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, LocalSource, parse_source
 from webllm.artifacts.store import DirectoryStore
@@ -28,7 +30,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
 def keep(store: DirectoryStore, folder: Path) -> None:
     file = folder / "fetched"
     file.write_bytes(b"weights")
-    store.put(HTTPSource(URL), file, hashlib.sha256(b"weights").hexdigest())
+    digest = hashlib.sha256(b"weights").hexdigest()
+    store.put(HTTPSource(URL), file, digest, RemoteVersion(), checksums(b"weights"))
 
 
 async def test_has_and_delete(store: DirectoryStore, tmp_path: Path) -> None:
@@ -44,8 +47,8 @@ async def test_has_and_delete(store: DirectoryStore, tmp_path: Path) -> None:
 
 async def test_what_a_fetch_left_is_deleted(store: DirectoryStore) -> None:
     partial = store.partial(HTTPSource(URL))
-    partial.append(b"half")
-    partial.close()
+    await partial.restart(RemoteVersion())
+    await partial.put(0, [b"half"])
     await webllm.delete_model_all_info_in_cache("m", CONFIG)
     assert not list((store.root / "partial").iterdir())
 

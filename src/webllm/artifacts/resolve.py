@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import LocalSource, RemoteSource, Source, parse_source
 from webllm.artifacts.storage_errors import storage_errors
 from webllm.artifacts.store import DirectoryStore
-from webllm.errors import IntegrityError, ModelNotFoundError
+from webllm.errors import IntegrityError, ModelNotFoundError, StorageFullError, WebLLMError
 
 if TYPE_CHECKING:
-    from webllm.artifacts.job import FetchOptions
+    from webllm.artifacts.fetch_source import FetchOptions
 
+_log = logging.getLogger(__name__)
 _LOCK_POLL_S = 0.2
 
 
@@ -30,7 +32,9 @@ async def ensure_artifact(
     """Returns a file with the bytes of `source`, fetching it into `store` if it is not there.
 
     A local source is a file or a folder with a single .gguf file; it is hashed if `source` has a
-    hash. Raises ConfigError for a source that cannot be parsed; FetchError, ModelNotFoundError,
+    hash. A stored file is verified, and damaged parts of it are fetched again.
+
+    Raises ConfigError for a source that cannot be parsed; FetchError, ModelNotFoundError,
     IntegrityError, StorageFullError or another ArtifactError if it cannot be had. Cancelling keeps
     the bytes of an https or hub download for the next attempt.
     """
@@ -42,21 +46,49 @@ async def ensure_artifact(
             if source.sha256 is not None:
                 await asyncio.to_thread(_verify, file, source.sha256)
             return file
-    if store.has(source):
+    damaged = await asyncio.to_thread(store.damaged_parts, source)
+    if damaged == []:
         return store.path(source)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
-    with storage_errors(store.root):
-        async with _locked(source, store, reporter):
-            if store.has(source):  # another process has fetched it meanwhile
-                return store.path(source)
-            adopted = store.adopt(source, source.sha256)
-            if adopted is not None:
-                return adopted
-            from webllm.artifacts.fetch_source import (
-                fetch_source,
-            )  # here, because most starts fetch nothing
+    try:
+        with storage_errors(store.root):
+            async with _locked(source, store, reporter):
+                return await _fetch(source, store, reporter, options)
+    except WebLLMError as error:
+        if not damaged or isinstance(error, StorageFullError):
+            raise
+        raise IntegrityError(
+            f"the stored file of {source} is damaged (parts: {len(damaged)}) and could not be "
+            f"repaired: {error}",
+            str(source),
+        ) from error
 
-            return await fetch_source(source, store, reporter, options)
+
+async def _fetch(
+    source: RemoteSource,
+    store: DirectoryStore,
+    reporter: ProgressReporter,
+    options: FetchOptions | None,
+) -> Path:
+    """Returns the stored file of `source`, of which the missing parts are fetched."""
+    damaged = await asyncio.to_thread(store.damaged_parts, source)
+    if damaged == []:  # another process has fetched or repaired it meanwhile
+        return store.path(source)
+    if damaged:
+        _log.warning(
+            "the stored file of %s is damaged (parts: %d); fetching those again",
+            source,
+            len(damaged),
+        )
+        await asyncio.to_thread(store.reopen, source, damaged)
+    elif source.sha256 is not None and (
+        adopted := await asyncio.to_thread(store.adopt, source, source.sha256)
+    ):
+        return adopted
+    # Imported here, because most starts fetch nothing.
+    from webllm.artifacts.fetch_source import fetch_source
+
+    return await fetch_source(source, store, reporter, options)
 
 
 def local_file(path: Path) -> Path:

@@ -14,6 +14,7 @@ class RetryPolicy:
     """Number of attempts in a row without a new byte, and the pauses between them in seconds."""
 
     attempts: int = 6
+    unreached_attempts: int = 6  # at a server that has not answered once
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
     max_retry_after_s: float = 120.0  # if a server asks for more, the download fails

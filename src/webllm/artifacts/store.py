@@ -1,8 +1,8 @@
 """A folder of model files, each stored once under its hash, with an index from source to hash.
 
-    blobs/sha256-…      complete, verified files
-    index/….json        one entry per source: the source, its blob's hash and size
-    partial/…           fetches in progress; see `partial`
+    blobs/…             complete files and their checksums; see `blob`
+    index/….json        one entry per source: the source, its blob's hash and size, its version
+    partial/…           downloads in progress; see `partial`
     locks/…             one per source that was ever fetched, and one for the index
 
 Several processes may use one folder. The store knows nothing of networks.
@@ -15,28 +15,35 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from webllm.artifacts.blob import Blob
+from webllm.artifacts.destination import PART_BYTES, WINDOW_BYTES, RemoteVersion
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
 from webllm.artifacts.source import RemoteSource
-from webllm.artifacts.storage_errors import require_space, storage_errors
+from webllm.artifacts.storage_errors import storage_errors
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError
 
 _log = logging.getLogger(__name__)
+_WINDOWS = PART_BYTES // WINDOW_BYTES  # of a part
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """One source in the index, and its blob."""
+    """One source in the index, its blob, and the version that the server named."""
 
     source: str
     sha256: str
     size_bytes: int
+    etag: str | None = None
+    last_modified: str | None = None
 
 
 def default_root() -> Path:
@@ -77,7 +84,7 @@ class DirectoryStore:
         entry = self._find(source)
         if entry is None:
             raise ModelNotFoundError(f"{source} is not in the store {self.root}; download it first")
-        return self._blob(entry.sha256)
+        return self._blob(entry.sha256).path
 
     def entries(self) -> list[StoreEntry]:
         """Returns all stored sources in order; two of them may share one blob.
@@ -95,23 +102,77 @@ class DirectoryStore:
                 found.append(entry)
         return sorted(found, key=lambda entry: entry.source)
 
-    def put(self, source: RemoteSource, file: Path, sha256: str) -> Path:
-        """Moves `file`, whose SHA-256 has been verified, into the store as the file of `source`."""
-        entry = StoreEntry(str(source), sha256, file.stat().st_size)
+    def damaged_parts(self, source: RemoteSource) -> list[int] | None:
+        """Reads the file of `source` and returns its damaged parts; None if it is not stored."""
+        with storage_errors(self.root):
+            entry = self._find(source)
+            if entry is None:
+                return None
+            try:
+                windows = self._blob(entry.sha256).damaged_windows()
+            except FileNotFoundError:  # another process repairs or deletes it
+                return None
+        return sorted({window // _WINDOWS for window in windows})
+
+    def put(
+        self,
+        source: RemoteSource,
+        file: Path,
+        sha256: str,
+        version: RemoteVersion,
+        checksums: Sequence[int],
+    ) -> None:
+        """Moves `file`, whose SHA-256 has been verified, into the store as the file of `source`.
+
+        `checksums` has one for each of its windows.
+        """
+        blob = self._blob(sha256)
+        size_bytes = file.stat().st_size
+        entry = StoreEntry(str(source), sha256, size_bytes, version.etag, version.last_modified)
         with storage_errors(self.root), self._index_lock():
             self._write(source, entry)  # first, because an entry without a blob counts as absent
-            if not self._intact(entry):
-                os.replace(file, self._blob(sha256))
-        return self._blob(sha256)
+            blob.write_checksums(checksums)
+            try:
+                os.replace(file, blob.path)  # the one of another source may be damaged
+            except PermissionError:
+                if not blob.has_size(size_bytes):
+                    raise
+                _log.info("%s is in use (Windows) and stays", blob.path)
 
-    def adopt(self, source: RemoteSource, sha256: str | None) -> Path | None:
-        """Adds `source` to the index if a blob with its hash is stored; returns that, or None."""
-        with storage_errors(self.root), self._index_lock():
-            for entry in self.entries():
-                if entry.sha256 == sha256 and self._intact(entry):
-                    self._write(source, StoreEntry(str(source), sha256, entry.size_bytes))
-                    return self._blob(sha256)
+    def adopt(self, source: RemoteSource, sha256: str) -> Path | None:
+        """Adds `source` to the index if an undamaged blob with its hash is stored.
+
+        Returns the blob's file, or None.
+        """
+        if all(entry.sha256 != sha256 for entry in self.entries()):
+            return None
+        blob = self._blob(sha256)
+        with storage_errors(self.root), suppress(FileNotFoundError):
+            if blob.damaged_windows():
+                _log.warning("%s is damaged, so %s does not share it", blob.path, source)
+                return None
+            with self._index_lock():
+                size_bytes = blob.path.stat().st_size
+                self._write(source, StoreEntry(str(source), sha256, size_bytes))
+            return blob.path
         return None
+
+    def reopen(self, source: RemoteSource, damaged: Collection[int]) -> None:
+        """Makes the file of `source` a partial download that lacks the damaged parts.
+
+        The caller holds `lock(source)`. Other sources of the same file lose it until it is whole.
+        """
+        with storage_errors(self.root), self._index_lock():
+            entry = self._find(source)
+            if entry is None:
+                return
+            blob = self._blob(entry.sha256)
+            version = RemoteVersion(entry.etag, entry.last_modified, entry.size_bytes)
+            sums = blob.checksums() or ()
+            parts = [list(sums[i : i + _WINDOWS]) for i in range(0, len(sums), _WINDOWS)]
+            good = {part: each for part, each in enumerate(parts) if part not in damaged}
+            self.partial(source).take(blob.path, version, good)
+            blob.unlink()
 
     def delete(self, source: RemoteSource) -> int:
         """Deletes `source`, its partial download, and its blob unless another source shares it.
@@ -119,17 +180,17 @@ class DirectoryStore:
         Returns the bytes freed. Raises ModelNotFoundError if nothing of it is stored, ArtifactError
         while it is being fetched, in use (Windows), or if an index file cannot be read.
         """
-        part, scratch = self._part(source), self.root / "partial" / _key(source)
+        partial, scratch = self.partial(source), self.root / "partial" / _key(source)
         lock = self.lock(source)
         with storage_errors(self.root):
             if not lock.try_acquire():
                 raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
             try:
                 freed, entered = self._delete_entry(source)
-                if not (entered or part.exists() or scratch.exists()):
+                if not (entered or partial.path.exists() or scratch.exists()):
                     raise ModelNotFoundError(f"{source} is not in the store {self.root}")
                 shutil.rmtree(scratch, ignore_errors=True)
-                return freed + _drop(part)
+                return freed + partial.delete()
             finally:
                 lock.release()
 
@@ -143,7 +204,7 @@ class DirectoryStore:
             shared = sum(other is not None and other.sha256 == entry.sha256 for other in others) > 1
             try:
                 if not shared:
-                    self._blob(entry.sha256).unlink(missing_ok=True)
+                    self._blob(entry.sha256).unlink()
             except PermissionError as error:
                 raise ArtifactError(
                     f"{source} cannot be deleted ({error.strerror}): it is in use, or belongs to "
@@ -152,13 +213,10 @@ class DirectoryStore:
             self._index_file(source).unlink(missing_ok=True)
         return 0 if shared else entry.size_bytes, True
 
-    def require_space(self, num_bytes: int, what: object) -> None:
-        """Raises StorageFullError unless `num_bytes` more fit on this disk."""
-        require_space(self.root, num_bytes, what)
-
     def partial(self, source: RemoteSource) -> PartialFile:
-        """Opens the partial download of `source`; the caller holds `lock(source)` meanwhile."""
-        return PartialFile(self._part(source))
+        """Returns the partial download of `source`; its user holds `lock(source)` meanwhile."""
+        path = self.root / "partial" / f"{_key(source)}.part"
+        return PartialFile(path, source, partial(self.put, source))
 
     def scratch(self, source: RemoteSource) -> Path:
         """Creates an empty folder on this disk for the fetch of `source`."""
@@ -171,14 +229,11 @@ class DirectoryStore:
         """Returns the lock that is held while `source` is fetched."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
-    def _part(self, source: RemoteSource) -> Path:
-        return self.root / "partial" / f"{_key(source)}.part"
-
     def _index_lock(self) -> FileLock:
         return FileLock(self.root / "locks" / "index.lock")
 
-    def _blob(self, sha256: str) -> Path:
-        return self.root / "blobs" / f"sha256-{sha256}"
+    def _blob(self, sha256: str) -> Blob:
+        return Blob(self.root / "blobs", sha256)
 
     def _index_files(self) -> Iterator[Path]:
         return (self.root / "index").glob("*.json")
@@ -187,15 +242,11 @@ class DirectoryStore:
         return self.root / "index" / f"{_key(source)}.json"
 
     def _find(self, source: RemoteSource) -> StoreEntry | None:
+        """Returns the entry of `source`; None if its blob does not have its full size."""
         entry = self._read(self._index_file(source))
-        return entry if entry is not None and self._intact(entry) else None
-
-    def _intact(self, entry: StoreEntry) -> bool:
-        """Returns whether the blob has its full size; a truncated one counts as absent."""
-        try:
-            return self._blob(entry.sha256).stat().st_size == entry.size_bytes
-        except OSError:
-            return False
+        if entry is None or not self._blob(entry.sha256).has_size(entry.size_bytes):
+            return None
+        return entry
 
     def _read(self, file: Path) -> StoreEntry | None:
         """Reads an index entry; None if it is absent or damaged, so that it is written anew."""
@@ -221,16 +272,6 @@ class DirectoryStore:
         except OSError:
             new.unlink(missing_ok=True)
             raise
-
-
-def _drop(part: Path) -> int:
-    """Deletes a partial file and its note, if they exist; returns the bytes freed."""
-    try:
-        freed = part.stat().st_size
-    except FileNotFoundError:  # its fetch has just ended
-        return 0
-    PartialFile(part).drop()
-    return freed
 
 
 def _key(source: RemoteSource) -> str:

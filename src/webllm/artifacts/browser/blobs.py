@@ -6,13 +6,13 @@ model file of Blobs.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any, Protocol
 
 import js
 from pyodide.ffi import JsException, to_js
 
+from webllm.artifacts.browser.promises import settled
 from webllm.errors import ArtifactError, ConfigError, StorageFullError
 
 NAME = "webllm"  # name of our cache, database or folder in the site's storage
@@ -65,18 +65,6 @@ def no_store(backend: str, missing: str) -> ConfigError:
             "'indexeddb' or 'none'"
         )
     return ConfigError(f"cache_backend is {backend!r}, but there is no {missing} {where}")
-
-
-async def settled(promise: Any) -> Any:
-    """Awaits a promise in a way that may be cancelled.
-
-    Pyodide fails if a promise settles after its await was cancelled, and `asyncio.shield` would
-    report an error of it to the console.
-    """
-    future = asyncio.ensure_future(promise)
-    future.add_done_callback(lambda _: future.cancelled() or future.exception())
-    await asyncio.wait([future])
-    return future.result()
 
 
 async def done(target: Any, method: str, *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from js import Uint8Array
 
-from webllm.artifacts.browser.blobs import settled
+from webllm.artifacts.browser.promises import settled
 from webllm.artifacts.browser.windows import BlobWindows
 from webllm.artifacts.checkpoint import JsBytes, TensorInfo
 from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header

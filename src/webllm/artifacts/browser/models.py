@@ -16,11 +16,12 @@ from js import URL, location
 from webllm.artifacts.browser.backends import open_blobs
 from webllm.artifacts.browser.blobs import SessionBlobs
 from webllm.artifacts.browser.checkpoint import BlobCheckpoint, open_gguf_blob
-from webllm.artifacts.browser.fetch import BrowserFetchJob, Download
+from webllm.artifacts.browser.fetch import RETRY, FetchClient
 from webllm.artifacts.browser.lock import locked, locked_if_free
 from webllm.artifacts.browser.picked import is_picked, picked_file
 from webllm.artifacts.browser.quota import ask_to_keep, require_space
 from webllm.artifacts.browser.store import ModelFiles
+from webllm.artifacts.download import download
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
     HTTPSource,
@@ -30,6 +31,7 @@ from webllm.artifacts.source import (
     RemoteSource,
     parse_source,
 )
+from webllm.artifacts.transfer import RemoteFile
 from webllm.errors import ArtifactError, ConfigError, StorageFullError
 
 
@@ -81,9 +83,9 @@ async def _ensure(
     if found is not None:
         return found
     if isinstance(blobs, SessionBlobs):
-        await Download(
-            BrowserFetchJob(url, sha256, reporter, _any_space), files.incoming(name)
-        ).run()
+        await download(
+            RemoteFile(url, sha256), FetchClient(), files.incoming(name), reporter, RETRY
+        )
         return await files.find(name)
     waiting = "Waiting for another tab that is downloading this model"
     async with locked(_lock_of(name), lambda: reporter.update(waiting)):
@@ -91,8 +93,8 @@ async def _ensure(
         if found is not None:
             return found
         ask_to_keep()
-        job = BrowserFetchJob(url, sha256, reporter, partial(require_space, url=url))
-        await Download(job, files.incoming(name)).run()
+        incoming = files.incoming(name, partial(require_space, url=url))
+        await download(RemoteFile(url, sha256), FetchClient(), incoming, reporter, RETRY)
         found = await files.find(name)
     if found is None:
         raise StorageFullError(  # seen in private windows of WebKit
@@ -100,10 +102,6 @@ async def _ensure(
             "AppConfig(cache_backend='none')"
         )
     return found
-
-
-async def _any_space(num_bytes: int) -> None:
-    """Accepts any size: the file is not stored."""
 
 
 def _name_of(source: str) -> str:

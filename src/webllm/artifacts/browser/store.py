@@ -10,6 +10,7 @@ resume. A complete file is one Blob made of its parts without copying.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -17,10 +18,11 @@ from js import Blob
 from pyodide.ffi import to_js
 
 from webllm.artifacts.browser.blobs import BlobStore, done
-from webllm.artifacts.destination import RemoteVersion
-from webllm.errors import ArtifactError
+from webllm.artifacts.browser.promises import settled
+from webllm.artifacts.destination import PART_BYTES, RemoteVersion
+from webllm.errors import ArtifactError, StorageFullError
 
-PART_BYTES = 4 << 20
+RequireSpace = Callable[[int], Awaitable[None]]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -60,71 +62,71 @@ class ModelFiles:
         for key in await self._blobs.keys(f"{name}."):
             await self._blobs.delete(key)
 
-    def incoming(self, name: str) -> Incoming:
+    def incoming(self, name: str, require_space: RequireSpace | None = None) -> Incoming:
         """Returns a file to download into; the caller holds the lock for its name."""
-        return Incoming(self._blobs, name)
+        return Incoming(self._blobs, name, require_space)
 
 
 class Incoming:
-    """A file that is being downloaded. Every part but the last has PART_BYTES."""
+    """A `Destination` in a browser's store."""
 
-    def __init__(self, blobs: BlobStore, name: str) -> None:
-        self._blobs, self._name = blobs, name
-        self.version = RemoteVersion()
-        self.parts: set[int] = set()
+    part_bytes = PART_BYTES
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes in the stored parts."""
-        size = self.version.size
-        return sum(PART_BYTES if size is None else part_size(size, part) for part in self.parts)
+    def __init__(self, blobs: BlobStore, name: str, require_space: RequireSpace | None) -> None:
+        self._blobs, self._name, self._require_space = blobs, name, require_space
+        self._version = RemoteVersion()
 
-    async def recover(self) -> None:
-        """Resumes an earlier download: reads its note and the set of its parts."""
+    async def recover(self) -> tuple[RemoteVersion, set[int]]:
         note = await read_note(self._blobs, self._name)
         if note is None or note.size is None or note.part_bytes != PART_BYTES:
-            await self.restart(RemoteVersion())
-            return
-        self.version = RemoteVersion(note.etag, note.last_modified, note.size)
+            return RemoteVersion(), set()
+        self._version = RemoteVersion(note.etag, note.last_modified, note.size)
         prefix = f"{self._name}."
         ends = {key.removeprefix(prefix) for key in await self._blobs.keys(prefix)}
-        self.parts = {int(end) for end in ends if end.isdecimal()}
+        return self._version, {int(end) for end in ends if end.isdecimal()}
 
     async def restart(self, version: RemoteVersion) -> None:
-        """Deletes all parts; later ones belong to `version`."""
-        await ModelFiles(self._blobs).delete(self._name)
-        self.version, self.parts = version, set()
-        await self._write_note(None)
+        await self.drop()
+        self._version = version
+        await self._write_note(version, None)
 
-    async def put(self, part: int, chunks: list[Any]) -> None:
-        """Stores a part from its `chunks`, Uint8Arrays."""
-        await self._blobs.put(_part_key(self._name, part), _joined(chunks))
-        self.parts.add(part)
+    async def require_space(self, num_bytes: int) -> None:
+        if self._require_space is not None:
+            try:
+                await self._require_space(num_bytes)
+            except StorageFullError:
+                await self.drop()
+                raise
 
-    async def get(self, part: int) -> Any | None:
-        """Returns a part as a Blob; None if it is absent or has another size than it should."""
+    async def put(self, part: int, chunks: Sequence[Any]) -> None:
+        try:
+            blob = _joined([chunk.array for chunk in chunks])
+            await self._blobs.put(_part_key(self._name, part), blob)
+        except StorageFullError:
+            await self.drop()  # a site has no other way to free the space
+            raise
+
+    async def read(self, part: int) -> bytes | None:
         blob = await self._blobs.get(_part_key(self._name, part))
-        size = self.version.size
+        size = self._version.size
         if blob is None or size is None or blob.size != part_size(size, part):
-            self.parts.discard(part)
             return None
-        return blob
+        data: bytes = (await settled(blob.arrayBuffer())).to_bytes()
+        return data
 
-    async def keep(self, size: int, sha256: str) -> None:
-        """Marks the file as complete, so that `ModelFiles.find` returns it."""
-        self.version = RemoteVersion(self.version.etag, self.version.last_modified, size)
-        await self._write_note(sha256)
+    async def keep(self, version: RemoteVersion, sha256: str) -> None:
+        await self._write_note(version, sha256)
 
     async def drop(self) -> None:
         await ModelFiles(self._blobs).delete(self._name)
 
-    async def _write_note(self, sha256: str | None) -> None:
+    async def _write_note(self, version: RemoteVersion, sha256: str | None) -> None:
         note = Note(
-            size=self.version.size,
+            size=version.size,
             part_bytes=PART_BYTES,
             sha256=sha256,
-            etag=self.version.etag,
-            last_modified=self.version.last_modified,
+            etag=version.etag,
+            last_modified=version.last_modified,
         )
         text = msgspec.json.encode(note).decode()
         await self._blobs.put(f"{self._name}.note", Blob.new(to_js([text])))

@@ -11,7 +11,7 @@ from typing import Any
 
 from js import Uint8Array
 
-from webllm.artifacts.browser.blobs import settled
+from webllm.artifacts.browser.promises import settled
 
 _WINDOW_BYTES = 2 << 20  # small, because browsers free memory late
 _MAX_WINDOWS = 4  # tensors are read in nearly, but not exactly, the order of the file
