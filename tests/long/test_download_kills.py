@@ -25,7 +25,7 @@ from long.figures import SEED, AddFigures, count
 NUM_POINTS = count("POINTS", 30)
 BODY = random.Random(0).randbytes((64 << 20) + 12_345)
 PIECE = 64 << 10  # bytes, sent and counted as one
-SPEEDS = (0, 80e6, 20e6)  # bytes per second of each connection; 0: as many as it takes
+SPEEDS = (0, 40e6, 3e6)  # bytes per second of each connection; 0: as many as it takes
 LONGEST_S = 120.0
 DOWNLOAD = """
 import asyncio, sys
