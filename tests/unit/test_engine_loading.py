@@ -20,6 +20,7 @@ from webllm.engine import loading
 from webllm.engine.runner import Runner
 from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
 from webllm.host import BROWSER, NATIVE, Host
+from webllm.models import registry
 from webllm.ops.program import KVCacheShape, Program
 
 PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
@@ -113,7 +114,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
     monkeypatch.setattr(loading, "open_model", open_model)
     monkeypatch.setattr(loading, "_make_tokenizer", lambda *_: None)
     monkeypatch.setattr(loading, "context_window", lambda *_: 256)
-    monkeypatch.setattr(loading.registry, "record", lambda *_: PROGRAM)
+    monkeypatch.setattr(registry, "record", lambda *_: PROGRAM)
     record = ModelRecord(model_id="m", model="m.gguf")
     load = asyncio.create_task(loading.load_model(record, ChatOptions(), MLCEngineConfig(), NATIVE))
     await settle()
@@ -126,7 +127,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
 
 
 class LoadingBackend(SlowBackend):
-    def check_fits(self, *_: object) -> None: ...
+    def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None: ...
 
     async def load(self, *_: object) -> None: ...
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from fake_model import NumberModels, asked, counted, num_used, number_models, settle
+from fake_model import NumberModels, asked, counted, num_used, number_models, settle, usage_of
 from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import AppConfig, ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord, errors
@@ -65,8 +65,12 @@ async def test_whole_answers(engine: WorkerMLCEngine) -> None:
     assert isinstance(reply, ChatCompletion)
     assert [choice.message.content for choice in reply.choices] == ["2 3 4 ", "2 3 4 "]
     assert reply.choices[0].message.role == "assistant"
-    assert [len(t.top_logprobs) for t in reply.choices[0].logprobs.content] == [2, 2, 2]
-    assert len(reply.usage.extra.latency_breakdown["totalTime"]) == 6
+    logprobs = reply.choices[0].logprobs
+    assert logprobs is not None
+    assert [len(token.top_logprobs) for token in logprobs.content or ()] == [2, 2, 2]
+    breakdown = usage_of(reply).extra.latency_breakdown
+    assert breakdown is not None
+    assert len(breakdown["totalTime"]) == 6
     assert (await engine.completions.create(prompt="7", max_tokens=1)).choices[0].text == "8 "
     assert await engine.get_message() == "8 "
     assert (await engine.runtime_stats_text()).startswith("prefill: ")
@@ -181,7 +185,7 @@ async def test_errors_are_the_engines(engine: WorkerMLCEngine) -> None:
     with pytest.raises(RequestError, match="stream"):
         await engine.completions.create(prompt="1", stream="yes")  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="plain data"):
-        await engine.completions.create(prompt=object())
+        await engine.completions.create(prompt=object())  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="plain data"):
         await engine.completions.create(prompt="\ud800")
     with pytest.raises(ModelNotFoundError):
@@ -243,7 +247,9 @@ def test_errors_of_other_versions() -> None:
     old = Throw(uuid="1", content="ModelNotLoadedError: Model not loaded before.").rebuilt()
     assert (type(old), str(old)) == (ModelNotLoadedError, "Model not loaded before.")
     assert str(Throw(uuid="1", content="Error: x").rebuilt()) == "Error: x"
-    assert Throw.of(ContextLengthError("long", "messages"), "1").error.field == "messages"
+    sent = Throw.of(ContextLengthError("long", "messages"), "1").error
+    assert isinstance(sent, ErrorInfo)
+    assert sent.field == "messages"
 
 
 async def test_settings(engine: WorkerMLCEngine, worker: Worker) -> None:
