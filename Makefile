@@ -21,7 +21,7 @@ export PROMPT
 .PHONY: help run check test test-long coverage lint generated bench fuzz web site vulkan chromium firefox webkit
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
 
 run: $(VENV)/.installed ## ask a model a question: make run PROMPT="…" MODEL=…
 	@$(BIN)/webllm run "$(MODEL)" "$$PROMPT"
@@ -37,8 +37,8 @@ BROWSERS := chromium firefox webkit
 test: lint $(call tier_needs,gpu,vulkan) $(call tier_needs,browser,$(BROWSERS) site) ## lint, type checks and every tier of tests
 	$(PYTEST) $(TIERS)
 
-test-long: $(VENV)/.installed-dev ## tests that take minutes: building a wheel with the site in it
-	$(BIN)/pytest tests/long
+test-long: $(VENV)/.installed-dev vulkan ## kills, fuzzing, many loads and streams, all storage types; 20 minutes
+	$(BIN)/pytest tests/long --save
 
 coverage: $(VENV)/.installed-dev ## show which lines of the package the unit and the CPU tier run
 	$(PYTEST) --cov --cov-report=term tests/unit tests/models

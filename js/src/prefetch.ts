@@ -2,21 +2,33 @@
 
 const MAX_BUFFERED_BYTES = 256 * 2 ** 20; // of each download
 
+interface Download {
+  response: Promise<Response>;
+  abort: AbortController;
+}
+
 export class Prefetch {
-  private readonly responses = new Map<string, Promise<Response>>(); // by URL
+  private readonly downloads = new Map<string, Download>(); // by URL
 
   begin(url: URL): void {
-    const response = fetch(url).then(buffered);
+    const abort = new AbortController();
+    const response = fetch(url, { signal: abort.signal }).then(buffered);
     response.catch(() => {}); // `take` reports the error
-    this.responses.set(url.href, response);
+    this.downloads.set(url.href, { response, abort });
+  }
+
+  /** Ends every download that was not taken. */
+  stop(): void {
+    for (const { abort } of this.downloads.values()) abort.abort();
+    this.downloads.clear();
   }
 
   /** Returns the response to a URL, once; undefined if its download was not begun or is taken. */
   take(url: string): Promise<Response> | undefined {
     const { href } = new URL(url, location.href);
-    const response = this.responses.get(href);
-    this.responses.delete(href);
-    return response;
+    const download = this.downloads.get(href);
+    this.downloads.delete(href);
+    return download?.response;
   }
 }
 

@@ -11,6 +11,7 @@ const SHARE = 0.1; // of a reload's progress; the rest is Python's, see host.py
 type Early =
   | { kind: "setAppConfig"; content: AppConfigLike }
   | { kind: "reload"; uuid: string; content: { modelId: [string, ...unknown[]] } }
+  | { kind: "unload" }
   | { kind: undefined };
 
 export class Starting {
@@ -28,6 +29,7 @@ export class Starting {
   observe(given: unknown): void {
     const message = given as Early;
     if (message.kind === "setAppConfig") this.appConfig = message.content;
+    if (message.kind === "unload") this.stop();
     if (message.kind !== "reload") return;
     this.reloads.set(message.uuid, performance.now());
     this.report(message.uuid);
@@ -38,6 +40,12 @@ export class Starting {
   advance(progress: number): void {
     this.progress = progress;
     for (const uuid of this.reloads.keys()) this.report(uuid);
+  }
+
+  /** Python will reject the reloads, which `unload` has stopped. */
+  private stop(): void {
+    this.reloads.clear();
+    this.prefetch.stop();
   }
 
   private report(uuid: string): void {
@@ -51,10 +59,10 @@ export class Starting {
     this.post({ kind: "initProgressCallback", uuid, content });
   }
 
-  private async fetchModel({ content }: Early & { kind: "reload" }): Promise<void> {
+  private async fetchModel({ uuid, content }: Early & { kind: "reload" }): Promise<void> {
     const [modelId] = content.modelId;
     const [site, mayBeStored] = await Promise.all([this.site, isAnythingStored()]);
-    if (mayBeStored) return;
+    if (mayBeStored || !this.reloads.has(uuid)) return;
     const record = find(modelId, this.appConfig && namedModels(this.appConfig), site);
     const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
     if (model === undefined) return;

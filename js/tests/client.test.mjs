@@ -33,6 +33,32 @@ test("loads a model and reports progress", async () => {
   ]);
 });
 
+test("a load that unload stops is rejected, and no later request expects its model", async () => {
+  const stops = [];
+  const info = { name: "ModelNotLoadedError", code: "model_not_loaded", message: "stopped" };
+  const { engine, received } = connect({
+    reload: () => new Promise((_, reject) => stops.push(() => reject({ info }))),
+    unload: () => void stops.forEach((stop) => stop()),
+    chatCompletionNonStreaming: () => ({ choices: [] }),
+  });
+  const loading = engine.reload("m");
+  const unloading = engine.unload();
+  await assert.rejects(loading, webllm.ModelNotLoadedError);
+  await unloading;
+  await engine.chat.completions.create(ASK);
+  assert.deepEqual(received.at(-1).content.modelId, []);
+});
+
+test("a load that ends as unload is called leaves no model that requests expect", async () => {
+  const { engine, received } = connect({
+    unload: () => null,
+    chatCompletionNonStreaming: () => ({ choices: [] }),
+  });
+  await Promise.all([engine.reload("m"), engine.unload()]);
+  await engine.chat.completions.create(ASK);
+  assert.deepEqual(received.at(-1).content.modelId, []);
+});
+
 test("asks for whole answers, and says which models it expects", async () => {
   const { engine, received } = connect({
     chatCompletionNonStreaming: () => ({ choices: [{ message: { content: "Hi" } }] }),

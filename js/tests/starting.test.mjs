@@ -55,6 +55,22 @@ test("whoever takes a failed fetch is told", async () => {
   await assert.rejects(prefetch.take(ROOT), /no network/);
 });
 
+test("a download that is stopped ends, and is not handed out", async () => {
+  const signals = [];
+  globalThis.fetch = async (_, { signal }) =>
+    void signals.push(signal) ?? growing(50, { count: 0 });
+  const prefetch = new Prefetch();
+  const urls = ["models/a.gguf", "models/b.gguf"];
+  for (const url of urls) prefetch.begin(new URL(url, ROOT));
+  await prefetch.take(urls[0]);
+  prefetch.stop();
+  assert.deepEqual(
+    signals.map(({ aborted }) => aborted),
+    [false, true],
+  );
+  assert.equal(prefetch.take(urls[1]), undefined);
+});
+
 async function begun(appConfig, modelId) {
   const urls = [];
   const posted = [];
@@ -94,6 +110,22 @@ test("a reload is told how far the start is", async () => {
   const progress = posted.map(({ content }) => content.progress);
   assert.deepEqual(progress, [0, 0.05, 0.1]);
   assert.ok(posted.every(({ content }) => content.phase === "runtime"));
+});
+
+test("an unload stops the reloads before it, and their downloads", async () => {
+  const [urls, posted] = [[], []];
+  let numStopped = 0;
+  const prefetch = { begin: ({ href }) => urls.push(href), stop: () => (numStopped += 1) };
+  const starting = new Starting(prefetch, Promise.resolve(SITE), ({ uuid }) => posted.push(uuid));
+  const reload = (uuid) => ({ kind: "reload", uuid, content: { modelId: ["a"] } });
+  starting.observe(reload("1"));
+  starting.observe({ kind: "unload", uuid: "2" });
+  starting.observe(reload("3"));
+  starting.advance(1);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.equal(numStopped, 1);
+  assert.deepEqual(urls, [SITE.model_list[0].model]); // of the second reload
+  assert.deepEqual(posted, ["1", "3", "3"]);
 });
 
 test("a browser that lacks a store, or has it blocked, has kept nothing in it", async () => {

@@ -204,6 +204,7 @@ class MLCEngineConfig:
         if self.kv_cache_tokens is not None:
             _check_count("kv_cache_tokens", self.kv_cache_tokens, 1, ", or None for as many as fit")
         _check_count("max_waiting_sequences", self.max_waiting_sequences, 0)
+        check_callback("init_progress_callback", self.init_progress_callback)
         if not isinstance(self.device, str):
             raise ConfigError(
                 f"device is {self.device!r}; give 'auto', 'cpu', 'webgpu' or part of an adapter's "
@@ -220,6 +221,14 @@ def check_log_level(log_level: object) -> None:
     levels = get_args(LogLevel)
     if log_level not in levels:
         raise ConfigError(f"log_level is {log_level!r}; give one of {', '.join(levels)}")
+
+
+def check_callback(name: str, callback: object) -> None:
+    """Raises ConfigError for anything but a function or None."""
+    if callback is not None and not callable(callback):
+        raise ConfigError(
+            f"{name} is {short(callback)}; give a function that takes an InitProgressReport"
+        )
 
 
 def engine_config(config: MLCEngineConfig | None) -> MLCEngineConfig:

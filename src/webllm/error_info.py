@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from webllm import errors
-from webllm.errors import RequestError, WebLLMError
+from webllm.errors import WebLLMError
 
 _CLASSES: dict[str, type[WebLLMError]] = {
     name: each
@@ -31,12 +31,7 @@ class ErrorInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def describe(error: Exception) -> ErrorInfo:
-    """Describes an error; a message that does not fit its struct is a RequestError, or the
-    ConfigError that caused it.
-    """
-    if isinstance(error, msgspec.ValidationError):
-        cause = error.__cause__
-        error = cause if isinstance(cause, WebLLMError) else RequestError(str(error))
+    """Describes an error of any class."""
     kind = error if isinstance(error, WebLLMError) else WebLLMError
     text = str(error).encode(errors="backslashreplace").decode()  # a path may be no valid text
     return ErrorInfo(

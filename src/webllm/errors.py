@@ -5,7 +5,7 @@
     ├── RequestError               a request field is wrong; `field` names it
     │   └── ContextLengthError     the prompt does not fit the context window
     ├── ModelNotFoundError         no such model record, file or tensor
-    ├── ModelNotLoadedError        a request while no model is loaded
+    ├── ModelNotLoadedError        no model is loaded, or `unload` stopped its load
     ├── QueueFullError             too many requests are waiting; try again later
     ├── LogitProcessorError        a registered logit processor raised or returned nonsense
     ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run

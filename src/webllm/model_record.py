@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 import msgspec
 
 from webllm.errors import ConfigError
-from webllm.plain_data import explained, short
+from webllm.plain_data import explained, field_of, short
 
 ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
 ModelType = Literal["LLM", "embedding", "VLM"]
@@ -205,7 +205,8 @@ def config_error(error: msgspec.ValidationError, plain: object, kind: type) -> C
     """Makes a ConfigError that explains why `plain` is no `kind`."""
     if isinstance(error.__cause__, ConfigError):
         return error.__cause__  # raised by __post_init__
-    return ConfigError(explained(error, plain, kind))
+    where = "" if field_of(error) else f"{kind.__name__}: "
+    return ConfigError(where + explained(error, plain, kind))
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -20,13 +20,16 @@ from browser.store_cases import (
     write_model,
 )
 
-START = OPEN + """
+START = (
+    OPEN
+    + """
 import logging
 
 warned = []
 log = logging.getLogger("webllm.artifacts.browser.models")
 log.addFilter(lambda record: warned.append(record.getMessage()))  # and nothing in the console
 """
+)
 WAYS = {
     "flipped": FLIP,
     "shortened": "bytes.subarray(1)",

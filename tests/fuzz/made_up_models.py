@@ -85,8 +85,10 @@ def _value(type_id: int, value: object) -> bytes:
     return (whole & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
-def random_bytes(rng: random.Random, dtype: GGMLType, num_values: int) -> bytearray:
-    """Returns valid blocks of weights of a usual size."""
+def random_bytes(
+    rng: random.Random, dtype: GGMLType, num_values: int, scale: float = 0.001123
+) -> bytearray:
+    """Returns valid blocks of weights; `scale` is that of quantized ones."""
     if dtype in (GGMLType.F32, GGMLType.F16, GGMLType.BF16):
         values = np.frombuffer(rng.randbytes(num_values), np.int8) / np.float32(512)
         if dtype is GGMLType.F32:
@@ -97,7 +99,7 @@ def random_bytes(rng: random.Random, dtype: GGMLType, num_values: int) -> bytear
     blocks = num_values // dtype.block_elements * dtype.block_bytes
     data = np.frombuffer(rng.randbytes(blocks), np.uint8).reshape(-1, dtype.block_bytes).copy()
     for at in _HALVES[dtype]:
-        data[:, at : at + 2] = (0x9A, 0x14)  # 0.0011
+        data[:, at : at + 2] = np.frombuffer(struct.pack("<e", scale), np.uint8)
     return bytearray(data.tobytes())
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import wgpu.backends.wgpu_native  # type: ignore[import-untyped]  # fills wgpu.diagnostics
 
 from golden import compare
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
+from webllm.artifacts.progress import InitProgressReport, Phase
+from webllm.backends.auto import open_backend
+from webllm.errors import ModelNotLoadedError
 
 
 async def test_ten_loads_leave_nothing_behind() -> None:
@@ -64,3 +69,43 @@ def resident_bytes() -> int:
     """Returns this process's private memory in use (Linux)."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * 4096
+
+
+@pytest.mark.parametrize("phase", [Phase.UPLOAD, Phase.COMPILE])
+async def test_loads_that_unload_stops_leave_nothing_behind(phase: Phase) -> None:
+    path = str(await compare.model_path("smollm2-135m"))
+    gc.collect()
+    before = gpu_objects()
+    for _ in range(3):
+        is_there = asyncio.Event()
+
+        def report(each: InitProgressReport, is_there: asyncio.Event = is_there) -> None:
+            if each.phase is phase:
+                is_there.set()
+
+        engine = MLCEngine(MLCEngineConfig(device="webgpu"))
+        options = ChatOptions(context_window_size=256)
+        loading = asyncio.create_task(engine.reload(path, options, on_progress=report))
+        await is_there.wait()
+        assert not loading.done()
+        await engine.unload()
+        with pytest.raises(ModelNotLoadedError):
+            await loading
+    gc.collect()
+    assert all(count <= before[kind] for kind, count in gpu_objects().items())
+
+
+@pytest.mark.parametrize("after_ms", [0, 50, 100, 200])
+async def test_a_device_that_is_being_opened_is_closed(after_ms: int) -> None:
+    """Wherever the opening is stopped: while the device is requested, or in the self-test."""
+    gc.collect()
+    before = gpu_objects()
+    opening = asyncio.create_task(open_backend("webgpu"))
+    await asyncio.sleep(after_ms / 1000)
+    opening.cancel()
+    await asyncio.wait([opening])
+    if not opening.cancelled():
+        opening.result().close()
+    del opening
+    gc.collect()
+    assert all(count <= before[kind] for kind, count in gpu_objects().items())

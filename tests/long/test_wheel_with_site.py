@@ -8,10 +8,12 @@ import venv
 import zipfile
 from pathlib import Path
 
+from long.figures import AddFigures
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_pip_builds_a_wheel_with_the_site(tmp_path: Path) -> None:
+def test_pip_builds_a_wheel_with_the_site(tmp_path: Path, add_figures: AddFigures) -> None:
     checkout, out = tmp_path / "checkout", tmp_path / "out"
     _copy_checkout(checkout)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -33,6 +35,7 @@ def test_pip_builds_a_wheel_with_the_site(tmp_path: Path) -> None:
     bundle = [str(python), "-m", "webllm", "bundle", str(tmp_path / "bundle"), "--no-model"]
     subprocess.run(bundle, check=True, cwd=tmp_path)
     assert (tmp_path / "bundle" / "index.html").is_file()
+    add_figures("wheel with the site", {"size (MB)": wheel.stat().st_size / 1e6})
 
 
 def _copy_checkout(folder: Path) -> None:

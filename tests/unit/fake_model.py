@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from test_engine_loop import BLOCK_SIZE, make_loop
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.api.chat_completion import ChatCompletion
+from webllm.api.completion import Completion
+from webllm.api.usage import CompletionUsage
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import NATIVE, Host
@@ -39,9 +43,15 @@ class NumberTokenizer:
         yield
         return self.encode(text)
 
+    def guard(self, text: str) -> str:
+        return text
+
     def guard_steps(self, text: str) -> Steps[str]:
         yield
-        return text
+        return self.guard(text)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        return self.encode(prompt)
 
     def encode_prompt_steps(self, prompt: str) -> Steps[list[int]]:
         return self.encode_steps(prompt)
@@ -96,10 +106,10 @@ def make_engine(
     backend: FakeBackend | None = None,
     windows: int = 1,
     max_waiting: int = 1024,
-    **options: object,
+    **options: Any,
 ) -> MLCEngine:
-    options = ChatOptions(**options)
-    return MLCEngine(models=[make_loaded("numbers", options, backend, windows, max_waiting)])
+    loaded = make_loaded("numbers", ChatOptions(**options), backend, windows, max_waiting)
+    return MLCEngine(models=[loaded])
 
 
 class NumberModels:
@@ -146,11 +156,23 @@ def model_of(engine: MLCEngine, model_id: str | None = None) -> LoadedModel:
 
 
 def backend_of(engine: MLCEngine) -> FakeBackend:
-    return model_of(engine).loop.runner.backend
+    return _backend(model_of(engine))
 
 
 def is_closed(loaded: LoadedModel) -> bool:
-    return loaded.loop.runner.backend.is_closed
+    return _backend(loaded).is_closed
+
+
+def _backend(loaded: LoadedModel) -> FakeBackend:
+    backend = loaded.loop.runner.backend
+    assert isinstance(backend, FakeBackend)
+    return backend
+
+
+def usage_of(reply: ChatCompletion | Completion) -> CompletionUsage:
+    """Returns the usage of a whole answer, which has one."""
+    assert reply.usage is not None
+    return reply.usage
 
 
 def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
@@ -159,7 +181,7 @@ def num_used(engine: MLCEngine, model_id: str | None = None) -> int:
     return blocks.num_blocks - blocks.num_free
 
 
-def asked(content: str, **fields: object) -> dict[str, object]:
+def asked(content: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], **fields}
 
 

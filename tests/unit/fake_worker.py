@@ -11,7 +11,7 @@ from webllm.engine.loading import ModelLoader
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
 
-FOREVER = {"max_tokens": 10**6, "ignore_eos": True}
+FOREVER: dict[str, Any] = {"max_tokens": 10**6, "ignore_eos": True}
 SHIFT = ChatOptions(context_overflow="shift")
 
 

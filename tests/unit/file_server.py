@@ -34,6 +34,9 @@ class FileServer(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/model.gguf"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of clients that leave before the end."""
+
 
 class Handler(BaseHTTPRequestHandler):
     server: FileServer

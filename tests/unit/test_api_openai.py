@@ -150,7 +150,7 @@ class TestResponses:
         assert str(read.choices[0].finish_reason) == "abort"
 
 
-ADD = {
+ADD: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "add",

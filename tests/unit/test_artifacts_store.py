@@ -22,7 +22,13 @@ from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, RemoteSource
 from webllm.artifacts.store import DirectoryStore, StoreEntry, default_root
-from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError, StorageFullError
+from webllm.errors import (
+    ArtifactError,
+    ConfigError,
+    IntegrityError,
+    ModelNotFoundError,
+    StorageFullError,
+)
 
 A, B = HTTPSource("https://host/a"), HTTPSource("https://host/b")
 
@@ -295,6 +301,26 @@ async def test_a_read_only_store_still_gives_what_is_in_it(others_store: Directo
     with as_another_user():
         assert DirectoryStore(others_store.root).has(A)
         assert await ensure_artifact(A, others_store) == others_store.path(A)
+
+
+async def test_a_read_only_store_is_verified(others_store: DirectoryStore) -> None:
+    """Without checksums by SHA-256 each time, because none can be stored."""
+    file, blobs = others_store.path(A), others_store.root / "blobs"
+    blobs.chmod(0o755)
+    Path(f"{file}.xxh64").unlink()
+    blobs.chmod(0o555)
+    with as_another_user():
+        assert await ensure_artifact(A, others_store) == file
+    assert list(blobs.iterdir()) == [file]
+    file.chmod(0o644)
+    file.write_bytes(b"bytez")
+    with (
+        as_another_user(),
+        pytest.raises(
+            IntegrityError, match=r"damaged \(parts: 1\).*Permission denied.*WEBLLM_HOME"
+        ),
+    ):
+        await ensure_artifact(A, others_store)
 
 
 async def test_a_read_only_store_says_so(others_store: DirectoryStore) -> None:

@@ -125,6 +125,26 @@ def test_an_error_is_one_line_whatever_it_quotes() -> None:
     assert (result.exit_code, result.stderr) == (1, "webllm: a\\nwebllm: all is well\\n\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            "context_window_size is 9999, more than the 2048 the model was trained for",
+            "--context is 9999, more than the 2048 the model was trained for",
+        ),
+        (
+            "shorten the prompt, load the model with a larger context_window_size, or choose "
+            'context_overflow "shift" or "truncate_oldest_messages"',
+            "shorten the prompt or load the model with a larger --context",
+        ),
+        ("lower max_tokens; or use the CPU backend", "lower --max-tokens; or use --device cpu"),
+        ("my_top_p.gguf has no num_threads", "my_top_p.gguf has no --threads"),
+    ],
+)
+def test_an_error_names_the_options_of_the_command(error: str, shown: str) -> None:
+    assert webllm("run", DEFAULT_MODEL_ID, f"refuse: {error}").stderr == f"webllm: {shown}\n"
+
+
 def test_a_bug_is_shown_as_a_traceback() -> None:
     result = webllm("run", DEFAULT_MODEL_ID, "crash: of mine")
     assert result.exit_code == 1

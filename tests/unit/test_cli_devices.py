@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from webllm.backends.webgpu.device import native_adapters
 from webllm.backends.webgpu.device.native_adapters import NativeAdapter
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits
 from webllm.cli.main import app
@@ -54,6 +55,18 @@ def test_the_cpu_is_chosen_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch
     shown = devices(monkeypatch, SOFTWARE)
     assert "CPU: chosen by --device auto, since there is no GPU\n" in shown
     assert "features    kernels for avx2\n  memory      2.5 GB available\n" in shown
+
+
+def test_an_unknown_name_is_answered_with_those_that_can_be_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opengl = replace(GPU, info=replace(GPU.info, name="H200/OpenGL", api="OpenGL"), reason="no")
+    monkeypatch.setattr(native_adapters, "adapters", lambda: [GPU, opengl, SOFTWARE])
+    with pytest.raises(DeviceNotFoundError) as caught:
+        native_adapters.find_adapter("radeon")
+    assert "adapters: H200 (Vulkan); llvmpipe (Vulkan). " in str(caught.value)
+    for name, adapter in (("h200", GPU), ("llvmpipe", SOFTWARE)):
+        assert native_adapters.find_adapter(name) is adapter
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

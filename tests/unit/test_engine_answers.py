@@ -19,6 +19,7 @@ from fake_model import (
 
 from webllm import ChatOptions, MLCEngine
 from webllm.api.chat_completion import ChatCompletionChunk
+from webllm.api.usage import CompletionUsage
 from webllm.errors import (
     ConfigError,
     DeviceLostError,
@@ -105,10 +106,11 @@ async def test_nothing_generated_gives_no_rates() -> None:
 async def test_a_slow_reader_does_not_slow_the_rates() -> None:
     engine = make_engine()
     fields = asked("1", stream=True, max_tokens=5, stream_options={"include_usage": True})
-    usage = None
+    usage: CompletionUsage | None = None
     async for chunk in await engine.chat.completions.create(**fields):
         usage = chunk.usage
         await asyncio.sleep(0.3)
+    assert usage is not None
     assert usage.extra.e2e_latency_s < 1
 
 
@@ -151,7 +153,7 @@ def test_an_engine_may_move_to_the_next_event_loop() -> None:
         await settle()
 
     asyncio.run(abandon())
-    reply = asyncio.run(engine.chat_completion(asked("5", max_tokens=2)))
+    reply = asyncio.run(engine.chat.completions.create(**asked("5", max_tokens=2)))
     assert reply.choices[0].message.content == "6 7 "
     asyncio.run(engine.unload())
 
@@ -159,7 +161,8 @@ def test_an_engine_may_move_to_the_next_event_loop() -> None:
 def test_a_second_event_loop_is_refused_while_the_first_works() -> None:
     engine = make_engine()
     with asyncio.Runner() as first:
-        stream = first.run(engine.chat_completion(asked("1", stream=True, max_tokens=2)))
+        fields = asked("1", max_tokens=2)
+        stream = first.run(engine.chat.completions.create(**fields, stream=True))
         first.run(anext(stream))
         with pytest.raises(RequestError, match="one event loop"):
             asyncio.run(engine.chat_completion(asked("5", max_tokens=2)))
@@ -177,7 +180,9 @@ async def test_reload_of_an_unknown_model_leaves_nothing_loaded() -> None:
 async def test_concurrent_reloads_leave_one_model() -> None:
     models = NumberModels()
     engine = models.engine()
-    await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"), engine.unload())
+    await asyncio.gather(engine.reload("a.gguf"), engine.reload("b.gguf"))
+    assert [is_closed(loaded) for loaded in models.loaded] == [True, False]
+    await engine.unload()
     assert [is_closed(loaded) for loaded in models.loaded] == [True, True]
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -28,9 +28,16 @@ from fake_model import (
     number_models,
 )
 
-from webllm import BlockingMLCEngine, ChatOptions, MLCEngineConfig, create_blocking_mlc_engine
+from webllm import (
+    BlockingMLCEngine,
+    ChatOptions,
+    MLCEngine,
+    MLCEngineConfig,
+    create_blocking_mlc_engine,
+)
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.interface import MLCEngineInterface
-from webllm.engine.blocking import MLCEngine
+from webllm.engine.event_loop_thread import BlockingStream
 from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import (
     ConfigError,
@@ -56,9 +63,18 @@ def make_blocking_engine() -> BlockingMLCEngine:
     return BlockingMLCEngine(engine=make_engine(windows=4, context_overflow="shift"))
 
 
-def forever(engine: BlockingMLCEngine) -> Iterator[object]:
-    fields = asked("1", max_tokens=FOREVER, ignore_eos=True, stream=True)
-    return engine.chat.completions.create(**fields)
+def forever(engine: BlockingMLCEngine) -> BlockingStream[ChatCompletionChunk]:
+    """Begins a stream that ends only if somebody ends it."""
+    stream = engine.chat_completion(asked("1", max_tokens=FOREVER, ignore_eos=True, stream=True))
+    assert isinstance(stream, BlockingStream)
+    return stream
+
+
+def ask_forever(engine: BlockingMLCEngine) -> ChatCompletion:
+    """Waits for an answer that ends only if somebody ends it."""
+    reply = engine.chat_completion(asked("1", max_tokens=FOREVER, ignore_eos=True))
+    assert isinstance(reply, ChatCompletion)
+    return reply
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -137,9 +153,9 @@ def test_errors_come_as_they_are(engine: BlockingMLCEngine) -> None:
     with pytest.raises(ModelNotLoadedError, match="embedding"):
         engine.embeddings.create(input="x")
     with pytest.raises(ConfigError, match="log_level"):
-        engine.set_log_level("LOUD")
+        engine.set_log_level("LOUD")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword"):
-        engine.reset_chat(keep_statistics=True)
+        engine.reset_chat(keep_statistics=True)  # type: ignore[call-arg]
     with pytest.raises(ModelNotFoundError):
         create_blocking_mlc_engine("no-such-model")
     assert num_threads() == 1
@@ -216,7 +232,8 @@ def test_closing_from_another_thread_ends_a_waiting_loop(engine: BlockingMLCEngi
 def test_several_threads_share_steps(engine: BlockingMLCEngine) -> None:
     def ask(first: int) -> str | None:
         reply = engine.chat.completions.create(**asked(str(first), max_tokens=40))
-        return reply.choices[0].message.content
+        content: str | None = reply.choices[0].message.content
+        return content
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(0, 800, 100)))
@@ -231,9 +248,7 @@ async def test_it_works_inside_a_running_event_loop(engine: BlockingMLCEngine) -
 
 def test_interrupt_generate_ends_answers_of_other_threads(engine: BlockingMLCEngine) -> None:
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(
-            engine.chat.completions.create, **asked("1", max_tokens=FOREVER, ignore_eos=True)
-        )
+        answer = pool.submit(ask_forever, engine)
         until(lambda: not is_idle(engine))
         engine.interrupt_generate()
         assert answer.result(5).choices[0].finish_reason == "abort"
@@ -243,7 +258,7 @@ def test_interrupt_generate_ends_answers_of_other_threads(engine: BlockingMLCEng
 def test_ctrl_c_cancels_an_answer_and_the_engine_goes_on(engine: BlockingMLCEngine) -> None:
     timer = interrupt_soon()
     with pytest.raises(KeyboardInterrupt):
-        engine.chat.completions.create(**asked("1", max_tokens=FOREVER, ignore_eos=True))
+        ask_forever(engine)
     timer.join()
     until(lambda: is_idle(engine))
     timer = interrupt_soon()
@@ -302,9 +317,7 @@ def test_after_close_everything_says_so(number_models: NumberModels) -> None:
 def test_close_ends_answers_of_other_threads() -> None:
     engine = make_blocking_engine()
     with ThreadPoolExecutor(2) as pool:
-        whole = pool.submit(
-            engine.chat.completions.create, **asked("1", max_tokens=FOREVER, ignore_eos=True)
-        )
+        whole = pool.submit(ask_forever, engine)
         ended = pool.submit(read_until_closed, forever(engine))
         until(lambda: num_used(engine.on_thread) > 2)
         engine.close()
@@ -331,13 +344,13 @@ def test_calls_of_other_threads_while_it_closes_are_answered_or_refused() -> Non
             assert all(each.result(30) >= 0 for each in calls)
 
 
-def test_a_failing_unload_is_raised_and_the_thread_ends() -> None:
+def test_a_failing_unload_is_raised_and_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_blocking_engine()
 
-    def close() -> None:
+    async def close() -> None:
         raise DeviceLostError("gone")
 
-    model_of(engine.on_thread).loop.runner.close = close
+    monkeypatch.setattr(model_of(engine.on_thread).loop.runner, "close", close)
     with pytest.raises(DeviceLostError):
         engine.close()
     until(lambda: num_threads() == 0)
@@ -374,10 +387,10 @@ def test_callbacks_may_interrupt_but_not_wait(number_models: NumberModels) -> No
     said: list[str] = []
 
     class Curious:
-        def process_logits(self, logits: object) -> object:
-            engine.interrupt_generate()
+        def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
+            running.interrupt_generate()
             try:
-                engine.get_message()
+                running.get_message()
             except RequestError as error:
                 said.append(str(error))
             return logits
@@ -387,9 +400,9 @@ def test_callbacks_may_interrupt_but_not_wait(number_models: NumberModels) -> No
         def reset_state(self) -> None: ...
 
     config = MLCEngineConfig(logit_processor_registry={"a": Curious()})
-    with BlockingMLCEngine(engine=number_models.engine(config)) as engine:
-        engine.reload("a.gguf")
-        reply = engine.chat.completions.create(**asked("1"))
+    with BlockingMLCEngine(engine=number_models.engine(config)) as running:
+        running.reload("a.gguf")
+        reply = running.chat.completions.create(**asked("1"))
         assert reply.choices[0].finish_reason == "abort"
     assert "ask from another thread" in said[0]
 

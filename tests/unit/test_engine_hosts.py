@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.background import Pauses
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import BROWSER, NATIVE, Host
+
+STARTING = Path(__file__).parents[2] / "js" / "src" / "starting.ts"
 
 on_both_hosts = pytest.mark.parametrize("host", [NATIVE, BROWSER], ids=["native", "browser"])
 
@@ -58,3 +62,8 @@ async def test_progress_counts_the_start_of_python(host: Host) -> None:
 
     await MLCEngine(load_model=load_model, host=host).reload("m.gguf", on_progress=reports.append)
     assert reports[0].progress == host.load_start
+
+
+def test_typescript_reports_the_share_of_a_load_that_python_counts_as_done() -> None:
+    [share] = re.findall(r"^const SHARE = ([\d.]+);", STARTING.read_text(), re.MULTILINE)
+    assert float(share) == BROWSER.load_start

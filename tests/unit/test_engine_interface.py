@@ -19,6 +19,7 @@ from fake_model import (
     num_used,
     number_models,
     settle,
+    usage_of,
 )
 
 from webllm import (
@@ -229,8 +230,7 @@ class TestConversation:
         engine = make_engine()
         nothing = "prefill: 0.0000 tokens/sec, decoding: 0.0000 tokens/sec"
         assert await engine.runtime_stats_text() == nothing
-        usage = (await engine.completions.create(prompt="1", max_tokens=9)).usage
-        extra = usage.extra
+        extra = usage_of(await engine.completions.create(prompt="1", max_tokens=9)).extra
         text = (
             f"prefill: {extra.prefill_tokens_per_s:.4f} tokens/sec, "
             f"decoding: {extra.decode_tokens_per_s:.4f} tokens/sec"
@@ -251,7 +251,9 @@ class TestConversation:
         async def num_cached(model: str) -> int:
             prompt = counted(0, 39)
             reply = await engine.completions.create(prompt=prompt, model=model, max_tokens=1)
-            return reply.usage.prompt_tokens_details.cached_tokens
+            details = usage_of(reply).prompt_tokens_details
+            assert details is not None
+            return details.cached_tokens
 
         assert [await num_cached(model) for model in "abab"] == [0, 0, 32, 32]
         await engine.reset_chat(model_id="a")
@@ -394,7 +396,7 @@ class TestConfiguration:
     def test_a_wrong_log_level_is_refused(self) -> None:
         for wrong in ("warn", "LOUD", 3, None):
             with pytest.raises(ConfigError, match="give one of TRACE, DEBUG"):
-                MLCEngine().set_log_level(wrong)
+                MLCEngine().set_log_level(wrong)  # type: ignore[arg-type]
 
     async def test_what_gpu_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked_for: list[str] = []

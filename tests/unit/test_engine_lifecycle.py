@@ -93,7 +93,7 @@ async def test_while_a_reload_is_under_way(number_models: NumberModels) -> None:
             continue
         with pytest.raises(ModelNotLoadedError) as caught:
             await engine.chat.completions.create(**asked("1"), model="b")
-        assert "b, c is still being loaded" in str(caught.value)
+        assert "b.gguf, c.gguf is still being loaded" in str(caught.value)
     await loading
     await engine.chat.completions.create(**asked("1", max_tokens=1), model="b")
 

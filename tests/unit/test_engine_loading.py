@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,11 +14,13 @@ from fake_model import settle
 from test_engine_logit_processors import Processor
 from test_engine_runner import SlowBackend
 
+from webllm.backends.webgpu.device import auto, native
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine import loading
 from webllm.engine.runner import Runner
-from webllm.errors import DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
+from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError, ModelNotFoundError
 from webllm.host import BROWSER, NATIVE, Host
+from webllm.models import registry
 from webllm.ops.program import KVCacheShape, Program
 
 PROGRAM = Program((), KVCacheShape(1, 1, 32), 1000)
@@ -42,29 +45,44 @@ async def fail_to_load(
         await loading.load_model(record, ChatOptions(), MLCEngineConfig(), NATIVE)
 
 
-@pytest.mark.parametrize("opens_first", [True, False])
-async def test_a_model_that_does_not_come(
-    monkeypatch: pytest.MonkeyPatch, opens_first: bool
+async def test_a_model_that_does_not_come_closes_the_device(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device, may_open, is_open = Device(), asyncio.Event(), asyncio.Event()
+    device, is_open = Device(), asyncio.Event()
 
     async def open_backend(*_: object) -> Device:
-        await may_open.wait()
         is_open.set()
         return device
 
     async def open_model(*_: object) -> None:
-        if opens_first:
-            may_open.set()
-            await is_open.wait()
+        await is_open.wait()
         raise ModelNotFoundError("no such file")
 
     await fail_to_load(monkeypatch, open_backend, open_model)
-    may_open.set()
-    await is_open.wait()
-    for _ in range(3):  # turns of the loop, until the task has ended and says so
-        await asyncio.sleep(0)
     assert device.is_closed
+
+
+@pytest.mark.parametrize("opens_nevertheless", [True, False])
+async def test_a_model_that_does_not_come_stops_the_opening_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, opens_nevertheless: bool
+) -> None:
+    device, is_opening = Device(), asyncio.Event()
+
+    async def open_backend(*_: object) -> Device:
+        is_opening.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not opens_nevertheless:
+                raise
+        return device
+
+    async def open_model(*_: object) -> None:
+        await is_opening.wait()
+        raise ModelNotFoundError("no such file")
+
+    await fail_to_load(monkeypatch, open_backend, open_model)
+    assert device.is_closed == opens_nevertheless
 
 
 async def test_no_device_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +114,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
     monkeypatch.setattr(loading, "open_model", open_model)
     monkeypatch.setattr(loading, "_make_tokenizer", lambda *_: None)
     monkeypatch.setattr(loading, "context_window", lambda *_: 256)
-    monkeypatch.setattr(loading.registry, "record", lambda *_: PROGRAM)
+    monkeypatch.setattr(registry, "record", lambda *_: PROGRAM)
     record = ModelRecord(model_id="m", model="m.gguf")
     load = asyncio.create_task(loading.load_model(record, ChatOptions(), MLCEngineConfig(), NATIVE))
     await settle()
@@ -109,7 +127,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
 
 
 class LoadingBackend(SlowBackend):
-    def check_fits(self, *_: object) -> None: ...
+    def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None: ...
 
     async def load(self, *_: object) -> None: ...
 
@@ -168,3 +186,33 @@ async def test_what_a_logit_processor_needs_is_compiled_with_the_model() -> None
         await settle()
     await loading_model
     assert set(backend.compiling) == {(n, 1, plain) for n in (1, 32) for plain in (True, False)}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_device_that_opens_after_its_caller_was_cancelled_is_closed(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """The driver opens it in a thread, which cannot be interrupted."""
+    loop = asyncio.get_running_loop()
+    is_opening, may_open, devices = asyncio.Event(), threading.Event(), list[Device]()
+
+    def open_device(_: object) -> Device:
+        loop.call_soon_threadsafe(is_opening.set)
+        may_open.wait()
+        if fails:
+            raise DeviceError("no device")
+        devices.append(Device())
+        return devices[0]
+
+    monkeypatch.setattr(native, "NativeDevice", open_device)
+    adapter: Any = None
+    opening = asyncio.create_task(auto.open_device(adapter))
+    await is_opening.wait()
+    opening.cancel()
+    await settle()
+    assert not opening.done()
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert all(device.is_closed for device in devices)
+    assert fails or devices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence
+from typing import Any
 
 import pytest
 from fake_model import VOCAB_SIZE, NumberModels, asked, counted, num_used
@@ -17,14 +18,15 @@ Logits = MutableSequence[float]
 class Processor:
     """Records its calls; `change` is applied to the logits."""
 
-    def __init__(self, change: Callable[[Logits], object] = lambda logits: logits) -> None:
+    def __init__(self, change: Callable[[Logits], Any] = lambda logits: logits) -> None:
         self._change = change
         self.calls: list[str | int] = []
 
     def process_logits(self, logits: Logits) -> Logits:
         assert len(logits) == VOCAB_SIZE
         self.calls.append("logits")
-        return self._change(logits)
+        changed: Logits = self._change(logits)
+        return changed
 
     def process_sampled_token(self, token: int) -> None:
         self.calls.append(token)

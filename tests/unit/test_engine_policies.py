@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fake_model import (
     CONTEXT,
@@ -12,6 +14,7 @@ from fake_model import (
     make_engine,
     num_used,
     number_models,
+    usage_of,
 )
 
 from webllm import ChatOptions, MLCEngine
@@ -24,15 +27,15 @@ WAYS = pytest.mark.parametrize("way", ["options", "extra_body"])
 
 
 def engine_and_fields(
-    policy: ContextOverflow, way: str, **options: object
-) -> tuple[MLCEngine, dict[str, object]]:
+    policy: ContextOverflow, way: str, **options: Any
+) -> tuple[MLCEngine, dict[str, Any]]:
     """Sets the policy as an option of the model, or in the fields of a request."""
     if way == "options":
         return make_engine(context_overflow=policy, **options), {}
     return make_engine(**options), {"extra_body": {"context_overflow": policy}}
 
 
-def contexts(engine: MLCEngine) -> list[list[int]]:
+def context(engine: MLCEngine) -> list[int]:
     """Returns the token ids in the KV cache after the last step."""
     backend = backend_of(engine)
     last = backend.steps[-1].sequences[0]
@@ -50,13 +53,13 @@ def conversation(*lengths: int) -> list[dict[str, str]]:
 
 def lengths_seen(engine: MLCEngine) -> list[tuple[int, int]]:
     """Returns (hundreds, count) of the prompt's tokens that the model has seen."""
-    seen = contexts(engine)
+    seen = context(engine)
     return [(kind, seen.count(kind)) for kind in dict.fromkeys(seen)]
 
 
 class TestError:
     @pytest.mark.parametrize("fields", [{}, {"extra_body": {"context_overflow": "error"}}])
-    async def test_long_prompts_are_refused(self, fields: dict[str, object]) -> None:
+    async def test_long_prompts_are_refused(self, fields: dict[str, Any]) -> None:
         engine = make_engine(context_overflow="shift" if fields else None)
         with pytest.raises(
             ContextLengthError, match="256 tokens, the context window 256"
@@ -79,7 +82,7 @@ class TestError:
     async def test_all_positions_of_the_window_serve(self) -> None:
         engine = make_engine()
         reply = await engine.completions.create(prompt="0")
-        assert reply.usage.total_tokens == CONTEXT
+        assert usage_of(reply).total_tokens == CONTEXT
         assert reply.choices[0].finish_reason == "length"
 
 
@@ -90,7 +93,8 @@ class TestShift:
         reply = await engine.chat.completions.create(**asked("1", max_tokens=900, **fields))
         assert reply.choices[0].message.content == counted(2, 901)
         assert reply.choices[0].finish_reason == "length"
-        assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (1, 900)
+        usage = usage_of(reply)
+        assert (usage.prompt_tokens, usage.completion_tokens) == (1, 900)
         assert num_used(engine) == 0
 
     @WAYS
@@ -98,15 +102,15 @@ class TestShift:
         engine, fields = engine_and_fields("shift", way)
         reply = await engine.completions.create(prompt=counted(0, 599), max_tokens=1, **fields)
         assert reply.choices[0].text == "600 "
-        assert contexts(engine) == [*range(4), *range(474, 600)]
-        assert reply.usage.prompt_tokens == 130
+        assert context(engine) == [*range(4), *range(474, 600)]
+        assert usage_of(reply).prompt_tokens == 130
 
     @pytest.mark.parametrize(("sinks", "kept"), [(0, 0), (10, 10), (200, 128)])
     async def test_attention_sinks_stay(self, sinks: int, kept: int) -> None:
         engine = make_engine(context_overflow="shift", attention_sink_size=sinks)
         reply = await engine.completions.create(prompt=counted(300, 500), max_tokens=250)
         assert reply.choices[0].text == counted(501, 750)
-        seen = contexts(engine)
+        seen = context(engine)
         assert seen[:kept] == list(range(300, 300 + kept))
         assert seen[kept:] == list(range(seen[kept], 750))
         assert seen[kept] > 501
@@ -119,7 +123,7 @@ class TestShift:
 
     async def test_the_default_max_tokens_is_one_window(self) -> None:
         reply = await make_engine(context_overflow="shift").completions.create(prompt="0")
-        assert reply.usage.completion_tokens == CONTEXT
+        assert usage_of(reply).completion_tokens == CONTEXT
         assert reply.choices[0].finish_reason == "length"
 
     async def test_stop_tokens_stop(self) -> None:
@@ -144,7 +148,7 @@ class TestShift:
         assert number_models.loaded[0].context_window_size == 64
         reply = await engine.completions.create(prompt=counted(0, 99), max_tokens=200)
         assert reply.choices[0].text == counted(100, 299)
-        seen = contexts(engine)
+        seen = context(engine)
         assert len(seen) <= 64
         assert (seen[:2], seen[2:]) == ([0, 1], list(range(seen[2], 299)))
         with pytest.raises(ContextLengthError):
@@ -156,7 +160,7 @@ class TestShift:
         engine = make_engine(context_overflow="shift")
         assert await engine.forward_tokens_and_sample(range(300), True) == 300
         assert await engine.forward_tokens_and_sample([300], False) == 301
-        assert contexts(engine)[:5] == [0, 1, 2, 3, 175]
+        assert context(engine)[:5] == [0, 1, 2, 3, 175]
 
 
 class TestTruncateOldestMessages:
@@ -180,9 +184,9 @@ class TestTruncateOldestMessages:
         engine = make_engine(context_overflow="truncate_oldest_messages")
         messages = conversation(60, 60, 60, 60, 10)
         reply = await engine.chat.completions.create(messages=messages)
-        assert reply.usage.prompt_tokens == 132
+        assert usage_of(reply).prompt_tokens == 132
         assert reply.choices[0].finish_reason == "length"
-        assert reply.usage.total_tokens == CONTEXT
+        assert usage_of(reply).total_tokens == CONTEXT
 
     async def test_without_a_system_message(self) -> None:
         engine = make_engine(context_overflow="truncate_oldest_messages")
@@ -206,9 +210,9 @@ class TestTruncateOldestMessages:
     async def test_a_last_message_that_barely_fits_is_answered(self) -> None:
         engine = make_engine(context_overflow="truncate_oldest_messages")
         reply = await engine.chat.completions.create(messages=conversation(10, 10, 250))
-        assert reply.usage.prompt_tokens == 252
+        assert usage_of(reply).prompt_tokens == 252
         assert reply.choices[0].finish_reason == "length"
-        assert reply.usage.completion_tokens == 4
+        assert usage_of(reply).completion_tokens == 4
 
     async def test_completions_have_no_messages_to_leave_out(self) -> None:
         engine = make_engine(context_overflow="truncate_oldest_messages")
@@ -217,7 +221,7 @@ class TestTruncateOldestMessages:
 
 
 @pytest.mark.parametrize("wrong", [{"attention_sink_size": -2}, {"sliding_window_size": 0}])
-def test_impossible_windows_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_windows_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         ChatOptions(**wrong)
 

@@ -60,6 +60,7 @@ def test_a_name_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     text = shown_of(monkeypatch, Screen(True), report("Fetching \x1b[31mred\x07"))
     assert "\x1b" not in text
     assert "\x07" not in text
+    assert r"Fetching \x1b[31mred\x07" in text
 
 
 def test_a_callback_of_the_caller_is_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

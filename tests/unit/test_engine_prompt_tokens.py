@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fake_model import (
@@ -19,6 +20,7 @@ from fake_model import (
     counted,
     make_loaded,
     num_used,
+    usage_of,
 )
 
 from webllm import ChatOptions, MLCEngine
@@ -36,7 +38,7 @@ CHARS_PER_TOKEN = 8
 class CountingTokenizer(NumberTokenizer):
     """Records the tokenized texts; a number and the space after it have at most 8 characters."""
 
-    chars_per_token = CHARS_PER_TOKEN
+    chars_per_token: int | None = CHARS_PER_TOKEN
 
     def __init__(self) -> None:
         self.num_chars = 0
@@ -72,10 +74,10 @@ class Program(AllMessages):
         return prompt
 
 
-def engine_with(**parts: object) -> MLCEngine:
+def engine_with(*, options: Mapping[str, Any] | None = None, **parts: Any) -> MLCEngine:
     """Makes an engine whose `LoadedModel` has other parts; `options` are the model's."""
-    options = ChatOptions(**parts.pop("options", {}))
-    return MLCEngine(models=[replace(make_loaded("numbers", options, windows=4), **parts)])
+    loaded = make_loaded("numbers", ChatOptions(**options or {}), windows=4)
+    return MLCEngine(models=[replace(loaded, **parts)])
 
 
 def seen(engine: MLCEngine) -> list[int]:
@@ -108,7 +110,7 @@ class TestLongText:
     async def test_what_may_fit_is_not_refused(self) -> None:
         engine = engine_with(tokenizer=CountingTokenizer())
         reply = await engine.completions.create(prompt="1234567 " * (CONTEXT - 1))
-        assert reply.usage.prompt_tokens == CONTEXT - 1
+        assert usage_of(reply).prompt_tokens == CONTEXT - 1
         with pytest.raises(ContextLengthError, match=f"{CONTEXT} tokens"):
             await engine.completions.create(prompt="1 " * CONTEXT)
 

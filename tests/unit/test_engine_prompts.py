@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fake_model import VOCAB_SIZE, asked, backend_of, make_engine, make_loaded, num_used
@@ -41,7 +42,7 @@ class TestNoTokens:
         assert reply.choices[0].message.content == "2 "
 
     @pytest.mark.parametrize("fields", [{}, {"echo": True}, {"n": 3}])
-    async def test_an_empty_prompt(self, fields: dict[str, object]) -> None:
+    async def test_an_empty_prompt(self, fields: dict[str, Any]) -> None:
         with pytest.raises(RequestError, match="the prompt is empty") as caught:
             await make_engine().completions.create(prompt="", **fields)
         assert caught.value.field == "prompt"
@@ -71,7 +72,7 @@ class TestWrongTokens:
             await engine.forward_tokens_and_sample([1, wrong], True)
 
     @pytest.mark.parametrize("wrong", [1.5, "1", None, float("nan")])
-    async def test_what_is_no_token(self, wrong: object) -> None:
+    async def test_what_is_no_token(self, wrong: Any) -> None:
         with pytest.raises(RequestError, match="input_ids must be token ids"):
             await make_engine().forward_tokens_and_sample([1, wrong], True)
 

@@ -158,7 +158,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.blocks.num_free == NUM_BLOCKS
         for sequence, prompt in self.prompts.items():
             outputs = self.device.outputs.get(sequence, [])
-            window = sequence.params.shift and sequence.params.shift.window_tokens
+            shift = sequence.params.shift
+            window = None if shift is None else shift.window_tokens
             expected = alone(prompt, sequence.params.max_tokens, window)
             if sequence.finish_reason == "length":
                 assert outputs == expected

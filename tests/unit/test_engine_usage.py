@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from fake_model import NO_THOUGHT, asked, backend_of, counted, make_engine, model_of, num_used
+from fake_model import (
+    NO_THOUGHT,
+    asked,
+    backend_of,
+    counted,
+    make_engine,
+    model_of,
+    num_used,
+    usage_of,
+)
 
 from webllm.api.chat_completion import ChatCompletionTokenLogprob, TopLogprob
 from webllm.errors import RequestError
@@ -16,7 +26,7 @@ async def test_every_choice_is_whole_and_usage_counts_all() -> None:
     reply = await engine.chat.completions.create(**asked("1 2", n=3, max_tokens=5))
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
     assert {choice.message.content for choice in reply.choices} == {counted(3, 7)}
-    usage = reply.usage
+    usage = usage_of(reply)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 15, 17)
     text = await engine.completions.create(prompt="1 2", n=2, max_tokens=2, echo=True)
     assert [choice.text for choice in text.choices] == ["1 23 4 "] * 2
@@ -51,7 +61,8 @@ async def test_a_streamed_completion_begins_with_its_echo() -> None:
 
 @pytest.mark.parametrize("include_usage", [True, False])
 async def test_include_usage_adds_a_last_chunk_without_choices(include_usage: bool) -> None:
-    fields = {"max_tokens": 2, "stream": True, "stream_options": {"include_usage": include_usage}}
+    options = {"include_usage": include_usage}
+    fields: dict[str, Any] = {"max_tokens": 2, "stream": True, "stream_options": options}
     for stream in (
         await make_engine().chat.completions.create(**asked("1", **fields)),
         await make_engine().completions.create(prompt="1", **fields),
@@ -79,7 +90,8 @@ async def test_usage_says_what_the_kv_cache_knew() -> None:
     prompt = counted(0, 39)
 
     async def ask(prompt: str) -> tuple[int, int]:
-        usage = (await engine.completions.create(prompt=prompt, max_tokens=9)).usage
+        usage = usage_of(await engine.completions.create(prompt=prompt, max_tokens=9))
+        assert usage.prompt_tokens_details is not None
         return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens
 
     assert await ask(prompt) == (40, 0)
@@ -101,13 +113,14 @@ async def test_latency_breakdown_only_if_wanted() -> None:
     reply = await engine.completions.create(prompt="1", max_tokens=5, extra_body=extra_body)
     times = reply.to_dict()["usage"]["extra"]["latencyBreakdown"]["totalTime"]
     assert len(times) == 5
-    assert 0 < sum(times) <= reply.usage.extra.e2e_latency_s
+    assert 0 < sum(times) <= usage_of(reply).extra.e2e_latency_s
     reply = await engine.completions.create(prompt="1", max_tokens=5)
     assert "latencyBreakdown" not in reply.to_dict()["usage"]["extra"]
 
 
 async def test_rates_fit_the_times() -> None:
-    extra = (await make_engine().completions.create(prompt="1 2 3", max_tokens=5)).usage.extra
+    reply = await make_engine().completions.create(prompt="1 2 3", max_tokens=5)
+    extra = usage_of(reply).extra
     assert extra.prefill_tokens_per_s == pytest.approx(3 / extra.time_to_first_token_s)
     assert extra.decode_tokens_per_s == pytest.approx(1 / extra.time_per_output_token_s)
     rest = extra.e2e_latency_s - extra.time_to_first_token_s
@@ -128,7 +141,7 @@ def entry(token_id: int, num_top: int) -> ChatCompletionTokenLogprob:
 @pytest.mark.parametrize("num_top", [None, 0, 3])
 async def test_logprobs_of_every_token(num_top: int | None) -> None:
     engine = make_engine()
-    fields = {"max_tokens": 3, "logprobs": True, "top_logprobs": num_top}
+    fields: dict[str, Any] = {"max_tokens": 3, "logprobs": True, "top_logprobs": num_top}
     expected = [entry(token_id, num_top or 0) for token_id in (6, 7, 8)]
     reply = await engine.chat.completions.create(**asked("5", n=2, **fields))
     assert [choice.logprobs.content for choice in reply.choices] == [expected] * 2
@@ -166,7 +179,7 @@ async def test_stop_strings_end_an_answer(stop: str | list[str]) -> None:
 async def test_ignore_eos_goes_on() -> None:
     reply = await make_engine().completions.create(prompt="997", max_tokens=4, ignore_eos=True)
     assert reply.choices[0].text == "998 0 1 "
-    assert reply.usage.completion_tokens == 4
+    assert usage_of(reply).completion_tokens == 4
 
 
 async def test_enable_thinking_reaches_the_template() -> None:

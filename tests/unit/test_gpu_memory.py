@@ -10,7 +10,8 @@ import pytest
 
 from webllm.backends.webgpu.device import auto, native_adapters
 from webllm.backends.webgpu.device.native_adapters import memory_bytes
-from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind
+from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Dispatch, Limits
+from webllm.errors import DeviceError, DeviceMemoryError
 
 INFO = AdapterInfo("NVIDIA H200", "nvidia", "580", "Vulkan", AdapterKind.DISCRETE)
 
@@ -82,6 +83,26 @@ def test_shared_memory_is_the_host_s() -> None:
         found = memory_bytes(replace(INFO, kind=kind))
         assert found is not None
         assert found > 1 << 30
+
+
+LIMITS = Limits(1024, 1024, 8, 32768, 256, max_workgroups=7)
+
+
+@pytest.mark.parametrize(("asked", "size"), [(0, 256), (1, 256), (256, 256), (1000, 1024)])
+def test_the_size_of_a_buffer(asked: int, size: int) -> None:
+    assert LIMITS.buffer_bytes(asked, "keys", "H200") == size
+
+
+def test_a_buffer_that_is_too_large() -> None:
+    said = "keys takes 1280 bytes; H200 allows 1024 a buffer"
+    with pytest.raises(DeviceMemoryError, match=said):
+        LIMITS.buffer_bytes(1025, "keys", "H200")
+
+
+def test_a_dispatch_of_too_many_workgroups() -> None:
+    LIMITS.check_workgroups(Dispatch("kernel", (), (7, 1, 1), "gemv"), "H200")
+    with pytest.raises(DeviceError, match=r"gemv: \(1, 8, 1\) workgroups, H200 allows 7"):
+        LIMITS.check_workgroups(Dispatch("kernel", (), (1, 8, 1), "gemv"), "H200")
 
 
 async def test_the_event_loop_does_not_wait_for_drivers(monkeypatch: pytest.MonkeyPatch) -> None:

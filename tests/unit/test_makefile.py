@@ -36,6 +36,12 @@ def test_check_lints_and_needs_neither_a_browser_nor_a_gpu_nor_the_site() -> Non
     assert tests.endswith(" tests/unit")
 
 
+def test_the_long_tier_keeps_its_figures() -> None:
+    planned = _planned("test-long")
+    assert VULKAN in planned
+    assert "/pytest tests/long --save" in planned
+
+
 def _planned(target: str, *arguments: str) -> str:
     """Returns the commands that a fresh checkout would run."""
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}

@@ -158,7 +158,8 @@ class TestEmbeddings:
 
     async def test_numbers(self) -> None:
         client = openai_client(self.Embeds())
-        for how in ({}, {"encoding_format": "float"}):  # the client asks for base64 by default
+        ways: list[dict[str, Any]] = [{}, {"encoding_format": "float"}]
+        for how in ways:  # the client asks for base64 by default
             reply = await client.embeddings.create(input="a", **M, **how)
             assert reply.data[0].embedding == [0.5, -1.25]
 

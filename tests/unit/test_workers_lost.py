@@ -32,7 +32,7 @@ async def engine(worker: Worker) -> WorkerMLCEngine:
 
 async def test_a_lost_worker_fails_whatever_waits(engine: WorkerMLCEngine, worker: Worker) -> None:
     stream = await engine.chat.completions.create(**asked("1", stream=True, **FOREVER))
-    tasks = [asyncio.create_task(read(stream))]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(read(stream))]
     tasks += [
         asyncio.create_task(engine.chat_completion(asked(str(i), **FOREVER))) for i in range(3)
     ]

@@ -32,7 +32,8 @@ NUM_SETTINGS = 2  # hello and the catalogue
 
 async def ends_within(seconds: float, *calls: Any) -> list[BaseException]:
     async with asyncio.timeout(seconds):
-        return await asyncio.gather(*calls, return_exceptions=True)
+        errors: list[BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+        return errors
 
 
 # From a process to its parent
@@ -286,7 +287,7 @@ async def test_a_progress_callback_that_raises_fails_the_load() -> None:
     from webllm.artifacts.progress import Phase
 
     _report = InitProgressReport(0.5, 1.0, "half", Phase.FETCH)
-    worker.engine.reload = reload  # type: ignore[method-assign]
+    worker.engine.reload = reload  # type: ignore[method-assign, assignment]
     engine = WorkerMLCEngine(worker.port)
     engine.set_init_progress_callback(refuse)
     with pytest.raises(LookupError, match="own"):
@@ -342,7 +343,7 @@ async def test_a_malformed_setting_fails_the_reload() -> None:
 async def test_deep_nesting_is_refused() -> None:
     engine = WorkerMLCEngine(Worker().port)
     await engine.reload("numbers.gguf")
-    nested: list[Any] = []
+    nested: Any = []
     for _ in range(100_000):
         nested = [nested]
     for call in (

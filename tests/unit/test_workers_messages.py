@@ -27,7 +27,7 @@ from webllm.workers.messages import (
 from webllm.workers.proxy import WorkerMLCEngine
 
 # `RequestKind` of WebLLM 0.2.86, src/message.ts, each with a content of its clients'.
-ASKED = {"request": {"messages": []}, "modelId": ["m"], "chatOpts": None}
+ASKED: dict[str, Any] = {"request": {"messages": []}, "modelId": ["m"], "chatOpts": None}
 STREAM = {"selectedModelId": "m", "streamId": "s"}
 WEBLLM: dict[str, Any] = {
     "reload": {"modelId": ["m"]},

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_model import asked, counted
@@ -27,8 +28,8 @@ from webllm.workers.proxy import WorkerMLCEngine
 NUMBERS = "worker_engines:numbers"
 
 
-async def start(model: str | None = "numbers.gguf", **settings: object) -> WorkerMLCEngine:
-    config = MLCEngineConfig(**settings)  # type: ignore[arg-type]
+async def start(model: str | None = "numbers.gguf", **settings: Any) -> WorkerMLCEngine:
+    config = MLCEngineConfig(**settings)
     return await create_worker_process(model, config, SHIFT, engine_factory=NUMBERS)
 
 
@@ -57,9 +58,11 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 async def test_answers_and_prints_do_not_mix(capfd: pytest.CaptureFixture[str]) -> None:
     reports: list[str] = []
-    settings = {"device": "cpu", "num_threads": 3, "kv_cache_tokens": 999}
     engine = await start(
-        init_progress_callback=lambda report: reports.append(report.text), **settings
+        init_progress_callback=lambda report: reports.append(report.text),
+        device="cpu",
+        num_threads=3,
+        kv_cache_tokens=999,
     )
     async with engine:
         assert reports == [str(pid_of(engine))]

@@ -6,14 +6,15 @@ import asyncio
 import gc
 import inspect
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
-from fake_model import NumberModels, asked, counted, num_used, number_models, settle
+from fake_model import NumberModels, asked, counted, num_used, number_models, settle, usage_of
 from fake_worker import FOREVER, SHIFT, Worker, read
 
-from webllm import AppConfig, ChatOptions, MLCEngineConfig, ModelRecord, errors
+from webllm import AppConfig, ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
@@ -64,8 +65,12 @@ async def test_whole_answers(engine: WorkerMLCEngine) -> None:
     assert isinstance(reply, ChatCompletion)
     assert [choice.message.content for choice in reply.choices] == ["2 3 4 ", "2 3 4 "]
     assert reply.choices[0].message.role == "assistant"
-    assert [len(t.top_logprobs) for t in reply.choices[0].logprobs.content] == [2, 2, 2]
-    assert len(reply.usage.extra.latency_breakdown["totalTime"]) == 6
+    logprobs = reply.choices[0].logprobs
+    assert logprobs is not None
+    assert [len(token.top_logprobs) for token in logprobs.content or ()] == [2, 2, 2]
+    breakdown = usage_of(reply).extra.latency_breakdown
+    assert breakdown is not None
+    assert len(breakdown["totalTime"]) == 6
     assert (await engine.completions.create(prompt="7", max_tokens=1)).choices[0].text == "8 "
     assert await engine.get_message() == "8 "
     assert (await engine.runtime_stats_text()).startswith("prefill: ")
@@ -180,7 +185,7 @@ async def test_errors_are_the_engines(engine: WorkerMLCEngine) -> None:
     with pytest.raises(RequestError, match="stream"):
         await engine.completions.create(prompt="1", stream="yes")  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="plain data"):
-        await engine.completions.create(prompt=object())
+        await engine.completions.create(prompt=object())  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="plain data"):
         await engine.completions.create(prompt="\ud800")
     with pytest.raises(ModelNotFoundError):
@@ -242,7 +247,9 @@ def test_errors_of_other_versions() -> None:
     old = Throw(uuid="1", content="ModelNotLoadedError: Model not loaded before.").rebuilt()
     assert (type(old), str(old)) == (ModelNotLoadedError, "Model not loaded before.")
     assert str(Throw(uuid="1", content="Error: x").rebuilt()) == "Error: x"
-    assert Throw.of(ContextLengthError("long", "messages"), "1").error.field == "messages"
+    sent = Throw.of(ContextLengthError("long", "messages"), "1").error
+    assert isinstance(sent, ErrorInfo)
+    assert sent.field == "messages"
 
 
 async def test_settings(engine: WorkerMLCEngine, worker: Worker) -> None:
@@ -272,6 +279,48 @@ async def test_settings(engine: WorkerMLCEngine, worker: Worker) -> None:
 async def test_settings_of_the_worker_are_refused(worker: Worker, config: MLCEngineConfig) -> None:
     with pytest.raises(ConfigError, match="worker"):
         WorkerMLCEngine(worker.port, config)
+
+
+@pytest.mark.parametrize(
+    ("call", "argument", "problem"),
+    [
+        (lambda e: e.reset_chat("yes"), "keep_stats", "expected bool, got str, received 'yes'"),
+        (lambda e: e.get_message(5), "model_id", "expected str, got int, received 5"),
+        (
+            lambda e: e.forward_tokens_and_sample(["a"], True),
+            "input_ids[0]",
+            "expected int, got str, received 'a'",
+        ),
+        (
+            lambda e: e.forward_tokens_and_sample(5, True),
+            "input_ids",
+            "expected array, got int, received 5",
+        ),
+        (lambda e: e.custom_request(5), "request_name", "expected str, got int, received 5"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(
+    engine: WorkerMLCEngine,
+    call: Callable[[Any], Awaitable[object]],
+    argument: str,
+    problem: str,
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        await call(engine)
+    assert (str(caught.value), caught.value.field) == (f"{argument}: {problem}", argument)
+
+
+@pytest.mark.parametrize("make", [MLCEngine, lambda: WorkerMLCEngine(Worker().port)])
+async def test_a_progress_callback_that_is_no_function_is_refused_at_once(
+    make: Callable[[], Any],
+) -> None:
+    engine, wrong = make(), "progress"
+    with pytest.raises(ConfigError, match="on_progress is 'progress'; give a function"):
+        await engine.reload("no such model", on_progress=wrong)
+    with pytest.raises(ConfigError, match="init_progress_callback is 'progress'"):
+        engine.set_init_progress_callback(wrong)
+    with pytest.raises(ConfigError, match="init_progress_callback is 'progress'"):
+        MLCEngineConfig(init_progress_callback=wrong)  # type: ignore[arg-type]
 
 
 async def test_progress(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

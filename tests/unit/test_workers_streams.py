@@ -102,7 +102,7 @@ def fail_to_close(stream: Stream) -> None:
         await close()
         raise OSError("cannot be closed")
 
-    stream.chunks = SimpleNamespace(aclose=fail)  # type: ignore[assignment]
+    stream.chunks = SimpleNamespace(aclose=fail)
 
 
 async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
@@ -119,6 +119,7 @@ async def test_a_stream_that_cannot_be_closed_leaves_no_other_open(
     assert num_used(engine_of(handler)) == 0
     assert not connection.streams._by_id
     assert not handler._connections
+    assert connection._ending is not None
     with pytest.raises(OSError, match="cannot be closed"):
         await connection._ending
 

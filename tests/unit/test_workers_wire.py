@@ -39,9 +39,9 @@ class NpmClient:
         self.port.listen(self.on_message, lambda reason: None)
         self.uuids = (f"uuid-{i}" for i in count())
         self.pending: dict[str, asyncio.Future[object]] = {}
-        self.seen: list[dict[str, object]] = []
+        self.seen: list[dict[str, Any]] = []
 
-    def on_message(self, message: dict[str, object]) -> None:
+    def on_message(self, message: dict[str, Any]) -> None:
         json.dumps(message)  # chrome.runtime.Port passes JSON
         self.seen.append(message)
         if message["kind"] in ("initProgressCallback", "heartbeat"):
@@ -65,8 +65,8 @@ class NpmClient:
             return await self.pending[uuid]
 
     async def begin(self, request: dict[str, object], kind: str = "chatCompletion") -> None:
-        content = {"request": {**request, "stream": True}, "selectedModelId": "numbers"}
-        content |= {"modelId": ["numbers"], "chatOpts": None}
+        model = {"modelId": ["numbers"], "selectedModelId": "numbers", "chatOpts": None}
+        content = {"request": {**request, "stream": True}, **model}
         assert await self.ask(f"{kind}StreamInit", content) is None
 
     async def chunk(self) -> object:
@@ -342,7 +342,7 @@ async def test_two_pages_have_streams_of_their_own(
     await client.begin(asked("1", max_tokens=40))
     await other.begin(asked("100", max_tokens=40))
     texts = await asyncio.gather(client.rest(), other.rest())
-    assert texts == [counted(2, 41), counted(101, 140)]
+    assert [*texts] == [counted(2, 41), counted(101, 140)]
 
 
 async def test_a_page_that_is_gone_leaves_nothing_running(
@@ -397,3 +397,10 @@ async def test_custom_requests() -> None:
     assert await npm.ask("customRequest", content) == ["weather", {"city": "Berlin"}]
     with pytest.raises(Thrown, match="weather"):
         await NpmClient(MLCEngineHandler(config=CONFIG)).ask("customRequest", content)
+
+
+async def test_a_value_of_a_wrong_type_is_named_as_on_the_wire(client: NpmClient) -> None:
+    with pytest.raises(Thrown, match=r"^RequestError: keepStats: expected bool, got int"):
+        await client.ask("resetChat", {"keepStats": 5})
+    with pytest.raises(Thrown, match=r"^RequestError: modelId is missing$"):
+        await client.ask("reload", {})

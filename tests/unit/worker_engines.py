@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -18,8 +19,8 @@ from webllm.workers import frames
 def numbers(config: MLCEngineConfig) -> MLCEngine:
     """Makes an engine with number models.
 
-    "slow" blocks for half a second while it loads, "stuck" for a minute; "unwritable" fails with an
-    error that is not valid UTF-8.
+    "slow" blocks for half a second while it loads, "stuck" for a minute; "waits" never loads;
+    "unwritable" fails with an error that is not valid UTF-8.
     """
     print("made with", config.device, config.num_threads, config.kv_cache_tokens, flush=True)
     return MLCEngine(config, load_model=_load_model)
@@ -53,5 +54,7 @@ async def _load_model(
     config.init_progress_callback(InitProgressReport(0.5, 1.0, f"{os.getpid()}", Phase.UPLOAD))
     if record.model_id == "unwritable":
         raise OSError("no file \udcff")
+    if record.model_id == "waits":
+        await asyncio.Event().wait()
     time.sleep({"slow": 0.5, "stuck": 60}.get(record.model_id, 0))
     return make_loaded(record.model_id, options, windows=4, host=host)

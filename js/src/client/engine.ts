@@ -39,18 +39,22 @@ export class WebWorkerMLCEngine extends EngineMessages {
     if (config.logLevel) this.setLogLevel(config.logLevel);
   }
 
-  /** Unloads what is loaded, then fetches and loads one or more models. */
+  /**
+   * Unloads what is loaded, then fetches and loads one or more models. Throws ModelNotLoadedError
+   * if `unload` stopped it.
+   */
   async reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void> {
     const options = chatOpts && [chatOpts].flat();
     const models: ReloadParams = {
       modelId: typeof modelId === "string" ? [modelId] : modelId,
       ...(options && { chatOpts: options }),
     };
-    this.models = { modelId: [] };
+    const nothing = (this.models = { modelId: [] });
     await this.calls.call("reload", models);
-    this.models = models;
+    if (this.models === nothing) this.models = models; // no later `reload` or `unload`
   }
 
+  /** Stops every `reload` that was called before, which throws ModelNotLoadedError, and unloads. */
   async unload(): Promise<void> {
     this.models = { modelId: [] };
     await this.calls.call("unload", null);

@@ -57,7 +57,7 @@ class MLCEngineInterface(Protocol):
         """
 
     async def unload(self) -> None:
-        """Ends every answer under way and frees the device."""
+        """Stops every `reload` called before, ends every answer and frees the device."""
 
     def loaded_model_ids(self) -> list[str]:
         """Returns the ids that a request's `model` may name."""

@@ -96,9 +96,10 @@ class _Download:
                 while len(tasks) < CONNECTIONS and (span := self._transfer.next_part()):
                     tasks.add(asyncio.create_task(self._fetch(span)))
                 if tasks:
-                    done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
-                        task.result()
+                        tasks.remove(task)
+                        task.result()  # the errors of others are gathered below
                 await self._hash_stored()
         finally:
             for task in tasks:

@@ -12,6 +12,7 @@ its line is not read.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import threading
@@ -24,7 +25,7 @@ import msgspec
 
 from webllm.artifacts.checksum import checksums
 from webllm.artifacts.destination import PART_BYTES, Chunk, RemoteVersion
-from webllm.artifacts.storage_errors import ANOTHER_HOME, require_space, storage_errors
+from webllm.artifacts.storage_errors import require_space, storage_errors
 
 T = TypeVar("T")
 _LINE = re.compile(r"([0-9]{1,9})((?: [0-9a-f]{16})+)\n")
@@ -56,7 +57,7 @@ class PartialFile:
     def _recover(self) -> tuple[RemoteVersion, set[int]]:
         self._sums = {}
         try:
-            version = msgspec.json.decode(self._note.read_bytes(), type=RemoteVersion)
+            version = msgspec.convert(json.loads(self._note.read_bytes()), RemoteVersion)
             log = self._log.read_text("ascii", "replace")
         except (FileNotFoundError, ValueError, RecursionError):
             return RemoteVersion(), set()
@@ -64,7 +65,7 @@ class PartialFile:
             return RemoteVersion(), set()
         if not log.endswith("\n"):
             with self._log.open("ab") as file:
-                file.write(b"\n")  # a line that was cut must not damage the next one
+                file.write(b" cut\n")  # must not damage the next line
         for line in filter(None, map(_LINE.fullmatch, log.splitlines(keepends=True))):
             self._sums[int(line[1])] = [int(each, 16) for each in line[2].split()]
         return version, set(self._sums)
@@ -134,7 +135,7 @@ class PartialFile:
         os.replace(file, self.path)  # last: without a file, note and log count as nothing
 
     def _write_note(self, version: RemoteVersion) -> None:
-        self._note.write_bytes(msgspec.json.encode(asdict(version)))
+        self._note.write_text(json.dumps(asdict(version)))
 
     def _write_log(self, checksums: Mapping[int, Sequence[int]]) -> None:
         with self._log_lock, self._log.open("ab") as log:
@@ -144,7 +145,7 @@ class PartialFile:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Runs `work` in a thread, to its end even if cancelled: then the lock is released."""
-        with storage_errors(self.path, f"{ANOTHER_HOME}; stored parts are kept"):
+        with storage_errors(self.path):
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(None, work, *arguments)
             try:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from webllm.errors import ConfigError
 
@@ -37,7 +37,7 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HTTPSource:
-    """A file at a URL: https, or http on this machine."""
+    """A file at a URL: https, http on this machine, or a page's own site."""
 
     url: str
     sha256: str | None = None
@@ -89,8 +89,11 @@ _HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" bel
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
 
 
-def parse_source(text: str) -> Source:
-    """Parses a source of one of the forms above; raises ConfigError, naming the form expected."""
+def parse_source(text: str, own_origin: str | None = None) -> Source:
+    """Parses a source of one of the forms above; raises ConfigError, naming the form expected.
+
+    own_origin: see `require_safe_url`.
+    """
     if not text.strip() or text != text.strip():
         raise ConfigError(
             f"a model source may not be empty, or begin or end with a space: {text!r}"
@@ -112,15 +115,19 @@ def parse_source(text: str) -> Source:
         return _parse_hub(body, sha256)
     if kind == "pypi":
         return _parse_pypi(body, sha256)
-    require_safe_url(body)
+    require_safe_url(body, own_origin)
     return HTTPSource(body, sha256)
 
 
-def require_safe_url(url: str) -> None:
-    """Raises ConfigError unless `url` is https or local http, without a user and password."""
+def require_safe_url(url: str, own_origin: str | None = None) -> None:
+    """Raises ConfigError unless `url` is https or local http, without a user and password.
+
+    own_origin: of the page that asks, such as "http://192.168.1.5:8000". Its own files are as safe
+    as the page itself.
+    """
     try:
         parts = urlsplit(url)
-        host = parts.hostname
+        host, origin = parts.hostname, _http_origin(parts)
     except ValueError as error:
         raise ConfigError(f"{url!r} is not a URL: {error}") from None
     if not host:
@@ -128,8 +135,16 @@ def require_safe_url(url: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise ConfigError(f"the URL for {host} contains a user name or password; leave them out")
     here = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not here:
+    if parts.scheme != "https" and not here and (origin is None or origin != own_origin):
         raise ConfigError(f"{url!r} is not encrypted; use https")
+
+
+def _http_origin(parts: SplitResult) -> str | None:
+    """Returns an http URL's origin, in a browser's spelling; None for other schemes."""
+    if parts.scheme != "http" or parts.hostname is None:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"http://{host}" if parts.port in (None, 80) else f"http://{host}:{parts.port}"
 
 
 def _fragment(sha256: str | None) -> str:

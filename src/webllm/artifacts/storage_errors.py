@@ -15,7 +15,7 @@ ANOTHER_HOME = "set WEBLLM_HOME to a folder on another disk"
 
 
 @contextmanager
-def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
+def storage_errors(place: object, advice: str | None = None) -> Iterator[None]:
     """Raises StorageFullError for a full disk, ArtifactError for any other error of a disk.
 
     `place` is named if the error names no file. `advice` ends the message: an additional way out.
@@ -28,10 +28,12 @@ def storage_errors(place: object, advice: str = ANOTHER_HOME) -> Iterator[None]:
         where, reason = error.filename or place, error.strerror or str(error)
         if error.errno in FULL:
             raise StorageFullError(
-                f"the disk of {where} is full ({reason}); free some space, or {advice}"
+                f"the disk of {where} is full ({reason}); free some space, or "
+                f"{advice or ANOTHER_HOME}"
             ) from error
         raise ArtifactError(
-            f"{where} cannot be read or written: {reason}; check its permissions, or {advice}"
+            f"{where} cannot be read or written: {reason}; check its permissions, or "
+            f"{advice or 'set WEBLLM_HOME to a folder of your own'}"
         ) from error
 
 

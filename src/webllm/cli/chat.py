@@ -22,6 +22,7 @@ from webllm.cli.options import (
     ThreadsOption,
     TopPOption,
     accept_any_bytes,
+    in_options,
     request_fields,
     require_text,
 )
@@ -95,7 +96,7 @@ class Conversation:
                     require_text(text, "that line")
                     self._answer(text)
                 except RequestError as error:  # the context is full, or an option is out of range
-                    note(f"{error}\n/reset starts a new conversation.")
+                    note(f"{in_options(str(error))}\n/reset starts a new conversation.")
                 except KeyboardInterrupt:  # pressed as the answer began or ended
                     write("\n")
 

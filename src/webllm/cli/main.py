@@ -16,7 +16,7 @@ except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
 from webllm import __version__
-from webllm.cli import bench, bundle, chat, devices, models, run, terminal, web
+from webllm.cli import bench, bundle, chat, devices, models, options, run, terminal, web
 from webllm.errors import WebLLMError
 
 
@@ -45,7 +45,7 @@ class GuardedGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except WebLLMError as error:
-            terminal.fail(error)
+            terminal.fail(options.in_options(str(error)))
             raise typer.Exit(1) from None
 
 

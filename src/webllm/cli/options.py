@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,6 +140,26 @@ class LoadOptions:
     device: str = "auto"
     threads: int | None = None
     context: int | None = None
+
+
+# The command's options by their names in the API, as errors spell them.
+_OPTIONS = {
+    "context_window_size": "--context",
+    "max_tokens": "--max-tokens",
+    "num_threads": "--threads",
+    "the CPU backend": "--device cpu",
+    "top_p": "--top-p",
+}
+_NAMES = re.compile(rf"\b(?:{'|'.join(_OPTIONS)})\b")
+_NO_OPTION = re.compile(r", (load the model [^,]*), or choose context_overflow .*")
+
+
+def in_options(error: str) -> str:
+    """Returns an error's text with the command's options in place of the API's names.
+
+    No option sets `context_overflow`, so that advice is left out.
+    """
+    return _NAMES.sub(lambda name: _OPTIONS[name[0]], _NO_OPTION.sub(r" or \1", error))
 
 
 def require_text(text: str | None, what: str) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from webllm.terminal_text import visible, visible_in_a_line, without_controls
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,29 +22,10 @@ if TYPE_CHECKING:
 
 _WIDE = 250  # columns, if the output is not a terminal
 
-_CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
-_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # can reorder the letters of a name
-_NO_BYTES = range(0xDC80, 0xDD00)  # bytes in file names that are not UTF-8 (PEP 383)
-_OMITTED = dict.fromkeys((*_CONTROLS, *_NO_BYTES))
-_SHOWN = {
-    **{code: f"\\x{code:02x}" for code in _CONTROLS},
-    **{code: f"\\u{code:04x}" for code in _BIDI},
-    **{code: f"\\x{code - 0xDC00:02x}" for code in _NO_BYTES},
-}
-_SHOWN_IN_ROWS = {**_SHOWN, ord("\n"): "\\n", ord("\t"): "\\t"}
-
-
-def visible(text: str) -> str:
-    """Returns the text with control characters as escapes; line feeds and tabs stay."""
-    return text.translate(_SHOWN)
-
 
 def write(text: str) -> None:
-    """Writes a piece of an answer at once, without its control characters.
-
-    Each character is left out by itself, so that a sequence split over two pieces is harmless too.
-    """
-    _write(sys.stdout, text.translate(_OMITTED))
+    """Writes a piece of an answer at once, without its control characters."""
+    _write(sys.stdout, without_controls(text))
 
 
 def say(text: str) -> None:
@@ -50,9 +33,9 @@ def say(text: str) -> None:
     _write(sys.stdout, f"{visible(text)}\n")
 
 
-def fail(error: BaseException) -> None:
+def fail(error: str) -> None:
     """Writes an error to stderr as one line."""
-    _write(sys.stderr, f"webllm: {error}".translate(_SHOWN_IN_ROWS) + "\n")
+    _write(sys.stderr, visible_in_a_line(f"webllm: {error}") + "\n")
 
 
 def note(text: str) -> None:
@@ -70,7 +53,7 @@ def print_table(
     for column in columns:
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(cell.translate(_SHOWN_IN_ROWS) for cell in row))
+        table.add_row(*map(visible_in_a_line, row))
     _console(sys.stdout).print(table)
 
 
@@ -88,7 +71,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
         task = progress.add_task("Starting", total=1.0)
 
         def show(report: InitProgressReport) -> None:
-            text = report.text.translate(_SHOWN_IN_ROWS)
+            text = visible_in_a_line(report.text)
             progress.update(task, description=text, completed=report.progress)
 
         yield show

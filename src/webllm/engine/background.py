@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from webllm.host import Host
 from webllm.text.steps import Steps
@@ -43,6 +43,21 @@ async def in_background(
     if host.has_threads:
         return await asyncio.to_thread(function, *args, **kwargs)
     return function(*args, **kwargs)
+
+
+async def to_its_end(cleanup: Coroutine[Any, Any, None]) -> None:
+    """Runs a clean-up to its end, even if the caller is cancelled meanwhile; raises that then."""
+    task = asyncio.create_task(cleanup)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        ignore_result(task)
+        raise cancelled
+    task.result()
 
 
 def ignore_result(work: asyncio.Future[_T]) -> None:

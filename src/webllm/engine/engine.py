@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
@@ -20,16 +21,18 @@ from webllm.config import (
     LogLevel,
     MLCEngineConfig,
     ModelRecord,
+    check_callback,
     check_log_level,
     engine_config,
     model_ids,
     read_options,
 )
 from webllm.engine import loading
-from webllm.engine.background import TurnLock
+from webllm.engine.background import to_its_end
 from webllm.engine.benchmark import Rates, measure
 from webllm.engine.load_progress import LoadProgress, call_both
 from webllm.engine.loaded_model import LoadedModel
+from webllm.engine.loads import Loads
 from webllm.engine.progress_line import progress_line
 from webllm.engine.session import Session
 from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
@@ -70,8 +73,8 @@ class MLCEngine:
         self.completions = Completions(self)
         self.embeddings = Embeddings(self)
         self._sessions = {model.model_id: Session(model, host) for model in models}
-        self._loading = TurnLock()  # one `reload` or `unload` at a time
-        self._loading_ids: list[str] = []  # of the models that are being loaded
+        self._loads = Loads()
+        self._loading_ids: list[str] = []  # or sources, of the models that are being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)
 
@@ -91,18 +94,28 @@ class MLCEngine:
         """Unloads what is loaded, then fetches and loads models, by id or source string.
 
         chat_options: for the one model, or one for each. on_progress: called with the progress of
-        this load, besides the engine's callback. Raises ModelNotFoundError, ArtifactError,
-        UnsupportedModelError, DeviceError or ConfigError. After an error nothing is loaded, except
-        after a ConfigError for arguments that contradict each other: that leaves all as it was.
+        this load, besides the engine's callback. A reload waits for those before it. Raises
+        ModelNotFoundError, ArtifactError, UnsupportedModelError, DeviceError or ConfigError, and
+        ModelNotLoadedError if `unload` stopped it. After an error nothing is loaded, except after a
+        ConfigError for wrong arguments: that leaves all as it was.
         """
         wanted = _options_by_id(model_id, chat_options)
-        async with self._loading:
+        check_callback("on_progress", on_progress)
+        await self._loads.run(partial(self._reload, wanted, on_progress), wanted)
+
+    async def _reload(
+        self, wanted: dict[str, ChatOptions], on_progress: InitProgressCallback | None
+    ) -> None:
+        self._loading_ids = list(wanted)
+        try:
             await self._unload()
             records = [self.config.app_config.find(each) for each in wanted]
             _check_unique([record.model_id for record in records])
             callback = call_both(on_progress, self.config.init_progress_callback)
             with progress_line(callback) as report:
                 self._sessions = await self._load(records, list(wanted.values()), report)
+        finally:
+            self._loading_ids = []
 
     async def _load(
         self,
@@ -112,7 +125,6 @@ class MLCEngine:
     ) -> dict[str, Session]:
         progress = LoadProgress(on_progress, len(records), start=self._host.load_start)
         config = replace(self.config, init_progress_callback=progress)
-        self._loading_ids = [record.model_id for record in records]
         sessions: dict[str, Session] = {}
         try:
             for record, given in zip(records, options, strict=True):
@@ -122,24 +134,24 @@ class MLCEngine:
                 sessions[record.model_id] = Session(model, self._host)
                 progress.model_ready()
         except BaseException:
-            await _close(list(sessions.values()))
+            await _close(sessions)
             raise
-        finally:
-            self._loading_ids = []
         return sessions
 
     async def unload(self) -> None:
         """Ends every running answer with finish_reason "abort" and frees the device.
 
-        Closes every model, then raises the first error. Waits for a running `reload`; cancel that
-        task to end it early.
+        Stops every `reload` that was called before: the one that runs, whose fetched bytes are kept
+        for the next, and those that wait for it. They raise ModelNotLoadedError. A `reload` that is
+        called later is not stopped; it waits for this. Closes every model, then raises the first
+        error.
         """
-        async with self._loading:
+        async with self._loads.stopped():
             await self._unload()
 
     async def _unload(self) -> None:
         sessions, self._sessions = self._sessions, {}
-        await _close(list(sessions.values()))
+        await _close(sessions)
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -275,13 +287,18 @@ def _options_by_id(
     return dict(zip(ids, options, strict=True))
 
 
-async def _close(sessions: list[Session]) -> None:
-    """Closes every session, also after an error; raises the first error in their order."""
+async def _close(sessions: Mapping[str, Session]) -> None:
+    """Closes every session, even if cancelled; raises the first error in their order."""
     if sessions:
+        await to_its_end(_close_all([session.model for session in sessions.values()]))
+
+
+async def _close_all(models: list[LoadedModel]) -> None:
+    if models:
         try:
-            await _close(sessions[1:])
+            await _close_all(models[1:])
         finally:
-            await sessions[0].model.close()
+            await models[0].close()
 
 
 def _check_unique(model_ids: list[str]) -> None:

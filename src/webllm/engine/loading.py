@@ -15,7 +15,7 @@ from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
-from webllm.engine.background import ignore_result, in_background
+from webllm.engine.background import ignore_result, in_background, to_its_end
 from webllm.engine.block_manager import BlockManager
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.host_sampler import HostSampler
@@ -85,6 +85,7 @@ async def load_model(
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:
                 tokenizing.add_done_callback(ignore_result)
+                tokenizing.cancel()
                 raise
             tokenizer, chat_format = await tokenizing
     loop = GenerationLoop(new_scheduler(plan, config), runner, host)
@@ -115,14 +116,13 @@ async def _opening_backend(config: MLCEngineConfig) -> AsyncIterator[asyncio.Tas
     try:
         yield opening
     except BaseException:
-        if opening.done():
-            _close_opened(opening)
-        else:
-            opening.add_done_callback(_close_opened)
+        opening.cancel()
+        await to_its_end(_close_opened(opening))
         raise
 
 
-def _close_opened(opening: asyncio.Task[Backend]) -> None:
+async def _close_opened(opening: asyncio.Task[Backend]) -> None:
+    await asyncio.wait([opening])
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
@@ -207,7 +207,7 @@ async def warm_up(plan: LoadPlan, model_id: str, config: MLCEngineConfig) -> Run
     try:
         await asyncio.gather(runner.prepare(1, 1), runner.prepare(plan.limits.max_tokens, 1))
     except BaseException:
-        await runner.wait_for_compilation()  # because the caller closes the device
+        await to_its_end(runner.wait_for_compilation())  # because the caller closes the device
         raise
     progress.update("Ready", 1, 1)
     return runner

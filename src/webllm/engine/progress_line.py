@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from webllm.artifacts.progress import InitProgressReport, Phase, ProgressCallback
+from webllm.terminal_text import visible_in_a_line
 
 
 @contextmanager
@@ -50,7 +51,7 @@ class _Line:
     def _write(self, text: str) -> None:
         """Overwrites the shown text."""
         width = shutil.get_terminal_size().columns - 1
-        text = "".join(c if c.isprintable() else "?" for c in text)[:width]
+        text = visible_in_a_line(text)[:width]
         sys.stderr.write("\r" + text.ljust(len(self._shown)))
         sys.stderr.flush()
         self._shown = text

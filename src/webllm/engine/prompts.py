@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import index
 
@@ -70,15 +71,19 @@ def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[P
     return Prompt(_sequences(model, request, token_ids), request.stop_strings)
 
 
+def read_token_ids(input_ids: Iterable[int]) -> list[int]:
+    """Returns token ids, of any type of integer, as a list; raises RequestError."""
+    try:
+        return list(map(index, input_ids))
+    except TypeError as error:
+        raise RequestError(f"input_ids must be token ids: {error}", field="input_ids") from error
+
+
 def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
     """Returns a sequence that samples one token after `token_ids`, by the model's options.
 
     Raises RequestError or ContextLengthError.
     """
-    try:
-        token_ids = list(map(index, token_ids))
-    except TypeError as error:
-        raise RequestError(f"input_ids must be token ids: {error}", field="input_ids") from error
     request = GenerationParams(max_tokens=1, ignore_eos=True)
     return _sequences(model, request, token_ids)[0]
 

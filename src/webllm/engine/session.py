@@ -18,7 +18,13 @@ from webllm.engine.background import SerialExecutor, TurnLock
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.output import Generation, TextOutput
 from webllm.engine.prompt_tokens import MESSAGE_CHARS
-from webllm.engine.prompts import Prompt, chat_prompt, completion_prompt, forwarded_sequence
+from webllm.engine.prompts import (
+    Prompt,
+    chat_prompt,
+    completion_prompt,
+    forwarded_sequence,
+    read_token_ids,
+)
 from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.errors import RequestError
 from webllm.host import Host
@@ -70,7 +76,7 @@ class Session:
     async def forward_tokens_and_sample(self, input_ids: Sequence[int]) -> int:
         """Returns the token after `input_ids`, which follow those forwarded since `reset_chat`."""
         async with self._forwarding:
-            token_ids = [*self._forwarded, *input_ids]
+            token_ids = [*self._forwarded, *read_token_ids(input_ids)]
             output = _OneToken()
             sequence = forwarded_sequence(self.model, token_ids)
             self.model.loop.add(sequence, output)

@@ -5,7 +5,6 @@ Does not know the host: a `Port` carries the messages.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +16,7 @@ from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import MLCEngineConfig
 from webllm.engine.engine import MLCEngine
+from webllm.engine.loads import Loads
 from webllm.errors import RequestError
 from webllm.workers import messages as m
 from webllm.workers.connection import Connection
@@ -47,7 +47,7 @@ class MLCEngineHandler:
         self._on_custom_request = on_custom_request
         self._connections: list[Connection] = []
         self._loaded: m.ReloadParams | None = None
-        self._loading = asyncio.Lock()
+        self._loads = Loads()
         # How each kind is handled. For the others, `_call_engine` calls the engine's method; the
         # connection itself replies to "hello".
         self._table: dict[m.Kind[Any], Callable[[Connection, m.Request], Awaitable[object]]] = {
@@ -101,12 +101,16 @@ class MLCEngineHandler:
         return method
 
     async def _reload(self, client: Connection, request: m.Request) -> None:
-        client.check_settings()
-        async with self._loading:
-            if self._reuse_loaded and request.content == self._loaded:
+        params: m.ReloadParams = request.content
+
+        async def load() -> None:
+            if self._reuse_loaded and params == self._loaded:
                 client.post(_progress(request.uuid, _ALREADY_LOADED))
             else:
-                await self._load(client, request.uuid, request.content)
+                await self._load(client, request.uuid, params)
+
+        client.check_settings()
+        await self._loads.run(load, params.model_id)
 
     async def _load(self, client: Connection, uuid: str, params: m.ReloadParams) -> None:
         def report(progress: InitProgressReport) -> None:
@@ -122,11 +126,14 @@ class MLCEngineHandler:
         params: m.EngineParams = request.content
         if not params.model_id:
             return
-        async with self._loading:
-            if self._loaded is None or self._loaded.model_id != params.model_id:
+        models = m.ReloadParams(model_id=params.model_id, chat_opts=params.chat_opts)
+
+        async def load() -> None:
+            if self._loaded is None or self._loaded.model_id != models.model_id:
                 client.check_settings()
-                models = m.ReloadParams(model_id=params.model_id, chat_opts=params.chat_opts)
                 await self._load(client, request.uuid, models)
+
+        await self._loads.run(load, models.model_id)
 
     def _interrupt_streams(self) -> list[Stream]:
         """Marks all clients' streams as interrupted; returns those to close."""
@@ -161,7 +168,7 @@ class MLCEngineHandler:
         await close_all(abandoned)
 
     async def _unload(self, _: Connection, __: m.Request) -> None:
-        async with self._loading:
+        async with self._loads.stopped():
             self._loaded = None
             try:
                 await close_all(self._interrupt_streams())

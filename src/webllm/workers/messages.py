@@ -16,8 +16,9 @@ Requests and responses inside of `content` stay plain data here: engine and prox
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from types import NoneType
@@ -34,9 +35,11 @@ from webllm.api.interface import MLCEngineInterface
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
 from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
 from webllm.errors import ConfigError, RequestError, WebLLMError
+from webllm.plain_data import explained, field_of
 
 PROTOCOL = 2  # version of what we add to WebLLM's messages
 
+_Content = TypeVar("_Content", bound="WireStruct")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -91,7 +94,8 @@ class ForwardTokensAndSampleParams(ModelParams, kw_only=True):
     is_prefill: bool = False
 
     def __post_init__(self) -> None:
-        self.input_ids = list(self.input_ids)
+        if isinstance(self.input_ids, Iterable):  # `checked` refuses anything else
+            self.input_ids = list(self.input_ids)
 
 
 class CustomRequestParams(WireStruct):
@@ -218,7 +222,7 @@ def _method(
         if self._protocol < since:
             return cast(_R, fallback)
         _, *arguments = signature.bind(self, *args, **kwargs).arguments.items()
-        return await self._call(kind, content(**dict(arguments)) if content else None)
+        return await self._call(kind, checked(content(**dict(arguments))) if content else None)
 
     ask.kind = kind  # type: ignore[attr-defined]
     return ask
@@ -269,21 +273,43 @@ KINDS: dict[str, Kind[Any]] = {
 def read_request(message: dict[str, Any]) -> Request | KeepAlive:
     """Returns the request in a message.
 
-    Raises RequestError for an unknown kind, and msgspec.ValidationError for wrong content; its
-    cause is a ConfigError if a configuration is wrong.
+    Raises RequestError for an unknown kind or wrong content; ConfigError for a wrong configuration.
     """
-    name = message.get("kind")
-    if name == "keepAlive":
-        return msgspec.convert(message, KeepAlive)
-    if isinstance(name, str) and name not in KINDS:
-        raise RequestError(
-            f"this worker knows no messages of the kind {name!r}; use a client of its own version, "
-            "or custom_request for messages of the application's"
-        )
+    struct: type[Request | KeepAlive] = Request
+    match message.get("kind"):
+        case "keepAlive":
+            struct = KeepAlive
+        case str(name) if name in KINDS:
+            struct = KINDS[name].struct
+        case str(name):
+            raise RequestError(
+                f"this worker knows no messages of the kind {name!r}; use a client of its own "
+                "version, or custom_request for messages of the application's"
+            )
     try:
-        return msgspec.convert(message, KINDS[name].struct if isinstance(name, str) else Request)
+        return msgspec.convert(message, struct)
     except msgspec.ValidationError as error:
-        raise error from (_config_error(message) or error.__cause__)
+        raise _config_error(message) or _request_error(error, message, struct) from None
+
+
+def checked(content: _Content) -> _Content:
+    """Returns the content of a request; raises RequestError, naming an argument of a wrong type."""
+    try:
+        plain = msgspec.to_builtins(content)
+        msgspec.convert(plain, type(content))
+    except msgspec.ValidationError as error:
+        wrong = _request_error(error, plain, type(content))
+        argument = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", wrong.field or "")
+        raise RequestError(str(wrong).replace(wrong.field or "", argument, 1), argument) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RequestError(f"a request is made of plain data: {error}") from None
+    return content
+
+
+def _request_error(error: msgspec.ValidationError, plain: object, kind: Any) -> RequestError:
+    """Makes the error of a message or its content; its fields are named without "content."."""
+    text, field = explained(error, plain, kind), field_of(error)
+    return RequestError(text.removeprefix("content."), field.removeprefix("content."))
 
 
 def _config_error(message: object) -> ConfigError | None:

@@ -29,6 +29,7 @@ from webllm.config import (
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
+    check_callback,
     check_log_level,
     engine_config,
     model_ids,
@@ -103,15 +104,20 @@ class WorkerMLCEngine(m.EngineMessages):
         what `MLCEngine.reload` raises; after an error nothing is loaded.
         """
         models = m.ReloadParams(model_id=model_ids(model_id), chat_opts=read_options(chat_options))
-        self._models = m.ReloadParams(model_id=[])
+        check_callback("on_progress", on_progress)
+        nothing = self._models = m.ReloadParams(model_id=[])
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
         await self._client.call(m.RELOAD.request(models), _progress_callback(on_progress))
-        self._models = models
+        if self._models is nothing:  # no later `reload` or `unload`
+            self._models = models
 
     async def unload(self) -> None:
+        """Stops every `reload` that was called before, as `MLCEngine.unload` does, and unloads."""
         self._models = m.ReloadParams(model_id=[])
+        async with self._opening:
+            pass  # reloads that wait for another worker are posted first
         await self._call(m.UNLOAD)
 
     async def chat_completion(
@@ -148,10 +154,11 @@ class WorkerMLCEngine(m.EngineMessages):
 
     async def custom_request(self, name: str, message: object = None) -> Any:
         """Calls the `on_custom_request` of the worker's handler, and returns its result."""
-        content = m.CustomRequestParams(request_name=name, request_message=message)
+        content = m.checked(m.CustomRequestParams(request_name=name, request_message=message))
         return await self._call(m.CUSTOM_REQUEST, content)
 
     def set_init_progress_callback(self, callback: InitProgressCallback | None) -> None:
+        check_callback("init_progress_callback", callback)
         self._on_progress = callback
 
     def get_init_progress_callback(self) -> InitProgressCallback | None:

@@ -14,9 +14,9 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, to_js
 
-from webllm.artifacts.browser.promises import settled
 from webllm.artifacts.response_head import BrokenError, Head
 from webllm.artifacts.retry import RetryPolicy
+from webllm.browser_javascript import settled
 
 _STALL_S = 60.0  # a connection without a byte for this long counts as broken
 # A server that never answers does most often not allow it (CORS).

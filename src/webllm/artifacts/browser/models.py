@@ -122,7 +122,7 @@ def _remote_file(source: str) -> RemoteFile:
 
 
 def _remote(source: str) -> RemoteSource:
-    parsed = parse_source(source)
+    parsed = parse_source(source, str(location.origin))
     if isinstance(parsed, LocalSource):
         path = source.partition("#sha256=")[0]
         if not path.endswith(".gguf"):

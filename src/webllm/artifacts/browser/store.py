@@ -12,9 +12,8 @@ from js import Object
 from pyodide.ffi import JsException, to_js
 
 from webllm import errors
-from webllm.artifacts.browser.promises import settled
 from webllm.artifacts.destination import RemoteVersion
-from webllm.browser_module import browser_module
+from webllm.browser_javascript import browser_module, settled
 from webllm.errors import ArtifactError, ConfigError, WebLLMError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from webllm.backends.webgpu.device.protocol import Buffer, Device, Dispatch, Slice
+from webllm.backends.webgpu.device.protocol import Buffer, Device, Dispatch, Slice, aligned
 from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded, row_bytes
 from webllm.backends.webgpu.kernels.attention import AttentionShape, Partial, partial_bytes
 from webllm.backends.webgpu.kernels.attention.decode import attention_decode, decode_splits
@@ -38,8 +38,6 @@ from webllm.ops.program import (
 from webllm.ops.sampled import SampledLayout
 from webllm.ops.step import StepLayout
 from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
-
-_ALIGNMENT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +291,7 @@ class Lowering:
         sizes = [rows * size for size in row_bytes(format, value.cols)]
         if value.id in self._norm_eps:
             sizes[1] *= 2  # the sums of squares follow the scales
-        first = -(-sizes[0] // _ALIGNMENT) * _ALIGNMENT
+        first = aligned(sizes[0])
         buffer = self._buffer(value, first + sum(sizes[1:]))
         values = Slice(buffer, 0, sizes[0])
         return Encoded(format, values, *(Slice(buffer, first, size) for size in sizes[1:]))

@@ -126,7 +126,8 @@ class _Run:
             weight=matrix,
             out=out,
         )
-        got = memoryview(await self.device.replay(self.device.record(launches), out)).cast("f")
+        self.device.replay(self.device.record(launches))
+        got = memoryview(await self.device.read(out)).cast("f")
         return all(
             got[token * _ROWS + row]
             == sum(_input(token, col) * _weight(row, col) for col in range(_COLS))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from webllm.artifacts.checkpoint import Checkpoint, OnBytes
-from webllm.backends.webgpu.device.protocol import Device, Slice
+from webllm.backends.webgpu.device.protocol import Device, Slice, aligned
 from webllm.backends.webgpu.kernels.matrix import Matrix, WeightFormat, allocate, common_format
 from webllm.backends.webgpu.kernels.repack import PARAMS, Chunk, repack
 from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
@@ -18,7 +18,6 @@ from webllm.ops.values import Part, RowOrder, Weight
 from webllm.ops.vectors import read_vector
 
 CHUNK_BYTES = 16 << 20
-_ALIGNMENT = 256
 
 Key = tuple[Weight, ...]  # one weight, or (gate, up), whose rows interleave
 
@@ -168,12 +167,12 @@ class _Loader:
 def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:
     """Uploads all vectors as f32 in one buffer."""
     vectors = program.vectors()
-    size = sum(-(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT for weight in vectors)
+    size = sum(aligned(4 * weight.rows) for weight in vectors)
     buffer = device.buffer(size, "vectors")
     found: dict[Weight, Slice] = {}
     offset = 0
     for weight in vectors:
         found[weight] = Slice(buffer, offset, 4 * weight.rows)
         device.write(found[weight], read_vector(weight, checkpoint).tobytes())
-        offset += -(-4 * weight.rows // _ALIGNMENT) * _ALIGNMENT
+        offset += aligned(4 * weight.rows)
     return found

@@ -24,7 +24,21 @@ async def find_adapter(device: str = "webgpu") -> Adapter:
 
 
 async def open_device(adapter: Adapter) -> Device:
-    """Returns the device of an adapter; raises DeviceError."""
+    """Returns the device of an adapter; raises DeviceError.
+
+    If the caller is cancelled, waits for the device and closes it: no driver can be interrupted.
+    """
+    opening = asyncio.ensure_future(_opened(adapter))
+    try:
+        await asyncio.wait([opening])
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        await asyncio.wait([opening])
+        raise
+    return opening.result()
+
+
+async def _opened(adapter: Adapter) -> Device:
     if THIS_HOST.is_browser:
         from webllm.backends.webgpu.device import browser
 
@@ -33,3 +47,8 @@ async def open_device(adapter: Adapter) -> Device:
     from webllm.backends.webgpu.device.native import NativeDevice
 
     return await asyncio.to_thread(NativeDevice, adapter)
+
+
+def _close(opening: asyncio.Future[Device]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

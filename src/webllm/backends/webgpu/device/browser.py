@@ -20,10 +20,9 @@ from webllm.backends.webgpu.device.protocol import (
     Recording,
     Slice,
 )
-from webllm.browser_module import browser_module
-from webllm.errors import DeviceError, DeviceMemoryError, DeviceNotFoundError
+from webllm.browser_javascript import browser_module, handled, settled
+from webllm.errors import DeviceError, DeviceNotFoundError
 
-_ALIGNMENT = 256
 _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "microsoft basic render")
 _SUBGROUPS = {"nvidia": 32, "apple": 32}  # vendors with one subgroup size
 _FEATURES = ("subgroups",)
@@ -68,7 +67,7 @@ async def find_adapter(device: str = "webgpu") -> BrowserAdapter:
             "this browser has no WebGPU, or the page is not served over https or from localhost; "
             "use the CPU backend"
         )
-    handle = await gpu.requestAdapter(_to_js({"powerPreference": "high-performance"}))
+    handle = await settled(gpu.requestAdapter(_to_js({"powerPreference": "high-performance"})))
     if not handle:  # null, which is not None
         raise DeviceNotFoundError(
             "the browser offers no GPU: it may be on its block list, or hardware acceleration "
@@ -142,17 +141,21 @@ class BrowserBuffer:
 
 
 class BrowserReadback:
-    """A submission in flight; awaiting it returns the bytes read back, or raises DeviceError."""
+    """A submission in flight; awaiting it returns the bytes read back, or raises DeviceError.
 
-    def __init__(self, promise: Any) -> None:
-        self._promise = promise
+    is_step: it reads the tokens of a step, whose await is never cancelled and has to be fast.
+    """
+
+    def __init__(self, promise: Any, *, is_step: bool = False) -> None:
+        self._promise = promise if is_step else handled(promise)  # a load may be stopped meanwhile
+        self._is_step = is_step
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._finish().__await__()
 
     async def _finish(self) -> bytes:
         try:
-            data = await self._promise
+            data = await (self._promise if self._is_step else settled(self._promise))
         except JsException as error:
             raise _typed(error) from error
         read: bytes = data.to_bytes()
@@ -181,12 +184,7 @@ class BrowserDevice:
         self._pipelines: dict[tuple[str, tuple[tuple[str, float], ...]], Any] = {}
 
     def buffer(self, num_bytes: int, label: str = "") -> BrowserBuffer:
-        size = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
-        if size > self.limits.max_buffer_bytes:
-            raise DeviceMemoryError(
-                f"{label or 'a buffer'} takes {size} bytes; {self.info.name} allows "
-                f"{self.limits.max_buffer_bytes} a buffer: use a smaller model or context"
-            )
+        size = self.limits.buffer_bytes(num_bytes, label, self.info.name)
         return BrowserBuffer(self._gpu.buffer(size, label or "a buffer"), size)
 
     def pipeline(
@@ -207,19 +205,14 @@ class BrowserDevice:
         self._gpu.write(_handle(target), target.offset, data)
 
     def record(self, dispatches: Sequence[Dispatch]) -> Any:
-        limit = self.limits.max_workgroups
         for dispatch in dispatches:
-            if max(dispatch.workgroups) > limit:
-                raise DeviceError(
-                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
-                    f"{self.info.name} allows {limit} a dimension"
-                )
+            self.limits.check_workgroups(dispatch, self.info.name)
         return self._gpu.record(_dispatches(dispatches))
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> Any:
         recording = self.record(lay_out())
         try:
-            await recording.ready
+            await settled(recording.ready)
         except JsException as error:
             raise _typed(error) from error
         return recording
@@ -227,7 +220,7 @@ class BrowserDevice:
     def replay(self, recording: Recording, readback: Slice | None = None) -> Awaitable[bytes]:
         if readback is None:
             return BrowserReadback(self._gpu.replay(recording))
-        return BrowserReadback(self._gpu.replay(recording, *_place(readback)))
+        return BrowserReadback(self._gpu.replay(recording, *_place(readback)), is_step=True)
 
     async def read(self, source: Slice) -> bytes:
         return await BrowserReadback(self._gpu.replay(None, *_place(source)))

@@ -38,8 +38,6 @@ from webllm.backends.webgpu.device.protocol import (
 )
 from webllm.errors import DeviceError, DeviceMemoryError
 
-_ALIGNMENT = 256
-
 
 class NativeBuffer:
     """Device memory; `handle` is the wgpu.GPUBuffer."""
@@ -106,12 +104,7 @@ class NativeDevice:
         self._submitter: Submitter = open_submitter(self.handle)
 
     def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
-        size = -(-max(num_bytes, 1) // _ALIGNMENT) * _ALIGNMENT
-        if size > self.limits.max_buffer_bytes:
-            raise DeviceMemoryError(
-                f"{label or 'a buffer'} takes {size} bytes; {self.info.name} allows "
-                f"{self.limits.max_buffer_bytes} a buffer: use a smaller model or context"
-            )
+        size = self.limits.buffer_bytes(num_bytes, label, self.info.name)
         usage = self._wgpu.BufferUsage
         try:
             handle = self.handle.create_buffer(
@@ -212,11 +205,7 @@ class NativeDevice:
         compute = encoder.begin_compute_pass()
         for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
             assert isinstance(dispatch.pipeline, NativePipeline)
-            if max(dispatch.workgroups) > self.limits.max_workgroups:
-                raise DeviceError(
-                    f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, "
-                    f"{self.info.name} allows {self.limits.max_workgroups} a dimension"
-                )
+            self.limits.check_workgroups(dispatch, self.info.name)
             compute.set_pipeline(dispatch.pipeline.handle)
             compute.set_bind_group(0, bind_group)
             compute.dispatch_workgroups(0)

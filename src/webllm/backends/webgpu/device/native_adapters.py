@@ -64,14 +64,13 @@ def adapters() -> list[NativeAdapter]:
 def find_adapter(device: str = "webgpu") -> NativeAdapter:
     """Returns the best adapter ("webgpu"), or the best of those with `device` in their name.
 
-    Raises DeviceNotFoundError, which lists the adapters.
+    Raises DeviceNotFoundError, which lists the adapters that can be chosen.
     """
-    offered = adapters()
-    for adapter in offered:
-        named = device == "webgpu" or device.lower() in adapter.info.name.lower()
-        if named and adapter.info.api in _APIS:
+    usable = [adapter for adapter in adapters() if adapter.info.api in _APIS]
+    for adapter in usable:
+        if device == "webgpu" or device.lower() in adapter.info.name.lower():
             return adapter
-    listing = "; ".join(f"{a.info.name} ({a.info.api})" for a in offered) or "none"
+    listing = "; ".join(f"{a.info.name} ({a.info.api})" for a in usable) or "none"
     wanted = "GPU" if device == "webgpu" else f"adapter named {device!r}"
     raise DeviceNotFoundError(
         f"found no {wanted} to run on; adapters: {listing}. Install a Vulkan driver, choose "

@@ -8,8 +8,10 @@ from enum import Enum
 from typing import Any, Protocol
 
 from webllm.artifacts.checkpoint import JsBytes
+from webllm.errors import DeviceError, DeviceMemoryError
 
 Data = bytes | bytearray | memoryview | JsBytes  # JsBytes in a browser only
+_ALIGNMENT = 256  # of bindings, in bytes
 
 
 class AdapterKind(Enum):
@@ -38,6 +40,29 @@ class Limits:
     max_workgroup_bytes: int
     max_workgroup_threads: int
     max_workgroups: int  # per dimension of a dispatch
+
+    def buffer_bytes(self, num_bytes: int, label: str, device: str) -> int:
+        """Returns the size of a new buffer; raises DeviceMemoryError if that is too large."""
+        size = aligned(max(num_bytes, 1))
+        if size > self.max_buffer_bytes:
+            raise DeviceMemoryError(
+                f"{label or 'a buffer'} takes {size} bytes; {device} allows "
+                f"{self.max_buffer_bytes} a buffer: use a smaller model or context"
+            )
+        return size
+
+    def check_workgroups(self, dispatch: Dispatch, device: str) -> None:
+        """Raises DeviceError for a dispatch of too many workgroups."""
+        if max(dispatch.workgroups) > self.max_workgroups:
+            raise DeviceError(
+                f"{dispatch.label or 'a kernel'}: {dispatch.workgroups} workgroups, {device} "
+                f"allows {self.max_workgroups} a dimension"
+            )
+
+
+def aligned(num_bytes: int) -> int:
+    """Returns the next offset at which a slice of a buffer may begin."""
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +102,7 @@ class Buffer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part of a buffer, in bytes; offset is a multiple of 256."""
+    """Part of a buffer, in bytes; see `aligned` for the offset."""
 
     buffer: Buffer
     offset: int

@@ -1,7 +1,8 @@
-"""The JavaScript files of this package, as modules under Pyodide."""
+"""JavaScript under Pyodide: the files of this package as modules, and awaits of promises."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 from importlib.resources import files
@@ -53,3 +54,21 @@ def _url(folder: Traversable, file: str, urls: dict[str, str]) -> str:
         kind = to_js({"type": "text/javascript"}, dict_converter=Object.fromEntries)
         urls[file] = URL.createObjectURL(Blob.new(to_js([source]), kind))
     return urls[file]
+
+
+def handled(promise: Any) -> asyncio.Future[Any]:
+    """Returns a promise's future, whose error is not reported if nobody awaits it."""
+    future: asyncio.Future[Any] = asyncio.ensure_future(promise)
+    future.add_done_callback(lambda _: future.cancelled() or future.exception())
+    return future
+
+
+async def settled(promise: Any) -> Any:
+    """Returns a promise's value, or raises its error.
+
+    Pyodide fails if a promise settles after its await was cancelled, and `asyncio.shield` would
+    report an error of it to the console.
+    """
+    future = handled(promise)
+    await asyncio.wait([future])
+    return future.result()
