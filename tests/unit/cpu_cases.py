@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Protocol, Self
+from typing import Protocol, Self, get_args
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
@@ -24,17 +24,24 @@ from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
 from webllm.backends.cpu.native_library import FOLDER, variants
 from webllm.ops.program import (
+    Activation,
+    Attention,
     BatchShape,
     Embed,
+    GatedLinear,
+    Heads,
     KVCacheShape,
+    Linear,
+    Norm,
     Op,
     Program,
+    RopeKV,
     Sample,
     TakeOutputs,
 )
 from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
-from webllm.ops.values import Encoding, Rows, Value, Weight
+from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
 TYPES = [t for t in GGMLType if t.supported]
 _F16_AT = {  # byte offsets of the half floats in a block
@@ -167,6 +174,28 @@ class ProgramBuilder:
         logits = Value(next(self.ids), Rows.OUTPUTS, out.cols)
         ops = (*self.ops, TakeOutputs(out, logits), Sample(logits))
         return Program(ops, self.kv, out.cols)
+
+
+def program_of_every_op(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
+    """Returns a program with every kind of op and matrices of `dtype`."""
+    weight, heads = checkpoint.weight, Heads(16, 8, 16)
+    build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
+    x, y, z = (build.activation(256) for _ in range(3))
+    qkv, out = build.value(heads.qkv_cols), build.value(40)
+    rope = RopeTable.build([0.5**i for i in range(8)], 256)
+    build.ops += [
+        Norm(build.x, weight(GGMLType.F32, 256), 1e-5, x),
+        Linear(x, weight(dtype, heads.qkv_cols, 256), qkv),
+        RopeKV(qkv, heads, rope, 0),
+        Attention(qkv, heads, 0, 0.25, y),
+        Linear(y, weight(dtype, 256, 256), build.x, accumulate=True),
+        GatedLinear(x, weight(dtype, 256, 256), weight(dtype, 256, 256), Activation.SILU, z),
+        Linear(z, weight(dtype, 40, 256), out),
+    ]
+    program = build.program(out)
+    missing = set(get_args(Op)) - {type(op) for op in program.ops}
+    assert not missing, f"add {missing} to the ops of program_of_every_op, in {__file__}"
+    return program
 
 
 class Runner:
