@@ -17,6 +17,7 @@ from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
+from made_up_models import halves_of
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.cpu.backend import CPUBackend
@@ -44,18 +45,6 @@ from webllm.ops.step import Step
 from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
 TYPES = [t for t in GGMLType if t.supported]
-_F16_AT = {  # byte offsets of the half floats in a block
-    GGMLType.Q4_0: (0,),
-    GGMLType.Q4_1: (0, 2),
-    GGMLType.Q5_0: (0,),
-    GGMLType.Q5_1: (0, 2),
-    GGMLType.Q8_0: (0,),
-    GGMLType.Q2_K: (80, 82),
-    GGMLType.Q3_K: (108,),
-    GGMLType.Q4_K: (0, 2),
-    GGMLType.Q5_K: (0, 2),
-    GGMLType.Q6_K: (208,),
-}
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -98,7 +87,7 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
     blocks = rng.integers(
         0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
     )
-    for at in _F16_AT[dtype]:
+    for at in halves_of(dtype):
         scale = rng.normal(scale=0.02, size=len(blocks)).astype("<f2")
         blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
     if dtype is GGMLType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
