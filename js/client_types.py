@@ -142,10 +142,11 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         f"{name}{_default(type_, each.default)}"
         for name, type_, each in zip(names, types, given, strict=True)
     ]
+    says = (method.__doc__ or "").replace("None", "null")
     is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(kind.fallback)};"]
     return "\n".join(
         [
-            *(f"  {line}" for line in _comment({"description": method.__doc__})),
+            *(f"  {line}" for line in _comment({"description": says})),
             *_head(kind, parameters),
             *(is_newer if kind.since else []),
             f'    return this.calls.call("{kind.name}", {content});',

@@ -19,13 +19,13 @@ MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 def test_the_client_in_front_of_a_fake_worker() -> None:
     command = ["node", "--expose-gc", "--test", *TESTS]
     done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, f"make site builds the client that fails here:\n{done.stdout}"
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_made_from_python_is_up_to_date(name: str) -> None:
     there = (JS / "src" / "client" / name).read_text()
-    assert there == MADE[name], f"run python js/client_types.py, which makes {name}"
+    assert there == MADE[name], f"run make generated, which writes {name}"
 
 
 def test_every_kind_of_the_npm_package_is_in_the_table() -> None:

@@ -98,12 +98,18 @@ def random_bytes(
         return bytearray((values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes())
     blocks = num_values // dtype.block_elements * dtype.block_bytes
     data = np.frombuffer(rng.randbytes(blocks), np.uint8).reshape(-1, dtype.block_bytes).copy()
-    for at in _HALVES[dtype]:
+    for at in halves_of(dtype):
         data[:, at : at + 2] = np.frombuffer(struct.pack("<e", scale), np.uint8)
     return bytearray(data.tobytes())
 
 
-_HALVES = {  # where the half floats of a block lie
+def halves_of(dtype: GGMLType) -> tuple[int, ...]:
+    """Returns the byte offsets of the half floats in a block, for all makers of random blocks."""
+    assert dtype in _HALVES, f"add {dtype.name} to _HALVES, in {__file__}"
+    return _HALVES[dtype]
+
+
+_HALVES = {
     GGMLType.Q4_0: (0,), GGMLType.Q4_1: (0, 2), GGMLType.Q5_0: (0,), GGMLType.Q5_1: (0, 2),
     GGMLType.Q8_0: (0,), GGMLType.Q2_K: (80, 82), GGMLType.Q3_K: (108,), GGMLType.Q4_K: (0, 2),
     GGMLType.Q5_K: (0, 2), GGMLType.Q6_K: (208,),

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+from cpu_cases import FakeCheckpoint, program_of_every_op
 from cpu_reference import Reference
 from kernel_case import I8, subgroup_size, variant_of
 from test_repack import random_blocks
@@ -143,6 +144,21 @@ async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
         want = reference.logits(step)
         assert np.abs(logits - want).max() < allowed * want.std()
         assert list(tokens) == logits.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("name", ["scalar", "workgroup f32"])
+async def test_every_op(device: NativeDevice, name: str) -> None:
+    checkpoint = FakeCheckpoint()
+    program = program_of_every_op(checkpoint, GGMLType.Q4_0)
+    backend = WebGPUBackend(device, variant_of(device, name))
+    await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
+    executable = backend.compile(program, LIMITS)
+    step = Step((StepSequence([1, 2, 3, 4, 5], 5, [3], range(3)),))
+    executable.submit(step)
+    await executable.sampled()
+    want = Reference(program, checkpoint).logits(step)
+    logits = np.array(await executable.logits()).reshape(want.shape)
+    assert np.abs(logits - want).max() < 1e-2 * want.std()
 
 
 async def test_the_token_stays_on_the_device(device: NativeDevice) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Protocol, Self
+from typing import Protocol, Self, get_args
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
+from made_up_models import halves_of
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.cpu.backend import CPUBackend
@@ -24,31 +25,26 @@ from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
 from webllm.backends.cpu.native_library import FOLDER, variants
 from webllm.ops.program import (
+    Activation,
+    Attention,
     BatchShape,
     Embed,
+    GatedLinear,
+    Heads,
     KVCacheShape,
+    Linear,
+    Norm,
     Op,
     Program,
+    RopeKV,
     Sample,
     TakeOutputs,
 )
 from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
-from webllm.ops.values import Encoding, Rows, Value, Weight
+from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
 TYPES = [t for t in GGMLType if t.supported]
-_F16_AT = {  # byte offsets of the half floats in a block
-    GGMLType.Q4_0: (0,),
-    GGMLType.Q4_1: (0, 2),
-    GGMLType.Q5_0: (0,),
-    GGMLType.Q5_1: (0, 2),
-    GGMLType.Q8_0: (0,),
-    GGMLType.Q2_K: (80, 82),
-    GGMLType.Q3_K: (108,),
-    GGMLType.Q4_K: (0, 2),
-    GGMLType.Q5_K: (0, 2),
-    GGMLType.Q6_K: (208,),
-}
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -91,7 +87,7 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
     blocks = rng.integers(
         0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
     )
-    for at in _F16_AT[dtype]:
+    for at in halves_of(dtype):
         scale = rng.normal(scale=0.02, size=len(blocks)).astype("<f2")
         blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
     if dtype is GGMLType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
@@ -167,6 +163,28 @@ class ProgramBuilder:
         logits = Value(next(self.ids), Rows.OUTPUTS, out.cols)
         ops = (*self.ops, TakeOutputs(out, logits), Sample(logits))
         return Program(ops, self.kv, out.cols)
+
+
+def program_of_every_op(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
+    """Returns a program with every kind of op and matrices of `dtype`."""
+    weight, heads = checkpoint.weight, Heads(16, 8, 16)
+    build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
+    x, y, z = (build.activation(256) for _ in range(3))
+    qkv, out = build.value(heads.qkv_cols), build.value(40)
+    rope = RopeTable.build([0.5**i for i in range(8)], 256)
+    build.ops += [
+        Norm(build.x, weight(GGMLType.F32, 256), 1e-5, x),
+        Linear(x, weight(dtype, heads.qkv_cols, 256), qkv),
+        RopeKV(qkv, heads, rope, 0),
+        Attention(qkv, heads, 0, 0.25, y),
+        Linear(y, weight(dtype, 256, 256), build.x, accumulate=True),
+        GatedLinear(x, weight(dtype, 256, 256), weight(dtype, 256, 256), Activation.SILU, z),
+        Linear(z, weight(dtype, 40, 256), out),
+    ]
+    program = build.program(out)
+    missing = set(get_args(Op)) - {type(op) for op in program.ops}
+    assert not missing, f"add {missing} to the ops of program_of_every_op, in {__file__}"
+    return program
 
 
 class Runner:

@@ -19,7 +19,8 @@ def test_dequantizes_random_blocks(name: str, dtype: GGMLType) -> None:
     with kernels.source(memoryview(data)) as source:
         kernels.dequantize(dtype, source, 2048, out.address)
     got = np.array(out.read(0, 4 * 2048)).view(np.float32).reshape(4, 512)
-    np.testing.assert_array_equal(got, expected)
+    hint = "see decode_group in formats.h; `make .venv/.installed-dev` compiles it"
+    np.testing.assert_array_equal(got, expected, err_msg=hint)
     out.close()
     kernels.close()
 

@@ -58,7 +58,8 @@ def check(
     with Runner(kernels, program, checkpoint, limits, num_blocks=96) as runner:
         for step in steps:
             expected, got = reference.logits(step), runner.logits(step)
-            assert relative_error(expected, got) < within
+            error = relative_error(expected, got)
+            assert error < within, f"off by {error:.1e}; were the kernels compiled after a change?"
 
 
 # ------------------------------------------------------------------------------------- products

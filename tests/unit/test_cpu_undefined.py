@@ -7,26 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cpu_cases import TYPES, FakeCheckpoint, ProgramBuilder, Runner
+from cpu_cases import TYPES, FakeCheckpoint, Runner, program_of_every_op
 from sanitized_kernels import FLAGS
 
-from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.cpu import native_library
 from webllm.backends.cpu.native import NativeKernels
-from webllm.ops.program import (
-    Activation,
-    Attention,
-    GatedLinear,
-    Heads,
-    KVCacheShape,
-    Linear,
-    Norm,
-    Program,
-    RopeKV,
-)
 from webllm.ops.sampling import SamplingParams, edit
 from webllm.ops.step import Step, StepSequence
-from webllm.ops.values import RopeTable
 
 ODD = np.array([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F7FFFFF, 1], "<u4")
 
@@ -46,31 +33,12 @@ def test_no_undefined_behaviour(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def program_of(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
-    """Returns a program with every kind of op."""
-    weight, heads = checkpoint.weight, Heads(16, 8, 16)
-    build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
-    x, y, z = (build.activation(256) for _ in range(3))
-    qkv, out = build.value(heads.qkv_cols), build.value(40)
-    rope = RopeTable.build([0.5**i for i in range(8)], 256)
-    build.ops += [
-        Norm(build.x, weight(GGMLType.F32, 256), 1e-5, x),
-        Linear(x, weight(dtype, heads.qkv_cols, 256), qkv),
-        RopeKV(qkv, heads, rope, 0),
-        Attention(qkv, heads, 0, 0.25, y),
-        Linear(y, weight(dtype, 256, 256), build.x, accumulate=True),
-        GatedLinear(x, weight(dtype, 256, 256), weight(dtype, 256, 256), Activation.SILU, z),
-        Linear(z, weight(dtype, 40, 256), out),
-    ]
-    return build.program(out)
-
-
 def run_odd_numbers() -> None:
     sampling = SamplingParams(1.0, 0.5, 0.1, 3, 1, 1.1, 0.1, 0.1, num_logprobs=20)
     for dtype in TYPES:
         for odd in ODD:
             checkpoint = FakeCheckpoint()
-            program = program_of(checkpoint, dtype)
+            program = program_of_every_op(checkpoint, dtype)
             table = np.frombuffer(checkpoint.bytes_of["tensor.0"], "<u4").copy().reshape(40, 256)
             table[0], table[1, ::5], table[2, 17] = odd, odd, odd
             checkpoint.bytes_of["tensor.0"] = table.tobytes()

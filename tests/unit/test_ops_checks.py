@@ -11,14 +11,16 @@ from typing import TypeVar
 import gguf
 import numpy as np
 import pytest
+from cpu_cases import FakeCheckpoint, program_of_every_op
 
+from webllm.artifacts.checkpoint import GGMLType
 from webllm.artifacts.gguf import open_gguf
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.native import NativeKernels
 from webllm.errors import CheckpointError, UnsupportedModelError, WebLLMError
 from webllm.models import registry
 from webllm.ops.checks import check_program
-from webllm.ops.program import Attention, BatchShape, Linear, Norm, Program, RopeKV
+from webllm.ops.program import Attention, BatchShape, Linear, Norm, Op, Program, RopeKV
 from webllm.ops.values import RopeTable, Weight
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma3"]
@@ -143,7 +145,7 @@ def test_numbers_are_checked_before_anything_is_made_of_them(
         registry.record(checkpoint, (1 << 31) - 1)
 
 
-OpT = TypeVar("OpT", Linear, Norm, Attention, RopeKV)
+OpT = TypeVar("OpT", bound=Op)
 
 
 def changed(kind: type[OpT], change: Callable[[OpT], OpT]) -> Callable[[Program], Program]:
@@ -152,33 +154,31 @@ def changed(kind: type[OpT], change: Callable[[OpT], OpT]) -> Callable[[Program]
     )
 
 
+# Tensors of `program_of_every_op`: the embedding's, and a vector of 256 values.
+TABLE, VECTOR = "tensor.0", "tensor.1"
 MISTAKES: dict[str, Callable[[Program], Program]] = {
     "encoding": changed(Linear, lambda op: replace(op, x=replace(op.x, encoding=op.out.encoding))),
     "columns": changed(Linear, lambda op: replace(op, out=replace(op.out, cols=32))),
-    "bias": changed(Linear, lambda op: replace(op, bias=Weight.of("output_norm.weight", 64))),
-    "gamma": changed(Norm, lambda op: replace(op, gamma=Weight.of("output_norm.weight", 32))),
+    "bias": changed(Linear, lambda op: replace(op, bias=Weight.of(VECTOR, 64))),
+    "gamma": changed(Norm, lambda op: replace(op, gamma=Weight.of(VECTOR, 32))),
     "layer": changed(Attention, lambda op: replace(op, layer=1)),
     "short tables": changed(RopeKV, lambda op: replace(op, rope=RopeTable((1.0, 0.5), 0))),
     "wide tables": changed(RopeKV, lambda op: replace(op, rope=RopeTable((1.0,) * 18, 128))),
-    "head norm": changed(
-        RopeKV, lambda op: replace(op, q_gamma=Weight.of("output_norm.weight", 64))
-    ),
-    "tensor bytes": changed(
-        Norm, lambda op: replace(op, gamma=Weight.of("token_embd.weight", op.gamma.rows))
-    ),
+    "head norm": changed(RopeKV, lambda op: replace(op, q_gamma=Weight.of(VECTOR, 64))),
+    "tensor bytes": changed(Norm, lambda op: replace(op, gamma=Weight.of(TABLE, op.gamma.rows))),
     "vocabulary": lambda program: replace(program, vocab_size=51),
     "order": lambda program: replace(program, ops=(*program.ops[-1:], *program.ops[:-1])),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_programs_whose_sizes_do_not_agree(tmp_path: Path, mistake: str) -> None:
-    with open_gguf(write_model(tmp_path / "m.gguf", "llama")) as checkpoint:
-        program = registry.record(checkpoint, 128)
-        check_program(program, checkpoint, LIMITS, max_head_dim=256)
-        with pytest.raises(WebLLMError) as caught:
-            check_program(MISTAKES[mistake](program), checkpoint, LIMITS, max_head_dim=256)
-        assert len(str(caught.value)) < 160
+def test_programs_whose_sizes_do_not_agree(mistake: str) -> None:
+    checkpoint = FakeCheckpoint()
+    program = program_of_every_op(checkpoint, GGMLType.Q8_0)
+    check_program(program, checkpoint, LIMITS, max_head_dim=256)
+    with pytest.raises(WebLLMError) as caught:
+        check_program(MISTAKES[mistake](program), checkpoint, LIMITS, max_head_dim=256)
+    assert len(str(caught.value)) < 160
 
 
 def test_a_window_longer_than_the_tables(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_the_kinds_are_webllms_and_ours() -> None:
     ours = {kind.name for kind in KINDS.values() if kind.since}
     assert {*KINDS, "keepAlive"} - ours == WEBLLM.keys()
     assert {"hello", "abort", "getDeviceName"} <= ours
-    assert all(kind.since <= PROTOCOL for kind in KINDS.values())
+    newest = max(kind.since for kind in KINDS.values())
+    assert newest <= PROTOCOL, f"PROTOCOL is {PROTOCOL}, and a kind has since={newest}"
 
 
 @pytest.mark.parametrize("name", WEBLLM)
@@ -95,7 +96,9 @@ RESULTS: dict[Any, object] = {str: "said", int: 2**40, type(None): None}
 async def test_arguments_and_result_cross(name: str) -> None:
     worker = Worker()
     received: list[dict[str, Any]] = []
-    result = RESULTS[get_type_hints(getattr(MLCEngineInterface, name))["return"]]
+    result_type = get_type_hints(getattr(MLCEngineInterface, name))["return"]
+    assert result_type in RESULTS, f"add a sample of {result_type} to RESULTS"
+    result = RESULTS[result_type]
 
     async def method(**arguments: Any) -> object:
         received.append(arguments)
@@ -105,6 +108,7 @@ async def test_arguments_and_result_cross(name: str) -> None:
     engine = WorkerMLCEngine(worker.port)
     await settle()  # until the proxy knows the worker's version
     _, *parameters = inspect.signature(getattr(MLCEngineInterface, name)).parameters
+    assert SAMPLES.keys() >= set(parameters), f"add samples of {parameters} to SAMPLES"
     given = {each: SAMPLES[each] for each in parameters}
     assert await getattr(engine, name)(**given) == result
     assert await getattr(engine, name)(*given.values()) == result

@@ -118,10 +118,14 @@ class _Fusion:
         self.values[tensor] = value
         return value
 
-    def _norm(self, tensor: Tensor, node: RmsNormNode) -> None:
+    def _encoding(self, tensor: Tensor) -> Encoding:
+        """Returns ACTIVATION for a tensor that only matrix products read, else F32."""
         users = [user.node for user in self.consumers[tensor]]
         read_by_linears = all(isinstance(user, LinearNode) for user in users)
-        out = self._new(tensor, Encoding.ACTIVATION if read_by_linears else Encoding.F32)
+        return Encoding.ACTIVATION if read_by_linears else Encoding.F32
+
+    def _norm(self, tensor: Tensor, node: RmsNormNode) -> None:
+        out = self._new(tensor, self._encoding(tensor))
         if branch := self.branches.get(node.x):
             self.ops.append(Norm(branch.x, node.gamma, node.eps, out, branch.branch, branch.gamma))
         else:

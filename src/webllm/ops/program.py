@@ -197,7 +197,7 @@ def matrices_of(op: Op) -> list[Weight]:
             return [op.weight]
         case GatedLinear():
             return [op.gate, op.up]
-        case _:
+        case Norm() | RopeKV() | Attention() | TakeOutputs() | Sample():
             return []
 
 
@@ -205,12 +205,12 @@ def vectors_of(op: Op) -> list[Weight]:
     """Returns the weights that an op uses as vectors: gammas and biases."""
     match op:
         case Norm():
-            used = [op.branch_gamma, op.gamma]
+            used: list[Weight | None] = [op.branch_gamma, op.gamma]
         case Linear():
             used = [op.bias]
         case RopeKV():
             used = [op.q_gamma, op.k_gamma]
-        case _:
+        case Embed() | GatedLinear() | Attention() | TakeOutputs() | Sample():
             used = []
     return [weight for weight in used if weight is not None]
 

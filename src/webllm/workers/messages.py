@@ -6,7 +6,7 @@ file has the table of kinds; handler, proxy and the TypeScript client follow it.
 Our additions to WebLLM's messages are optional, so that both sides also work with WebLLM's:
 
     "hello", "abort"    carry no content, since WebLLM's workers skip unknown kinds without one
-    "getDeviceName"     is sent only to workers whose reply to "hello" says that they know it
+    `since=2` and up    kinds that are sent only to workers whose reply to "hello" has this version
     `streamId`          names a stream
     `error`             is the error of a "throw" as data, beside its text
 
@@ -37,7 +37,7 @@ from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
 from webllm.errors import ConfigError, RequestError, WebLLMError
 from webllm.plain_data import explained, field_of
 
-PROTOCOL = 2  # version of what we add to WebLLM's messages
+PROTOCOL = 2  # version of what we add to WebLLM's messages; no kind's `since` is higher
 
 _Content = TypeVar("_Content", bound="WireStruct")
 _P = ParamSpec("_P")

@@ -257,6 +257,7 @@ INLINE void write_group8(uint8_t *block, uint32_t row, const Group *g) {
     for (int c = 0; c < 8; c++) memcpy(block + c * 64 + row * 4, g->q + 4 * c, 4);
 }
 
+// A type of 4 bits whose q are signed needs its zero here; one of 8 bits needs nothing.
 INLINE void write_group(uint8_t *block, uint32_t format, uint32_t type, uint32_t row, Group *g) {
     uint8_t *scales = block + quant_bytes(format), *minima = scales + scale_bytes(format);
     if (format & BITS8) {

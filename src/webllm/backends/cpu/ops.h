@@ -11,6 +11,7 @@ typedef uint64_t Address;
 #define FROM_SAMPLED (1u << 31)  // flag of a token id: the rest names the output that samples it
 #define AT(type, address) ((type *)(uintptr_t)(address))
 
+// New kinds go last; tests/unit/test_cpu_structs.py compares kinds and fields with structs.py.
 enum { OP_EMBED, OP_NORM, OP_LINEAR, OP_GATED, OP_ROPE_KV, OP_ATTENTION, OP_TAKE, OP_SAMPLE };
 enum { SILU, GELU_TANH };
 

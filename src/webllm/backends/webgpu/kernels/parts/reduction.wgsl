@@ -1,7 +1,8 @@
 // Sums and maxima over the threads of a workgroup, in three variants with one interface, so that a
 // kernel is written once: a THREADS-wide workgroup with subgroups, one with workgroup memory alone,
 // or a single thread without barriers. Every thread calls these functions in uniform control flow,
-// with its index in the workgroup; every thread gets the same answer:
+// with its index in the workgroup; every thread gets the same answer. One call may follow another
+// without sync():
 //
 //     sync()                       all threads see what was written to `tile`
 //     sum_across(value, thread)    the total
