@@ -55,10 +55,11 @@ async def kept(store):
     keys = await (await stores_module()).openBlobs(store).keys("")
     return len([key for key in keys if not key.endswith(".crswap")])  # Chromium's, of OPFS
 
-async def damage(store, part, how):
-    # Replaces a part of the only model by the value of `how`, JavaScript with its `bytes`.
+async def damage(store, part, how, source=""):
+    # Replaces a part of a model by the value of `how`, JavaScript with its `bytes`.
+    end = f"{source.partition('#sha256=')[2]}.{part:05}."
     blobs = (await stores_module()).openBlobs(store)
-    [key] = [key for key in await blobs.keys("") if f".{part:05}." in key]
+    [key] = [key for key in await blobs.keys("") if end in key]
     data = await run_js("async (blob) => new Uint8Array(await blob.arrayBuffer())")(
         await blobs.get(key)
     )

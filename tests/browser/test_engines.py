@@ -142,7 +142,7 @@ def test_each_store_keeps_a_model_over_a_reload(
     run(browser, "import logging; logging.getLogger('webllm').setLevel(logging.ERROR)")
     for store in stores:  # damaged bytes are noticed in each
         answer(chat_site)
-        run(browser, f"await damage({store!r}, 2, {FLIP!r})")
+        run(browser, f"await damage({store!r}, 2, {FLIP!r}, {source!r})")
         assert run(browser, f"await read({source!r}, {store!r})") == digest
         assert chat_site.models.ranges == [f"bytes={2 * PART_BYTES}-{3 * PART_BYTES - 1}"]
 

@@ -19,7 +19,7 @@ async () => {
   const note = { size: 5, part_bytes: 4194304, sha256: "ab".repeat(32) };
   const store = await caches.open("webllm");
   await store.put(`/webllm-models/${name}.note`, new Response(JSON.stringify(note)));
-  await store.put(`/webllm-models/${name}.00000`, new Response("model"));
+  await store.put(`/webllm-models/${name}.00000.${"0".repeat(16)}`, new Response("model"));
 }
 """
 NUM_KEPT = "caches.open('webllm').then(store => store.keys()).then(keys => keys.length)"

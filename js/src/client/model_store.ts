@@ -39,7 +39,7 @@ export const deleteModelWasmInCache = deleteChatConfigInCache;
 
 /** Asks the browser not to evict this site's storage, unless models are not stored. */
 export function askToKeepModels(appConfig?: AppConfigLike): void {
-  if (appConfig?.cacheBackend !== "none") askToKeep();
+  if (appConfig?.cacheBackend !== "none") void askToKeep();
 }
 
 /** A configuration with another store, whichever spelling names the one that it has. */

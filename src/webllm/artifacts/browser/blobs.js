@@ -85,9 +85,16 @@ export async function isAnythingStored() {
   return found.some((each) => each.status === "fulfilled" && each.value);
 }
 
-/** Asks the browser not to evict this site's storage. Only a page can ask; it may be refused. */
-export function askToKeep() {
-  globalThis.navigator?.storage?.persist?.().catch(() => {});
+/**
+ * Asks the browser not to evict this site's storage; it may refuse. Only a page can ask. The browser
+ * may ask the user, so callers do not wait for the answer.
+ */
+export async function askToKeep() {
+  try {
+    await globalThis.navigator?.storage?.persist?.();
+  } catch {
+    // as refused
+  }
 }
 
 /**
