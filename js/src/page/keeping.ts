@@ -7,6 +7,7 @@ import { canKeepModels, whyNotKept } from "./storage";
 import type { Store } from "./store";
 
 const PATIENCE_MS = 3000;
+const BLOCKED = "the browser blocks storage for this site";
 
 /** Starts saving, and loads saved conversations in the background. */
 export function keep(store: Store<State>): void {
@@ -16,7 +17,7 @@ export function keep(store: Store<State>): void {
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
   void readConversations(store, db);
-  void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : whyNoModelIsKept()));
+  void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
 }
 
 /** Puts this page's conversations first, since they are newer. */
@@ -68,11 +69,6 @@ function noteUnsaved(store: Store<State>, what: Keepable, why: string | null): v
   if (why === null) notKept.delete(what);
   else notKept.set(what, why);
   store.set("notKept", notKept);
-}
-
-function whyNoModelIsKept(): string {
-  if (isSecureContext) return "the browser blocks storage for this site";
-  return "browsers save models only for pages from https or localhost";
 }
 
 function leftAsTheyAre(count: number): string {
