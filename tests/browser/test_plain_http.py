@@ -31,7 +31,7 @@ async ([model, cacheBackend, request]) => {
 """
 
 
-async def ask(page: Page, model: str, store: str) -> Any:
+async def ask(page: Page, model: str, store: str | None) -> Any:
     return await page.evaluate(ASK, [model, store, COLOURS])
 
 
