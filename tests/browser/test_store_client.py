@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import chat_page, serving_fake
+from browser.chromium import LAN_HOST
 from browser.conftest import RunPython
 from browser.site_server import SiteServer
 from browser.store_cases import OPEN, STORES, WEIGHTS, answer, source_of, write_model
@@ -196,7 +197,7 @@ async def test_a_page_without_tls_keeps_models(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path
 ) -> None:
     """As of an address of the local network: by default models are in IndexedDB."""
-    await page.goto(f"http://pi.test:{site.server_port}/tests/index.html")
+    await page.goto(f"{site.url_at(LAN_HOST)}/tests/index.html")
     assert await page.evaluate("[isSecureContext, 'caches' in window]") == [False, False]
     ask = """async (delete_) => {
         const { deleteModelInCache, hasModelInCache } = await import("/client.js");
