@@ -59,6 +59,25 @@ test("a load that ends as unload is called leaves no model that requests expect"
   assert.deepEqual(received.at(-1).content.modelId, []);
 });
 
+test("a model of the hub is found by the URL that Python fetches", async () => {
+  const keys = [];
+  const had = globalThis.caches;
+  globalThis.caches = { match: async (key) => void keys.push(key) };
+  const hub = "https://huggingface.co/o/r/resolve";
+  const sources = [
+    ["hf:o/r/f.gguf", `${hub}/main/f.gguf`],
+    ["hf:o/r@refs/pr/1/a/f(1)%.gguf", `${hub}/refs%2Fpr%2F1/a/f%281%29%25.gguf`],
+    ["hf:o/r@fix%2Fbug%2525/f.gguf", `${hub}/fix%2Fbug%2525/f.gguf`],
+  ];
+  for (const model of sources.flat()) {
+    await webllm.hasModelInCache("m", { model_list: [{ model_id: "m", model }] });
+  }
+  globalThis.caches = had;
+  const [a, b, c, d, e, f] = keys;
+  assert.deepEqual([a, c, e], [b, d, f]);
+  assert.equal(new Set(keys).size, 3);
+});
+
 test("asks for whole answers, and says which models it expects", async () => {
   const { engine, received } = connect({
     chatCompletionNonStreaming: () => ({ choices: [{ message: { content: "Hi" } }] }),

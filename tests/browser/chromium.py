@@ -9,6 +9,7 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
+LAN_HOST = "pi.test"  # this machine, as a host whose http pages browsers do not trust
 FLAGS = [
     "--no-sandbox",
     "--disable-quic",
@@ -18,7 +19,7 @@ FLAGS = [
     "--disable-sync",
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
-    "--host-resolver-rules=MAP insecure.test 127.0.0.1",
+    f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1",
 ]
 TIMEOUT_S = 120  # for actions that take seconds on an idle machine
 HARMLESS = ("No available adapters",)  # Chromium's warning without a WebGPU adapter

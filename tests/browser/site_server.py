@@ -50,6 +50,10 @@ class SiteServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def url_at(self, host: str) -> str:
+        """Returns the site's address under another name of this machine."""
+        return f"http://{host}:{self.server_port}"
+
 
 class _Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
 from browser.chat_page import answers, ask, begin, choose_model
+from browser.conftest import OpenChat
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
 
@@ -154,9 +157,53 @@ async def test_deleting_the_conversation_that_is_answered(chat: Page) -> None:
     await expect(chat.locator("#conversations .conversation-title")).to_have_text(["two", "one"])
 
 
-async def test_an_answer_left_by_reloading_is_kept_as_far_as_it_came(chat: Page) -> None:
-    await stream(chat)
-    await chat.reload()
-    await chat.click("#conversations .conversation")
-    await expect(chat.locator(".answer .note")).to_have_text("Stopped")
-    await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
+WITHOUT_EVENTS = """
+  const listen = EventTarget.prototype.addEventListener;
+  EventTarget.prototype.addEventListener = function (event, ...others) {
+    if (!%s.includes(event)) listen.call(this, event, ...others);
+  };
+"""
+
+
+@pytest.mark.parametrize("lost", [[], ["pagehide", "visibilitychange"]])
+async def test_an_answer_left_by_reloading_is_kept_as_far_as_it_came(
+    open_chat: OpenChat, lost: list[str]
+) -> None:
+    """Also where the browser drops what is written as the page is left."""
+
+    async def prepare(context: BrowserContext) -> None:
+        await context.add_init_script(WITHOUT_EVENTS % json.dumps(lost))
+
+    async with open_chat(prepare=prepare) as chat:
+        await stream(chat)
+        await chat.reload()
+        await chat.click("#conversations .conversation")
+        await expect(chat.locator(".answer .note")).to_have_text("Stopped")
+        await expect(chat.locator(".answer .markdown")).to_contain_text("Here is")
+
+
+async def test_a_question_is_kept_at_once(open_chat: OpenChat) -> None:
+    """It is kept without any event of the page's end, as after a crash of the browser."""
+    events = ["beforeunload", "pagehide", "visibilitychange"]
+
+    async def prepare(context: BrowserContext) -> None:
+        await context.add_init_script(WITHOUT_EVENTS % json.dumps(events))
+        await context.add_init_script("window.setTimeout = () => 0")  # no later write
+
+    async with open_chat(prepare=prepare) as chat:
+        await begin(chat, "slow code")
+        await expect(chat.locator(".answer")).to_have_count(1)
+        await chat.wait_for_function(
+            """async () => {
+              const opening = indexedDB.open("webllm-chat", 1);
+              const db = await new Promise((resolve) => {
+                opening.onsuccess = () => resolve(opening.result);
+              });
+              const all = db.transaction("conversations").objectStore("conversations").getAll();
+              const records = await new Promise((resolve) => {
+                all.onsuccess = () => resolve(all.result);
+              });
+              db.close();
+              return records[0]?.messages[0]?.text === "slow code";
+            }"""
+        )

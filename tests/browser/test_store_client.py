@@ -196,7 +196,7 @@ async def test_a_page_without_tls_keeps_models(
     site: SiteServer, page: Page, run_python: RunPython, small_file: Path
 ) -> None:
     """As of an address of the local network: by default models are in IndexedDB."""
-    await page.goto(f"http://insecure.test:{site.server_port}/tests/index.html")
+    await page.goto(f"http://pi.test:{site.server_port}/tests/index.html")
     assert await page.evaluate("[isSecureContext, 'caches' in window]") == [False, False]
     ask = """async (delete_) => {
         const { deleteModelInCache, hasModelInCache } = await import("/client.js");

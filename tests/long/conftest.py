@@ -23,7 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[COLLECTED] = {}
+    figures: Figures = {"seed": SEED}
+    config.stash[COLLECTED] = figures
 
 
 def pytest_report_header() -> str:
@@ -37,7 +38,7 @@ def add_figures(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str
     def add(name: str, figures: Mapping[str, float]) -> None:
         shown = ", ".join(f"{figure} {value:.6g}" for figure, value in figures.items())
         with capfd.disabled():
-            print(f"\n{name}: {shown}", flush=True)
+            print(f"\n{name} (seed {SEED}): {shown}", flush=True)
         collected = request.config.stash[COLLECTED]
         collected |= {f"{name}, {figure}": value for figure, value in figures.items()}
 

@@ -135,7 +135,7 @@ def test_a_killed_download_resumes(server: Server, tmp_path: Path, add_figures: 
         shutil.rmtree(store)
     # Much less than if each had begun anew.
     assert sum(sent_twice) < 0.5 * sum(at_kill), (at_kill, sent_twice)
-    figures = {"seed": SEED, "kills": NUM_POINTS, "file (MB)": len(BODY) / 1e6}
+    figures = {"kills": NUM_POINTS, "file (MB)": len(BODY) / 1e6}
     figures |= {"sent twice, mean (MB)": sum(sent_twice) / NUM_POINTS / 1e6}
     figures |= {"sent twice, most (MB)": max(sent_twice) / 1e6}
     add_figures("download kills", figures)

@@ -70,7 +70,7 @@ async def test_kills_in_mid_answer(model: str, add_figures: AddFigures) -> None:
             restarts_s.append(time.monotonic() - started)
             open_files.add(num_open_files())
     assert len(open_files) == 1, f"files stay open: {open_files}"
-    counts = {"seed": SEED, "kills": NUM_KILLS, "lost calls": num_lost, "answered": num_answered}
+    counts = {"kills": NUM_KILLS, "lost calls": num_lost, "answered": num_answered}
     times = {
         "last call ends after, worst (ms)": 1000 * max(ends_s),
         "restart and answer, median (ms)": 1000 * median(restarts_s),
@@ -97,7 +97,7 @@ async def test_kills_while_a_worker_starts(model: str, add_figures: AddFigures) 
         open_files.add(num_open_files())
         assert not children()
     assert len(open_files) == 1, f"files stay open: {open_files}"
-    figures = {"seed": SEED, "kills": NUM_KILLS, "lost starts": num_lost}
+    figures = {"kills": NUM_KILLS, "lost starts": num_lost}
     add_figures("worker kills, starting", figures)
 
 

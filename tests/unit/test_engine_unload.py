@@ -21,7 +21,7 @@ from webllm.artifacts.progress import ProgressReporter
 from webllm.engine.background import to_its_end
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.model_store import delete_model_all_info_in_cache
-from webllm.errors import CheckpointError, ModelNotLoadedError, WorkerLostError
+from webllm.errors import CheckpointError, DeviceError, ModelNotLoadedError, WorkerLostError
 from webllm.host import Host
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort
@@ -183,6 +183,34 @@ async def test_a_time_limit_around_a_stopped_reload_is_left_alone(
     await engine.unload()
     await loading
     assert loading.cancelling() == 0
+
+
+@pytest.mark.parametrize("how", ["returns", "fails"])
+async def test_a_load_that_ends_otherwise_is_no_longer_cancelled(how: str) -> None:
+    is_held = asyncio.Event()
+
+    async def load(*_: object) -> LoadedModel:
+        is_held.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if how == "fails":
+                raise DeviceError("the driver failed") from None
+        return make_loaded("m")
+
+    engine = MLCEngine(load_model=load)
+
+    async def reload() -> None:
+        with pytest.raises(DeviceError if how == "fails" else ModelNotLoadedError):
+            await engine.reload("m.gguf")
+        await asyncio.sleep(0)
+
+    loading = asyncio.create_task(reload())
+    await is_held.wait()
+    await engine.unload()
+    await loading
+    assert loading.cancelling() == 0
+    assert engine.loaded_model_ids() == []
 
 
 async def test_the_error_refers_to_nothing_of_the_load(loader: Loader) -> None:

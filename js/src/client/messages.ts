@@ -125,9 +125,10 @@ export interface StreamParams {
  * The catalogue of models, and the browser's store for them.
  *
  * Without `model_list` it is the built-in catalogue of `prebuilt_app_config`. `cache_backend` is
- * "cache" (the Cache API, also if None), "indexeddb", "opfs", or "none" to fetch models each time
- * without storing them. Natively the store is a directory, whatever is named here. WebLLM's
- * "cross-origin" is refused, because it needs a browser extension.
+ * "cache" (the Cache API), "indexeddb", "opfs", or "none" to fetch models each time without
+ * storing them. None is the Cache API, or IndexedDB on pages without https, which lack that.
+ * Natively the store is a directory, whatever is named here. WebLLM's "cross-origin" is refused,
+ * because it needs a browser extension.
  *
  * `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
  * `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is

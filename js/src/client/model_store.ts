@@ -79,11 +79,24 @@ function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
   throw new ModelNotFoundError(errorInfo("ModelNotFoundError", message));
 }
 
+const HUB = /^hf:([\w.-]+\/[\w.-]+)(?:@(refs\/(?:pr\/\d+|convert\/[^/\s]+)|[^/\s]+))?\/(\S+)$/;
+
+/** The URL of a source, as artifacts/source.py has it in Python. */
 function urlOf(source: string): string {
-  const hub = /^hf:([\w.-]+\/[\w.-]+)(?:@([^/\s]+))?\/(\S+)$/.exec(source);
-  if (hub) return `https://huggingface.co/${hub[1]}/resolve/${hub[2] ?? "main"}/${hub[3]}`;
+  const [, repository, revision = "main", file] = HUB.exec(source) ?? [];
+  if (repository && file) {
+    const decoded = revision.replace(/%2f/gi, "/").replaceAll("%25", "%");
+    const path = file.split("/").map(quoted).join("/");
+    return `https://huggingface.co/${repository}/resolve/${quoted(decoded)}/${path}`;
+  }
   if (/^pypi:/.test(source)) throw configError(`${source} cannot be kept in a browser`);
   if (/^[a-z][a-z0-9.-]+:/i.test(source)) return source;
   const path = source.endsWith(".gguf") ? source : `${source.replace(/\/+$/, "")}/model.gguf`;
   return new URL(path, location.href).href;
+}
+
+/** As Python's `quote`: encodeURIComponent leaves some characters that it does not. */
+function quoted(text: string): string {
+  const hex = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
+  return encodeURIComponent(text).replace(/[!'()*]/g, hex);
 }

@@ -25,7 +25,8 @@ export class ConversationDb {
 
   /** `report` gets the error that keeps something from being saved, and null once all is saved. */
   constructor(private readonly report: (error: unknown) => void) {
-    addEventListener("pagehide", () => this.write());
+    // Browsers may drop what a page writes as it is left, so the most is written before.
+    for (const event of ["beforeunload", "pagehide"]) addEventListener(event, () => this.write());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.write(); // phones end hidden pages without a word
     });
@@ -40,13 +41,13 @@ export class ConversationDb {
     return { conversations: read.map(ended), numUnreadable: records.length - read.length };
   }
 
-  /** Saves at once, or every 400 ms while an answer streams. */
+  /** Saves at once; while an answer streams, at most every 400 ms. */
   save(conversations: Conversation[]): void {
     const kept = new Set(conversations.map((each) => each.id));
     for (const { id } of this.latest) if (!kept.has(id)) this.deleted.add(id);
     this.latest = conversations;
     if (!conversations.some(isAnswering)) this.write();
-    else this.timer ??= window.setTimeout(() => this.write(), DELAY_MS);
+    else if (this.timer === undefined) this.writeAndWait();
   }
 
   /** Throws what the browser throws. Waits while another page upgrades the database. */
@@ -70,10 +71,22 @@ export class ConversationDb {
     }
   }
 
+  private writeAndWait(): void {
+    this.write();
+    this.timer = window.setTimeout(() => {
+      this.timer = undefined;
+      if (this.latest.some(isAnswering) && this.changed().length > 0) this.writeAndWait();
+    }, DELAY_MS);
+  }
+
+  private changed(): Conversation[] {
+    return this.latest.filter((each) => this.saved.get(each.id) !== each);
+  }
+
   private write(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
-    const changed = this.latest.filter((each) => this.saved.get(each.id) !== each);
+    const changed = this.changed();
     if (changed.length + this.deleted.size === 0) return;
     if (!this.db) return void this.open().then(() => this.write(), this.report);
     for (const id of this.deleted) this.delete(this.db, id);

@@ -68,10 +68,22 @@ class Blob:
         return [int.from_bytes(stored[i : i + _SUM_BYTES], "little") for i in starts]
 
     def write_checksums(self, sums: Sequence[int]) -> None:
-        new = self._sums_path.with_suffix(f".{os.getpid()}.new")
-        new.write_bytes(b"".join(each.to_bytes(_SUM_BYTES, "little") for each in sums))
-        os.replace(new, self._sums_path)
+        write_whole(self._sums_path, b"".join(each.to_bytes(_SUM_BYTES, "little") for each in sums))
 
     def unlink(self) -> None:
         self.path.unlink(missing_ok=True)
         self._sums_path.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Writes a small file of which never a part is seen, even after a power cut."""
+    new = file.with_suffix(".new")
+    try:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, file)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

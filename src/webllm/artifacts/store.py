@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from webllm.artifacts.blob import Blob
+from webllm.artifacts.blob import Blob, write_whole
 from webllm.artifacts.destination import PART_BYTES, WINDOW_BYTES, RemoteVersion
 from webllm.artifacts.file_lock import FileLock
 from webllm.artifacts.partial import PartialFile
@@ -261,17 +261,7 @@ class DirectoryStore:
 
         The file has ordinary permissions: other users may read it if the folder lets them.
         """
-        file = self._index_file(source)
-        new = file.with_suffix(".new")
-        try:
-            with new.open("w") as stream:
-                json.dump(asdict(entry), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, file)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
+        write_whole(self._index_file(source), json.dumps(asdict(entry)).encode())
 
 
 def _key(source: RemoteSource) -> str:

@@ -29,10 +29,13 @@ class Loads:
         self._begun.append(begun)
         try:
             async with self._turn:
-                return await load()
-        except asyncio.CancelledError:
-            if not begun.is_stopped_alone():
+                await load()
+        except BaseException as error:
+            if not (begun.end() and isinstance(error, asyncio.CancelledError)):
                 raise
+        else:
+            if not begun.end():
+                return
         finally:
             self._begun.remove(begun)
         # Outside of `except`: the error would refer to the frames of the load, and so to its file.
@@ -69,6 +72,6 @@ class _Load:
             self._is_stopped = True
             self._task.cancel()
 
-    def is_stopped_alone(self) -> bool:
-        """Whether `stop` cancelled the load, and nobody else has cancelled its task."""
+    def end(self) -> bool:
+        """Takes the cancellation back; returns whether `stop`, and nobody else, cancelled."""
         return self._is_stopped and self._task.uncancel() <= self._num_cancelled

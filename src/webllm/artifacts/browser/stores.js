@@ -86,7 +86,7 @@ export class ModelFile {
 
   /** @param {boolean} ifFree */
   lock(ifFree) {
-    return new Lock(`webllm ${this.#name}`, ifFree);
+    return new Lock(this.#blobs.isKept ? `webllm ${this.#name}` : undefined, ifFree);
   }
 
   async recover() {
@@ -273,7 +273,10 @@ function fnv1a(text) {
   return hex(hash);
 }
 
-/** A lock over all tabs and workers of a site. Pages without https have none: it is granted. */
+/**
+ * A lock over all tabs and workers of a site. It is always granted where there are none (on pages
+ * without https), and without a name.
+ */
 class Lock {
   #abort = new AbortController();
   #resolve = () => {};
@@ -282,7 +285,7 @@ class Lock {
 
   /**
    * If `ifFree`, `granted` is false at once where another holds the lock.
-   * @param {string} name @param {boolean} ifFree
+   * @param {string | undefined} name @param {boolean} ifFree
    */
   constructor(name, ifFree) {
     /** @type {Promise<void>} */
@@ -291,7 +294,7 @@ class Lock {
     /** @type {Promise<boolean>} */
     this.granted = new Promise((resolve, reject) => {
       const { locks } = globalThis.navigator;
-      if (!locks) return resolve(true);
+      if (!locks || name === undefined) return resolve(true);
       const take = (/** @type {unknown} */ lock) => {
         resolve(lock !== null);
         return lock ? released : undefined;
