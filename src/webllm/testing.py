@@ -74,6 +74,7 @@ class FakeBackend:
     max_step_tokens = 32
     max_prefill_tokens_with_decode = 8
     min_prefill_tokens = 1
+    prefill_equals_decode = True
 
     def __init__(
         self, vocab_size: int = 1000, max_steps_in_flight: int = 2, *, hashes: bool = False
@@ -110,13 +111,17 @@ class FakeBackend:
             first = sequence.context_len - len(token_ids)
             for position, token_id in enumerate(token_ids, first):
                 slot = (sequence.block_table[position // block_size], position % block_size)
-                self.kv_cache[slot] = token_id
+                self.write(slot, token_id)
             for output in sequence.outputs:
                 length = first + output + 1
                 context = self.context(sequence.block_table, length, block_size)
                 outputs.append(self.next_token(context, sequence))
         self.sampled[: len(outputs)] = outputs
         return outputs
+
+    def write(self, slot: tuple[int, int], token_id: int) -> None:
+        """Writes a token to the KV cache, at a block and an offset in it."""
+        self.kv_cache[slot] = token_id
 
     def next_token(self, context: list[int], sequence: StepSequence) -> int:
         """Returns the token after `context`, which is all of a sequence."""

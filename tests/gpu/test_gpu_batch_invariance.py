@@ -78,3 +78,21 @@ async def test_logits_do_not_depend_on_the_batch(device: NativeDevice, name: str
     for rows in (2, 8, 16):
         found = await logits.decoded(last, rows=rows)
         assert np.array_equal(found, alone), "in an executable for more sequences"
+
+
+@pytest.mark.parametrize("name", ["workgroup", "subgroup", "workgroup f32", "scalar"])
+async def test_replayed_tokens_are_decoded_as_they_were(device: NativeDevice, name: str) -> None:
+    """Several tokens of one sequence are rows of one step."""
+    backend = WebGPUBackend(device, variant_of(device, name))
+    await backend.load(PROGRAM, CHECKPOINT, NUM_SEQS * BLOCKS, LIMITS, lambda *_: None)
+    logits = Logits(backend)
+    prompt, rows = logits.share(0, 0, 60), range(60, LENGTH)
+    await logits.prompts(prompt)
+    for row in rows:
+        expected = await logits.decoded(logits.share(0, row, row + 1))
+    for num_rows in (4, 16):
+        await logits.prompts(prompt)
+        for i in range(0, len(rows), num_rows):
+            shares = [logits.share(0, row, row + 1) for row in rows[i : i + num_rows]]
+            found = await logits.decoded(*shares)
+        assert np.array_equal(found, expected), num_rows

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
+from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import Phase, settings
@@ -21,6 +23,8 @@ from webllm.testing import FakeBackend
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
 LIMITS = StepLimits(max_sequences=4, max_tokens=7, max_prefill_tokens_with_decode=3)
 IN_TURNS = StepLimits(max_sequences=4, max_tokens=7, max_prefill_tokens_with_decode=0)
+# On a device that rounds differently in prefill and in decoding.
+UNEQUAL = replace(IN_TURNS, prefill_equals_decode=False)
 
 
 def make_scheduler(num_blocks: int = NUM_BLOCKS, limits: StepLimits = LIMITS) -> Scheduler:
@@ -35,12 +39,24 @@ def make_sequence(
     return Sequence(array("I", token_ids), params, LogitEdits(counts=counts))
 
 
+class RoundingBackend(FakeBackend):
+    """Its KV cache also remembers how each token was computed, unless that `is_equal`."""
+
+    def __init__(self, *, is_equal: bool) -> None:
+        super().__init__(vocab_size=5, hashes=True)
+        self.is_equal = is_equal
+        self.is_prefill = False  # of the step that runs
+
+    def write(self, slot: tuple[int, int], token_id: int) -> None:
+        super().write(slot, token_id + 5 * (self.is_prefill and not self.is_equal))
+
+
 class Device:
     """Runs a scheduler's batches, several in flight."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.backend = FakeBackend(vocab_size=5, hashes=True)
+        self.backend = RoundingBackend(is_equal=scheduler.limits.prefill_equals_decode)
         self.in_flight: deque[tuple[Batch, list[int]]] = deque()
         self.outputs: dict[Sequence, list[int]] = {}
 
@@ -48,6 +64,7 @@ class Device:
         batch = self.scheduler.next_batch()
         if batch is not None:
             check(batch, self.scheduler.limits)
+            self.backend.is_prefill = batch.is_prefill
             self.in_flight.append((batch, self.backend.run(batch.step, BLOCK_SIZE)))
         return batch is not None
 
@@ -79,9 +96,12 @@ def check(batch: Batch, limits: StepLimits) -> None:
     assert all(sum(t >= FROM_SAMPLED for t in share.token_ids) <= 1 for share in shares)
 
 
-def alone(prompt: list[int], max_tokens: int, window: int | None) -> list[int]:
-    device = Device(make_scheduler())
-    sequence = make_sequence(prompt, max_tokens, window=window)
+@cache
+def alone(
+    prompt: tuple[int, ...], max_tokens: int, window: int | None, limits: StepLimits = LIMITS
+) -> list[int]:
+    device = Device(make_scheduler(limits=limits))
+    sequence = make_sequence([*prompt], max_tokens, window=window)
     device.scheduler.add(sequence)
     device.run()
     return device.outputs[sequence]
@@ -94,7 +114,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.prompts: dict[Sequence, list[int]] = {}
 
-    @initialize(limits=st.sampled_from([LIMITS, IN_TURNS]))
+    @initialize(limits=st.sampled_from([LIMITS, IN_TURNS, UNEQUAL]))
     def begin(self, limits: StepLimits) -> None:
         self.device = Device(make_scheduler(limits=limits))
         self.scheduler = self.device.scheduler
@@ -122,6 +142,27 @@ class SchedulerMachine(RuleBasedStateMachine):
     def read(self) -> None:
         if self.device.in_flight:
             self.device.read()
+
+    @rule(data=st.data(), num_tokens=st.integers(0, 25))
+    def cut_and_replay(self, data: st.DataObject, num_tokens: int) -> None:
+        """Ends a sequence, and replays its tokens up to any in another sequence."""
+        unfinished = [*self.scheduler.running, *self.scheduler.waiting]
+        if not unfinished:
+            return
+        sequence = data.draw(st.sampled_from(unfinished))
+        self.scheduler.finish(sequence, "abort")
+        outputs = self.device.outputs.get(sequence, [])[:num_tokens]
+        prompt, shift = self.prompts[sequence], sequence.params.shift
+        again = make_sequence(
+            prompt,
+            sequence.params.max_tokens,
+            counts=sequence.edits.counts,
+            window=None if shift is None else shift.window_tokens,
+        )
+        again.replay(outputs)
+        self.scheduler.add(again)
+        self.prompts[again] = prompt
+        self.device.outputs[again] = list(outputs)
 
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
@@ -160,7 +201,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             outputs = self.device.outputs.get(sequence, [])
             shift = sequence.params.shift
             window = None if shift is None else shift.window_tokens
-            expected = alone(prompt, sequence.params.max_tokens, window)
+            max_tokens, limits = sequence.params.max_tokens, self.scheduler.limits
+            expected = alone(tuple(prompt), max_tokens, window, limits)
             if sequence.finish_reason == "length":
                 assert outputs == expected
             else:
@@ -174,7 +216,9 @@ SchedulerMachine.TestCase.settings = settings(
 TestScheduler = SchedulerMachine.TestCase
 
 
-@pytest.mark.parametrize("limits", [LIMITS, IN_TURNS], ids=["together", "in turns"])
+@pytest.mark.parametrize(
+    "limits", [LIMITS, IN_TURNS, UNEQUAL], ids=["together", "in turns", "unequal"]
+)
 @pytest.mark.parametrize("max_steps_in_flight", [1, 2, 3])
 def test_all_that_is_added_ends(max_steps_in_flight: int, limits: StepLimits) -> None:
     device = Device(make_scheduler(limits=limits))
@@ -238,8 +282,31 @@ def test_the_youngest_makes_room_and_goes_on_later() -> None:
     device.scheduler.add(old)
     device.scheduler.add(young)
     device.run(max_steps_in_flight=2)
-    assert device.outputs[old] == alone([1] * 6, 9, None)
-    assert device.outputs[young] == alone([2] * 6, 9, None)
+    assert device.outputs[old] == alone((1,) * 6, 9, None)
+    assert device.outputs[young] == alone((2,) * 6, 9, None)
+
+
+def test_a_replay_decodes_several_tokens_in_a_step() -> None:
+    expected = alone((1,) * 6, 12, None, UNEQUAL)
+    device = Device(make_scheduler(limits=UNEQUAL))
+    sequence = make_sequence([1] * 6, 12)
+    sequence.replay(expected[:9])
+    device.scheduler.add(sequence)
+    device.run()
+    assert [step.num_tokens for step in device.backend.steps] == [6, 4, 4, 1, 1, 1]
+    assert device.outputs[sequence] == expected[9:]
+
+
+def test_a_prompt_does_not_share_generated_tokens_that_round_differently() -> None:
+    for limits, num_cached in [(IN_TURNS, 12), (UNEQUAL, 8)]:
+        device = Device(make_scheduler(limits=limits))
+        first = make_sequence([1] * 8, 6)
+        device.scheduler.add(first)
+        device.run()
+        second = make_sequence([*first.token_ids, 1, 1], 1)
+        device.scheduler.add(second)
+        device.run()
+        assert second.num_cached_tokens == num_cached
 
 
 def test_a_full_window_is_read_again_without_its_middle() -> None:
@@ -283,33 +350,35 @@ class TestBlockManager:
     def test_content_is_found_until_its_block_is_needed(self) -> None:
         blocks = BlockManager(2, 4)
         (first,) = blocks.allocate(1) or []
-        prefix = blocks.insert(first, NO_PREFIX, (1, 2, 3, 4))
+        prefix = blocks.insert(first, NO_PREFIX, (1, 2, 3, 4), 4)
         blocks.free([first])
-        assert blocks.match(NO_PREFIX, (1, 2, 3, 4)) == (first, prefix)
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 4), 4) == (first, prefix)
         blocks.free([first])
-        assert blocks.match(NO_PREFIX, (1, 2, 3, 5)) is None
-        assert blocks.match(prefix, (1, 2, 3, 4)) is None
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 5), 4) is None
+        assert blocks.match(prefix, (1, 2, 3, 4), 4) is None
         taken = blocks.allocate(2)
         assert taken is not None
         assert taken[-1] == first, "blank blocks go first"
-        assert blocks.match(NO_PREFIX, (1, 2, 3, 4)) is None
+        assert blocks.match(NO_PREFIX, (1, 2, 3, 4), 4) is None
 
     def test_a_sequence_loses_its_end_first(self) -> None:
         blocks = BlockManager(3, 1)
         taken = blocks.allocate(3) or []
         prefix = NO_PREFIX
         for i, block in enumerate(taken):
-            prefix = blocks.insert(block, prefix, (i,))
+            prefix = blocks.insert(block, prefix, (i,), 1)
         blocks.free(taken)
         assert blocks.allocate(2) == taken[:0:-1]
-        assert blocks.match(NO_PREFIX, (0,)) is not None
+        assert blocks.match(NO_PREFIX, (0,), 1) is not None
 
     def test_equal_content_is_evictable_once(self) -> None:
         blocks = BlockManager(2, 4)
         one, other = blocks.allocate(2) or []
-        assert blocks.insert(one, NO_PREFIX, (1,) * 4) == blocks.insert(other, NO_PREFIX, (1,) * 4)
+        assert blocks.insert(one, NO_PREFIX, (1,) * 4, 4) == blocks.insert(
+            other, NO_PREFIX, (1,) * 4, 4
+        )
         blocks.free([other])
-        assert blocks.match(NO_PREFIX, (1,) * 4) == (one, 1)
+        assert blocks.match(NO_PREFIX, (1,) * 4, 4) == (one, 1)
 
     def test_freeing_twice_is_noticed(self) -> None:
         blocks = BlockManager(2, 4)

@@ -1,8 +1,9 @@
 """Manages the KV cache's blocks and the prefix cache.
 
-Knows block ids and token ids, not memory. A full block is found by its prefix: its own tokens and
-all those before them. A block without references keeps its content until it is evicted. Prefixes
-are compared token by token, so that no hash collision can mix up two prompts.
+Knows block ids and token ids, not memory. A full block is found by its prefix: its own tokens, all
+those before them, and which of them prefill computed, because decoding may round differently. A
+block without references keeps its content until it is evicted. Prefixes are compared token by
+token, so that no hash collision can mix up two prompts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NO_PREFIX = 0  # the prefix id before a sequence's first block
+
+
+_Key = tuple[int, int, tuple[int, ...]]  # prefix id, prefilled tokens, token ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,8 @@ class BlockManager:
         self._ref_counts = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))  # without content
         self._evictable: dict[int, None] = {}  # with content but without references; LRU first
-        self._entries: dict[tuple[int, tuple[int, ...]], _Entry] = {}
-        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}  # by block
+        self._entries: dict[_Key, _Entry] = {}
+        self._keys: dict[int, _Key] = {}  # by block
         self._num_prefixes = 0
 
     @property
@@ -62,9 +66,14 @@ class BlockManager:
                 else:
                     self._free.append(block)
 
-    def insert(self, block: int, prefix_id: int, token_ids: Sequence[int]) -> int:
-        """Adds a full block behind a prefix; returns the id of the prefix that ends with it."""
-        key = prefix_id, tuple(token_ids)
+    def insert(
+        self, block: int, prefix_id: int, token_ids: Sequence[int], num_prefilled: int
+    ) -> int:
+        """Adds a full block behind a prefix; returns the id of the prefix that ends with it.
+
+        num_prefilled: its first tokens, which prefill computed; decoding computed the others.
+        """
+        key = prefix_id, num_prefilled, tuple(token_ids)
         entry = self._entries.get(key)
         if entry is None:
             self._num_prefixes += 1
@@ -73,12 +82,14 @@ class BlockManager:
             self._keys[block] = key
         return entry.prefix_id
 
-    def match(self, prefix_id: int, token_ids: Sequence[int]) -> tuple[int, int] | None:
+    def match(
+        self, prefix_id: int, token_ids: Sequence[int], num_prefilled: int
+    ) -> tuple[int, int] | None:
         """Finds the block with these tokens behind a prefix, and adds a reference to it.
 
         Returns the block and the id of the prefix that ends with it.
         """
-        entry = self._entries.get((prefix_id, tuple(token_ids)))
+        entry = self._entries.get((prefix_id, num_prefilled, tuple(token_ids)))
         if entry is None:
             return None
         self._evictable.pop(entry.block, None)

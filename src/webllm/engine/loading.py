@@ -180,6 +180,7 @@ def plan_memory(
     limits = StepLimits(
         max_tokens=backend.max_step_tokens,
         max_prefill_tokens_with_decode=backend.max_prefill_tokens_with_decode,
+        prefill_equals_decode=backend.prefill_equals_decode,
     )
     return LoadPlan(backend, checkpoint, program, context, num_blocks, limits)
 

@@ -38,11 +38,13 @@ class StepLimits:
 
     max_prefill_tokens_with_decode: most prefill tokens in a step that also decodes, because a
     larger chunk delays running streams. 0: prefill and decode steps take turns.
+    prefill_equals_decode: whether prefill computes a token with the same bits as decoding does.
     """
 
     max_sequences: int = 64
     max_tokens: int = 512
     max_prefill_tokens_with_decode: int = 512
+    prefill_equals_decode: bool = True
 
 
 @dataclass(slots=True)
@@ -150,6 +152,8 @@ class Scheduler:
             self._schedule_prefills(draft)
         else:
             self._alternate(draft)
+        if not draft.scheduled:  # a sequence that was just admitted may have tokens to decode only
+            self._schedule_decodes(draft)
         if not draft.scheduled:
             return None
         self._num_sampling_steps += bool(draft.sequences)
@@ -157,13 +161,11 @@ class Scheduler:
         return Batch(Step(draft.scheduled), draft.sequences, draft.num_tokens, draft.is_prefill)
 
     def _alternate(self, draft: _Draft) -> None:
-        """Schedules only decodes or only prefills; after a prefill step, decodes come first."""
+        """Schedules only decodes or only prefills: prefills, unless the last step had some."""
         if self._last_was_prefill:
             self._schedule_decodes(draft)
         if not draft.scheduled:
             self._schedule_prefills(draft)
-        if not draft.scheduled and not self._last_was_prefill:
-            self._schedule_decodes(draft)
 
     def _shift_full_windows(self) -> None:
         """Restarts each sequence whose context window is full, with the tokens that it keeps."""
@@ -173,11 +175,26 @@ class Scheduler:
                 sequence.shift()
 
     def _schedule_decodes(self, draft: _Draft) -> None:
+        replaying = []
         for sequence in tuple(self.running):
             if self._may_decode(sequence, draft):
                 num_slots = len(sequence.block_table) * self.blocks.block_size
                 if sequence.num_computed_tokens < num_slots or self._add_block(sequence, draft):
                     self._schedule(sequence, 1, draft)
+                    if not sequence.num_pending:
+                        replaying.append(sequence)
+        for sequence in replaying:
+            self._schedule_replay(sequence, draft)
+
+    def _schedule_replay(self, sequence: Sequence, draft: _Draft) -> None:
+        """Fills the step with generated tokens of a sequence that are computed once more.
+
+        Each is a row of its own, as if it belonged to another sequence with the same blocks. So it
+        is decoded as it was before.
+        """
+        num_rows = self.limits.max_sequences - len(draft.scheduled)
+        for _ in range(min(num_rows, sequence.num_tokens - sequence.num_computed_tokens)):
+            self._schedule(sequence, 1, draft)
 
     def _may_decode(self, sequence: Sequence, draft: _Draft) -> bool:
         """Whether a sequence's newest sampled token may be computed in this step."""
@@ -226,11 +243,22 @@ class Scheduler:
             if not (draft.has_room_for(sequence.edits) and self._admit(sequence)):
                 return
             self.running.append(self.waiting.popleft())
-            token_budget -= self._schedule_chunk(sequence, token_budget, draft)
+            if sequence.is_prefill:
+                token_budget -= self._schedule_chunk(sequence, token_budget, draft)
 
     def _schedule_chunk(self, sequence: Sequence, token_budget: int, draft: _Draft) -> int:
         draft.is_prefill = True
-        return self._schedule(sequence, token_budget, draft)
+        left = self._prefill_end(sequence) - sequence.num_computed_tokens
+        return self._schedule(sequence, min(left, token_budget), draft)
+
+    def _prefill_end(self, sequence: Sequence) -> int:
+        """Returns the number of the sequence's first tokens that prefill may compute.
+
+        The last generated token is always decoded: it is one token anyway.
+        """
+        if not self.limits.prefill_equals_decode:
+            return sequence.num_prefill_tokens
+        return sequence.num_tokens - bool(sequence.num_output_tokens)
 
     def _admit(self, sequence: Sequence) -> bool:
         """Allocates blocks for a sequence's tokens, reusing those of a cached prefix.
@@ -251,15 +279,24 @@ class Scheduler:
     def _match_prefix(self, sequence: Sequence) -> None:
         """Takes the longest cached prefix, except for the last token, whose logits are wanted."""
         size = self.blocks.block_size
-        for start in range(0, sequence.num_tokens - size, size):
-            token_ids = sequence.token_ids[start : start + size]
-            match = self.blocks.match(sequence.prefix_id, token_ids)
+        for i in range((sequence.num_tokens - 1) // size):
+            match = self.blocks.match(sequence.prefix_id, *self._content(sequence, i))
             if match is None:
-                return
+                break
             block, sequence.prefix_id = match
             sequence.block_table.append(block)
             sequence.num_inserted_blocks += 1
             sequence.num_computed_tokens += size
+        sequence.is_prefill = sequence.num_computed_tokens < self._prefill_end(sequence)
+
+    def _content(self, sequence: Sequence, i: int) -> tuple[array[int], int]:
+        """Returns the tokens of the sequence's block `i`, and how many of them are prefilled."""
+        size = self.blocks.block_size
+        start = i * size
+        num_prefilled = size
+        if not self.limits.prefill_equals_decode:
+            num_prefilled = min(max(sequence.num_prefill_tokens - start, 0), size)
+        return sequence.token_ids[start : start + size], num_prefilled
 
     def _schedule(self, sequence: Sequence, token_budget: int, draft: _Draft) -> int:
         """Adds the sequence's next tokens to the batch, within the budget; returns their number."""
@@ -273,8 +310,7 @@ class Scheduler:
         if end // self.blocks.block_size > sequence.num_inserted_blocks:
             self._insert_full_blocks(sequence)
         outputs: tuple[int, ...] = ()
-        # What is left is prefill, unless it is the one token that was sampled last.
-        sequence.is_prefill = sequence.num_tokens - end > bool(sequence.num_output_tokens)
+        sequence.is_prefill = end < self._prefill_end(sequence)
         if end == sequence.num_tokens:
             outputs = (count - 1,)
             sequence.num_tokens += 1
@@ -298,9 +334,9 @@ class Scheduler:
         size = self.blocks.block_size
         num_known = min(sequence.num_computed_tokens, len(sequence.token_ids)) // size
         for i in range(sequence.num_inserted_blocks, num_known):
-            token_ids = sequence.token_ids[i * size : (i + 1) * size]
+            content = self._content(sequence, i)
             block = sequence.block_table[i]
-            sequence.prefix_id = self.blocks.insert(block, sequence.prefix_id, token_ids)
+            sequence.prefix_id = self.blocks.insert(block, sequence.prefix_id, *content)
         sequence.num_inserted_blocks = max(sequence.num_inserted_blocks, num_known)
 
     def _preempt(self, sequence: Sequence) -> None:

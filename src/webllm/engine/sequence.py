@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from webllm.api.chat_completion import FinishReason
@@ -50,6 +51,10 @@ class Sequence:
     flight are known to the device alone; `num_pending` counts them. Until the first token comes,
     `token_ids` may be shared by the choices of a request.
 
+    Prefill computes a prompt's tokens, all at once; decoding computes generated ones, one after
+    another. On some devices these round differently. So a token that is computed once more, after
+    a preemption or in another process, has to be computed in the same way.
+
     Raises RequestError for values that no step can hold.
     """
 
@@ -57,6 +62,7 @@ class Sequence:
     params: SequenceParams
     edits: LogitEdits = field(default_factory=LogitEdits)
     num_prompt_tokens: int = field(init=False)
+    num_prefill_tokens: int = field(init=False)  # the first ones, which prefill computes
     num_tokens: int = field(init=False)  # including pending ones
     window_tokens: int = field(init=False)  # with more tokens, the context shifts
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache
@@ -64,14 +70,14 @@ class Sequence:
     num_computed_tokens: int = 0  # their KV is written, or will be by a submitted step
     num_pending: int = 0  # sampled tokens that only the device knows
     pending_output: tuple[int, int] | None = None  # of the newest one: sampling step, output in it
-    is_prefill: bool = True  # False: at most one sampled token is left to compute
+    is_prefill: bool = True  # False: only generated tokens are left to compute
     block_table: array[int] = field(default_factory=lambda: array("I"))
     prefix_id: int = NO_PREFIX  # of the first `num_inserted_blocks` blocks
     num_inserted_blocks: int = 0  # in the prefix cache
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = self.num_tokens = len(self.token_ids)
+        self.num_prompt_tokens = self.num_prefill_tokens = self.num_tokens = len(self.token_ids)
         shift = self.params.shift
         self.window_tokens = sys.maxsize if shift is None else shift.window_tokens
         if self.token_ids.typecode != "I":
@@ -89,6 +95,18 @@ class Sequence:
         most = self.num_prompt_tokens + self.params.max_tokens - 1
         return max(min(most, self.window_tokens), self.num_prompt_tokens)
 
+    def replay(self, output_ids: Iterable[int]) -> None:
+        """Appends the tokens that another sequence with the same prompt and parameters generated.
+
+        This sequence then generates what would have followed. Call it before the first step.
+        """
+        for token_id in output_ids:
+            self.num_tokens += 1
+            self.num_pending += 1
+            self.accept(token_id)
+            if self.num_tokens > self.window_tokens:
+                self.shift()
+
     def accept(self, token_id: int) -> None:
         """Appends the oldest pending token, which the host has now read."""
         if not self.num_output_tokens:
@@ -103,7 +121,7 @@ class Sequence:
         """Drops tokens of a full window. Positions start over, so that the seed must change."""
         assert self.params.shift is not None
         self.token_ids = self.params.shift.shifted(self.token_ids)
-        self.num_tokens = len(self.token_ids)
+        self.num_tokens = self.num_prefill_tokens = len(self.token_ids)
         sampling = self.params.sampling
         seed = (sampling.seed * 747796405 + 2891336453) & 0xFFFFFFFF
         self.params = replace(self.params, sampling=replace(sampling, seed=seed))

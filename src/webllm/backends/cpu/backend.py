@@ -28,6 +28,7 @@ class CPUBackend:
 
     max_steps_in_flight = 1
     min_prefill_tokens = 1
+    prefill_equals_decode = True
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels

@@ -34,6 +34,12 @@ class WebGPUBackend:
     variant: the kernels that run; None: the fastest, without a self-test (see `working_variant`).
     """
 
+    # GEMV and GEMM round differently, enough to change tokens, and so do both kinds of attention.
+    # So prefill always runs one form and decode the other: results do not depend on the batch.
+    max_prefill_tokens_with_decode = 0
+    prefill_equals_decode = False
+    min_prefill_tokens = 2 * MAX_GEMV_ROWS
+
     def __init__(self, device: Device, variant: KernelVariant | None = None) -> None:
         self.device = device
         self.variant = variant or KernelVariant.for_device(device)
@@ -42,10 +48,6 @@ class WebGPUBackend:
         is_software = device.info.kind is AdapterKind.SOFTWARE
         self.max_steps_in_flight = 1 if is_software else 2
         self.max_step_tokens = 512
-        # GEMV and GEMM round differently, enough to change tokens. So prefill always runs GEMM and
-        # decode always GEMV: results do not depend on the batch.
-        self.max_prefill_tokens_with_decode = 0 if self.variant.barriers else 64
-        self.min_prefill_tokens = 2 * MAX_GEMV_ROWS if self.variant.barriers else 1
         self._memory: Memory | None = None
         self._lowering = Lock()  # one lowering at a time: they share the scratch memory
 
