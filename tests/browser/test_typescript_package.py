@@ -120,7 +120,7 @@ async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: 
     assert "received 'bogus'" in found[2]
     assert found[3].startswith("ConfigError: cacheBackend 'cross-origin' needs")
     assert found[4].startswith("ConfigError: opfsAccessMode is 'sync'; leave it out")
-    hint = "unknown field 'useIndexedDbCache'; did you mean useIndexedDBCache?"
+    hint = "AppConfig: unknown field 'useIndexedDbCache'; did you mean useIndexedDBCache?"
     assert found[5] == f"ConfigError: {hint}"
     assert found[6].startswith(f"{unknown}known are SmolLM2-135M-Instruct")
 
