@@ -17,7 +17,7 @@ from webllm.engine.scheduler import Batch, Scheduler, StepLimits
 from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
 from webllm.errors import ContextLengthError
 from webllm.ops.sampling import LogitEdits
-from webllm.ops.step import FROM_SAMPLED, StepSequence
+from webllm.ops.step import FROM_SAMPLED, MAX_EDITS, StepSequence
 from webllm.testing import FakeBackend
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
@@ -295,6 +295,21 @@ def test_a_replay_decodes_several_tokens_in_a_step() -> None:
     device.run()
     assert [step.num_tokens for step in device.backend.steps] == [6, 4, 4, 1, 1, 1]
     assert device.outputs[sequence] == expected[9:]
+
+
+def test_replays_sample_only_where_their_edits_fit() -> None:
+    scheduler = make_scheduler(limits=UNEQUAL)
+    biases = dict.fromkeys(range(MAX_EDITS // 2 + 1), 1.0)
+    for first in range(2):
+        params = SequenceParams(12, frozenset())
+        sequence = Sequence(array("I", [first] * 3), params, LogitEdits(biases))
+        sequence.replay([1, 1])
+        scheduler.add(sequence)
+    prefills, decodes, last = (scheduler.next_batch() for _ in range(3))
+    assert prefills is not None and decodes is not None and last is not None
+    assert [prefills.step.num_outputs, decodes.step.num_outputs] == [0, 1]
+    assert len(decodes.step.sequences) == 3
+    assert (last.step.num_tokens, last.step.num_outputs) == (1, 1)
 
 
 def test_a_prompt_does_not_share_generated_tokens_that_round_differently() -> None:

@@ -193,7 +193,10 @@ class Scheduler:
         is decoded as it was before.
         """
         num_rows = self.limits.max_sequences - len(draft.scheduled)
-        for _ in range(min(num_rows, sequence.num_tokens - sequence.num_computed_tokens)):
+        num_left = sequence.num_tokens - sequence.num_computed_tokens
+        if not draft.has_room_for(sequence.edits):  # the last row samples
+            num_left -= 1
+        for _ in range(min(num_rows, num_left)):
             self._schedule(sequence, 1, draft)
 
     def _may_decode(self, sequence: Sequence, draft: _Draft) -> bool:
