@@ -313,7 +313,8 @@ class Scheduler:
         if end // self.blocks.block_size > sequence.num_inserted_blocks:
             self._insert_full_blocks(sequence)
         outputs: tuple[int, ...] = ()
-        sequence.is_prefill = end < self._prefill_end(sequence)
+        if sequence.is_prefill:
+            sequence.is_prefill = end < self._prefill_end(sequence)
         if end == sequence.num_tokens:
             outputs = (count - 1,)
             sequence.num_tokens += 1
