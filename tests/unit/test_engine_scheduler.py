@@ -133,15 +133,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.add(sequence)
         self.prompts[sequence] = prompt
 
-    @rule()
+    @rule(moves=st.integers(0, 255))
+    def submit_and_read(self, moves: int) -> None:
+        """Makes eight moves, each a bit: drawing them one by one would take most of the time."""
+        for i in range(8):
+            if moves >> i & 1:
+                self.submit()
+            elif self.device.in_flight:
+                self.device.read()
+            self.every_block_is_free_or_used_and_counted()
+            self.none_outgrows_its_blocks()
+
     def submit(self) -> None:
         if len(self.device.in_flight) < 3 and not self.device.submit():
             assert self.device.in_flight or not self.scheduler.has_work, "stuck"
-
-    @rule()
-    def read(self) -> None:
-        if self.device.in_flight:
-            self.device.read()
 
     @rule(data=st.data(), num_tokens=st.integers(0, 25))
     def cut_and_replay(self, data: st.DataObject, num_tokens: int) -> None:
@@ -209,9 +214,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert outputs == expected[: len(outputs)]
 
 
-# 300 runs of 350 rules: 105,000 operations. A failure is not shrunk, which would take minutes.
+# 300 runs of 150 rules: 108,000 operations. A failure is not shrunk, which would take minutes.
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=300, stateful_step_count=350, deadline=None, phases=[Phase.generate]
+    max_examples=300, stateful_step_count=150, deadline=None, phases=[Phase.generate]
 )
 TestScheduler = SchedulerMachine.TestCase
 
@@ -305,11 +310,9 @@ def test_replays_sample_only_where_their_edits_fit() -> None:
         sequence = Sequence(array("I", [first] * 3), params, LogitEdits(biases))
         sequence.replay([1, 1])
         scheduler.add(sequence)
-    prefills, decodes, last = (scheduler.next_batch() for _ in range(3))
-    assert prefills is not None and decodes is not None and last is not None
-    assert [prefills.step.num_outputs, decodes.step.num_outputs] == [0, 1]
-    assert len(decodes.step.sequences) == 3
-    assert (last.step.num_tokens, last.step.num_outputs) == (1, 1)
+    batches = [scheduler.next_batch() for _ in range(3)]
+    steps = [batch.step for batch in batches if batch is not None]
+    assert [(step.num_tokens, step.num_outputs) for step in steps] == [(6, 0), (3, 1), (1, 1)]
 
 
 def test_a_prompt_does_not_share_generated_tokens_that_round_differently() -> None:
