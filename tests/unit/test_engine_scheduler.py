@@ -302,6 +302,11 @@ def test_a_replay_decodes_several_tokens_in_a_step() -> None:
     assert device.outputs[sequence] == expected[9:]
 
 
+def test_a_replay_leaves_a_token_to_generate() -> None:
+    with pytest.raises(AssertionError, match="nothing is left to generate"):
+        make_sequence([1] * 6, 3).replay([1, 2, 3])
+
+
 def test_replays_sample_only_where_their_edits_fit() -> None:
     scheduler = make_scheduler(limits=UNEQUAL)
     biases = dict.fromkeys(range(MAX_EDITS // 2 + 1), 1.0)
