@@ -320,6 +320,11 @@ def test_replays_sample_only_where_their_edits_fit() -> None:
     assert [(step.num_tokens, step.num_outputs) for step in steps] == [(6, 0), (3, 1), (1, 1)]
 
 
+def test_steps_take_turns_where_prefill_rounds_differently() -> None:
+    with pytest.raises(AssertionError):
+        replace(LIMITS, prefill_equals_decode=False)
+
+
 def test_a_prompt_does_not_share_generated_tokens_that_round_differently() -> None:
     for limits, num_cached in [(IN_TURNS, 12), (UNEQUAL, 8)]:
         device = Device(make_scheduler(limits=limits))

@@ -38,13 +38,17 @@ class StepLimits:
 
     max_prefill_tokens_with_decode: most prefill tokens in a step that also decodes, because a
     larger chunk delays running streams. 0: prefill and decode steps take turns.
-    prefill_equals_decode: whether prefill computes a token with the same bits as decoding does.
+    prefill_equals_decode: whether prefill computes a token with the same bits as decoding does. If
+    not, steps take turns, so that replayed tokens may fill a step.
     """
 
     max_sequences: int = 64
     max_tokens: int = 512
     max_prefill_tokens_with_decode: int = 512
     prefill_equals_decode: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.prefill_equals_decode or not self.max_prefill_tokens_with_decode
 
 
 @dataclass(slots=True)
