@@ -17,7 +17,7 @@ from webllm.engine.scheduler import Batch, Scheduler, StepLimits
 from webllm.engine.sequence import ContextShift, Sequence, SequenceParams
 from webllm.errors import ContextLengthError
 from webllm.ops.sampling import LogitEdits
-from webllm.ops.step import FROM_SAMPLED, StepSequence
+from webllm.ops.step import FROM_SAMPLED, MAX_EDITS, StepSequence
 from webllm.testing import FakeBackend
 
 NUM_BLOCKS, BLOCK_SIZE = 12, 4
@@ -133,15 +133,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.add(sequence)
         self.prompts[sequence] = prompt
 
-    @rule()
+    @rule(moves=st.integers(0, 255))
+    def submit_and_read(self, moves: int) -> None:
+        """Makes eight moves, each a bit: drawing them one by one would take most of the time."""
+        for i in range(8):
+            if moves >> i & 1:
+                self.submit()
+            elif self.device.in_flight:
+                self.device.read()
+            self.every_block_is_free_or_used_and_counted()
+            self.none_outgrows_its_blocks()
+
     def submit(self) -> None:
         if len(self.device.in_flight) < 3 and not self.device.submit():
             assert self.device.in_flight or not self.scheduler.has_work, "stuck"
-
-    @rule()
-    def read(self) -> None:
-        if self.device.in_flight:
-            self.device.read()
 
     @rule(data=st.data(), num_tokens=st.integers(0, 25))
     def cut_and_replay(self, data: st.DataObject, num_tokens: int) -> None:
@@ -209,9 +214,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert outputs == expected[: len(outputs)]
 
 
-# 300 runs of 350 rules: 105,000 operations. A failure is not shrunk, which would take minutes.
+# 300 runs of 150 rules: 108,000 operations. A failure is not shrunk, which would take minutes.
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=300, stateful_step_count=350, deadline=None, phases=[Phase.generate]
+    max_examples=300, stateful_step_count=150, deadline=None, phases=[Phase.generate]
 )
 TestScheduler = SchedulerMachine.TestCase
 
@@ -295,6 +300,29 @@ def test_a_replay_decodes_several_tokens_in_a_step() -> None:
     device.run()
     assert [step.num_tokens for step in device.backend.steps] == [6, 4, 4, 1, 1, 1]
     assert device.outputs[sequence] == expected[9:]
+
+
+def test_a_replay_leaves_a_token_to_generate() -> None:
+    with pytest.raises(AssertionError, match="nothing is left to generate"):
+        make_sequence([1] * 6, 3).replay([1, 2, 3])
+
+
+def test_replays_sample_only_where_their_edits_fit() -> None:
+    scheduler = make_scheduler(limits=UNEQUAL)
+    biases = dict.fromkeys(range(MAX_EDITS // 2 + 1), 1.0)
+    for first in range(2):
+        params = SequenceParams(12, frozenset())
+        sequence = Sequence(array("I", [first] * 3), params, LogitEdits(biases))
+        sequence.replay([1, 1])
+        scheduler.add(sequence)
+    batches = [scheduler.next_batch() for _ in range(3)]
+    steps = [batch.step for batch in batches if batch is not None]
+    assert [(step.num_tokens, step.num_outputs) for step in steps] == [(6, 0), (3, 1), (1, 1)]
+
+
+def test_steps_take_turns_where_prefill_rounds_differently() -> None:
+    with pytest.raises(AssertionError):
+        replace(LIMITS, prefill_equals_decode=False)
 
 
 def test_a_prompt_does_not_share_generated_tokens_that_round_differently() -> None:

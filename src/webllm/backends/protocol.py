@@ -50,7 +50,8 @@ class Backend(Protocol):
     max_step_tokens: int  # larger steps are no faster
     # In a step that also decodes; 0: prefill and decode steps take turns.
     max_prefill_tokens_with_decode: int
-    # Whether a token has the same bits if it is decoded as if it is prefilled with others.
+    # Whether a token has the same bits if it is decoded as if it is prefilled with others. If not,
+    # prefill and decode steps have to take turns.
     prefill_equals_decode: bool
     # A step with prefill is padded to at least these, so that it always runs the GEMM kernels.
     min_prefill_tokens: int

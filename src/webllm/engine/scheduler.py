@@ -38,13 +38,17 @@ class StepLimits:
 
     max_prefill_tokens_with_decode: most prefill tokens in a step that also decodes, because a
     larger chunk delays running streams. 0: prefill and decode steps take turns.
-    prefill_equals_decode: whether prefill computes a token with the same bits as decoding does.
+    prefill_equals_decode: whether prefill computes a token with the same bits as decoding does. If
+    not, steps take turns, so that replayed tokens may fill a step.
     """
 
     max_sequences: int = 64
     max_tokens: int = 512
     max_prefill_tokens_with_decode: int = 512
     prefill_equals_decode: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.prefill_equals_decode or not self.max_prefill_tokens_with_decode
 
 
 @dataclass(slots=True)
@@ -193,7 +197,10 @@ class Scheduler:
         is decoded as it was before.
         """
         num_rows = self.limits.max_sequences - len(draft.scheduled)
-        for _ in range(min(num_rows, sequence.num_tokens - sequence.num_computed_tokens)):
+        num_left = sequence.num_tokens - sequence.num_computed_tokens
+        if not draft.has_room_for(sequence.edits):  # the last row samples
+            num_left -= 1
+        for _ in range(min(num_rows, num_left)):
             self._schedule(sequence, 1, draft)
 
     def _may_decode(self, sequence: Sequence, draft: _Draft) -> bool:
@@ -310,7 +317,8 @@ class Scheduler:
         if end // self.blocks.block_size > sequence.num_inserted_blocks:
             self._insert_full_blocks(sequence)
         outputs: tuple[int, ...] = ()
-        sequence.is_prefill = end < self._prefill_end(sequence)
+        if sequence.is_prefill:
+            sequence.is_prefill = end < self._prefill_end(sequence)
         if end == sequence.num_tokens:
             outputs = (count - 1,)
             sequence.num_tokens += 1

@@ -98,7 +98,8 @@ class Sequence:
     def replay(self, output_ids: Iterable[int]) -> None:
         """Appends the tokens that another sequence with the same prompt and parameters generated.
 
-        This sequence then generates what would have followed. Call it before the first step.
+        This sequence then generates what would have followed, at least one token. Call it before
+        the first step.
         """
         for token_id in output_ids:
             self.num_tokens += 1
@@ -106,6 +107,7 @@ class Sequence:
             self.accept(token_id)
             if self.num_tokens > self.window_tokens:
                 self.shift()
+        assert self.num_output_tokens < self.params.max_tokens, "nothing is left to generate"
 
     def accept(self, token_id: int) -> None:
         """Appends the oldest pending token, which the host has now read."""
