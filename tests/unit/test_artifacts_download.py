@@ -253,6 +253,41 @@ async def test_parts_that_break_are_continued(server: Server) -> None:
     assert server.sent <= len(BODY) + 7  # what the stream had begun of the second part
 
 
+class SlowFolder(Folder):
+    """A destination that takes long to store one part."""
+
+    slow_part = 9
+    error: Exception | None = None
+
+    async def put(self, part: int, chunks: Sequence[Chunk]) -> None:
+        if part == self.slow_part:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            if self.error:
+                raise self.error
+        await super().put(part, chunks)
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("slow_part", [6, 8, 9])
+async def test_a_file_is_whole_when_its_parts_are_stored(server: Server, slow_part: int) -> None:
+    """All parts may be received and hashed while one is still being written."""
+    folder = SlowFolder()
+    folder.slow_part = slow_part
+    assert await fetch(server, folder) == BODY
+    assert len(folder.parts) == 10
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("slow_part", [6, 8, 9])
+async def test_a_part_that_cannot_be_stored_at_the_end(server: Server, slow_part: int) -> None:
+    folder = SlowFolder()
+    folder.slow_part, folder.error = slow_part, StorageFullError("the disk is full")
+    with pytest.raises(StorageFullError):
+        await fetch(server, folder)
+    assert folder.kept is None
+
+
 @pytest.mark.usefixtures("slow")
 async def test_a_server_without_ranges_is_streamed(server: Server) -> None:
     server.takes_ranges = False
