@@ -90,7 +90,9 @@ class Folder:
 
     async def keep(self, version: RemoteVersion, sha256: str) -> None:
         self.machine.tick()
-        self.done = b"".join(self.parts[part] for part in sorted(self.parts))
+        assert version.size is not None
+        num_parts = -(-version.size // PART)
+        self.done = b"".join(self.parts[part] for part in range(num_parts))
         self.kept = version, sha256
 
     async def drop(self) -> None:
@@ -303,6 +305,16 @@ async def test_the_next_attempt_requests_the_missing_parts_only(server: Server) 
     server.ranges = []
     assert await fetch(server, folder) == BODY
     assert server.ranges == ["bytes=0-9", "bytes=40-49", "bytes=90-94"]
+
+
+async def test_a_stored_part_that_the_file_does_not_have(server: Server) -> None:
+    folder = Folder()
+    server.faults = [Fault(cut=33), *[Fault(status=500)] * 4]
+    with pytest.raises(FetchError):
+        await fetch(server, folder)
+    folder.parts[20], server.ranges, server.faults = b"another file's", [], []
+    assert await fetch(server, folder) == BODY
+    assert server.ranges == ["bytes=30-"]
 
 
 async def test_a_file_that_is_stored_whole_needs_no_server(server: Server) -> None:

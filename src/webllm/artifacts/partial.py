@@ -109,7 +109,9 @@ class PartialFile:
     def _keep(self, version: RemoteVersion, sha256: str) -> None:
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())  # a rename is never more durable than the bytes
-        sums = [each for part in range(len(self._sums)) for each in self._sums[part]]
+        assert version.size is not None
+        num_parts = -(-version.size // PART_BYTES)
+        sums = [each for part in range(num_parts) for each in self._sums[part]]
         self._store(self.path, sha256, version, sums)
         self.delete()
 

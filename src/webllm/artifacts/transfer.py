@@ -128,7 +128,8 @@ class Transfer:
     def recover(self, version: RemoteVersion, parts: Iterable[int]) -> None:
         """Takes over what an earlier attempt stored."""
         self.version = version
-        self._stored = set(parts) if version.size is not None else set()
+        size = version.size or 0
+        self._stored = {part for part in parts if part * self._part_bytes < size}
         self.loaded = self.stored_bytes
 
     def restart(self, version: RemoteVersion) -> None:
