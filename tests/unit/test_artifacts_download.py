@@ -125,6 +125,10 @@ class Server:
     takes_ranges: bool = True
     states_length: bool = True
     chunk_bytes: int = 7
+    chunk_s: float = 0.0
+    max_open: int = 100  # more responses at a time are refused
+    num_open: int = 0
+    refused: str | None = None  # a range
     ranges: list[str | None] = field(default_factory=list)
     sent: int = 0
 
@@ -139,7 +143,13 @@ class Server:
             raise BrokenError("the connection broke")
         if self.cors:
             assert set(headers) <= {"Range"}
-        yield self._answer(headers, fault)
+        if self.num_open >= self.max_open or headers.get("Range", "") == self.refused:
+            fault = Fault(status=503)
+        self.num_open += 1
+        try:
+            yield self._answer(headers, fault)
+        finally:
+            self.num_open -= 1
 
     def _answer(self, headers: Mapping[str, str], fault: Fault) -> Answer:
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
@@ -177,7 +187,7 @@ class Answer:
         )
         for start in range(0, end, self.server.chunk_bytes):
             self.server.machine.tick()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.server.chunk_s)
             chunk = self.body[start : min(end, start + self.server.chunk_bytes)]
             self.server.sent += len(chunk)
             yield chunk
@@ -193,10 +203,11 @@ async def fetch(
     folder: Folder,
     file: RemoteFile = FILE,
     reports: list[InitProgressReport] | None = None,
+    retry: RetryPolicy = QUICK,
 ) -> bytes:
     callback = None if reports is None else reports.append
     reporter = ProgressReporter(callback, Phase.FETCH, interval_s=0)
-    await download(file, server, folder, reporter, QUICK)
+    await download(file, server, folder, reporter, retry)
     assert folder.done is not None
     assert folder.kept is not None
     version, digest = folder.kept
@@ -288,6 +299,23 @@ async def test_a_part_that_cannot_be_stored_at_the_end(server: Server, slow_part
     with pytest.raises(StorageFullError):
         await fetch(server, folder)
     assert folder.kept is None
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_server_that_refuses_several_requests_at_a_time(server: Server) -> None:
+    server.max_open, server.chunk_bytes, server.chunk_s = 1, 1, 0.002
+    retry = RetryPolicy(attempts=4, first_pause_s=0.004, longest_pause_s=0.01)
+    assert await fetch(server, Folder(), retry=retry) == BODY
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_part_that_the_server_never_sends(server: Server) -> None:
+    """The others arrive as far as they may, then the download fails."""
+    server.refused = "bytes=20-29"
+    folder = Folder()
+    with pytest.raises(FetchError, match=r"failed 4 times in a row"):
+        await fetch(server, folder)
+    assert set(folder.parts) == {0, 1, 3, 4}
 
 
 @pytest.mark.usefixtures("slow")
