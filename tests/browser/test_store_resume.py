@@ -199,6 +199,21 @@ async def test_a_prefetched_answer_is_used(
     assert site.models.ranges == [None]
 
 
+async def test_a_prefetch_that_never_answers(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    await run_python(OPEN)
+    weights = await run_python(f"""
+        from webllm.artifacts.browser import fetch
+
+        fetch._STALL_S = 2
+        run_js("globalThis.webllmPrefetch = {{ take: () => new Promise(() => {{}}) }}; 0")
+        await load({source_of(small_file)!r}, "cache")
+    """)
+    assert weights == WEIGHTS
+    assert site.models.ranges == [None]
+
+
 async def test_a_cancelled_write_ends_before_the_lock_is_released(
     run_python: RunPython, small_file: Path
 ) -> None:
