@@ -180,9 +180,10 @@ async def test_a_cancelled_call_ends_before_the_lock_is_released(
     monkeypatch.setattr(partial_module, "checksums", slow)
     task = asyncio.create_task(partial.put(1, [PARTS[1]]))
     await asyncio.to_thread(began.wait, 10)
-    task.cancel()
-    await asyncio.sleep(0.01)
-    assert not task.done()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -17,6 +17,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -153,6 +154,8 @@ class PartialFile:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
-                await asyncio.wait({running})
+                while not running.done():  # also if it is cancelled again
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait({running})
                 running.exception()  # of no interest any more
                 raise
