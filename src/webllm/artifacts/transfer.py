@@ -224,11 +224,11 @@ class Transfer:
     def _continues(self, version: RemoteVersion) -> bool:
         """Returns whether a part of `version` belongs to the stored parts.
 
-        Without an ETag or date this is assumed if the hash of the whole file is known.
+        Where either has no ETag or date, this is assumed if the hash of the whole file is known.
         """
         if version.size not in (None, self.version.size):
             return False
-        if not version.identified:
+        if not (version.identified and self.version.identified):
             return self.file.sha256 is not None
         return replace(version, size=self.version.size).same_as(self.version)
 
