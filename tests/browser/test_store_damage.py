@@ -83,6 +83,40 @@ async def test_several_damaged_parts_that_one_read_meets(
     assert site.models.ranges == [range_of(1), range_of(3)]
 
 
+async def test_a_read_that_meets_more_damage_after_each_repair(run_python: RunPython) -> None:
+    """`gather` has 32 windows under way, and finds damage in later ones after a repair only."""
+    await run_python("""
+        from webllm.artifacts.browser.checkpoint import SourceFile
+        from webllm.errors import IntegrityError
+
+        class Windows:
+            size = 1
+
+            def __init__(self, num_damaged):
+                self.num_damaged = num_damaged
+
+            async def read(self, start, end):
+                if self.num_damaged:
+                    raise IntegrityError(f"{self.num_damaged} parts are damaged")
+                return "the bytes"
+
+        async def read(num_damaged, repaired_at_once=1):
+            left = num_damaged
+
+            async def repair():
+                nonlocal left
+                left -= repaired_at_once
+                return Windows(left)
+
+            try:
+                return await SourceFile(Windows(left), repair).read(0, 1)
+            except IntegrityError as error:
+                return str(error)
+    """)
+    assert await run_python("await read(3)") == "the bytes"
+    assert await run_python("await read(1, 0)") == "1 parts are damaged"  # not for ever
+
+
 async def test_another_tab_deletes_a_model_that_is_being_read(
     site: SiteServer, run_python: RunPython, small_file: Path
 ) -> None:

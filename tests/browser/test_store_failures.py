@@ -91,11 +91,17 @@ async def test_a_browser_that_tells_no_quota(run_python: RunPython, source: str)
     assert await run_python(f"await load({source!r}, 'opfs')") == WEIGHTS
 
 
-async def test_a_failure_to_clean_up_hides_no_other(run_python: RunPython, source: str) -> None:
+@pytest.mark.parametrize(
+    "broken",
+    ["FileSystemFileHandle.prototype.getFile", "FileSystemDirectoryHandle.prototype.removeEntry"],
+)
+async def test_a_failure_to_clean_up_hides_no_other(
+    run_python: RunPython, source: str, broken: str
+) -> None:
     await run_python(OPEN + BREAK)
     for method, name in [
         ("FileSystemWritableFileStream.prototype.write", "QuotaExceededError"),
-        ("FileSystemFileHandle.prototype.getFile", "InvalidStateError"),
+        (broken, "InvalidStateError"),
     ]:
         throw = f"throw new DOMException('', '{name}')"
         await run_python(f"run_js({f'{method} = async () => {{ {throw}; }}; 0'!r})")

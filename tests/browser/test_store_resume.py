@@ -197,3 +197,52 @@ async def test_a_prefetched_answer_is_used(
     assert weights == WEIGHTS
     assert await run_python("' '.join(prefetch.taken)") == f"{site.url}/models/small.gguf"
     assert site.models.ranges == [None]
+
+
+async def test_a_prefetch_that_never_answers(
+    site: SiteServer, run_python: RunPython, small_file: Path
+) -> None:
+    await run_python(OPEN)
+    weights = await run_python(f"""
+        from webllm.artifacts.browser import fetch
+
+        fetch._STALL_S = 2
+        run_js("globalThis.webllmPrefetch = {{ take: () => new Promise(() => {{}}) }}; 0")
+        await load({source_of(small_file)!r}, "cache")
+    """)
+    assert weights == WEIGHTS
+    assert site.models.ranges == [None]
+
+
+async def test_a_cancelled_write_ends_before_the_lock_is_released(
+    run_python: RunPython, small_file: Path
+) -> None:
+    """Otherwise a part could arrive after another tab has deleted the file or stored another."""
+    await run_python(OPEN)
+    events = await run_python(f"""
+        import asyncio
+
+        run_js('''
+            globalThis.events = [];
+            const put = Cache.prototype.put;
+            Cache.prototype.put = async function (key, response) {{
+                events.push("begins");
+                await new Promise((resolve) => setTimeout(resolve, 300));
+                await put.call(this, key, response);
+                events.push("ends");
+            }};
+            const request = LockManager.prototype.request;
+            LockManager.prototype.request = async function (...given) {{
+                await request.apply(this, given);
+                events.push("released");
+            }};
+            0
+        ''')
+        task = asyncio.create_task(load({source_of(small_file)!r}, 'cache'))
+        while list(js.events) != ["begins", "ends", "begins"]:  # the note, a part
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        f"{{task.cancelled()}} {{' '.join(js.events)}}"
+    """)
+    assert events == "True begins ends begins ends released"

@@ -90,7 +90,9 @@ class Folder:
 
     async def keep(self, version: RemoteVersion, sha256: str) -> None:
         self.machine.tick()
-        self.done = b"".join(self.parts[part] for part in sorted(self.parts))
+        assert version.size is not None
+        num_parts = -(-version.size // PART)
+        self.done = b"".join(self.parts[part] for part in range(num_parts))
         self.kept = version, sha256
 
     async def drop(self) -> None:
@@ -123,6 +125,10 @@ class Server:
     takes_ranges: bool = True
     states_length: bool = True
     chunk_bytes: int = 7
+    chunk_s: float = 0.0
+    max_open: int = 100  # more responses at a time are refused
+    num_open: int = 0
+    refused: str | None = None  # a range
     ranges: list[str | None] = field(default_factory=list)
     sent: int = 0
 
@@ -137,7 +143,13 @@ class Server:
             raise BrokenError("the connection broke")
         if self.cors:
             assert set(headers) <= {"Range"}
-        yield self._answer(headers, fault)
+        if self.num_open >= self.max_open or headers.get("Range", "") == self.refused:
+            fault = Fault(status=503)
+        self.num_open += 1
+        try:
+            yield self._answer(headers, fault)
+        finally:
+            self.num_open -= 1
 
     def _answer(self, headers: Mapping[str, str], fault: Fault) -> Answer:
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
@@ -175,7 +187,7 @@ class Answer:
         )
         for start in range(0, end, self.server.chunk_bytes):
             self.server.machine.tick()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.server.chunk_s)
             chunk = self.body[start : min(end, start + self.server.chunk_bytes)]
             self.server.sent += len(chunk)
             yield chunk
@@ -191,10 +203,11 @@ async def fetch(
     folder: Folder,
     file: RemoteFile = FILE,
     reports: list[InitProgressReport] | None = None,
+    retry: RetryPolicy = QUICK,
 ) -> bytes:
     callback = None if reports is None else reports.append
     reporter = ProgressReporter(callback, Phase.FETCH, interval_s=0)
-    await download(file, server, folder, reporter, QUICK)
+    await download(file, server, folder, reporter, retry)
     assert folder.done is not None
     assert folder.kept is not None
     version, digest = folder.kept
@@ -253,6 +266,58 @@ async def test_parts_that_break_are_continued(server: Server) -> None:
     assert server.sent <= len(BODY) + 7  # what the stream had begun of the second part
 
 
+class SlowFolder(Folder):
+    """A destination that takes long to store one part."""
+
+    slow_part = 9
+    error: Exception | None = None
+
+    async def put(self, part: int, chunks: Sequence[Chunk]) -> None:
+        if part == self.slow_part:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            if self.error:
+                raise self.error
+        await super().put(part, chunks)
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("slow_part", [6, 8, 9])
+async def test_a_file_is_whole_when_its_parts_are_stored(server: Server, slow_part: int) -> None:
+    """All parts may be received and hashed while one is still being written."""
+    folder = SlowFolder()
+    folder.slow_part = slow_part
+    assert await fetch(server, folder) == BODY
+    assert len(folder.parts) == 10
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("slow_part", [6, 8, 9])
+async def test_a_part_that_cannot_be_stored_at_the_end(server: Server, slow_part: int) -> None:
+    folder = SlowFolder()
+    folder.slow_part, folder.error = slow_part, StorageFullError("the disk is full")
+    with pytest.raises(StorageFullError):
+        await fetch(server, folder)
+    assert folder.kept is None
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_server_that_refuses_several_requests_at_a_time(server: Server) -> None:
+    server.max_open, server.chunk_bytes, server.chunk_s = 1, 1, 0.002
+    retry = RetryPolicy(attempts=4, first_pause_s=0.004, longest_pause_s=0.01)
+    assert await fetch(server, Folder(), retry=retry) == BODY
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_part_that_the_server_never_sends(server: Server) -> None:
+    """The others arrive as far as they may, then the download fails."""
+    server.refused = "bytes=20-29"
+    folder = Folder()
+    with pytest.raises(FetchError, match=r"failed 4 times in a row"):
+        await fetch(server, folder)
+    assert set(folder.parts) == {0, 1, 3, 4}
+
+
 @pytest.mark.usefixtures("slow")
 async def test_a_server_without_ranges_is_streamed(server: Server) -> None:
     server.takes_ranges = False
@@ -268,6 +333,16 @@ async def test_the_next_attempt_requests_the_missing_parts_only(server: Server) 
     server.ranges = []
     assert await fetch(server, folder) == BODY
     assert server.ranges == ["bytes=0-9", "bytes=40-49", "bytes=90-94"]
+
+
+async def test_a_stored_part_that_the_file_does_not_have(server: Server) -> None:
+    folder = Folder()
+    server.faults = [Fault(cut=33), *[Fault(status=500)] * 4]
+    with pytest.raises(FetchError):
+        await fetch(server, folder)
+    folder.parts[20], server.ranges, server.faults = b"another file's", [], []
+    assert await fetch(server, folder) == BODY
+    assert server.ranges == ["bytes=30-"]
 
 
 async def test_a_file_that_is_stored_whole_needs_no_server(server: Server) -> None:

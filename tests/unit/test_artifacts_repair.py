@@ -169,6 +169,17 @@ async def test_a_pinned_file_that_changed_on_the_server(
         await ensure_artifact(pinned, stored, None, QUICK)
 
 
+async def test_only_damaged_parts_of_an_adopted_file_are_requested(
+    server: FileServer, stored: DirectoryStore
+) -> None:
+    """It has no version, because its own server was never asked; its hash is known."""
+    pinned = f"{server.url}#sha256={SHA}"
+    await ensure_artifact(pinned, stored, None, QUICK)
+    flip(blob(stored), PART)
+    assert (await ensure_artifact(pinned, stored, None, QUICK)).read_bytes() == BODY
+    assert server.ranges == [RANGES[1]]
+
+
 async def test_a_damaged_file_is_not_adopted(
     server: FileServer, stored: DirectoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,7 +92,8 @@ class _Download:
         """Fetches the parts that are missing, several at a time."""
         tasks: set[asyncio.Task[None]] = set()
         try:
-            while not self._transfer.is_whole:
+            # A part counts as hashed while it is still being written.
+            while tasks or not self._transfer.is_whole:
                 while len(tasks) < CONNECTIONS and (span := self._transfer.next_part()):
                     tasks.add(asyncio.create_task(self._fetch(span)))
                 if tasks:

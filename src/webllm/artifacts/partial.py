@@ -17,6 +17,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -109,7 +110,9 @@ class PartialFile:
     def _keep(self, version: RemoteVersion, sha256: str) -> None:
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())  # a rename is never more durable than the bytes
-        sums = [each for part in range(len(self._sums)) for each in self._sums[part]]
+        assert version.size is not None
+        num_parts = -(-version.size // PART_BYTES)
+        sums = [each for part in range(num_parts) for each in self._sums[part]]
         self._store(self.path, sha256, version, sums)
         self.delete()
 
@@ -151,6 +154,8 @@ class PartialFile:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
-                await asyncio.wait({running})
+                while not running.done():  # also if it is cancelled again
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait({running})
                 running.exception()  # of no interest any more
                 raise

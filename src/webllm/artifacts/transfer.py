@@ -35,6 +35,18 @@ class RemoteFile:
 Part = tuple[int, list[Chunk]]  # its number and its bytes
 
 
+class _Failures:
+    """Attempts in a row that brought no new byte."""
+
+    def __init__(self) -> None:
+        self._num, self._furthest = 0, 0
+
+    def count(self, position: int) -> int:
+        self._num = 1 if position > self._furthest else self._num + 1
+        self._furthest = max(self._furthest, position)
+        return self._num
+
+
 class Span:
     """Bytes of the file that are requested together and received in order.
 
@@ -45,8 +57,8 @@ class Span:
     def __init__(self, position: int, end: int | None = None) -> None:
         self.position, self.end = position, end
         self._chunks: list[Chunk] = []  # of the part that is being received
-        self._failures = 0
-        self._furthest = position
+        self._failures = _Failures()
+        self._failures_of_file = _Failures()
 
     def add(self, chunk: Chunk, part_bytes: int) -> list[Part]:
         """Adds received bytes; returns the parts that they complete."""
@@ -72,11 +84,13 @@ class Span:
         self.position -= dropped
         return dropped
 
-    def count_failure(self) -> int:
-        """Counts one more attempt in a row that brought no new byte; returns their number."""
-        self._failures = 1 if self.position > self._furthest else self._failures + 1
-        self._furthest = max(self._furthest, self.position)
-        return self._failures
+    def count_failure(self, loaded: int) -> tuple[int, int]:
+        """Counts one more attempt in a row, up to `loaded` bytes of the whole file.
+
+        Returns the attempts that brought no new byte of this span, and those during which no other
+        span had one either.
+        """
+        return self._failures.count(self.position), self._failures_of_file.count(loaded)
 
     def seek(self, position: int) -> None:
         """Forgets what was received; `position` is the next byte to receive."""
@@ -128,7 +142,8 @@ class Transfer:
     def recover(self, version: RemoteVersion, parts: Iterable[int]) -> None:
         """Takes over what an earlier attempt stored."""
         self.version = version
-        self._stored = set(parts) if version.size is not None else set()
+        size = version.size or 0
+        self._stored = {part for part in parts if part * self._part_bytes < size}
         self.loaded = self.stored_bytes
 
     def restart(self, version: RemoteVersion) -> None:
@@ -209,11 +224,11 @@ class Transfer:
     def _continues(self, version: RemoteVersion) -> bool:
         """Returns whether a part of `version` belongs to the stored parts.
 
-        Without an ETag or date this is assumed if the hash of the whole file is known.
+        Where either has no ETag or date, this is assumed if the hash of the whole file is known.
         """
         if version.size not in (None, self.version.size):
             return False
-        if not version.identified:
+        if not (version.identified and self.version.identified):
             return self.file.sha256 is not None
         return replace(version, size=self.version.size).same_as(self.version)
 
@@ -252,16 +267,18 @@ class Transfer:
     def failed(self, span: Span, broken: BrokenError) -> float:
         """Returns the pause before the next attempt, in seconds.
 
-        Raises FetchError if there should be none.
+        Raises FetchError if there should be none. As long as other parts arrive there is: some
+        servers refuse to send several at a time.
         """
-        retry, url = self._retry, self.file.url
-        failures, asked_s = span.count_failure(), broken.pause_s or 0.0
+        retry, url, asked_s = self._retry, self.file.url, broken.pause_s or 0.0
+        failures, failures_of_file = span.count_failure(self.loaded)
         if asked_s > retry.max_retry_after_s:
             raise FetchError(f"{broken}: the server asks to wait {asked_s:.0f} s; try again later")
-        if failures >= (retry.attempts if self._was_reached else retry.unreached_attempts):
+        attempts = retry.attempts if self._was_reached else retry.unreached_attempts
+        if failures_of_file >= attempts:
             stored = self.stored_bytes if self._resumable else 0
             raise FetchError(
-                f"{url} failed {failures} times in a row; last error: {broken}; "
+                f"{url} failed {failures_of_file} times in a row; last error: {broken}; "
                 f"{stored} bytes are stored: try again to resume"
             ) from broken.__cause__
         return max(asked_s, retry.pause_s(failures))

@@ -240,7 +240,7 @@ function inOpfs() {
       } catch (error) {
         await writable.abort().catch(() => {}); // it may be closed by the failure
         const { size } = await handle.getFile().catch(() => blob);
-        if (size === 0) await (await folder()).removeEntry(key);
+        if (size === 0) await (await folder()).removeEntry(key).catch(() => {});
         throw error;
       }
     },

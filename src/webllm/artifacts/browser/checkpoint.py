@@ -15,6 +15,7 @@ from webllm.errors import CheckpointError, IntegrityError, ModelNotFoundError, U
 
 Repair = Callable[[], Awaitable[Any]]  # fetches damaged parts anew, returns another WindowedFile
 
+_MAX_REPAIRS = 10  # of one read; a store may damage what it has just stored
 _HEADER_BYTES = 4 << 20  # first read; enough for a vocabulary of 100,000 tokens
 
 
@@ -36,13 +37,13 @@ class SourceFile:
         return [data.to_bytes() for data in found]
 
     async def _repaired(self, read: Callable[[], Any]) -> Any:
-        try:
-            return await answered(read())
-        except IntegrityError:
-            if self._repair is None:
-                raise
-            self._windows = await self._repair()
-            return await answered(read())
+        for _ in range(_MAX_REPAIRS if self._repair else 0):  # each finds damage further on
+            try:
+                return await answered(read())
+            except IntegrityError:
+                assert self._repair is not None
+                self._windows = await self._repair()
+        return await answered(read())
 
 
 async def open_gguf_file(name: str, file: SourceFile) -> BrowserCheckpoint:

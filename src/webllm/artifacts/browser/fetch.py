@@ -88,8 +88,8 @@ async def _prefetched(url: str) -> Any | None:
     if not prefetch:
         return None
     try:
-        return await settled(js.Promise.resolve(prefetch.take(url))) or None
-    except JsException:
+        return await _in_time(js.Promise.resolve(prefetch.take(url))) or None
+    except BrokenError:
         return None  # fetched again; that reports the error if it persists
 
 

@@ -15,7 +15,13 @@ from js import URL, location
 from webllm.artifacts.browser.checkpoint import BrowserCheckpoint, SourceFile, open_gguf_file
 from webllm.artifacts.browser.fetch import RETRY, FetchClient
 from webllm.artifacts.browser.picked import is_picked, open_picked
-from webllm.artifacts.browser.store import ModelFile, StoredFile, ask_to_keep, open_model_file
+from webllm.artifacts.browser.store import (
+    ModelFile,
+    StoredFile,
+    ask_to_keep,
+    open_model_file,
+    stores_module,
+)
 from webllm.artifacts.download import download
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
@@ -88,8 +94,7 @@ async def _fetched(file: ModelFile, remote: RemoteFile, reporter: ProgressReport
             stored = await file.find()
     if stored is None:
         raise StorageFullError(  # seen in private windows of WebKit
-            f"the browser did not store {remote.url}; load the model without storing it: "
-            'cacheBackend "none" (in Python, cache_backend)'
+            f"the browser did not store {remote.url}; {(await stores_module()).UNSTORED}"
         )
     return stored
 

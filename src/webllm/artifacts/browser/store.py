@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from pyodide.ffi import JsException, to_js
 
 from webllm import errors
 from webllm.artifacts.destination import RemoteVersion
-from webllm.browser_javascript import browser_module, settled
+from webllm.browser_javascript import browser_module, handled, settled
 from webllm.errors import ArtifactError, ConfigError, WebLLMError
 
 
@@ -76,24 +77,24 @@ class ModelFile:
         return version, set(found.parts)
 
     async def restart(self, version: RemoteVersion) -> None:
-        await answered(self._handle.restart(_version(version)))
+        await _written(self._handle.restart(_version(version)))
 
     async def require_space(self, num_bytes: int) -> None:
         await answered(self._handle.requireSpace(num_bytes))
 
     async def put(self, part: int, chunks: Sequence[Any]) -> None:
         arrays = [chunk.array for chunk in chunks]  # of a JsChunk
-        await answered(self._handle.put(part, to_js(arrays)))
+        await _written(self._handle.put(part, to_js(arrays)))
 
     async def read(self, part: int) -> bytes | None:
         data = await answered(self._handle.read(part))
         return data.to_bytes() if data else None
 
     async def keep(self, version: RemoteVersion, sha256: str) -> None:
-        await answered(self._handle.keep(_version(version), sha256))
+        await _written(self._handle.keep(_version(version), sha256))
 
     async def drop(self) -> None:
-        await answered(self._handle.drop())
+        await _written(self._handle.drop())
 
 
 def _version(version: RemoteVersion) -> Any:
@@ -136,6 +137,16 @@ async def answered(promise: Any) -> Any:
         return await settled(promise)
     except JsException as error:
         raise _typed(error) from None
+
+
+async def _written(promise: Any) -> None:
+    """As `answered`, but to the end even if cancelled: then the lock is released."""
+    future = handled(promise)
+    try:
+        await answered(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 def _typed(error: JsException) -> WebLLMError:

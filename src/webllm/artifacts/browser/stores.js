@@ -115,7 +115,7 @@ export class ModelFile {
     const estimate = await navigator.storage?.estimate?.().catch(() => undefined);
     const { quota = Infinity, usage = 0 } = estimate ?? {};
     if (numBytes + OVERHEAD_BYTES <= quota - usage) return;
-    await this.drop();
+    await this.#free();
     const [more, all, used] = [numBytes, quota, usage].map((bytes) => (bytes / 1e6).toFixed());
     throw new StoreError(
       "StorageFullError",
@@ -167,9 +167,14 @@ export class ModelFile {
     try {
       await this.#blobs.put(key, blob);
     } catch (error) {
-      if (storeError(error).name === "StorageFullError") await this.drop();
+      if (storeError(error).name === "StorageFullError") await this.#free();
       throw error;
     }
+  }
+
+  /** Drops the download, because space ran out: that error is to be reported, no other. */
+  async #free() {
+    await this.drop().catch(() => {});
   }
 
   /** @param {number} part @param {string} sums */
