@@ -170,9 +170,9 @@ async def test_parts_that_a_closed_tab_left_out_of_order(
                 await blobs.delete(key)
     """)
     assert await run_python(f"await load({source!r}, 'cache')") == WEIGHTS
-    second, fourth = site.models.ranges
-    assert second == f"bytes={PART_BYTES}-{2 * PART_BYTES - 1}"
-    assert fourth == f"bytes={3 * PART_BYTES}-{4 * PART_BYTES - 1}"
+    second = f"bytes={PART_BYTES}-{2 * PART_BYTES - 1}"
+    fourth = f"bytes={3 * PART_BYTES}-{4 * PART_BYTES - 1}"
+    assert sorted(map(str, site.models.ranges)) == sorted([second, fourth])  # asked for at once
 
 
 async def test_a_prefetched_answer_is_used(
