@@ -111,7 +111,7 @@ class FakeBackend:
             first = sequence.context_len - len(token_ids)
             for position, token_id in enumerate(token_ids, first):
                 slot = (sequence.block_table[position // block_size], position % block_size)
-                self.write(slot, token_id)
+                self.write(slot, token_id, position)
             for output in sequence.outputs:
                 length = first + output + 1
                 context = self.context(sequence.block_table, length, block_size)
@@ -119,7 +119,7 @@ class FakeBackend:
         self.sampled[: len(outputs)] = outputs
         return outputs
 
-    def write(self, slot: tuple[int, int], token_id: int) -> None:
+    def write(self, slot: tuple[int, int], token_id: int, position: int) -> None:
         """Writes a token to the KV cache, at a block and an offset in it."""
         self.kv_cache[slot] = token_id
 
