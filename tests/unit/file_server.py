@@ -1,12 +1,30 @@
 """An HTTP server of one file that misbehaves according to a script."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseServer
+from typing import TypeVar
+
+Server = TypeVar("Server", bound=BaseServer)
 
 PART = 4 << 20  # downloads resume at its multiples
 BODY = bytes(i * 7 % 251 for i in range(251)) * 35_000  # two parts and a bit
 SHA = sha256(BODY).hexdigest()
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Runs a server in a thread of its own, for as long as the block."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @dataclass

@@ -3,13 +3,12 @@
 import asyncio
 import multiprocessing
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from file_server import BODY, PART, SHA, Departure, FileServer
+from file_server import BODY, PART, SHA, Departure, FileServer, serving
 
 from webllm.artifacts import hub
 from webllm.artifacts.fetch_source import FetchOptions
@@ -32,12 +31,8 @@ QUICK = FetchOptions(RetryPolicy(attempts=4, first_pause_s=0.001))
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(FileServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

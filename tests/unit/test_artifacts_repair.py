@@ -6,13 +6,12 @@ import asyncio
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from file_server import BODY, PART, SHA, Departure, FileServer
+from file_server import BODY, PART, SHA, Departure, FileServer, serving
 
 from webllm.artifacts.destination import WINDOW_BYTES
 from webllm.artifacts.fetch_source import FetchOptions
@@ -29,12 +28,8 @@ STRIDE = 4  # 1 kills at every change of the disk
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(FileServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

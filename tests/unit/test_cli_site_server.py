@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_server import serving
 
 from webllm.cli import site_server
 from webllm.cli.site import site_files
@@ -37,14 +38,10 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(folder: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[SiteServer]:
     """Starts a server; checks afterwards that it still answers and logged no traceback."""
-    with SiteServer(0, folder, {"/models/m.gguf": model}) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(SiteServer(0, folder, {"/models/m.gguf": model})) as server:
         yield server
         server.timeout_s = 60.0
         assert asked(server, "/").startswith(b"HTTP/1.1 200 ")
-        server.shutdown()
-        thread.join()
     assert capsys.readouterr() == ("", "")
 
 

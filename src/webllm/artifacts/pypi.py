@@ -25,6 +25,15 @@ from webllm.artifacts.source import PyPISource
 from webllm.artifacts.storage_errors import ANOTHER_HOME
 from webllm.errors import FetchError, IntegrityError, ModelNotFoundError, StorageFullError
 
+# What zipfile raises for damaged archives; the last two for encrypted members and wrong offsets.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.5
 
@@ -76,10 +85,7 @@ def _damage(wheel: Path) -> Iterator[None]:
     """Raises IntegrityError for a wheel that cannot be read."""
     try:
         yield
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
-        *(RuntimeError, ValueError),  # encrypted members, wrong offsets
-    ) as error:
+    except _UNREADABLE as error:
         raise IntegrityError(f"{wheel.name} is damaged: {error}; download it again") from error
 
 
