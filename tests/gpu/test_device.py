@@ -96,14 +96,23 @@ async def test_wrapped_submitter_gives_the_same(device: NativeDevice) -> None:
 async def test_a_lost_device_is_an_error(device: NativeDevice) -> None:
     lost = NativeDevice(find_adapter(device.info.name))
     a, b = lost.buffer(256), lost.buffer(256)
-    recording = lost.record([Dispatch(lost.pipeline(ADD), (whole(a), whole(b)), (1, 1, 1))])
+    kernel = lost.pipeline(ADD)
+    recording = lost.record([Dispatch(kernel, (whole(a), whole(b)), (1, 1, 1))])
     for _ in range(3):
         await lost.replay(recording, whole(b))
     lost.handle.destroy()
     with pytest.raises(DeviceLostError, match="reload"):
         lost.write(whole(a), bytes(256))
     with pytest.raises(DeviceLostError, match="lost"):
-        await lost.read(whole(a))
+        await lost.read(whole(a))  # into staging memory that it has
+    with pytest.raises(DeviceLostError, match="lost"):
+        await lost.read(Slice(a, 0, 8))
+    with pytest.raises(DeviceLostError, match="lost"):
+        lost.buffer(1024)
+    with pytest.raises(DeviceLostError, match="lost"):
+        lost.record([Dispatch(kernel, (whole(a), whole(b)), (1, 1, 1))])
+    with pytest.raises(DeviceLostError, match="lost"):
+        lost.record([Dispatch(lost.pipeline(ADD, {"AMOUNT": 3}), (whole(a), whole(b)), (1, 1, 1))])
     lost.close()
 
 

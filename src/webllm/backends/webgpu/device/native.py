@@ -26,6 +26,8 @@ from webllm.backends.webgpu.device.native_submit import (
     Readback,
     Source,
     Submitter,
+    create_buffer,
+    lost_or,
     open_submitter,
 )
 from webllm.backends.webgpu.device.protocol import (
@@ -36,7 +38,7 @@ from webllm.backends.webgpu.device.protocol import (
     Recording,
     Slice,
 )
-from webllm.errors import DeviceError, DeviceMemoryError
+from webllm.errors import DeviceError
 
 
 class NativeBuffer:
@@ -106,16 +108,8 @@ class NativeDevice:
     def buffer(self, num_bytes: int, label: str = "") -> NativeBuffer:
         size = self.limits.buffer_bytes(num_bytes, label, self.info.name)
         usage = self._wgpu.BufferUsage
-        try:
-            handle = self.handle.create_buffer(
-                label=label, size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST
-            )
-        except self._wgpu.GPUOutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.info.name} has no {size} bytes left for {label or 'a buffer'}: use a "
-                f"smaller model or context"
-            ) from error
-        buffer = NativeBuffer(handle, size)
+        usages = usage.STORAGE | usage.COPY_SRC | usage.COPY_DST
+        buffer = NativeBuffer(create_buffer(self.handle, label, size, usages), size)
         self._buffers.add(buffer)
         return buffer
 
@@ -143,10 +137,11 @@ class NativeDevice:
             stage = {"module": module, "entry_point": "main", "constants": dict(constants)}
             return self.handle.create_compute_pipeline(label=label, layout="auto", compute=stage)
         except self._wgpu.GPUError as error:
-            raise DeviceError(
+            otherwise = DeviceError(
                 f"the kernel {label or 'main'} does not compile on {self.info.name} "
                 f"({self.info.api}) with {dict(constants)}: {error}"
-            ) from error
+            )
+            raise lost_or(error, otherwise) from error
 
     def write(self, target: Slice, data: Data) -> None:
         assert isinstance(data, bytes | bytearray | memoryview), type(data)
@@ -193,7 +188,8 @@ class NativeDevice:
             layout = pipeline.get_bind_group_layout(0)
             return self.handle.create_bind_group(layout=layout, entries=entries)
         except self._wgpu.GPUError as error:
-            raise DeviceError(f"{dispatch.label or 'a kernel'}: wrong bindings: {error}") from error
+            otherwise = DeviceError(f"{dispatch.label or 'a kernel'}: wrong bindings: {error}")
+            raise lost_or(error, otherwise) from error
 
     def _check(self, dispatches: Sequence[Dispatch], bind_groups: Sequence[Any]) -> None:
         """Has the driver validate the dispatches, so that replays need not.
@@ -217,7 +213,8 @@ class NativeDevice:
                 for dispatch, bind_group in zip(dispatches, bind_groups, strict=True):
                     self._check([dispatch], [bind_group])
             label = dispatches[0].label or "a kernel"
-            raise DeviceError(f"{label}: the driver refuses the dispatch: {error}") from error
+            otherwise = DeviceError(f"{label}: the driver refuses the dispatch: {error}")
+            raise lost_or(error, otherwise) from error
 
     async def prepare(self, lay_out: Callable[[], Sequence[Dispatch]]) -> NativeRecording:
         # The event loop's own threads tokenize prompts; compiling would hold them for too long.

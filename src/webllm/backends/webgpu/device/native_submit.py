@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from webllm.backends.webgpu.device.protocol import Dispatch
-from webllm.errors import DeviceLostError
+from webllm.errors import DeviceError, DeviceLostError, DeviceMemoryError
 
 _RAW_VERSION = "0.32."
 
@@ -223,7 +223,7 @@ class WrappedSubmitter:
         try:
             staging.handle.map_sync(self._wgpu.MapMode.READ, 0, size)
         except RuntimeError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         data = bytes(staging.handle.read_mapped(0, size))
         staging.handle.unmap()
         return data
@@ -235,9 +235,7 @@ class WrappedSubmitter:
                     del self._free[i]
                     return Staging(handle, free_size, self._free)
         usage = self._wgpu.BufferUsage
-        handle = self._device.create_buffer(
-            label="staging", size=size, usage=usage.MAP_READ | usage.COPY_DST
-        )
+        handle = create_buffer(self._device, "staging", size, usage.MAP_READ | usage.COPY_DST)
         return Staging(handle, size, self._free)
 
     def close(self) -> None:
@@ -292,16 +290,15 @@ class RawSubmitter(WrappedSubmitter):
             with self._ffi.from_buffer(data) as source:
                 write(self._queue_handle, buffer._internal, offset, source, len(data))
         except self._wgpu.GPUError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     def encode(self, commands: Sequence[Command], source: Source | None) -> CommandBuffer:
         lib, null = self._lib, self._ffi.NULL
+        staging = None if source is None else self._staging(source.size)
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device_handle, null)
         if commands:
             self._encode_pass(encoder, commands)
-        staging = None
-        if source is not None:
-            staging = self._staging(source.size)
+        if source is not None and staging is not None:
             target = staging.handle._internal
             lib.wgpuCommandEncoderCopyBufferToBuffer(
                 encoder, source.buffer._internal, source.offset, target, 0, source.size
@@ -309,7 +306,7 @@ class RawSubmitter(WrappedSubmitter):
         try:
             command_buffer = self._api.libf.wgpuCommandEncoderFinish(encoder, null)
         except self._wgpu.GPUError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         lib.wgpuCommandEncoderRelease(encoder)
         owned = self._ffi.gc(command_buffer, lib.wgpuCommandBufferRelease)
         return CommandBuffer(owned, source, staging)
@@ -357,7 +354,7 @@ class RawSubmitter(WrappedSubmitter):
         while staging.mapped is None:
             lib.wgpuDevicePoll(self._device_handle, True, ffi.NULL)
         if not staging.mapped:
-            raise _lost("a buffer could not be mapped")
+            raise lost("a buffer could not be mapped")
         data = bytes(ffi.buffer(lib.wgpuBufferGetConstMappedRange(buffer, 0, size), size))
         lib.wgpuBufferUnmap(buffer)
         return data
@@ -367,6 +364,26 @@ class RawSubmitter(WrappedSubmitter):
         staging.mapped = status == self._lib.WGPUMapAsyncStatus_Success
 
 
-def _lost(cause: object) -> DeviceLostError:
+def create_buffer(device: Any, label: str, size: int, usage: int) -> Any:
+    """Returns a wgpu.GPUBuffer. Raises DeviceMemoryError and DeviceLostError."""
+    import wgpu
+
+    try:
+        return device.create_buffer(label=label, size=size, usage=usage)
+    except wgpu.GPUOutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device.adapter.info['device']} has no {size} bytes left for {label or 'a buffer'}: "
+            f"use a smaller model or context"
+        ) from error
+    except wgpu.GPUError as error:
+        raise lost(error) from error
+
+
+def lost_or(cause: Exception, otherwise: DeviceError) -> DeviceError:
+    """Any call can be the first to notice that the device is lost; `otherwise` if it is not."""
+    return lost(cause) if "device is lost" in str(cause) else otherwise
+
+
+def lost(cause: object) -> DeviceLostError:
     reason = " ".join(str(cause).split())
     return DeviceLostError(f"the GPU stopped answering ({reason}): reload the model")
