@@ -6,6 +6,8 @@
     │   └── ContextLengthError     the prompt does not fit the context window
     ├── ModelNotFoundError         no such model record, file or tensor
     ├── ModelNotLoadedError        no model is loaded, or `unload` stopped its load
+    │   └── ModelReplacedError     another client of the same engine loaded another model
+    ├── SessionNotFoundError       the journal has no such session
     ├── QueueFullError             too many requests are waiting; try again later
     ├── LogitProcessorError        a registered logit processor raised or returned nonsense
     ├── UnsupportedModelError      an architecture, tokenizer or tensor type we do not run
@@ -65,6 +67,15 @@ class ModelNotFoundError(WebLLMError, LookupError):
 class ModelNotLoadedError(WebLLMError, RuntimeError):
     code = "model_not_loaded"
     status = 409
+
+
+class ModelReplacedError(ModelNotLoadedError):
+    code = "model_replaced"
+
+
+class SessionNotFoundError(WebLLMError, LookupError):
+    code = "session_not_found"
+    status = 404
 
 
 class QueueFullError(WebLLMError):

@@ -51,6 +51,7 @@ class Choice(ResponseStruct):
     message: ChatCompletionMessage
     finish_reason: FinishReason
     logprobs: Logprobs | None
+    token_ids: list[int] | None = None  # with `return_token_ids`
 
 
 class ChatCompletion(ResponseStruct, tag_field="object", tag="chat.completion"):
@@ -93,6 +94,7 @@ class ChunkChoice(ResponseStruct):
     delta: Delta
     finish_reason: FinishReason | None
     logprobs: Logprobs | None = None
+    token_ids: list[int] | None = None  # since the last chunk; with `return_token_ids`
 
 
 class ChatCompletionChunk(ResponseStruct, tag_field="object", tag="chat.completion.chunk"):

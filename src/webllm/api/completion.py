@@ -16,6 +16,7 @@ class CompletionChoice(ResponseStruct):
     text: str
     finish_reason: FinishReason | None
     logprobs: Logprobs | None
+    token_ids: list[int] | None = None  # since the last chunk; with `return_token_ids`
 
 
 class Completion(ResponseStruct, tag_field="object", tag="text_completion"):

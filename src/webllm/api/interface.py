@@ -5,13 +5,14 @@ The names are WebLLM's in Python spelling.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.config import AppConfig, ChatOptions, InitProgressCallback, LogLevel
 
@@ -62,8 +63,35 @@ class MLCEngineInterface(Protocol):
     def loaded_model_ids(self) -> list[str]:
         """Returns the ids that a request's `model` may name."""
 
-    def interrupt_generate(self) -> None:
-        """Ends every answer under way with finish_reason "abort"."""
+    def has_loaded(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> bool:
+        """Whether exactly these models are loaded, with these options and the current catalogue."""
+
+    def interrupt_generate(self, request_ids: Collection[str] | None = None) -> None:
+        """Ends answers under way with finish_reason "abort": all, or those of these requests.
+
+        request_ids: each request's `extra_body.request_id`, or its response's id.
+        """
+
+    async def list_resumable_sessions(self) -> list[ResumableSession]:
+        """Returns the sessions in the journal, the newest first."""
+
+    async def resume_chat_completion(
+        self, session_id: str, continue_generation: bool = False, stream: bool = False
+    ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
+        """Returns a session's text; or generates the rest, after loading its model if needed.
+
+        stream: returns the chunks that follow the text in the journal.
+        """
+
+    async def delete_resumable_session(self, session_id: str) -> None:
+        """Removes a session from the journal. Raises SessionNotFoundError."""
+
+    async def delete_all_resumable_sessions(self) -> None:
+        """Empties the journal, except for the sessions whose generation is under way."""
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
         """Forgets the last answer, forwarded tokens and, unless they are kept, the statistics."""

@@ -38,12 +38,36 @@ class ResponseFormat(RequestStruct, frozen=True, kw_only=True):
     structural_tag: Any = None  # with "structural_tag"; WebLLM
 
 
+class Resumable(RequestStruct, frozen=True, kw_only=True):
+    """Keeps a generation in the journal, so that it can be resumed; WebLLM's, also in camelCase.
+
+    A request with the `session_id` of an earlier one, and otherwise the same, attaches to that
+    generation: the one that still runs, or else the journal's, which then goes on. So a client that
+    lost its worker asks again and misses nothing.
+    """
+
+    enabled: bool = True
+    session_id: str | None = None  # default: a new one, the response's id
+    from_token: int | list[int] | None = None  # a stream begins after these tokens; ours
+    strict_persistence: bool | None = (
+        None  # True: an answer whose journal fails ends with its error
+    )
+    # Without effect: there are no checkpoints, and tokens that were not written are drawn again.
+    checkpoint_interval_tokens: int | None = None
+    checkpoint_prompt: bool | None = None
+    durability_mode: Literal["exact", "relaxed"] | None = None
+    store_checkpoint_logits: bool | None = None
+
+
 class ExtraBody(RequestStruct, frozen=True, kw_only=True):
-    """WebLLM's fields that OpenAI does not have."""
+    """WebLLM's fields that OpenAI does not have, and vLLM's for token ids and request ids."""
 
     enable_thinking: bool | None = None  # False: the answer begins with an empty thought
     enable_latency_breakdown: bool | None = None  # adds usage.extra.latencyBreakdown
     context_overflow: ContextOverflow | None = None  # see `ChatOptions`
+    resumable: Resumable | None = None
+    request_id: str | None = None  # names the generation until it ends; default: a new one
+    return_token_ids: bool | None = None  # adds `token_ids` to choices
 
 
 class GenerationParams(RequestStruct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ Checks that depend on the loaded model (context window, vocabulary) are the engi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -20,7 +21,9 @@ from webllm.api.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbeddingRequest,
+    ExtraBody,
     GenerationParams,
+    Resumable,
     ResponseFormat,
 )
 from webllm.errors import RequestError
@@ -90,6 +93,7 @@ def _read(
         if name in unsupported and fields[name] is not None:
             raise RequestError(f"{name} is not supported; {unsupported[name]}", field=name)
     fields = {k: v for k, v in _without_none(fields).items() if k not in unsupported}
+    fields = _snake_case_resumable(fields)
     if isinstance(fields.get("messages"), list):
         messages = [_without_none(message) for message in fields["messages"]]
         fields["messages"] = [*map(_first_message, messages[:1]), *messages[1:]]
@@ -113,6 +117,18 @@ def _first_message(fields: Any) -> Any:
     """Renames the role "developer", OpenAI's newer name of "system"."""
     if isinstance(fields, dict) and fields.get("role") == "developer":
         return fields | {"role": "system"}
+    return fields
+
+
+def _snake_case_resumable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Renames the fields of `extra_body.resumable`, which WebLLM spells in camelCase."""
+    match fields.get("extra_body"):
+        case {"resumable": dict(resumable), **extra}:
+            renamed = {
+                re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", str(name)): value
+                for name, value in resumable.items()
+            }
+            return fields | {"extra_body": extra | {"resumable": _without_none(renamed)}}
     return fields
 
 
@@ -166,12 +182,23 @@ def _check_generation(request: GenerationParams) -> None:
     for token_id, bias in (request.logit_bias or {}).items():
         if not -100 <= bias <= 100:  # inline, because there may be one for every token
             _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
+    _check_resumable((request.extra_body or ExtraBody()).resumable)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
     if request.stream_options is not None and not request.stream:
         raise RequestError("stream_options needs stream=True", field="stream_options")
     if "" in request.stop_strings:
         raise RequestError("stop contains an empty string; leave it out", field="stop")
+
+
+def _check_resumable(resumable: Resumable | None) -> None:
+    if resumable is None:
+        return
+    if resumable.session_id == "":
+        raise RequestError("extra_body.resumable.session_id is empty; leave it out", "extra_body")
+    start = resumable.from_token
+    for num in start if isinstance(start, list) else [start]:
+        _in_range("extra_body.resumable.from_token", num, 0)
 
 
 def _in_range(
