@@ -23,7 +23,7 @@ QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Do whales 
 
 
 def new_engine(folder: Path, config: MLCEngineConfig | None = None) -> MLCEngine:
-    engine = fake_engine(lambda _: ANSWER, config)
+    engine = fake_engine(lambda text: text if len(text) > len(ANSWER) else ANSWER, config)
     engine._journal = Journal(JournalFiles(folder))
     return engine
 
@@ -159,8 +159,11 @@ async def test_an_id_of_another_request_is_refused(engine: MLCEngine) -> None:
 
 
 async def test_only_the_named_answers_are_interrupted(engine: MLCEngine) -> None:
+    long = {"messages": [{"role": "user", "content": ANSWER * 9}]}
     readers = {name: Reader() for name in "abc"}
-    streams: dict[str, Any] = {name: await engine.chat_completion(asked(name)) for name in readers}
+    streams: dict[str, Any] = {
+        name: await engine.chat_completion(asked(name, **long)) for name in readers
+    }
     engine.interrupt_generate({"a", "chatcmpl-b"})
     for name, stream in streams.items():
         await readers[name].read(stream)
@@ -187,7 +190,7 @@ async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
     [listed] = await engine.list_resumable_sessions()
     assert not listed.resumable
     assert listed.reason == "its answer is being generated"
-    with pytest.raises(RequestError, match="being generated"):
+    with pytest.raises(RequestError, match="under way"):
         await engine.delete_resumable_session("s")
     await stream.aclose()
     await engine._generations.close()

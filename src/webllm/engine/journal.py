@@ -78,11 +78,15 @@ class Begin(msgspec.Struct, tag_field="record", tag="begin", frozen=True, kw_onl
 
 
 class Tokens(msgspec.Struct, tag_field="record", tag="tokens", frozen=True, omit_defaults=True):
-    """Tokens that follow those of earlier records of the choice; logprobs has one for each."""
+    """What follows the earlier records of the choice. logprobs: one for each token.
+
+    text: what was emitted; of the newest tokens it may be in the next record.
+    """
 
     choice: int
     token_ids: list[int]
     logprobs: list[TokenLogprobs | None] | None = None
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
@@ -114,6 +118,7 @@ class RecoveredChoice:
     not end. num_output_tokens: as counted by the engine at its end; before, the tokens so far.
     """
 
+    text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -125,6 +130,7 @@ class RecoveredChoice:
         if isinstance(record, Finish):
             self.finish_reason, self.num_output_tokens = record.reason, record.num_output_tokens
             return
+        self.text += record.text
         self.token_ids += record.token_ids
         self.logprobs += record.logprobs or [None] * len(record.token_ids)
         self.num_output_tokens = len(self.token_ids)
@@ -239,6 +245,7 @@ class Recorder:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._batch: list[tuple[int, int, TokenLogprobs | None]] = []  # choice, token id, logprobs
+        self._texts: dict[int, str] = {}  # by choice, emitted since the last batch
         self._timer: asyncio.TimerHandle | None = None  # writes the batch
         self._unwritten = bytearray()  # framed records
         self._writing: asyncio.Task[None] | None = None
@@ -252,6 +259,10 @@ class Recorder:
             self._timer = self._loop.call_later(_BATCH_S, self._write_batch)
         elif len(batch) == _BATCH_TOKENS:
             self._write_batch()
+
+    def text(self, choice: int, text: str) -> None:
+        """Adds text that was emitted."""
+        self._texts[choice] = self._texts.get(choice, "") + text
 
     def finish(self, choice: int, reason: FinishReason, num_output_tokens: int) -> None:
         """Ends a choice; writes it with all tokens before it."""
@@ -272,8 +283,9 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        records = _framed_tokens(self._batch) + last
+        records = _framed_tokens(self._batch, self._texts) + last
         self._batch.clear()
+        self._texts.clear()
         if self.error is None and self._closing is None:
             self._unwritten += records
             if self._unwritten and self._writing is None:
@@ -310,16 +322,19 @@ class Recorder:
             self.on_error(error)
 
 
-def _framed_tokens(batch: Sequence[tuple[int, int, TokenLogprobs | None]]) -> bytes:
+def _framed_tokens(
+    batch: Sequence[tuple[int, int, TokenLogprobs | None]], texts: Mapping[int, str]
+) -> bytes:
     """Returns one record for each choice in the batch."""
-    choices: dict[int, list[tuple[int, TokenLogprobs | None]]] = {}
-    for choice, token_id, logprobs in batch:
-        choices.setdefault(choice, []).append((token_id, logprobs))
+    choices: dict[int, list[tuple[int, TokenLogprobs | None]]] = {choice: [] for choice in texts}
+    for choice, token_id, token_logprobs in batch:
+        choices.setdefault(choice, []).append((token_id, token_logprobs))
     records = b""
     for choice, tokens in choices.items():
         token_ids, all_logprobs = [each[0] for each in tokens], [each[1] for each in tokens]
         has_logprobs = any(each is not None for each in all_logprobs)
-        records += _framed(Tokens(choice, token_ids, all_logprobs if has_logprobs else None))
+        logprobs = all_logprobs if has_logprobs else None
+        records += _framed(Tokens(choice, token_ids, logprobs, texts.get(choice, "")))
     return records
 
 
