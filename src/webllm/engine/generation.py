@@ -35,7 +35,7 @@ class Generation:
         generation_id: str,
         request: GenerationParams,
         model_id: str,
-        fingerprint: str | None,
+        fingerprint: str,
         on_end: Callable[[Generation], None],
     ) -> None:
         self.id = generation_id

@@ -39,6 +39,9 @@ _BATCH_TOKENS = 16
 _BATCH_S = 0.2  # since the batch's first token
 
 
+_Token = tuple[int, int, str, TokenLogprobs | None]  # choice, token id, text, logprobs
+
+
 class Begin(msgspec.Struct, tag_field="record", tag="begin", frozen=True, kw_only=True):
     """The first record. A ValueError says which field cannot be.
 
@@ -80,13 +83,14 @@ class Begin(msgspec.Struct, tag_field="record", tag="begin", frozen=True, kw_onl
 class Tokens(msgspec.Struct, tag_field="record", tag="tokens", frozen=True, omit_defaults=True):
     """What follows the earlier records of the choice. logprobs: one for each token.
 
-    text: what was emitted; of the newest tokens it may be in the next record.
+    text: what these tokens made known; the rest of an unfinished character or of what may be a stop
+    string is with later tokens.
     """
 
     choice: int
     token_ids: list[int]
+    text: str
     logprobs: list[TokenLogprobs | None] | None = None
-    text: str = ""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
@@ -244,25 +248,31 @@ class Recorder:
         self.on_error: Callable[[Exception], None] | None = None
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._batch: list[tuple[int, int, TokenLogprobs | None]] = []  # choice, token id, logprobs
-        self._texts: dict[int, str] = {}  # by choice, emitted since the last batch
+        self._batch: list[_Token] = []
+        self._texts: dict[int, str] = {}  # by choice, after its tokens
         self._timer: asyncio.TimerHandle | None = None  # writes the batch
         self._unwritten = bytearray()  # framed records
         self._writing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    def token(self, choice: int, token_id: int, logprobs: TokenLogprobs | None = None) -> None:
-        """Adds a token. A batch is written after 16 tokens, or 200 ms after its first one."""
+    def token(
+        self, choice: int, token_id: int, text: str, logprobs: TokenLogprobs | None = None
+    ) -> None:
+        """Adds a token, and the text that is known by it.
+
+        A batch is written after 16 tokens, or 200 ms after its first one.
+        """
         batch = self._batch
-        batch.append((choice, token_id, logprobs))
+        batch.append((choice, token_id, text, logprobs))
         if len(batch) == 1:
             self._timer = self._loop.call_later(_BATCH_S, self._write_batch)
         elif len(batch) == _BATCH_TOKENS:
             self._write_batch()
 
     def text(self, choice: int, text: str) -> None:
-        """Adds text that was emitted."""
-        self._texts[choice] = self._texts.get(choice, "") + text
+        """Adds the text at the end of a choice."""
+        if text:
+            self._texts[choice] = text
 
     def finish(self, choice: int, reason: FinishReason, num_output_tokens: int) -> None:
         """Ends a choice; writes it with all tokens before it."""
@@ -322,19 +332,22 @@ class Recorder:
             self.on_error(error)
 
 
-def _framed_tokens(
-    batch: Sequence[tuple[int, int, TokenLogprobs | None]], texts: Mapping[int, str]
-) -> bytes:
-    """Returns one record for each choice in the batch."""
-    choices: dict[int, list[tuple[int, TokenLogprobs | None]]] = {choice: [] for choice in texts}
-    for choice, token_id, token_logprobs in batch:
-        choices.setdefault(choice, []).append((token_id, token_logprobs))
+def _framed_tokens(batch: Sequence[_Token], texts: Mapping[int, str]) -> bytes:
+    """Returns one record for each choice in the batch. texts: by choice, after its tokens."""
+    choices: dict[int, list[_Token]] = {choice: [] for choice in texts}
+    for token in batch:
+        choices.setdefault(token[0], []).append(token)
     records = b""
     for choice, tokens in choices.items():
-        token_ids, all_logprobs = [each[0] for each in tokens], [each[1] for each in tokens]
-        has_logprobs = any(each is not None for each in all_logprobs)
-        logprobs = all_logprobs if has_logprobs else None
-        records += _framed(Tokens(choice, token_ids, logprobs, texts.get(choice, "")))
+        logprobs = [token[3] for token in tokens]
+        records += _framed(
+            Tokens(
+                choice,
+                [token[1] for token in tokens],
+                "".join(token[2] for token in tokens) + texts.get(choice, ""),
+                logprobs if any(each is not None for each in logprobs) else None,
+            )
+        )
     return records
 
 

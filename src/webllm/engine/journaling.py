@@ -77,7 +77,7 @@ class SessionJournal:
             response_id=generation.response_id,
             model_id=generation.model_id,
             models=[msgspec.to_builtins(model) for model in self._models],
-            forms=generation.fingerprint or "",
+            forms=generation.fingerprint,
         )
         wanted = resumable(generation.request)
         is_strict = wanted is not None and wanted.strict_persistence is True

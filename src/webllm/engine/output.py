@@ -74,11 +74,11 @@ class TextOutput:
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         self._timing.tokens.append(time.perf_counter())
         self._token_ids.append(token_id)
-        if self.recorder is not None:
-            self.recorder.token(self._choice, token_id, logprobs)
         if logprobs is not None:
             self._logprobs.append(token_logprob(self._tokenizer, token_id, logprobs))
         text, stopped = self._matcher.feed(self._detokenizer.push(token_id))
+        if self.recorder is not None:
+            self.recorder.token(self._choice, token_id, text, logprobs)
         if text:
             self._emit(text)
         if stopped:
@@ -89,7 +89,10 @@ class TextOutput:
     def end(self, reason: FinishReason) -> None:
         self._timing.end()
         text, _ = self._matcher.feed(self._detokenizer.flush())
-        self._emit(text + self._matcher.flush(), reason)
+        text += self._matcher.flush()
+        if self.recorder is not None:
+            self.recorder.text(self._choice, text)
+        self._emit(text, reason)
 
     def fail(self, error: BaseException) -> None:
         self._timing.end()
@@ -101,8 +104,6 @@ class TextOutput:
             logprobs, self._logprobs = Logprobs(content=self._logprobs), []
         token_ids, self._token_ids = tuple(self._token_ids), []
         self._pieces.append(text)
-        if text and self.recorder is not None:
-            self.recorder.text(self._choice, text)
         self._log.add(TextDelta(self._choice, text, token_ids, reason, logprobs))
 
 

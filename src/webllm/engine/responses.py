@@ -147,7 +147,7 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
             model=generation.model_id,
             choices=choices,
             usage=generation.usage,
-            system_fingerprint=generation.fingerprint,
+            system_fingerprint=generation.fingerprint or None,
         )
 
     async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
@@ -195,7 +195,7 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
             model=generation.model_id,
             choices=choices,
             usage=usage,
-            system_fingerprint=generation.fingerprint,
+            system_fingerprint=generation.fingerprint or None,
         )
 
 
@@ -251,5 +251,5 @@ class CompletionResponder(_Responder[Completion, Completion]):
             model=generation.model_id,
             choices=choices,
             usage=usage,
-            system_fingerprint=generation.fingerprint,
+            system_fingerprint=generation.fingerprint or None,
         )
