@@ -156,9 +156,8 @@ async def test_a_session_is_read_as_it_was_written(
 async def test_every_prefix_recovers_the_whole_records_in_it() -> None:
     data = await three_choices()
     records = frames(data)
-    assert [record["record"] for _, record in records] == [
-        "begin", "tokens", "tokens", "tokens", "tokens", "finish", "tokens", "tokens",
-    ]  # fmt: skip
+    kinds = ["begin", "tokens", "tokens", "finish", "tokens", "tokens"]
+    assert [record["record"] for _, record in records] == kinds
     storage = MemoryStorage()
     journal = new_journal(storage)
     await (await journal.begin(begin(n=3))).close()
@@ -290,6 +289,18 @@ async def test_batches(
     await recorder.close()
     assert storage.appends.empty()
     assert not timers.running
+
+
+async def test_a_batch_has_sixteen_tokens_of_each_choice(
+    storage: MemoryStorage, journal: Journal
+) -> None:
+    recorder = await journal.begin(begin(n=3))
+    for token_id in range(16):
+        for choice in range(3):
+            recorder.token(choice, token_id)
+    records = frames(await storage.appends.get())
+    assert [len(record["token_ids"]) for _, record in records] == [16, 16, 16]
+    await recorder.close()
 
 
 async def test_a_slow_storage_gets_all_in_order(storage: MemoryStorage, journal: Journal) -> None:

@@ -84,18 +84,19 @@ class JournalFiles:
             file = _open(path, os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return None
+        is_anothers = False
         try:
-            if not _lock_soon(file) or not _is_at(file, path):
+            is_anothers = not (_lock_soon(file) and _is_at(file, path))
+            if is_anothers:
                 raise ArtifactError(f"another program holds or has deleted {path}; try again")
-        except BaseException:
-            file.close()
-            raise
-        try:
             _write(file, data)
             os.fsync(file.fileno())
             _sync_folder(self.root)
         except BaseException:
-            _remove(file)
+            if is_anothers:
+                file.close()
+            else:
+                _remove(file)
             raise
         return file
 
