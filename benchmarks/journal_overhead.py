@@ -1,6 +1,6 @@
 """Measures what the journal costs: decode with and without `extra_body.resumable`.
 
-    python benchmarks/journal_overhead.py [MODEL] [--streams 1,16] [--tokens 128] [--repeats 5] [--save]
+    python benchmarks/journal_overhead.py [MODEL] [--streams 1,16] [--repeats 5] [--save]
 
 Streams run at once in this process, with and without a journal in turns, in a folder on the disk
 that holds the temporary ones. Decode is counted from the first token of the last stream that begins

@@ -34,7 +34,13 @@ REQUESTS: list[dict[str, Any]] = [
         **PENALTIES,
         **LOGPROBS,
     },
-    {"prompt": "Once upon a time", "temperature": 0, "logit_bias": {28: -5}, **PENALTIES},
+    {
+        "prompt": "Once upon a time",
+        "temperature": 0,
+        "seed": 0,
+        "logit_bias": {28: -5},
+        **PENALTIES,
+    },
 ]
 
 Token = tuple[int, TokenLogprobs | None]

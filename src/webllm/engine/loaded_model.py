@@ -25,7 +25,6 @@ class LoadedModel:
     vocab_size: int  # columns of the logits; the tokenizer may have fewer tokens
     weights: str  # tells the model file from others; see `Checkpoint.fingerprint`
     loop: GenerationLoop
-    fingerprint: str = ""  # of what decides the bits of logits: kernel forms and weights
 
     @property
     def device_name(self) -> str:
