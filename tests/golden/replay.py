@@ -24,7 +24,7 @@ TEXT = "The sea is deep and the sky is high. " * 3
 PENALTIES = {"frequency_penalty": 0.7, "presence_penalty": 0.3, "repetition_penalty": 1.2}
 LOGPROBS = {"logprobs": True, "top_logprobs": 2}
 REQUESTS: list[dict[str, Any]] = [
-    {"prompt": TEXT, "temperature": 0, "stop": [" deep and the sky is high", "never"]},
+    {"prompt": TEXT, "temperature": 0, "seed": 0, "stop": [" deep and the sky is high", "never"]},
     {"prompt": "Once upon a time", "temperature": 1.0, "seed": 7, "n": 2},
     {
         "prompt": "one two three " * 9,
@@ -34,7 +34,13 @@ REQUESTS: list[dict[str, Any]] = [
         **PENALTIES,
         **LOGPROBS,
     },
-    {"prompt": "Once upon a time", "temperature": 0, "logit_bias": {28: -5}, **PENALTIES},
+    {
+        "prompt": "Once upon a time",
+        "temperature": 0,
+        "seed": 0,
+        "logit_bias": {28: -5},
+        **PENALTIES,
+    },
 ]
 
 Token = tuple[int, TokenLogprobs | None]
