@@ -124,6 +124,7 @@ class BlockingMLCEngine:
     get_gpu_vendor = _awaited(MLCEngine.get_gpu_vendor)
     get_max_storage_buffer_binding_size = _awaited(MLCEngine.get_max_storage_buffer_binding_size)
     device_name = _awaited(MLCEngine.device_name)
+    engine_stats = _awaited(MLCEngine.engine_stats)
     benchmark = _awaited(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)
