@@ -23,4 +23,4 @@ class EngineStats(ResponseStruct):
     """Ours; WebLLM has nothing like it."""
 
     models: list[ModelStats]  # empty while models are being loaded
-    loading: list[str] = msgspec.field(default_factory=list)  # ids or sources of the models that are being loaded
+    loading: list[str] = msgspec.field(default_factory=list)  # ids or sources, meanwhile

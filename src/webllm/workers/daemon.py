@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any, Literal
 
 import msgspec
 
-from webllm import __version__
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.stats import EngineStats
 from webllm.artifacts.file_lock import FileLock
@@ -212,7 +212,7 @@ class Daemon:
             engine = await self._handler.engine.engine_stats()
         return DaemonStatus(
             pid=os.getpid(),
-            version=__version__,
+            version=version("webllm"),
             started=self._started,
             socket=str(self._files.socket),
             idle_s=self._idle_s,
@@ -254,7 +254,7 @@ async def _is_busy(engine: MLCEngineInterface) -> bool:
 def _read_first(message: object) -> Start | Control:
     """Raises msgspec.ValidationError."""
     is_control = isinstance(message, dict) and "command" in message
-    return msgspec.convert(message, Control if is_control else Start)
+    return msgspec.convert(message, Control) if is_control else msgspec.convert(message, Start)
 
 
 if __name__ == "__main__":

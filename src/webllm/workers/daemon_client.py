@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 
-import webllm
 from webllm.artifacts.file_lock import FileLock
 from webllm.config import (
     AppConfig,
@@ -109,11 +108,8 @@ class DaemonMLCEngine(WorkerMLCEngine):
         on_progress: InitProgressCallback | None = None,
     ) -> None:
         """See `MLCEngine.reload`. Returns at once if the models are loaded with these options."""
-        known = (
-            {record.model_id for record in self._app_config.model_list}
-            if self._app_config
-            else set()
-        )
+        catalogue = self._app_config.model_list if self._app_config else ()
+        known = {record.model_id for record in catalogue}
         models = [each if each in known else _absolute(each) for each in model_ids(model_id)]
         await super().reload(models, chat_options, on_progress=on_progress)
 
@@ -144,8 +140,8 @@ async def start_daemon(
         raise WorkerLostError("the daemon has just ended; start it again")
     if idle_s is not None and status.idle_s != idle_s:
         raise ConfigError(
-            f"idle_s is {idle_s:g}, and the daemon that runs ends after {status.idle_s:g} s without "
-            "clients; leave it out, or end that daemon with `webllm daemon stop`"
+            f"the daemon that runs ends after {status.idle_s / 60:g} minutes without clients, not "
+            f"after {idle_s / 60:g}; leave the time out, or end it with `webllm daemon stop` first"
         )
     return status
 
@@ -209,13 +205,13 @@ async def _open_port(start: Start, idle_s: float) -> SocketPort:
         try:
             await _ask(files, port, start)
             return port
-        except _Gone:  # it has ended, or is about to
+        except _EndedError:  # it has ended, or is about to
             if not num_left:
                 raise
     raise AssertionError
 
 
-class _Gone(WorkerLostError):
+class _EndedError(WorkerLostError):
     """The daemon ended before it replied."""
 
 
@@ -226,11 +222,11 @@ async def _ask(files: DaemonFiles, port: SocketPort, message: Start | Control) -
             return await ask_first(port, message)
     except TimeoutError:
         raise WorkerLostError(
-            f"the daemon, process {files.read_pid()}, has not answered for {_REPLY_S:.0f} s; end it "
-            "with `webllm daemon stop`"
+            f"the daemon, process {files.read_pid()}, has not answered for {_REPLY_S:.0f} s; end "
+            "it with `webllm daemon stop`"
         ) from None
     except WorkerLostError as error:
-        raise _Gone(f"{error}; {files.log} may say why") from error
+        raise _EndedError(f"{error}; {files.log} may say why") from error
 
 
 async def _control(files: DaemonFiles, command: Any) -> DaemonStatus | None:
@@ -239,7 +235,7 @@ async def _control(files: DaemonFiles, command: Any) -> DaemonStatus | None:
         return None
     try:
         reply = await _ask(files, port, Control(uuid=new_uuid(), command=command))
-    except _Gone:
+    except _EndedError:
         return None
     await port.close()
     return msgspec.convert(reply, DaemonStatus)
@@ -268,7 +264,7 @@ async def _held(lock: FileLock) -> AsyncIterator[None]:
 
 async def _launch(files: DaemonFiles, idle_s: float) -> None:
     """Starts the daemon's process, and waits until it can be reached. Raises what it reports."""
-    package = str(Path(webllm.__file__).parents[1])
+    package = str(Path(__file__).parents[2])
     reading, writing = os.pipe()
     try:
         with files.log.open("ab") as log:
