@@ -146,12 +146,12 @@ class SocketPort(asyncio.Protocol):
         self._waiting.clear()
         self._transport.close()
         try:
-            async with asyncio.timeout(_GRACE_S):
-                await self._gone.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_S):
+                    await self._gone.wait()
         finally:
-            self._transport.abort()
+            if not self._gone.is_set():
+                self._transport.abort()
         await self._gone.wait()
 
     def connection_made(self, transport: BaseTransport) -> None:
