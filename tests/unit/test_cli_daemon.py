@@ -72,14 +72,8 @@ async def test_status_shows_models_and_answers(files: DaemonFiles) -> None:
         await anext(stream)
         result = await asyncio.to_thread(run, "status")
         assert "clients   1\nmodels    numbers\n" in result.stdout
-        heading, row = result.stdout.splitlines()[-2:]
-        assert heading.split() == [
-            "model",
-            "device",
-            "answering",
-            "waiting",
-            *["free", "KV", "blocks"],
-        ]
+        row = result.stdout.splitlines()[-1]
+        assert "answering  waiting  free KV blocks" in result.stdout
         assert row.split()[:2] == ["numbers", "fake"]
         assert row.split()[-2:] == ["of", "64"]
         await stream.aclose()

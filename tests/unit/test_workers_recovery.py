@@ -195,8 +195,8 @@ async def test_a_recovery_that_fails_fails_all_who_wait(number_models: NumberMod
     engine = WorkerMLCEngine(worker.port, open_port=open_port, recovery=Recovery())
     await engine.reload("numbers.gguf", SHIFT)
     stream = await engine.completions.create(prompt="1", stream=True, **FOREVER)
-    answers = [asyncio.create_task(read(stream))]
-    answers += [asyncio.create_task(engine.chat_completion(asked("1", **FOREVER)))]  # type: ignore[list-item]
+    answers: list[asyncio.Task[Any]] = [asyncio.create_task(read(stream))]
+    answers += [asyncio.create_task(engine.chat_completion(asked("1", **FOREVER)))]
     await settle()
     await worker.port.close()
     for result in await asyncio.gather(*answers, return_exceptions=True):

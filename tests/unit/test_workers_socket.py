@@ -124,9 +124,13 @@ async def test_an_end_that_does_not_read_is_cut_off(
     async with pair(path) as (ours, theirs):
         theirs._transport.pause_reading()
         here = Received(ours)
-        with pytest.raises(WorkerLostError, match="does not read"):
+
+        def flood() -> None:
             for _ in range(1000):
                 ours.post({"text": "x" * 100_000})
+
+        with pytest.raises(WorkerLostError, match="does not read"):
+            flood()
         await here.is_closed.wait()
         assert "unread" in here.reasons[0]
         with pytest.raises(WorkerLostError):
