@@ -44,11 +44,32 @@ export interface StreamOptions {
   include_usage?: boolean;
 }
 
-/** WebLLM's fields that OpenAI does not have. */
+/** WebLLM's fields that OpenAI does not have, and vLLM's for token ids and request ids. */
 export interface ExtraBody {
   enable_thinking?: boolean | null;
   enable_latency_breakdown?: boolean | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+  resumable?: Resumable | null;
+  request_id?: string | null;
+  return_token_ids?: boolean | null;
+}
+
+/**
+ * Keeps a generation in the journal, so that it can be resumed; WebLLM's, also in camelCase.
+ *
+ * A request with the `session_id` of an earlier one, and otherwise the same, attaches to that
+ * generation: the one that still runs, or else the journal's, which then goes on. So a client that
+ * lost its worker asks again and misses nothing.
+ */
+export interface Resumable {
+  enabled?: boolean;
+  session_id?: string | null;
+  from_token?: number | number[] | null;
+  strict_persistence?: boolean | null;
+  checkpoint_interval_tokens?: number | null;
+  checkpoint_prompt?: boolean | null;
+  durability_mode?: "exact" | "relaxed" | null;
+  store_checkpoint_logits?: boolean | null;
 }
 
 export interface ImageURL {
@@ -169,6 +190,7 @@ export interface Choice {
   message: ChatCompletionMessage;
   finish_reason: "abort" | "length" | "stop" | "tool_calls";
   logprobs: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 export interface ChatCompletionMessage {
@@ -254,6 +276,7 @@ export interface ChunkChoice {
   delta: Delta;
   finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
   logprobs?: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 /** The additions of a chunk to its choice's message. */
@@ -291,6 +314,7 @@ export interface CompletionChoice {
   text: string;
   finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
   logprobs: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 export interface CreateEmbeddingResponse {
@@ -313,4 +337,21 @@ export interface Embedding {
 export interface EmbeddingUsage {
   prompt_tokens: number;
   total_tokens: number;
+}
+
+/** Ours; WebLLM has nothing like it. */
+export interface EngineStats {
+  models: ModelStats[];
+  loading?: string[];
+}
+
+/** One loaded model. A request of n choices is n sequences. */
+export interface ModelStats {
+  model_id: string;
+  device: string;
+  running: number;
+  waiting: number;
+  free_blocks: number;
+  blocks: number;
+  block_tokens: number;
 }

@@ -1,6 +1,6 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
-import type { ChatCompletion, Completion, CreateEmbeddingResponse } from "./api";
+import type { ChatCompletion, Completion, CreateEmbeddingResponse, EngineStats } from "./api";
 import type { Calls } from "./calls";
 import type { ConvTemplateConfig } from "./conv_template";
 
@@ -247,6 +247,7 @@ export interface Contents {
   getGPUVendor: null;
   getMaxStorageBufferBindingSize: null;
   getDeviceName: ModelParams;
+  getEngineStats: null;
 }
 
 /** Of the reply to each kind of request. */
@@ -277,6 +278,7 @@ export interface Results {
   getGPUVendor: string;
   getMaxStorageBufferBindingSize: number;
   getDeviceName: string;
+  getEngineStats: EngineStats;
 }
 
 export type Kind = keyof Contents;
@@ -330,5 +332,11 @@ export abstract class EngineMessages {
   async getDeviceName(modelId: string | null = null): Promise<string> {
     if (!this.calls.speaks(2)) return "";
     return this.calls.call("getDeviceName", { modelId });
+  }
+
+  /** Returns each loaded model's sequences and free blocks; nothing from an older worker. */
+  async getEngineStats(): Promise<EngineStats> {
+    if (!this.calls.speaks(3)) return {"models": []};
+    return this.calls.call("getEngineStats", null);
   }
 }

@@ -32,12 +32,13 @@ from webllm.api.chat_completion import ChatCompletion
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
+from webllm.api.stats import EngineStats
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
 from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
 from webllm.errors import ConfigError, RequestError, WebLLMError
 from webllm.plain_data import explained, field_of
 
-PROTOCOL = 2  # version of what we add to WebLLM's messages; no kind's `since` is higher
+PROTOCOL = 3  # version of what we add to WebLLM's messages; no kind's `since` is higher
 
 _Content = TypeVar("_Content", bound="WireStruct")
 _P = ParamSpec("_P")
@@ -259,6 +260,9 @@ class EngineMessages(ABC):
     )
     device_name = _method(
         "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, fallback=""
+    )
+    engine_stats = _method(
+        "getEngineStats", MLCEngineInterface.engine_stats, since=3, fallback=EngineStats(models=[])
     )
 
 
