@@ -127,6 +127,7 @@ class BlockingMLCEngine:
     benchmark = _awaited(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)
+    has_loaded = _called(MLCEngine.has_loaded)
     interrupt_generate = _called(MLCEngine.interrupt_generate)
     set_init_progress_callback = _called(MLCEngine.set_init_progress_callback)
     get_init_progress_callback = _called(MLCEngine.get_init_progress_callback)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -74,6 +74,7 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._sessions = {model.model_id: Session(model, host) for model in models}
         self._loads = Loads()
+        self._loaded: list[tuple[ModelRecord, ChatOptions]] = []  # by the last `reload`
         self._loading_ids: list[str] = []  # or sources, of the models that are being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)
@@ -114,6 +115,7 @@ class MLCEngine:
             callback = call_both(on_progress, self.config.init_progress_callback)
             with progress_line(callback) as report:
                 self._sessions = await self._load(records, list(wanted.values()), report)
+            self._loaded = list(zip(records, wanted.values(), strict=True))
         finally:
             self._loading_ids = []
 
@@ -150,7 +152,7 @@ class MLCEngine:
             await self._unload()
 
     async def _unload(self) -> None:
-        sessions, self._sessions = self._sessions, {}
+        sessions, self._sessions, self._loaded = self._sessions, {}, []
         await _close(sessions)
 
     async def chat_completion(
@@ -181,7 +183,24 @@ class MLCEngine:
         """Returns the ids that `model` may be in a request."""
         return list(self._sessions)
 
-    def interrupt_generate(self) -> None:
+    def has_loaded(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> bool:
+        """Whether the last `reload` loaded exactly these models, from the records that the catalogue
+        has now, with the same options.
+
+        Raises ConfigError for wrong arguments, as `reload` does.
+        """
+        wanted = _options_by_id(model_id, chat_options)
+        find = self.config.app_config.find
+        try:
+            return self._loaded == [(find(each), options) for each, options in wanted.items()]
+        except ModelNotFoundError:
+            return False
+
+    def interrupt_generate(self, request_ids: Collection[str] | None = None) -> None:
         """Ends every running answer of every model with finish_reason "abort"."""
         for session in self._sessions.values():
             session.interrupt()
