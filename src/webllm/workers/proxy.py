@@ -7,7 +7,7 @@ A method posts one message (`_call`). A stream takes one to begin and one for ea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from types import NoneType
 from typing import Any, Self, TypeVar, cast
@@ -21,6 +21,7 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
+from webllm.api.resumable import ResumeResult
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import (
     DEVICE_SETTINGS,
@@ -148,9 +149,55 @@ class WorkerMLCEngine(m.EngineMessages):
         """Returns the ids that `model` may be in a request."""
         return [self._model_id(each) for each in self._models.model_id]
 
-    def interrupt_generate(self) -> None:
-        """Ends every running answer with finish_reason "abort"."""
-        self._client.notify(m.INTERRUPT.request())
+    def has_loaded(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> bool:
+        """Whether the last `reload` loaded exactly these models, with these options.
+
+        A restarted worker counts as having them: it loads them at the next request.
+        """
+        ids, options = model_ids(model_id), read_options(chat_options)
+        loaded = self._models
+        none = [ChatOptions()] * len(ids)
+        return ids == loaded.model_id and (options or none) == (loaded.chat_opts or none)
+
+    def interrupt_generate(self, request_ids: Collection[str] | None = None) -> None:
+        """Ends this engine's running answers with finish_reason "abort": all, or those named.
+
+        A worker of WebLLM's, or one of before version 3 of the protocol, ends all in any case.
+        """
+        content = None
+        if request_ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
+            content = m.checked(m.InterruptParams(request_ids=list(request_ids)))
+        self._client.notify(m.INTERRUPT.request(content))
+
+    async def resume_chat_completion(
+        self, session_id: str, continue_generation: bool = False, stream: bool = False
+    ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
+        """Returns a session's text; or generates the rest, after loading its model if needed."""
+        options = m.ResumeOptions(continue_generation=continue_generation, stream=stream)
+        if not options.is_stream:
+            params = m.checked(m.ResumeParams(session_id=session_id, options=options))
+            return await self._call(m.RESUME_CHAT_COMPLETION, params)
+        client, stream_id = self._client, m.new_uuid()
+        kind = m.RESUME_CHAT_COMPLETION_STREAM
+        content = m.ResumeStreamParams(session_id=session_id, options=options, stream_id=stream_id)
+        reply = await client.call(kind.request(m.checked(content), uuid=stream_id))
+        result = _read(reply, kind.result)
+        if result is not None:
+            return result
+        stream_params = m.StreamParams(stream_id=stream_id)
+        return await self._opened(client, stream_params, ChatCompletionChunk)
+
+    async def delete_all_resumable_sessions(self) -> None:
+        """Empties the journal, except for the sessions whose generation is under way."""
+        if self._protocol >= m.DELETE_ALL_SESSIONS.since:
+            await self._call(m.DELETE_ALL_SESSIONS)
+            return
+        for session in await self.list_resumable_sessions():
+            await self.delete_resumable_session(session.session_id)
 
     async def custom_request(self, name: str, message: object = None) -> Any:
         """Calls the `on_custom_request` of the worker's handler, and returns its result."""
@@ -201,16 +248,6 @@ class WorkerMLCEngine(m.EngineMessages):
         self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
         """Begins a stream in the worker, and returns its chunks."""
-        stream = self._chunks(kind, fields, chunk_type)
-        # Python closes a generator without references, which aborts the answer, only once it has
-        # run up to its first item.
-        await anext(stream)
-        return stream
-
-    async def _chunks(
-        self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
-    ) -> AsyncGenerator[_Chunk, None]:
-        """Yields None when the worker has begun, then the chunks."""
         client, ids, stream_id = self._client, self._models.model_id, m.new_uuid()
         model = fields.get("model") or (ids[0] if len(ids) == 1 else None)
         content = m.StreamInitParams(
@@ -222,6 +259,23 @@ class WorkerMLCEngine(m.EngineMessages):
         )
         await client.call(kind.request(content, uuid=stream_id))
         params = m.StreamParams(selected_model_id=model, stream_id=stream_id)
+        return await self._opened(client, params, chunk_type)
+
+    async def _opened(
+        self, client: Client, params: m.StreamParams, chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Returns the chunks of a stream that has begun."""
+        stream = self._chunks(client, params, chunk_type)
+        # Python closes a generator without references, which aborts the answer, only once it has
+        # run up to its first item.
+        await anext(stream)
+        return stream
+
+    async def _chunks(
+        self, client: Client, params: m.StreamParams, chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Yields None, then the chunks."""
+        stream_id = cast(str, params.stream_id)
         try:
             yield cast(_Chunk, None)
             while True:
