@@ -16,7 +16,7 @@ from webllm.text.steps import finish
 
 TEXT = "The sea is deep and the sky is high. " * 3
 REQUESTS: list[dict[str, Any]] = [
-    {"prompt": TEXT, "temperature": 0},
+    {"prompt": TEXT, "temperature": 0, "seed": 0},
     {"prompt": "Once upon a time", "temperature": 1.0, "seed": 7, "n": 2},
     {
         "prompt": "one two three " * 9,

@@ -12,8 +12,8 @@ from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
-from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.resources import Chat, Completions, Embeddings
+from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.config import AppConfig, ChatOptions, InitProgressCallback, LogLevel
 
 

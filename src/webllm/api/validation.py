@@ -23,8 +23,8 @@ from webllm.api.requests import (
     EmbeddingRequest,
     ExtraBody,
     GenerationParams,
-    Resumable,
     ResponseFormat,
+    Resumable,
 )
 from webllm.errors import RequestError
 from webllm.plain_data import did_you_mean, explained, field_of, short

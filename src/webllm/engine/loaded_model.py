@@ -24,6 +24,7 @@ class LoadedModel:
     chat_format: ChatFormat | None  # None: the file has no template, and no built-in one matches
     vocab_size: int  # columns of the logits; the tokenizer may have fewer tokens
     loop: GenerationLoop
+    fingerprint: str = ""  # of what decides the bits of logits: kernel forms and weights
 
     @property
     def device_name(self) -> str:
