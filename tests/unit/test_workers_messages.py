@@ -11,6 +11,7 @@ from fake_worker import Worker
 from test_workers_wire import NpmClient, Thrown
 
 from webllm.api.interface import MLCEngineInterface
+from webllm.api.resumable import ResumableSession
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import Host
@@ -88,8 +89,27 @@ def test_a_kind_that_is_passed_on_has_the_parameters_of_its_method(name: str) ->
     assert (kind.method, set(fields)) == (name, set(parameters))
 
 
-SAMPLES = {"model_id": "m", "keep_stats": True, "input_ids": [4, 5], "is_prefill": True}
-RESULTS: dict[Any, object] = {str: "said", int: 2**40, type(None): None}
+SAMPLES = {
+    "model_id": "m",
+    "keep_stats": True,
+    "input_ids": [4, 5],
+    "is_prefill": True,
+    "session_id": "s",
+}
+SESSION = ResumableSession(
+    session_id="s",
+    resumable=True,
+    model_id="m",
+    emitted_tokens=3,
+    processed_seq_len=9,
+    recovery_mode="token_replay",
+)
+RESULTS: dict[Any, object] = {
+    str: "said",
+    int: 2**40,
+    type(None): None,
+    list[ResumableSession]: [SESSION],
+}
 
 
 @pytest.mark.parametrize("name", PASSED_ON)
@@ -113,12 +133,6 @@ async def test_arguments_and_result_cross(name: str) -> None:
     assert await getattr(engine, name)(**given) == result
     assert await getattr(engine, name)(*given.values()) == result
     assert received == [given, given]
-
-
-@pytest.mark.parametrize("name", [name for name in WEBLLM if "esum" in name])
-async def test_sessions_of_webllms_are_refused_in_words(name: str) -> None:
-    with pytest.raises(Thrown, match=f"RequestError: this worker knows no sessions .*'{name}'"):
-        await NpmClient(Worker().handler).ask(name, WEBLLM[name])
 
 
 async def test_kinds_of_later_versions_are_refused_in_words() -> None:

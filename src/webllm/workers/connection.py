@@ -45,7 +45,7 @@ class Models:
         return all(isinstance(record, ModelRecord) for record, _ in self._records())
 
     def has_names_of(self, other: Models) -> bool:
-        return (self.ids, self.options) == (other.ids, other.options)
+        return self.ids == other.ids
 
     def is_same(self, other: Models) -> bool:
         """Whether another client means the same models and options."""

@@ -260,7 +260,6 @@ class MLCEngineHandler:
         request_ids = [each.id for each in client.under_way]
         abandoned = client.streams.interrupt()
         self.engine.interrupt_generate(request_ids)
-        await client.streams.end_unstarted()
         await close_all(abandoned)
 
     async def _resume(self, client: Connection, request: m.Request) -> ResumeResult:

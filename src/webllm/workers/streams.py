@@ -50,7 +50,6 @@ class Stream:
     def __init__(self, chunks: Chunks, request: AskedRequest, on_end: Callable[[], None]) -> None:
         self.request = request
         self.is_interrupted = False
-        self.is_started = False  # the engine computes nothing before the first pull
         self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -61,7 +60,6 @@ class Stream:
         """Returns the next chunk, or END after the last one and once the stream is closed."""
         pull = asyncio.current_task()
         assert pull is not None
-        self.is_started = True
         self._pulls.add(pull)
         try:
             async with self._turn:
@@ -176,12 +174,6 @@ class Streams:
         for stream in [*self._interrupted.values(), *self._by_model.values()]:
             stream.is_interrupted = True
         return unread
-
-    async def end_unstarted(self) -> None:
-        """Ends the streams without a pull so far, which the engine does not run nor interrupt."""
-        for stream in self._all():
-            if not stream.is_started:
-                await stream.chunks.aclose()
 
     async def close(self) -> None:
         """Ends all streams, then raises the first error."""
