@@ -203,7 +203,7 @@ class MLCEngineHandler:
                         or (client.models.is_same(models) if client.models else is_loaded)
                     ),
                 )
-                await self._end_answers()
+                await self._end_answers(shared.clients)
                 await self.engine.reload(models.ids, models.options, on_progress=shared.report)
             for client in shared.clients:
                 client.models, client.replaced = models, None
@@ -216,13 +216,16 @@ class MLCEngineHandler:
                 old = str(client.models or loaded)
                 client.replace_models(_replaced(old, new))
 
-    async def _end_answers(self) -> None:
-        """Marks all streams as interrupted; ends those of lost clients and those left unread."""
-        abandoned = [stream for each in self._connections for stream in each.streams.interrupt()]
+    async def _end_answers(self, asking: list[Connection]) -> None:
+        """Marks all streams as interrupted, since the engine ends all answers.
+
+        Closes those of lost clients, and those that the asking clients have left unread.
+        """
+        unread = {client: client.streams.interrupt() for client in self._connections}
         try:
             await _end_all(each for each in self._connections if each.is_lost)
         finally:
-            await close_all(abandoned)
+            await close_all(stream for client in asking for stream in unread.get(client, ()))
 
     async def _complete(self, client: Connection, request: m.Request) -> ResponseStruct:
         await self._ensure_loaded(client, request)
@@ -302,7 +305,7 @@ class MLCEngineHandler:
         async with self._turn:
             client.models = client.replaced = None
             try:
-                await self._end_answers()
+                await self._end_answers([client])
             finally:
                 await self.engine.unload()
 
