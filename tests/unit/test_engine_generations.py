@@ -162,7 +162,7 @@ async def test_an_id_of_another_request_is_refused(engine: MLCEngine) -> None:
     with pytest.raises(RequestError, match="'s' is the id of another request"):
         await engine.chat_completion(asked(temperature=0.5))
     await stream.aclose()
-    await engine._generations.close()
+    await engine._generations.written()
     with pytest.raises(RequestError, match="'s' is the id of another request"):  # in the journal
         await engine.chat_completion(asked(temperature=0.5))
 
@@ -202,7 +202,7 @@ async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="under way"):
         await engine.delete_resumable_session("s")
     await reader.read(stream)
-    await engine._generations.close()
+    await engine._generations.written()
     cut(tmp_path / "journal", 2)
 
     async with new_engine(tmp_path / "journal") as other:  # which has no model loaded
@@ -242,7 +242,7 @@ async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
 async def test_a_text_completion_is_resumed_as_one(engine: MLCEngine, tmp_path: Path) -> None:
     request = {"prompt": "Sing.", "extra_body": {"resumable": {"session_id": "c"}}}
     await engine.completion(request)
-    await engine._generations.close()
+    await engine._generations.written()
     cut(tmp_path / "journal", 2)
     result: Any = await engine.resume_chat_completion("c")
     rest: Any = await engine.resume_chat_completion("c", True, stream=True)

@@ -36,7 +36,8 @@ class JournalFiles:
     """A `JournalStorage` in `root`; default: `sessions` in the folder of all that webllm stores.
 
     The folder is created with the first session. Every method raises ArtifactError
-    (StorageFullError for a full disk), or ConfigError if the folder belongs to another user or its disk has no locks.
+    (StorageFullError for a full disk), or ConfigError if the folder is another user's or has no
+    locks.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -83,18 +84,19 @@ class JournalFiles:
             file = _open(path, os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return None
+        is_anothers = False
         try:
-            if not _lock_soon(file) or not _is_at(file, path):
+            is_anothers = not (_lock_soon(file) and _is_at(file, path))
+            if is_anothers:
                 raise ArtifactError(f"another program holds or has deleted {path}; try again")
-        except BaseException:
-            file.close()
-            raise
-        try:
             _write(file, data)
             os.fsync(file.fileno())
             _sync_folder(self.root)
         except BaseException:
-            _remove(file)
+            if is_anothers:
+                file.close()
+            else:
+                _remove(file)
             raise
         return file
 
@@ -183,7 +185,7 @@ class FileWriter:
         self._file, self._thread = file, thread
 
     async def append(self, data: bytes) -> None:
-        await self._thread.run(self._file.name, lambda: _write(self._file, data))
+        await self._thread.start(self._file.name, lambda: _write(self._file, data))
 
     async def cut(self, num_bytes: int) -> None:
         """Removes what follows the first `num_bytes` bytes."""
@@ -204,12 +206,7 @@ class _Thread:
         self, place: object, work: Callable[[], _T], undo: Callable[[_T], None] | None = None
     ) -> _T:
         """Calls `work` to its end. If the caller is cancelled meanwhile, undoes it."""
-
-        def with_our_errors() -> _T:
-            with storage_errors(place):
-                return work()
-
-        running = asyncio.get_running_loop().run_in_executor(self._executor, with_our_errors)
+        running = self.start(place, work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -219,6 +216,15 @@ class _Thread:
             if running.exception() is None and undo is not None:
                 undo(running.result())
             raise
+
+    def start(self, place: object, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Calls `work`, unless the future is cancelled before its turn."""
+
+        def with_our_errors() -> _T:
+            with storage_errors(place):
+                return work()
+
+        return asyncio.get_running_loop().run_in_executor(self._executor, with_our_errors)
 
 
 def _open(path: Path, flags: int = 0) -> FileIO:

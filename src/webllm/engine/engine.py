@@ -194,7 +194,7 @@ class MLCEngine:
     async def _unload(self) -> None:
         sessions, self._sessions, self._loaded = self._sessions, {}, []
         await _close(sessions)
-        await self._generations.close()
+        await self._generations.written()
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -240,9 +240,14 @@ class MLCEngine:
     def _session_journal(self) -> SessionJournal | None:
         if not self.config.persist:
             return None
-        return SessionJournal(self._open_journal(), self._loaded)
+        return SessionJournal(self._own_journal(), self._loaded, self._generations.written)
 
-    def _open_journal(self) -> Journal:
+    async def _written_journal(self) -> Journal:
+        """Returns the journal once it has what ended generations of this engine wrote."""
+        await self._generations.written()
+        return self._own_journal()
+
+    def _own_journal(self) -> Journal:
         if self._journal is None:
             self._journal = default_journal(self._host)
         return self._journal
@@ -251,7 +256,7 @@ class MLCEngine:
         """Returns the sessions in the journal, the newest first."""
         if not self.config.persist:
             return []
-        entries = await self._open_journal().list()
+        entries = await (await self._written_journal()).list()
         return [
             session_info(entry.recovered, entry.is_owned, self._is_exact(entry.recovered))
             for entry in entries
@@ -266,7 +271,9 @@ class MLCEngine:
         a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
         if another process generates the answer, and what `reload` raises.
         """
-        past = await self._open_journal().find(session_id) if self.config.persist else None
+        past = None
+        if self.config.persist:
+            past = await (await self._written_journal()).find(session_id)
         if past is None:
             raise SessionNotFoundError(
                 f"the journal has no session {session_id!r}; list_resumable_sessions() has those "
@@ -305,11 +312,11 @@ class MLCEngine:
 
         Raises SessionNotFoundError, and RequestError while its answer is being generated.
         """
-        await self._open_journal().delete(session_id)
+        await (await self._written_journal()).delete(session_id)
 
     async def delete_all_resumable_sessions(self) -> None:
         """Empties the journal, except for the sessions whose generation is under way."""
-        await self._open_journal().delete_all()
+        await (await self._written_journal()).delete_all()
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]

@@ -48,8 +48,8 @@ class Generations:
             if ids is None or generation.id in ids or generation.response_id in ids:
                 generation.interrupt()
 
-    async def close(self) -> None:
-        """Waits until the journal has what the generations wrote."""
+    async def written(self) -> None:
+        """Waits until the journal has what generations wrote that have ended."""
         while self._closing:
             await asyncio.wait(self._closing)
 

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _VERSION = 1
 _HEADER = struct.Struct("<II")
-_BATCH_TOKENS = 16
+_BATCH_TOKENS = 16  # of each choice
 _BATCH_S = 0.2  # since the batch's first token
 
 
@@ -243,11 +243,12 @@ class Recorder:
     never raised. on_error: is called with it.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, num_choices: int = 1) -> None:
         self.error: Exception | None = None
         self.on_error: Callable[[Exception], None] | None = None
         self._writer = writer
         self._loop = asyncio.get_running_loop()
+        self._batch_tokens = _BATCH_TOKENS * num_choices
         self._batch: list[_Token] = []
         self._texts: dict[int, str] = {}  # by choice, after its tokens
         self._timer: asyncio.TimerHandle | None = None  # writes the batch
@@ -260,13 +261,13 @@ class Recorder:
     ) -> None:
         """Adds a token, and the text that is known by it.
 
-        A batch is written after 16 tokens, or 200 ms after its first one.
+        A batch is 16 tokens a choice, or those of 200 ms.
         """
         batch = self._batch
         batch.append((choice, token_id, text, logprobs))
         if len(batch) == 1:
             self._timer = self._loop.call_later(_BATCH_S, self._write_batch)
-        elif len(batch) == _BATCH_TOKENS:
+        elif len(batch) == self._batch_tokens:
             self._write_batch()
 
     def text(self, choice: int, text: str) -> None:
@@ -400,7 +401,7 @@ class Journal:
                 "choose another session_id",
                 field="extra_body.resumable.session_id",
             )
-        return Recorder(writer)
+        return Recorder(writer, begin.num_choices)
 
     async def find(self, session_id: str) -> Recovered | None:
         """Returns a session, also of a generation that is under way; None if there is none."""
@@ -417,16 +418,15 @@ class Journal:
             if await self._recovered(name) is not None:
                 raise _under_way(session_id)
             return None
-        recorder = Recorder(writer)
         try:
             recovered = await self._cut(name, writer)
         except BaseException:
-            await recorder.close()
+            await writer.close()
             raise
         if recovered is None:
-            await recorder.close()
+            await writer.close()
             return None
-        return recovered, recorder
+        return recovered, Recorder(writer, recovered.begin.num_choices)
 
     async def list(self) -> Sequence[JournalEntry]:
         """Returns all sessions, the newest first; one that cannot be read is left out."""

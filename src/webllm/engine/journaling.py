@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -33,11 +33,20 @@ class LoadedRecord(msgspec.Struct, frozen=True):
 
 
 class SessionJournal:
-    """The journal, for generations by the models that are loaded."""
+    """The journal, for generations by the models that are loaded.
 
-    def __init__(self, journal: Journal, models: Sequence[LoadedRecord]) -> None:
+    written: waits until the journal has what generations of this engine wrote that have ended.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        models: Sequence[LoadedRecord],
+        written: Callable[[], Awaitable[None]],
+    ) -> None:
         self._journal = journal
         self._models = models
+        self._written = written
 
     async def reopen(self, generation: Generation) -> Recovered | None:
         """Returns what the journal has of a generation, which it records from now on.
@@ -45,6 +54,7 @@ class SessionJournal:
         Returns None if it has nothing. Raises RequestError if it has another request under this id,
         or if another process generates it.
         """
+        await self._written()
         found = await self._journal.reopen(generation.id)
         if found is None:
             return None
