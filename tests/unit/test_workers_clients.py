@@ -138,7 +138,7 @@ class TestInterrupt:
         self, handler: MLCEngineHandler
     ) -> None:
         told: list[Any] = []
-        handler.engine.interrupt_generate = told.append  # type: ignore[method-assign]
+        handler.engine.interrupt_generate = told.append  # type: ignore[method-assign, assignment]
         received: list[Any] = []
 
         async def chat_completion(request: dict[str, Any]) -> Any:

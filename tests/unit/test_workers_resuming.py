@@ -270,7 +270,7 @@ async def test_an_interrupt_names_the_sessions_that_are_resumed(
     worker: Worker, npm: Client
 ) -> None:
     told: list[object] = []
-    worker.engine.interrupt_generate = told.append  # type: ignore[method-assign]
+    worker.engine.interrupt_generate = told.append  # type: ignore[method-assign, assignment]
     content = {"sessionId": "s", "options": CONTINUE, "streamId": "x"}
     await npm.ask("resumeChatCompletionStreamInit", content)
     await npm.ask("interruptGenerate")

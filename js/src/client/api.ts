@@ -1,6 +1,7 @@
 // Made by client_types.py from src/webllm/api/; do not edit.
 
 import type { ChatCompletionMessageParam } from "./message_params";
+import type { Resumable } from "./resumable";
 
 export interface ChatCompletionRequestBase {
   model?: string | null;
@@ -44,11 +45,14 @@ export interface StreamOptions {
   include_usage?: boolean;
 }
 
-/** WebLLM's fields that OpenAI does not have. */
+/** WebLLM's fields that OpenAI does not have, and vLLM's for token ids and request ids. */
 export interface ExtraBody {
   enable_thinking?: boolean | null;
   enable_latency_breakdown?: boolean | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+  resumable?: Resumable | null;
+  request_id?: string | null;
+  return_token_ids?: boolean | null;
 }
 
 export interface ImageURL {
@@ -169,6 +173,7 @@ export interface Choice {
   message: ChatCompletionMessage;
   finish_reason: "abort" | "length" | "stop" | "tool_calls";
   logprobs: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 export interface ChatCompletionMessage {
@@ -254,6 +259,7 @@ export interface ChunkChoice {
   delta: Delta;
   finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
   logprobs?: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 /** The additions of a chunk to its choice's message. */
@@ -291,6 +297,7 @@ export interface CompletionChoice {
   text: string;
   finish_reason: "abort" | "length" | "stop" | "tool_calls" | null;
   logprobs: Logprobs | null;
+  token_ids?: number[] | null;
 }
 
 export interface CreateEmbeddingResponse {
@@ -313,4 +320,39 @@ export interface Embedding {
 export interface EmbeddingUsage {
   prompt_tokens: number;
   total_tokens: number;
+}
+
+/**
+ * A session in the journal; WebLLM's `ResumeProbeResult`.
+ *
+ * recovery_mode: "token_replay" for an answer that can be continued, "text_only" for one that has
+ * ended. is_exact: False if what the loaded model computes now may differ in bits from what it
+ * computed then; None if the model is not loaded. The last two fields are ours.
+ */
+export interface ResumableSession {
+  sessionId: string;
+  resumable: boolean;
+  modelId: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  recoveryMode: "none" | "text_only" | "token_replay";
+  reason?: string | null;
+  created?: number;
+  isExact?: boolean | null;
+}
+
+/**
+ * A session's text: that in the journal, or the finished one if generation was continued.
+ *
+ * is_exact: see `ResumableSession`. recovered_texts: one for each choice. Both are ours.
+ */
+export interface ResumeResult {
+  sessionId: string;
+  recoveredText: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  replayedTokens: number;
+  recoveryMode: "none" | "text_only" | "token_replay";
+  recoveredTexts: string[];
+  isExact?: boolean | null;
 }

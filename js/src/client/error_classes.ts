@@ -8,6 +8,8 @@ export class RequestError extends WebLLMError {}
 export class ContextLengthError extends RequestError {}
 export class ModelNotFoundError extends WebLLMError {}
 export class ModelNotLoadedError extends WebLLMError {}
+export class ModelReplacedError extends ModelNotLoadedError {}
+export class SessionNotFoundError extends WebLLMError {}
 export class QueueFullError extends WebLLMError {}
 export class LogitProcessorError extends WebLLMError {}
 export class UnsupportedModelError extends WebLLMError {}

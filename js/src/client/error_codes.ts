@@ -8,6 +8,8 @@ export const ERROR_CODES = {
   ContextLengthError: { code: "context_length_exceeded", status: 400 },
   ModelNotFoundError: { code: "model_not_found", status: 404 },
   ModelNotLoadedError: { code: "model_not_loaded", status: 409 },
+  ModelReplacedError: { code: "model_replaced", status: 409 },
+  SessionNotFoundError: { code: "session_not_found", status: 404 },
   QueueFullError: { code: "queue_full", status: 429 },
   LogitProcessorError: { code: "logit_processor_failed", status: 500 },
   UnsupportedModelError: { code: "unsupported_model", status: 400 },
