@@ -29,13 +29,14 @@ from webllm.api.requests import (
     EmbeddingRequest,
 )
 from webllm.api.resumable import ResumableSession, ResumeResult
+from webllm.api.stats import EngineStats
 from webllm.config import LogLevel, prebuilt_app_config
 from webllm.workers.messages import KINDS, AnyReply, EngineMessages, KeepAlive, Kind
 
 CLIENT = Path(__file__).parent / "src" / "client"
 API = [
     *(ChatCompletionRequest, CompletionRequest, EmbeddingRequest),
-    *(ChatCompletion, ChatCompletionChunk, Completion, CreateEmbeddingResponse),
+    *(ChatCompletion, ChatCompletionChunk, Completion, CreateEmbeddingResponse, EngineStats),
     *(ResumableSession, ResumeResult),
 ]
 LINE = 100  # prettier's
@@ -156,7 +157,8 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         for name, type_, each in zip(names, types, given, strict=True)
     ]
     says = (method.__doc__ or "").replace("None", "null")
-    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(kind.fallback)};"]
+    fallback = json.dumps(msgspec.to_builtins(kind.fallback))
+    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {fallback};"]
     return "\n".join(
         [
             *(f"  {line}" for line in _comment({"description": says})),

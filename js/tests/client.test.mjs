@@ -231,6 +231,7 @@ test("asks what the model runs on where the worker can say", async () => {
   await older.engine.reload("m");
   assert.equal(await older.engine.getDeviceName(), "");
   assert.ok(!kinds(older.received).includes("getDeviceName"));
+  assert.deepEqual(await older.engine.getEngineStats(), { models: [] });
 });
 
 test("errors are of the classes of their names", async () => {

@@ -7,7 +7,7 @@
         reply = await engine.chat.completions.create(messages=[{"role": "user", "content": "Hi"}])
 
 Names are imported when they are first used, so that `import webllm` costs nothing; those of Web
-Workers exist in a browser only.
+Workers exist in a browser only, those of the shared engine in CPython only.
 """
 
 from importlib import import_module
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from webllm.workers.browser import WebWorkerMLCEngine as WebWorkerMLCEngine
     from webllm.workers.browser import WebWorkerMLCEngineHandler as WebWorkerMLCEngineHandler
     from webllm.workers.browser import create_web_worker_mlc_engine as create_web_worker_mlc_engine
+    from webllm.workers.daemon_client import DaemonMLCEngine as DaemonMLCEngine
+    from webllm.workers.daemon_client import (
+        create_service_worker_mlc_engine as create_service_worker_mlc_engine,
+    )
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
@@ -50,6 +54,7 @@ _HOMES = {
     "BlockingMLCEngine": "engine.blocking",
     "BlockingOpenAITransport": "server.openai_transport",
     "ChatOptions": "config",
+    "DaemonMLCEngine": "workers.daemon_client",
     "InitProgressReport": "artifacts.progress",
     "MLCEngine": "engine.engine",
     "MLCEngineConfig": "config",
@@ -62,6 +67,7 @@ _HOMES = {
     "WorkerMLCEngine": "workers.proxy",
     "create_blocking_mlc_engine": "engine.blocking",
     "create_mlc_engine": "engine.engine",
+    "create_service_worker_mlc_engine": "workers.daemon_client",
     "create_web_worker_mlc_engine": "workers.browser",
     "create_worker_process": "workers.process",
     "openai_client": "server.openai_client",
@@ -100,6 +106,8 @@ __all__ = [
 
 if THIS_HOST.is_browser:
     __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
+else:
+    __all__ += ["DaemonMLCEngine", "create_service_worker_mlc_engine"]
 
 
 def __getattr__(name: str) -> Any:
@@ -110,5 +118,10 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"webllm.{name} is for Web Workers and exists in a browser only; "
             "here create_worker_process starts a worker"
+        )
+    if home == "workers.daemon_client" and THIS_HOST.is_browser:
+        raise ImportError(
+            f"webllm.{name} is for CPython and does not exist in a browser yet; here "
+            "create_web_worker_mlc_engine starts a worker"
         )
     return getattr(import_module(f"webllm.{home}"), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fake_model import (
@@ -43,6 +44,17 @@ async def test_stop_token_first_gives_an_empty_answer() -> None:
     assert reply.choices[0].finish_reason == "stop"
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (1, 1)
     assert reply.usage.extra.prefill_tokens_per_s > 0
+
+
+async def test_responses_name_what_computed_them() -> None:
+    engine, fingerprint = make_engine(), f"{FakeBackend.forms}:none:{CONTEXT}"
+    chat = await engine.chat.completions.create(**asked("1"), max_tokens=2)
+    completion = await engine.completions.create(prompt="1", max_tokens=2)
+    assert chat.system_fingerprint == completion.system_fingerprint == fingerprint
+    options: Any = {"max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
+    chunks = [c async for c in await engine.chat.completions.create(**asked("1"), **options)]
+    pieces = [c async for c in await engine.completions.create(prompt="1", **options)]
+    assert {c.system_fingerprint for c in (*chunks, *pieces)} == {fingerprint}
 
 
 @pytest.mark.parametrize("length", [31, 32, 33, 64, CONTEXT - 1])

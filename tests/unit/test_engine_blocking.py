@@ -135,6 +135,7 @@ def test_whole_answers(engine: BlockingMLCEngine) -> None:
     assert engine.forward_tokens_and_sample([5, 6], is_prefill=True) == 7
     assert engine.runtime_stats_text().startswith("prefill: ")
     assert engine.device_name() == "fake"
+    assert [model.model_id for model in engine.engine_stats().models] == ["numbers"]
     engine.reset_chat()
     assert engine.get_message() == ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import webllm
+from webllm.host import BROWSER
 
 JS = Path(__file__).parents[2] / "js"
 
@@ -21,8 +22,17 @@ def test_a_star_import_gives_every_name() -> None:
 def test_a_name_for_browsers_only_explains_its_import_error() -> None:
     with pytest.raises(ImportError, match=r"in a browser only.*create_worker_process"):
         from webllm import WebWorkerMLCEngine  # noqa: F401
+    assert "create_service_worker_mlc_engine" in webllm.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         webllm.Nonsense  # noqa: B018
+
+
+def test_a_name_for_cpython_only_explains_its_import_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webllm, "THIS_HOST", BROWSER)
+    with pytest.raises(ImportError, match=r"for CPython .*create_web_worker_mlc_engine"):
+        webllm.create_service_worker_mlc_engine  # noqa: B018
 
 
 def test_importing_webllm_loads_no_submodule_but_the_host() -> None:

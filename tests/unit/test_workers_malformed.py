@@ -23,8 +23,9 @@ from webllm.workers import frames
 from webllm.workers.frames import FrameReader, frame
 from webllm.workers.messages import Return
 from webllm.workers.port import LoopbackPort
-from webllm.workers.process import Start, create_worker_process
+from webllm.workers.process import create_worker_process
 from webllm.workers.proxy import WorkerMLCEngine
+from webllm.workers.start import Start
 
 HERE = Path(__file__).parent
 NUM_SETTINGS = 2  # hello and the catalogue

@@ -12,6 +12,7 @@ from test_workers_wire import NpmClient, Thrown
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.resumable import ResumableSession
+from webllm.api.stats import EngineStats, ModelStats
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import Host
@@ -89,6 +90,9 @@ def test_a_kind_that_is_passed_on_has_the_parameters_of_its_method(name: str) ->
     assert (kind.method, set(fields)) == (name, set(parameters))
 
 
+STATS = ModelStats(
+    model_id="m", device="d", running=1, waiting=2, free_blocks=3, blocks=4, block_tokens=5
+)
 SAMPLES = {
     "model_id": "m",
     "keep_stats": True,
@@ -108,6 +112,7 @@ RESULTS: dict[Any, object] = {
     str: "said",
     int: 2**40,
     type(None): None,
+    EngineStats: EngineStats(models=[STATS], loading=["l"]),
     list[ResumableSession]: [SESSION],
 }
 

@@ -17,6 +17,7 @@ from fake_worker import FOREVER, SHIFT, Worker, read
 from webllm import AppConfig, ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord, errors
 from webllm.api.chat_completion import ChatCompletion
 from webllm.api.interface import MLCEngineInterface
+from webllm.api.stats import EngineStats
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.error_info import ErrorInfo
 from webllm.errors import (
@@ -81,6 +82,9 @@ async def test_whole_answers(engine: WorkerMLCEngine) -> None:
 
 async def test_what_a_model_runs_on(engine: WorkerMLCEngine) -> None:
     assert await engine.device_name() == "fake"
+    [stats] = (await engine.engine_stats()).models
+    assert (stats.model_id, stats.device, stats.running) == ("numbers", "fake", 0)
+    assert stats.free_blocks == stats.blocks > 0
     with pytest.raises(ModelNotFoundError, match="other"):
         await engine.device_name("other")
 
@@ -95,6 +99,7 @@ async def test_a_worker_that_is_too_old_to_say_what_it_runs_on() -> None:
     theirs.post({"kind": "return", "uuid": asked[0]["uuid"], "content": {"protocol": 1}})
     await settle()
     assert await engine.device_name() == ""
+    assert await engine.engine_stats() == EngineStats(models=[])
     assert [message["kind"] for message in asked] == ["hello"]
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
 from fake_model import make_loaded
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig, ModelRecord
+from webllm.api.completion import Completion, CompletionChoice
+from webllm.api.requests import CompletionRequest, Resumable
+from webllm.api.validation import completion_request
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
 from webllm.errors import DeviceNotFoundError
@@ -44,6 +49,62 @@ def sleeps(config: MLCEngineConfig) -> MLCEngine:
 
 def exits(config: MLCEngineConfig) -> MLCEngine:
     os._exit(3)
+
+
+def attaching(config: MLCEngineConfig) -> MLCEngine:
+    """Makes an engine whose streams of texts begin where the client left off."""
+    return _AttachingEngine(config, load_model=_load_model)
+
+
+def dying(config: MLCEngineConfig) -> MLCEngine:
+    """Makes an engine that the prompt "13" ends, and its process with it."""
+    return _DyingEngine(config, load_model=_load_model)
+
+
+class _AttachingEngine(MLCEngine):
+    """Follows each number with the next one, slowly. Its answers are known without a journal."""
+
+    async def completion(
+        self, request: CompletionRequest | Mapping[str, object]
+    ) -> Completion | AsyncGenerator[Completion, None]:
+        checked = completion_request(request)
+        if not checked.stream:
+            return await super().completion(request)
+        extra = checked.extra_body
+        resumable = extra.resumable if extra else None
+        print("resumable", resumable, flush=True)
+        return self._stream(checked, resumable or Resumable())
+
+    async def _stream(
+        self, request: CompletionRequest, resumable: Resumable
+    ) -> AsyncGenerator[Completion, None]:
+        start = resumable.from_token or 0
+        starts = start if isinstance(start, list) else [start] * (request.n or 1)
+        max_tokens = request.max_tokens or 1000
+        head: dict[str, Any] = {"id": resumable.session_id or "", "created": 1, "model": "numbers"}
+        for i in range(min(starts), max_tokens):
+            await asyncio.sleep(0.002)
+            choices = [
+                CompletionChoice(
+                    index=index,
+                    text=f"{int(request.prompt) + 1 + i} ",
+                    finish_reason="length" if i + 1 == max_tokens else None,
+                    logprobs=None,
+                    token_ids=[int(request.prompt) + 1 + i],
+                )
+                for index, first in enumerate(starts)
+                if i >= first
+            ]
+            yield Completion(choices=choices, **head)
+
+
+class _DyingEngine(MLCEngine):
+    async def completion(
+        self, request: CompletionRequest | Mapping[str, object]
+    ) -> Completion | AsyncGenerator[Completion, None]:
+        if completion_request(request).prompt == "13":
+            os._exit(1)
+        return await super().completion(request)
 
 
 async def _load_model(

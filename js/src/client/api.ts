@@ -322,6 +322,23 @@ export interface EmbeddingUsage {
   total_tokens: number;
 }
 
+/** Ours; WebLLM has nothing like it. */
+export interface EngineStats {
+  models: ModelStats[];
+  loading?: string[];
+}
+
+/** One loaded model. A request of n choices is n sequences. */
+export interface ModelStats {
+  model_id: string;
+  device: string;
+  running: number;
+  waiting: number;
+  free_blocks: number;
+  blocks: number;
+  block_tokens: number;
+}
+
 /**
  * A session in the journal; WebLLM's `ResumeProbeResult`.
  *

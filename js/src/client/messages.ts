@@ -4,6 +4,7 @@ import type {
   ChatCompletion,
   Completion,
   CreateEmbeddingResponse,
+  EngineStats,
   ResumableSession,
   ResumeResult,
 } from "./api";
@@ -286,6 +287,7 @@ export interface Contents {
   listResumableSessions: null;
   deleteResumableSession: SessionParams;
   getDeviceName: ModelParams;
+  getEngineStats: null;
 }
 
 /** Of the reply to each kind of request. */
@@ -317,6 +319,7 @@ export interface Results {
   listResumableSessions: ResumableSession[];
   deleteResumableSession: void;
   getDeviceName: string;
+  getEngineStats: EngineStats;
 }
 
 export type Kind = keyof Contents;
@@ -380,5 +383,11 @@ export abstract class EngineMessages {
   async getDeviceName(modelId: string | null = null): Promise<string> {
     if (!this.calls.speaks(2)) return "";
     return this.calls.call("getDeviceName", { modelId });
+  }
+
+  /** Returns each loaded model's sequences and free blocks; nothing from an older worker. */
+  async getEngineStats(): Promise<EngineStats> {
+    if (!this.calls.speaks(3)) return {"models": []};
+    return this.calls.call("getEngineStats", null);
   }
 }

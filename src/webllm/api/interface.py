@@ -14,6 +14,7 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.resumable import ResumableSession, ResumeResult
+from webllm.api.stats import EngineStats
 from webllm.config import AppConfig, ChatOptions, InitProgressCallback, LogLevel
 
 
@@ -109,6 +110,9 @@ class MLCEngineInterface(Protocol):
 
     async def device_name(self, model_id: str | None = None) -> str:
         """Returns a readable name of a model's device; "" from a worker too old to tell."""
+
+    async def engine_stats(self) -> EngineStats:
+        """Returns each loaded model's sequences and free blocks; nothing from an older worker."""
 
     async def get_gpu_vendor(self) -> str:
         """Returns the vendor of the GPU, or fails with DeviceNotFoundError."""

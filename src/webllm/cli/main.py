@@ -1,6 +1,7 @@
 """The command `webllm`. Each subcommand imports its modules when it runs, so that help is instant.
 
-Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
+Exit codes: 0, 1 after an error, 2 for wrong usage, 3 if `daemon status` finds none, 130 after
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
 from webllm import __version__
-from webllm.cli import bench, bundle, chat, devices, models, options, run, terminal, web
+from webllm.cli import bench, bundle, chat, daemon, devices, models, options, run, terminal, web
 from webllm.errors import WebLLMError
 
 
@@ -87,3 +88,4 @@ for command in (
     bundle.bundle,
 ):
     app.command(cls=Command)(command)
+app.add_typer(daemon.app, name="daemon")

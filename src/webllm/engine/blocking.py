@@ -142,6 +142,7 @@ class BlockingMLCEngine:
     list_resumable_sessions = _awaited(MLCEngine.list_resumable_sessions)
     delete_resumable_session = _awaited(MLCEngine.delete_resumable_session)
     delete_all_resumable_sessions = _awaited(MLCEngine.delete_all_resumable_sessions)
+    engine_stats = _awaited(MLCEngine.engine_stats)
     benchmark = _awaited(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)

@@ -20,6 +20,7 @@ from webllm.api.requests import (
 )
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.resumable import ResumableSession, ResumeResult
+from webllm.api.stats import EngineStats
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
 from webllm.backends.auto import find_adapter
 from webllm.config import (
@@ -404,6 +405,11 @@ class MLCEngine:
     async def device_name(self, model_id: str | None = None) -> str:
         """Returns a readable name of the device that a loaded model runs on."""
         return self._session(model_id).model.device_name
+
+    async def engine_stats(self) -> EngineStats:
+        """Returns each loaded model's sequences and free blocks."""
+        models = [session.model.stats() for session in self._sessions.values()]
+        return EngineStats(models=models, loading=list(self._loading_ids))
 
     async def benchmark(self, prompt_tokens: int, gen_tokens: int, batch: int = 1) -> Rates:
         """Measures prefill and decode of `batch` prompts of random token ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from webllm.api.stats import ModelStats
 from webllm.config import ChatOptions
 from webllm.engine.chat_format import ChatFormat
 from webllm.engine.host_sampler import HostSampler
@@ -53,6 +54,19 @@ class LoadedModel:
     def attention_sink_size(self) -> int:
         size = self.options.attention_sink_size
         return DEFAULT_SINK_TOKENS if size is None else size
+
+    def stats(self) -> ModelStats:
+        """Returns the model's sequences and blocks now."""
+        scheduler = self.loop.scheduler
+        return ModelStats(
+            model_id=self.model_id,
+            device=self.device_name,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            free_blocks=scheduler.blocks.num_free,
+            blocks=scheduler.blocks.num_blocks,
+            block_tokens=scheduler.blocks.block_size,
+        )
 
     async def close(self) -> None:
         """Ends every sequence with finish_reason "abort" and frees the device."""

@@ -15,11 +15,19 @@ from webllm.workers.port import Port, Unreadable
 
 OnProgress = Callable[[m.InitProgress], None]
 
+_MAX_SILENT_BEATS = 3
+
 
 class Client:
-    """The connection to one worker. When the worker is lost, `lost` gives the reason."""
+    """The connection to one worker. When the worker is lost, `lost` gives the reason.
 
-    def __init__(self, port: Port, on_progress: OnProgress) -> None:
+    keep_alive_s: how often to ask whether the worker still runs. One that says nothing for three
+    times as long is lost. None: never, because the port tells.
+    """
+
+    def __init__(
+        self, port: Port, on_progress: OnProgress, keep_alive_s: float | None = None
+    ) -> None:
         self.port = port
         self.lost: str | None = None
         self.protocol = 0  # of the worker, see `messages.PROTOCOL`; 0: a worker of WebLLM's
@@ -27,9 +35,14 @@ class Client:
         self._on_progress_of: dict[str, OnProgress] = {}  # by uuid of a load
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._closing: asyncio.Task[None] | None = None
+        self._open: set[str] = set()  # ids of streams
+        self._keep_alive_s = keep_alive_s
+        self._num_silent_beats = 0
+        self._next_beat: asyncio.TimerHandle | None = None
         self._hello = m.HELLO.request()
         port.listen(self._receive, self._lose)
         self.notify(self._hello)
+        self._schedule_beat()
 
     async def call(self, request: m.Request, on_progress: OnProgress | None = None) -> Any:
         """Posts a request and returns the content of its reply. Cancelling it aborts the request.
@@ -53,17 +66,30 @@ class Client:
             del self._waiting[request.uuid]
             self._on_progress_of.pop(request.uuid, None)
 
-    def notify(self, request: m.Request) -> None:
+    async def close(self) -> None:
+        """Ends all requests and streams of this client, then the port."""
+        for uuid in [*self._waiting, *self._open]:
+            self.notify(m.ABORT.request(uuid=uuid))
+        await self.port.close()
+
+    def notify(self, request: m.Request | m.KeepAlive) -> None:
         """Posts a request and waits for no reply. Does nothing if the worker is lost."""
         with suppress(WorkerLostError):
             self._post(request)
+
+    def begin_stream(self, stream_id: str) -> None:
+        """Notes a stream, which `close` ends if nothing else does."""
+        self._open.add(stream_id)
+
+    def forget_stream(self, stream_id: str) -> None:
+        self._open.discard(stream_id)
 
     def end_stream(self, stream_id: str) -> None:
         """Ends one stream. A worker of WebLLM's can only end all answers."""
         knows_abort = self.protocol >= m.ABORT.since
         self.notify(m.ABORT.request(uuid=stream_id) if knows_abort else m.INTERRUPT.request())
 
-    def _post(self, request: m.Request) -> None:
+    def _post(self, request: m.Request | m.KeepAlive) -> None:
         try:
             self.port.post(request)
         except RequestError:
@@ -75,6 +101,7 @@ class Client:
         """Handles a message. Skips those of other protocols, as the handler does."""
         if self.lost is not None:
             return
+        self._num_silent_beats = 0
         if isinstance(message, Unreadable):
             self._fail(message.kind, message.uuid, message.reason)
         elif isinstance(message, dict) and "kind" in message:
@@ -129,12 +156,31 @@ class Client:
             if future := self._pending(uuid):
                 future.set_exception(unreadable_answer(why))
         elif kind in ("return", "throw"):
-            self._lose(f"it sent an answer that cannot be read: {why}")
-            self._closing = asyncio.get_running_loop().create_task(self.port.close())
+            self._drop(f"it sent an answer that cannot be read: {why}")
+
+    def _schedule_beat(self) -> None:
+        if self._keep_alive_s is not None and self.lost is None:
+            loop = asyncio.get_running_loop()
+            self._next_beat = loop.call_later(self._keep_alive_s, self._beat)
+
+    def _beat(self) -> None:
+        if self._num_silent_beats == _MAX_SILENT_BEATS:
+            silent_s = _MAX_SILENT_BEATS * (self._keep_alive_s or 0)
+            self._drop(f"it has not said anything for {silent_s:g} s")
+            return
+        self._num_silent_beats += 1
+        self.notify(m.KeepAlive(uuid=m.new_uuid()))
+        self._schedule_beat()
+
+    def _drop(self, reason: str) -> None:
+        self._lose(reason)
+        self._closing = asyncio.get_running_loop().create_task(self.port.close())
 
     def _lose(self, reason: str) -> None:
         if self.lost is None:
             self.lost = reason
+        if self._next_beat is not None:
+            self._next_beat.cancel()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(worker_lost(self.lost))

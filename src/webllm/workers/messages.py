@@ -43,6 +43,7 @@ from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
 from webllm.api.resumable import ResumeResult
+from webllm.api.stats import EngineStats
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
 from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
 from webllm.errors import ConfigError, RequestError, WebLLMError
@@ -322,6 +323,9 @@ class EngineMessages(ABC):
     )
     device_name = _method(
         "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, fallback=""
+    )
+    engine_stats = _method(
+        "getEngineStats", MLCEngineInterface.engine_stats, since=3, fallback=EngineStats(models=[])
     )
 
 

@@ -10,18 +10,14 @@ import json
 import sys
 from asyncio import BaseTransport, SubprocessTransport, WriteTransport
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
-import msgspec
-
-from webllm.config import DEVICE_SETTINGS, ChatOptions, MLCEngineConfig, engine_config
-from webllm.errors import ConfigError, WorkerLostError
+from webllm.config import ChatOptions, MLCEngineConfig, engine_config
+from webllm.errors import WorkerLostError
 from webllm.workers.frames import FrameReader, frame
-from webllm.workers.messages import AnyReply, Throw, new_uuid, read_reply
 from webllm.workers.port import OnClose, OnMessage, Port
 from webllm.workers.proxy import WorkerMLCEngine
-
-ENGINE_FACTORY = "webllm.engine.engine:MLCEngine"
+from webllm.workers.start import ENGINE_FACTORY, Start, ask_first, sent_settings
 
 _GRACE_S = 2.0  # for the child to end by itself
 _STDIN = 0
@@ -30,14 +26,6 @@ _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "from webllm.workers.worker_process import main; main()"
 )
-
-
-class Start(msgspec.Struct, kw_only=True, frozen=True):
-    """The first message to the child, from which it makes its engine. It gets a reply."""
-
-    uuid: str
-    engine_factory: str  # "module:function"
-    settings: dict[str, Any]  # of MLCEngineConfig, for each name in DEVICE_SETTINGS
 
 
 async def create_worker_process(
@@ -57,23 +45,12 @@ async def create_worker_process(
     `MLCEngine.reload` raises.
     """
     config = engine_config(config)
-    if config.logit_processor_registry:
-        raise ConfigError(
-            "logit_processor_registry cannot cross to another process; register the processors "
-            "there, in a function named by engine_factory='my_module:make_engine'"
-        )
-    settings = {name: getattr(config, name) for name in DEVICE_SETTINGS}
-    start = Start(uuid=new_uuid(), engine_factory=engine_factory, settings=settings)
+    start = Start.of(config, engine_factory)
 
     async def open_port() -> Port:
         return await _open_port(start)
 
-    crossing = MLCEngineConfig(
-        app_config=config.app_config,
-        init_progress_callback=config.init_progress_callback,
-        log_level=config.log_level,
-    )
-    engine = WorkerMLCEngine(await open_port(), crossing, open_port=open_port)
+    engine = WorkerMLCEngine(await open_port(), sent_settings(config), open_port=open_port)
     try:
         if model_id is not None:
             await engine.reload(model_id, chat_options)
@@ -86,35 +63,8 @@ async def create_worker_process(
 async def _open_port(start: Start) -> Port:
     """Starts a process and has it make its engine; raises what the engine's factory raises."""
     port = await ProcessPort.open()
-    started: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-
-    def receive(message: object) -> None:
-        if not started.done():
-            started.set_result(message)
-
-    def lose(reason: str) -> None:
-        if not started.done():
-            started.set_exception(WorkerLostError(f"the worker did not start: {reason}"))
-
-    try:
-        port.listen(receive, lose)
-        port.post(start)
-        reply = _read_start_reply(await started)
-        if isinstance(reply, Throw):
-            raise reply.rebuilt()
-    except BaseException:
-        await port.close()
-        raise
+    await ask_first(port, start)
     return port
-
-
-def _read_start_reply(message: object) -> AnyReply:
-    try:
-        return read_reply(message)
-    except msgspec.ValidationError as error:
-        raise WorkerLostError(
-            f"the worker did not start: it sent what is no answer: {error}"
-        ) from None
 
 
 class ProcessPort(asyncio.SubprocessProtocol):

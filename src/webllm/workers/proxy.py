@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from contextlib import aclosing
+from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Self, TypeVar, cast
 
@@ -36,14 +37,33 @@ from webllm.config import (
     model_ids,
     read_options,
 )
-from webllm.errors import ConfigError, ModelNotFoundError, RequestError, WebLLMError
+from webllm.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    RequestError,
+    WebLLMError,
+    WorkerLostError,
+)
 from webllm.workers import messages as m
-from webllm.workers.client import Client, OnProgress, unreadable_answer
+from webllm.workers.client import Client, OnProgress, unreadable_answer, worker_lost
 from webllm.workers.port import Port
+from webllm.workers.resumption import Losses, Resumption
 
 OpenPort = Callable[[], Awaitable[Port]]
 _R = TypeVar("_R")
 _Chunk = TypeVar("_Chunk", bound=ResponseStruct)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How an engine survives the end of its worker.
+
+    persist: answers survive as well, because the worker keeps them on disk. keep_alive_s: see
+    `Client`.
+    """
+
+    persist: bool = True
+    keep_alive_s: float | None = None
 
 
 class WorkerMLCEngine(m.EngineMessages):
@@ -51,7 +71,8 @@ class WorkerMLCEngine(m.EngineMessages):
 
     config: None leaves the worker's own as it is. A worker's device and logit processors are
     chosen where it is made. open_port: starts another worker. When the worker is lost, every call
-    raises WorkerLostError, until `restart` or `reload` has started another.
+    raises WorkerLostError, until `restart` or `reload` has started another. With `recovery` the
+    engine does that itself: it loads the models again and sends each unfinished request again.
     """
 
     def __init__(
@@ -60,6 +81,7 @@ class WorkerMLCEngine(m.EngineMessages):
         config: MLCEngineConfig | None = None,
         *,
         open_port: OpenPort | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         _refuse_device_settings(config)
         self.chat = Chat(self)
@@ -70,6 +92,8 @@ class WorkerMLCEngine(m.EngineMessages):
         self._on_progress = config.init_progress_callback if config else None
         self._open_port = open_port
         self._opening = asyncio.Lock()
+        self._recovery = recovery
+        self._recovering: asyncio.Task[None] | None = None
         self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
@@ -82,7 +106,9 @@ class WorkerMLCEngine(m.EngineMessages):
     async def close(self) -> None:
         """Ends the worker for good; waiting calls raise WorkerLostError. May be repeated."""
         self._open_port = None
-        await self._client.port.close()
+        if self._recovering is not None:
+            self._recovering.cancel()
+        await self._client.close()
 
     async def restart(self) -> None:
         """Ends the worker, if there still is one, and starts another.
@@ -110,7 +136,8 @@ class WorkerMLCEngine(m.EngineMessages):
         async with self._opening:
             if self._client.lost is not None and self._open_port is not None:
                 await self._reopen()
-        await self._client.call(m.RELOAD.request(models), _progress_callback(on_progress))
+        report = _progress_callback(on_progress)
+        await self._ask(lambda client: client.call(m.RELOAD.request(models), report))
         if self._models is nothing:  # no later `reload` or `unload`
             self._models = models
 
@@ -128,7 +155,7 @@ class WorkerMLCEngine(m.EngineMessages):
         fields = _plain(request)
         if fields.get("stream") is True:
             return await self._stream(m.CHAT_COMPLETION_STREAM, fields, ChatCompletionChunk)
-        return await self._call(m.CHAT_COMPLETION, self._engine_params(fields))
+        return await self._whole(m.CHAT_COMPLETION, fields)
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
@@ -137,13 +164,17 @@ class WorkerMLCEngine(m.EngineMessages):
         fields = _plain(request)
         if fields.get("stream") is True:
             return await self._stream(m.COMPLETION_STREAM, fields, Completion)
-        return await self._call(m.COMPLETION, self._engine_params(fields))
+        return await self._whole(m.COMPLETION, fields)
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
     ) -> CreateEmbeddingResponse:
         """Embeds texts."""
-        return await self._call(m.EMBEDDING, self._engine_params(_plain(request)))
+        params = self._engine_params(_plain(request))
+        return _read(
+            await self._ask(lambda client: client.call(m.EMBEDDING.request(params))),
+            m.EMBEDDING.result,
+        )
 
     def loaded_model_ids(self) -> list[str]:
         """Returns the ids that `model` may be in a request."""
@@ -189,7 +220,7 @@ class WorkerMLCEngine(m.EngineMessages):
         if result is not None:
             return result
         stream_params = m.StreamParams(stream_id=stream_id)
-        return await self._opened(client, stream_params, ChatCompletionChunk)
+        return await _begun(self._chunks(client, stream_params, ChatCompletionChunk))
 
     async def delete_all_resumable_sessions(self) -> None:
         """Empties the journal, except for the sessions whose generation is under way."""
@@ -228,8 +259,35 @@ class WorkerMLCEngine(m.EngineMessages):
         return self._client.protocol
 
     async def _call(self, kind: m.Kind[_R], content: object = None) -> _R:
-        """Posts a request and returns the content of its reply; see `Client.call`."""
-        return _read(await self._client.call(kind.request(content)), kind.result)
+        """Posts a request and returns the content of its reply; see `Client.call`.
+
+        It is not sent twice: it may change the engine, or ask for what only a lost worker knew.
+        """
+        client = await self._connected()
+        return _read(await client.call(kind.request(content)), kind.result)
+
+    async def _ask(self, ask: Callable[[Client], Awaitable[_R]]) -> _R:
+        """Asks the worker, and the next one again if it is lost and this engine recovers."""
+        losses = Losses()
+        while True:
+            client = await self._connected()
+            try:
+                return await ask(client)
+            except WorkerLostError as error:
+                if not self._recovers_from(client):
+                    raise
+                losses.add(error)
+
+    async def _whole(self, kind: m.Kind[_R], fields: dict[str, Any]) -> _R:
+        resumption = self._resumption(fields)
+        if resumption is None:
+            return await self._call(kind, self._engine_params(fields))
+        params = self._engine_params(resumption.request())
+        try:
+            answer = await self._ask(lambda client: client.call(kind.request(params)))
+        finally:
+            self._delete_own_session(resumption)
+        return _read(answer, kind.result)
 
     def _model_id(self, model: str) -> str:
         """Returns the id of a model that was loaded by id or by source."""
@@ -248,7 +306,48 @@ class WorkerMLCEngine(m.EngineMessages):
         self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
         """Begins a stream in the worker, and returns its chunks."""
-        client, ids, stream_id = self._client, self._models.model_id, m.new_uuid()
+        resumption = self._resumption(fields)
+        if resumption is None:
+            client = await self._connected()
+            return await _begun(self._attached(client, kind, fields, chunk_type))
+        return await _begun(self._resumed(kind, resumption, chunk_type))
+
+    async def _resumed(
+        self, kind: m.Kind[None], resumption: Resumption, chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Yields None when a worker has begun, then the chunks.
+
+        If the worker is lost, it goes on in the next one with the tokens that it lacks.
+        """
+        losses, has_begun = Losses(), False
+        try:
+            while True:
+                client = await self._connected()
+                attached = self._attached(client, kind, resumption.request(), chunk_type)
+                try:
+                    async with aclosing(attached) as chunks:
+                        if await anext(chunks) is None and not has_begun:
+                            has_begun = True
+                            yield cast(_Chunk, None)
+                        async for chunk in chunks:
+                            losses.reset()
+                            if (new := resumption.take(cast(Any, chunk))) is not None:
+                                yield new
+                    return
+                except WorkerLostError as error:
+                    if not self._recovers_from(client):
+                        raise
+                    if resumption.is_complete:
+                        return
+                    losses.add(error)
+        finally:
+            self._delete_own_session(resumption)
+
+    async def _attached(
+        self, client: Client, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Yields None when the worker has begun, then its chunks."""
+        ids, stream_id = self._models.model_id, m.new_uuid()
         model = fields.get("model") or (ids[0] if len(ids) == 1 else None)
         content = m.StreamInitParams(
             request=fields,
@@ -259,23 +358,16 @@ class WorkerMLCEngine(m.EngineMessages):
         )
         await client.call(kind.request(content, uuid=stream_id))
         params = m.StreamParams(selected_model_id=model, stream_id=stream_id)
-        return await self._opened(client, params, chunk_type)
-
-    async def _opened(
-        self, client: Client, params: m.StreamParams, chunk_type: type[_Chunk]
-    ) -> AsyncGenerator[_Chunk, None]:
-        """Returns the chunks of a stream that has begun."""
-        stream = self._chunks(client, params, chunk_type)
-        # Python closes a generator without references, which aborts the answer, only once it has
-        # run up to its first item.
-        await anext(stream)
-        return stream
+        async with aclosing(self._chunks(client, params, chunk_type)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _chunks(
         self, client: Client, params: m.StreamParams, chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
-        """Yields None, then the chunks."""
+        """Yields None, then the chunks of a stream that has begun."""
         stream_id = cast(str, params.stream_id)
+        client.begin_stream(stream_id)
         try:
             yield cast(_Chunk, None)
             while True:
@@ -289,6 +381,56 @@ class WorkerMLCEngine(m.EngineMessages):
         except WebLLMError:  # the stream has ended, unless it is a chunk that cannot be read
             client.notify(m.ABORT.request(uuid=stream_id))
             raise
+        finally:
+            client.forget_stream(stream_id)
+
+    def _resumption(self, fields: dict[str, Any]) -> Resumption | None:
+        """Returns None if the answer shall not survive its worker."""
+        if self._recovery is None:
+            return None
+        return Resumption.of(fields, persist=self._recovery.persist)
+
+    def _delete_own_session(self, resumption: Resumption) -> None:
+        """Deletes a session that nobody else knows, without waiting for it."""
+        if resumption.is_own:
+            kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
+            params = m.SessionParams(session_id=resumption.session_id)
+            self._client.notify(kind.request(params))
+
+    def _recovers_from(self, client: Client) -> bool:
+        """Whether a client's worker is lost, and another one may take its place by itself."""
+        can_reopen = self._recovery is not None and self._open_port is not None
+        return can_reopen and client.lost is not None
+
+    async def _connected(self) -> Client:
+        """Returns the client, after the recovery from a lost worker, once for all who wait."""
+        if not self._recovers_from(self._client):
+            return self._client
+        recovering = self._recovering
+        if recovering is None or recovering.done():
+            recovering = asyncio.get_running_loop().create_task(self._recover(self._client))
+            self._recovering = recovering
+        await asyncio.wait([recovering])
+        if recovering.cancelled():
+            raise worker_lost("it was closed")
+        recovering.result()
+        return self._client
+
+    async def _recover(self, lost: Client) -> None:
+        """Starts another worker, and loads the models that the lost one had."""
+        losses = Losses()
+        async with self._opening:
+            while self._client is lost:
+                await self._reopen()
+                models = self._models
+                try:
+                    if models.model_id:
+                        await self._client.call(m.RELOAD.request(models))
+                except WorkerLostError as error:
+                    lost = self._client
+                    if not self._recovers_from(lost):
+                        raise
+                    losses.add(error)
 
     async def _reopen(self) -> None:
         if self._open_port is None:
@@ -297,7 +439,8 @@ class WorkerMLCEngine(m.EngineMessages):
         self._connect(await self._open_port())
 
     def _connect(self, port: Port) -> None:
-        self._client = Client(port, self._report)
+        keep_alive_s = self._recovery.keep_alive_s if self._recovery else None
+        self._client = Client(port, self._report, keep_alive_s)
         if self._app_config is not None:
             self.set_app_config(self._app_config)
         if self._log_level is not None:
@@ -306,6 +449,15 @@ class WorkerMLCEngine(m.EngineMessages):
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
             self._on_progress(_report_from(progress))
+
+
+async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk, None]:
+    """Returns a stream whose first item, None, has come.
+
+    Python closes a generator without references, which aborts the answer, only once it has run.
+    """
+    await anext(stream)
+    return stream
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:

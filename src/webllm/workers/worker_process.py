@@ -13,21 +13,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import cast
 
 import msgspec
 
 from webllm.api.interface import MLCEngineInterface
-from webllm.config import MLCEngineConfig
-from webllm.errors import ConfigError, WorkerLostError
+from webllm.errors import WorkerLostError
 from webllm.workers.frames import FrameReader, frame
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.messages import Return, Throw
 from webllm.workers.port import OnClose, OnMessage
-from webllm.workers.process import Start
+from webllm.workers.start import Start
 
 _PIECE_BYTES = 1 << 16
 _GRACE_S = 5.0  # for this process to end by itself, once the parent is gone
@@ -42,7 +39,7 @@ def main() -> None:
         return
     start = msgspec.convert(first, Start)
     try:
-        engine = _make_engine(start)
+        engine = start.make_engine()
     except Exception as error:
         channel.write(frame(Throw.of(error, start.uuid)))
         return
@@ -61,18 +58,6 @@ async def _serve(engine: MLCEngineInterface, channel: Channel) -> None:
         await handler.close()  # a child's only client does not come back
     finally:
         await engine.unload()
-
-
-def _make_engine(start: Start) -> MLCEngineInterface:
-    module, _, function = start.engine_factory.partition(":")
-    try:
-        factory = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"engine_factory is {start.engine_factory!r}, which cannot be imported: {error}; give "
-            "'module:function' of a module that can be imported"
-        ) from error
-    return cast(MLCEngineInterface, factory(MLCEngineConfig(**start.settings)))
 
 
 @dataclass(frozen=True, slots=True)

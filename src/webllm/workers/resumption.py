@@ -1,0 +1,136 @@
+"""What a client has of an answer, and the request that gets the rest from another worker.
+
+Does no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice
+from webllm.api.completion import Completion
+from webllm.errors import WorkerLostError
+from webllm.workers.messages import new_uuid
+
+MAX_LOSSES = 5
+
+_Chunk = TypeVar("_Chunk", ChatCompletionChunk, Completion)
+_Fields = dict[str, Any]
+
+
+class Losses:
+    """Counts the workers that a call has lost, one after another, without progress between."""
+
+    def __init__(self) -> None:
+        self._num = 0
+
+    def reset(self) -> None:
+        self._num = 0
+
+    def add(self, error: WorkerLostError) -> None:
+        """Raises WorkerLostError once they are too many: perhaps the request itself ends them."""
+        self._num += 1
+        if self._num >= MAX_LOSSES:
+            raise WorkerLostError(
+                f"{MAX_LOSSES} workers in a row were lost with this request, without a new token: "
+                f"{error}; it may be what ends them, so change it before you send it again, and "
+                "read the worker's log"
+            ) from error
+
+
+class Resumption:
+    """One request whose answer survives its worker, under the id of a session.
+
+    is_own: the session is this client's alone, which removes it after the answer.
+    """
+
+    def __init__(self, fields: _Fields, extra: _Fields, resumable: _Fields | None) -> None:
+        self.is_own = resumable is None
+        self._fields, self._extra, self._resumable = fields, extra, resumable or {}
+        names = ("session_id", "sessionId")
+        self.session_id = _first(self._resumable, names) or new_uuid()
+        self._num_choices = _count(fields.get("n"))
+        start = _first(self._resumable, ("from_token", "fromToken"))
+        starts = start if isinstance(start, list) else [start or 0] * self._num_choices
+        self._num_tokens: dict[int, int] = dict(enumerate(starts))  # by choice
+        self._is_stream = fields.get("stream") is True
+        self._shows_ids = extra.get("return_token_ids") is True
+        options = fields.get("stream_options")
+        self._awaits_usage = isinstance(options, dict) and options.get("include_usage") is True
+        self._begun: set[int] = set()  # choices with a chunk so far
+        self._ended: set[int] = set()
+        self._head: tuple[str, int] | None = None  # of the first chunk
+
+    @classmethod
+    def of(cls, fields: _Fields, *, persist: bool) -> Resumption | None:
+        """Returns None for a request that is not to be kept, and for one that cannot be read.
+
+        persist: keeps requests that say nothing about it.
+        """
+        extra = fields.get("extra_body") or {}
+        if not isinstance(extra, dict):
+            return None
+        resumable = extra.get("resumable")
+        if resumable is None:
+            return cls(fields, extra, None) if persist else None
+        if not isinstance(resumable, dict) or resumable.get("enabled") is False:
+            return None
+        return cls(fields, extra, resumable)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice has ended, and the usage has come if it was asked for."""
+        return len(self._ended) >= self._num_choices and not self._awaits_usage
+
+    def request(self) -> _Fields:
+        """Returns the request for the answer, from behind the tokens that have come."""
+        resumable = {
+            name: value
+            for name, value in self._resumable.items()
+            if name not in ("sessionId", "fromToken")
+        }
+        resumable |= {"enabled": True, "session_id": self.session_id}
+        extra = self._extra | {"resumable": resumable}
+        if self._is_stream:
+            extra["return_token_ids"] = True
+            if any(self._num_tokens.values()):
+                resumable["from_token"] = [*self._num_tokens.values()]
+        return self._fields | {"extra_body": extra}
+
+    def take(self, chunk: _Chunk) -> _Chunk | None:
+        """Counts a chunk's tokens; returns what the caller has not seen yet of it, or None.
+
+        A resumed stream may begin with the role, and end choices that have ended before.
+        """
+        self._head = self._head or (chunk.id, chunk.created)
+        chunk.id, chunk.created = self._head
+        if chunk.usage is not None:
+            self._awaits_usage = False
+        news: list[Any] = [each for each in chunk.choices if self._take(each)]
+        had_choices, chunk.choices = bool(chunk.choices), news
+        return None if had_choices and not news and chunk.usage is None else chunk
+
+    def _take(self, choice: Any) -> bool:
+        """Counts a choice of a chunk; returns whether it has anything new."""
+        if choice.index in self._ended:
+            return False
+        num_tokens = len(choice.token_ids or ())
+        self._num_tokens[choice.index] = self._num_tokens.get(choice.index, 0) + num_tokens
+        if not self._shows_ids:
+            choice.token_ids = None
+        if choice.finish_reason is not None:
+            self._ended.add(choice.index)
+        is_first = choice.index not in self._begun
+        self._begun.add(choice.index)
+        if is_first or not isinstance(choice, ChunkChoice) or choice.delta.role is None:
+            return True
+        choice.delta.role = None
+        return bool(num_tokens or choice.delta.content or choice.finish_reason)
+
+
+def _first(fields: _Fields, names: tuple[str, ...]) -> Any:
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def _count(n: object) -> int:
+    return n if isinstance(n, int) and 0 < n < 1000 else 1

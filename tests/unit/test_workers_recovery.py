@@ -1,0 +1,350 @@
+"""Engines that survive their workers: what they send again, and what they give up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_model import NumberModels, asked, number_models, settle
+from fake_worker import FOREVER, SHIFT, Worker, read
+
+from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice, Delta, FinishReason
+from webllm.errors import ConfigError, ModelNotFoundError, WorkerLostError
+from webllm.workers.port import LoopbackPort, Port
+from webllm.workers.proxy import Recovery, WorkerMLCEngine
+from webllm.workers.resumption import MAX_LOSSES, Losses, Resumption
+
+__all__ = ["number_models"]  # a fixture
+
+Answer = Callable[[dict[str, Any]], object]
+LOST = object()  # ends the worker
+
+
+class Script:
+    """Workers in this event loop, each made from one function: message to content, or LOST."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = list(answers)
+        self.seen: list[dict[str, Any]] = []
+
+    async def open_port(self) -> Port:
+        await asyncio.sleep(0)
+        ours, theirs = LoopbackPort.pair()
+        answer = self._answers.pop(0)
+
+        def receive(message: dict[str, Any]) -> None:
+            self.seen.append(message)
+            content = {"protocol": 3} if message["kind"] == "hello" else answer(message)
+            if content is LOST:
+                asyncio.get_running_loop().create_task(theirs.close())
+            elif message["kind"] != "keepAlive":
+                theirs.post({"kind": "return", "uuid": message["uuid"], "content": content})
+
+        theirs.listen(receive, lambda reason: None)
+        return ours
+
+    async def engine(self, recovery: Recovery | None = None) -> WorkerMLCEngine:
+        port = await self.open_port()
+        recovery = recovery or Recovery()
+        return WorkerMLCEngine(port, open_port=self.open_port, recovery=recovery)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["kind"] for message in self.seen]
+
+    def extras(self, kind: str) -> list[Any]:
+        """Returns each request's `extra_body`."""
+        return [
+            message["content"]["request"].get("extra_body")
+            for message in self.seen
+            if message["kind"] == kind
+        ]
+
+
+def streaming(*chunks: object) -> Answer:
+    """Answers each pull with the next chunk, and everything else with nothing."""
+    left = list(chunks)
+    return lambda message: left.pop(0) if message["kind"].endswith("NextChunk") else None
+
+
+def text(text: str, *token_ids: int, finish_reason: FinishReason | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "logprobs": None, "token_ids": list(token_ids)}
+    choice["finish_reason"] = finish_reason
+    chunk = {"id": "1", "created": 1, "model": "m", "object": "text_completion"}
+    return {**chunk, "choices": [choice]}
+
+
+async def test_a_stream_goes_on_with_the_tokens_that_it_lacks() -> None:
+    script = Script(
+        streaming(text("a", 1, 2), text("b", 3), LOST),
+        streaming(LOST),
+        streaming(text("c", 4, finish_reason="stop"), None),
+    )
+    engine = await script.engine()
+    stream = await engine.completions.create(prompt="p", stream=True)
+    chunks = [chunk async for chunk in stream]
+    assert [chunk.choices[0].text for chunk in chunks] == ["a", "b", "c"]
+    assert [chunk.choices[0].token_ids for chunk in chunks] == [None] * 3
+    await settle()
+    extras = script.extras("completionStreamInit")
+    session_id = extras[0]["resumable"]["session_id"]
+    kept = {"enabled": True, "session_id": session_id}
+    assert extras == [
+        {"return_token_ids": True, "resumable": kept},
+        {"return_token_ids": True, "resumable": kept | {"from_token": [3]}},
+        {"return_token_ids": True, "resumable": kept | {"from_token": [3]}},
+    ]
+    assert script.seen[-1]["kind"] == "deleteResumableSession"
+    assert script.seen[-1]["content"] == {"sessionId": session_id}
+
+
+async def test_a_stream_that_is_left_deletes_its_session_too() -> None:
+    script = Script(streaming(text("a", 1)))
+    engine = await script.engine()
+    stream = await engine.completions.create(prompt="p", stream=True)
+    await anext(stream)
+    await stream.aclose()
+    await settle()
+    assert script.kinds[-2:] == ["abort", "deleteResumableSession"]
+
+
+async def test_a_whole_answer_is_asked_for_again() -> None:
+    whole = text("abc", finish_reason="stop")
+    script = Script(lambda _: LOST, lambda _: LOST, lambda _: whole)
+    reply = await (await script.engine()).completions.create(prompt="p", seed=3)
+    assert reply.choices[0].text == "abc"
+    await settle()
+    first, *others = script.extras("completionNonStreaming")
+    assert others == [first, first]
+    assert first.keys() == {"resumable"}
+    assert script.kinds[-1] == "deleteResumableSession"
+
+
+@pytest.mark.parametrize(
+    ("persist", "resumable"),
+    [(False, None), (True, {"enabled": False}), (True, 5)],
+)
+async def test_what_is_not_kept_is_lost(persist: bool, resumable: object) -> None:
+    script = Script(streaming(text("a", 1), LOST), lambda _: LOST)
+    engine = await script.engine(Recovery(persist=persist))
+    extra = {} if resumable is None else {"extra_body": {"resumable": resumable}}
+    stream = await engine.completion({"prompt": "p", "stream": True, **extra})
+    with pytest.raises(WorkerLostError):
+        await read(stream)
+    with pytest.raises(WorkerLostError):
+        await engine.completion({"prompt": "p", **extra})
+    assert script.extras("completionStreamInit") == [extra.get("extra_body")]
+    assert "deleteResumableSession" not in script.kinds
+
+
+async def test_a_request_is_given_up_after_some_workers() -> None:
+    script = Script(*[lambda _: LOST] * MAX_LOSSES, lambda _: text("abc", finish_reason="stop"))
+    engine = await script.engine()
+    with pytest.raises(WorkerLostError, match=r"5 workers in a row .* change it before you send"):
+        await engine.completions.create(prompt="p")
+    assert (await engine.completions.create(prompt="p")).choices[0].text == "abc"
+
+
+async def test_tokens_count_as_progress() -> None:
+    one_each = [streaming(text(str(i), i), LOST) for i in range(9)]
+    script = Script(*one_each, streaming(text("!", 9, finish_reason="stop"), None))
+    stream = await (await script.engine()).completions.create(prompt="p", stream=True)
+    assert [chunk.choices[0].text async for chunk in stream] == [*"012345678!"]
+    assert len(script.extras("completionStreamInit")) == 10
+
+
+async def test_what_has_ended_is_not_asked_for_again() -> None:
+    script = Script(streaming(text("a", 1, finish_reason="stop"), LOST))
+    stream = await (await script.engine()).completions.create(prompt="p", stream=True)
+    assert len([chunk async for chunk in stream]) == 1
+
+
+async def test_all_calls_wait_for_one_recovery(number_models: NumberModels) -> None:
+    workers: list[Worker] = []
+
+    async def open_port() -> Port:
+        await asyncio.sleep(0)
+        workers.append(Worker(number_models.load))
+        return workers[-1].port
+
+    engine = WorkerMLCEngine(await open_port(), open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    answers = [
+        asyncio.create_task(engine.completions.create(prompt=str(i), max_tokens=200))
+        for i in range(5)
+    ]
+    await settle()
+    await workers[0].port.close()
+    replies = await asyncio.gather(*answers)
+    assert [reply.choices[0].text.split()[0] for reply in replies] == [*"12345"]
+    assert len(workers) == 2
+    assert len(number_models.loaded) == 2
+    await workers[1].port.close()
+    assert await engine.device_name() == "fake"
+    assert len(number_models.loaded) == 3
+
+
+async def test_a_recovery_that_fails_fails_all_who_wait(number_models: NumberModels) -> None:
+    worker = Worker(number_models.load)
+
+    async def open_port() -> Port:
+        raise ConfigError("there is no other")
+
+    engine = WorkerMLCEngine(worker.port, open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    stream = await engine.completions.create(prompt="1", stream=True, **FOREVER)
+    answers: list[asyncio.Task[Any]] = [asyncio.create_task(read(stream))]
+    answers += [asyncio.create_task(engine.chat_completion(asked("1", **FOREVER)))]
+    await settle()
+    await worker.port.close()
+    for result in await asyncio.gather(*answers, return_exceptions=True):
+        assert isinstance(result, ConfigError)
+    with pytest.raises(ConfigError):
+        await engine.get_message()
+
+
+async def test_a_load_that_fails_in_a_recovery_says_so(number_models: NumberModels) -> None:
+    workers = [Worker(number_models.load)]
+
+    async def open_port() -> Port:
+        workers.append(Worker(number_models.load))
+        workers[-1].engine._load_model = refuse
+        return workers[-1].port
+
+    async def refuse(*_: object) -> Any:
+        raise ModelNotFoundError("it was deleted")
+
+    engine = WorkerMLCEngine(workers[0].port, open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    await workers[0].port.close()
+    with pytest.raises(ModelNotFoundError, match="deleted"):
+        await engine.completions.create(prompt="1")
+
+
+async def test_closing_ends_a_recovery() -> None:
+    script = Script(lambda _: LOST)
+    engine = await script.engine()
+    is_opening = asyncio.Event()
+
+    async def never() -> Port:
+        is_opening.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    engine._open_port = never
+    answer = asyncio.create_task(engine.completions.create(prompt="p"))
+    await is_opening.wait()
+    await engine.close()
+    with pytest.raises(WorkerLostError, match="closed"):
+        await answer
+
+
+async def test_a_worker_that_says_nothing_is_lost() -> None:
+    script = Script(lambda message: None, lambda _: text("abc", finish_reason="stop"))
+    silent, theirs = LoopbackPort.pair()
+    engine = WorkerMLCEngine(
+        silent, open_port=script.open_port, recovery=Recovery(keep_alive_s=0.02)
+    )
+    script._answers.pop(0)
+    kinds: list[str] = []
+    is_closed = asyncio.Event()
+    theirs.listen(lambda message: kinds.append(message["kind"]), lambda reason: is_closed.set())
+    reply = await engine.completions.create(prompt="p")
+    assert reply.choices[0].text == "abc"
+    assert kinds == ["hello", "completionNonStreaming", *["keepAlive"] * 3]
+    await is_closed.wait()
+    await engine.close()
+
+
+async def test_a_worker_with_heartbeats_is_not_lost(number_models: NumberModels) -> None:
+    worker = Worker(number_models.load)
+    engine = WorkerMLCEngine(worker.port, recovery=Recovery(keep_alive_s=0.005))
+    await asyncio.sleep(0.1)
+    assert engine._client.lost is None
+    await engine.close()
+
+
+def test_losses() -> None:
+    losses = Losses()
+    for _ in range(3):
+        for _ in range(MAX_LOSSES - 1):
+            losses.add(WorkerLostError("killed"))
+        losses.reset()
+    for _ in range(MAX_LOSSES - 1):
+        losses.add(WorkerLostError("killed"))
+    with pytest.raises(WorkerLostError, match="killed; it may be what ends them"):
+        losses.add(WorkerLostError("killed"))
+
+
+def chunk(
+    index: int,
+    content: str = "",
+    *token_ids: int,
+    role: Any = None,
+    finish_reason: FinishReason | None = None,
+) -> ChatCompletionChunk:
+    choice = ChunkChoice(
+        index=index,
+        delta=Delta(role=role, content=content),
+        finish_reason=finish_reason,
+        token_ids=list(token_ids),
+    )
+    return ChatCompletionChunk(id="x", created=5, model="m", choices=[choice])
+
+
+def resumption(**fields: Any) -> Resumption:
+    found = Resumption.of(fields, persist=True)
+    assert found is not None
+    return found
+
+
+def test_the_users_session_is_the_users() -> None:
+    for given in ({"session_id": "mine", "from_token": 4}, {"sessionId": "mine", "fromToken": 4}):
+        kept = resumption(stream=True, extra_body={"resumable": given, "request_id": "r"})
+        assert not kept.is_own
+        assert kept.request()["extra_body"] == {
+            "resumable": {"enabled": True, "session_id": "mine", "from_token": [4]},
+            "request_id": "r",
+            "return_token_ids": True,
+        }
+        kept.take(chunk(0, "a", 1, 2))
+        assert kept.request()["extra_body"]["resumable"]["from_token"] == [6]
+    assert not resumption(extra_body={"resumable": {}}).is_own
+
+
+def test_token_ids_are_shown_to_whom_asked() -> None:
+    kept = resumption(stream=True, extra_body={"return_token_ids": True})
+    shown = kept.take(chunk(0, "a", 1, 2))
+    assert shown is not None
+    assert shown.choices[0].token_ids == [1, 2]
+
+
+def test_a_resumed_stream_repeats_neither_roles_nor_ends() -> None:
+    kept = resumption(stream=True, n=2, stream_options={"include_usage": True})
+    for index in (0, 1):
+        assert kept.take(chunk(index, role="assistant")) is not None
+    assert kept.take(chunk(0, "a", 1, finish_reason="stop")) is not None
+    assert kept.take(chunk(1, "b", 2)) is not None
+    assert kept.request()["extra_body"]["resumable"]["from_token"] == [1, 1]
+    later = chunk(0, role="assistant")
+    later.id, later.created = "y", 6
+    assert kept.take(later) is None
+    assert kept.take(chunk(1, role="assistant")) is None
+    assert kept.take(chunk(0, finish_reason="stop")) is None
+    last = chunk(1, "c", 3, finish_reason="stop")
+    last.id, last.created = "y", 6
+    seen = kept.take(last)
+    assert seen is not None
+    assert (seen.id, seen.created) == ("x", 5)
+    assert not kept.is_complete
+    usage: Any = {"prompt_tokens": 1}
+    assert kept.take(ChatCompletionChunk(id="x", created=5, model="m", choices=[], usage=usage))
+    assert kept.is_complete
+
+
+@pytest.mark.parametrize("extra_body", [5, [], {"resumable": "yes"}, {"resumable": 1}])
+def test_what_cannot_be_read_is_left_to_the_engine(extra_body: object) -> None:
+    found = Resumption.of({"extra_body": extra_body}, persist=True)
+    assert found is None or extra_body == []
