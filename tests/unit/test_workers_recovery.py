@@ -165,7 +165,8 @@ async def test_all_calls_wait_for_one_recovery(number_models: NumberModels) -> N
     workers: list[Worker] = []
 
     async def open_port() -> Port:
-        await asyncio.sleep(0)
+        for lost in workers:
+            await lost.end()
         workers.append(Worker(number_models.load))
         return workers[-1].port
 

@@ -138,6 +138,7 @@ class Daemon:
             if self._handler is not None:
                 self._handler.engine.interrupt_generate()
                 await self._quiet()
+                await self._handler.close()
                 await self._handler.engine.unload()
         finally:
             await asyncio.gather(*(port.close() for port in self._ports))
