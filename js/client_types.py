@@ -144,7 +144,9 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         for name, type_, each in zip(names, types, given, strict=True)
     ]
     says = (method.__doc__ or "").replace("None", "null")
-    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {json.dumps(msgspec.to_builtins(kind.fallback))};"]
+    is_newer = [
+        f"    if (!this.calls.speaks({kind.since})) return {json.dumps(msgspec.to_builtins(kind.fallback))};"
+    ]
     return "\n".join(
         [
             *(f"  {line}" for line in _comment({"description": says})),

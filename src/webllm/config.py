@@ -186,6 +186,9 @@ class MLCEngineConfig:
     at least one context window. None means one window in a browser, and four natively or as many as
     fit. `max_waiting_sequences` bounds the sequences that wait for a model; a request of n choices
     is n sequences. Beyond it, requests raise QueueFullError.
+
+    `persist` False keeps all that requests say off the disk: `extra_body.resumable` then lasts only
+    as long as the engine.
     """
 
     app_config: AppConfig = field(default_factory=lambda: prebuilt_app_config())
@@ -196,6 +199,7 @@ class MLCEngineConfig:
     num_threads: int | None = None
     kv_cache_tokens: int | None = None
     max_waiting_sequences: int = 1024
+    persist: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.app_config, AppConfig):
@@ -214,7 +218,7 @@ class MLCEngineConfig:
 
 
 # The fields of MLCEngineConfig that belong to the machine that computes: no message changes them.
-DEVICE_SETTINGS = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences")
+DEVICE_SETTINGS = ("device", "num_threads", "kv_cache_tokens", "max_waiting_sequences", "persist")
 
 
 def check_log_level(log_level: object) -> None:

@@ -57,6 +57,7 @@ def fake_engine(answer: Callable[[str], str], config: MLCEngineConfig | None = N
             tokenizer=_ByteTokenizer(),
             chat_format=_LastMessage(),
             vocab_size=_NUM_TOKENS,
+            weights="none",
             loop=GenerationLoop(loading.new_scheduler(plan, config), runner, host),
         )
 
@@ -71,6 +72,7 @@ class FakeBackend:
     """
 
     name = "fake"
+    forms = "fake-1"
     max_step_tokens = 32
     max_prefill_tokens_with_decode = 8
     min_prefill_tokens = 1

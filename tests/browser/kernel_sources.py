@@ -111,6 +111,7 @@ class Shapes:
     vocab: int
     types: dict[str, GGMLType]
     layers: int = 2
+    fingerprint: str = "0badcafe"
 
     def __post_init__(self) -> None:
         prefix = self.architecture

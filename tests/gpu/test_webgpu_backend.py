@@ -72,6 +72,7 @@ class SmallCheckpoint:
             for name, (dtype, shape) in MATRICES.items():
                 self._matrix(f"blk.{layer}.{name}.weight", dtype, shape)
         self.nbytes = sum(info.nbytes for info in self.tensors.values())
+        self.fingerprint = "0badcafe"
 
     def _vector(self, name: str) -> None:
         data = self.random.normal(1, 0.2, HIDDEN).astype("<f4").tobytes()

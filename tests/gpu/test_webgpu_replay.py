@@ -10,4 +10,4 @@ async def test_replays_go_on_as_undisturbed() -> None:
     path = await compare.model_path("smollm2-135m")
     async with MLCEngine(MLCEngineConfig(device="webgpu")) as engine:
         await engine.reload(str(path), ChatOptions(context_window_size=256))
-        await replay.check(engine, cuts=(1, 25))
+        await replay.check(engine, num_cuts=1, max_tokens=16)

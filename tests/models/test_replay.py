@@ -11,4 +11,4 @@ from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 async def test_replays_go_on_as_undisturbed(smollm2: Path) -> None:
     async with MLCEngine(MLCEngineConfig(device="cpu")) as engine:
         await engine.reload(str(smollm2), ChatOptions(context_window_size=256))
-        await replay.check(engine, cuts=(0, 1, 16, 27, 39))
+        await replay.check(engine, num_cuts=4)

@@ -103,6 +103,7 @@ class FakeCheckpoint:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     bytes_of: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, object] = field(default_factory=dict)
+    fingerprint: str = "0badcafe"
 
     def add(self, dtype: GGMLType, rows: int, cols: int = 1) -> str:
         name = f"tensor.{len(self.tensors)}"

@@ -1,8 +1,10 @@
 // Serves the kernels over stdin and stdout, so that tests can run builds for other machines:
 //
 //   python -m ziglang cc -target aarch64-linux-musl -static -O3 -mcpu=generic+v8_2a+dotprod \
-//       -ffp-contract=off -fno-math-errno -Isrc/webllm/backends/cpu tests/unit/cpu_server.c -o /tmp/neon
-//   WEBLLM_CPU_SERVERS="'qemu-aarch64-static /tmp/neon'" pytest tests/unit/test_cpu_ops.py
+//       -ffp-contract=off -fno-math-errno -Isrc/webllm/backends/cpu tests/unit/cpu_server.c -o /tmp/dotprod
+//   WEBLLM_CPU_SERVERS="'qemu-aarch64-static /tmp/dotprod'" pytest tests/unit/test_cpu_ops.py
+//
+// The name of the program is that of its forms (tests/unit/test_cpu_forms.py).
 
 #include <stdio.h>
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 
 from webllm.artifacts.checkpoint import RawBytes
 from webllm.backends.cpu.kernels import Bytes
@@ -35,7 +36,7 @@ class ServerKernels:
     is_blocking = True
 
     def __init__(self, command: str) -> None:
-        self.isa = command
+        self.isa, self.forms = command, Path(shlex.split(command)[-1]).name
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(shlex.split(command), stdin=pipe, stdout=pipe)
         self.kv_element_bytes = self.call(_DESCRIBE)

@@ -59,6 +59,7 @@ class WasmKernels:
         self.memory = memory
         self._end: int = heap.value(self.store)
         self.isa = self._string(self.call("isa"))
+        self.forms = "relaxed" if self.call("fuses") else "baseline"
         self.kv_element_bytes = self.call("kv_element_bytes")
         self._pool = self.call("pool_create", 1)
         self._source: WasmMemory | None = None

@@ -196,6 +196,20 @@ def parse(data: bytes) -> object:
     return parse_header(memoryview(data), len(data))
 
 
+def test_fingerprints_tell_headers_apart() -> None:
+    files = [
+        gguf_bytes([entry(b"k", 4, U32(value))], [tensor(b"t", [32], dtype)], data_bytes=128)
+        for value, dtype in ((1, 0), (2, 0), (1, 1))
+    ]
+    whole = [parse_header(memoryview(file), len(file)) for file in files]
+    assert len({header.fingerprint for header in whole}) == 3
+    for file, header in zip(files, whole, strict=True):
+        partly = parse_header(memoryview(file[:-128]), len(file))
+        assert partly.fingerprint == header.fingerprint
+        int(header.fingerprint, 16)
+        assert len(header.fingerprint) == 8
+
+
 HUGE = 2**64 - 1
 U64 = struct.Struct("<Q").pack
 U32 = struct.Struct("<I").pack

@@ -79,7 +79,10 @@ FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
         ("bundle", f"/dev/null/{EVIL}", "--no-model"),
     ],
 )
-def test_no_text_steers_the_terminal(arguments: tuple[str, ...]) -> None:
+def test_no_text_steers_the_terminal(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webllm.cli.bundle.site_folder", lambda: tmp_path)  # perhaps not built
     result = webllm(*arguments)
     assert not FORBIDDEN.search(result.output)
     assert not FORBIDDEN.search(result.stderr)

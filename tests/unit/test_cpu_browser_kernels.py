@@ -50,7 +50,9 @@ def test_a_piece_that_fails_gives_its_memory_back(browser: Any) -> None:
         kv_element_bytes=lambda: 4, pool_create=lambda _: 0, __heap_base=SimpleNamespace(value=64)
     )
     memory = SimpleNamespace(buffer=1 << 16)
-    instance = SimpleNamespace(isa="test", exports=exports, memory=memory, max_bytes=1 << 16)
+    instance = SimpleNamespace(
+        isa="test", forms="test", exports=exports, memory=memory, max_bytes=1 << 16
+    )
     kernels = browser.BrowserKernels(instance)
     before = kernels.available_bytes()
 

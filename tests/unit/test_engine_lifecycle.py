@@ -22,7 +22,7 @@ from fake_model import (
 from fake_worker import Worker
 
 from webllm import MLCEngine, MLCEngineConfig
-from webllm.errors import ConfigError, DeviceError, ModelNotLoadedError, QueueFullError
+from webllm.errors import ConfigError, DeviceError, ModelNotLoadedError
 from webllm.workers.proxy import WorkerMLCEngine
 
 __all__ = ["number_models"]  # a fixture
@@ -207,17 +207,13 @@ class TestAbandonedStreams:
         await settle()
         assert num_used(engine) == 0
 
-    async def test_that_was_refused(self) -> None:
-        """The refused stream's sequences never ran."""
-        engine = make_engine(windows=64, max_waiting=0)
-        stream = await engine.completion({"prompt": "1", "n": 3, "stream": True})
-        running = asyncio.create_task(engine.completion({"prompt": "2", "n": 64}))
-        await settle()
-        with pytest.raises(QueueFullError):
-            async for _ in stream:  # type: ignore[union-attr]
-                pass
-        await running
-        assert num_used(engine) == 0
+    async def test_that_nobody_reads(self) -> None:
+        """It runs to its end without a reader."""
+        engine = make_engine(windows=64)
+        stream = await engine.completion({"prompt": "1", "max_tokens": 5, "stream": True})
+        while model_of(engine).loop.scheduler.has_work:
+            await asyncio.sleep(0)
+        assert len([chunk async for chunk in stream]) > 1  # type: ignore[union-attr]
 
 
 def test_one_event_loop_after_the_other_reloads_and_forwards(

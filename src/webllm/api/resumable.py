@@ -31,7 +31,7 @@ class ResumableSession(ResponseStruct, rename="camel"):
 class ResumeResult(ResponseStruct, rename="camel"):
     """A session's text: that in the journal, or the finished one if generation was continued.
 
-    is_exact: see `ResumableSession`; ours, like `recovered_texts`, which has the text of each choice.
+    is_exact: see `ResumableSession`. recovered_texts: one for each choice. Both are ours.
     """
 
     session_id: str

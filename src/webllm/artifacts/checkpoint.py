@@ -124,6 +124,10 @@ class Checkpoint(Protocol):
         """Tensor name to description, in file order; valid after `close`."""
 
     @property
+    def fingerprint(self) -> str:
+        """Eight hex digits of the file's header: files of other metadata or tensors have others."""
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
 

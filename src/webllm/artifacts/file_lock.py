@@ -13,13 +13,33 @@ from webllm.errors import ConfigError
 if sys.platform == "win32":
     import msvcrt
 
+    _LOCKED_BYTE = 2**31 - 2  # beyond the end of the file: nobody can read or write a locked byte
+
     def _lock(file: BinaryIO) -> None:
+        file.seek(_LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
     def _lock(file: BinaryIO) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Locks an open file until it is closed, if the lock is free; returns whether it did.
+
+    Raises ConfigError where the file system has no locks (some network shares).
+    """
+    try:
+        _lock(file)
+    except (BlockingIOError, PermissionError):  # held by another
+        return False
+    except OSError as error:
+        raise ConfigError(
+            f"{file.name} cannot be locked ({error.strerror}); "
+            "set WEBLLM_HOME to a folder on a local disk"
+        ) from error
+    return True
 
 
 class FileLock:
@@ -40,18 +60,12 @@ class FileLock:
         """
         file = self._path.open("ab")
         try:
-            _lock(file)
-        except (BlockingIOError, PermissionError):  # held by another
-            file.close()
-            return False
-        except OSError as error:
-            file.close()
-            raise ConfigError(
-                f"{self._path} cannot be locked ({error.strerror}); "
-                "set WEBLLM_HOME to a folder on a local disk"
-            ) from error
-        self._file = file
-        return True
+            if try_lock(file):
+                self._file = file
+        finally:
+            if self._file is not file:
+                file.close()
+        return self._file is file
 
     def release(self) -> None:
         """Releases the lock by closing its file; does nothing if it is not held."""

@@ -11,7 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from webllm.artifacts.checkpoint import TensorInfo
-from webllm.artifacts.gguf_header import parse_header
+from webllm.artifacts.gguf_header import GGUFHeader, parse_header
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 
@@ -35,7 +35,7 @@ def open_gguf(path: str | PathLike[str]) -> GGUFCheckpoint:
     except (CheckpointError, UnsupportedModelError) as error:
         mapped.close()
         raise type(error)(f"{path}: {error}") from None
-    return GGUFCheckpoint(path, mapped, header.metadata, header.tensors)
+    return GGUFCheckpoint(path, mapped, header)
 
 
 class GGUFCheckpoint:
@@ -45,13 +45,13 @@ class GGUFCheckpoint:
         self,
         path: Path,
         mapped: mmap.mmap,
-        metadata: dict[str, object],
-        tensors: dict[str, TensorInfo],
+        header: GGUFHeader,
     ) -> None:
         self.path = path
-        self.metadata: Mapping[str, object] = MappingProxyType(metadata)
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
-        self.nbytes = sum(tensor.nbytes for tensor in tensors.values())
+        self.metadata: Mapping[str, object] = MappingProxyType(header.metadata)
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(header.tensors)
+        self.fingerprint = header.fingerprint
+        self.nbytes = sum(tensor.nbytes for tensor in header.tensors.values())
         self._mapped: mmap.mmap | None = mapped
 
     def data(self, name: str) -> memoryview:

@@ -11,6 +11,7 @@ import struct
 from array import array
 from dataclasses import dataclass, replace
 from math import prod
+from zlib import crc32
 
 from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.artifacts.packed_arrays import NumberArray, StringArray
@@ -51,6 +52,7 @@ class GGUFHeader:
     alignment: int  # bytes
     metadata: dict[str, object]  # int, float, bool, NumberArray; str, StringArray; or a tuple
     tensors: dict[str, TensorInfo]
+    fingerprint: str  # CRC-32 of the header's bytes, eight hex digits
 
 
 def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
@@ -74,7 +76,9 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
     reader.require_count(num_tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MAX_TENSORS)
     tensors = [_read_tensor(reader, alignment) for _ in range(num_tensors)]
     data_start = reader.position + -reader.position % alignment
-    return GGUFHeader(version, alignment, metadata, _place(tensors, data_start, file_bytes))
+    placed = _place(tensors, data_start, file_bytes)
+    fingerprint = f"{crc32(buffer[: reader.position]):08x}"
+    return GGUFHeader(version, alignment, metadata, placed, fingerprint)
 
 
 class _HeaderReader:

@@ -46,6 +46,9 @@ class Backend(Protocol):
     """One device."""
 
     name: str
+    # Names everything here that the bits of logits depend on. A sequence that is replayed under the
+    # same forms and weights goes on exactly.
+    forms: str
     max_steps_in_flight: int  # submitted and not read yet
     max_step_tokens: int  # larger steps are no faster
     # In a step that also decodes; 0: prefill and decode steps take turns.

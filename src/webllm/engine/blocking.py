@@ -13,6 +13,7 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.fields import ChatCompletionFields, CompletionFields, EmbeddingFields
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest
 from webllm.api.resources import ChatStream, CompletionStream
+from webllm.api.resumable import ResumeResult
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.engine.engine import MLCEngine
 from webllm.engine.event_loop_thread import BlockingStream, ClosableItems, EventLoopThread
@@ -106,6 +107,20 @@ class BlockingMLCEngine:
         reply = self._thread.wait_for(self._engine.completion(request))
         return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
+    def resume_chat_completion(
+        self, session_id: str, continue_generation: bool = False, stream: bool = False
+    ) -> ResumeResult | BlockingStream[ChatCompletionChunk]:
+        """Returns a session's text; or generates the rest, after loading its model if needed.
+
+        stream: returns the chunks that follow the text in the journal; a session that was begun by
+        a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
+        if another process generates the answer, and what `reload` raises.
+        """
+        reply: ResumeResult | ChatStream = self._thread.wait_for(
+            self._engine.resume_chat_completion(session_id, continue_generation, stream)
+        )
+        return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
+
     def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Runs a coroutine on the engine's thread and returns its result."""
         return self._thread.wait_for(coroutine)
@@ -124,10 +139,14 @@ class BlockingMLCEngine:
     get_gpu_vendor = _awaited(MLCEngine.get_gpu_vendor)
     get_max_storage_buffer_binding_size = _awaited(MLCEngine.get_max_storage_buffer_binding_size)
     device_name = _awaited(MLCEngine.device_name)
+    list_resumable_sessions = _awaited(MLCEngine.list_resumable_sessions)
+    delete_resumable_session = _awaited(MLCEngine.delete_resumable_session)
+    delete_all_resumable_sessions = _awaited(MLCEngine.delete_all_resumable_sessions)
     engine_stats = _awaited(MLCEngine.engine_stats)
     benchmark = _awaited(MLCEngine.benchmark)
 
     loaded_model_ids = _called(MLCEngine.loaded_model_ids)
+    has_loaded = _called(MLCEngine.has_loaded)
     interrupt_generate = _called(MLCEngine.interrupt_generate)
     set_init_progress_callback = _called(MLCEngine.set_init_progress_callback)
     get_init_progress_callback = _called(MLCEngine.get_init_progress_callback)

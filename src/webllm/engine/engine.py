@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
-from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
+from webllm.api.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    GenerationParams,
+)
 from webllm.api.resources import Chat, Completions, Embeddings
+from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.stats import EngineStats
 from webllm.api.validation import chat_completion_request, completion_request, embedding_request
 from webllm.backends.auto import find_adapter
@@ -21,7 +29,6 @@ from webllm.config import (
     InitProgressCallback,
     LogLevel,
     MLCEngineConfig,
-    ModelRecord,
     check_callback,
     check_log_level,
     engine_config,
@@ -31,12 +38,32 @@ from webllm.config import (
 from webllm.engine import loading
 from webllm.engine.background import to_its_end
 from webllm.engine.benchmark import Rates, measure
+from webllm.engine.generation import Generation
+from webllm.engine.generations import Generations, given_id, resumable
+from webllm.engine.journal import Begin, Journal, Recovered
+from webllm.engine.journaling import (
+    LoadedRecord,
+    SessionJournal,
+    default_journal,
+    finished_result,
+    models_of,
+    recovered_result,
+    resuming_request,
+    session_info,
+)
 from webllm.engine.load_progress import LoadProgress, call_both
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loads import Loads
 from webllm.engine.progress_line import progress_line
+from webllm.engine.responses import ChatResponder, CompletionResponder, answer
 from webllm.engine.session import Session
-from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, RequestError
+from webllm.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    ModelNotLoadedError,
+    RequestError,
+    SessionNotFoundError,
+)
 from webllm.host import THIS_HOST, Host
 
 _LOG_LEVELS: dict[LogLevel, int] = {
@@ -54,6 +81,9 @@ class MLCEngine:
 
     Use from one event loop. `async with MLCEngine() as engine` unloads at the end.
 
+    journal: keeps requests with `extra_body.resumable`; None stands for the files of this user,
+    which all engines share. With `config.persist=False` nothing is kept.
+
     Tests may replace its parts. load_model: loads one model for `reload`, in place of
     `engine.loading.load_model`. models: the models that are loaded at the start. host: the host
     that the engine assumes.
@@ -66,6 +96,7 @@ class MLCEngine:
         load_model: loading.ModelLoader | None = None,
         models: Iterable[LoadedModel] = (),
         host: Host = THIS_HOST,
+        journal: Journal | None = None,
     ) -> None:
         self.config = engine_config(config)
         self._load_model: loading.ModelLoader = load_model or loading.load_model
@@ -75,6 +106,9 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._sessions = {model.model_id: Session(model, host) for model in models}
         self._loads = Loads()
+        self._loaded: list[LoadedRecord] = []
+        self._generations = Generations()
+        self._journal = journal
         self._loading_ids: list[str] = []  # or sources, of the models that are being loaded
         if self.config.log_level is not None:
             self.set_log_level(self.config.log_level)
@@ -102,34 +136,42 @@ class MLCEngine:
         """
         wanted = _options_by_id(model_id, chat_options)
         check_callback("on_progress", on_progress)
-        await self._loads.run(partial(self._reload, wanted, on_progress), wanted)
+        find = partial(self._find, wanted)
+        await self._loads.run(partial(self._reload, list(wanted), find, on_progress), wanted)
+
+    def _find(self, options_by_id: Mapping[str, ChatOptions]) -> list[LoadedRecord]:
+        """Looks models up in the catalogue; raises ModelNotFoundError."""
+        find = self.config.app_config.find
+        return [LoadedRecord(find(each), given) for each, given in options_by_id.items()]
 
     async def _reload(
-        self, wanted: dict[str, ChatOptions], on_progress: InitProgressCallback | None
+        self,
+        model_ids: list[str],
+        find: Callable[[], list[LoadedRecord]],
+        on_progress: InitProgressCallback | None = None,
     ) -> None:
-        self._loading_ids = list(wanted)
+        self._loading_ids = model_ids
         try:
             await self._unload()
-            records = [self.config.app_config.find(each) for each in wanted]
-            _check_unique([record.model_id for record in records])
+            models = find()
+            _check_unique([model.model_id for model in models])
             callback = call_both(on_progress, self.config.init_progress_callback)
             with progress_line(callback) as report:
-                self._sessions = await self._load(records, list(wanted.values()), report)
+                self._sessions = await self._load(models, report)
+            self._loaded = models
         finally:
             self._loading_ids = []
 
     async def _load(
-        self,
-        records: list[ModelRecord],
-        options: list[ChatOptions],
-        on_progress: InitProgressCallback | None,
+        self, models: list[LoadedRecord], on_progress: InitProgressCallback | None
     ) -> dict[str, Session]:
-        progress = LoadProgress(on_progress, len(records), start=self._host.load_start)
+        progress = LoadProgress(on_progress, len(models), start=self._host.load_start)
         config = replace(self.config, init_progress_callback=progress)
         sessions: dict[str, Session] = {}
         try:
-            for record, given in zip(records, options, strict=True):
-                effective = given.over(record.overrides)
+            for each in models:
+                record = each.record
+                effective = each.options.over(record.overrides)
                 _check_supported(effective)
                 model = await self._load_model(record, effective, config, self._host)
                 sessions[record.model_id] = Session(model, self._host)
@@ -151,22 +193,131 @@ class MLCEngine:
             await self._unload()
 
     async def _unload(self) -> None:
-        sessions, self._sessions = self._sessions, {}
+        sessions, self._sessions, self._loaded = self._sessions, {}, []
         await _close(sessions)
+        await self._generations.written()
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
     ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
         """Answers a conversation; a stream if the request has `stream=True`."""
         checked = chat_completion_request(request)
-        return await self._session(checked.model).chat_completion(checked)
+        generation = await self._attach(checked)
+        return await answer(generation, partial(ChatResponder, generation, checked))
 
     async def completion(
         self, request: CompletionRequest | Mapping[str, object]
     ) -> Completion | AsyncGenerator[Completion, None]:
         """Continues a text; a stream if the request has `stream=True`."""
         checked = completion_request(request)
-        return await self._session(checked.model).completion(checked)
+        generation = await self._attach(checked)
+        reply: Completion | AsyncGenerator[Completion, None]
+        reply = await answer(generation, partial(CompletionResponder, generation, checked))
+        return reply
+
+    async def _attach(self, request: GenerationParams) -> Generation:
+        """Attaches to the generation of a request, which begins unless it is under way."""
+        session = self._session(request.model)
+        generation = self._generations.find(request)
+        if generation is None:
+            model = session.model
+            generation = Generation(
+                given_id(request) or str(uuid.uuid4()),
+                request,
+                model.model_id,
+                model.fingerprint,
+                self._generations.end,
+            )
+            self._generations.add(generation)
+            session.begin(generation, self._session_journal() if resumable(request) else None)
+        generation.attach()
+        try:
+            await generation.started()
+        except BaseException:
+            generation.detach()
+            raise
+        return generation
+
+    def _session_journal(self) -> SessionJournal | None:
+        if not self.config.persist:
+            return None
+        return SessionJournal(self._own_journal(), self._loaded, self._generations.written)
+
+    async def _written_journal(self) -> Journal:
+        """Returns the journal once it has what ended generations of this engine wrote."""
+        await self._generations.written()
+        return self._own_journal()
+
+    def _own_journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = default_journal(self._host)
+        return self._journal
+
+    async def list_resumable_sessions(self) -> list[ResumableSession]:
+        """Returns the sessions in the journal, the newest first."""
+        if not self.config.persist:
+            return []
+        entries = await (await self._written_journal()).list()
+        return [
+            session_info(entry.recovered, entry.is_owned, self._is_exact(entry.recovered))
+            for entry in entries
+        ]
+
+    async def resume_chat_completion(
+        self, session_id: str, continue_generation: bool = False, stream: bool = False
+    ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
+        """Returns a session's text; or generates the rest, after loading its model if needed.
+
+        stream: returns the chunks that follow the text in the journal; a session that was begun by
+        a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
+        if another process generates the answer, and what `reload` raises.
+        """
+        past = None
+        if self.config.persist:
+            past = await (await self._written_journal()).find(session_id)
+        if past is None:
+            raise SessionNotFoundError(
+                f"the journal has no session {session_id!r}; list_resumable_sessions() has those "
+                "that it has"
+            )
+        if not continue_generation:
+            return recovered_result(past, self._is_exact(past))
+        await self._ensure_loaded(past.begin)
+        request = resuming_request(past, stream)
+        generation = await self._attach(request)
+        reply: Any
+        if isinstance(request, CompletionRequest):
+            reply = await answer(generation, partial(CompletionResponder, generation, request))
+        else:
+            reply = await answer(generation, partial(ChatResponder, generation, request))
+        return reply if stream else finished_result(past, generation)
+
+    def _is_exact(self, past: Recovered) -> bool | None:
+        session = self._sessions.get(past.begin.model_id)
+        return None if session is None else session.model.fingerprint == past.begin.forms
+
+    async def _ensure_loaded(self, begin: Begin) -> None:
+        """Loads the models of a session, unless its model is loaded with the same options."""
+        models = models_of(begin)
+        model_ids = [model.model_id for model in models]
+
+        async def load() -> None:
+            answering = [model for model in models if model.model_id == begin.model_id]
+            if not all(model in self._loaded for model in answering):
+                await self._reload(model_ids, lambda: models)
+
+        await self._loads.run(load, model_ids)
+
+    async def delete_resumable_session(self, session_id: str) -> None:
+        """Removes a session from the journal.
+
+        Raises SessionNotFoundError, and RequestError while its answer is being generated.
+        """
+        await (await self._written_journal()).delete(session_id)
+
+    async def delete_all_resumable_sessions(self) -> None:
+        """Empties the journal, except for the sessions whose generation is under way."""
+        await (await self._written_journal()).delete_all()
 
     async def embedding(
         self, request: EmbeddingRequest | Mapping[str, object]
@@ -182,10 +333,26 @@ class MLCEngine:
         """Returns the ids that `model` may be in a request."""
         return list(self._sessions)
 
-    def interrupt_generate(self) -> None:
-        """Ends every running answer of every model with finish_reason "abort"."""
-        for session in self._sessions.values():
-            session.interrupt()
+    def has_loaded(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> bool:
+        """Whether exactly these models are loaded, with these options and the current catalogue."""
+        try:
+            return self._find(_options_by_id(model_id, chat_options)) == self._loaded
+        except ModelNotFoundError:
+            return False
+
+    def interrupt_generate(self, request_ids: Collection[str] | None = None) -> None:
+        """Ends running answers with finish_reason "abort": all, or those of these requests.
+
+        request_ids: each request's `extra_body.request_id`, or its response's id.
+        """
+        self._generations.interrupt(request_ids)
+        if request_ids is None:
+            for session in self._sessions.values():
+                session.interrupt()
 
     async def reset_chat(self, keep_stats: bool = False, model_id: str | None = None) -> None:
         """Clears the last message, forwarded tokens and prefix cache; running answers continue."""

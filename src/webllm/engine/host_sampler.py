@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 
 from webllm.backends.protocol import Executable
@@ -62,6 +62,14 @@ class HostSampler:
             self._processor.reset_state()
         except Exception as error:
             raise self._error("reset_state", error) from error
+
+    def replay(self, token_ids: Iterable[int]) -> None:
+        """Tells the processor tokens that were sampled before. Raises LogitProcessorError."""
+        try:
+            for token_id in token_ids:
+                self._processor.process_sampled_token(token_id)
+        except Exception as error:
+            raise self._error("process_sampled_token", error) from error
 
     def _processed(self, logits: array[float]) -> array[float]:
         try:

@@ -24,11 +24,20 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_format: ChatFormat | None  # None: the file has no template, and no built-in one matches
     vocab_size: int  # columns of the logits; the tokenizer may have fewer tokens
+    weights: str  # tells the model file from others; see `Checkpoint.fingerprint`
     loop: GenerationLoop
 
     @property
     def device_name(self) -> str:
         return self.loop.runner.backend.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what the bits of logits depend on: kernels, weights and, for attention, the window.
+
+        A sequence that is replayed on a model of the same fingerprint goes on exactly.
+        """
+        return f"{self.loop.runner.backend.forms}:{self.weights}:{self.context_window_size}"
 
     @property
     def kv_cache_tokens(self) -> int:

@@ -96,6 +96,7 @@ async def load_model(
         tokenizer=tokenizer,
         chat_format=chat_format,
         vocab_size=program.vocab_size,
+        weights=checkpoint.fingerprint,
         loop=loop,
     )
     _log.info(

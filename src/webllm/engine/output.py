@@ -1,13 +1,11 @@
-"""Turns sampled tokens into text: `Generation` is a request's choices, `TextOutput` one choice."""
+"""Turns the sampled tokens of one choice into text, and records their times."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Self
+from typing import Protocol
 
 from webllm.api.chat_completion import (
     ChatCompletionTokenLogprob,
@@ -15,9 +13,8 @@ from webllm.api.chat_completion import (
     Logprobs,
     TopLogprob,
 )
-from webllm.api.usage import CompletionUsage, PromptTokensDetails, UsageExtra
-from webllm.engine.loop import GenerationLoop
-from webllm.engine.sequence import Sequence
+from webllm.api.usage import UsageExtra
+from webllm.engine.journal import Recorder
 from webllm.ops.sampled import TokenLogprobs
 from webllm.text.detokenizer import StreamingDetokenizer
 from webllm.text.stop import StopMatcher
@@ -30,29 +27,44 @@ class TextDelta:
 
     choice: int
     text: str
+    token_ids: tuple[int, ...]  # since the last delta; without a stop token
     finish_reason: FinishReason | None = None
     logprobs: Logprobs | None = None  # of the text's tokens, if the request asks for them
 
 
+class Log(Protocol):
+    """The receiver of the deltas of all choices."""
+
+    def add(self, delta: TextDelta) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+
 class TextOutput:
-    """One choice: detokenizes, looks for stop strings, emits deltas and records times."""
+    """One choice: detokenizes, looks for stop strings, emits deltas and records times.
+
+    recorder: gets each further token and the text that is emitted, for the journal.
+    """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         stop_strings: tuple[str, ...],
         choice: int,
-        deltas: asyncio.Queue[TextDelta | BaseException],
+        log: Log,
         timing: Timing,
     ) -> None:
+        self.recorder: Recorder | None = None
         self._choice = choice
         self._tokenizer = tokenizer
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._matcher = StopMatcher(stop_strings)
-        self._deltas = deltas
+        self._log = log
         self._timing = timing
         self._pieces: list[str] = []
-        self._logprobs: list[ChatCompletionTokenLogprob] = []  # of tokens that were not emitted yet
+        # Of tokens that were not emitted yet.
+        self._token_ids: list[int] = []
+        self._logprobs: list[ChatCompletionTokenLogprob] = []
 
     @property
     def text(self) -> str:
@@ -61,9 +73,12 @@ class TextOutput:
 
     def accept(self, token_id: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         self._timing.tokens.append(time.perf_counter())
+        self._token_ids.append(token_id)
         if logprobs is not None:
             self._logprobs.append(token_logprob(self._tokenizer, token_id, logprobs))
         text, stopped = self._matcher.feed(self._detokenizer.push(token_id))
+        if self.recorder is not None:
+            self.recorder.token(self._choice, token_id, text, logprobs)
         if text:
             self._emit(text)
         if stopped:
@@ -74,18 +89,22 @@ class TextOutput:
     def end(self, reason: FinishReason) -> None:
         self._timing.end()
         text, _ = self._matcher.feed(self._detokenizer.flush())
-        self._emit(text + self._matcher.flush(), reason)
+        text += self._matcher.flush()
+        if self.recorder is not None:
+            self.recorder.text(self._choice, text)
+        self._emit(text, reason)
 
     def fail(self, error: BaseException) -> None:
         self._timing.end()
-        self._deltas.put_nowait(error)
+        self._log.fail(error)
 
     def _emit(self, text: str, reason: FinishReason | None = None) -> None:
         logprobs = None
         if self._logprobs:
             logprobs, self._logprobs = Logprobs(content=self._logprobs), []
+        token_ids, self._token_ids = tuple(self._token_ids), []
         self._pieces.append(text)
-        self._deltas.put_nowait(TextDelta(self._choice, text, reason, logprobs))
+        self._log.add(TextDelta(self._choice, text, token_ids, reason, logprobs))
 
 
 def token_logprob(
@@ -139,77 +158,4 @@ class Timing:
             time_to_first_token_s=prefill_s,
             time_per_output_token_s=decode_s / num_decoded if num_decoded else 0.0,
             latency_breakdown={"totalTime": gaps} if breakdown else None,
-        )
-
-
-NewOutput = Callable[[int, asyncio.Queue[TextDelta | BaseException], Timing], TextOutput]
-
-
-class Generation:
-    """The choices of one request. `with` starts them; leaving it aborts those still running.
-
-    A generation that `is_interrupted` ends as soon as it starts.
-    """
-
-    def __init__(
-        self,
-        sequences: list[Sequence],
-        loop: GenerationLoop,
-        new_output: NewOutput,
-        breakdown: bool = False,
-        is_interrupted: bool = False,
-    ) -> None:
-        self.sequences = sequences
-        self.timing = Timing()
-        self._loop = loop
-        self._breakdown = breakdown
-        self._is_interrupted = is_interrupted
-        self._deltas: asyncio.Queue[TextDelta | BaseException] = asyncio.Queue()
-        self._outputs = [
-            new_output(choice, self._deltas, self.timing) for choice in range(len(sequences))
-        ]
-
-    def __enter__(self) -> Self:
-        try:
-            for sequence, output in zip(self.sequences, self._outputs, strict=True):
-                self._loop.add(sequence, output)
-        except BaseException:
-            self.__exit__()
-            raise
-        if self._is_interrupted:
-            self.__exit__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for sequence in self.sequences:
-            self._loop.finish(sequence, "abort")
-
-    async def deltas(self) -> AsyncIterator[TextDelta]:
-        """Yields deltas until the last choice has ended; raises the error of a choice."""
-        unfinished = len(self.sequences)
-        while unfinished:
-            delta = await self._deltas.get()
-            if isinstance(delta, BaseException):
-                raise delta
-            unfinished -= delta.finish_reason is not None
-            yield delta
-
-    @property
-    def text(self) -> str:
-        """The text of the first choice so far."""
-        return self._outputs[0].text
-
-    @property
-    def usage(self) -> CompletionUsage:
-        first = self.sequences[0]
-        num_output_tokens = sum(s.num_output_tokens for s in self.sequences)
-        num_prefilled = first.num_prompt_tokens - first.num_cached_tokens
-        if not num_output_tokens:
-            num_prefilled = 0  # the prompt may not have been computed
-        return CompletionUsage(
-            prompt_tokens=first.num_prompt_tokens,
-            completion_tokens=num_output_tokens,
-            total_tokens=first.num_prompt_tokens + num_output_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=first.num_cached_tokens),
-            extra=self.timing.extra(num_prefilled, self._breakdown),
         )

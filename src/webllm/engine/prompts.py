@@ -40,6 +40,7 @@ _EMPTY = {
 class Prompt:
     """A request that is ready to run: one sequence per choice."""
 
+    token_ids: list[int]
     sequences: list[Sequence]
     stop_strings: tuple[str, ...]
 
@@ -61,14 +62,23 @@ def chat_prompt(model: LoadedModel, request: ChatCompletionRequest) -> Steps[Pro
             "the chat options"
         )
     token_ids = yield from conversation_tokens(model, chat_format, request)
-    sequences = _sequences(model, request, token_ids, chat_format.stop_ids)
-    return Prompt(sequences, request.stop_strings + chat_format.stop_strings)
+    return prompt_of(model, request, token_ids)
 
 
 def completion_prompt(model: LoadedModel, request: CompletionRequest) -> Steps[Prompt]:
     """Returns the prompt of a raw text. Raises RequestError or ContextLengthError."""
     token_ids = yield from raw_tokens(model, request)
-    return Prompt(_sequences(model, request, token_ids), request.stop_strings)
+    return prompt_of(model, request, token_ids)
+
+
+def prompt_of(model: LoadedModel, request: GenerationParams, token_ids: list[int]) -> Prompt:
+    """Returns the prompt of a request whose tokens are known. Raises as the functions above."""
+    stop_ids: frozenset[int] = frozenset()
+    stop_strings = request.stop_strings
+    if isinstance(request, ChatCompletionRequest) and model.chat_format is not None:
+        stop_ids = model.chat_format.stop_ids
+        stop_strings += model.chat_format.stop_strings
+    return Prompt(token_ids, _sequences(model, request, token_ids, stop_ids), stop_strings)
 
 
 def read_token_ids(input_ids: Iterable[int]) -> list[int]:
@@ -84,7 +94,7 @@ def forwarded_sequence(model: LoadedModel, token_ids: list[int]) -> Sequence:
 
     Raises RequestError or ContextLengthError.
     """
-    request = GenerationParams(max_tokens=1, ignore_eos=True)
+    request = GenerationParams(max_tokens=1, ignore_eos=True, seed=random.getrandbits(32))
     return _sequences(model, request, token_ids)[0]
 
 
@@ -107,7 +117,8 @@ def _sequences(
     max_tokens = request.max_tokens or room
     if shift is None:
         max_tokens = min(max_tokens, room)
-    seed = random.getrandbits(32) if request.seed is None else request.seed
+    seed = request.seed
+    assert seed is not None
     stop_ids |= frozenset() if request.ignore_eos else model.tokenizer.eos_ids
     sampling = _sampling(model.options, request)
     edits = _edits(model, request, sampling, token_ids, max_tokens)

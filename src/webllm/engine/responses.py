@@ -1,11 +1,14 @@
-"""Makes responses in OpenAI's format from a generation: whole ones, and the chunks of streams."""
+"""Makes responses in OpenAI's format from a generation: whole ones, and the chunks of streams.
+
+A reader that lost its connection reads on after the tokens that it has, see `Position`.
+"""
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from webllm.api.chat_completion import (
     ChatCompletion,
@@ -18,8 +21,14 @@ from webllm.api.chat_completion import (
     Logprobs,
 )
 from webllm.api.completion import Completion, CompletionChoice
+from webllm.api.requests import CompletionRequest, ExtraBody, GenerationParams
 from webllm.api.usage import CompletionUsage
-from webllm.engine.output import Generation, TextDelta
+from webllm.engine.generation import AttachedStream, Generation
+from webllm.engine.output import TextDelta
+from webllm.errors import RequestError
+
+_Whole = TypeVar("_Whole")
+_Chunk = TypeVar("_Chunk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +38,14 @@ class FinishedChoice:
     text: str
     finish_reason: FinishReason
     logprobs: Logprobs | None
+    token_ids: list[int]
 
 
 async def collect(generation: Generation) -> list[FinishedChoice]:
-    """Runs a generation to its end; returns its choices in order."""
-    deltas: list[list[TextDelta]] = [[] for _ in generation.sequences]
-    with generation:
-        async for delta in generation.deltas():
-            deltas[delta.choice].append(delta)
+    """Waits for the end of a generation; returns its choices in order."""
+    deltas: list[list[TextDelta]] = [[] for _ in range(generation.num_choices)]
+    async for delta in generation.deltas():
+        deltas[delta.choice].append(delta)
     return [_joined(choice) for choice in deltas]
 
 
@@ -45,104 +54,202 @@ def _joined(deltas: list[TextDelta]) -> FinishedChoice:
     assert reason is not None
     tokens = [token for delta in deltas if delta.logprobs for token in delta.logprobs.content or ()]
     text = "".join(delta.text for delta in deltas)
-    return FinishedChoice(text, reason, Logprobs(content=tokens) if tokens else None)
+    token_ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    return FinishedChoice(text, reason, Logprobs(content=tokens) if tokens else None, token_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatResponder:
-    """Makes the responses to one chat request."""
+class Position:
+    """The place in a generation's log from which a reader reads on.
 
-    model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4()}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    from_token: the tokens of each choice that the reader has, one number for all or one for each;
+    None for a reader that has nothing. Raises RequestError.
+    """
 
-    def whole(self, finished: list[FinishedChoice], usage: CompletionUsage) -> ChatCompletion:
+    def __init__(self, num_choices: int, from_token: int | list[int] | None) -> None:
+        if isinstance(from_token, list) and len(from_token) != num_choices:
+            raise RequestError(
+                f"from_token has {len(from_token)} numbers for {num_choices} choices; give one for "
+                "each",
+                field="extra_body",
+            )
+        self.is_start = from_token is None
+        start = from_token or 0
+        self._num_left = start[:] if isinstance(start, list) else [start] * num_choices
+
+    def is_behind(self, delta: TextDelta) -> bool:
+        """Whether the reader has the text of a delta, which is the next one of its choice."""
+        if not delta.token_ids or not self._num_left[delta.choice]:
+            return False
+        num_left = self._num_left[delta.choice] - len(delta.token_ids)
+        self._num_left[delta.choice] = max(num_left, 0)
+        return num_left >= 0
+
+
+class _Responder(ABC, Generic[_Whole, _Chunk]):
+    """Makes the responses to one reader of a generation, as its own request asks for them.
+
+    Raises RequestError for a `from_token` of the wrong length.
+    """
+
+    def __init__(self, generation: Generation, request: GenerationParams) -> None:
+        extra = request.extra_body or ExtraBody()
+        self._generation = generation
+        self.is_stream = request.stream is True
+        self._include_usage = request.include_usage
+        self._returns_ids = extra.return_token_ids is True
+        from_token = extra.resumable.from_token if extra.resumable else None
+        self._position = Position(generation.num_choices, from_token)
+
+    @abstractmethod
+    async def whole(self) -> _Whole:
+        """Waits for the end; returns the whole answer."""
+
+    @abstractmethod
+    def stream(self) -> AsyncGenerator[_Chunk, None]:
+        """Yields the chunks from the reader's position on."""
+
+    def _token_ids(self, token_ids: Sequence[int]) -> list[int] | None:
+        return list(token_ids) if self._returns_ids else None
+
+
+async def answer(
+    generation: Generation, make_responder: Callable[[], _Responder[_Whole, _Chunk]]
+) -> _Whole | AsyncGenerator[_Chunk, None]:
+    """Answers a reader that is attached, and detaches it at the end or after an error."""
+    try:
+        responder = make_responder()
+        if responder.is_stream:
+            return AttachedStream(generation, responder.stream())
+        whole = await responder.whole()
+    except BaseException:
+        generation.detach()
+        raise
+    generation.detach()
+    return whole
+
+
+class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
+    async def whole(self) -> ChatCompletion:
+        generation = self._generation
         choices = [
             Choice(
                 index=index,
                 message=ChatCompletionMessage(content=choice.text),
                 finish_reason=choice.finish_reason,
                 logprobs=choice.logprobs,
+                token_ids=self._token_ids(choice.token_ids),
             )
-            for index, choice in enumerate(finished)
+            for index, choice in enumerate(await collect(generation))
         ]
         return ChatCompletion(
-            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
+            id=generation.response_id,
+            created=generation.created,
+            model=generation.model_id,
+            choices=choices,
+            usage=generation.usage,
+            system_fingerprint=generation.fingerprint or None,
         )
 
-    async def stream(
-        self, generation: Generation, include_usage: bool
-    ) -> AsyncGenerator[ChatCompletionChunk, None]:
-        with generation:
-            for index in range(len(generation.sequences)):
-                yield self._chunk(index, Delta(role="assistant", content=""))
-            async for delta in generation.deltas():
-                if delta.text or delta.logprobs:
-                    content = Delta(content=delta.text)
-                    yield self._chunk(delta.choice, content, logprobs=delta.logprobs)
-                if delta.finish_reason:
-                    yield self._chunk(delta.choice, Delta(), delta.finish_reason)
-        if include_usage:
-            yield self._response([], generation.usage)
+    async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
+        if self._position.is_start:
+            for index in range(self._generation.num_choices):
+                role = Delta(role="assistant", content="")
+                yield self._chunk([ChunkChoice(index=index, delta=role, finish_reason=None)])
+        async for delta in self._generation.deltas():
+            for choice in self._choices(delta):
+                yield self._chunk([choice])
+        if self._include_usage:
+            yield self._chunk([], self._generation.usage)
+
+    def _choices(self, delta: TextDelta) -> Iterator[ChunkChoice]:
+        """Yields the text and the finish apart, as OpenAI does.
+
+        They stay together if the text counts no token: a reader that asks for what follows its
+        tokens could not say whether it has that text.
+        """
+        index, reason = delta.choice, delta.finish_reason
+        token_ids = self._token_ids(delta.token_ids)
+        has_content = bool(delta.text or delta.logprobs)
+        if self._position.is_behind(delta):
+            has_content, token_ids = False, None
+        content = Delta(content=delta.text) if has_content else Delta()
+        is_together = reason is not None and not (has_content and delta.token_ids)
+        if has_content or token_ids or is_together:
+            yield ChunkChoice(
+                index=index,
+                delta=content,
+                finish_reason=reason if is_together else None,
+                logprobs=delta.logprobs if has_content else None,
+                token_ids=token_ids,
+            )
+        if reason is not None and not is_together:
+            yield ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
 
     def _chunk(
-        self,
-        index: int,
-        delta: Delta,
-        reason: FinishReason | None = None,
-        logprobs: Logprobs | None = None,
-    ) -> ChatCompletionChunk:
-        choice = ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs)
-        return self._response([choice])
-
-    def _response(
         self, choices: list[ChunkChoice], usage: CompletionUsage | None = None
     ) -> ChatCompletionChunk:
+        generation = self._generation
         return ChatCompletionChunk(
-            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
+            id=generation.response_id,
+            created=generation.created,
+            model=generation.model_id,
+            choices=choices,
+            usage=usage,
+            system_fingerprint=generation.fingerprint or None,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionResponder:
-    """Makes the responses to one completion request; `echo` is put before every choice."""
+class CompletionResponder(_Responder[Completion, Completion]):
+    """`echo` puts the prompt before every choice."""
 
-    model: str
-    echo: str = ""
-    id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4()}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    def __init__(self, generation: Generation, request: CompletionRequest) -> None:
+        super().__init__(generation, request)
+        self._echo = request.prompt if request.echo else ""
 
-    def whole(self, finished: list[FinishedChoice], usage: CompletionUsage) -> Completion:
+    async def whole(self) -> Completion:
         choices = [
-            self._choice(index, self.echo + choice.text, choice.finish_reason, choice.logprobs)
-            for index, choice in enumerate(finished)
+            CompletionChoice(
+                index=index,
+                text=self._echo + choice.text,
+                finish_reason=choice.finish_reason,
+                logprobs=choice.logprobs,
+                token_ids=self._token_ids(choice.token_ids),
+            )
+            for index, choice in enumerate(await collect(self._generation))
         ]
-        return self._completion(choices, usage)
+        return self._completion(choices, self._generation.usage)
 
-    async def stream(
-        self, generation: Generation, include_usage: bool
-    ) -> AsyncGenerator[Completion, None]:
-        with generation:
-            for index in range(len(generation.sequences) if self.echo else 0):
-                yield self._completion([self._choice(index, self.echo)])
-            async for delta in generation.deltas():
-                choice = self._choice(delta.choice, delta.text, delta.finish_reason, delta.logprobs)
-                yield self._completion([choice])
-        if include_usage:
-            yield self._completion([], generation.usage)
-
-    @staticmethod
-    def _choice(
-        index: int,
-        text: str,
-        reason: FinishReason | None = None,
-        logprobs: Logprobs | None = None,
-    ) -> CompletionChoice:
-        return CompletionChoice(index=index, text=text, finish_reason=reason, logprobs=logprobs)
+    async def stream(self) -> AsyncGenerator[Completion, None]:
+        if self._position.is_start and self._echo:
+            for index in range(self._generation.num_choices):
+                echo = CompletionChoice(
+                    index=index, text=self._echo, finish_reason=None, logprobs=None
+                )
+                yield self._completion([echo])
+        async for delta in self._generation.deltas():
+            is_behind = self._position.is_behind(delta)
+            if is_behind and delta.finish_reason is None:
+                continue
+            choice = CompletionChoice(
+                index=delta.choice,
+                text="" if is_behind else delta.text,
+                finish_reason=delta.finish_reason,
+                logprobs=None if is_behind else delta.logprobs,
+                token_ids=None if is_behind else self._token_ids(delta.token_ids),
+            )
+            yield self._completion([choice])
+        if self._include_usage:
+            yield self._completion([], self._generation.usage)
 
     def _completion(
         self, choices: list[CompletionChoice], usage: CompletionUsage | None = None
     ) -> Completion:
+        generation = self._generation
         return Completion(
-            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
+            id=generation.response_id,
+            created=generation.created,
+            model=generation.model_id,
+            choices=choices,
+            usage=usage,
+            system_fingerprint=generation.fingerprint or None,
         )

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from functools import partial
+import random
+from collections.abc import Sequence
 
-from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk, FinishReason
-from webllm.api.completion import Completion
-from webllm.api.requests import (
-    ChatCompletionRequest,
-    CompletionRequest,
-    ExtraBody,
-    GenerationParams,
-)
+import msgspec
+
+from webllm.api.chat_completion import FinishReason
+from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
 from webllm.engine.background import SerialExecutor, TurnLock
+from webllm.engine.generation import Generation
+from webllm.engine.journaling import SessionJournal
 from webllm.engine.loaded_model import LoadedModel
-from webllm.engine.output import Generation, TextOutput
+from webllm.engine.output import TextOutput
 from webllm.engine.prompt_tokens import MESSAGE_CHARS
 from webllm.engine.prompts import (
     Prompt,
     chat_prompt,
     completion_prompt,
     forwarded_sequence,
+    prompt_of,
     read_token_ids,
 )
-from webllm.engine.responses import ChatResponder, CompletionResponder, collect
 from webllm.errors import RequestError
 from webllm.host import Host
 from webllm.ops.sampled import TokenLogprobs
-from webllm.text.steps import Steps, finish
+from webllm.text.steps import finish
 
 _SHORT_TEXT = 4096  # characters; shorter texts are encoded at once: a thread would take longer
 _LONG_TEXT = 65536  # characters; longer texts wait for each other in a queue of their own
@@ -47,31 +45,10 @@ class Session:
         # Two, so that a long prompt does not delay short ones.
         self._encoder, self._long_text_encoder = SerialExecutor(host), SerialExecutor(host)
         self._num_encoding = 0  # sequences whose prompts are being encoded
-        self._num_interrupts = 0
 
-    async def chat_completion(
-        self, request: ChatCompletionRequest
-    ) -> ChatCompletion | AsyncGenerator[ChatCompletionChunk, None]:
-        chat_format = self.model.chat_format
-        num_chars = sum(len(message.text) + MESSAGE_CHARS for message in request.messages)
-        if chat_format is not None and chat_format.is_program:
-            num_chars = max(num_chars, _SHORT_TEXT + 1)  # rendering may take long
-        generation = await self._generation(chat_prompt(self.model, request), num_chars, request)
-        responder = ChatResponder(self.model.model_id)
-        if request.stream:
-            return responder.stream(generation, request.include_usage)
-        return responder.whole(await collect(generation), generation.usage)
-
-    async def completion(
-        self, request: CompletionRequest
-    ) -> Completion | AsyncGenerator[Completion, None]:
-        prompt = completion_prompt(self.model, request)
-        generation = await self._generation(prompt, len(request.prompt), request)
-        echo = request.prompt if request.echo else ""
-        responder = CompletionResponder(self.model.model_id, echo)
-        if request.stream:
-            return responder.stream(generation, request.include_usage)
-        return responder.whole(await collect(generation), generation.usage)
+    def begin(self, generation: Generation, journal: SessionJournal | None) -> None:
+        """Begins a generation; from the journal, if that has it."""
+        generation.begin(self._start(generation, journal))
 
     async def forward_tokens_and_sample(self, input_ids: Sequence[int]) -> int:
         """Returns the token after `input_ids`, which follow those forwarded since `reset_chat`."""
@@ -88,8 +65,7 @@ class Session:
             return token_id
 
     def interrupt(self) -> None:
-        """Ends every answer, also those whose prompt is still being encoded."""
-        self._num_interrupts += 1
+        """Ends every sequence."""
         self.model.loop.abort_all()
 
     def reset_chat(self, keep_stats: bool = False) -> None:
@@ -119,37 +95,59 @@ class Session:
         extra = self._last_answer.usage.extra
         return extra.prefill_tokens_per_s, extra.decode_tokens_per_s
 
-    async def _generation(
-        self, steps: Steps[Prompt], num_chars: int, request: GenerationParams
-    ) -> Generation:
-        """Returns the generation for a prompt of `num_chars` characters, which `steps` encodes."""
-        model, num_interrupts = self.model, self._num_interrupts
-        num_choices = request.n or 1
+    async def _start(self, generation: Generation, journal: SessionJournal | None) -> None:
+        model, num_choices = self.model, generation.num_choices
         model.loop.scheduler.check_queue(num_choices, self._num_encoding)
         self._num_encoding += num_choices
         try:
-            prompt = await self._prompt(steps, num_chars + len(request.logit_bias or ()))
+            past = await journal.reopen(generation) if journal else None
+            request = _seeded(generation.request, past.begin.seed if past else None)
+            if past is None:
+                prompt = await self._prompt(request)
+            else:
+                prompt = prompt_of(model, request, past.begin.prompt_token_ids)
+            if journal is not None and past is None:
+                await journal.begin(generation, request, prompt.token_ids)
         finally:
             self._num_encoding -= num_choices
         if (sampler := model.host_sampler) and model.loop.is_idle:
             sampler.reset_state()  # the logit processor sees this as a new conversation
-        extra = request.extra_body or ExtraBody()
-        self._last_answer = Generation(
-            prompt.sequences,
-            model.loop,
-            partial(TextOutput, model.tokenizer, prompt.stop_strings),
-            breakdown=extra.enable_latency_breakdown is True,
-            is_interrupted=num_interrupts != self._num_interrupts,
-        )
-        return self._last_answer
+            for choice in past.choices if past else ():
+                sampler.replay(choice.token_ids)
+        self._last_answer = generation
 
-    async def _prompt(self, steps: Steps[Prompt], num_chars: int) -> Prompt:
+        def new_output(choice: int) -> TextOutput:
+            return TextOutput(
+                model.tokenizer, prompt.stop_strings, choice, generation, generation.timing
+            )
+
+        generation.start(model.loop, prompt.sequences, new_output, past.choices if past else None)
+
+    async def _prompt(self, request: GenerationParams) -> Prompt:
         """Encodes a prompt; a long one beside the event loop."""
+        model = self.model
+        if isinstance(request, ChatCompletionRequest):
+            steps = chat_prompt(model, request)
+            num_chars = sum(len(message.text) + MESSAGE_CHARS for message in request.messages)
+            if model.chat_format is not None and model.chat_format.is_program:
+                num_chars = max(num_chars, _SHORT_TEXT + 1)  # rendering may take long
+        else:
+            assert isinstance(request, CompletionRequest)
+            steps = completion_prompt(model, request)
+            num_chars = len(request.prompt)
+        num_chars += len(request.logit_bias or ())
         if num_chars <= _SHORT_TEXT:
             return finish(steps)
         is_long = num_chars > _LONG_TEXT
         encoder = self._long_text_encoder if is_long else self._encoder
         return await encoder.run(steps)
+
+
+def _seeded(request: GenerationParams, seed: int | None) -> GenerationParams:
+    """Returns a request whose seed is known before its first token is drawn."""
+    if seed is None:
+        seed = random.getrandbits(32) if request.seed is None else request.seed
+    return msgspec.structs.replace(request, seed=seed)
 
 
 class _OneToken:

@@ -78,6 +78,7 @@ class BrowserCheckpoint:
     def __init__(self, name: str, file: SourceFile, header: GGUFHeader) -> None:
         self.metadata: Mapping[str, object] = MappingProxyType(header.metadata)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(header.tensors)
+        self.fingerprint = header.fingerprint
         self.nbytes = sum(tensor.nbytes for tensor in header.tensors.values())
         self._name = name
         self._file: SourceFile | None = file

@@ -20,6 +20,10 @@ from webllm.ops.program import BatchShape, KVCacheShape, Program
 from webllm.ops.sampled import Logits, Sampled, joined_logits
 from webllm.ops.step import Step
 
+# Raise it with every change of kernels, packing or recorded programs that changes the bits of
+# logits. tests/unit/test_cpu_forms.py finds such changes of kernels and packing.
+FORMS_VERSION = 1
+
 _SPARE_BYTES = 64 << 20  # activations, logits, Python
 
 
@@ -34,6 +38,8 @@ class CPUBackend:
         self.kernels = kernels
         threads = "thread" if kernels.num_threads == 1 else "threads"
         self.name = f"CPU ({kernels.isa}, {kernels.num_threads} {threads})"
+        # Bits depend on the instruction set alone, not on the machine or the number of threads.
+        self.forms = f"cpu-{FORMS_VERSION}-{kernels.forms}"
         # A step that blocks the event loop has to be short.
         self.max_step_tokens = 32 if kernels.is_blocking else 256
         self.max_prefill_tokens_with_decode = 32 if kernels.is_blocking else 128

@@ -45,7 +45,8 @@ class BrowserKernels:
 
     def __init__(self, instance: WasmInstance, num_threads: int = 1) -> None:
         """`browser_threads` starts the threads beyond the first, which is the caller's."""
-        self.isa, self.num_threads, self.instance = instance.isa, num_threads, instance
+        self.isa, self.forms = instance.isa, instance.forms
+        self.num_threads, self.instance = num_threads, instance
         self.workers: list[Any] = []  # Web Workers, one for each other thread
         self._exports = instance.exports
         self.kv_element_bytes = int(self._exports.kv_element_bytes())

@@ -27,6 +27,7 @@ class WasmInstance:
     """An instance of a variant. `module` and `memory` start a thread's instance beside it."""
 
     isa: str
+    forms: str  # see `kernels.Kernels`
     module: Any
     exports: Any
     memory: Any
@@ -68,7 +69,9 @@ def _first_correct(
         module = WebAssembly.Module.new(code)
         exports, memory, max_bytes = make(module)
         if exports.self_test():
-            return WasmInstance(VARIANTS[name], module, exports, memory, max_bytes)
+            # Without fused operations, relaxed SIMD computes as SIMD128 does, and as baseline.
+            forms = "relaxed" if name == "relaxed" and exports.fuses() else "baseline"
+            return WasmInstance(VARIANTS[name], forms, module, exports, memory, max_bytes)
     raise DeviceNotFoundError(
         f"none of the CPU kernels {list(builds)} runs in this browser; it needs WebAssembly "
         "with SIMD: update the browser"

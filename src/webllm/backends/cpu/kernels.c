@@ -309,6 +309,13 @@ EXPORT void dequantize(uint32_t type, const uint8_t *source, uint32_t n, float *
 }
 
 EXPORT const char *isa(void) { return ISA; }
+
+// Whether vf_fma rounds once. For relaxed WebAssembly the engine decides, by the CPU it runs on.
+EXPORT int fuses(void) {
+    volatile float a = 1.0f + 0x1p-12f;  // a * a rounds to 1 + 2^-11
+    return vf_reduce_max(vf_fma(vf_splat(a), vf_splat(a), vf_splat(-1.0f - 0x1p-11f))) != 0.0f;
+}
+
 EXPORT int self_test(void) { return tiles_are_correct(); }
 EXPORT uint32_t kv_element_bytes(void) { return sizeof(KV); }
 

@@ -32,6 +32,7 @@ class Kernels(Protocol):
     """One compiled variant of the kernels, with its memory and its thread pool."""
 
     isa: str  # the variant, such as "avx2"
+    forms: str  # names the arithmetic: kernels of the same forms compute the same bits
     num_threads: int
     is_blocking: bool  # whether submit() returns only when the work is done
     kv_element_bytes: int

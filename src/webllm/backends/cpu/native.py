@@ -61,7 +61,7 @@ class NativeKernels:
 
     def __init__(self, num_threads: int | None = None, variant: str | None = None) -> None:
         self._library = _declare(open_library(variant))
-        self.isa = self._library.isa().decode()
+        self.isa = self.forms = self._library.isa().decode()
         self.kv_element_bytes = int(self._library.kv_element_bytes())
         wanted = num_threads or min(_usable_cpus(), _MAX_DEFAULT_THREADS)
         self.num_threads = min(wanted, _MAX_THREADS)

@@ -27,6 +27,10 @@ from webllm.ops.sampled import Logits, Sampled, SampledLayout, joined_logits
 from webllm.ops.step import Step, StepLayout
 from webllm.ops.values import RopeTable
 
+# Raise it with every change of kernels, lowering or recorded programs that changes the bits of
+# logits on any device; in doubt, raise it.
+FORMS_VERSION = 1
+
 
 class WebGPUBackend:
     """See `webllm.backends.protocol.Backend`. Closes `device` with itself.
@@ -44,6 +48,7 @@ class WebGPUBackend:
         self.device = device
         self.variant = variant or KernelVariant.for_device(device)
         self.name = f"{device.info.name} ({device.info.api})"
+        self.forms = _forms(device, self.variant)
         # A software adapter runs one step on all threads: a second in flight gains nothing.
         is_software = device.info.kind is AdapterKind.SOFTWARE
         self.max_steps_in_flight = 1 if is_software else 2
@@ -134,6 +139,17 @@ class WebGPUBackend:
 
     def _slice(self, num_bytes: int, label: str) -> Slice:
         return Slice(self.device.buffer(num_bytes, label), 0, num_bytes)
+
+
+def _forms(device: Device, variant: KernelVariant) -> str:
+    """Returns `Backend.forms`: the kernels, and all that decides how they are compiled."""
+    info, kernels = device.info, "scalar"
+    if variant.barriers:
+        kv_type = "f16" if variant.kv_f16 else "f32"
+        threads = device.limits.max_workgroup_threads
+        kernels = f"{variant.activation.value}-{kv_type}-{variant.subgroup}-{threads}"
+    names = dict.fromkeys((info.name, info.vendor, info.driver, info.api, info.compiler))
+    return f"webgpu-{FORMS_VERSION}-{kernels} ({', '.join(filter(None, names))})"
 
 
 class Stage(Enum):

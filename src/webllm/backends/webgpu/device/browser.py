@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -107,7 +108,14 @@ def _info(raw: Any) -> AdapterInfo:
     software = getattr(raw, "isFallbackAdapter", False) or any(n in described for n in _SOFTWARE)
     kind = AdapterKind.SOFTWARE if software else AdapterKind.UNKNOWN
     name = description or f"{vendor} {architecture}".strip() or "a GPU"
-    return AdapterInfo(name, vendor, "", "WebGPU", kind)
+    return AdapterInfo(name, vendor, "", "WebGPU", kind, compiler=_browser())
+
+
+def _browser() -> str:
+    """Returns the browser's name and version from its user agent, such as "Chrome/141.0.0.0"."""
+    agent = str(navigator.userAgent)
+    found = re.search(r"(Edg|OPR|Chrome|Firefox|Version)/[\d.]+", agent)
+    return found.group() if found else agent
 
 
 def _features(handle: Any) -> Features:

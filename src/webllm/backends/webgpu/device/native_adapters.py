@@ -109,8 +109,11 @@ def _adapter(handle: Any) -> NativeAdapter:
     raw = handle.info
     kind = _KINDS.get(raw["adapter_type"], AdapterKind.UNKNOWN)
     api = raw["backend_type"]
+    compiler = f"wgpu {load_wgpu().__version__}"
     pci_id = raw["device_id"] << 16 | raw["vendor_id"] if raw["device_id"] else 0
-    info = AdapterInfo(raw["device"], raw["vendor"], raw["description"], api, kind, pci_id)
+    info = AdapterInfo(
+        raw["device"], raw["vendor"], raw["description"], api, kind, pci_id, compiler
+    )
     limits = Limits(**{name: handle.limits[key] for name, key in LIMITS.items()})
     return NativeAdapter(info, limits, _features(handle), _reason(kind, api), handle)
 

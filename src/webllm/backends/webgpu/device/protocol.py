@@ -30,6 +30,7 @@ class AdapterInfo:
     api: str  # Vulkan, Metal, D3D12, ...
     kind: AdapterKind
     pci_id: int = 0  # device << 16 | vendor; 0 if the driver does not say
+    compiler: str = ""  # of WGSL: the library or browser, with its version
 
 
 @dataclass(frozen=True, slots=True)

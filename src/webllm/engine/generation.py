@@ -1,0 +1,261 @@
+"""`Generation`: one request that is being answered, whoever reads the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+
+from webllm.api.requests import ChatCompletionRequest, ExtraBody, GenerationParams
+from webllm.api.usage import CompletionUsage, PromptTokensDetails
+from webllm.engine.journal import Recorder, RecoveredChoice
+from webllm.engine.loop import GenerationLoop
+from webllm.engine.output import TextDelta, TextOutput, Timing
+from webllm.engine.sequence import Sequence
+
+_T_co = TypeVar("_T_co", covariant=True)
+
+NewOutput = Callable[[int], TextOutput]
+
+
+class Generation:
+    """The choices of a request. It runs without being read, from `begin` on.
+
+    Its log keeps all deltas. So any number of readers may attach, at any time, and read it from the
+    start. Once no reader is attached any more, it ends at once and `on_end` is called.
+
+    recorder: writes the tokens to the journal, if the generation can be resumed.
+    """
+
+    def __init__(
+        self,
+        generation_id: str,
+        request: GenerationParams,
+        model_id: str,
+        fingerprint: str,
+        on_end: Callable[[Generation], None],
+    ) -> None:
+        self.id = generation_id
+        self.request = request
+        self.model_id = model_id
+        self.fingerprint = fingerprint
+        self.created = int(time.time())
+        self.timing = Timing()
+        self.sequences: list[Sequence] = []
+        self.outputs: list[TextOutput] = []
+        self.recorder: Recorder | None = None
+        self._on_end = on_end
+        self._starting: asyncio.Task[None] | None = None
+        self._loop: GenerationLoop | None = None
+        self._log: list[TextDelta] = []
+        self._error: BaseException | None = None
+        self._news = asyncio.Event()  # set for a moment, when the log has grown
+        self._num_running = self.num_choices
+        self._num_attached = 0
+        self._is_interrupted = False
+
+    @property
+    def num_choices(self) -> int:
+        return self.request.n or 1
+
+    @property
+    def response_id(self) -> str:
+        is_chat = isinstance(self.request, ChatCompletionRequest)
+        return f"{'chatcmpl' if is_chat else 'cmpl'}-{self.id}"
+
+    def begin(self, start: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine that calls `start`, as a task; its error is the generation's."""
+        self._starting = asyncio.create_task(start)
+
+    async def started(self) -> None:
+        """Waits until the sequences run. Raises the error if they cannot."""
+        assert self._starting is not None
+        await asyncio.wait([self._starting])
+        self._starting.result()
+
+    def start(
+        self,
+        loop: GenerationLoop,
+        sequences: list[Sequence],
+        new_output: NewOutput,
+        past: list[RecoveredChoice] | None = None,
+    ) -> None:
+        """Runs the sequences. past: what the journal has of each, which is not generated again.
+
+        An interrupted generation ends at once. Raises what `GenerationLoop.add` raises.
+        """
+        self._loop = loop
+        self.sequences = sequences
+        self.outputs = [new_output(choice) for choice in range(len(sequences))]
+        try:
+            for choice, sequence in enumerate(sequences):
+                self._start_choice(sequence, self.outputs[choice], past[choice] if past else None)
+        except BaseException:
+            self._finish_all()
+            raise
+        if self._is_interrupted:
+            self._finish_all()
+
+    def _start_choice(
+        self, sequence: Sequence, output: TextOutput, past: RecoveredChoice | None
+    ) -> None:
+        assert self._loop is not None
+        token_ids = past.token_ids if past else []
+        reason = past.finish_reason if past else None
+        for i, token_id in enumerate(token_ids):
+            logprobs = past.logprobs[i] if past and past.logprobs else None
+            reason = output.accept(token_id, logprobs) or reason
+        num_output_tokens = past.num_output_tokens if past else 0
+        if reason is None and num_output_tokens >= sequence.params.max_tokens:
+            reason = "length"
+        output.recorder = self.recorder
+        if reason is not None:
+            sequence.num_output_tokens = num_output_tokens
+            sequence.finish_reason = reason
+            output.end(reason)
+        else:
+            sequence.replay(token_ids)
+            self._loop.add(sequence, output)
+
+    def attach(self) -> None:
+        self._num_attached += 1
+
+    def detach(self) -> None:
+        self._num_attached -= 1
+        if not self._num_attached:
+            if self._starting is not None:
+                self._starting.cancel()
+            self._finish_all()
+            self._on_end(self)
+
+    def interrupt(self) -> None:
+        """Ends the choices with finish_reason "abort"; readers may read on up to there."""
+        self._is_interrupted = True
+        self._finish_all()
+
+    def abort(self, error: Exception) -> None:
+        """Ends the generation with an error."""
+        self.fail(error)
+        self._finish_all()
+
+    def add(self, delta: TextDelta) -> None:
+        """Adds a delta to the log."""
+        reason = delta.finish_reason
+        if reason is not None:
+            self._num_running -= 1
+            # An answer that was not ended by its client or by itself can be resumed.
+            if self.recorder is not None and (reason != "abort" or self._is_interrupted):
+                num_output_tokens = self.sequences[delta.choice].num_output_tokens
+                self.recorder.finish(delta.choice, reason, num_output_tokens)
+        self._log.append(delta)
+        self._notify()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the log with an error, which every reader gets."""
+        if self._error is None:
+            self._error = error
+        self._notify()
+
+    async def deltas(self) -> AsyncIterator[TextDelta]:
+        """Yields all deltas, until the last choice has ended; raises the error of a choice."""
+        num_read = 0
+        while True:
+            while num_read < len(self._log):
+                yield self._log[num_read]
+                num_read += 1
+            if self._error is not None:
+                raise self._error
+            if not self._num_running:
+                return
+            await self._news.wait()
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice so far."""
+        return self.outputs[0].text if self.outputs else ""
+
+    @property
+    def num_tokens(self) -> list[int]:
+        """The tokens of each choice so far, as `from_token` counts them."""
+        counts = [0] * self.num_choices
+        for delta in self._log:
+            counts[delta.choice] += len(delta.token_ids)
+        return counts
+
+    @property
+    def usage(self) -> CompletionUsage:
+        first = self.sequences[0]
+        num_output_tokens = sum(s.num_output_tokens for s in self.sequences)
+        num_prefilled = first.num_prompt_tokens - first.num_cached_tokens
+        if not num_output_tokens:
+            num_prefilled = 0  # the prompt may not have been computed
+        extra = self.request.extra_body or ExtraBody()
+        breakdown = extra.enable_latency_breakdown is True
+        return CompletionUsage(
+            prompt_tokens=first.num_prompt_tokens,
+            completion_tokens=num_output_tokens,
+            total_tokens=first.num_prompt_tokens + num_output_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=first.num_cached_tokens),
+            extra=self.timing.extra(num_prefilled, breakdown),
+        )
+
+    def _finish_all(self) -> None:
+        for sequence in self.sequences:
+            assert self._loop is not None
+            self._loop.finish(sequence, "abort")
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news.clear()
+
+
+class AttachedStream(AsyncGenerator[_T_co, None]):
+    """The chunks that one reader makes of a generation. Closing or dropping it detaches.
+
+    A class, because an async generator that was never begun runs no clean-up.
+    """
+
+    def __init__(self, generation: Generation, chunks: AsyncGenerator[_T_co, None]) -> None:
+        self._generation: Generation | None = generation
+        self._chunks = chunks
+        self._event_loop = asyncio.get_running_loop()
+
+    async def asend(self, value: None) -> _T_co:
+        try:
+            return await self._chunks.asend(value)
+        except BaseException:
+            self._detach()
+            raise
+
+    async def athrow(self, *error: Any) -> _T_co:
+        self._detach()
+        return await self._chunks.athrow(*error)
+
+    async def aclose(self) -> None:
+        self._detach()
+        await self._chunks.aclose()
+
+    def _detach(self) -> None:
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            generation.detach()
+
+    def __del__(self) -> None:
+        # The collector may run in any thread.
+        if self._generation is not None and not self._event_loop.is_closed():
+            self._event_loop.call_soon_threadsafe(self._generation.detach)
+
+
+def identity(request: GenerationParams) -> GenerationParams:
+    """Returns what a request asks for, without the model and the way in which it is answered."""
+    extra = request.extra_body and msgspec.structs.replace(
+        request.extra_body, resumable=None, request_id=None, return_token_ids=None
+    )
+    if extra == ExtraBody():
+        extra = None
+    return msgspec.structs.replace(
+        request, model=None, stream=None, stream_options=None, extra_body=extra
+    )

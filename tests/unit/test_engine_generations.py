@@ -1,0 +1,282 @@
+"""Generations: they run without readers, have several, and go on from the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webllm import ChatOptions, MLCEngine, MLCEngineConfig
+from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
+from webllm.api.resumable import ResumeResult
+from webllm.artifacts.journal_files import JournalFiles
+from webllm.engine.journal import Journal, _records
+from webllm.errors import RequestError, SessionNotFoundError
+from webllm.testing import fake_engine
+
+ANSWER = "Die Wale singen, und ihre Lieder sind sehr lang; 鯨の歌. 🐋!"
+QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Do whales sing?"}]}
+
+
+def new_engine(folder: Path, config: MLCEngineConfig | None = None) -> MLCEngine:
+    engine = fake_engine(lambda text: text if len(text) > len(ANSWER) else ANSWER, config)
+    engine._journal = Journal(JournalFiles(folder))
+    return engine
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[MLCEngine]:
+    async with new_engine(tmp_path / "journal") as engine:
+        await engine.reload("m.gguf")
+        yield engine
+
+
+def asked(session_id: str | None = "s", **fields: Any) -> dict[str, Any]:
+    """A request for a resumable stream whose chunks have token ids."""
+    resumable = {"enabled": True, "sessionId": session_id, **fields.pop("resumable", {})}
+    extra = {"resumable": resumable, "return_token_ids": True}
+    return {**QUESTION, "stream": True, "extra_body": extra, **fields}
+
+
+class Reader:
+    """Reads a stream as a client does that may lose its worker at any time."""
+
+    def __init__(self, num_choices: int = 1) -> None:
+        self.texts = [""] * num_choices
+        self.num_tokens = [0] * num_choices
+        self.num_logprobs = [0] * num_choices
+        self.reasons: list[str | None] = [None] * num_choices
+
+    def take(self, chunk: ChatCompletionChunk) -> None:
+        for choice in chunk.choices:
+            if self.reasons[choice.index] is not None:
+                continue  # it had ended before the worker was lost
+            self.texts[choice.index] += choice.delta.content or ""
+            self.num_tokens[choice.index] += len(choice.token_ids or ())
+            if choice.logprobs:
+                self.num_logprobs[choice.index] += len(choice.logprobs.content or ())
+            self.reasons[choice.index] = choice.finish_reason
+
+    async def read(self, stream: Any, num_chunks: int | None = None) -> None:
+        """Reads some chunks, or all, and leaves the stream open."""
+        while num_chunks is None or num_chunks > 0:
+            try:
+                self.take(await anext(stream))
+            except StopAsyncIteration:
+                return
+            num_chunks = None if num_chunks is None else num_chunks - 1
+
+    def state(self) -> object:
+        return self.texts, self.num_tokens, self.num_logprobs, self.reasons
+
+
+def cut(journal: Path, num_records: int) -> None:
+    """Leaves the first records of a journal's only session, as if its process was killed then."""
+    [file] = journal.iterdir()
+    data = file.read_bytes()
+    *_, (_, end) = itertools.islice(_records(data), num_records)
+    file.write_bytes(data[: end + 1])
+
+
+async def whole(engine: MLCEngine, **fields: Any) -> Reader:
+    reader = Reader(fields.get("n", 1))
+    await reader.read(await engine.chat_completion(asked(None, **fields)))
+    return reader
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"n": 2, "logprobs": True, "top_logprobs": 1},
+    {"max_tokens": 20},
+    {"stop": ["lang"]},
+    {"stop": ["鯨の星"]},  # its first characters are held back
+]
+
+
+@pytest.mark.parametrize("fields", FORMS)
+async def test_an_answer_goes_on_in_another_process_from_every_chunk(
+    engine: MLCEngine, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    expected = (await whole(engine, **fields)).state()
+    reader = Reader(fields.get("n", 1))
+    stream: Any = await engine.chat_completion(asked("s", **fields))
+    num_chunks = 0
+    while True:
+        shutil.copytree(tmp_path / "journal", copy := tmp_path / f"copy{num_chunks}")
+        async with new_engine(copy) as other:
+            await other.reload("m.gguf")
+            again = Reader(fields.get("n", 1))
+            again.__dict__.update({k: v[:] for k, v in reader.__dict__.items()})
+            position = {"from_token": reader.num_tokens[:]} if num_chunks else {}
+            if None in reader.reasons:
+                request = asked("s", **fields, resumable=position)
+                await again.read(await other.chat_completion(request))
+            assert again.state() == expected
+        before = num_chunks
+        async for chunk in stream:
+            reader.take(chunk)
+            num_chunks += 1
+            break
+        if num_chunks == before:
+            break
+    assert reader.state() == expected
+
+
+async def test_a_second_reader_reads_the_same_answer_from_its_start(engine: MLCEngine) -> None:
+    first: Any = await engine.chat_completion(asked())
+    reader, other = Reader(), Reader()
+    await reader.read(first, 5)
+    second: Any = await engine.chat_completion(asked())
+    await other.read(second)
+    await reader.read(first)
+    assert reader.texts == other.texts == [ANSWER]
+    assert not engine._generations._by_id
+
+
+async def test_a_whole_answer_attaches_too(engine: MLCEngine) -> None:
+    stream: Any = await engine.chat_completion(asked())
+    answer = await engine.chat_completion({**asked(), "stream": False})
+    assert isinstance(answer, ChatCompletion)
+    assert answer.choices[0].message.content == ANSWER
+    assert answer.id == "chatcmpl-s"
+    await stream.aclose()
+
+
+async def test_the_last_reader_that_leaves_ends_it(engine: MLCEngine) -> None:
+    scheduler = engine._session(None).model.loop.scheduler
+    first: Any = await engine.chat_completion(asked())
+    second: Any = await engine.chat_completion(asked())
+    await first.aclose()
+    assert scheduler.has_work
+    await second.aclose()
+    assert not scheduler.has_work
+
+
+async def test_an_id_of_another_request_is_refused(engine: MLCEngine) -> None:
+    stream: Any = await engine.chat_completion(asked())
+    with pytest.raises(RequestError, match="'s' is the id of another request"):
+        await engine.chat_completion(asked(temperature=0.5))
+    await stream.aclose()
+    await engine._generations.written()
+    with pytest.raises(RequestError, match="'s' is the id of another request"):  # in the journal
+        await engine.chat_completion(asked(temperature=0.5))
+
+
+async def test_only_the_named_answers_are_interrupted(engine: MLCEngine) -> None:
+    long = {"messages": [{"role": "user", "content": ANSWER * 9}]}
+    readers = {name: Reader() for name in "abc"}
+    streams: dict[str, Any] = {
+        name: await engine.chat_completion(asked(name, **long)) for name in readers
+    }
+    engine.interrupt_generate({"a", "chatcmpl-b"})
+    for name, stream in streams.items():
+        await readers[name].read(stream)
+    assert [reader.reasons[0] for reader in readers.values()] == ["abort", "abort", "stop"]
+
+
+async def test_an_answer_interrupted_while_its_prompt_is_encoded_ends(engine: MLCEngine) -> None:
+    long = {"messages": [{"role": "user", "content": "long " * 700}]}
+    answering = asyncio.create_task(engine.chat_completion({**asked(), **long}))
+    while not engine._generations._by_id:
+        await asyncio.sleep(0)
+    engine.interrupt_generate(["s"])
+    stream: Any = await answering
+    reader = Reader()
+    await reader.read(stream)
+    assert reader.texts == [""]
+    assert reader.reasons == ["abort"]
+
+
+async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
+    stream: Any = await engine.chat_completion(asked())
+    reader = Reader()
+    await reader.read(stream, 30)
+    [listed] = await engine.list_resumable_sessions()
+    assert not listed.resumable
+    assert listed.reason == "its answer is being generated"
+    with pytest.raises(RequestError, match="under way"):
+        await engine.delete_resumable_session("s")
+    await reader.read(stream)
+    await engine._generations.written()
+    cut(tmp_path / "journal", 2)
+
+    async with new_engine(tmp_path / "journal") as other:  # which has no model loaded
+        [listed] = await other.list_resumable_sessions()
+        assert listed.to_dict() == {
+            "sessionId": "s",
+            "resumable": True,
+            "modelId": "m",
+            "emittedTokens": listed.emitted_tokens,
+            "processedSeqLen": listed.processed_seq_len,
+            "recoveryMode": "token_replay",
+            "created": listed.created,
+        }
+        text = await other.resume_chat_completion("s")
+        assert isinstance(text, ResumeResult)
+        assert ANSWER.startswith(text.recovered_text)
+        assert text.recovered_text
+        rest: Any = await other.resume_chat_completion("s", True, stream=True)
+        following = Reader()
+        await following.read(rest)
+        assert text.recovered_text + following.texts[0] == ANSWER
+        assert other.loaded_model_ids() == ["m"]
+
+        result = await other.resume_chat_completion("s", continue_generation=True)
+        assert isinstance(result, ResumeResult)
+        assert result.recovered_text == ANSWER
+        assert result.is_exact
+        [listed] = await other.list_resumable_sessions()
+        assert listed.recovery_mode == "text_only"
+        assert listed.is_exact
+        await other.delete_resumable_session("s")
+        assert await other.list_resumable_sessions() == []
+        with pytest.raises(SessionNotFoundError, match="no session 's'"):
+            await other.resume_chat_completion("s")
+
+
+async def test_a_text_completion_is_resumed_as_one(engine: MLCEngine, tmp_path: Path) -> None:
+    request = {"prompt": "Sing.", "extra_body": {"resumable": {"session_id": "c"}}}
+    await engine.completion(request)
+    await engine._generations.written()
+    cut(tmp_path / "journal", 2)
+    result: Any = await engine.resume_chat_completion("c")
+    rest: Any = await engine.resume_chat_completion("c", True, stream=True)
+    texts = [chunk.choices[0].text async for chunk in rest]
+    assert 0 < len(result.recovered_text) < len(ANSWER)
+    assert result.recovered_text + "".join(texts) == ANSWER
+
+
+async def test_options_of_the_model_belong_to_the_session(
+    engine: MLCEngine, tmp_path: Path
+) -> None:
+    await engine.reload("m.gguf", ChatOptions(temperature=0.5))
+    stream: Any = await engine.chat_completion(asked())
+    await stream.aclose()
+    await engine.reload("m.gguf")
+    await engine.resume_chat_completion("s", continue_generation=True)
+    assert engine.has_loaded("m.gguf", ChatOptions(temperature=0.5))
+    assert not engine.has_loaded("m.gguf")
+
+
+async def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
+    async with new_engine(tmp_path / "a", MLCEngineConfig(persist=False)) as engine:
+        await engine.reload("m.gguf")
+        stream: Any = await engine.chat_completion(asked())
+        again: Any = await engine.chat_completion(asked())  # it still attaches
+        reader = Reader()
+        await reader.read(again)
+        await stream.aclose()
+        assert reader.texts == [ANSWER]
+        assert await engine.list_resumable_sessions() == []
+    async with new_engine(tmp_path / "b") as engine:
+        await engine.reload("m.gguf")
+        await engine.chat_completion(QUESTION)
+        await engine.chat_completion(
+            {**QUESTION, "extra_body": {"resumable": {"enabled": False, "session_id": "s"}}}
+        )
+    assert list(tmp_path.iterdir()) == []
