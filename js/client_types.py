@@ -12,8 +12,8 @@ import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType
-from typing import Any
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from webllm.api.requests import (
     CompletionRequest,
     EmbeddingRequest,
 )
+from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.stats import EngineStats
 from webllm.config import LogLevel, prebuilt_app_config
 from webllm.workers.messages import KINDS, AnyReply, EngineMessages, KeepAlive, Kind
@@ -36,6 +37,7 @@ CLIENT = Path(__file__).parent / "src" / "client"
 API = [
     *(ChatCompletionRequest, CompletionRequest, EmbeddingRequest),
     *(ChatCompletion, ChatCompletionChunk, Completion, CreateEmbeddingResponse, EngineStats),
+    *(ResumableSession, ResumeResult),
 ]
 LINE = 100  # prettier's
 # What one struct is in Python, and several types in WebLLM: written by hand, in this file.
@@ -43,6 +45,7 @@ WRITTEN = {
     "ChatCompletionContentPart": "content_parts",
     "ChatCompletionMessageParam": "message_params",
     "ConvTemplateConfig": "conv_template",
+    "Resumable": "resumable",
 }
 # Fields whose type is one of those.
 FIELDS = {
@@ -81,15 +84,13 @@ def files() -> dict[str, str]:
 def _messages() -> str:
     kinds = KINDS.values()
     unanswered = ", ".join(json.dumps(kind.name) for kind in kinds if not kind.is_answered)
-    types = [*(kind.content for kind in kinds), *(kind.result for kind in kinds), KeepAlive]
+    of_kinds = [*(kind.content for kind in kinds), *(kind.result for kind in kinds)]
+    types = [*(part for each in of_kinds for part in (each, *get_args(each))), KeepAlive]
     named = [each for each in types if isinstance(each, type) and issubclass(each, msgspec.Struct)]
     replies = {each.__name__ for each in named if issubclass(each, ResponseStruct)}
     here = [each for each in named if not issubclass(each, ResponseStruct)]
     methods = [method for method in vars(EngineMessages).values() if hasattr(method, "kind")]
-    imports = [
-        f'import type {{ {", ".join(sorted(replies))} }} from "./api";',
-        'import type { Calls } from "./calls";',
-    ]
+    imports = [_import(sorted(replies), "api"), 'import type { Calls } from "./calls";']
     aliases = {"AnyReply": AnyReply, "LogLevel": LogLevel}
     return "\n".join(
         [
@@ -112,9 +113,21 @@ def _messages() -> str:
     )
 
 
+def _import(names: list[str], file: str) -> str:
+    """As prettier breaks it."""
+    line = f'import type {{ {", ".join(names)} }} from "./{file}";'
+    if len(line) <= LINE:
+        return line
+    return "\n".join(["import type {", *(f"  {name}," for name in names), f'}} from "./{file}";'])
+
+
 def _named(kind: Any) -> str:
     """The name of a content's or a result's type, or the type itself if it has no name."""
     match kind:
+        case UnionType():
+            return " | ".join(map(_named, get_args(kind)))
+        case GenericAlias() if kind.__origin__ is list:
+            return f"{_named(*get_args(kind))}[]"
         case type() if issubclass(kind, msgspec.Struct):
             return kind.__name__
         case type() if kind is object:
@@ -144,9 +157,8 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         for name, type_, each in zip(names, types, given, strict=True)
     ]
     says = (method.__doc__ or "").replace("None", "null")
-    is_newer = [
-        f"    if (!this.calls.speaks({kind.since})) return {json.dumps(msgspec.to_builtins(kind.fallback))};"
-    ]
+    fallback = json.dumps(msgspec.to_builtins(kind.fallback))
+    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {fallback};"]
     return "\n".join(
         [
             *(f"  {line}" for line in _comment({"description": says})),

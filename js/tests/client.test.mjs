@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as webllm from "../dist/client.js";
-import { ASK, channel, connect, counting, kinds } from "./fake_worker.mjs";
+import { ASK, channel, chunk, connect, counting, kinds } from "./fake_worker.mjs";
 
 const { CreateWebWorkerMLCEngine, WebLLMError } = webllm;
 
@@ -254,6 +254,55 @@ test("logit processors that cannot cross are refused", () => {
   const { engine } = connect();
   assert.throws(() => engine.setLogitProcessorRegistry(new Map()), refusal);
   engine.setLogitProcessorRegistry(undefined); // as WebLLM: there are none any more
+});
+
+test("sessions are listed, resumed and deleted", async () => {
+  const text = { sessionId: "s", recoveredText: "1 2 " };
+  const chunks = [chunk("3 "), chunk("4 ")];
+  const { engine, received } = connect({
+    hello: () => ({ protocol: 3 }),
+    listResumableSessions: () => [{ sessionId: "s", resumable: true }],
+    resumeChatCompletion: () => text,
+    resumeChatCompletionStreamInit: ({ sessionId }) => (sessionId === "s" ? null : text),
+    completionStreamNextChunk: () => chunks.shift(),
+    deleteResumableSession: () => null,
+    deleteAllResumableSessions: () => null,
+  });
+  assert.deepEqual(await engine.listResumableSessions(), [{ sessionId: "s", resumable: true }]);
+  assert.deepEqual(await engine.resumeChatCompletion("s"), text);
+  assert.deepEqual(await engine.resumeChatCompletion("s", { stream: true }), text);
+  const options = { continueGeneration: true, stream: true };
+  assert.deepEqual(await engine.resumeChatCompletion("ended", options), text);
+  let rest = "";
+  for await (const each of await engine.resumeChatCompletion("s", options)) {
+    rest += each.choices[0].delta.content;
+  }
+  assert.equal(rest, "3 4 ");
+  await engine.deleteResumableSession("s");
+  await engine.deleteAllResumableSessions();
+  assert.deepEqual(kinds(received).slice(1), [
+    "listResumableSessions",
+    "resumeChatCompletion",
+    "resumeChatCompletion",
+    "resumeChatCompletionStreamInit",
+    "resumeChatCompletionStreamInit",
+    ...Array(3).fill("completionStreamNextChunk"),
+    "deleteResumableSession",
+    "deleteAllResumableSessions",
+  ]);
+  const { uuid, content } = received[5];
+  assert.deepEqual(content, { sessionId: "s", options, streamId: uuid });
+});
+
+test("the sessions of a worker of WebLLM's are deleted one by one", async () => {
+  const deleted = [];
+  const { engine } = connect({
+    hello: undefined,
+    listResumableSessions: () => [{ sessionId: "a" }, { sessionId: "b" }],
+    deleteResumableSession: ({ sessionId }) => void deleted.push(sessionId),
+  });
+  await engine.deleteAllResumableSessions();
+  assert.deepEqual(deleted, ["a", "b"]);
 });
 
 test("resources are classes over an engine", async () => {

@@ -231,6 +231,24 @@ export function resources(engine: webllm.MLCEngineInterface) {
   return [new Chat(engine), new Completions(engine), new Embeddings(engine)] as const;
 }
 
+/** An answer that outlives its worker, read on as WebLLM's documentation does. */
+export async function resumed(engine: webllm.MLCEngineInterface, sessionId: string) {
+  const resumable: webllm.ResumableGenerationConfig = { enabled: true, sessionId };
+  await engine.chat.completions.create({ messages, stream: true, extra_body: { resumable } });
+  const sessions: webllm.ResumeProbeResult[] = await engine.listResumableSessions();
+  const open = sessions.filter((session) => session.resumable && session.recoveryMode !== "none");
+  const options: webllm.ResumeChatCompletionOptions = { continueGeneration: true, stream: true };
+  let text = "";
+  for (const session of open) {
+    const reply = await engine.resumeChatCompletion(session.sessionId, options);
+    if ("recoveredText" in reply) text += (reply satisfies webllm.ResumeResult).recoveredText;
+    else for await (const chunk of reply) text += chunk.choices[0]?.delta.content ?? "";
+    await engine.deleteResumableSession(session.sessionId);
+  }
+  await engine.deleteAllResumableSessions();
+  return text;
+}
+
 export type Others = [
   webllm.WorkerRequest,
   webllm.WorkerResponse,

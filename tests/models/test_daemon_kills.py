@@ -1,4 +1,4 @@
-"""The shared engine is killed with SIGKILL; the clients' answers go on, the same to the last bit."""
+"""The shared engine is killed; what its clients receive stays the same to the last bit."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fake_model import (
@@ -50,7 +51,7 @@ async def test_responses_name_what_computed_them() -> None:
     chat = await engine.chat.completions.create(**asked("1"), max_tokens=2)
     completion = await engine.completions.create(prompt="1", max_tokens=2)
     assert chat.system_fingerprint == completion.system_fingerprint == fingerprint
-    options = {"max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
+    options: Any = {"max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
     chunks = [c async for c in await engine.chat.completions.create(**asked("1"), **options)]
     pieces = [c async for c in await engine.completions.create(prompt="1", **options)]
     assert {c.system_fingerprint for c in (*chunks, *pieces)} == {fingerprint}

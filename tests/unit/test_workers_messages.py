@@ -11,6 +11,7 @@ from fake_worker import Worker
 from test_workers_wire import NpmClient, Thrown
 
 from webllm.api.interface import MLCEngineInterface
+from webllm.api.resumable import ResumableSession
 from webllm.api.stats import EngineStats, ModelStats
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.engine.loaded_model import LoadedModel
@@ -89,15 +90,30 @@ def test_a_kind_that_is_passed_on_has_the_parameters_of_its_method(name: str) ->
     assert (kind.method, set(fields)) == (name, set(parameters))
 
 
-SAMPLES = {"model_id": "m", "keep_stats": True, "input_ids": [4, 5], "is_prefill": True}
 STATS = ModelStats(
     model_id="m", device="d", running=1, waiting=2, free_blocks=3, blocks=4, block_tokens=5
+)
+SAMPLES = {
+    "model_id": "m",
+    "keep_stats": True,
+    "input_ids": [4, 5],
+    "is_prefill": True,
+    "session_id": "s",
+}
+SESSION = ResumableSession(
+    session_id="s",
+    resumable=True,
+    model_id="m",
+    emitted_tokens=3,
+    processed_seq_len=9,
+    recovery_mode="token_replay",
 )
 RESULTS: dict[Any, object] = {
     str: "said",
     int: 2**40,
     type(None): None,
     EngineStats: EngineStats(models=[STATS], loading=["l"]),
+    list[ResumableSession]: [SESSION],
 }
 
 
@@ -122,12 +138,6 @@ async def test_arguments_and_result_cross(name: str) -> None:
     assert await getattr(engine, name)(**given) == result
     assert await getattr(engine, name)(*given.values()) == result
     assert received == [given, given]
-
-
-@pytest.mark.parametrize("name", [name for name in WEBLLM if "esum" in name])
-async def test_sessions_of_webllms_are_refused_in_words(name: str) -> None:
-    with pytest.raises(Thrown, match=f"RequestError: this worker knows no sessions .*'{name}'"):
-        await NpmClient(Worker().handler).ask(name, WEBLLM[name])
 
 
 async def test_kinds_of_later_versions_are_refused_in_words() -> None:

@@ -63,18 +63,20 @@ async def test_a_pull_that_waits_when_its_stream_is_left_is_answered(
 async def test_no_stream_outlives_what_ends_every_answer(
     client: NpmClient, handler: MLCEngineHandler, how: str
 ) -> None:
-    """Tested with streams that are read on, and that nobody reads any more."""
+    """Tested with streams that are read on, that nobody reads on, and that nobody has read."""
     [connection] = handler._connections
     content = numbers({**asked("1", ignore_eos=True), "stream": True})
-    for stream_id in ("read on", "left"):
+    for stream_id in ("read on", "left", "not read"):
         await client.ask(INIT, {**content, "streamId": stream_id})
-        await client.ask(PULL, {"streamId": stream_id})
+        if stream_id != "not read":
+            await client.ask(PULL, {"streamId": stream_id})
     await client.ask(how, {"modelId": ["numbers"]} if how == "reload" else None)
     assert not connection.streams._by_id
-    chunks = []
-    while isinstance(chunk := await client.ask(PULL, {"streamId": "read on"}), dict):
-        chunks.append(chunk)
-    assert chunks[-1]["choices"][0]["finish_reason"] == "abort"
+    for stream_id in ("read on", "not read"):
+        chunks = []
+        while isinstance(chunk := await client.ask(PULL, {"streamId": stream_id}), dict):
+            chunks.append(chunk)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "abort"
     await client.ask("interruptGenerate")
     with pytest.raises(Thrown, match="no stream 'left' is open"):
         await client.ask(PULL, {"streamId": "left"})

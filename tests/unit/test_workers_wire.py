@@ -84,7 +84,7 @@ class NpmClient:
 
 @pytest.fixture
 def handler(number_models: NumberModels) -> MLCEngineHandler:
-    return MLCEngineHandler(number_models.engine(CONFIG))
+    return MLCEngineHandler(number_models.engine(CONFIG), grace_s=0)
 
 
 @pytest.fixture
@@ -168,6 +168,7 @@ async def test_settings_are_not_answered(client: NpmClient, handler: MLCEngineHa
     client.post("keepAlive")
     await settle()
     assert [message["kind"] for message in client.seen[1:]] == ["heartbeat"]
+    await client.ask("reload", {"modelId": ["x"]})
     [found] = engine_of(handler).config.app_config.model_list
     assert (found.model_id, found.model_type) == ("x", "embedding")
     engine_of(handler).set_log_level("WARN")
@@ -245,8 +246,8 @@ async def test_messages_that_are_wrong_are_thrown_back(npm: NpmClient) -> None:
         await npm.ask("generate", {"input": "old"})
     with pytest.raises(Thrown, match="ConfigError: temperature is 50"):
         await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": [{"temperature": 50}]})
-    with pytest.raises(Thrown, match=r"RequestError: this worker knows no .* 'listResumableSess"):
-        await npm.ask("listResumableSessions")
+    with pytest.raises(Thrown, match=r"RequestError: sessionId is missing"):
+        await npm.ask("resumeChatCompletion", {"options": {}})
     with pytest.raises(Thrown, match=r"RequestError: .*kind"):
         await npm.ask(["a", "list"])  # type: ignore[arg-type]
     npm.pending[5] = asyncio.get_running_loop().create_future()  # type: ignore[index]

@@ -1,6 +1,7 @@
 // Made by client_types.py from src/webllm/api/; do not edit.
 
 import type { ChatCompletionMessageParam } from "./message_params";
+import type { Resumable } from "./resumable";
 
 export interface ChatCompletionRequestBase {
   model?: string | null;
@@ -52,24 +53,6 @@ export interface ExtraBody {
   resumable?: Resumable | null;
   request_id?: string | null;
   return_token_ids?: boolean | null;
-}
-
-/**
- * Keeps a generation in the journal, so that it can be resumed; WebLLM's, also in camelCase.
- *
- * A request with the `session_id` of an earlier one, and otherwise the same, attaches to that
- * generation: the one that still runs, or else the journal's, which then goes on. So a client that
- * lost its worker asks again and misses nothing.
- */
-export interface Resumable {
-  enabled?: boolean;
-  session_id?: string | null;
-  from_token?: number | number[] | null;
-  strict_persistence?: boolean | null;
-  checkpoint_interval_tokens?: number | null;
-  checkpoint_prompt?: boolean | null;
-  durability_mode?: "exact" | "relaxed" | null;
-  store_checkpoint_logits?: boolean | null;
 }
 
 export interface ImageURL {
@@ -354,4 +337,39 @@ export interface ModelStats {
   free_blocks: number;
   blocks: number;
   block_tokens: number;
+}
+
+/**
+ * A session in the journal; WebLLM's `ResumeProbeResult`.
+ *
+ * recovery_mode: "token_replay" for an answer that can be continued, "text_only" for one that has
+ * ended. is_exact: False if what the loaded model computes now may differ in bits from what it
+ * computed then; None if the model is not loaded. The last two fields are ours.
+ */
+export interface ResumableSession {
+  sessionId: string;
+  resumable: boolean;
+  modelId: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  recoveryMode: "none" | "text_only" | "token_replay";
+  reason?: string | null;
+  created?: number;
+  isExact?: boolean | null;
+}
+
+/**
+ * A session's text: that in the journal, or the finished one if generation was continued.
+ *
+ * is_exact: see `ResumableSession`. recovered_texts: one for each choice. Both are ours.
+ */
+export interface ResumeResult {
+  sessionId: string;
+  recoveredText: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  replayedTokens: number;
+  recoveryMode: "none" | "text_only" | "token_replay";
+  recoveredTexts: string[];
+  isExact?: boolean | null;
 }

@@ -1,16 +1,24 @@
 // `WebWorkerMLCEngine`: WebLLM's engine in front of a worker; it computes nothing.
 
 import type {
+  ChatCompletionChunk,
   ChatCompletionRequest,
   CompletionRequest,
   CreateEmbeddingResponse,
   EmbeddingRequest,
+  ResumeResult,
 } from "./api";
 import { Calls, newUuid } from "./calls";
 import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
 import { toEndpoint, type WorkerLike } from "./endpoint";
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
-import { EngineMessages, type ChatOptions, type LogLevel, type ReloadParams } from "./messages";
+import {
+  EngineMessages,
+  type ChatOptions,
+  type LogLevel,
+  type ReloadParams,
+  type ResumeOptions,
+} from "./messages";
 import { askToKeepModels } from "./model_store";
 import { Chat, Completions, Embeddings } from "./resources";
 import type { AnswersChats, ContinuesTexts } from "./resources";
@@ -79,7 +87,33 @@ export class WebWorkerMLCEngine extends EngineMessages {
     return this.calls.call("embedding", this.expecting(request));
   }
 
-  /** Ends every running answer with finish_reason "abort". */
+  /**
+   * Returns a session's text. With `continueGeneration` the worker generates the rest, after loading
+   * its model if needed; with `stream` as well, the chunks of the rest are returned, unless the
+   * answer has ended already.
+   */
+  async resumeChatCompletion(
+    sessionId: string,
+    options: ResumeOptions = {},
+  ): Promise<ResumeResult | ChunkStream<ChatCompletionChunk>> {
+    if (!options.continueGeneration || !options.stream) {
+      return this.calls.call("resumeChatCompletion", { sessionId, options });
+    }
+    const streamId = newUuid();
+    const content = { sessionId, options, streamId };
+    const result = await this.calls.call("resumeChatCompletionStreamInit", content, streamId);
+    return result ?? new ChunkStream(this.calls, streamId, null);
+  }
+
+  /** Empties the worker's journal, except for the sessions whose generation is under way. */
+  async deleteAllResumableSessions(): Promise<void> {
+    if (this.calls.speaks(3)) return this.calls.call("deleteAllResumableSessions", null);
+    for (const { sessionId } of await this.listResumableSessions()) {
+      await this.deleteResumableSession(sessionId);
+    }
+  }
+
+  /** Ends this engine's running answers with finish_reason "abort". */
   interruptGenerate(): void {
     this.calls.notify("interruptGenerate", null);
   }

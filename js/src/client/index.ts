@@ -34,6 +34,7 @@ export { CreateMLCEngine, MLCEngine } from "./own_engine";
 export type { OwnEngineConfig } from "./own_engine";
 export { modelFromFile } from "./picked";
 export { Chat, Completions, Embeddings } from "./resources";
+export type * from "./resumable";
 export type { Root } from "./root";
 export type { ChunkStream } from "./stream";
 export * from "./unserved";

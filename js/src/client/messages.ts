@@ -1,6 +1,13 @@
 // Made by client_types.py from src/webllm/workers/messages.py; do not edit.
 
-import type { ChatCompletion, Completion, CreateEmbeddingResponse, EngineStats } from "./api";
+import type {
+  ChatCompletion,
+  Completion,
+  CreateEmbeddingResponse,
+  EngineStats,
+  ResumableSession,
+  ResumeResult,
+} from "./api";
 import type { Calls } from "./calls";
 import type { ConvTemplateConfig } from "./conv_template";
 
@@ -122,6 +129,15 @@ export interface StreamParams {
 }
 
 /**
+ * Names the answers to end, our addition; without content it is every answer of the client.
+ *
+ * request_ids: see `MLCEngineInterface.interrupt_generate`.
+ */
+export interface InterruptParams {
+  requestIds: string[];
+}
+
+/**
  * The catalogue of models, and the browser's store for them.
  *
  * Without `model_list` it is the built-in catalogue of `prebuilt_app_config`. `cache_backend` is
@@ -184,6 +200,24 @@ export interface CustomRequestParams {
   requestMessage?: unknown;
 }
 
+export interface ResumeParams {
+  sessionId: string;
+  options?: ResumeOptions | null;
+}
+
+/** How a session is resumed; WebLLM's `ResumeChatCompletionOptions`. */
+export interface ResumeOptions {
+  continueGeneration?: boolean | null;
+  stream?: boolean | null;
+}
+
+/** Resumes a session as a stream, which is then pulled like any other. */
+export interface ResumeStreamParams {
+  sessionId: string;
+  options?: ResumeOptions | null;
+  streamId: string;
+}
+
 export interface ResetChatParams {
   modelId?: string | null;
   keepStats?: boolean;
@@ -197,6 +231,11 @@ export interface ForwardTokensAndSampleParams {
   modelId?: string | null;
   inputIds: number[];
   isPrefill?: boolean;
+}
+
+/** Names a session in the journal. */
+export interface SessionParams {
+  sessionId: string;
 }
 
 /** The reply to a "hello". */
@@ -230,22 +269,23 @@ export interface Contents {
   completionStreamInit: StreamInitParams;
   completionStreamNextChunk: StreamParams;
   completionStreamReturn: StreamParams;
-  interruptGenerate: null;
+  interruptGenerate: InterruptParams | null;
   setAppConfig: AppConfig;
   setLogLevel: LogLevel;
   customRequest: CustomRequestParams;
   hello: null;
   abort: null;
-  listResumableSessions: unknown;
-  resumeChatCompletion: unknown;
-  resumeChatCompletionStreamInit: unknown;
-  deleteResumableSession: unknown;
+  resumeChatCompletion: ResumeParams;
+  resumeChatCompletionStreamInit: ResumeStreamParams;
+  deleteAllResumableSessions: null;
   resetChat: ResetChatParams;
   getMessage: ModelParams;
   runtimeStatsText: ModelParams;
   forwardTokensAndSample: ForwardTokensAndSampleParams;
   getGPUVendor: null;
   getMaxStorageBufferBindingSize: null;
+  listResumableSessions: null;
+  deleteResumableSession: SessionParams;
   getDeviceName: ModelParams;
   getEngineStats: null;
 }
@@ -267,16 +307,17 @@ export interface Results {
   customRequest: unknown;
   hello: Greeting;
   abort: void;
-  listResumableSessions: unknown;
-  resumeChatCompletion: unknown;
-  resumeChatCompletionStreamInit: unknown;
-  deleteResumableSession: unknown;
+  resumeChatCompletion: ResumeResult;
+  resumeChatCompletionStreamInit: ResumeResult | null;
+  deleteAllResumableSessions: void;
   resetChat: void;
   getMessage: string;
   runtimeStatsText: string;
   forwardTokensAndSample: number;
   getGPUVendor: string;
   getMaxStorageBufferBindingSize: number;
+  listResumableSessions: ResumableSession[];
+  deleteResumableSession: void;
   getDeviceName: string;
   getEngineStats: EngineStats;
 }
@@ -326,6 +367,16 @@ export abstract class EngineMessages {
   /** Returns the largest binding of the same GPU, in bytes. */
   getMaxStorageBufferBindingSize(): Promise<number> {
     return this.calls.call("getMaxStorageBufferBindingSize", null);
+  }
+
+  /** Returns the sessions in the journal, the newest first. */
+  listResumableSessions(): Promise<ResumableSession[]> {
+    return this.calls.call("listResumableSessions", null);
+  }
+
+  /** Removes a session from the journal. Raises SessionNotFoundError. */
+  deleteResumableSession(sessionId: string): Promise<void> {
+    return this.calls.call("deleteResumableSession", { sessionId });
   }
 
   /** Returns a readable name of a model's device; "" from a worker too old to tell. */

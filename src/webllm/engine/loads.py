@@ -39,10 +39,7 @@ class Loads:
         finally:
             self._begun.remove(begun)
         # Outside of `except`: the error would refer to the frames of the load, and so to its file.
-        raise ModelNotLoadedError(
-            f"the load of {', '.join(model_ids)} was stopped by unload(); the bytes fetched so far "
-            "are kept: call reload again to continue"
-        )
+        raise load_stopped(model_ids)
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
@@ -54,6 +51,13 @@ class Loads:
             load.stop()
         async with self._turn:
             yield
+
+
+def load_stopped(model_ids: Iterable[str]) -> ModelNotLoadedError:
+    return ModelNotLoadedError(
+        f"the load of {', '.join(model_ids)} was stopped by unload(); the bytes fetched so far "
+        "are kept: call reload again to continue"
+    )
 
 
 class _Load:

@@ -1,26 +1,95 @@
-"""`Connection`: one client of a worker, with its port, running requests and open streams."""
+"""`Connection`: one client of a worker, with its port, running requests and open streams.
+
+A client that is lost keeps its answers for a while, since it may come back on another connection
+and ask for the rest of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from webllm.errors import RequestError, WebLLMError, WorkerLostError
+from webllm.config import AppConfig, ChatOptions, ModelRecord
+from webllm.errors import (
+    ModelNotFoundError,
+    ModelNotLoadedError,
+    ModelReplacedError,
+    RequestError,
+    WebLLMError,
+    WorkerLostError,
+)
 from webllm.workers import messages as m
 from webllm.workers.port import Port, Unreadable
-from webllm.workers.streams import Streams
+from webllm.workers.streams import AskedRequest, Streams
 
 Handle = Callable[["Connection", m.Request], Awaitable[m.AnyReply | None]]
 
 _SETTINGS = (m.SET_APP_CONFIG.name, m.SET_LOG_LEVEL.name)
+# They go on without their client: a pull that is cancelled ends its stream.
+_OUTLIVE_CLIENT = {m.NEXT_CHUNK.name, m.END_STREAM.name, m.ABORT.name, m.INTERRUPT.name}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models as a client names them, with the catalogue in which it looks names up."""
+
+    ids: list[str]
+    options: list[ChatOptions] | None
+    app_config: AppConfig
+
+    @property
+    def is_known(self) -> bool:
+        return all(isinstance(record, ModelRecord) for record, _ in self._records())
+
+    def has_names_of(self, other: Models) -> bool:
+        return self.ids == other.ids
+
+    def is_same(self, other: Models) -> bool:
+        """Whether another client means the same models and options."""
+        return self._records() == other._records()
+
+    def __str__(self) -> str:
+        return ", ".join(self.ids)
+
+    def _records(self) -> list[tuple[ModelRecord | str, ChatOptions]]:
+        options = self.options or [ChatOptions()] * len(self.ids)
+        return [(self._record(each), given) for each, given in zip(self.ids, options, strict=False)]
+
+    def _record(self, model_id: str) -> ModelRecord | str:
+        try:
+            return self.app_config.find(model_id)
+        except ModelNotFoundError:
+            return model_id
 
 
 class Connection:
-    """Runs each request as a task, and ends all tasks when the client is gone."""
+    """Runs each request as a task.
 
-    def __init__(self, port: Port, handle: Handle, on_end: Callable[[Connection], None]) -> None:
+    app_config: the client's catalogue; None stands for the engine's own. models: those that the
+    client has loaded, or asked and found loaded. replaced: why it has to reload them.
+
+    grace_s: how long the answers of a lost client are kept, in seconds. Its other requests end at
+    once.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        handle: Handle,
+        on_end: Callable[[Connection], None],
+        grace_s: float = 0.0,
+    ) -> None:
         self.streams = Streams()
+        self.app_config: AppConfig | None = None
+        self.models: Models | None = None
+        self.replaced: ModelReplacedError | None = None
+        self._grace_s = grace_s
+        self._grace_is_over = asyncio.Event()
+        self._asked: dict[asyncio.Task[Any], AskedRequest] = {}
+        self._outlive_client: set[asyncio.Task[None]] = set()
         self._port = port
         self._handle = handle
         self._on_end = on_end
@@ -44,6 +113,48 @@ class Connection:
         """
         for error in self._setting_errors.values():
             raise error
+
+    @contextmanager
+    def asking(self, request: AskedRequest) -> Iterator[None]:
+        """Marks the current task as one that waits for the engine's answer to a request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._asked[task] = request
+        try:
+            yield
+        except ModelNotLoadedError as error:
+            raise request.error(error) from None
+        finally:
+            del self._asked[task]
+
+    @property
+    def under_way(self) -> list[AskedRequest]:
+        """The requests whose answers an interrupt would end."""
+        return [*self._asked.values(), *self.streams.under_way]
+
+    def replace_models(self, error: ModelReplacedError) -> None:
+        """Ends the answers under way with this error, in place of the abort that follows.
+
+        Later requests raise it too, if the client has loaded models.
+        """
+        if self.models is not None:
+            self.models, self.replaced = None, error
+        for request in self.under_way:
+            request.replaced = error
+
+    async def end(self) -> None:
+        """Ends all requests and streams at once, and closes the port; raises the first error."""
+        self._grace_is_over.set()
+        self._on_close("")
+        assert self._ending is not None
+        try:
+            await asyncio.shield(self._ending)
+        finally:
+            await self._port.close()
+
+    @property
+    def is_lost(self) -> bool:
+        return self._ending is not None
 
     def _receive(self, message: object) -> None:
         """Skips messages of other protocols, as WebLLM does."""
@@ -70,7 +181,10 @@ class Connection:
         elif request.kind in _SETTINGS:
             self._start(request.uuid, self._set(request.kind, request))
         elif request.kind != m.ABORT.name or not self._cancel(request.uuid):
-            self._start(request.uuid, self._run(request))
+            task = self._start(request.uuid, self._run(request))
+            if request.kind in _OUTLIVE_CLIENT:
+                self._outlive_client.add(task)
+                task.add_done_callback(self._outlive_client.discard)
 
     def _refuse(self, kind: object, uuid: object, error: Exception) -> None:
         """Replies with an error, if the message has a uuid for which its sender may wait."""
@@ -84,10 +198,11 @@ class Connection:
         task = self._tasks.get(uuid)
         return task is not None and task.cancel()
 
-    def _start(self, uuid: str | None, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, uuid: str | None, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks[uuid] = task
         task.add_done_callback(lambda _: self._forget(uuid, task))
+        return task
 
     def _forget(self, uuid: str | None, task: asyncio.Task[None]) -> None:
         if self._tasks.get(uuid) is task:  # an abort has the uuid of the request that it ends
@@ -121,9 +236,16 @@ class Connection:
             self.post(m.Throw.of(error, request.uuid))
 
     def _on_close(self, _reason: str) -> None:
-        self._ending = asyncio.get_running_loop().create_task(self._end())
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
+        keep = self._outlive_client | self._asked.keys()
+        for task in [task for task in self._tasks.values() if task not in keep]:
+            task.cancel()
+        if self.under_way:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._grace_is_over.wait(), self._grace_s)
         for task in list(self._tasks.values()):
             task.cancel()
         try:

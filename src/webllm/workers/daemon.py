@@ -139,6 +139,7 @@ class Daemon:
                 self._handler.engine.interrupt_generate()
                 await self._quiet()
                 await self._handler.engine.unload()
+                await self._handler.close()
         finally:
             await asyncio.gather(*(port.close() for port in self._ports))
             for task in self._tasks:

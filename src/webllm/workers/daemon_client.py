@@ -111,8 +111,6 @@ class DaemonMLCEngine(WorkerMLCEngine):
         """See `MLCEngine.reload`. Returns at once if the models are loaded with these options."""
         catalogue = self._app_config.model_list if self._app_config else ()
         known = {record.model_id for record in catalogue}
-        if self._app_config is not None:
-            super().set_app_config(self._app_config)  # another client's may be in force
         models = [each if each in known else _absolute(each) for each in model_ids(model_id)]
         await super().reload(models, chat_options, on_progress=on_progress)
 

@@ -22,7 +22,17 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from types import NoneType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast, get_type_hints
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    get_type_hints,
+)
 from uuid import uuid4
 
 import msgspec
@@ -32,6 +42,7 @@ from webllm.api.chat_completion import ChatCompletion
 from webllm.api.completion import Completion
 from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.interface import MLCEngineInterface
+from webllm.api.resumable import ResumeResult
 from webllm.api.stats import EngineStats
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
 from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
@@ -39,6 +50,7 @@ from webllm.errors import ConfigError, RequestError, WebLLMError
 from webllm.plain_data import explained, field_of
 
 PROTOCOL = 3  # version of what we add to WebLLM's messages; no kind's `since` is higher
+NAMED_INTERRUPTS = 3  # the first version whose `INTERRUPT` may name answers
 
 _Content = TypeVar("_Content", bound="WireStruct")
 _P = ParamSpec("_P")
@@ -97,6 +109,43 @@ class ForwardTokensAndSampleParams(ModelParams, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.input_ids, Iterable):  # `checked` refuses anything else
             self.input_ids = list(self.input_ids)
+
+
+class InterruptParams(WireStruct):
+    """Names the answers to end, our addition; without content it is every answer of the client.
+
+    request_ids: see `MLCEngineInterface.interrupt_generate`.
+    """
+
+    request_ids: list[str]
+
+
+class SessionParams(WireStruct):
+    """Names a session in the journal."""
+
+    session_id: str
+
+
+class ResumeOptions(WireStruct):
+    """How a session is resumed; WebLLM's `ResumeChatCompletionOptions`."""
+
+    continue_generation: bool | None = None  # default: only its text is returned
+    stream: bool | None = None  # needs `continue_generation`
+
+    @property
+    def is_stream(self) -> bool:
+        return self.continue_generation is True and self.stream is True
+
+
+class ResumeParams(WireStruct):
+    session_id: str
+    options: ResumeOptions | None = None
+
+
+class ResumeStreamParams(ResumeParams, kw_only=True):
+    """Resumes a session as a stream, which is then pulled like any other."""
+
+    stream_id: str
 
 
 class CustomRequestParams(WireStruct):
@@ -166,7 +215,7 @@ class Kind(Generic[_R]):
     def struct(self) -> type[Request]:
         """`Request` with this kind's content, for decoding."""
         content: Any = ("content", self.content)
-        if self.content is NoneType:
+        if NoneType in (self.content, *get_args(self.content)):
             content += (None,)
         return cast(type[Request], msgspec.defstruct("Request", [content], bases=(Request,)))
 
@@ -191,18 +240,26 @@ COMPLETION_STREAM = Kind("completionStreamInit", "completion", StreamInitParams,
 NEXT_CHUNK = Kind("completionStreamNextChunk", None, StreamParams, object)
 # Ends a stream of either kind, of which the client reads no more. The reply confirms the end.
 END_STREAM = Kind("completionStreamReturn", None, StreamParams, NoneType)
-INTERRUPT = Kind("interruptGenerate", "interrupt_generate", NoneType, NoneType)
+INTERRUPT = Kind("interruptGenerate", "interrupt_generate", InterruptParams | None, NoneType)
 SET_APP_CONFIG = Kind("setAppConfig", "set_app_config", AppConfig, NoneType, is_answered=False)
 SET_LOG_LEVEL = Kind("setLogLevel", "set_log_level", LogLevel, NoneType, is_answered=False)
 CUSTOM_REQUEST = Kind("customRequest", None, CustomRequestParams, object)
 HELLO = Kind("hello", None, NoneType, Greeting, since=1)
 # Ends the request or the stream with the same uuid. Neither gets a reply.
 ABORT = Kind("abort", None, NoneType, NoneType, is_answered=False, since=1)
-# WebLLM's sessions, which a page can resume after it was closed; this worker keeps none.
-LIST_SESSIONS = Kind("listResumableSessions", None, object, object)
-RESUME_CHAT_COMPLETION = Kind("resumeChatCompletion", None, object, object)
-RESUME_CHAT_COMPLETION_STREAM = Kind("resumeChatCompletionStreamInit", None, object, object)
-DELETE_SESSION = Kind("deleteResumableSession", None, object, object)
+RESUME_CHAT_COMPLETION = Kind(
+    "resumeChatCompletion", "resume_chat_completion", ResumeParams, ResumeResult
+)
+# The reply has no content if a stream was begun; else it is the result.
+RESUME_CHAT_COMPLETION_STREAM = Kind(
+    "resumeChatCompletionStreamInit",
+    "resume_chat_completion",
+    ResumeStreamParams,
+    cast("type[ResumeResult | None]", ResumeResult | None),
+)
+DELETE_ALL_SESSIONS = Kind(
+    "deleteAllResumableSessions", "delete_all_resumable_sessions", NoneType, NoneType, since=3
+)
 
 
 def _method(
@@ -257,6 +314,12 @@ class EngineMessages(ABC):
     get_gpu_vendor = _method("getGPUVendor", MLCEngineInterface.get_gpu_vendor)
     get_max_storage_buffer_binding_size = _method(
         "getMaxStorageBufferBindingSize", MLCEngineInterface.get_max_storage_buffer_binding_size
+    )
+    list_resumable_sessions = _method(
+        "listResumableSessions", MLCEngineInterface.list_resumable_sessions
+    )
+    delete_resumable_session = _method(
+        "deleteResumableSession", MLCEngineInterface.delete_resumable_session, SessionParams
     )
     device_name = _method(
         "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, fallback=""

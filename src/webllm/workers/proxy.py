@@ -7,7 +7,7 @@ A method posts one message (`_call`). A stream takes one to begin and one for ea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from types import NoneType
@@ -22,6 +22,7 @@ from webllm.api.embedding import CreateEmbeddingResponse
 from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
+from webllm.api.resumable import ResumeResult
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import (
     DEVICE_SETTINGS,
@@ -185,9 +186,55 @@ class WorkerMLCEngine(m.EngineMessages):
         """Returns the ids that `model` may be in a request."""
         return [self._model_id(each) for each in self._models.model_id]
 
-    def interrupt_generate(self) -> None:
-        """Ends every running answer with finish_reason "abort"."""
-        self._client.notify(m.INTERRUPT.request())
+    def has_loaded(
+        self,
+        model_id: str | Sequence[str],
+        chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
+    ) -> bool:
+        """Whether the last `reload` loaded exactly these models, with these options.
+
+        A restarted worker counts as having them: it loads them at the next request.
+        """
+        ids, options = model_ids(model_id), read_options(chat_options)
+        loaded = self._models
+        none = [ChatOptions()] * len(ids)
+        return ids == loaded.model_id and (options or none) == (loaded.chat_opts or none)
+
+    def interrupt_generate(self, request_ids: Collection[str] | None = None) -> None:
+        """Ends this engine's running answers with finish_reason "abort": all, or those named.
+
+        A worker of WebLLM's, or one of before version 3 of the protocol, ends all in any case.
+        """
+        content = None
+        if request_ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
+            content = m.checked(m.InterruptParams(request_ids=list(request_ids)))
+        self._client.notify(m.INTERRUPT.request(content))
+
+    async def resume_chat_completion(
+        self, session_id: str, continue_generation: bool = False, stream: bool = False
+    ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
+        """Returns a session's text; or generates the rest, after loading its model if needed."""
+        options = m.ResumeOptions(continue_generation=continue_generation, stream=stream)
+        if not options.is_stream:
+            params = m.checked(m.ResumeParams(session_id=session_id, options=options))
+            return await self._call(m.RESUME_CHAT_COMPLETION, params)
+        client, stream_id = await self._connected(), m.new_uuid()
+        kind = m.RESUME_CHAT_COMPLETION_STREAM
+        content = m.ResumeStreamParams(session_id=session_id, options=options, stream_id=stream_id)
+        reply = await client.call(kind.request(m.checked(content), uuid=stream_id))
+        result = _read(reply, kind.result)
+        if result is not None:
+            return result
+        stream_params = m.StreamParams(stream_id=stream_id)
+        return await _begun(self._chunks(client, stream_params, ChatCompletionChunk))
+
+    async def delete_all_resumable_sessions(self) -> None:
+        """Empties the journal, except for the sessions whose generation is under way."""
+        if self._protocol >= m.DELETE_ALL_SESSIONS.since:
+            await self._call(m.DELETE_ALL_SESSIONS)
+            return
+        for session in await self.list_resumable_sessions():
+            await self.delete_resumable_session(session.session_id)
 
     async def custom_request(self, name: str, message: object = None) -> Any:
         """Calls the `on_custom_request` of the worker's handler, and returns its result."""
@@ -265,56 +312,42 @@ class WorkerMLCEngine(m.EngineMessages):
         self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
         """Begins a stream in the worker, and returns its chunks."""
-        stream = self._chunks(kind, fields, chunk_type)
-        # Python closes a generator without references, which aborts the answer, only once it has
-        # run up to its first item.
-        await anext(stream)
-        return stream
-
-    async def _chunks(
-        self, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
-    ) -> AsyncGenerator[_Chunk, None]:
-        """Yields None when the worker has begun, then the chunks.
-
-        An engine that recovers goes on in the next worker with the tokens that it lacks.
-        """
         resumption = self._resumption(fields)
         if resumption is None:
             client = await self._connected()
-            async with aclosing(self._attached(client, kind, fields, chunk_type)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-            return
-        try:
-            async with aclosing(self._resumed(kind, resumption, chunk_type)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        finally:
-            self._delete_own_session(resumption)
+            return await _begun(self._attached(client, kind, fields, chunk_type))
+        return await _begun(self._resumed(kind, resumption, chunk_type))
 
     async def _resumed(
         self, kind: m.Kind[None], resumption: Resumption, chunk_type: type[_Chunk]
     ) -> AsyncGenerator[_Chunk, None]:
+        """Yields None when a worker has begun, then the chunks.
+
+        If the worker is lost, it goes on in the next one with the tokens that it lacks.
+        """
         losses, has_begun = Losses(), False
-        while True:
-            client = await self._connected()
-            attached = self._attached(client, kind, resumption.request(), chunk_type)
-            try:
-                async with aclosing(attached) as chunks:
-                    if await anext(chunks) is None and not has_begun:
-                        has_begun = True
-                        yield cast(_Chunk, None)
-                    async for chunk in chunks:
-                        losses.reset()
-                        if (new := resumption.take(cast(Any, chunk))) is not None:
-                            yield new
-                return
-            except WorkerLostError as error:
-                if not self._recovers_from(client):
-                    raise
-                if resumption.is_complete:
+        try:
+            while True:
+                client = await self._connected()
+                attached = self._attached(client, kind, resumption.request(), chunk_type)
+                try:
+                    async with aclosing(attached) as chunks:
+                        if await anext(chunks) is None and not has_begun:
+                            has_begun = True
+                            yield cast(_Chunk, None)
+                        async for chunk in chunks:
+                            losses.reset()
+                            if (new := resumption.take(cast(Any, chunk))) is not None:
+                                yield new
                     return
-                losses.add(error)
+                except WorkerLostError as error:
+                    if not self._recovers_from(client):
+                        raise
+                    if resumption.is_complete:
+                        return
+                    losses.add(error)
+        finally:
+            self._delete_own_session(resumption)
 
     async def _attached(
         self, client: Client, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
@@ -331,6 +364,15 @@ class WorkerMLCEngine(m.EngineMessages):
         )
         await client.call(kind.request(content, uuid=stream_id))
         params = m.StreamParams(selected_model_id=model, stream_id=stream_id)
+        async with aclosing(self._chunks(client, params, chunk_type)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chunks(
+        self, client: Client, params: m.StreamParams, chunk_type: type[_Chunk]
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Yields None, then the chunks of a stream that has begun."""
+        stream_id = cast(str, params.stream_id)
         client.begin_stream(stream_id)
         try:
             yield cast(_Chunk, None)
@@ -361,8 +403,9 @@ class WorkerMLCEngine(m.EngineMessages):
         """Deletes a session that nobody else knows, without waiting for it."""
         if resumption in self._own_sessions:
             self._own_sessions.remove(resumption)
-            content = {"sessionId": resumption.session_id}
-            self._client.notify(m.DELETE_SESSION.request(content))
+            kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
+            params = m.SessionParams(session_id=resumption.session_id)
+            self._client.notify(kind.request(params))
 
     def _recovers_from(self, client: Client) -> bool:
         """Whether a client's worker is lost, and another one may take its place by itself."""
@@ -416,6 +459,15 @@ class WorkerMLCEngine(m.EngineMessages):
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
             self._on_progress(_report_from(progress))
+
+
+async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk, None]:
+    """Returns a stream whose first item, None, has come.
+
+    Python closes a generator without references, which aborts the answer, only once it has run.
+    """
+    await anext(stream)
+    return stream
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from webllm.errors import RequestError
+from webllm.errors import ModelNotLoadedError, ModelReplacedError, RequestError
 from webllm.workers.messages import StreamInitParams, StreamParams
 
 Chunks = AsyncGenerator[Any, None]
@@ -19,12 +20,36 @@ Chunks = AsyncGenerator[Any, None]
 END = object()
 
 
+@dataclass(eq=False)
+class AskedRequest:
+    """A request that the engine is asked to answer.
+
+    replaced: set when its model makes way for another client's. What the engine has generated until
+    then is still read; the error comes in place of the end.
+    """
+
+    id: str
+    replaced: ModelReplacedError | None = None
+
+    def check(self, response: Any) -> None:
+        """Raises the error for a whole answer or a chunk that was aborted as the model made way."""
+        choices = getattr(response, "choices", ())
+        if self.replaced and any(choice.finish_reason == "abort" for choice in choices):
+            raise self.replaced
+
+    def error(self, error: BaseException) -> BaseException:
+        """Returns what to raise for an error of the engine."""
+        if self.replaced and isinstance(error, ModelNotLoadedError):
+            return self.replaced
+        return error
+
+
 class Stream:
     """The chunks of one answer. Several pulls may wait at once, as with JavaScript's generators."""
 
-    def __init__(self, chunks: Chunks, on_end: Callable[[], None]) -> None:
+    def __init__(self, chunks: Chunks, request: AskedRequest, on_end: Callable[[], None]) -> None:
+        self.request = request
         self.is_interrupted = False
-        self.is_started = False  # the engine computes nothing before the first pull
         self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -35,7 +60,6 @@ class Stream:
         """Returns the next chunk, or END after the last one and once the stream is closed."""
         pull = asyncio.current_task()
         assert pull is not None
-        self.is_started = True
         self._pulls.add(pull)
         try:
             async with self._turn:
@@ -51,12 +75,19 @@ class Stream:
     async def _next(self) -> Any:
         try:
             chunk = await anext(self.chunks, END)
-        except BaseException:
+            self.request.check(chunk)
+        except BaseException as error:
             self._end()
-            raise
+            await self.chunks.aclose()  # does nothing if the error is theirs
+            raise self.request.error(error) from None
         if chunk is END:
             self._end()
         return chunk
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an interrupt would end it."""
+        return self._is_open and not self.is_interrupted
 
     @property
     def is_abandoned(self) -> bool:
@@ -87,24 +118,30 @@ class Streams:
         self._by_model: dict[str | None, Stream] = {}  # without an id; the last ones, maybe ended
         self._turns: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def open(self, params: StreamInitParams, begin: Callable[[], Awaitable[Chunks]]) -> None:
+    async def open(
+        self,
+        params: StreamInitParams,
+        request: AskedRequest,
+        begin: Callable[[], Awaitable[Chunks]],
+    ) -> None:
         """Begins a stream; one without an id waits for its turn. Raises what `begin` raises."""
         if params.stream_id is not None:
-            await self._open_with_id(params.stream_id, await begin())
+            await self.add(params.stream_id, request, await begin())
             return
         model_id = params.selected_model_id
         turn = await self._take_turn(model_id)
         try:
-            self._by_model[model_id] = Stream(await begin(), turn.release)
+            self._by_model[model_id] = Stream(await begin(), request, turn.release)
         except BaseException:
             turn.release()
             raise
 
-    async def _open_with_id(self, stream_id: str, chunks: Chunks) -> None:
+    async def add(self, stream_id: str, request: AskedRequest, chunks: Chunks) -> None:
+        """Opens a stream that has begun. Raises RequestError if there is one with this id."""
         if stream_id in self._by_id or stream_id in self._interrupted:
             await chunks.aclose()
             raise RequestError(f"the stream {stream_id!r} is open already; give each its own id")
-        self._by_id[stream_id] = Stream(chunks, lambda: self._forget(stream_id))
+        self._by_id[stream_id] = Stream(chunks, request, lambda: self._forget(stream_id))
 
     async def next(self, params: StreamParams) -> Any:
         """Returns the next chunk, or END after the last one."""
@@ -120,6 +157,11 @@ class Streams:
         if stream := self._find(params):
             await stream.close()
 
+    @property
+    def under_way(self) -> list[AskedRequest]:
+        """The requests of the streams that an interrupt would end."""
+        return [stream.request for stream in self._all() if stream.is_under_way]
+
     def interrupt(self) -> list[Stream]:
         """Marks all streams as interrupted, and returns those that the caller should close.
 
@@ -132,12 +174,6 @@ class Streams:
         for stream in [*self._interrupted.values(), *self._by_model.values()]:
             stream.is_interrupted = True
         return unread
-
-    async def end_unstarted(self) -> None:
-        """Ends the streams without a pull so far, which the engine does not run nor interrupt."""
-        for stream in self._all():
-            if not stream.is_started:
-                await stream.chunks.aclose()
 
     async def close(self) -> None:
         """Ends all streams, then raises the first error."""

@@ -51,9 +51,13 @@ def main() -> None:
 
 async def _serve(engine: MLCEngineInterface, channel: Channel) -> None:
     port = ParentPort(channel)
-    MLCEngineHandler(engine).serve(port)
+    handler = MLCEngineHandler(engine)
+    handler.serve(port)
     await port.closed.wait()
-    await engine.unload()
+    try:
+        await handler.close()  # a child's only client does not come back
+    finally:
+        await engine.unload()
 
 
 @dataclass(frozen=True, slots=True)
