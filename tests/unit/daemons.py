@@ -21,6 +21,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonFiles]:
     """The files of the daemon that clients find meanwhile; it knows this folder's modules."""
     folder = Path(tempfile.mkdtemp(prefix="webllm-test-"))  # tmp_path is too long for a socket
     monkeypatch.setenv("WEBLLM_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("WEBLLM_HOME", str(folder / "home"))
     monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent}")
     monkeypatch.delenv("WEBLLM_DAEMON_IDLE_S", raising=False)
     yield DaemonFiles(folder)

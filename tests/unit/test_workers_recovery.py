@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,12 @@ from webllm.workers.proxy import Recovery, WorkerMLCEngine
 from webllm.workers.resumption import MAX_LOSSES, Losses, Resumption
 
 __all__ = ["number_models"]  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WEBLLM_HOME", str(tmp_path))
+
 
 Answer = Callable[[dict[str, Any]], object]
 LOST = object()  # ends the worker
@@ -161,7 +168,23 @@ async def test_what_has_ended_is_not_asked_for_again() -> None:
     assert len([chunk async for chunk in stream]) == 1
 
 
-async def test_all_calls_wait_for_one_recovery(number_models: NumberModels) -> None:
+async def test_all_calls_wait_for_one_recovery() -> None:
+    def lose(message: dict[str, Any]) -> object:
+        return None if message["kind"] in ("reload", "completionStreamInit") else LOST
+
+    script = Script(lose, lambda _: text("abc", finish_reason="stop"))
+    engine = await script.engine()
+    await engine.reload("m.gguf", SHIFT)
+    stream = await engine.completions.create(prompt="p", stream=True)
+    answers = [engine.completions.create(prompt="p") for _ in range(5)]
+    *replies, chunk = await asyncio.gather(*answers, anext(stream))
+    assert [reply.choices[0].text for reply in [*replies, chunk]] == ["abc"] * 6
+    assert script.kinds.count("hello") == 2
+    first, again = (message for message in script.seen if message["kind"] == "reload")
+    assert first["content"] == again["content"]
+
+
+async def test_the_next_call_recovers_too(number_models: NumberModels) -> None:
     workers: list[Worker] = []
 
     async def open_port() -> Port:
@@ -172,19 +195,15 @@ async def test_all_calls_wait_for_one_recovery(number_models: NumberModels) -> N
 
     engine = WorkerMLCEngine(await open_port(), open_port=open_port, recovery=Recovery())
     await engine.reload("numbers.gguf", SHIFT)
-    answers = [
-        asyncio.create_task(engine.completions.create(prompt=str(i), max_tokens=200))
-        for i in range(5)
-    ]
-    await settle()
-    await workers[0].port.close()
-    replies = await asyncio.gather(*answers)
-    assert [reply.choices[0].text.split()[0] for reply in replies] == [*"12345"]
-    assert len(workers) == 2
-    assert len(number_models.loaded) == 2
-    await workers[1].port.close()
-    assert await engine.device_name() == "fake"
-    assert len(number_models.loaded) == 3
+    for num_before in (1, 2):
+        await engine._client.port.close()
+        answers = (engine.device_name(), engine.completions.create(prompt="1", max_tokens=1))
+        device, reply = await asyncio.gather(*answers)
+        assert (device, reply.choices[0].text) == ("fake", "2 ")
+        assert len(workers) == len(number_models.loaded) == num_before + 1
+    await engine._client.port.close()
+    await engine.unload()
+    assert len(workers) == 3
 
 
 async def test_a_recovery_that_fails_fails_all_who_wait(number_models: NumberModels) -> None:
@@ -204,6 +223,8 @@ async def test_a_recovery_that_fails_fails_all_who_wait(number_models: NumberMod
         assert isinstance(result, ConfigError)
     with pytest.raises(ConfigError):
         await engine.get_message()
+    await worker.handler.close()
+    await worker.engine.unload()
 
 
 async def test_a_load_that_fails_in_a_recovery_says_so(number_models: NumberModels) -> None:

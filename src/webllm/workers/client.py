@@ -66,11 +66,10 @@ class Client:
             del self._waiting[request.uuid]
             self._on_progress_of.pop(request.uuid, None)
 
-    async def close(self) -> None:
-        """Ends all requests and streams of this client, then the port."""
+    def abort_all(self) -> None:
+        """Ends all requests and streams of this client in the worker."""
         for uuid in [*self._waiting, *self._open]:
             self.notify(m.ABORT.request(uuid=uuid))
-        await self.port.close()
 
     def notify(self, request: m.Request | m.KeepAlive) -> None:
         """Posts a request and waits for no reply. Does nothing if the worker is lost."""
@@ -78,7 +77,7 @@ class Client:
             self._post(request)
 
     def begin_stream(self, stream_id: str) -> None:
-        """Notes a stream, which `close` ends if nothing else does."""
+        """Notes a stream, which `abort_all` ends until `forget_stream`."""
         self._open.add(stream_id)
 
     def forget_stream(self, stream_id: str) -> None:

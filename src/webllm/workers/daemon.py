@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import msgspec
@@ -63,20 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of the terminal that started it
-    try:
-        asyncio.run(_run(options.idle_s, options.ready_fd))
-    except (WebLLMError, OSError) as error:
-        _tell(options.ready_fd, Throw.of(error, ""))
-        sys.exit(f"webllm's daemon: {error}")
+    asyncio.run(_run(options.idle_s, options.ready_fd))
 
 
 async def _run(idle_s: float, ready_fd: int | None) -> None:
-    files = DaemonFiles.find()
-    lock = files.lock()
-    await _take(lock)
-    files.pid.write_text(f"{os.getpid()}\n")
-    daemon = Daemon(files, idle_s)
-    server = await listen(files.socket, daemon.serve)
+    try:
+        files = DaemonFiles.find()
+        lock = files.lock()  # until the process ends
+        await _take(lock)
+        files.pid.write_text(f"{os.getpid()}\n")
+        daemon = Daemon(files, idle_s)
+        server = await listen(files.socket, daemon.serve)
+    except (WebLLMError, OSError) as error:
+        _tell(ready_fd, Throw.of(error, ""))
+        sys.exit(f"webllm's daemon: {error}")
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.stop)
     _tell(ready_fd, Return(uuid=""))
@@ -101,7 +101,7 @@ async def _take(lock: FileLock) -> None:
 
 
 def _tell(ready_fd: int | None, reply: Return | Throw) -> None:
-    """Tells the starter how it went, unless it was told already or is gone."""
+    """Tells the starter how it went, unless it is gone. May be called once."""
     if ready_fd is not None:
         with suppress(OSError):
             os.write(ready_fd, frame(reply))
@@ -140,6 +140,7 @@ class Daemon:
                 await self._quiet()
                 await self._handler.close()
                 await self._handler.engine.unload()
+                await self._handler.close()
         finally:
             await asyncio.gather(*(port.close() for port in self._ports))
             for task in self._tasks:
@@ -213,7 +214,7 @@ class Daemon:
             engine = await self._handler.engine.engine_stats()
         return DaemonStatus(
             pid=os.getpid(),
-            version=version("webllm"),
+            version=_version(),
             started=self._started,
             socket=str(self._files.socket),
             idle_s=self._idle_s,
@@ -250,6 +251,13 @@ class Daemon:
 async def _is_busy(engine: MLCEngineInterface) -> bool:
     stats = await engine.engine_stats()
     return bool(stats.loading) or any(each.running or each.waiting for each in stats.models)
+
+
+def _version() -> str:
+    try:
+        return version("webllm")
+    except PackageNotFoundError:
+        return "unknown, not installed"
 
 
 def _read_first(message: object) -> Start | Control:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -43,6 +43,7 @@ DEFAULT_IDLE_S = 600.0
 _MAX_TRIES = 5
 _POLL_S = 0.02
 _START_S = 60.0  # for the daemon's process to start
+_LOCK_S = 120.0  # for another program to start it
 _REPLY_S = 30.0  # for its first reply
 _STOP_S = 30.0  # for it to end
 # The process that is started forks and ends, so that its starter has no child to wait for.
@@ -243,7 +244,7 @@ async def _control(files: DaemonFiles, command: Any) -> DaemonStatus | None:
 
 async def _connect_to_new(files: DaemonFiles, idle_s: float) -> SocketPort:
     """Starts a daemon and connects to it. One program at a time does so."""
-    async with _held(files.starting_lock()):
+    async with _held(files.starting_lock(), "another program, which starts the daemon, hangs"):
         if port := await connect(files.socket):
             return port  # another program has started it meanwhile
         await _launch(files, idle_s)
@@ -253,9 +254,14 @@ async def _connect_to_new(files: DaemonFiles, idle_s: float) -> SocketPort:
 
 
 @asynccontextmanager
-async def _held(lock: FileLock) -> AsyncIterator[None]:
-    while not lock.try_acquire():
-        await asyncio.sleep(_POLL_S)
+async def _held(lock: FileLock, otherwise: str) -> AsyncIterator[None]:
+    """Waits for a lock. Raises WorkerLostError with the text `otherwise` if it does not come."""
+    try:
+        async with asyncio.timeout(_LOCK_S):
+            while not lock.try_acquire():
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise WorkerLostError(f"{otherwise}: no lock within {_LOCK_S:.0f} s") from None
     try:
         yield
     finally:
@@ -266,6 +272,7 @@ async def _launch(files: DaemonFiles, idle_s: float) -> None:
     """Starts the daemon's process, and waits until it can be reached. Raises what it reports."""
     package = str(Path(__file__).parents[2])
     reading, writing = os.pipe()
+    said = os.fdopen(reading, "rb")
     try:
         with files.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -279,30 +286,32 @@ async def _launch(files: DaemonFiles, idle_s: float) -> None:
                 start_new_session=True,
             )
     except OSError as error:
-        os.close(reading)
+        said.close()
         raise WorkerLostError(f"the daemon could not be started: {error}") from error
     finally:
         os.close(writing)
     try:
         async with asyncio.timeout(_START_S):
             await process.wait()
-            said = await _read_all(reading)
+            reply = await _read_all(said)
     except TimeoutError:
         raise WorkerLostError(
             f"the daemon has not started within {_START_S:.0f} s; {files.log} may say why"
         ) from None
-    replies = [read_reply(message) for message in FrameReader().feed(said)]
+    finally:
+        said.close()
+    replies = [read_reply(message) for message in FrameReader().feed(reply)]
     if not replies:
         raise WorkerLostError(f"the daemon did not start; {files.log} may say why")
     if isinstance(replies[0], Throw):
         raise replies[0].rebuilt()
 
 
-async def _read_all(descriptor: int) -> bytes:
+async def _read_all(pipe: BinaryIO) -> bytes:
     """Returns everything that comes through a pipe, and closes it."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
     )
     try:
         return await reader.read()
@@ -312,8 +321,12 @@ async def _read_all(descriptor: int) -> bytes:
 
 async def _is_gone(files: DaemonFiles) -> bool:
     """Waits for the daemon's end; returns whether it came in time."""
+    lock = files.lock()
     with suppress(TimeoutError):
-        async with asyncio.timeout(_STOP_S), _held(files.lock()):
+        async with asyncio.timeout(_STOP_S):
+            while not lock.try_acquire():
+                await asyncio.sleep(_POLL_S)
+            lock.release()
             return True
     return False
 

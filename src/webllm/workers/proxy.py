@@ -94,6 +94,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._opening = asyncio.Lock()
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
+        self._own_sessions: set[Resumption] = set()  # of answers under way
         self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
@@ -108,7 +109,10 @@ class WorkerMLCEngine(m.EngineMessages):
         self._open_port = None
         if self._recovering is not None:
             self._recovering.cancel()
-        await self._client.close()
+        self._client.abort_all()
+        for resumption in list(self._own_sessions):
+            self._delete_own_session(resumption)
+        await self._client.port.close()
 
     async def restart(self) -> None:
         """Ends the worker, if there still is one, and starts another.
@@ -146,6 +150,8 @@ class WorkerMLCEngine(m.EngineMessages):
         self._models = m.ReloadParams(model_id=[])
         async with self._opening:
             pass  # reloads that wait for another worker are posted first
+        if self._recovers_from(self._client):
+            return  # a lost worker has nothing loaded
         await self._call(m.UNLOAD)
 
     async def chat_completion(
@@ -212,7 +218,7 @@ class WorkerMLCEngine(m.EngineMessages):
         if not options.is_stream:
             params = m.checked(m.ResumeParams(session_id=session_id, options=options))
             return await self._call(m.RESUME_CHAT_COMPLETION, params)
-        client, stream_id = self._client, m.new_uuid()
+        client, stream_id = await self._connected(), m.new_uuid()
         kind = m.RESUME_CHAT_COMPLETION_STREAM
         content = m.ResumeStreamParams(session_id=session_id, options=options, stream_id=stream_id)
         reply = await client.call(kind.request(m.checked(content), uuid=stream_id))
@@ -388,11 +394,15 @@ class WorkerMLCEngine(m.EngineMessages):
         """Returns None if the answer shall not survive its worker."""
         if self._recovery is None:
             return None
-        return Resumption.of(fields, persist=self._recovery.persist)
+        resumption = Resumption.of(fields, persist=self._recovery.persist)
+        if resumption is not None and resumption.is_own:
+            self._own_sessions.add(resumption)
+        return resumption
 
     def _delete_own_session(self, resumption: Resumption) -> None:
         """Deletes a session that nobody else knows, without waiting for it."""
-        if resumption.is_own:
+        if resumption in self._own_sessions:
+            self._own_sessions.remove(resumption)
             kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
             params = m.SessionParams(session_id=resumption.session_id)
             self._client.notify(kind.request(params))
