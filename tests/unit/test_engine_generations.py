@@ -170,12 +170,12 @@ async def test_an_id_of_another_request_is_refused(engine: MLCEngine) -> None:
 async def test_only_the_named_answers_are_interrupted(engine: MLCEngine) -> None:
     long = {"messages": [{"role": "user", "content": ANSWER * 9}]}
     readers = {name: Reader() for name in "abc"}
-    streams: dict[str, Any] = {
-        name: await engine.chat_completion(asked(name, **long)) for name in readers
-    }
+    answering = [asyncio.create_task(engine.chat_completion(asked(x, **long))) for x in readers]
+    while len(engine._generations._by_id) < len(answering):
+        await asyncio.sleep(0)
     engine.interrupt_generate({"a", "chatcmpl-b"})
-    for name, stream in streams.items():
-        await readers[name].read(stream)
+    for reader, stream in zip(readers.values(), await asyncio.gather(*answering), strict=True):
+        await reader.read(stream)
     assert [reader.reasons[0] for reader in readers.values()] == ["abort", "abort", "stop"]
 
 
