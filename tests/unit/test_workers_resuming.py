@@ -13,6 +13,8 @@ from test_workers_wire import NO_CONTENT, Thrown
 
 from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice, Delta
 from webllm.api.resumable import ResumableSession, ResumeResult
+from webllm.config import ChatOptions, ModelRecord
+from webllm.engine.journaling import LoadedRecord
 from webllm.errors import ModelReplacedError, RequestError, SessionNotFoundError
 from webllm.workers import messages as m
 from webllm.workers.port import LoopbackPort
@@ -55,6 +57,7 @@ class Sessions:
         self.stream_of_whole = False
         for name in (
             "list_resumable_sessions",
+            "session_models",
             "resume_chat_completion",
             "delete_resumable_session",
             "delete_all_resumable_sessions",
@@ -74,6 +77,11 @@ class Sessions:
             )
             for session_id in ("s", "ended")
         ]
+
+    async def session_models(self, session_id: str) -> list[LoadedRecord]:
+        if self.is_loaded or session_id != "s":
+            return []
+        return [LoadedRecord(ModelRecord(model="m.gguf", model_id="m"), ChatOptions())]
 
     async def resume_chat_completion(
         self, session_id: str, continue_generation: bool = False, stream: bool = False
@@ -264,6 +272,7 @@ async def test_a_session_whose_model_is_not_loaded_replaces_that_of_others(
     await ours.ask("resumeChatCompletion", content)
     assert isinstance(connection.replaced, ModelReplacedError)
     assert "numbers.gguf was unloaded and replaced by m" in str(connection.replaced)
+    assert worker.engine.loaded_model_ids() == ["m"]
 
 
 async def test_an_interrupt_names_the_sessions_that_are_resumed(

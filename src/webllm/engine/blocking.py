@@ -139,6 +139,7 @@ class BlockingMLCEngine:
     get_gpu_vendor = _awaited(MLCEngine.get_gpu_vendor)
     get_max_storage_buffer_binding_size = _awaited(MLCEngine.get_max_storage_buffer_binding_size)
     device_name = _awaited(MLCEngine.device_name)
+    session_models = _awaited(MLCEngine.session_models)
     list_resumable_sessions = _awaited(MLCEngine.list_resumable_sessions)
     delete_resumable_session = _awaited(MLCEngine.delete_resumable_session)
     delete_all_resumable_sessions = _awaited(MLCEngine.delete_all_resumable_sessions)

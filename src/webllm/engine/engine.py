@@ -272,9 +272,7 @@ class MLCEngine:
         a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
         if another process generates the answer, and what `reload` raises.
         """
-        past = None
-        if self.config.persist:
-            past = await (await self._written_journal()).find(session_id)
+        past = await self._find_session(session_id)
         if past is None:
             raise SessionNotFoundError(
                 f"the journal has no session {session_id!r}; list_resumable_sessions() has those "
@@ -296,17 +294,30 @@ class MLCEngine:
         session = self._sessions.get(past.begin.model_id)
         return None if session is None else session.model.fingerprint == past.begin.forms
 
-    async def _ensure_loaded(self, begin: Begin) -> None:
-        """Loads the models of a session, unless its model is loaded with the same options."""
+    async def session_models(self, session_id: str) -> list[LoadedRecord]:
+        """Returns the models that `resume_chat_completion` would load to continue a session.
+
+        Empty if its model is loaded with the same options, or if there is no such session.
+        """
+        past = await self._find_session(session_id)
+        return [] if past is None else self._missing(past.begin)
+
+    def _missing(self, begin: Begin) -> list[LoadedRecord]:
         models = models_of(begin)
-        model_ids = [model.model_id for model in models]
+        answering = [model for model in models if model.model_id == begin.model_id]
+        return [] if all(model in self._loaded for model in answering) else models
 
+    async def _ensure_loaded(self, begin: Begin) -> None:
         async def load() -> None:
-            answering = [model for model in models if model.model_id == begin.model_id]
-            if not all(model in self._loaded for model in answering):
-                await self._reload(model_ids, lambda: models)
+            if models := self._missing(begin):
+                await self._reload([model.model_id for model in models], lambda: models)
 
-        await self._loads.run(load, model_ids)
+        await self._loads.run(load, [begin.model_id])
+
+    async def _find_session(self, session_id: str) -> Recovered | None:
+        if not self.config.persist:
+            return None
+        return await (await self._written_journal()).find(session_id)
 
     async def delete_resumable_session(self, session_id: str) -> None:
         """Removes a session from the journal.

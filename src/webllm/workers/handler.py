@@ -18,6 +18,7 @@ from webllm.api.resumable import ResumeResult
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import AppConfig, MLCEngineConfig, engine_config
 from webllm.engine.engine import MLCEngine
+from webllm.engine.journaling import LoadedRecord
 from webllm.errors import ModelReplacedError, RequestError
 from webllm.workers import messages as m
 from webllm.workers.connection import Connection, Models
@@ -266,7 +267,7 @@ class MLCEngineHandler:
     async def _resume(self, client: Connection, request: m.Request) -> ResumeResult:
         asked = AskedRequest(request.content.session_id)
         with client.asking(asked):
-            reply = await self._resumed(client, request.content)
+            reply = await self._resumed(client, request)
             if not isinstance(reply, ResumeResult):
                 await reply.aclose()
                 raise RequestError(
@@ -280,19 +281,25 @@ class MLCEngineHandler:
         params: m.ResumeStreamParams = request.content
         asked = AskedRequest(params.session_id)
         with client.asking(asked):
-            reply = await self._resumed(client, params)
+            reply = await self._resumed(client, request)
         if isinstance(reply, ResumeResult):
             return reply
         await client.streams.add(params.stream_id, asked, reply)
         return None
 
-    async def _resumed(self, client: Connection, params: m.ResumeParams) -> ResumeResult | Chunks:
+    async def _resumed(self, client: Connection, request: m.Request) -> ResumeResult | Chunks:
+        params: m.ResumeParams = request.content
         options = params.options or m.ResumeOptions()
-        if options.continue_generation:
-            for session in await self.engine.list_resumable_sessions():
-                is_unloaded = session.resumable and session.is_exact is None
-                if session.session_id == params.session_id and is_unloaded:
-                    self._make_way(session.model_id, lambda other: other is client)
+        missing: list[LoadedRecord] = []
+        if options.continue_generation and isinstance(self.engine, MLCEngine):
+            missing = await self.engine.session_models(params.session_id)
+        if missing:
+            models = Models(
+                [each.model_id for each in missing],
+                [each.options for each in missing],
+                AppConfig(model_list=tuple(each.record for each in missing)),
+            )
+            await self._load(client, request.uuid, models, is_reload=False)
         return await self.engine.resume_chat_completion(
             params.session_id, options.continue_generation is True, options.is_stream
         )
