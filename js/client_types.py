@@ -144,6 +144,14 @@ def _fields(name: str, fields: dict[str, str]) -> str:
     return "\n".join([f"export interface {name} {{", *lines, "}\n"])
 
 
+def _literal(value: object) -> str:
+    """Returns plain data as prettier writes it on one line."""
+    if isinstance(value, dict):
+        fields = (f"{name}: {_literal(each)}" for name, each in value.items())
+        return f"{{ {', '.join(fields)} }}"
+    return json.dumps(value)
+
+
 def _method(method: Any, kind: Kind[Any]) -> str:
     """Has the parameters of the method in Python, and their defaults."""
     _, *given = inspect.signature(method).parameters.values()
@@ -157,7 +165,7 @@ def _method(method: Any, kind: Kind[Any]) -> str:
         for name, type_, each in zip(names, types, given, strict=True)
     ]
     says = (method.__doc__ or "").replace("None", "null")
-    fallback = json.dumps(msgspec.to_builtins(kind.fallback))
+    fallback = _literal(msgspec.to_builtins(kind.fallback))
     is_newer = [f"    if (!this.calls.speaks({kind.since})) return {fallback};"]
     return "\n".join(
         [

@@ -20,9 +20,14 @@ class Worker:
 
     def __init__(self, load_model: ModelLoader | None = None) -> None:
         engine = MLCEngine(load_model=load_model or NumberModels().load)
-        self.handler = MLCEngineHandler(engine)
+        self.handler = MLCEngineHandler(engine, grace_s=0)
         self.port, theirs = LoopbackPort.pair()
         self.handler.serve(theirs)
+
+    async def end(self) -> None:
+        """Lets go of everything, as the end of its process does."""
+        await self.handler.close()
+        await self.engine.unload()
 
     @property
     def engine(self) -> MLCEngine:

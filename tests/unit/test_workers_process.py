@@ -91,6 +91,21 @@ async def test_closing_leaves_nothing() -> None:
         await engine.get_message()
 
 
+async def test_closing_waits_for_no_answer() -> None:
+    async with await start() as engine:
+        stream = await engine.completions.create(prompt="1", stream=True, **FOREVER)
+        await anext(stream)
+        whole = asyncio.create_task(engine.chat_completion(asked("1", **FOREVER)))
+        await asyncio.sleep(0)
+        await engine.close()
+        port = engine._client.port
+        assert isinstance(port, ProcessPort)
+        assert port._transport.get_returncode() == 0  # it was not killed
+        for answer in (whole, anext(stream)):
+            with pytest.raises(WorkerLostError):
+                await answer
+
+
 async def test_a_killed_process_fails_what_waits_at_once() -> None:
     async with await start() as engine:
         stream = await engine.completions.create(prompt="1", stream=True, **FOREVER)

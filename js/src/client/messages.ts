@@ -387,7 +387,7 @@ export abstract class EngineMessages {
 
   /** Returns each loaded model's sequences and free blocks; nothing from an older worker. */
   async getEngineStats(): Promise<EngineStats> {
-    if (!this.calls.speaks(3)) return {"models": []};
+    if (!this.calls.speaks(3)) return { models: [] };
     return this.calls.call("getEngineStats", null);
   }
 }

@@ -156,6 +156,11 @@ class Connection:
     def is_lost(self) -> bool:
         return self._ending is not None
 
+    def check_models(self) -> None:
+        """Raises ModelReplacedError if the client has to reload its models."""
+        if self.replaced is not None:
+            raise self.replaced.with_traceback(None)
+
     def _receive(self, message: object) -> None:
         """Skips messages of other protocols, as WebLLM does."""
         if isinstance(message, Unreadable):

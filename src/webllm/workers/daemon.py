@@ -138,6 +138,7 @@ class Daemon:
             if self._handler is not None:
                 self._handler.engine.interrupt_generate()
                 await self._quiet()
+                await self._handler.close()
                 await self._handler.engine.unload()
                 await self._handler.close()
         finally:

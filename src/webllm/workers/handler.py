@@ -136,8 +136,7 @@ class MLCEngineHandler:
 
         Raises ModelReplacedError if another client has loaded others in their place.
         """
-        if client.replaced is not None:
-            raise client.replaced
+        client.check_models()
         params: m.EngineParams = request.content
         if not params.model_id:
             return
@@ -150,8 +149,7 @@ class MLCEngineHandler:
             return
         client.check_settings()
         await self._load(client, request.uuid, models, is_reload=False)
-        if client.replaced is not None:
-            raise client.replaced
+        client.check_models()
 
     def _models(self, client: Connection, params: m.ReloadParams | m.EngineParams) -> Models:
         app_config = client.app_config or self._own_app_config

@@ -329,6 +329,8 @@ class EngineMessages(ABC):
     )
 
 
+DELETE_SESSION: Kind[None] = cast(Any, EngineMessages.delete_resumable_session).kind
+
 # Every kind above, by its name on the wire.
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
