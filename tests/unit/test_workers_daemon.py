@@ -210,6 +210,7 @@ async def test_closing_ends_this_clients_answers_alone(files: DaemonFiles) -> No
         with pytest.raises(WorkerLostError, match="closed"):
             await engine.reload("numbers.gguf")
         await anext(theirs)
+        assert len(await other.list_resumable_sessions()) == 1
         async with asyncio.timeout(10):
             while (found := await status()).clients > 1 or found.engine.models[0].running > 1:
                 await asyncio.sleep(0.01)

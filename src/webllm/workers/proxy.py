@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Self, TypeVar, cast
@@ -51,6 +51,7 @@ from webllm.workers.resumption import Losses, Resumption
 
 OpenPort = Callable[[], Awaitable[Port]]
 _R = TypeVar("_R")
+_CLOSE_S = 2.0  # for the worker to delete the sessions of answers under way
 _Chunk = TypeVar("_Chunk", bound=ResponseStruct)
 
 
@@ -109,10 +110,10 @@ class WorkerMLCEngine(m.EngineMessages):
         self._open_port = None
         if self._recovering is not None:
             self._recovering.cancel()
-        self._client.abort_all()
-        for resumption in list(self._own_sessions):
-            self._delete_own_session(resumption)
-        await self._client.port.close()
+        try:
+            await self._end_answers()
+        finally:
+            await self._client.port.close()
 
     async def restart(self) -> None:
         """Ends the worker, if there still is one, and starts another.
@@ -403,9 +404,16 @@ class WorkerMLCEngine(m.EngineMessages):
         """Deletes a session that nobody else knows, without waiting for it."""
         if resumption in self._own_sessions:
             self._own_sessions.remove(resumption)
-            kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
-            params = m.SessionParams(session_id=resumption.session_id)
-            self._client.notify(kind.request(params))
+            self._client.notify(_deletion(resumption))
+
+    async def _end_answers(self) -> None:
+        """Ends this engine's answers and deletes their sessions, if the worker does not hang."""
+        self._client.abort_all()
+        calls = [self._client.call(_deletion(each)) for each in self._own_sessions]
+        self._own_sessions.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.gather(*calls, return_exceptions=True)
 
     def _recovers_from(self, client: Client) -> bool:
         """Whether a client's worker is lost, and another one may take its place by itself."""
@@ -468,6 +476,11 @@ async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk,
     """
     await anext(stream)
     return stream
+
+
+def _deletion(resumption: Resumption) -> m.Request:
+    kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
+    return kind.request(m.SessionParams(session_id=resumption.session_id))
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
