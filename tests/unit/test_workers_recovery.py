@@ -370,3 +370,21 @@ def test_a_resumed_stream_repeats_neither_roles_nor_ends() -> None:
 def test_what_cannot_be_read_is_left_to_the_engine(extra_body: object) -> None:
     found = Resumption.of({"extra_body": extra_body}, persist=True)
     assert found is None or extra_body == []
+
+
+async def test_an_interrupt_during_the_recovery_reaches_the_next_worker() -> None:
+    script = Script(
+        lambda message: LOST if message["kind"].endswith("NextChunk") else None,
+        streaming(text("a", 1, finish_reason="abort")),
+    )
+    engine = await script.engine()
+    stream: Any = await engine.completion({"prompt": "1", "stream": True})
+    pull = asyncio.create_task(anext(stream))
+    while engine._client.lost is None:
+        await asyncio.sleep(0)
+    engine.interrupt_generate()
+    assert (await pull).choices[0].finish_reason == "abort"
+    session_id = script.extras("completionStreamInit")[0]["resumable"]["session_id"]
+    [told] = [each["content"] for each in script.seen if each["kind"] == "interruptGenerate"]
+    assert told == {"requestIds": [session_id]}
+    await stream.aclose()

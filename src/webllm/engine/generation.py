@@ -38,7 +38,9 @@ class Generation:
         fingerprint: str,
         on_end: Callable[[Generation], None],
     ) -> None:
+        is_chat = isinstance(request, ChatCompletionRequest)
         self.id = generation_id
+        self.response_id = f"{'chatcmpl' if is_chat else 'cmpl'}-{generation_id}"
         self.request = request
         self.model_id = model_id
         self.fingerprint = fingerprint
@@ -60,11 +62,6 @@ class Generation:
     @property
     def num_choices(self) -> int:
         return self.request.n or 1
-
-    @property
-    def response_id(self) -> str:
-        is_chat = isinstance(self.request, ChatCompletionRequest)
-        return f"{'chatcmpl' if is_chat else 'cmpl'}-{self.id}"
 
     def begin(self, start: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine that calls `start`, as a task; its error is the generation's."""

@@ -62,7 +62,7 @@ class Position:
     """The place in a generation's log from which a reader reads on.
 
     from_token: the tokens of each choice that the reader has, one number for all or one for each;
-    None for a reader that has nothing. Raises RequestError.
+    None or 0 stands for the start. Raises RequestError.
     """
 
     def __init__(self, num_choices: int, from_token: int | list[int] | None) -> None:
@@ -72,9 +72,13 @@ class Position:
                 "each",
                 field="extra_body",
             )
-        self.is_start = from_token is None
         start = from_token or 0
         self._num_left = start[:] if isinstance(start, list) else [start] * num_choices
+
+    @property
+    def unread(self) -> list[int]:
+        """The choices of which the reader has nothing."""
+        return [choice for choice, num_left in enumerate(self._num_left) if not num_left]
 
     def is_behind(self, delta: TextDelta) -> bool:
         """Whether the reader has the text of a delta, which is the next one of its choice."""
@@ -151,10 +155,9 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
         )
 
     async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
-        if self._position.is_start:
-            for index in range(self._generation.num_choices):
-                role = Delta(role="assistant", content="")
-                yield self._chunk([ChunkChoice(index=index, delta=role, finish_reason=None)])
+        for index in self._position.unread:
+            role = Delta(role="assistant", content="")
+            yield self._chunk([ChunkChoice(index=index, delta=role, finish_reason=None)])
         async for delta in self._generation.deltas():
             for choice in self._choices(delta):
                 yield self._chunk([choice])
@@ -220,12 +223,9 @@ class CompletionResponder(_Responder[Completion, Completion]):
         return self._completion(choices, self._generation.usage)
 
     async def stream(self) -> AsyncGenerator[Completion, None]:
-        if self._position.is_start and self._echo:
-            for index in range(self._generation.num_choices):
-                echo = CompletionChoice(
-                    index=index, text=self._echo, finish_reason=None, logprobs=None
-                )
-                yield self._completion([echo])
+        for index in self._position.unread if self._echo else ():
+            echo = CompletionChoice(index=index, text=self._echo, finish_reason=None, logprobs=None)
+            yield self._completion([echo])
         async for delta in self._generation.deltas():
             is_behind = self._position.is_behind(delta)
             if is_behind and delta.finish_reason is None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from types import NoneType
 from typing import Any, Self, TypeVar, cast
 
@@ -95,7 +96,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._opening = asyncio.Lock()
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
-        self._own_sessions: set[Resumption] = set()  # of answers under way
+        self._resumptions: set[Resumption] = set()  # of answers under way
         self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
@@ -206,6 +207,8 @@ class WorkerMLCEngine(m.EngineMessages):
 
         A worker of WebLLM's, or one of before version 3 of the protocol, ends all in any case.
         """
+        for resumption in self._resumptions:
+            resumption.interrupt(request_ids)  # if this worker is lost, the next one is told
         content = None
         if request_ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
             content = m.checked(m.InterruptParams(request_ids=list(request_ids)))
@@ -290,10 +293,16 @@ class WorkerMLCEngine(m.EngineMessages):
         if resumption is None:
             return await self._call(kind, self._engine_params(fields))
         params = self._engine_params(resumption.request())
+
+        async def ask(client: Client) -> Any:
+            tell = partial(self._tell_interrupt, client, resumption)
+            asyncio.get_running_loop().call_soon(tell)  # when the request has been posted
+            return await client.call(kind.request(params))
+
         try:
-            answer = await self._ask(lambda client: client.call(kind.request(params)))
+            answer = await self._ask(ask)
         finally:
-            self._delete_own_session(resumption)
+            self._end_resumption(resumption)
         return _read(answer, kind.result)
 
     def _model_id(self, model: str) -> str:
@@ -333,7 +342,9 @@ class WorkerMLCEngine(m.EngineMessages):
                 attached = self._attached(client, kind, resumption.request(), chunk_type)
                 try:
                     async with aclosing(attached) as chunks:
-                        if await anext(chunks) is None and not has_begun:
+                        begun = await anext(chunks)
+                        self._tell_interrupt(client, resumption)
+                        if begun is None and not has_begun:
                             has_begun = True
                             yield cast(_Chunk, None)
                         async for chunk in chunks:
@@ -348,7 +359,7 @@ class WorkerMLCEngine(m.EngineMessages):
                         return
                     losses.add(error)
         finally:
-            self._delete_own_session(resumption)
+            self._end_resumption(resumption)
 
     async def _attached(
         self, client: Client, kind: m.Kind[None], fields: dict[str, Any], chunk_type: type[_Chunk]
@@ -396,21 +407,29 @@ class WorkerMLCEngine(m.EngineMessages):
         if self._recovery is None:
             return None
         resumption = Resumption.of(fields, persist=self._recovery.persist)
-        if resumption is not None and resumption.is_own:
-            self._own_sessions.add(resumption)
+        if resumption is not None:
+            self._resumptions.add(resumption)
         return resumption
 
-    def _delete_own_session(self, resumption: Resumption) -> None:
+    def _tell_interrupt(self, client: Client, resumption: Resumption) -> None:
+        """Interrupts an answer in a new worker, if it was interrupted in the lost one."""
+        if resumption.is_interrupted:
+            names = m.InterruptParams(request_ids=[resumption.session_id])
+            client.notify(m.INTERRUPT.request(names))
+
+    def _end_resumption(self, resumption: Resumption) -> None:
         """Deletes a session that nobody else knows, without waiting for it."""
-        if resumption in self._own_sessions:
-            self._own_sessions.remove(resumption)
-            self._client.notify(_deletion(resumption))
+        if resumption in self._resumptions:
+            self._resumptions.remove(resumption)
+            if resumption.is_own:
+                self._client.notify(_deletion(resumption))
 
     async def _end_answers(self) -> None:
         """Ends this engine's answers and deletes their sessions, if the worker does not hang."""
         self._client.abort_all()
-        calls = [self._client.call(_deletion(each)) for each in self._own_sessions]
-        self._own_sessions.clear()
+        own = [each for each in self._resumptions if each.is_own]
+        calls = [self._client.call(_deletion(each)) for each in own]
+        self._resumptions.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await asyncio.gather(*calls, return_exceptions=True)

@@ -5,9 +5,10 @@ Does no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
-from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice
+from webllm.api.chat_completion import ChatCompletionChunk
 from webllm.api.completion import Completion
 from webllm.errors import WorkerLostError
 from webllm.workers.messages import new_uuid
@@ -60,6 +61,7 @@ class Resumption:
         self._begun: set[int] = set()  # choices with a chunk so far
         self._ended: set[int] = set()
         self._head: tuple[str, int] | None = None  # of the first chunk
+        self.is_interrupted = False
 
     @classmethod
     def of(cls, fields: _Fields, *, persist: bool) -> Resumption | None:
@@ -82,6 +84,12 @@ class Resumption:
         """Whether every choice has ended, and the usage has come if it was asked for."""
         return len(self._ended) >= self._num_choices and not self._awaits_usage
 
+    def interrupt(self, request_ids: Collection[str] | None) -> None:
+        """Notes that all answers are interrupted, or those with these ids or response ids."""
+        names = {self.session_id, f"chatcmpl-{self.session_id}", f"cmpl-{self.session_id}"}
+        if request_ids is None or not names.isdisjoint(request_ids):
+            self.is_interrupted = True
+
     def request(self) -> _Fields:
         """Returns the request for the answer, from behind the tokens that have come."""
         resumable = {
@@ -100,7 +108,8 @@ class Resumption:
     def take(self, chunk: _Chunk) -> _Chunk | None:
         """Counts a chunk's tokens; returns what the caller has not seen yet of it, or None.
 
-        A resumed stream may begin with the role, and end choices that have ended before.
+        A resumed stream may begin again with the role or the prompt's echo, and end choices that
+        have ended before.
         """
         self._head = self._head or (chunk.id, chunk.created)
         chunk.id, chunk.created = self._head
@@ -122,10 +131,7 @@ class Resumption:
             self._ended.add(choice.index)
         is_first = choice.index not in self._begun
         self._begun.add(choice.index)
-        if is_first or not isinstance(choice, ChunkChoice) or choice.delta.role is None:
-            return True
-        choice.delta.role = None
-        return bool(num_tokens or choice.delta.content or choice.finish_reason)
+        return is_first or bool(num_tokens or choice.finish_reason)
 
 
 def _first(fields: _Fields, names: tuple[str, ...]) -> Any:
