@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from webllm.engine.journal import Begin, Journal, Recorder
+
 
 class MemoryStorage:
     """A `JournalStorage`; its dicts may be changed by tests.
@@ -70,3 +72,12 @@ class MemoryWriter:
 
     async def close(self) -> None:
         self._storage.owned.discard(self._name)
+
+
+async def begun(journal: Journal, begin: Begin) -> Recorder:
+    """Begins a session, and waits until it is durable and old ones have expired."""
+    recorder = journal.begin(begin)
+    await recorder.begun()
+    if journal._expiring is not None:
+        await asyncio.wait([journal._expiring])
+    return recorder

@@ -122,7 +122,8 @@ async def main():
     fields = {"created": 0.0, "kind": "chat", "request": {}, "seed": 1, "prompt_ids": b""}
     names = {"response_id": "r", "model_id": "m", "models": [], "forms": ""}
     begin = Begin(session_id="s", **fields, **names)
-    recorder = await Journal(JournalFiles(Path(sys.argv[1]))).begin(begin)
+    recorder = Journal(JournalFiles(Path(sys.argv[1]))).begin(begin)
+    await recorder.begun()
     for token_id in range(10**9):
         recorder.token(0, token_id, "x")
         if token_id == 1000:

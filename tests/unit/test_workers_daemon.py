@@ -181,8 +181,9 @@ async def test_the_next_request_starts_a_daemon_that_was_stopped(files: DaemonFi
 @pytest.mark.parametrize("how", ["stop", "SIGTERM"])
 async def test_stopping_ends_answers_under_way(files: DaemonFiles, how: str) -> None:
     async with await client() as engine:
-        stream = await engine.completions.create(prompt="1", stream=True, **FOREVER)
-        whole = asyncio.create_task(engine.chat.completions.create(**asked("1", **FOREVER)))
+        endless: Any = {**FOREVER, "extra_body": {"context_overflow": "shift"}}
+        stream = await engine.completions.create(prompt="1", stream=True, **endless)
+        whole = asyncio.create_task(engine.chat.completions.create(**asked("1", **endless)))
         first = await anext(stream)
         stopping = asyncio.create_task(stop_daemon() if how == "stop" else kill(signal.SIGTERM))
         reasons = [chunk.choices[0].finish_reason async for chunk in stream]

@@ -24,6 +24,7 @@ from webllm.artifacts.store import default_root
 from webllm.errors import ArtifactError, ConfigError
 
 _T = TypeVar("_T")
+_Write = tuple[FileIO, bytes, asyncio.Future[None]]  # the last: when it is written
 _IS_WINDOWS = sys.platform == "win32"  # a user's folders are private; open files stay
 _SUFFIX = ".session"
 _FILE = re.compile(r"[0-9a-f]{64}\.session")
@@ -185,7 +186,7 @@ class FileWriter:
         self._file, self._thread = file, thread
 
     async def append(self, data: bytes) -> None:
-        await self._thread.start(self._file.name, lambda: _write(self._file, data))
+        await self._thread.write(self._file, data)
 
     async def cut(self, num_bytes: int) -> None:
         """Removes what follows the first `num_bytes` bytes."""
@@ -201,6 +202,36 @@ class _Thread:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "webllm-journal")  # starts with the first call
+        self._writes: list[_Write] = []  # asked for since the event loop's last turn
+
+    def write(self, file: FileIO, data: bytes) -> asyncio.Future[None]:
+        """Appends data; writes that are asked for together take one call of the thread."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        self._writes.append((file, data, written))
+        if len(self._writes) == 1:
+            loop.call_soon(self._start_writes)
+        return written
+
+    def _start_writes(self) -> None:
+        writes, self._writes = self._writes, []
+        calls = [(file, data) for file, data, _ in writes]
+
+        def finish(done: asyncio.Future[list[Exception | None]]) -> None:
+            if done.cancelled():
+                for *_, written in writes:
+                    written.cancel()
+                return
+            for (*_, written), error in zip(writes, done.result(), strict=True):
+                if written.cancelled():
+                    continue
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)
+
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._executor, _write_all, calls).add_done_callback(finish)
 
     async def run(
         self, place: object, work: Callable[[], _T], undo: Callable[[_T], None] | None = None
@@ -225,6 +256,19 @@ class _Thread:
                 return work()
 
         return asyncio.get_running_loop().run_in_executor(self._executor, with_our_errors)
+
+
+def _write_all(writes: list[tuple[FileIO, bytes]]) -> list[Exception | None]:
+    """Appends to files; returns the error of each."""
+    errors: list[Exception | None] = []
+    for file, data in writes:
+        try:
+            with storage_errors(file.name):
+                _write(file, data)
+            errors.append(None)
+        except Exception as error:
+            errors.append(error)
+    return errors
 
 
 def _open(path: Path, flags: int = 0) -> FileIO:

@@ -51,6 +51,7 @@ class Generation:
         self.recorder: Recorder | None = None
         self._on_end = on_end
         self._starting: asyncio.Task[None] | None = None
+        self._holding: asyncio.Task[None] | None = None
         self._loop: GenerationLoop | None = None
         self._log: list[TextDelta] = []
         self._error: BaseException | None = None
@@ -66,6 +67,10 @@ class Generation:
     def begin(self, start: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine that calls `start`, as a task; its error is the generation's."""
         self._starting = asyncio.create_task(start)
+
+    def hold(self, until: Coroutine[Any, Any, None]) -> None:
+        """Keeps readers waiting for the first delta until a coroutine has ended."""
+        self._holding = asyncio.create_task(until)
 
     async def started(self) -> None:
         """Waits until the sequences run. Raises the error if they cannot."""
@@ -158,6 +163,8 @@ class Generation:
 
     async def deltas(self) -> AsyncIterator[TextDelta]:
         """Yields all deltas, until the last choice has ended; raises the error of a choice."""
+        if self._holding is not None:
+            await asyncio.wait([self._holding])
         num_read = 0
         while True:
             while num_read < len(self._log):

@@ -26,7 +26,7 @@ import msgspec
 
 from webllm.api.chat_completion import FinishReason
 from webllm.api.validation import MAX_CHOICES
-from webllm.engine.background import in_background
+from webllm.engine.background import ignore_result, in_background
 from webllm.errors import RequestError, SessionNotFoundError, WebLLMError
 from webllm.host import THIS_HOST, Host
 from webllm.ops.sampled import TokenLogprobs
@@ -240,13 +240,13 @@ class Recorder:
     """Writes one generation to the journal, in the background and in order.
 
     error: the first error of the storage; after it nothing more is written. It is logged once and
-    never raised. on_error: is called with it.
+    raised by `begun` alone. on_error: is called with an error after that.
     """
 
-    def __init__(self, writer: Writer, num_choices: int = 1) -> None:
-        self.error: Exception | None = None
+    def __init__(self, opening: asyncio.Future[Writer], num_choices: int = 1) -> None:
+        self.error: BaseException | None = None
         self.on_error: Callable[[Exception], None] | None = None
-        self._writer = writer
+        self._opening = opening
         self._loop = asyncio.get_running_loop()
         self._batch_tokens = _BATCH_TOKENS * num_choices
         self._batch: list[_Token] = []
@@ -255,6 +255,11 @@ class Recorder:
         self._unwritten = bytearray()  # framed records
         self._writing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+
+    async def begun(self) -> None:
+        """Waits until the session's beginning is durable. Raises what `Journal.begin` raises."""
+        await asyncio.wait([self._opening])
+        self._opening.result()
 
     def token(
         self, choice: int, token_id: int, text: str, logprobs: TokenLogprobs | None = None
@@ -266,7 +271,9 @@ class Recorder:
         batch = self._batch
         batch.append((choice, token_id, text, logprobs))
         if len(batch) == 1:
-            self._timer = self._loop.call_later(_BATCH_S, self._write_batch)
+            # All batches at the same time, so that a storage may write them together.
+            until = _BATCH_S - self._loop.time() % _BATCH_S
+            self._timer = self._loop.call_later(until, self._write_batch)
         elif len(batch) == self._batch_tokens:
             self._write_batch()
 
@@ -303,11 +310,12 @@ class Recorder:
                 self._writing = self._loop.create_task(self._write())
 
     async def _write(self) -> None:
+        await asyncio.wait([self._opening])
         try:
-            while self._unwritten:
+            while self._unwritten and self._has_begun:
                 data = bytes(self._unwritten)
                 self._unwritten.clear()
-                await self._writer.append(data)
+                await self._opening.result().append(data)
         except Exception as error:
             self._fail(error)
         finally:
@@ -315,13 +323,18 @@ class Recorder:
 
     async def _close(self) -> None:
         try:
-            if self._writing is not None:
-                await asyncio.wait([self._writing])
+            await asyncio.wait([self._writing or self._opening])
         finally:
             try:
-                await self._writer.close()
+                if self._has_begun:
+                    await self._opening.result().close()
             except Exception as error:
                 self._fail(error)
+
+    @property
+    def _has_begun(self) -> bool:
+        opening = self._opening
+        return opening.done() and not opening.cancelled() and opening.exception() is None
 
     def _fail(self, error: Exception) -> None:
         if self.error is not None:
@@ -377,11 +390,13 @@ class Journal:
     ) -> None:
         self._storage, self._host = storage, host
         self._max_age_s, self._max_entries = max_age_s, max_entries
+        self._expiring: asyncio.Task[None] | None = None
 
-    async def begin(self, begin: Begin) -> Recorder:
-        """Writes a new session durably, and returns what records its tokens.
+    def begin(self, begin: Begin) -> Recorder:
+        """Returns what records the tokens of a new session, which it writes in the background.
 
-        Raises RequestError if there is a session of this id, StorageFullError for a full disk.
+        `Recorder.begun` waits until the session is durable. It raises RequestError if there is a
+        session of this id, StorageFullError for a full disk.
         """
         try:
             data = _framed(begin)
@@ -389,7 +404,11 @@ class Journal:
             raise RequestError(
                 "a resumable request has a number beyond 64 bits; use a smaller one"
             ) from None
-        await self._expire(self._max_entries - 1)
+        opening = asyncio.ensure_future(self._create(begin, data))
+        opening.add_done_callback(ignore_result)
+        return Recorder(opening, begin.num_choices)
+
+    async def _create(self, begin: Begin, data: bytes) -> Writer:
         name = _name(begin.session_id)
         writer = await self._storage.create(name, data)
         if writer is None and await self._recovered(name) is None:
@@ -401,7 +420,8 @@ class Journal:
                 "choose another session_id",
                 field="extra_body.resumable.session_id",
             )
-        return Recorder(writer, begin.num_choices)
+        self._expire_soon()
+        return writer
 
     async def find(self, session_id: str) -> Recovered | None:
         """Returns a session, also of a generation that is under way; None if there is none."""
@@ -426,7 +446,15 @@ class Journal:
         if recovered is None:
             await writer.close()
             return None
-        return recovered, Recorder(writer, recovered.begin.num_choices)
+        opened: asyncio.Future[Writer] = asyncio.get_running_loop().create_future()
+        opened.set_result(writer)
+        return recovered, Recorder(opened, recovered.begin.num_choices)
+
+    def _expire_soon(self) -> None:
+        """Expires sessions in the background, once for all that begin meanwhile."""
+        if self._expiring is None or self._expiring.done():
+            self._expiring = asyncio.ensure_future(self._expire(self._max_entries))
+            self._expiring.add_done_callback(_log_error)
 
     async def list(self) -> Sequence[JournalEntry]:
         """Returns all sessions, the newest first; one that cannot be read is left out."""
@@ -486,6 +514,11 @@ class Journal:
                     num_surplus -= 1
             except WebLLMError as error:
                 _log.warning("one session has expired, but stays: %s", error)
+
+
+def _log_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.warning("old sessions could not be deleted: %s", error)
 
 
 def _name(session_id: str) -> str:

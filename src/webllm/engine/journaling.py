@@ -14,8 +14,8 @@ from webllm.api.validation import chat_completion_request, completion_request
 from webllm.config import ChatOptions, ModelRecord
 from webllm.engine.generation import Generation, identity
 from webllm.engine.generations import check_same, resumable
-from webllm.engine.journal import Begin, Journal, Recovered, pack_token_ids
-from webllm.errors import ArtifactError, RequestError
+from webllm.engine.journal import Begin, Journal, Recorder, Recovered, pack_token_ids
+from webllm.errors import ArtifactError, ConfigError, RequestError, WebLLMError
 from webllm.host import Host
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class LoadedRecord(msgspec.Struct, frozen=True):
 
 
 class SessionJournal:
-    """The journal, for generations by the models that are loaded.
+    """The journal, for one generation by the models that are loaded.
 
     written: waits until the journal has what generations of this engine wrote that have ended.
     """
@@ -47,6 +47,7 @@ class SessionJournal:
         self._journal = journal
         self._models = models
         self._written = written
+        self._has_failed = False
 
     async def reopen(self, generation: Generation) -> Recovered | None:
         """Returns what the journal has of a generation, which it records from now on.
@@ -55,7 +56,11 @@ class SessionJournal:
         or if another process generates it.
         """
         await self._written()
-        found = await self._journal.reopen(generation.id)
+        try:
+            found = await self._journal.reopen(generation.id)
+        except (ArtifactError, ConfigError) as error:
+            self._fail(generation, error)
+            return None
         if found is None:
             return None
         past, generation.recorder = found
@@ -68,14 +73,15 @@ class SessionJournal:
             )
         return past
 
-    async def begin(
+    def begin(
         self, generation: Generation, request: GenerationParams, prompt_ids: Sequence[int]
     ) -> None:
-        """Records a request before its first token is drawn.
+        """Records a request, in the background: readers get nothing before it is durable.
 
-        If that fails, the answer is not resumable; with `strict_persistence` it fails too. Raises
-        ArtifactError.
+        If that fails, the answer is not resumable; with `strict_persistence` it fails too.
         """
+        if self._has_failed:
+            return
         assert request.seed is not None
         begin = Begin(
             session_id=generation.id,
@@ -89,17 +95,33 @@ class SessionJournal:
             models=[msgspec.to_builtins(model) for model in self._models],
             forms=generation.fingerprint,
         )
-        wanted = resumable(generation.request)
-        is_strict = wanted is not None and wanted.strict_persistence is True
+        recorder = generation.recorder = self._journal.begin(begin)
+        if _is_strict(generation.request):
+            recorder.on_error = generation.abort
+        generation.hold(self._begun(generation, recorder))
+
+    async def _begun(self, generation: Generation, recorder: Recorder) -> None:
         try:
-            generation.recorder = await self._journal.begin(begin)
-        except ArtifactError as error:
-            if is_strict:
-                raise
-            _log.warning("the answer %s cannot be resumed: %s", generation.id, error)
-            return
-        if is_strict:
-            generation.recorder.on_error = generation.abort
+            await recorder.begun()
+        except (ArtifactError, ConfigError) as error:
+            try:
+                self._fail(generation, error)
+            except WebLLMError:
+                generation.abort(error)
+        except WebLLMError as error:
+            generation.abort(error)
+
+    def _fail(self, generation: Generation, error: WebLLMError) -> None:
+        """Goes on without the journal, or raises its error with `strict_persistence`."""
+        if _is_strict(generation.request):
+            raise error
+        self._has_failed = True
+        _log.warning("the answer %s cannot be resumed: %s", generation.id, error)
+
+
+def _is_strict(request: GenerationParams) -> bool:
+    wanted = resumable(request)
+    return wanted is not None and wanted.strict_persistence is True
 
 
 def request_of(begin: Begin) -> GenerationParams:

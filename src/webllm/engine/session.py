@@ -107,7 +107,7 @@ class Session:
             else:
                 prompt = prompt_of(model, request, past.begin.prompt_token_ids)
             if journal is not None and past is None:
-                await journal.begin(generation, request, prompt.token_ids)
+                journal.begin(generation, request, prompt.token_ids)
         finally:
             self._num_encoding -= num_choices
         if (sampler := model.host_sampler) and model.loop.is_idle:
