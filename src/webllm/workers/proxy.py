@@ -342,9 +342,9 @@ class WorkerMLCEngine(m.EngineMessages):
                 attached = self._attached(client, kind, resumption.request(), chunk_type)
                 try:
                     async with aclosing(attached) as chunks:
-                        begun = await anext(chunks)
+                        await anext(chunks)
                         self._tell_interrupt(client, resumption)
-                        if begun is None and not has_begun:
+                        if not has_begun:
                             has_begun = True
                             yield cast(_Chunk, None)
                         async for chunk in chunks:
@@ -470,10 +470,15 @@ class WorkerMLCEngine(m.EngineMessages):
                     losses.add(error)
 
     async def _reopen(self) -> None:
-        if self._open_port is None:
+        open_port = self._open_port
+        if open_port is None:
             raise ConfigError("this worker cannot be restarted from here; make a new engine")
         await self._client.port.close()
-        self._connect(await self._open_port())
+        port = await open_port()
+        if self._open_port is None:  # `close` was called meanwhile
+            await port.close()
+            raise worker_lost("it was closed")
+        self._connect(port)
 
     def _connect(self, port: Port) -> None:
         keep_alive_s = self._recovery.keep_alive_s if self._recovery else None
@@ -498,8 +503,7 @@ async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk,
 
 
 def _deletion(resumption: Resumption) -> m.Request:
-    kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
-    return kind.request(m.SessionParams(session_id=resumption.session_id))
+    return m.DELETE_SESSION.request(m.SessionParams(session_id=resumption.session_id))
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:
