@@ -13,7 +13,7 @@ from fake_worker import FOREVER, SHIFT, Worker, read
 
 from webllm import MLCEngine
 from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice, Delta, FinishReason
-from webllm.errors import ConfigError, ModelNotFoundError, WorkerLostError
+from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, WorkerLostError
 from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort, Port
 from webllm.workers.proxy import Recovery, WorkerMLCEngine
@@ -288,6 +288,74 @@ async def test_a_client_that_comes_back_leaves_no_session(number_models: NumberM
     await engine.close()
     await handler.close()
     await handler.engine.unload()
+
+
+async def test_an_answer_that_ends_without_a_worker_leaves_no_session() -> None:
+    ended = text("a", 1, finish_reason="stop")
+    script = Script(
+        streaming(ended, LOST), lambda message: "" if "Message" in message["kind"] else None
+    )
+    engine = await script.engine()
+    await read(await engine.completions.create(prompt="p", stream=True))
+    await engine.get_message()
+    ids = [extra["resumable"]["session_id"] for extra in script.extras("completionStreamInit")]
+    assert [
+        message["content"]["sessionId"]
+        for message in script.seen
+        if message["kind"] == "deleteResumableSession"
+    ] == ids
+
+
+async def test_a_request_that_is_cancelled_in_a_recovery_leaves_no_session() -> None:
+    script = Script(lambda _: LOST, lambda _: text("abc", finish_reason="stop"))
+    engine = await script.engine()
+    is_opening, may_open = asyncio.Event(), asyncio.Event()
+    open_port = engine._open_port
+    assert open_port is not None
+
+    async def open_later() -> Port:
+        is_opening.set()
+        await may_open.wait()
+        return await open_port()
+
+    engine._open_port = open_later
+    answer = asyncio.create_task(engine.completions.create(prompt="p"))
+    await is_opening.wait()
+    answer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answer
+    may_open.set()
+    while "deleteResumableSession" not in script.kinds:
+        await asyncio.sleep(0)
+    assert script.kinds.count("completionNonStreaming") == 1
+
+
+async def test_unloading_stops_the_load_of_a_recovery(number_models: NumberModels) -> None:
+    worker = Worker(number_models.load)
+    is_loading = asyncio.Event()
+
+    async def load(*_: object) -> Any:
+        is_loading.set()
+        await asyncio.Event().wait()
+
+    later = Worker(load)
+
+    async def open_port() -> Port:
+        return later.port
+
+    engine = WorkerMLCEngine(worker.port, open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    await worker.port.close()
+    answer = asyncio.create_task(engine.completions.create(prompt="1"))
+    await is_loading.wait()
+    asking = asyncio.create_task(engine.device_name())  # waits for the load as well
+    await settle()
+    await engine.unload()
+    for waiting in (answer, asking):
+        with pytest.raises(ModelNotLoadedError, match=r"stopped by unload\(\)"):
+            await waiting
+    for each in (worker, later):
+        await each.end()
 
 
 async def test_closing_ends_a_restart() -> None:
