@@ -430,6 +430,17 @@ async def test_a_folder_that_is_removed(files: DaemonFiles) -> None:
             assert (await status()).pid == files.read_pid() == later != earlier
 
 
+async def test_a_socket_that_is_removed(files: DaemonFiles) -> None:
+    async with await client() as engine:
+        pid = (await status()).pid
+        files.socket.unlink()
+        assert await daemon_status() is None
+        assert await engine.device_name() == "fake"
+        assert await stop_daemon() == pid
+        assert await engine.device_name() == "fake"
+        assert (await status()).pid != pid
+
+
 async def test_a_daemon_whose_starter_is_gone_waits_for_no_other(files: DaemonFiles) -> None:
     lock = files.lock()
     assert lock.try_acquire()

@@ -325,8 +325,9 @@ async def test_a_request_that_is_cancelled_in_a_recovery_leaves_no_session() -> 
     with pytest.raises(asyncio.CancelledError):
         await answer
     may_open.set()
-    while "deleteResumableSession" not in script.kinds:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while "deleteResumableSession" not in script.kinds:
+            await asyncio.sleep(0)
     assert script.kinds.count("completionNonStreaming") == 1
 
 
@@ -350,7 +351,8 @@ async def test_unloading_stops_the_load_of_a_recovery(number_models: NumberModel
     await is_loading.wait()
     asking = asyncio.create_task(engine.device_name())  # waits for the load as well
     await settle()
-    await engine.unload()
+    async with asyncio.timeout(30):
+        await engine.unload()
     for waiting in (answer, asking):
         with pytest.raises(ModelNotLoadedError, match=r"stopped by unload\(\)"):
             await waiting
