@@ -434,6 +434,18 @@ class TestReplaced:
         assert await ours.ask(WHOLE, content(asked("1", max_tokens=1)))
         assert [each.model_id for each in number_models.loaded] == ["two", "one", "one"]
 
+    async def test_a_request_that_waits_for_a_reload_replaces_nothing(
+        self, clients: tuple[Client, Client], handler: MLCEngineHandler
+    ) -> None:
+        ours, theirs = clients
+        loading = theirs.load("two")
+        asking = ours.ask(WHOLE, content(asked("1", max_tokens=1)))
+        loaded, error = await asyncio.gather(loading, asking, return_exceptions=True)
+        assert loaded is None
+        assert isinstance(error, Thrown)
+        assert str(error).startswith("ModelReplacedError: one was unloaded and replaced by two")
+        assert engine_of(handler).loaded_model_ids() == ["two"]
+
     async def test_an_interrupted_answer_still_ends_with_abort(
         self, clients: tuple[Client, Client]
     ) -> None:

@@ -142,6 +142,11 @@ class Connection:
         for request in self.under_way:
             request.replaced = error
 
+    def let_go(self, request: AskedRequest) -> None:
+        """Ends the streams of a request, soon."""
+        for stream in self.streams.of(request):
+            self._start(m.new_uuid(), stream.close())
+
     async def end(self) -> None:
         """Ends all requests and streams at once, and closes the port; raises the first error."""
         self._grace_is_over.set()

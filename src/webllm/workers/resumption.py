@@ -5,6 +5,7 @@ Does no I/O.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -47,6 +48,9 @@ class Resumption:
 
     def __init__(self, fields: _Fields, extra: _Fields, resumable: _Fields | None) -> None:
         self.is_own = resumable is None
+        if self.is_own and fields.get("seed") is None:
+            # The next worker draws the same tokens, even if the lost one kept nothing.
+            fields = fields | {"seed": random.getrandbits(32)}
         self._fields, self._extra, self._resumable = fields, extra, resumable or {}
         names = ("session_id", "sessionId")
         self.session_id = _first(self._resumable, names) or new_uuid()
