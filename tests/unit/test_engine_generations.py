@@ -7,7 +7,7 @@ import itertools
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -280,3 +280,48 @@ async def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
             {**QUESTION, "extra_body": {"resumable": {"enabled": False, "session_id": "s"}}}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("from_token", [9, [9]])
+async def test_a_position_behind_the_end_is_refused(engine: MLCEngine, from_token: object) -> None:
+    stream: Any = await engine.chat_completion(
+        asked("s", max_tokens=4, resumable={"from_token": from_token})
+    )
+    with pytest.raises(RequestError, match="from_token is 5 beyond the end of choice 0"):
+        await Reader().read(stream)
+
+
+@pytest.mark.parametrize("session_id", ["", 5, None, b"s", "\ud800", "s" * 10**6])
+async def test_an_id_that_no_session_can_have_is_refused(
+    engine: MLCEngine, session_id: Any
+) -> None:
+    for call in (engine.resume_chat_completion, engine.delete_resumable_session):
+        with pytest.raises(RequestError, match=r"session_id (is|has)") as raised:
+            await call(session_id)
+        assert len(str(raised.value)) < 200
+
+
+async def test_flags_are_bools(engine: MLCEngine) -> None:
+    with pytest.raises(RequestError, match="continue_generation is 'yes'; give True or False"):
+        await engine.resume_chat_completion("s", continue_generation=cast(bool, "yes"))
+
+
+@pytest.mark.parametrize("request_ids", ["session", 5, True, [5], b"session"])
+async def test_what_names_no_requests_interrupts_none(engine: MLCEngine, request_ids: Any) -> None:
+    stream: Any = await engine.chat_completion(asked("s", max_tokens=4))
+    with pytest.raises(RequestError, match="request_ids"):
+        engine.interrupt_generate(request_ids)
+    reader = Reader()
+    await reader.read(stream)
+    assert reader.reasons == ["length"]
+
+
+async def test_a_session_is_interrupted_by_the_id_of_its_request(engine: MLCEngine) -> None:
+    request = asked("s")
+    request["extra_body"]["request_id"] = "r"
+    stream: Any = await engine.chat_completion(request)
+    reader = Reader()
+    await reader.read(stream, 2)
+    engine.interrupt_generate(["r"])
+    await reader.read(stream)
+    assert reader.reasons == ["abort"]

@@ -19,7 +19,7 @@ from fake_model import asked, counted
 from fake_worker import FOREVER
 
 from webllm import AppConfig, MLCEngineConfig, ModelRecord
-from webllm.errors import ConfigError, DeviceNotFoundError, WorkerLostError
+from webllm.errors import ConfigError, DeviceNotFoundError, RequestError, WorkerLostError
 from webllm.workers import daemon_client
 from webllm.workers.daemon import Control, DaemonStatus
 from webllm.workers.daemon_client import (
@@ -250,10 +250,21 @@ async def test_it_ends_when_nobody_uses_it(
         assert (await status()).idle_s == 0.3
     await until_gone(files)
     assert not files.socket.exists()
-    for wrong in ("soon", "nan"):
-        monkeypatch.setenv("WEBLLM_DAEMON_IDLE_S", wrong)
-        with pytest.raises(ConfigError, match=f"WEBLLM_DAEMON_IDLE_S is '{wrong}'"):
+    for text in ("soon", "0", "-5", "nan", "inf"):
+        monkeypatch.setenv("WEBLLM_DAEMON_IDLE_S", text)
+        with pytest.raises(ConfigError, match=f"WEBLLM_DAEMON_IDLE_S is '{text}'; give a number"):
             await client()
+
+
+async def test_a_first_message_of_another_version_is_an_error_with_a_way_out(
+    files: DaemonFiles,
+) -> None:
+    async with await client(None):
+        for message in ({"uuid": "u"}, {"uuid": "u", "command": "explode"}):
+            port = await connect(files.socket)
+            assert port is not None
+            with pytest.raises(RequestError, match="webllm daemon stop"):
+                await ask_first(port, message)
 
 
 async def test_what_a_killed_daemon_leaves_is_replaced(files: DaemonFiles) -> None:

@@ -522,10 +522,41 @@ def test_a_resumed_stream_repeats_neither_roles_nor_ends() -> None:
     assert kept.is_complete
 
 
-@pytest.mark.parametrize("extra_body", [5, [], {"resumable": "yes"}, {"resumable": 1}])
+UNREADABLE: list[object] = [
+    5,
+    [],
+    "",
+    {"resumable": "yes"},
+    {"resumable": 1},
+    {"resumable": {"enabled": 5}},
+    {"resumable": {"session_id": 5}},
+    {"resumable": {"from_token": {}}},
+    {"resumable": {"session_id": "a", "sessionId": "b"}},
+    {"return_token_ids": 5},
+    {"request_id": 5},
+]
+
+
+@pytest.mark.parametrize("extra_body", UNREADABLE)
 def test_what_cannot_be_read_is_left_to_the_engine(extra_body: object) -> None:
-    found = Resumption.of({"extra_body": extra_body}, persist=True)
-    assert found is None or extra_body == []
+    assert Resumption.of({"extra_body": extra_body}, persist=True) is None
+
+
+@pytest.mark.parametrize("resumable", [{"session_id": ""}, {"sessionId": ""}])
+def test_an_empty_id_is_left_to_the_engine(resumable: dict[str, Any]) -> None:
+    kept = resumption(extra_body={"resumable": resumable})
+    assert kept.request()["extra_body"]["resumable"]["session_id"] == ""
+
+
+def test_a_field_that_is_none_is_left_out() -> None:
+    assert resumption(extra_body={"resumable": None}).is_own
+
+
+def test_an_interrupt_names_the_request_as_its_sender_does() -> None:
+    for request_ids, is_interrupted in (["other"], False), (["r"], True), (None, True):
+        kept = resumption(extra_body={"request_id": "r"})
+        kept.interrupt(request_ids)
+        assert kept.is_interrupted is is_interrupted
 
 
 async def test_an_interrupt_during_the_recovery_reaches_the_next_worker() -> None:

@@ -43,9 +43,12 @@ class Generations:
             task.add_done_callback(self._closing.discard)
 
     def interrupt(self, ids: Collection[str] | None) -> None:
-        """Interrupts all generations, or those with these ids or response ids."""
+        """Interrupts all generations, or those with these ids, request ids or response ids."""
         for generation in list(self._by_id.values()):
-            if ids is None or generation.id in ids or generation.response_id in ids:
+            request_id = (generation.request.extra_body or ExtraBody()).request_id
+            if ids is None or not {generation.id, generation.response_id, request_id}.isdisjoint(
+                ids
+            ):
                 generation.interrupt()
 
     async def written(self) -> None:

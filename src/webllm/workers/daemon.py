@@ -24,7 +24,8 @@ from webllm.api.interface import MLCEngineInterface
 from webllm.api.stats import EngineStats
 from webllm.artifacts.file_lock import FileLock
 from webllm.config import MLCEngineConfig
-from webllm.errors import ConfigError, WebLLMError, WorkerLostError
+from webllm.errors import ConfigError, RequestError, WebLLMError, WorkerLostError
+from webllm.plain_data import explained
 from webllm.workers.daemon_files import DaemonFiles
 from webllm.workers.frames import frame
 from webllm.workers.handler import MLCEngineHandler
@@ -277,9 +278,16 @@ def _version() -> str:
 
 
 def _read_first(message: object) -> Start | Control:
-    """Raises msgspec.ValidationError."""
+    """Raises RequestError for what is neither, perhaps because its sender has another version."""
     is_control = isinstance(message, dict) and "command" in message
-    return msgspec.convert(message, Control) if is_control else msgspec.convert(message, Start)
+    kind: type[Control] | type[Start] = Control if is_control else Start
+    try:
+        return msgspec.convert(message, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(
+            f"the daemon cannot read the first message: {explained(error, message, kind)}; end it "
+            "with `webllm daemon stop`, so that it runs the same version of webllm"
+        ) from None
 
 
 if __name__ == "__main__":

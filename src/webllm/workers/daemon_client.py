@@ -41,6 +41,7 @@ from webllm.workers.start import ENGINE_FACTORY, Start, ask_first, sent_settings
 from webllm.workers.unix_socket import SocketPort, connect
 
 DEFAULT_IDLE_S = 600.0
+_MIN_IDLE_S = 0.1
 
 _MAX_TRIES = 5
 _POLL_S = 0.02
@@ -133,10 +134,12 @@ async def start_daemon(
     """Starts the daemon, unless it runs, and has it make its engine.
 
     idle_s: seconds without clients after which it ends; None stands for the default. Raises
-    ConfigError if it runs with other settings, and WorkerLostError if it cannot be started.
+    ConfigError for a wrong time, or if it runs with other settings; WorkerLostError if it cannot be
+    started.
     """
     start = _start_message(engine_config(config), ENGINE_FACTORY)
-    port = await _open_port(start, _idle_s_from_environment() if idle_s is None else idle_s)
+    wanted_s = _idle_s_from_environment() if idle_s is None else _checked_idle_s("idle_s", idle_s)
+    port = await _open_port(start, wanted_s)
     try:
         status = await _control(DaemonFiles.find(), "status")
     finally:
@@ -193,13 +196,15 @@ def _start_message(config: MLCEngineConfig, engine_factory: str) -> Start:
 
 def _idle_s_from_environment() -> float:
     text = os.environ.get("WEBLLM_DAEMON_IDLE_S")
-    try:
-        idle_s = DEFAULT_IDLE_S if text is None else float(text)
-    except ValueError:
-        idle_s = math.nan
-    if math.isnan(idle_s):
-        raise ConfigError(f"WEBLLM_DAEMON_IDLE_S is {text!r}; give a number of seconds")
-    return max(idle_s, 0.0)
+    return DEFAULT_IDLE_S if not text else _checked_idle_s("WEBLLM_DAEMON_IDLE_S", text)
+
+
+def _checked_idle_s(name: str, value: str | float) -> float:
+    """Returns a time for the daemon to wait. Raises ConfigError for one too short to connect in."""
+    with suppress(ValueError):
+        if _MIN_IDLE_S <= (idle_s := float(value)) < math.inf:
+            return idle_s
+    raise ConfigError(f"{name} is {value!r}; give a number of seconds, {_MIN_IDLE_S} or more")
 
 
 async def _open_port(start: Start, idle_s: float) -> SocketPort:

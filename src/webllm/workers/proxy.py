@@ -24,6 +24,7 @@ from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.resumable import ResumeResult
+from webllm.api.validation import checked_ids
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import (
     DEVICE_SETTINGS,
@@ -208,11 +209,12 @@ class WorkerMLCEngine(m.EngineMessages):
 
         A worker of WebLLM's, or one of before version 3 of the protocol, ends all in any case.
         """
+        ids = checked_ids("request_ids", request_ids)
         for resumption in self._resumptions:
-            resumption.interrupt(request_ids)  # if this worker is lost, the next one is told
+            resumption.interrupt(ids)  # if this worker is lost, the next one is told
         content = None
-        if request_ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
-            content = m.checked(m.InterruptParams(request_ids=list(request_ids)))
+        if ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
+            content = m.InterruptParams(request_ids=list(ids))
         self._client.notify(m.INTERRUPT.request(content))
 
     async def resume_chat_completion(
