@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -467,7 +466,7 @@ class TokensSeen(LogitProcessor):
     def __init__(self) -> None:
         self.token_ids: list[int] = []
 
-    def process_logits(self, logits: array[float]) -> array[float]:
+    def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
         return logits
 
     def process_sampled_token(self, token_id: int) -> None:
