@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from memory_journal import MemoryStorage
 
 from webllm import ChatOptions, MLCEngine, MLCEngineConfig
 from webllm.api.chat_completion import ChatCompletion, ChatCompletionChunk
 from webllm.api.resumable import ResumeResult
 from webllm.artifacts.journal_files import JournalFiles
+from webllm.config import LogitProcessor
 from webllm.engine.journal import Journal, _records
-from webllm.errors import RequestError, SessionNotFoundError
+from webllm.errors import (
+    ArtifactError,
+    DeviceLostError,
+    ModelNotLoadedError,
+    RequestError,
+    SessionNotFoundError,
+)
+from webllm.host import BROWSER
 from webllm.testing import fake_engine
 
 ANSWER = "Die Wale singen, und ihre Lieder sind sehr lang; 鯨の歌. 🐋!"
 QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Do whales sing?"}]}
+LONG = [{"role": "user", "content": ANSWER * 9}]  # its answer is as long
 
 
 def new_engine(folder: Path, config: MLCEngineConfig | None = None) -> MLCEngine:
@@ -192,6 +203,204 @@ async def test_an_answer_interrupted_while_its_prompt_is_encoded_ends(engine: ML
     assert reader.reasons == ["abort"]
 
 
+async def test_an_answer_is_interrupted_by_each_of_its_names(engine: MLCEngine) -> None:
+    for name in ("s", "r", "chatcmpl-s"):
+        request = asked("s", messages=LONG)
+        request["extra_body"]["request_id"] = "r"
+        stream: Any = await engine.chat_completion(request)
+        engine.interrupt_generate([name])
+        reader = Reader()
+        await reader.read(stream)
+        assert reader.reasons == ["abort"]
+        await engine._generations.written()
+        await engine.delete_resumable_session("s")
+
+
+async def test_a_request_that_is_cancelled_while_it_starts_can_be_sent_again(
+    engine: MLCEngine,
+) -> None:
+    await whole(engine)
+    for session_id in ("new", "known"):
+        for num_turns in range(40):
+            answering = asyncio.create_task(engine.chat_completion(asked(session_id)))
+            for _ in range(num_turns):
+                await asyncio.sleep(0.0001)
+            answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await (await answering).aclose()  # type: ignore[union-attr]
+            reader = Reader()
+            await reader.read(await engine.chat_completion(asked(session_id)))
+            assert reader.texts == [ANSWER]
+            if session_id == "new":
+                await engine._generations.written()
+                await engine.delete_resumable_session(session_id)
+
+
+async def test_an_answer_that_its_unloading_ended_goes_on_for_the_next_reader(
+    engine: MLCEngine,
+) -> None:
+    slow: Any = await engine.chat_completion(asked("s", messages=LONG))
+    await engine.reload("m.gguf")
+    reader = Reader()
+    await reader.read(await engine.chat_completion(asked("s", messages=LONG)))
+    assert reader.reasons == ["stop"]
+    assert reader.texts == [LONG[0]["content"]]
+    reader = Reader()
+    await reader.read(slow)
+    assert reader.reasons == ["abort"]
+
+
+async def test_an_answer_that_the_device_ended_goes_on_for_the_next_reader(
+    engine: MLCEngine,
+) -> None:
+    slow: Any = await engine.chat_completion(asked("s", messages=LONG))
+    backend: Any = engine._session(None).model.loop.runner.backend
+    backend.error = DeviceLostError("gone")
+    while engine._session(None).model.loop.scheduler.has_work:
+        await asyncio.sleep(0)
+    backend.recover()
+    reader = Reader()
+    await reader.read(await engine.chat_completion(asked("s", messages=LONG)))
+    assert reader.texts == [LONG[0]["content"]]
+    with pytest.raises(DeviceLostError):
+        await reader.read(slow)
+
+
+async def test_a_request_whose_start_was_unloaded_is_not_attached_to(engine: MLCEngine) -> None:
+    first = asyncio.create_task(engine.chat_completion(asked()))
+    while not engine._generations._by_id:
+        await asyncio.sleep(0)
+    await engine.reload("m.gguf")
+    reader = Reader()
+    await reader.read(await engine.chat_completion(asked()))
+    assert reader.texts == [ANSWER]
+    with pytest.raises(ModelNotLoadedError):
+        await first
+
+
+async def test_text_that_is_held_back_at_an_abort_is_not_doubled(engine: MLCEngine) -> None:
+    held = "Wale singen, und"
+    stream: Any = await engine.chat_completion(asked(stop=[f"{held} schweigen"]))
+    [generation] = engine._generations._by_id.values()
+    while not generation.sequences or generation.sequences[0].num_output_tokens < 12:
+        await asyncio.sleep(0)
+    await engine.unload()
+    reader = Reader()
+    await reader.read(stream)
+    assert (reader.texts, reader.num_tokens) == (["Die "], [4])
+    await engine.reload("m.gguf")
+    past: Any = await engine.resume_chat_completion("s")
+    assert past.recovered_text == "Die "
+    assert past.emitted_tokens >= 12
+    rest: Any = await engine.resume_chat_completion("s", True, stream=True)
+    reader = Reader()
+    await reader.read(rest)
+    assert reader.texts == [ANSWER.removeprefix("Die ")]
+    await engine._generations.written()
+    past = await engine.resume_chat_completion("s")
+    assert past.recovered_text == ANSWER
+
+
+async def test_an_id_is_not_shared_by_answers_of_two_kinds(engine: MLCEngine) -> None:
+    await engine.reload(["m.gguf", "k.gguf"])
+    request = {**QUESTION, "model": "m", "stream": True}
+    stream: Any = await engine.chat_completion({**request, "extra_body": {"request_id": "s"}})
+    with pytest.raises(RequestError, match="'s' is being answered without a journal"):
+        await engine.chat_completion(asked("s", model="m"))
+    await stream.aclose()
+    stream = await engine.chat_completion(asked("s", model="m"))
+    with pytest.raises(RequestError, match="'s' was begun by m, not k"):
+        await engine.chat_completion(asked("s", model="k"))
+    await stream.aclose()
+
+
+async def test_tokens_of_an_answer_that_was_not_kept_are_not_continued(engine: MLCEngine) -> None:
+    position = {"from_token": 5}
+    with pytest.raises(SessionNotFoundError, match="'s' was not kept"):
+        await engine.chat_completion(asked(resumable=position))
+    for fields in ({"temperature": 0}, {"seed": 7}):  # a new answer is the same one
+        reader = Reader()
+        request = asked(None, resumable=position, **fields)
+        await reader.read(await engine.chat_completion(request))
+        assert reader.texts == [ANSWER[5:]]
+
+
+async def test_a_journal_that_cannot_be_opened_leaves_no_generation() -> None:
+    engine = fake_engine(lambda text: ANSWER)
+    engine._host = BROWSER
+    await engine.reload("m.gguf")
+    for _ in range(2):
+        with pytest.raises(RequestError, match="keeps no journal"):
+            await engine.chat_completion(asked())
+    assert not engine._generations._by_id
+
+
+async def test_a_strict_answer_that_is_resumed_ends_with_the_journals_error(
+    engine: MLCEngine,
+) -> None:
+    engine._journal = Journal(storage := MemoryStorage())
+    request = asked(messages=LONG, resumable={"strictPersistence": True})
+    stream: Any = await engine.chat_completion(request)
+    await Reader().read(stream, 20)
+    await stream.aclose()
+    await engine._generations.written()
+    storage.error = ArtifactError("no disk")
+    stream = await engine.chat_completion(request)
+    with pytest.raises(ArtifactError, match="no disk"):
+        await Reader().read(stream)
+
+
+async def test_reading_a_finished_answer_again_writes_nothing(
+    engine: MLCEngine, tmp_path: Path
+) -> None:
+    for num_reads in range(3):
+        reader = Reader()
+        await reader.read(await engine.chat_completion(asked()))
+        await engine._generations.written()
+        [file] = (tmp_path / "journal").iterdir()
+        if not num_reads:
+            written = file.read_bytes()
+        assert file.read_bytes() == written
+
+
+def test_an_answer_that_its_event_loop_left_does_not_hold_up_the_next_loop(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path / "journal")
+    streams: list[Any] = []
+
+    async def read(session_id: str) -> None:
+        streams.append(await engine.chat_completion(asked(session_id, messages=LONG)))
+        await Reader().read(streams[-1])
+
+    async def leave() -> None:
+        await engine.reload("m.gguf")
+        reading = asyncio.create_task(read("a"))
+        while not streams:
+            await asyncio.sleep(0)
+        streams.append(await engine.chat_completion({**asked("b"), "messages": LONG}))
+        assert not reading.done()
+
+    async def ask_again() -> None:
+        reader = Reader()
+        await reader.read(await engine.chat_completion(asked("c")))
+        assert reader.texts == [ANSWER]
+        await engine.unload()
+
+    asyncio.run(leave())
+    asyncio.run(asyncio.wait_for(ask_again(), 20))
+
+
+async def test_tokens_from_the_journal_do_not_count_as_decoded(
+    engine: MLCEngine, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        answer = await engine.chat_completion({**asked(), "stream": False})
+        assert isinstance(answer, ChatCompletion)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == len(ANSWER.encode()) + 1
+        rates = answer.usage.extra.decode_tokens_per_s, answer.usage.extra.time_per_output_token_s
+    assert rates == (0.0, 0.0)
+
+
 async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
     stream: Any = await engine.chat_completion(asked())
     reader = Reader()
@@ -249,6 +458,38 @@ async def test_a_text_completion_is_resumed_as_one(engine: MLCEngine, tmp_path: 
     texts = [chunk.choices[0].text async for chunk in rest]
     assert 0 < len(result.recovered_text) < len(ANSWER)
     assert result.recovered_text + "".join(texts) == ANSWER
+
+
+class TokensSeen(LogitProcessor):
+    """A logit processor that changes nothing and notes each token."""
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+
+    def process_logits(self, logits: MutableSequence[float]) -> MutableSequence[float]:
+        return logits
+
+    def process_sampled_token(self, token_id: int) -> None:
+        self.token_ids.append(token_id)
+
+    def reset_state(self) -> None:
+        self.token_ids.clear()
+
+
+async def test_a_logit_processor_sees_the_tokens_of_a_resumed_answer(tmp_path: Path) -> None:
+    processor = TokensSeen()
+    config = MLCEngineConfig(logit_processor_registry={"m": processor})
+    async with new_engine(tmp_path / "journal", config) as engine:
+        await engine.reload("m.gguf")
+        await whole(engine, n=2)
+        seen = processor.token_ids[:]
+        assert len(seen) == 2 * len(ANSWER.encode()) + 2
+        await engine._generations.written()
+        cut(tmp_path / "journal", 3)  # a batch of each choice
+        [listed] = await engine.list_resumable_sessions()
+        assert listed.resumable
+        await engine.resume_chat_completion(listed.session_id, continue_generation=True)
+        assert processor.token_ids == seen
 
 
 async def test_options_of_the_model_belong_to_the_session(

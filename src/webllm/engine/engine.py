@@ -61,6 +61,7 @@ from webllm.engine.journaling import (
 from webllm.engine.load_progress import LoadProgress, call_both
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loads import Loads
+from webllm.engine.loop import unloaded
 from webllm.engine.progress_line import progress_line
 from webllm.engine.responses import ChatResponder, CompletionResponder, answer
 from webllm.engine.session import Session
@@ -201,6 +202,7 @@ class MLCEngine:
 
     async def _unload(self) -> None:
         sessions, self._sessions, self._loaded = self._sessions, {}, []
+        self._generations.stop_starting(unloaded())
         await _close(sessions)
         await self._generations.written()
 
@@ -225,18 +227,19 @@ class MLCEngine:
     async def _attach(self, request: GenerationParams) -> Generation:
         """Attaches to the generation of a request, which begins unless it is under way."""
         session = self._session(request.model)
-        generation = self._generations.find(request)
+        model = session.model
+        generation = self._generations.find(request, model.model_id)
         if generation is None:
-            model = session.model
+            journal = self._session_journal() if resumable(request) else None
             generation = Generation(
                 given_id(request) or str(uuid.uuid4()),
                 request,
                 model.model_id,
                 model.fingerprint,
-                self._generations.end,
+                self._generations.update,
             )
             self._generations.add(generation)
-            session.begin(generation, self._session_journal() if resumable(request) else None)
+            session.begin(generation, journal)
         generation.attach()
         try:
             await generation.started()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,9 +25,10 @@ class Generation:
     """The choices of a request. It runs without being read, from `begin` on.
 
     Its log keeps all deltas. So any number of readers may attach, at any time, and read it from the
-    start. Once no reader is attached any more, it ends at once and `on_end` is called.
+    start. Once no reader is attached any more, it ends at once.
 
-    recorder: writes the tokens to the journal, if the generation can be resumed.
+    recorder: writes the tokens to the journal, if the generation can be resumed. on_change: is
+    called at the end, and when no reader is attached any more.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Generation:
         request: GenerationParams,
         model_id: str,
         fingerprint: str,
-        on_end: Callable[[Generation], None],
+        on_change: Callable[[Generation], None],
     ) -> None:
         is_chat = isinstance(request, ChatCompletionRequest)
         self.id = generation_id
@@ -49,7 +50,8 @@ class Generation:
         self.sequences: list[Sequence] = []
         self.outputs: list[TextOutput] = []
         self.recorder: Recorder | None = None
-        self._on_end = on_end
+        self.event_loop = asyncio.get_running_loop()
+        self._on_change = on_change
         self._starting: asyncio.Task[None] | None = None
         self._holding: asyncio.Task[None] | None = None
         self._loop: GenerationLoop | None = None
@@ -59,14 +61,44 @@ class Generation:
         self._num_running = self.num_choices
         self._num_attached = 0
         self._is_interrupted = False
+        self._is_aborted = False  # neither by itself nor by its client
 
     @property
     def num_choices(self) -> int:
         return self.request.n or 1
 
-    def begin(self, start: Coroutine[Any, Any, None]) -> None:
-        """Runs a coroutine that calls `start`, as a task; its error is the generation's."""
-        self._starting = asyncio.create_task(start)
+    @property
+    def names(self) -> set[str]:
+        """The ids by which it may be interrupted."""
+        extra = self.request.extra_body or ExtraBody()
+        return {self.id, self.response_id, extra.request_id or self.id}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will be added to the log."""
+        return self._error is not None or not self._num_running or not self._num_attached
+
+    @property
+    def is_attachable(self) -> bool:
+        """Whether a reader that attaches now can get the whole answer."""
+        return self._num_attached > 0 and self._error is None and not self._is_aborted
+
+    def begin(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Runs a function that calls `start`, as a task; its error is the generation's."""
+
+        async def begin() -> None:
+            try:
+                await start()
+            except Exception as error:
+                self.fail(error)
+
+        self._starting = asyncio.create_task(begin())
+
+    def stop_starting(self, error: Exception) -> None:
+        """Fails a generation whose sequences do not run yet."""
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            self.fail(error)
 
     def hold(self, until: Coroutine[Any, Any, None]) -> None:
         """Keeps readers waiting for the first delta until a coroutine has ended."""
@@ -76,6 +108,8 @@ class Generation:
         """Waits until the sequences run. Raises the error if they cannot."""
         assert self._starting is not None
         await asyncio.wait([self._starting])
+        if self._error is not None:
+            raise self._error
         self._starting.result()
 
     def start(
@@ -98,6 +132,7 @@ class Generation:
         except BaseException:
             self._finish_all()
             raise
+        self.timing.tokens.clear()  # those from the journal did not arrive now
         if self._is_interrupted:
             self._finish_all()
 
@@ -113,7 +148,8 @@ class Generation:
         num_output_tokens = past.num_output_tokens if past else 0
         if reason is None and num_output_tokens >= sequence.params.max_tokens:
             reason = "length"
-        output.recorder = self.recorder
+        if past is None or past.finish_reason is None:
+            output.recorder = self.recorder
         if reason is not None:
             sequence.num_output_tokens = num_output_tokens
             sequence.finish_reason = reason
@@ -131,35 +167,56 @@ class Generation:
             if self._starting is not None:
                 self._starting.cancel()
             self._finish_all()
-            self._on_end(self)
+            self._on_change(self)
+
+    async def close(self) -> None:
+        """Waits until the journal has what this generation, which has ended, wrote."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        if self.recorder is not None:
+            await self.recorder.close()
 
     def interrupt(self) -> None:
         """Ends the choices with finish_reason "abort"; readers may read on up to there."""
         self._is_interrupted = True
         self._finish_all()
 
-    def abort(self, error: Exception) -> None:
-        """Ends the generation with an error."""
-        self.fail(error)
-        self._finish_all()
-
     def add(self, delta: TextDelta) -> None:
-        """Adds a delta to the log."""
-        reason = delta.finish_reason
-        if reason is not None:
+        """Adds a delta to the log, unless an error has ended it."""
+        if self._error is not None:
+            return
+        if delta.finish_reason is not None:
             self._num_running -= 1
-            # An answer that was not ended by its client or by itself can be resumed.
-            if self.recorder is not None and (reason != "abort" or self._is_interrupted):
-                num_output_tokens = self.sequences[delta.choice].num_output_tokens
-                self.recorder.finish(delta.choice, reason, num_output_tokens)
+            delta = self._recorded_end(delta)
         self._log.append(delta)
+        if not self._num_running:
+            self._on_change(self)
         self._notify()
+
+    def _recorded_end(self, delta: TextDelta) -> TextDelta:
+        """Writes the end of a choice to the journal; returns its last delta for the log.
+
+        An answer that was ended neither by its client nor by itself can be resumed. So the text
+        that is held back is kept for the delta in which it comes then.
+        """
+        choice, reason = delta.choice, delta.finish_reason
+        assert reason is not None
+        recorder = self.outputs[choice].recorder
+        if reason == "abort" and not self._is_interrupted:
+            self._is_aborted = True
+            return delta if recorder is None else TextDelta(choice, "", (), reason)
+        if recorder is not None:
+            recorder.text(choice, delta.text)
+            recorder.finish(choice, reason, self.sequences[choice].num_output_tokens)
+        return delta
 
     def fail(self, error: BaseException) -> None:
-        """Ends the log with an error, which every reader gets."""
+        """Ends the generation with an error, which every reader gets after the log."""
         if self._error is None:
             self._error = error
-        self._notify()
+            self._finish_all()
+            self._on_change(self)
+            self._notify()
 
     async def deltas(self) -> AsyncIterator[TextDelta]:
         """Yields all deltas, until the last choice has ended; raises the error of a choice."""

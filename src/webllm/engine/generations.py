@@ -17,44 +17,53 @@ class Generations:
         self._by_id: dict[str, Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def find(self, request: GenerationParams) -> Generation | None:
+    def find(self, request: GenerationParams, model_id: str) -> Generation | None:
         """Returns the generation that a request names, if it is under way.
 
-        Raises RequestError if it answers another request.
+        Raises RequestError if it answers another request, or another model generates it.
         """
-        name = given_id(request)
-        generation = self._by_id.get(name or "")
-        if generation is not None:
-            check_same(identity(request), identity(generation.request), generation.id)
+        generation = self._by_id.get(given_id(request) or "")
+        if generation is None or generation.event_loop is not asyncio.get_running_loop():
+            return None
+        check_same(identity(request), identity(generation.request), generation.id)
+        check_model(model_id, generation.model_id, generation.id)
+        if resumable(request) and not resumable(generation.request):
+            raise RequestError(
+                f"{generation.id!r} is being answered without a journal; leave "
+                "extra_body.resumable out to attach to it, or choose another session_id",
+                field="extra_body",
+            )
         return generation
-
-    def get(self, generation_id: str) -> Generation | None:
-        return self._by_id.get(generation_id)
 
     def add(self, generation: Generation) -> None:
         self._by_id[generation.id] = generation
 
-    def end(self, generation: Generation) -> None:
-        """Forgets a generation, which has no readers any more, and closes its journal entry."""
-        del self._by_id[generation.id]
-        if generation.recorder is not None:
-            task = asyncio.create_task(generation.recorder.close())
+    def update(self, generation: Generation) -> None:
+        """Closes a generation that has ended; forgets it once nobody may attach any more."""
+        if not generation.is_attachable and self._by_id.get(generation.id) is generation:
+            del self._by_id[generation.id]
+        event_loop = generation.event_loop
+        if generation.has_ended and resumable(generation.request) and not event_loop.is_closed():
+            task = event_loop.create_task(generation.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     def interrupt(self, ids: Collection[str] | None) -> None:
         """Interrupts all generations, or those with these ids, request ids or response ids."""
         for generation in list(self._by_id.values()):
-            request_id = (generation.request.extra_body or ExtraBody()).request_id
-            if ids is None or not {generation.id, generation.response_id, request_id}.isdisjoint(
-                ids
-            ):
+            if ids is None or not generation.names.isdisjoint(ids):
                 generation.interrupt()
+
+    def stop_starting(self, error: Exception) -> None:
+        """Fails all generations whose sequences do not run yet."""
+        for generation in list(self._by_id.values()):
+            generation.stop_starting(error)
 
     async def written(self) -> None:
         """Waits until the journal has what generations wrote that have ended."""
-        while self._closing:
-            await asyncio.wait(self._closing)
+        event_loop = asyncio.get_running_loop()  # another may have been closed
+        if closing := [task for task in self._closing if task.get_loop() is event_loop]:
+            await asyncio.wait(closing)
 
 
 def resumable(request: GenerationParams) -> Resumable | None:
@@ -68,6 +77,15 @@ def given_id(request: GenerationParams) -> str | None:
     extra = request.extra_body or ExtraBody()
     wanted = resumable(request)
     return (wanted.session_id if wanted else None) or extra.request_id
+
+
+def check_model(model_id: str, known: str, generation_id: str) -> None:
+    """Raises RequestError unless a generation is by this model."""
+    if model_id != known:
+        raise RequestError(
+            f"{generation_id!r} was begun by {known}, not {model_id}; resume it with that model",
+            field="model",
+        )
 
 
 def check_same(request: GenerationParams, known: GenerationParams, generation_id: str) -> None:

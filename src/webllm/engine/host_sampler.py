@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, MutableSequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from webllm.backends.protocol import Executable
 from webllm.config import LogitProcessor
@@ -63,11 +64,16 @@ class HostSampler:
         except Exception as error:
             raise self._error("reset_state", error) from error
 
-    def replay(self, token_ids: Iterable[int]) -> None:
-        """Tells the processor tokens that were sampled before. Raises LogitProcessorError."""
+    def replay(self, choices: Sequence[Sequence[int]]) -> None:
+        """Tells the processor tokens that were sampled before, step by step of all choices.
+
+        Raises LogitProcessorError.
+        """
         try:
-            for token_id in token_ids:
-                self._processor.process_sampled_token(token_id)
+            for step in zip_longest(*choices):
+                for token_id in step:
+                    if token_id is not None:
+                        self._processor.process_sampled_token(token_id)
         except Exception as error:
             raise self._error("process_sampled_token", error) from error
 

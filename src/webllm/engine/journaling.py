@@ -13,7 +13,7 @@ from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.validation import chat_completion_request, completion_request
 from webllm.config import ChatOptions, ModelRecord
 from webllm.engine.generation import Generation, identity
-from webllm.engine.generations import check_same, resumable
+from webllm.engine.generations import check_model, check_same, resumable
 from webllm.engine.journal import Begin, Journal, Recorder, Recovered, pack_token_ids
 from webllm.errors import ArtifactError, ConfigError, RequestError, WebLLMError
 from webllm.host import Host
@@ -65,12 +65,9 @@ class SessionJournal:
             return None
         past, generation.recorder = found
         check_same(identity(generation.request), request_of(past.begin), generation.id)
-        if past.begin.model_id != generation.model_id:
-            raise RequestError(
-                f"{generation.id!r} was begun by {past.begin.model_id}, not {generation.model_id}; "
-                "resume it with that model",
-                field="model",
-            )
+        check_model(generation.model_id, past.begin.model_id, generation.id)
+        if _is_strict(generation.request):
+            generation.recorder.on_error = generation.fail
         return past
 
     def begin(
@@ -97,7 +94,7 @@ class SessionJournal:
         )
         recorder = generation.recorder = self._journal.begin(begin)
         if _is_strict(generation.request):
-            recorder.on_error = generation.abort
+            recorder.on_error = generation.fail
         generation.hold(self._begun(generation, recorder))
 
     async def _begun(self, generation: Generation, recorder: Recorder) -> None:
@@ -107,9 +104,9 @@ class SessionJournal:
             try:
                 self._fail(generation, error)
             except WebLLMError:
-                generation.abort(error)
+                generation.fail(error)
         except WebLLMError as error:
-            generation.abort(error)
+            generation.fail(error)
 
     def _fail(self, generation: Generation, error: WebLLMError) -> None:
         """Goes on without the journal, or raises its error with `strict_persistence`."""

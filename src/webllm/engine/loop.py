@@ -30,6 +30,12 @@ class Output(Protocol):
         """Ends the sequence with an error; raises nothing itself."""
 
 
+def unloaded() -> ModelNotLoadedError:
+    return ModelNotLoadedError(
+        "the model was unloaded before this answer began; reload it and ask again"
+    )
+
+
 class GenerationLoop:
     """Runs steps in one task, as long as there are sequences.
 
@@ -58,9 +64,7 @@ class GenerationLoop:
         """
         event_loop = asyncio.get_running_loop()
         if self._is_closed:
-            raise ModelNotLoadedError(
-                "the model was unloaded before this answer began; reload it and ask again"
-            )
+            raise unloaded()
         task = None if self._task is None or self._task.done() else self._task
         if task is not None and task.get_loop() is not event_loop:
             raise RequestError(

@@ -43,7 +43,7 @@ class Log(Protocol):
 class TextOutput:
     """One choice: detokenizes, looks for stop strings, emits deltas and records times.
 
-    recorder: gets each further token and the text that is emitted, for the journal.
+    recorder: gets each further token and the text that it makes known, for the journal.
     """
 
     def __init__(
@@ -90,8 +90,6 @@ class TextOutput:
         self._timing.end()
         text, _ = self._matcher.feed(self._detokenizer.flush())
         text += self._matcher.flush()
-        if self.recorder is not None:
-            self.recorder.text(self._choice, text)
         self._emit(text, reason)
 
     def fail(self, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -12,6 +13,7 @@ from webllm.api.chat_completion import FinishReason
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, GenerationParams
 from webllm.engine.background import SerialExecutor, TurnLock
 from webllm.engine.generation import Generation
+from webllm.engine.generations import resumable
 from webllm.engine.journaling import SessionJournal
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.output import TextOutput
@@ -24,7 +26,7 @@ from webllm.engine.prompts import (
     prompt_of,
     read_token_ids,
 )
-from webllm.errors import RequestError
+from webllm.errors import RequestError, SessionNotFoundError
 from webllm.host import Host
 from webllm.ops.sampled import TokenLogprobs
 from webllm.text.steps import finish
@@ -48,7 +50,7 @@ class Session:
 
     def begin(self, generation: Generation, journal: SessionJournal | None) -> None:
         """Begins a generation; from the journal, if that has it."""
-        generation.begin(self._start(generation, journal))
+        generation.begin(partial(self._start, generation, journal))
 
     async def forward_tokens_and_sample(self, input_ids: Sequence[int]) -> int:
         """Returns the token after `input_ids`, which follow those forwarded since `reset_chat`."""
@@ -104,6 +106,7 @@ class Session:
             request = _seeded(generation.request, past.begin.seed if past else None)
             if past is None:
                 prompt = await self._prompt(request)
+                _check_start(generation, prompt)
             else:
                 prompt = prompt_of(model, request, past.begin.prompt_token_ids)
             if journal is not None and past is None:
@@ -112,8 +115,7 @@ class Session:
             self._num_encoding -= num_choices
         if (sampler := model.host_sampler) and model.loop.is_idle:
             sampler.reset_state()  # the logit processor sees this as a new conversation
-            for choice in past.choices if past else ():
-                sampler.replay(choice.token_ids)
+            sampler.replay([choice.token_ids for choice in past.choices] if past else [])
         self._last_answer = generation
 
         def new_output(choice: int) -> TextOutput:
@@ -148,6 +150,22 @@ def _seeded(request: GenerationParams, seed: int | None) -> GenerationParams:
     if seed is None:
         seed = random.getrandbits(32) if request.seed is None else request.seed
     return msgspec.structs.replace(request, seed=seed)
+
+
+def _check_start(generation: Generation, prompt: Prompt) -> None:
+    """Raises SessionNotFoundError if a reader has tokens of an answer that is lost.
+
+    A new answer is the same one if its seed is given, or if nothing is random.
+    """
+    wanted = resumable(generation.request)
+    start = wanted.from_token if wanted else None
+    has_tokens = any(start) if isinstance(start, list) else bool(start)
+    is_random = prompt.sequences[0].params.sampling.temperature > 0
+    if has_tokens and is_random and generation.request.seed is None:
+        raise SessionNotFoundError(
+            f"the answer {generation.id!r} was not kept, so nothing can follow its tokens; ask "
+            "without from_token for a new answer"
+        )
 
 
 class _OneToken:
