@@ -17,6 +17,7 @@ from webllm.engine.generations import check_same, resumable
 from webllm.engine.journal import Begin, Journal, Recovered, pack_token_ids
 from webllm.errors import ArtifactError, RequestError
 from webllm.host import Host
+from webllm.plain_data import short
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,11 @@ class SessionJournal:
         is_strict = wanted is not None and wanted.strict_persistence is True
         try:
             generation.recorder = await self._journal.begin(begin)
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the request has {short(error.object)}, with half a surrogate pair, which cannot be "
+                "kept; leave that or extra_body.resumable out"
+            ) from None
         except ArtifactError as error:
             if is_strict:
                 raise
