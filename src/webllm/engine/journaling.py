@@ -96,8 +96,8 @@ class SessionJournal:
             generation.recorder = await self._journal.begin(begin)
         except UnicodeEncodeError as error:
             raise RequestError(
-                f"the request has {short(error.object)}, with half a surrogate pair, which cannot be "
-                "kept; leave that or extra_body.resumable out"
+                f"the request has {short(error.object)}, with half a surrogate pair, which cannot "
+                "be kept; leave that or extra_body.resumable out"
             ) from None
         except ArtifactError as error:
             if is_strict:
