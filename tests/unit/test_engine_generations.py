@@ -566,3 +566,9 @@ async def test_a_session_is_interrupted_by_the_id_of_its_request(engine: MLCEngi
     engine.interrupt_generate(["r"])
     await reader.read(stream)
     assert reader.reasons == ["abort"]
+
+
+async def test_a_text_that_cannot_be_kept_is_refused(engine: MLCEngine) -> None:
+    with pytest.raises(RequestError, match="half a surrogate pair, which cannot be kept"):
+        await engine.chat_completion(asked("s", stop=["\ud800"]))
+    assert await engine.list_resumable_sessions() == []
