@@ -389,6 +389,12 @@ def test_an_answer_that_its_event_loop_left_does_not_hold_up_the_next_loop(tmp_p
     asyncio.run(asyncio.wait_for(ask_again(), 20))
 
 
+async def test_text_that_is_not_unicode_is_refused(engine: MLCEngine) -> None:
+    for request in (asked("\ud800"), asked(messages=[{"role": "user", "content": "\ud800"}])):
+        with pytest.raises(RequestError, match="not Unicode"):
+            await engine.chat_completion(request)
+
+
 async def test_tokens_from_the_journal_do_not_count_as_decoded(
     engine: MLCEngine, tmp_path: Path
 ) -> None:
