@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webllm import MLCEngineConfig
+from webllm.api.stats import ModelStats
 from webllm.artifacts.progress import InitProgressReport
 from webllm.workers.daemon_client import create_service_worker_mlc_engine, daemon_status
 from webllm.workers.daemon_files import DaemonFiles
@@ -119,8 +120,21 @@ class Clients:
 def _nothing(*_: object) -> None: ...
 
 
-async def free_blocks() -> list[tuple[int, int]]:
-    """Returns the free and all blocks of each model in the shared engine."""
+async def free_blocks() -> list[int]:
+    """Returns the free blocks of each model in the shared engine."""
+    return [model.free_blocks for model in await _models()]
+
+
+async def all_blocks() -> list[int]:
+    return [model.blocks for model in await _models()]
+
+
+async def num_under_way() -> int:
+    """Returns the sequences that run or wait in the shared engine."""
+    return sum(model.running + model.waiting for model in await _models())
+
+
+async def _models() -> list[ModelStats]:
     status = await daemon_status()
     assert status is not None
-    return [(model.free_blocks, model.blocks) for model in status.engine.models]
+    return status.engine.models

@@ -64,7 +64,27 @@ def test_every_field_is_read() -> None:
 NESTED: list[object] = []
 for _ in range(5000):
     NESTED = [NESTED]
+RESUMABLE = "extra_body.resumable"
+
+
+def extra(**fields: object) -> dict[Any, Any]:
+    return {"extra_body": fields}
+
+
 WRONG_GENERATION: list[tuple[dict[Any, Any], str | None, str | None]] = [
+    (extra(request_id=""), "extra_body.request_id", "has 0 characters, received ''"),
+    (extra(request_id="x" * 257), "extra_body.request_id", "has 257 characters, received 'xxx"),
+    (extra(request_id="\ud800"), "extra_body.request_id", "surrogate"),
+    (extra(return_token_ids="\ud800"), None, "surrogate"),
+    (extra(resumable={"session_id": ""}), f"{RESUMABLE}.session_id", "has 0 characters"),
+    (extra(resumable={"sessionId": "\ud800"}), f"{RESUMABLE}.session_id", "surrogate"),
+    (
+        extra(resumable={"session_id": "a", "sessionId": "b"}),
+        "extra_body",
+        "has session_id twice, 'a' and 'b'",
+    ),
+    (extra(resumable={"from_token": 3}), "extra_body", "from_token is 3, which needs stream=True"),
+    ({**extra(resumable={"from_token": -1}), "stream": True}, f"{RESUMABLE}.from_token", "is -1"),
     ({"model": 3}, "model", "expected str, got int, received 3"),
     ({"stream": "yes"}, "stream", "expected bool, got str, received 'yes'"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "stream=True"),

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import cast
 
 import pytest
 from fake_model import (
@@ -47,6 +48,7 @@ from webllm.errors import (
     ModelNotLoadedError,
     RequestError,
 )
+from webllm.workers.proxy import WorkerMLCEngine
 
 __all__ = ["number_models"]  # a fixture
 FOREVER = 10**6
@@ -415,3 +417,8 @@ def test_options_reach_the_model(number_models: NumberModels) -> None:
         assert number_models.loaded[0].context_window_size == 32
         with pytest.raises(ContextLengthError):
             engine.completions.create(prompt=counted(0, 40))
+
+
+def test_an_engine_in_another_process_is_refused() -> None:
+    with pytest.raises(ConfigError, match="engine is a WorkerMLCEngine; only an MLCEngine"):
+        BlockingMLCEngine(engine=cast(MLCEngine, WorkerMLCEngine.__new__(WorkerMLCEngine)))

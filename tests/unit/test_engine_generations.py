@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import shutil
 from collections.abc import AsyncIterator, MutableSequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from memory_journal import MemoryStorage
@@ -363,20 +364,25 @@ async def test_reading_a_finished_answer_again_writes_nothing(
         assert file.read_bytes() == written
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what it left
 def test_an_answer_that_its_event_loop_left_does_not_hold_up_the_next_loop(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path / "journal")
+    leave_answers_and_ask_again(new_engine(tmp_path / "journal"))
+    gc.collect()
+
+
+def leave_answers_and_ask_again(engine: MLCEngine) -> None:
     streams: list[Any] = []
 
-    async def read(session_id: str) -> None:
-        streams.append(await engine.chat_completion(asked(session_id, messages=LONG)))
+    async def read() -> None:
+        streams.append(await engine.chat_completion(asked("a", messages=LONG)))
         await Reader().read(streams[-1])
 
     async def leave() -> None:
         await engine.reload("m.gguf")
-        reading = asyncio.create_task(read("a"))
+        reading = asyncio.create_task(read())
         while not streams:
             await asyncio.sleep(0)
-        streams.append(await engine.chat_completion({**asked("b"), "messages": LONG}))
+        streams.append(await engine.chat_completion(asked("b", messages=LONG)))
         assert not reading.done()
 
     async def ask_again() -> None:
@@ -407,7 +413,18 @@ async def test_tokens_from_the_journal_do_not_count_as_decoded(
     assert rates == (0.0, 0.0)
 
 
-async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
+async def test_the_names_of_webllm(
+    engine: MLCEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, may_end = engine._session(None).model.loop.runner, asyncio.Event()
+    read_oldest, num_steps = runner.read_oldest, itertools.count()
+
+    async def read_later() -> Any:
+        if next(num_steps) > 40:
+            await may_end.wait()
+        return await read_oldest()
+
+    monkeypatch.setattr(runner, "read_oldest", read_later)
     stream: Any = await engine.chat_completion(asked())
     reader = Reader()
     await reader.read(stream, 30)
@@ -416,6 +433,7 @@ async def test_the_names_of_webllm(engine: MLCEngine, tmp_path: Path) -> None:
     assert listed.reason == "its answer is being generated"
     with pytest.raises(RequestError, match="under way"):
         await engine.delete_resumable_session("s")
+    may_end.set()
     await reader.read(stream)
     await engine._generations.written()
     cut(tmp_path / "journal", 2)
@@ -527,3 +545,48 @@ async def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
             {**QUESTION, "extra_body": {"resumable": {"enabled": False, "session_id": "s"}}}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("from_token", [9, [9]])
+async def test_a_position_behind_the_end_is_refused(engine: MLCEngine, from_token: object) -> None:
+    stream: Any = await engine.chat_completion(
+        asked("s", max_tokens=4, seed=7, resumable={"from_token": from_token})
+    )
+    with pytest.raises(RequestError, match="from_token is 5 beyond the end of choice 0"):
+        await Reader().read(stream)
+
+
+@pytest.mark.parametrize("session_id", ["", 5, None, b"s", "\ud800", "s" * 10**6])
+async def test_an_id_that_no_session_can_have_is_refused(
+    engine: MLCEngine, session_id: Any
+) -> None:
+    for call in (engine.resume_chat_completion, engine.delete_resumable_session):
+        with pytest.raises(RequestError, match=r"session_id (is|has)") as raised:
+            await call(session_id)
+        assert len(str(raised.value)) < 200
+
+
+async def test_flags_are_bools(engine: MLCEngine) -> None:
+    with pytest.raises(RequestError, match="continue_generation is 'yes'; give True or False"):
+        await engine.resume_chat_completion("s", continue_generation=cast(bool, "yes"))
+
+
+@pytest.mark.parametrize("request_ids", ["session", 5, True, [5], b"session"])
+async def test_what_names_no_requests_interrupts_none(engine: MLCEngine, request_ids: Any) -> None:
+    stream: Any = await engine.chat_completion(asked("s", max_tokens=4))
+    with pytest.raises(RequestError, match="request_ids"):
+        engine.interrupt_generate(request_ids)
+    reader = Reader()
+    await reader.read(stream)
+    assert reader.reasons == ["length"]
+
+
+async def test_a_session_is_interrupted_by_the_id_of_its_request(engine: MLCEngine) -> None:
+    request = asked("s")
+    request["extra_body"]["request_id"] = "r"
+    stream: Any = await engine.chat_completion(request)
+    reader = Reader()
+    await reader.read(stream, 2)
+    engine.interrupt_generate(["r"])
+    await reader.read(stream)
+    assert reader.reasons == ["abort"]

@@ -270,21 +270,21 @@ async def test_batches(
 ) -> None:
     recorder = await begun(journal, begin())
     timers = Timers(monkeypatch)
-    for token_id in range(16):
+    for token_id in range(64):
         assert len(timers.running) == (token_id > 0)
         assert storage.appends.empty()
         recorder.token(0, token_id, "x")
     assert not timers.running
-    assert tokens_in(await storage.appends.get()) == list(range(16))
+    assert tokens_in(await storage.appends.get()) == list(range(64))
 
-    for token_id in range(16, 19):
+    for token_id in range(64, 67):
         recorder.token(0, token_id, "x")
     timers.expire()
-    assert tokens_in(await storage.appends.get()) == [16, 17, 18]
+    assert tokens_in(await storage.appends.get()) == [64, 65, 66]
     assert not timers.running
 
-    recorder.token(0, 19, "x")
-    recorder.finish(0, "stop", 20)
+    recorder.token(0, 67, "x")
+    recorder.finish(0, "stop", 68)
     assert not timers.running
     last = await storage.appends.get()
     assert [record["record"] for _, record in frames(last)] == ["tokens", "finish"]
@@ -293,26 +293,26 @@ async def test_batches(
     assert not timers.running
 
 
-async def test_a_batch_has_sixteen_tokens_of_each_choice(
+async def test_a_batch_has_64_tokens_of_each_choice(
     storage: MemoryStorage, journal: Journal
 ) -> None:
     recorder = await begun(journal, begin(n=3))
-    for token_id in range(16):
+    for token_id in range(64):
         for choice in range(3):
             recorder.token(choice, token_id, "x")
     records = frames(await storage.appends.get())
-    assert [len(record["token_ids"]) for _, record in records] == [16, 16, 16]
+    assert [len(record["token_ids"]) for _, record in records] == [64, 64, 64]
     await recorder.close()
 
 
 async def test_a_slow_storage_gets_all_in_order(storage: MemoryStorage, journal: Journal) -> None:
     storage.gate = asyncio.Event()
     recorder = await begun(journal, begin())
-    for token_id in range(16):
+    for token_id in range(64):
         recorder.token(0, token_id, "x")
     while not storage.num_appending:
         await asyncio.sleep(0)
-    for token_id in range(16, 100):
+    for token_id in range(64, 400):
         recorder.token(0, token_id, "x")
     closing = [asyncio.create_task(recorder.close()) for _ in range(2)]
     await asyncio.sleep(0)
@@ -320,8 +320,8 @@ async def test_a_slow_storage_gets_all_in_order(storage: MemoryStorage, journal:
     storage.gate.set()
     await asyncio.gather(*closing)
     assert not storage.owned
-    assert tokens_in(storage.appends.get_nowait()) == list(range(16))
-    assert tokens_in(storage.appends.get_nowait()) == list(range(16, 100))
+    assert tokens_in(storage.appends.get_nowait()) == list(range(64))
+    assert tokens_in(storage.appends.get_nowait()) == list(range(64, 400))
     assert storage.appends.empty()
 
 
@@ -350,26 +350,26 @@ async def test_a_full_disk_does_not_end_the_answer(
     storage: MemoryStorage, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = await begun(journal, begin())
-    for token_id in range(16):
+    for token_id in range(64):
         recorder.token(0, token_id, "x")
     await storage.appends.get()
     storage.error = StorageFullError("the disk is full")
     failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
     recorder.on_error = failed.set_result
-    for token_id in range(16, 32):
+    for token_id in range(64, 128):
         recorder.token(0, token_id, "x")
     assert await failed is storage.error
     assert recorder.error is storage.error
     storage.error = None
-    for token_id in range(32, 64):
+    for token_id in range(128, 256):
         recorder.token(0, token_id, "x")
-    recorder.finish(0, "stop", 64)
+    recorder.finish(0, "stop", 256)
     await recorder.close()
     assert storage.appends.empty()
     assert caplog.text.count("the disk is full") == 1
     recovered = await journal.find("s")
     assert recovered is not None
-    assert recovered.choices[0].token_ids == list(range(16))
+    assert recovered.choices[0].token_ids == list(range(64))
     assert not storage.owned
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from fake_model import NumberModels, asked, counted, num_used, number_models, settle
+from memory_journal import MemoryStorage
 from test_workers_wire import NO_CONTENT, NpmClient, Thrown, engine_of
 
 from webllm import AppConfig, MLCEngine, MLCEngineConfig, ModelRecord
 from webllm.artifacts.progress import InitProgressReport, Phase
+from webllm.engine.journal import Journal
 from webllm.engine.loaded_model import LoadedModel
 from webllm.host import Host
 from webllm.workers.handler import MLCEngineHandler
@@ -434,6 +436,18 @@ class TestReplaced:
         assert await ours.ask(WHOLE, content(asked("1", max_tokens=1)))
         assert [each.model_id for each in number_models.loaded] == ["two", "one", "one"]
 
+    async def test_a_request_that_waits_for_a_reload_replaces_nothing(
+        self, clients: tuple[Client, Client], handler: MLCEngineHandler
+    ) -> None:
+        ours, theirs = clients
+        loading = theirs.load("two")
+        asking = ours.ask(WHOLE, content(asked("1", max_tokens=1)))
+        loaded, error = await asyncio.gather(loading, asking, return_exceptions=True)
+        assert loaded is None
+        assert isinstance(error, Thrown)
+        assert str(error).startswith("ModelReplacedError: one was unloaded and replaced by two")
+        assert engine_of(handler).loaded_model_ids() == ["two"]
+
     async def test_an_interrupted_answer_still_ends_with_abort(
         self, clients: tuple[Client, Client]
     ) -> None:
@@ -477,3 +491,27 @@ class TestSettings:
         third = Client(handler)  # has the engine's own
         await third.load("two")
         assert [each.model_id for each in number_models.loaded] == ["one", "one", "two"]
+
+
+class TestDeletion:
+    """A client that has read its answer deletes its session, and may be gone at once."""
+
+    @pytest.fixture
+    def storage(self) -> MemoryStorage:
+        return MemoryStorage()
+
+    @pytest.fixture
+    def handler(self, number_models: NumberModels, storage: MemoryStorage) -> MLCEngineHandler:
+        engine = MLCEngine(CONFIG, load_model=number_models.load, journal=Journal(storage))
+        return MLCEngineHandler(engine, grace_s=60)
+
+    async def test_it_outlives_the_client(
+        self, clients: tuple[Client, Client], storage: MemoryStorage
+    ) -> None:
+        first, second = clients
+        kept = {"extra_body": {"resumable": {"session_id": "s"}}}
+        await first.ask(WHOLE, content({**asked("1", max_tokens=2), **kept}))
+        first.post("deleteResumableSession", {"sessionId": "s"})
+        await first.port.close()
+        await until(lambda: not storage.strings)
+        assert await second.ask("listResumableSessions") == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -17,7 +19,7 @@ from fake_model import asked, counted
 from fake_worker import FOREVER
 
 from webllm import AppConfig, MLCEngineConfig, ModelRecord
-from webllm.errors import ConfigError, DeviceNotFoundError, WorkerLostError
+from webllm.errors import ConfigError, DeviceNotFoundError, RequestError, WorkerLostError
 from webllm.workers import daemon_client
 from webllm.workers.daemon import Control, DaemonStatus
 from webllm.workers.daemon_client import (
@@ -54,7 +56,9 @@ async def kill(number: int = signal.SIGKILL) -> None:
 
 
 async def until_gone(files: DaemonFiles) -> None:
-    assert await daemon_client._is_gone(files)
+    async with asyncio.timeout(30):
+        while files.read_pid() is not None:
+            await asyncio.sleep(0.01)
 
 
 async def text_of(stream: AsyncGenerator[Any, None]) -> str:
@@ -246,10 +250,21 @@ async def test_it_ends_when_nobody_uses_it(
         assert (await status()).idle_s == 0.3
     await until_gone(files)
     assert not files.socket.exists()
-    assert not files.pid.exists()
-    monkeypatch.setenv("WEBLLM_DAEMON_IDLE_S", "soon")
-    with pytest.raises(ConfigError, match="WEBLLM_DAEMON_IDLE_S is 'soon'"):
-        await client()
+    for text in ("soon", "0", "-5", "nan", "inf"):
+        monkeypatch.setenv("WEBLLM_DAEMON_IDLE_S", text)
+        with pytest.raises(ConfigError, match=f"WEBLLM_DAEMON_IDLE_S is '{text}'; give a number"):
+            await client()
+
+
+async def test_a_first_message_of_another_version_is_an_error_with_a_way_out(
+    files: DaemonFiles,
+) -> None:
+    async with await client(None):
+        for message in ({"uuid": "u"}, {"uuid": "u", "command": "explode"}):
+            port = await connect(files.socket)
+            assert port is not None
+            with pytest.raises(RequestError, match="webllm daemon stop"):
+                await ask_first(port, message)
 
 
 async def test_what_a_killed_daemon_leaves_is_replaced(files: DaemonFiles) -> None:
@@ -259,7 +274,6 @@ async def test_what_a_killed_daemon_leaves_is_replaced(files: DaemonFiles) -> No
         await kill()
         await until_gone(files)
     assert files.socket.exists()
-    assert files.pid.exists()
     assert files.read_pid() is None
     assert await daemon_status() is None
     assert await stop_daemon() is None
@@ -402,6 +416,89 @@ async def test_a_daemon_that_cannot_be_started(
         with pytest.raises(WorkerLostError, match=r"did not start; .*daemon\.log may say why"):
             await client()
     assert "broken" in files.log.read_text()
+
+
+async def test_a_daemon_that_is_killed_while_it_starts(
+    files: DaemonFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = str(files.folder / "killed")
+    kill_first = f"os.path.exists({killed!r}) or (os.mkdir({killed!r}), os.kill(os.getpid(), 9))"
+    boot = f"import os; {kill_first}; {daemon_client._BOOT}"
+    monkeypatch.setattr(daemon_client, "_BOOT", boot)
+    async with await client():
+        assert (files.folder / "killed").exists()
+
+
+async def test_a_folder_that_is_removed(files: DaemonFiles) -> None:
+    async with await client() as engine:
+        earlier = (await status()).pid
+        shutil.rmtree(files.folder)
+        async with await client():
+            later = (await status()).pid
+            os.kill(earlier, signal.SIGTERM)
+            while engine._client.lost is None:
+                await asyncio.sleep(0.01)
+            assert await engine.device_name() == "fake"
+            assert (await status()).pid == files.read_pid() == later != earlier
+
+
+async def test_a_socket_that_is_removed(files: DaemonFiles) -> None:
+    async with await client() as engine:
+        pid = (await status()).pid
+        files.socket.unlink()
+        assert await daemon_status() is None
+        assert await engine.device_name() == "fake"
+        assert await stop_daemon() == pid
+        assert await engine.device_name() == "fake"
+        assert (await status()).pid != pid
+
+
+async def test_a_daemon_whose_starter_is_gone_waits_for_no_other(files: DaemonFiles) -> None:
+    lock = files.lock()
+    assert lock.try_acquire()
+    starting = asyncio.create_task(client())
+    while not files.log.exists():
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    async with asyncio.timeout(20):  # less than the time for which it waits otherwise
+        while "the starter of this is gone" not in files.log.read_text():
+            await asyncio.sleep(0.01)
+    lock.release()
+
+
+async def test_stopping_waits_for_no_later_daemon(
+    files: DaemonFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_client, "_POLL_S", 0.5)  # the other one looks more often
+    async with await client():
+        earlier = (await status()).pid
+        size = files.log.stat().st_size
+        starting = asyncio.create_task(daemon_client._launch(files, 600))
+        assert await stop_daemon() == earlier
+        await starting
+        assert (await status()).pid == files.read_pid() != earlier
+        assert files.log.stat().st_size == size  # the later one has nothing to say
+
+
+async def test_a_daemon_of_another_version(
+    files: DaemonFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LaterStatus(DaemonStatus, kw_only=True, frozen=True):
+        more: int
+
+    async with await client():
+        pid = (await status()).pid
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon_client, "DaemonStatus", LaterStatus)
+            with pytest.raises(WorkerLostError, match=r"another version .* missing .* `more`"):
+                await daemon_status()
+            assert await stop_daemon() == pid
+
+
+@pytest.mark.parametrize("keep_alive_s", [0, -1, math.nan, "10"])
+async def test_heartbeats_have_an_interval(files: DaemonFiles, keep_alive_s: Any) -> None:
+    with pytest.raises(ConfigError, match=f"keep_alive_s is {keep_alive_s!r}; give a number"):
+        await client(keep_alive_s=keep_alive_s)
 
 
 async def test_a_second_daemon_waits_for_the_first(files: DaemonFiles) -> None:

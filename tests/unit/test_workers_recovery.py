@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_model import NumberModels, asked, number_models, settle
+from fake_model import NumberModels, asked, counted, number_models, settle
 from fake_worker import FOREVER, SHIFT, Worker, read
 
+from webllm import MLCEngine
 from webllm.api.chat_completion import ChatCompletionChunk, ChunkChoice, Delta, FinishReason
-from webllm.errors import ConfigError, ModelNotFoundError, WorkerLostError
+from webllm.errors import ConfigError, ModelNotFoundError, ModelNotLoadedError, WorkerLostError
+from webllm.workers.handler import MLCEngineHandler
 from webllm.workers.port import LoopbackPort, Port
 from webllm.workers.proxy import Recovery, WorkerMLCEngine
 from webllm.workers.resumption import MAX_LOSSES, Losses, Resumption
@@ -245,6 +247,160 @@ async def test_a_load_that_fails_in_a_recovery_says_so(number_models: NumberMode
         await engine.completions.create(prompt="1")
 
 
+async def test_the_next_worker_draws_with_the_same_seed() -> None:
+    script = Script(streaming(text("a", 1), LOST), streaming(text("b", 2), None))
+    stream = await (await script.engine()).completions.create(prompt="p", stream=True)
+    await read(stream)
+    seeds = [
+        message["content"]["request"].get("seed")
+        for message in script.seen
+        if message["kind"] == "completionStreamInit"
+    ]
+    assert isinstance(seeds[0], int)
+    assert seeds == seeds[:1] * 2
+    given = {"extra_body": {"resumable": {"session_id": "mine"}}}
+    assert "seed" not in resumption(**given).request()  # the request under this id may have none
+    assert resumption(seed=0).request()["seed"] == 0
+
+
+async def test_a_client_that_comes_back_leaves_no_session(number_models: NumberModels) -> None:
+    engine_in_worker = MLCEngine(load_model=number_models.load)
+    handler = MLCEngineHandler(engine_in_worker, reuse_loaded=True, grace_s=60)
+
+    async def open_port() -> Port:
+        ours, theirs = LoopbackPort.pair()
+        handler.serve(theirs)
+        return ours
+
+    engine = WorkerMLCEngine(await open_port(), open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    stream = await engine.completions.create(
+        prompt="1", stream=True, ignore_eos=True, max_tokens=300
+    )
+    texts = [(await anext(stream)).choices[0].text]
+    await engine._client.port.close()  # as after a while without heartbeats
+    texts += [chunk.choices[0].text async for chunk in stream]
+    assert "".join(texts) == counted(2, 301)
+    async with asyncio.timeout(30):
+        while await engine.list_resumable_sessions():
+            await asyncio.sleep(0)
+    assert sum(connection.is_lost for connection in handler._connections) == 1  # in its grace
+    await engine.close()
+    await handler.close()
+    await handler.engine.unload()
+
+
+async def test_an_answer_that_ends_without_a_worker_leaves_no_session() -> None:
+    ended = text("a", 1, finish_reason="stop")
+    script = Script(
+        streaming(ended, LOST), lambda message: "" if "Message" in message["kind"] else None
+    )
+    engine = await script.engine()
+    await read(await engine.completions.create(prompt="p", stream=True))
+    await engine.get_message()
+    ids = [extra["resumable"]["session_id"] for extra in script.extras("completionStreamInit")]
+    assert [
+        message["content"]["sessionId"]
+        for message in script.seen
+        if message["kind"] == "deleteResumableSession"
+    ] == ids
+
+
+async def test_a_request_that_is_cancelled_in_a_recovery_leaves_no_session() -> None:
+    script = Script(lambda _: LOST, lambda _: text("abc", finish_reason="stop"))
+    engine = await script.engine()
+    is_opening, may_open = asyncio.Event(), asyncio.Event()
+    open_port = engine._open_port
+    assert open_port is not None
+
+    async def open_later() -> Port:
+        is_opening.set()
+        await may_open.wait()
+        return await open_port()
+
+    engine._open_port = open_later
+    answer = asyncio.create_task(engine.completions.create(prompt="p"))
+    await is_opening.wait()
+    answer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answer
+    may_open.set()
+    async with asyncio.timeout(30):
+        while "deleteResumableSession" not in script.kinds:
+            await asyncio.sleep(0)
+    assert script.kinds.count("completionNonStreaming") == 1
+
+
+async def test_unloading_stops_the_load_of_a_recovery(number_models: NumberModels) -> None:
+    worker = Worker(number_models.load)
+    is_loading = asyncio.Event()
+
+    async def load(*_: object) -> Any:
+        is_loading.set()
+        await asyncio.Event().wait()
+
+    later = Worker(load)
+
+    async def open_port() -> Port:
+        return later.port
+
+    engine = WorkerMLCEngine(worker.port, open_port=open_port, recovery=Recovery())
+    await engine.reload("numbers.gguf", SHIFT)
+    await worker.port.close()
+    answer = asyncio.create_task(engine.completions.create(prompt="1"))
+    await is_loading.wait()
+    asking = asyncio.create_task(engine.device_name())  # waits for the load as well
+    await settle()
+    async with asyncio.timeout(30):
+        await engine.unload()
+    for waiting in (answer, asking):
+        with pytest.raises(ModelNotLoadedError, match=r"stopped by unload\(\)"):
+            await waiting
+    for each in (worker, later):
+        await each.end()
+
+
+async def test_closing_ends_a_restart() -> None:
+    is_opening, may_open = asyncio.Event(), asyncio.Event()
+    theirs: list[LoopbackPort] = []
+
+    async def open_port() -> Port:
+        is_opening.set()
+        await may_open.wait()
+        theirs.extend(LoopbackPort.pair())
+        return theirs[-1]
+
+    engine = WorkerMLCEngine(LoopbackPort.pair()[0], open_port=open_port)
+    restarting = asyncio.create_task(engine.restart())
+    await is_opening.wait()
+    await engine.close()
+    may_open.set()
+    with pytest.raises(WorkerLostError, match="closed"):
+        await restarting
+    with pytest.raises(WorkerLostError):
+        theirs[-1].post({})
+
+
+async def test_closing_ends_a_restart_that_still_closes_the_old_port() -> None:
+    port, _ = LoopbackPort.pair()
+    is_closing, may_close = asyncio.Event(), asyncio.Event()
+
+    async def close() -> None:
+        is_closing.set()
+        await may_close.wait()
+
+    port.close = close  # type: ignore[method-assign]
+    engine = WorkerMLCEngine(port, open_port=Script(lambda _: None).open_port)
+    restarting = asyncio.create_task(engine.restart())
+    await is_closing.wait()
+    closing = asyncio.create_task(engine.close())
+    await settle()
+    may_close.set()
+    await closing
+    with pytest.raises(WorkerLostError, match="closed"):
+        await restarting
+
+
 async def test_closing_ends_a_recovery() -> None:
     script = Script(lambda _: LOST)
     engine = await script.engine()
@@ -366,10 +522,41 @@ def test_a_resumed_stream_repeats_neither_roles_nor_ends() -> None:
     assert kept.is_complete
 
 
-@pytest.mark.parametrize("extra_body", [5, [], {"resumable": "yes"}, {"resumable": 1}])
+UNREADABLE: list[object] = [
+    5,
+    [],
+    "",
+    {"resumable": "yes"},
+    {"resumable": 1},
+    {"resumable": {"enabled": 5}},
+    {"resumable": {"session_id": 5}},
+    {"resumable": {"from_token": {}}},
+    {"resumable": {"session_id": "a", "sessionId": "b"}},
+    {"return_token_ids": 5},
+    {"request_id": 5},
+]
+
+
+@pytest.mark.parametrize("extra_body", UNREADABLE)
 def test_what_cannot_be_read_is_left_to_the_engine(extra_body: object) -> None:
-    found = Resumption.of({"extra_body": extra_body}, persist=True)
-    assert found is None or extra_body == []
+    assert Resumption.of({"extra_body": extra_body}, persist=True) is None
+
+
+@pytest.mark.parametrize("resumable", [{"session_id": ""}, {"sessionId": ""}])
+def test_an_empty_id_is_left_to_the_engine(resumable: dict[str, Any]) -> None:
+    kept = resumption(extra_body={"resumable": resumable})
+    assert kept.request()["extra_body"]["resumable"]["session_id"] == ""
+
+
+def test_a_field_that_is_none_is_left_out() -> None:
+    assert resumption(extra_body={"resumable": None}).is_own
+
+
+def test_an_interrupt_names_the_request_as_its_sender_does() -> None:
+    for request_ids, is_interrupted in (["other"], False), (["r"], True), (None, True):
+        kept = resumption(extra_body={"request_id": "r"})
+        kept.interrupt(request_ids)
+        assert kept.is_interrupted is is_interrupted
 
 
 async def test_an_interrupt_during_the_recovery_reaches_the_next_worker() -> None:

@@ -214,3 +214,31 @@ async def test_long_paths_are_refused(path: Path) -> None:
         check_path(Path("/" + "x" * longest))
     with pytest.raises(ConfigError, match="WEBLLM_RUNTIME_DIR"):
         await listen(path.parent / ("ä" * 60), lambda port: None)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a full queue refuses there")
+async def test_connections_wait_for_a_busy_owner(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as owner:
+        owner.bind(str(path))
+        owner.listen(0)
+        first = await connect(path)  # takes the only place in the queue
+        assert first is not None
+        waiting = asyncio.create_task(connect(path))
+        await asyncio.sleep(0)
+        accepted = [owner.accept()[0]]
+        second = await waiting
+        accepted.append(owner.accept()[0])
+        assert second is not None
+        monkeypatch.setattr(unix_socket, "_ACCEPT_S", 0.0)
+        third = await connect(path)
+        with pytest.raises(WorkerLostError, match="has taken no connection for 0 s"):
+            await connect(path)
+        assert third is not None
+        for port in (first, second, third):
+            port.post({"kind": "a message"})  # they are connected
+        for each in accepted:
+            each.close()
+    for port in (first, second, third):
+        await port.close()

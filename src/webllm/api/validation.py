@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,6 +32,7 @@ from webllm.plain_data import did_you_mean, explained, field_of, short
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1
+MAX_ID_CHARS = 256  # of a session or a request
 _MAX_DIGITS = 20  # in a token id that is written as a string
 
 _Request = TypeVar("_Request", bound=RequestStruct)
@@ -73,6 +74,39 @@ def embedding_request(request: EmbeddingRequest | Mapping[str, object]) -> Embed
     return checked
 
 
+def checked_id(name: str, value: object) -> str:
+    """Returns the id of a session or a request; raises RequestError for what cannot be one."""
+    if not isinstance(value, str):
+        raise RequestError(f"{name} is {short(value)}; it has to be a text", field=name)
+    if not 0 < len(value) <= MAX_ID_CHARS:
+        raise RequestError(
+            f"{name} has {len(value)} characters, received {short(value)}; an id has 1 to "
+            f"{MAX_ID_CHARS}",
+            field=name,
+        )
+    if not _is_encodable(value):
+        raise RequestError(
+            f"{name} is {short(value)}, with half a surrogate pair; leave that out", field=name
+        )
+    return value
+
+
+def checked_ids(name: str, values: object) -> Collection[str] | None:
+    """Returns ids, or None for all; raises RequestError for one text in place of a list."""
+    if values is None:
+        return None
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise RequestError(f"{name} is {short(values)}; give a list of ids, or None", field=name)
+    return [checked_id(f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Returns a bool; raises RequestError for anything else than it or None."""
+    if value is not None and not isinstance(value, bool):
+        raise RequestError(f"{name} is {short(value)}; give True or False", field=name)
+    return value is True
+
+
 def _read(
     request: RequestStruct | Mapping[str, object],
     kind: type[_Request],
@@ -93,7 +127,7 @@ def _read(
         if name in unsupported and fields[name] is not None:
             raise RequestError(f"{name} is not supported; {unsupported[name]}", field=name)
     fields = {k: v for k, v in _without_none(fields).items() if k not in unsupported}
-    fields = _snake_case_resumable(fields)
+    fields = snake_case_resumable(fields)
     if isinstance(fields.get("messages"), list):
         messages = [_without_none(message) for message in fields["messages"]]
         fields["messages"] = [*map(_first_message, messages[:1]), *messages[1:]]
@@ -104,6 +138,18 @@ def _read(
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise RequestError(explained(error, fields, kind), field=field_of(error)) from None
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"the request has {short(error.object)}, with half a surrogate pair; leave that out"
+        ) from None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_none(fields: Any) -> Any:
@@ -120,16 +166,25 @@ def _first_message(fields: Any) -> Any:
     return fields
 
 
-def _snake_case_resumable(fields: dict[str, Any]) -> dict[str, Any]:
-    """Renames the fields of `extra_body.resumable`, which WebLLM spells in camelCase."""
+def snake_case_resumable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the fields of `extra_body.resumable`, which WebLLM spells in camelCase.
+
+    Raises RequestError for a field that is given in both spellings.
+    """
     match fields.get("extra_body"):
         case {"resumable": dict(resumable), **extra}:
-            renamed = {
-                re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", str(name)): value
-                for name, value in resumable.items()
-            }
-            return fields | {"extra_body": extra | {"resumable": _without_none(renamed)}}
-    return fields
+            renamed: dict[str, Any] = {}
+            for given, value in _without_none(resumable).items():
+                name = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", str(given))
+                if name in renamed:
+                    raise RequestError(
+                        f"extra_body.resumable has {name} twice, {short(renamed[name])} and "
+                        f"{short(value)}; give it in one spelling",
+                        field="extra_body",
+                    )
+                renamed[name] = value
+            return {**fields, "extra_body": extra | {"resumable": renamed}}
+    return dict(fields)
 
 
 def _rename_max_tokens(fields: dict[str, Any]) -> None:
@@ -182,7 +237,10 @@ def _check_generation(request: GenerationParams) -> None:
     for token_id, bias in (request.logit_bias or {}).items():
         if not -100 <= bias <= 100:  # inline, because there may be one for every token
             _in_range(f"logit_bias[{token_id}]", bias, -100, 100)
-    _check_resumable((request.extra_body or ExtraBody()).resumable)
+    extra = request.extra_body or ExtraBody()
+    if extra.request_id is not None:
+        checked_id("extra_body.request_id", extra.request_id)
+    _check_resumable(extra.resumable, request.stream is True)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
     if request.stream_options is not None and not request.stream:
@@ -191,14 +249,20 @@ def _check_generation(request: GenerationParams) -> None:
         raise RequestError("stop contains an empty string; leave it out", field="stop")
 
 
-def _check_resumable(resumable: Resumable | None) -> None:
+def _check_resumable(resumable: Resumable | None, is_stream: bool) -> None:
     if resumable is None:
         return
-    if resumable.session_id == "":
-        raise RequestError("extra_body.resumable.session_id is empty; leave it out", "extra_body")
+    if resumable.session_id is not None:
+        checked_id("extra_body.resumable.session_id", resumable.session_id)
     start = resumable.from_token
     for num in start if isinstance(start, list) else [start]:
         _in_range("extra_body.resumable.from_token", num, 0)
+    if start is not None and not is_stream:
+        raise RequestError(
+            f"extra_body.resumable.from_token is {short(start)}, which needs stream=True: a whole "
+            "answer has all tokens",
+            field="extra_body",
+        )
 
 
 def _in_range(

@@ -43,12 +43,18 @@ class JournalFiles:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_root() / "sessions" if root is None else root
-        self._thread = _Thread()
+        self._thread = _Threads(1)
+        self._creators = _Threads(4)  # each waits for the disk, which serves them together
+        self._creating: set[str] = set()
 
     async def create(self, name: str, data: bytes) -> FileWriter | None:
         """Writes a new file and flushes it to the disk; returns None if there is one."""
         path = self._path(name)
-        file = await self._thread.run(path, lambda: self._create(path, data), _remove)
+        self._creating.add(name)
+        try:
+            file = await self._creators.run(path, lambda: self._create(path, data), _remove)
+        finally:
+            self._creating.discard(name)
         return None if file is None else FileWriter(file, self._thread)
 
     async def reopen(self, name: str) -> FileWriter | None:
@@ -63,6 +69,8 @@ class JournalFiles:
 
     async def is_owned(self, name: str) -> bool:
         path = self._path(name)
+        if name in self._creating:
+            return True
         return await self._thread.run(path, lambda: self._is_owned(path))
 
     async def delete(self, name: str) -> bool:
@@ -182,7 +190,7 @@ class JournalFiles:
 class FileWriter:
     """The owner's open and locked file."""
 
-    def __init__(self, file: FileIO, thread: _Thread) -> None:
+    def __init__(self, file: FileIO, thread: _Threads) -> None:
         self._file, self._thread = file, thread
 
     async def append(self, data: bytes) -> None:
@@ -197,11 +205,11 @@ class FileWriter:
         await self._thread.run(self._file.name, self._file.close)
 
 
-class _Thread:
-    """Works on files beside the event loop: one call at a time, first come, first served."""
+class _Threads:
+    """Works on files beside the event loop: `num_calls` at a time, first come, first served."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "webllm-journal")  # starts with the first call
+    def __init__(self, num_calls: int) -> None:
+        self._executor = ThreadPoolExecutor(num_calls, "webllm-journal")
         self._writes: list[_Write] = []  # asked for since the event loop's last turn
 
     def write(self, file: FileIO, data: bytes) -> asyncio.Future[None]:

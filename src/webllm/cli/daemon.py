@@ -25,7 +25,7 @@ IdleOption = Annotated[
     float | None,
     typer.Option(
         "--idle-minutes",
-        parser=decimal(0, 1_000_000),
+        parser=decimal(0.01, 1_000_000),
         metavar="N",
         help="End after this time without a program that uses it. [default: 10]",
     ),

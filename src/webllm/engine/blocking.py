@@ -17,6 +17,7 @@ from webllm.api.resumable import ResumeResult
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.engine.engine import MLCEngine
 from webllm.engine.event_loop_thread import BlockingStream, ClosableItems, EventLoopThread
+from webllm.errors import ConfigError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -55,12 +56,18 @@ class BlockingMLCEngine:
     the engine's thread. `with BlockingMLCEngine() as engine` closes at the end; so does dropping
     the last reference to the engine and its streams.
 
-    engine: the engine to use, instead of a new one with `config`.
+    engine: the engine to use, instead of a new one with `config`. Raises ConfigError for one that
+    is no `MLCEngine`.
     """
 
     def __init__(
         self, config: MLCEngineConfig | None = None, *, engine: MLCEngine | None = None
     ) -> None:
+        if engine is not None and not isinstance(engine, MLCEngine):
+            raise ConfigError(
+                f"engine is a {type(engine).__name__}; only an MLCEngine works without async: an "
+                "engine in another process needs the event loop that made it"
+            )
         self._engine = engine or MLCEngine(config)
         self._thread = EventLoopThread(self._engine.unload)
 

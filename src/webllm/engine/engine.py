@@ -21,7 +21,14 @@ from webllm.api.requests import (
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.stats import EngineStats
-from webllm.api.validation import chat_completion_request, completion_request, embedding_request
+from webllm.api.validation import (
+    chat_completion_request,
+    checked_flag,
+    checked_id,
+    checked_ids,
+    completion_request,
+    embedding_request,
+)
 from webllm.backends.auto import find_adapter
 from webllm.config import (
     AppConfig,
@@ -275,23 +282,25 @@ class MLCEngine:
         a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
         if another process generates the answer, and what `reload` raises.
         """
+        continues = checked_flag("continue_generation", continue_generation)
+        is_stream = checked_flag("stream", stream)
         past = await self._find_session(session_id)
         if past is None:
             raise SessionNotFoundError(
                 f"the journal has no session {session_id!r}; list_resumable_sessions() has those "
                 "that it has"
             )
-        if not continue_generation:
+        if not continues:
             return recovered_result(past, self._is_exact(past))
         await self._ensure_loaded(past.begin)
-        request = resuming_request(past, stream)
+        request = resuming_request(past, is_stream)
         generation = await self._attach(request)
         reply: Any
         if isinstance(request, CompletionRequest):
             reply = await answer(generation, partial(CompletionResponder, generation, request))
         else:
             reply = await answer(generation, partial(ChatResponder, generation, request))
-        return reply if stream else finished_result(past, generation)
+        return reply if is_stream else finished_result(past, generation)
 
     def _is_exact(self, past: Recovered) -> bool | None:
         session = self._sessions.get(past.begin.model_id)
@@ -318,6 +327,7 @@ class MLCEngine:
         await self._loads.run(load, [begin.model_id])
 
     async def _find_session(self, session_id: str) -> Recovered | None:
+        checked_id("session_id", session_id)
         if not self.config.persist:
             return None
         return await (await self._written_journal()).find(session_id)
@@ -327,6 +337,7 @@ class MLCEngine:
 
         Raises SessionNotFoundError, and RequestError while its answer is being generated.
         """
+        checked_id("session_id", session_id)
         await (await self._written_journal()).delete(session_id)
 
     async def delete_all_resumable_sessions(self) -> None:
@@ -363,8 +374,9 @@ class MLCEngine:
 
         request_ids: each request's `extra_body.request_id`, or its response's id.
         """
-        self._generations.interrupt(request_ids)
-        if request_ids is None:
+        ids = checked_ids("request_ids", request_ids)
+        self._generations.interrupt(ids)
+        if ids is None:
             for session in self._sessions.values():
                 session.interrupt()
 

@@ -49,7 +49,7 @@ class Generations:
             task.add_done_callback(self._closing.discard)
 
     def interrupt(self, ids: Collection[str] | None) -> None:
-        """Interrupts all generations, or those with these ids or response ids."""
+        """Interrupts all generations, or those with these ids, request ids or response ids."""
         for generation in list(self._by_id.values()):
             if ids is None or not generation.names.isdisjoint(ids):
                 generation.interrupt()

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _VERSION = 1
 _HEADER = struct.Struct("<II")
-_BATCH_TOKENS = 16  # of each choice
+_BATCH_TOKENS = 64  # of each choice; more than 200 ms have at less than 320 tokens/s
 _BATCH_S = 0.2  # since the batch's first token
 
 
@@ -267,7 +267,7 @@ class Recorder:
     ) -> None:
         """Adds a token, and the text that is known by it.
 
-        A batch is 16 tokens a choice, or those of 200 ms.
+        A batch is the tokens of 200 ms, or 64 of each choice.
         """
         batch = self._batch
         batch.append((choice, token_id, text, logprobs))

@@ -81,12 +81,22 @@ class Position:
         return [choice for choice, num_left in enumerate(self._num_left) if not num_left]
 
     def is_behind(self, delta: TextDelta) -> bool:
-        """Whether the reader has the text of a delta, which is the next one of its choice."""
-        if not delta.token_ids or not self._num_left[delta.choice]:
+        """Whether the reader has the text of a delta, which is the next one of its choice.
+
+        Raises RequestError at the end of a choice that has fewer tokens than the reader.
+        """
+        choice, num_left = delta.choice, self._num_left[delta.choice]
+        if not num_left:
             return False
-        num_left = self._num_left[delta.choice] - len(delta.token_ids)
-        self._num_left[delta.choice] = max(num_left, 0)
-        return num_left >= 0
+        num_left -= len(delta.token_ids)
+        if num_left > 0 and delta.finish_reason not in (None, "abort"):
+            raise RequestError(
+                f"from_token is {num_left} beyond the end of choice {choice}; give the number of "
+                "tokens that came, or leave it out for all of the answer",
+                field="extra_body",
+            )
+        self._num_left[choice] = max(num_left, 0)
+        return bool(delta.token_ids) and num_left >= 0
 
 
 class _Responder(ABC, Generic[_Whole, _Chunk]):

@@ -30,6 +30,7 @@ Handle = Callable[["Connection", m.Request], Awaitable[m.AnyReply | None]]
 _SETTINGS = (m.SET_APP_CONFIG.name, m.SET_LOG_LEVEL.name)
 # They go on without their client: a pull that is cancelled ends its stream.
 _OUTLIVE_CLIENT = {m.NEXT_CHUNK.name, m.END_STREAM.name, m.ABORT.name, m.INTERRUPT.name}
+_DELETE_SESSION = "deleteResumableSession"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Connection:
     client has loaded, or asked and found loaded. replaced: why it has to reload them.
 
     grace_s: how long the answers of a lost client are kept, in seconds. Its other requests end at
-    once.
+    once, except for deletions of sessions: nobody else knows that they are to be deleted.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Connection:
         self._grace_is_over = asyncio.Event()
         self._asked: dict[asyncio.Task[Any], AskedRequest] = {}
         self._outlive_client: set[asyncio.Task[None]] = set()
+        self._deleting: set[asyncio.Task[None]] = set()
         self._port = port
         self._handle = handle
         self._on_end = on_end
@@ -142,6 +144,11 @@ class Connection:
         for request in self.under_way:
             request.replaced = error
 
+    def let_go(self, request: AskedRequest) -> None:
+        """Ends the streams of a request, soon."""
+        for stream in self.streams.of(request):
+            self._start(m.new_uuid(), stream.close())
+
     async def end(self) -> None:
         """Ends all requests and streams at once, and closes the port; raises the first error."""
         self._grace_is_over.set()
@@ -188,8 +195,9 @@ class Connection:
         elif request.kind != m.ABORT.name or not self._cancel(request.uuid):
             task = self._start(request.uuid, self._run(request))
             if request.kind in _OUTLIVE_CLIENT:
-                self._outlive_client.add(task)
-                task.add_done_callback(self._outlive_client.discard)
+                _hold(task, self._outlive_client)
+            if request.kind == _DELETE_SESSION:
+                _hold(task, self._deleting)
 
     def _refuse(self, kind: object, uuid: object, error: Exception) -> None:
         """Replies with an error, if the message has a uuid for which its sender may wait."""
@@ -245,15 +253,23 @@ class Connection:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        keep = self._outlive_client | self._asked.keys()
+        keep = self._outlive_client | self._deleting | self._asked.keys()
         for task in [task for task in self._tasks.values() if task not in keep]:
             task.cancel()
         if self.under_way:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._grace_is_over.wait(), self._grace_s)
-        for task in list(self._tasks.values()):
+        for task in [task for task in self._tasks.values() if task not in self._deleting]:
             task.cancel()
         try:
             await self.streams.close()
         finally:
+            if self._deleting:
+                await asyncio.wait(self._deleting)
             self._on_end(self)
+
+
+def _hold(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
+    """Keeps a task in a set until it is done."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

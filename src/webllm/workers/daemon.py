@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import select
 import signal
 import sys
 import time
@@ -23,7 +24,8 @@ from webllm.api.interface import MLCEngineInterface
 from webllm.api.stats import EngineStats
 from webllm.artifacts.file_lock import FileLock
 from webllm.config import MLCEngineConfig
-from webllm.errors import ConfigError, WebLLMError, WorkerLostError
+from webllm.errors import ConfigError, RequestError, WebLLMError, WorkerLostError
+from webllm.plain_data import explained
 from webllm.workers.daemon_files import DaemonFiles
 from webllm.workers.frames import frame
 from webllm.workers.handler import MLCEngineHandler
@@ -70,10 +72,11 @@ async def _run(idle_s: float, ready_fd: int | None) -> None:
     try:
         files = DaemonFiles.find()
         lock = files.lock()  # until the process ends
-        await _take(lock)
-        files.pid.write_text(f"{os.getpid()}\n")
+        await _take(lock, ready_fd)
+        files.write_pid()
         daemon = Daemon(files, idle_s)
         server = await listen(files.socket, daemon.serve)
+        own_socket = files.socket.stat()
     except (WebLLMError, OSError) as error:
         _tell(ready_fd, Throw.of(error, ""))
         sys.exit(f"webllm's daemon: {error}")
@@ -81,23 +84,37 @@ async def _run(idle_s: float, ready_fd: int | None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, daemon.stop)
     _tell(ready_fd, Return(uuid=""))
     await daemon.stopped.wait()
-    files.socket.unlink(missing_ok=True)  # whoever comes now starts another daemon
+    with suppress(FileNotFoundError):
+        # Whoever comes now starts another daemon; one may run already if the folder was removed.
+        if os.path.samestat(files.socket.stat(), own_socket):
+            files.socket.unlink()
     server.close()
     await daemon.close()
-    files.pid.unlink(missing_ok=True)
 
 
-async def _take(lock: FileLock) -> None:
-    """Waits for the end of an earlier daemon. Raises WorkerLostError if it does not end."""
+async def _take(lock: FileLock, ready_fd: int | None) -> None:
+    """Waits for the end of an earlier daemon.
+
+    Raises WorkerLostError if it does not end, and if the starter of this one is gone meanwhile.
+    """
     try:
         async with asyncio.timeout(_LOCK_S):
             while not lock.try_acquire():
+                if ready_fd is not None and _is_closed(ready_fd):
+                    raise WorkerLostError("an earlier daemon runs, and the starter of this is gone")
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise WorkerLostError(
             f"an earlier daemon has not ended within {_LOCK_S:.0f} s; end it with `webllm daemon "
             "stop`"
         ) from None
+
+
+def _is_closed(pipe: int) -> bool:
+    """Whether nobody can read any more what is written to a pipe."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # errors alone
+    return bool(poll.poll(0))
 
 
 def _tell(ready_fd: int | None, reply: Return | Throw) -> None:
@@ -261,9 +278,16 @@ def _version() -> str:
 
 
 def _read_first(message: object) -> Start | Control:
-    """Raises msgspec.ValidationError."""
+    """Raises RequestError for what is neither, perhaps because its sender has another version."""
     is_control = isinstance(message, dict) and "command" in message
-    return msgspec.convert(message, Control) if is_control else msgspec.convert(message, Start)
+    kind: type[Control] | type[Start] = Control if is_control else Start
+    try:
+        return msgspec.convert(message, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(
+            f"the daemon cannot read the first message: {explained(error, message, kind)}; end it "
+            "with `webllm daemon stop`, so that it runs the same version of webllm"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ All programs of a user then share one engine, with one copy of each model in mem
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
@@ -39,6 +41,7 @@ from webllm.workers.start import ENGINE_FACTORY, Start, ask_first, sent_settings
 from webllm.workers.unix_socket import SocketPort, connect
 
 DEFAULT_IDLE_S = 600.0
+_MIN_IDLE_S = 0.1
 
 _MAX_TRIES = 5
 _POLL_S = 0.02
@@ -77,6 +80,8 @@ async def create_service_worker_mlc_engine(
     there are no Unix sockets; WorkerLostError if it cannot be started; what `MLCEngine.reload`
     raises.
     """
+    if not (isinstance(keep_alive_s, int | float) and keep_alive_s > 0):
+        raise ConfigError(f"keep_alive_s is {keep_alive_s!r}; give a number of seconds above 0")
     config = engine_config(config)
     start = _start_message(config, engine_factory)
 
@@ -129,10 +134,12 @@ async def start_daemon(
     """Starts the daemon, unless it runs, and has it make its engine.
 
     idle_s: seconds without clients after which it ends; None stands for the default. Raises
-    ConfigError if it runs with other settings, and WorkerLostError if it cannot be started.
+    ConfigError for a wrong time, or if it runs with other settings; WorkerLostError if it cannot be
+    started.
     """
     start = _start_message(engine_config(config), ENGINE_FACTORY)
-    port = await _open_port(start, _idle_s_from_environment() if idle_s is None else idle_s)
+    wanted_s = _idle_s_from_environment() if idle_s is None else _checked_idle_s("idle_s", idle_s)
+    port = await _open_port(start, wanted_s)
     try:
         status = await _control(DaemonFiles.find(), "status")
     finally:
@@ -172,9 +179,9 @@ async def stop_daemon() -> int | None:
         _kill(pid, signal.SIGTERM)
     if pid is None:
         return None
-    if not await _is_gone(files):
+    if not await _is_gone(files, pid):
         _kill(pid, signal.SIGKILL)
-        if not await _is_gone(files):
+        if not await _is_gone(files, pid):
             raise WorkerLostError(f"the daemon, process {pid}, does not end even when it is killed")
     return pid
 
@@ -189,10 +196,15 @@ def _start_message(config: MLCEngineConfig, engine_factory: str) -> Start:
 
 def _idle_s_from_environment() -> float:
     text = os.environ.get("WEBLLM_DAEMON_IDLE_S")
-    try:
-        return DEFAULT_IDLE_S if text is None else max(float(text), 0)
-    except ValueError:
-        raise ConfigError(f"WEBLLM_DAEMON_IDLE_S is {text!r}; give a number of seconds") from None
+    return DEFAULT_IDLE_S if not text else _checked_idle_s("WEBLLM_DAEMON_IDLE_S", text)
+
+
+def _checked_idle_s(name: str, value: str | float) -> float:
+    """Returns a time for the daemon to wait. Raises ConfigError for one too short to connect in."""
+    with suppress(ValueError):
+        if _MIN_IDLE_S <= (idle_s := float(value)) < math.inf:
+            return idle_s
+    raise ConfigError(f"{name} is {value!r}; give a number of seconds, {_MIN_IDLE_S} or more")
 
 
 async def _open_port(start: Start, idle_s: float) -> SocketPort:
@@ -202,8 +214,8 @@ async def _open_port(start: Start, idle_s: float) -> SocketPort:
     """
     files = DaemonFiles.find()
     for num_left in reversed(range(_MAX_TRIES)):
-        port = await connect(files.socket) or await _connect_to_new(files, idle_s)
         try:
+            port = await connect(files.socket) or await _connect_to_new(files, idle_s)
             await _ask(files, port, start)
             return port
         except _EndedError:  # it has ended, or is about to
@@ -213,7 +225,7 @@ async def _open_port(start: Start, idle_s: float) -> SocketPort:
 
 
 class _EndedError(WorkerLostError):
-    """The daemon ended before it replied."""
+    """The daemon ended before it could be reached, or before it replied."""
 
 
 async def _ask(files: DaemonFiles, port: SocketPort, message: Start | Control) -> Any:
@@ -239,7 +251,13 @@ async def _control(files: DaemonFiles, command: Any) -> DaemonStatus | None:
     except _EndedError:
         return None
     await port.close()
-    return msgspec.convert(reply, DaemonStatus)
+    try:
+        return msgspec.convert(reply, DaemonStatus)
+    except msgspec.ValidationError as error:
+        raise WorkerLostError(
+            f"the daemon is of another version of webllm ({error}); end it with `webllm daemon "
+            "stop`"
+        ) from None
 
 
 async def _connect_to_new(files: DaemonFiles, idle_s: float) -> SocketPort:
@@ -250,7 +268,7 @@ async def _connect_to_new(files: DaemonFiles, idle_s: float) -> SocketPort:
         await _launch(files, idle_s)
         if port := await connect(files.socket):
             return port
-    raise WorkerLostError(f"the daemon ended as soon as it was started; {files.log} may say why")
+    raise _EndedError(f"the daemon ended as soon as it was started; {files.log} may say why")
 
 
 @asynccontextmanager
@@ -262,6 +280,8 @@ async def _held(lock: FileLock, otherwise: str) -> AsyncIterator[None]:
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise WorkerLostError(f"{otherwise}: no lock within {_LOCK_S:.0f} s") from None
+    except OSError as error:
+        raise WorkerLostError(f"the daemon's lock cannot be used: {error}") from error
     try:
         yield
     finally:
@@ -270,41 +290,44 @@ async def _held(lock: FileLock, otherwise: str) -> AsyncIterator[None]:
 
 async def _launch(files: DaemonFiles, idle_s: float) -> None:
     """Starts the daemon's process, and waits until it can be reached. Raises what it reports."""
-    package = str(Path(__file__).parents[2])
     reading, writing = os.pipe()
-    said = os.fdopen(reading, "rb")
+    with os.fdopen(reading, "rb") as said:
+        try:
+            process = await _start_process(files, idle_s, writing)
+        finally:
+            os.close(writing)
+        try:
+            async with asyncio.timeout(_START_S):
+                await process.wait()
+                reply = await _read_all(said)
+        except TimeoutError:
+            raise WorkerLostError(
+                f"the daemon has not started within {_START_S:.0f} s; {files.log} may say why"
+            ) from None
+    replies = [read_reply(message) for message in FrameReader().feed(reply)]
+    if not replies:
+        raise _EndedError(f"the daemon did not start; {files.log} may say why")
+    if isinstance(replies[0], Throw):
+        raise replies[0].rebuilt()
+
+
+async def _start_process(files: DaemonFiles, idle_s: float, ready_fd: int) -> Process:
+    """Starts the process that starts the daemon's."""
+    package = str(Path(__file__).parents[2])
     try:
         with files.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-c", _BOOT, package),
-                *("--idle-s", str(idle_s), "--ready-fd", str(writing)),
+                *("--idle-s", str(idle_s), "--ready-fd", str(ready_fd)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                pass_fds=(writing,),
+                pass_fds=(ready_fd,),
                 start_new_session=True,
             )
     except OSError as error:
-        said.close()
         raise WorkerLostError(f"the daemon could not be started: {error}") from error
-    finally:
-        os.close(writing)
-    try:
-        async with asyncio.timeout(_START_S):
-            await process.wait()
-            reply = await _read_all(said)
-    except TimeoutError:
-        raise WorkerLostError(
-            f"the daemon has not started within {_START_S:.0f} s; {files.log} may say why"
-        ) from None
-    finally:
-        said.close()
-    replies = [read_reply(message) for message in FrameReader().feed(reply)]
-    if not replies:
-        raise WorkerLostError(f"the daemon did not start; {files.log} may say why")
-    if isinstance(replies[0], Throw):
-        raise replies[0].rebuilt()
 
 
 async def _read_all(pipe: BinaryIO) -> bytes:
@@ -319,14 +342,12 @@ async def _read_all(pipe: BinaryIO) -> bytes:
         transport.close()
 
 
-async def _is_gone(files: DaemonFiles) -> bool:
-    """Waits for the daemon's end; returns whether it came in time."""
-    lock = files.lock()
+async def _is_gone(files: DaemonFiles, pid: int) -> bool:
+    """Waits for a daemon's end; returns whether it came in time. Another may take its place."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_S):
-            while not lock.try_acquire():
+            while files.read_pid() == pid:
                 await asyncio.sleep(_POLL_S)
-            lock.release()
             return True
     return False
 

@@ -53,17 +53,17 @@ class DaemonFiles:
         """What the daemon printed."""
         return self.folder / "daemon.log"
 
-    @property
-    def pid(self) -> Path:
-        return self.folder / "daemon.pid"
-
     def lock(self) -> FileLock:
         """The daemon holds it for as long as it lives."""
-        return FileLock(self.folder / "daemon.lock")
+        return FileLock(self._lock_file)
 
     def starting_lock(self) -> FileLock:
         """A program holds it while it starts the daemon."""
         return FileLock(self.folder / "starting.lock")
+
+    def write_pid(self) -> None:
+        """Records this process, which holds the lock, in the lock's file."""
+        self._lock_file.write_text(f"{os.getpid()}\n")
 
     def read_pid(self) -> int | None:
         """Returns the process id of the daemon that lives, or None."""
@@ -72,7 +72,7 @@ class DaemonFiles:
             lock.release()
             return None
         try:
-            return int(self.pid.read_text())
+            return int(self._lock_file.read_text())
         except (OSError, ValueError):
             return None  # it has just been started
 
@@ -80,6 +80,10 @@ class DaemonFiles:
         """Empties a log that has grown large."""
         if self.log.exists() and self.log.stat().st_size > _MAX_LOG_BYTES:
             os.truncate(self.log, 0)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / "daemon.lock"
 
 
 def _folder() -> Path:

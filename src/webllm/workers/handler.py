@@ -191,6 +191,8 @@ class MLCEngineHandler:
     async def _load_in_turn(self, shared: SharedLoad, may_reuse: bool) -> None:
         models = shared.models
         async with self._turn:
+            if shared.clients and all(client.replaced for client in shared.clients):
+                return  # their models made way while this load waited; their requests say so
             is_loaded = self._has_loaded(models)
             if is_loaded and may_reuse:
                 shared.report(_ALREADY_LOADED)
@@ -240,9 +242,17 @@ class MLCEngineHandler:
         async def begin() -> Chunks:
             await self._ensure_loaded(client, request)
             with client.asking(asked):
-                return _streamed(await self._method(request)(fields))
+                chunks = _streamed(await self._method(request)(fields))
+            self._let_go(asked)
+            return chunks
 
         await client.streams.open(request.content, asked, begin)
+
+    def _let_go(self, asked: AskedRequest) -> None:
+        """Ends the streams in which lost clients had this answer, since it is read in another."""
+        for client in self._connections:
+            if client.is_lost:
+                client.let_go(asked)
 
     async def _next_chunk(self, client: Connection, request: m.Request) -> object:
         return await client.streams.next(request.content)
@@ -284,6 +294,7 @@ class MLCEngineHandler:
             reply = await self._resumed(client, request)
         if isinstance(reply, ResumeResult):
             return reply
+        self._let_go(asked)
         await client.streams.add(params.stream_id, asked, reply)
         return None
 
@@ -294,6 +305,7 @@ class MLCEngineHandler:
         if options.continue_generation and isinstance(self.engine, MLCEngine):
             missing = await self.engine.session_models(params.session_id)
         if missing:
+            client.models = client.replaced = None  # as with a reload
             models = Models(
                 [each.model_id for each in missing],
                 [each.options for each in missing],

@@ -24,6 +24,7 @@ from webllm.api.messages import RequestStruct
 from webllm.api.requests import ChatCompletionRequest, CompletionRequest, EmbeddingRequest
 from webllm.api.resources import Chat, Completions, Embeddings
 from webllm.api.resumable import ResumeResult
+from webllm.api.validation import checked_ids
 from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import (
     DEVICE_SETTINGS,
@@ -97,6 +98,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._recovery = recovery
         self._recovering: asyncio.Task[None] | None = None
         self._resumptions: set[Resumption] = set()  # of answers under way
+        self._deletions: list[m.Request] = []  # for the next worker, as this one is lost
         self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
@@ -154,7 +156,7 @@ class WorkerMLCEngine(m.EngineMessages):
             pass  # reloads that wait for another worker are posted first
         if self._recovers_from(self._client):
             return  # a lost worker has nothing loaded
-        await self._call(m.UNLOAD)
+        await self._client.call(m.UNLOAD.request())  # also while a recovery loads
 
     async def chat_completion(
         self, request: ChatCompletionRequest | Mapping[str, object]
@@ -207,11 +209,12 @@ class WorkerMLCEngine(m.EngineMessages):
 
         A worker of WebLLM's, or one of before version 3 of the protocol, ends all in any case.
         """
+        ids = checked_ids("request_ids", request_ids)
         for resumption in self._resumptions:
-            resumption.interrupt(request_ids)  # if this worker is lost, the next one is told
+            resumption.interrupt(ids)  # if this worker is lost, the next one is told
         content = None
-        if request_ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
-            content = m.checked(m.InterruptParams(request_ids=list(request_ids)))
+        if ids is not None and self._protocol >= m.NAMED_INTERRUPTS:
+            content = m.InterruptParams(request_ids=list(ids))
         self._client.notify(m.INTERRUPT.request(content))
 
     async def resume_chat_completion(
@@ -342,9 +345,9 @@ class WorkerMLCEngine(m.EngineMessages):
                 attached = self._attached(client, kind, resumption.request(), chunk_type)
                 try:
                     async with aclosing(attached) as chunks:
-                        begun = await anext(chunks)
+                        await anext(chunks)
                         self._tell_interrupt(client, resumption)
-                        if begun is None and not has_begun:
+                        if not has_begun:
                             has_begun = True
                             yield cast(_Chunk, None)
                         async for chunk in chunks:
@@ -421,7 +424,9 @@ class WorkerMLCEngine(m.EngineMessages):
         """Deletes a session that nobody else knows, without waiting for it."""
         if resumption in self._resumptions:
             self._resumptions.remove(resumption)
-            if resumption.is_own:
+            if resumption.is_own and self._recovers_from(self._client):
+                self._deletions.append(_deletion(resumption))
+            elif resumption.is_own:
                 self._client.notify(_deletion(resumption))
 
     async def _end_answers(self) -> None:
@@ -441,11 +446,12 @@ class WorkerMLCEngine(m.EngineMessages):
 
     async def _connected(self) -> Client:
         """Returns the client, after the recovery from a lost worker, once for all who wait."""
-        if not self._recovers_from(self._client):
-            return self._client
         recovering = self._recovering
         if recovering is None or recovering.done():
+            if not self._recovers_from(self._client):
+                return self._client
             recovering = asyncio.get_running_loop().create_task(self._recover(self._client))
+            recovering.add_done_callback(_retrieve_error)
             self._recovering = recovering
         await asyncio.wait([recovering])
         if recovering.cancelled():
@@ -456,24 +462,32 @@ class WorkerMLCEngine(m.EngineMessages):
     async def _recover(self, lost: Client) -> None:
         """Starts another worker, and loads the models that the lost one had."""
         losses = Losses()
-        async with self._opening:
-            while self._client is lost:
+        while True:
+            async with self._opening:
+                if self._client is not lost:
+                    return  # `reload` or `restart` has started another
                 await self._reopen()
-                models = self._models
-                try:
-                    if models.model_id:
-                        await self._client.call(m.RELOAD.request(models))
-                except WorkerLostError as error:
-                    lost = self._client
-                    if not self._recovers_from(lost):
-                        raise
-                    losses.add(error)
+                client, models = self._client, self._models
+            try:
+                if models.model_id:
+                    await client.call(m.RELOAD.request(models))
+                return
+            except WorkerLostError as error:
+                if not self._recovers_from(client):
+                    raise
+                losses.add(error)
+                lost = client
 
     async def _reopen(self) -> None:
-        if self._open_port is None:
+        open_port = self._open_port
+        if open_port is None:
             raise ConfigError("this worker cannot be restarted from here; make a new engine")
         await self._client.port.close()
-        self._connect(await self._open_port())
+        port = await open_port()
+        if self._open_port is None:  # `close` was called meanwhile
+            await port.close()
+            raise worker_lost("it was closed")
+        self._connect(port)
 
     def _connect(self, port: Port) -> None:
         keep_alive_s = self._recovery.keep_alive_s if self._recovery else None
@@ -482,10 +496,19 @@ class WorkerMLCEngine(m.EngineMessages):
             self.set_app_config(self._app_config)
         if self._log_level is not None:
             self.set_log_level(self._log_level)
+        deletions, self._deletions = self._deletions, []
+        for deletion in deletions:
+            self._client.notify(deletion)
 
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
             self._on_progress(_report_from(progress))
+
+
+def _retrieve_error(recovering: asyncio.Task[None]) -> None:
+    """Keeps asyncio from reporting the error of a recovery for which nobody waits any more."""
+    if not recovering.cancelled():
+        recovering.exception()
 
 
 async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk, None]:
@@ -498,8 +521,7 @@ async def _begun(stream: AsyncGenerator[_Chunk, None]) -> AsyncGenerator[_Chunk,
 
 
 def _deletion(resumption: Resumption) -> m.Request:
-    kind: m.Kind[None] = m.KINDS["deleteResumableSession"]
-    return kind.request(m.SessionParams(session_id=resumption.session_id))
+    return m.DELETE_SESSION.request(m.SessionParams(session_id=resumption.session_id))
 
 
 def _plain(request: RequestStruct | Mapping[str, object]) -> dict[str, Any]:

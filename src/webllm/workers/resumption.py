@@ -5,12 +5,17 @@ Does no I/O.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+import msgspec
+
 from webllm.api.chat_completion import ChatCompletionChunk
 from webllm.api.completion import Completion
-from webllm.errors import WorkerLostError
+from webllm.api.requests import ExtraBody, Resumable
+from webllm.api.validation import snake_case_resumable
+from webllm.errors import RequestError, WorkerLostError
 from webllm.workers.messages import new_uuid
 
 MAX_LOSSES = 5
@@ -45,17 +50,21 @@ class Resumption:
     is_own: the session is this client's alone, which removes it after the answer.
     """
 
-    def __init__(self, fields: _Fields, extra: _Fields, resumable: _Fields | None) -> None:
-        self.is_own = resumable is None
-        self._fields, self._extra, self._resumable = fields, extra, resumable or {}
-        names = ("session_id", "sessionId")
-        self.session_id = _first(self._resumable, names) or new_uuid()
+    def __init__(self, fields: _Fields, extra: ExtraBody) -> None:
+        self.is_own = extra.resumable is None
+        resumable = extra.resumable or Resumable()
+        if self.is_own and fields.get("seed") is None:
+            # The next worker draws the same tokens, even if the lost one kept nothing.
+            fields = fields | {"seed": random.getrandbits(32)}
+        self._fields, self._extra = fields, fields.get("extra_body", {})
+        self.session_id = new_uuid() if resumable.session_id is None else resumable.session_id
+        self._request_id = extra.request_id
         self._num_choices = _count(fields.get("n"))
-        start = _first(self._resumable, ("from_token", "fromToken"))
-        starts = start if isinstance(start, list) else [start or 0] * self._num_choices
+        start = resumable.from_token or 0
+        starts = start if isinstance(start, list) else [start] * self._num_choices
         self._num_tokens: dict[int, int] = dict(enumerate(starts))  # by choice
         self._is_stream = fields.get("stream") is True
-        self._shows_ids = extra.get("return_token_ids") is True
+        self._shows_ids = extra.return_token_ids is True
         options = fields.get("stream_options")
         self._awaits_usage = isinstance(options, dict) and options.get("include_usage") is True
         self._begun: set[int] = set()  # choices with a chunk so far
@@ -69,15 +78,13 @@ class Resumption:
 
         persist: keeps requests that say nothing about it.
         """
-        extra = fields.get("extra_body") or {}
-        if not isinstance(extra, dict):
+        try:
+            fields = snake_case_resumable(fields)
+            extra = msgspec.convert(fields.get("extra_body", {}), ExtraBody)
+        except (RequestError, ValueError):
             return None
-        resumable = extra.get("resumable")
-        if resumable is None:
-            return cls(fields, extra, None) if persist else None
-        if not isinstance(resumable, dict) or resumable.get("enabled") is False:
-            return None
-        return cls(fields, extra, resumable)
+        is_wanted = persist if extra.resumable is None else extra.resumable.enabled
+        return cls(fields, extra) if is_wanted else None
 
     @property
     def is_complete(self) -> bool:
@@ -85,19 +92,18 @@ class Resumption:
         return len(self._ended) >= self._num_choices and not self._awaits_usage
 
     def interrupt(self, request_ids: Collection[str] | None) -> None:
-        """Notes that all answers are interrupted, or those with these ids or response ids."""
-        names = {self.session_id, f"chatcmpl-{self.session_id}", f"cmpl-{self.session_id}"}
-        if request_ids is None or not names.isdisjoint(request_ids):
+        """Notes that all answers are interrupted, or those with one of these ids.
+
+        They are ids of sessions, of requests or of responses.
+        """
+        names = {f"{prefix}{self.session_id}" for prefix in ("", "chatcmpl-", "cmpl-")}
+        if request_ids is None or not {*names, self._request_id}.isdisjoint(request_ids):
             self.is_interrupted = True
 
     def request(self) -> _Fields:
         """Returns the request for the answer, from behind the tokens that have come."""
-        resumable = {
-            name: value
-            for name, value in self._resumable.items()
-            if name not in ("sessionId", "fromToken")
-        }
-        resumable |= {"enabled": True, "session_id": self.session_id}
+        resumable = self._extra.get("resumable") or {}
+        resumable = resumable | {"enabled": True, "session_id": self.session_id}
         extra = self._extra | {"resumable": resumable}
         if self._is_stream:
             extra["return_token_ids"] = True
@@ -132,10 +138,6 @@ class Resumption:
         is_first = choice.index not in self._begun
         self._begun.add(choice.index)
         return is_first or bool(num_tokens or choice.finish_reason)
-
-
-def _first(fields: _Fields, names: tuple[str, ...]) -> Any:
-    return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
 def _count(n: object) -> int:

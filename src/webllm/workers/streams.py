@@ -162,6 +162,10 @@ class Streams:
         """The requests of the streams that an interrupt would end."""
         return [stream.request for stream in self._all() if stream.is_under_way]
 
+    def of(self, request: AskedRequest) -> list[Stream]:
+        """Returns the streams with the id of a request."""
+        return [stream for stream in self._all() if stream.request.id == request.id]
+
     def interrupt(self) -> list[Stream]:
         """Marks all streams as interrupted, and returns those that the caller should close.
 

@@ -21,22 +21,53 @@ from webllm.workers.port import OnClose, OnMessage
 MAX_UNSENT_BYTES = MAX_BYTES  # before the next message is refused
 _MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # of a socket
 _GRACE_S = 2.0  # for the last bytes to be read
+_ACCEPT_S = 30.0  # for the owner to take a connection
+_POLL_S = 0.02
+_BACKLOG = 1024  # connections that wait while the owner is busy
 
 
 async def connect(path: Path) -> SocketPort | None:
     """Returns a port to the socket's owner; None if nobody listens there.
 
-    Raises WorkerLostError if the socket may not be used.
+    Raises WorkerLostError if the socket may not be used, or if its owner takes no connection.
     """
     if sys.platform == "win32":
         raise no_unix_sockets()
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _, port = await asyncio.get_running_loop().create_unix_connection(SocketPort, str(path))
+        client.setblocking(False)
+        await _connect(client, path)
+        loop = asyncio.get_running_loop()
+        _, port = await loop.create_unix_connection(SocketPort, sock=client)
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+        client.close()
         return None
     except OSError as error:
+        client.close()
         raise WorkerLostError(f"{path} cannot be connected to: {error}") from error
+    except BaseException:
+        client.close()
+        raise
     return port
+
+
+async def _connect(client: socket.socket, path: Path) -> None:
+    """Connects; waits while as many connections wait for the owner as it lets wait.
+
+    asyncio takes that case for a connection.
+    """
+    try:
+        async with asyncio.timeout(_ACCEPT_S):
+            while True:
+                try:
+                    return client.connect(str(path))
+                except BlockingIOError:
+                    await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise WorkerLostError(
+            f"{path} has taken no connection for {_ACCEPT_S:.0f} s; end its process with `webllm "
+            "daemon stop`"
+        ) from None
 
 
 async def listen(path: Path, serve: Callable[[SocketPort], None]) -> asyncio.Server:
@@ -55,7 +86,7 @@ async def listen(path: Path, serve: Callable[[SocketPort], None]) -> asyncio.Ser
     try:
         server.bind(str(new))
         new.chmod(0o600)
-        server.listen(128)
+        server.listen(_BACKLOG)
         new.rename(path)
         loop = asyncio.get_running_loop()
         return await loop.create_unix_server(lambda: SocketPort(serve), sock=server)
