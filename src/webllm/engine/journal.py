@@ -523,7 +523,7 @@ def _log_error(task: asyncio.Task[None]) -> None:
 
 
 def _name(session_id: str) -> str:
-    return sha256(session_id.encode(errors="surrogatepass")).hexdigest()
+    return sha256(session_id.encode()).hexdigest()
 
 
 def _under_way(session_id: str) -> RequestError:
