@@ -397,6 +397,11 @@ def leave_answers_and_ask_again(engine: MLCEngine) -> None:
     asyncio.run(asyncio.wait_for(ask_again(), 20))
 
 
+async def test_text_that_is_not_unicode_is_refused(engine: MLCEngine) -> None:
+    with pytest.raises(RequestError, match="not Unicode"):
+        await engine.chat_completion(asked(messages=[{"role": "user", "content": "\ud800"}]))
+
+
 async def test_tokens_from_the_journal_do_not_count_as_decoded(
     engine: MLCEngine, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from webllm import ChatOptions, MLCEngine
 from webllm.api.completion import CompletionChoice
 from webllm.api.resumable import ResumeResult
 from webllm.artifacts.journal_files import JournalFiles
-from webllm.engine.journal import Begin, Finish, Journal, _records
+from webllm.engine.journal import Begin, Journal, _records
 from webllm.errors import DeviceLostError, ModelNotLoadedError
 from webllm.ops.step import StepSequence
 from webllm.testing import FakeBackend, _AnsweringBackend, fake_engine
@@ -240,24 +240,12 @@ class Run:
                 records = list(_records(data))
                 if records and self.rng.random() < 0.7:
                     assert isinstance(records[0][0], Begin)
-                    file.write_bytes(data[: self._cut(records, len(data))])
+                    file.write_bytes(data[: self.rng.randint(records[0][1], len(data))])
         self._lost.append(self.engine)
         self._path = path
         self.engine = await new_engine(path, self._options)
         for reader in self.readers:
             reader.stream = None
-
-    def _cut(self, records: list[tuple[Any, int]], num_bytes: int) -> int:
-        """Draws how much of a journal is left, `Begin` at least."""
-        left = self.rng.randint(records[0][1], num_bytes)
-        ends: dict[int, int] = {}  # of the newest tokens, by choice
-        for record, end in records[1:]:
-            if not isinstance(record, Finish):
-                ends[record.choice] = end
-            elif left < end and record.choice in ends:
-                # The journal cannot tell the last text of a choice from that of its last tokens.
-                left = min(left, ends[record.choice] - 1)
-        return left
 
     async def end(self) -> None:
         for reader in self.readers:

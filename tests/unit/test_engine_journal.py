@@ -179,8 +179,7 @@ async def test_every_prefix_recovers_the_whole_records_in_it() -> None:
         recovered, recorder = reopened
         assert plain(recovered.choices) == expected
         recorder.token(2, 77, "x")
-        recorder.text(2, "end")
-        recorder.finish(2, "stop", 1)
+        recorder.finish(2, "stop", 1, "end")
         await recorder.close()
         expected[2]["text"] += "xend"
         expected[2]["token_ids"].append(77)

@@ -206,8 +206,8 @@ class Generation:
             self._is_aborted = True
             return delta if recorder is None else TextDelta(choice, "", (), reason)
         if recorder is not None:
-            recorder.text(choice, delta.text)
-            recorder.finish(choice, reason, self.sequences[choice].num_output_tokens)
+            num_output_tokens = self.sequences[choice].num_output_tokens
+            recorder.finish(choice, reason, num_output_tokens, delta.text)
         return delta
 
     def fail(self, error: BaseException) -> None:

@@ -98,11 +98,12 @@ class Tokens(msgspec.Struct, tag_field="record", tag="tokens", frozen=True, omit
 
 
 class Finish(msgspec.Struct, tag_field="record", tag="finish", frozen=True):
-    """The last record of a choice."""
+    """The last record of a choice. text: what its end made known, after the text of its tokens."""
 
     choice: int
     reason: FinishReason
     num_output_tokens: int
+    text: str = ""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -133,6 +134,7 @@ class RecoveredChoice:
             return
         if isinstance(record, Finish):
             self.finish_reason, self.num_output_tokens = record.reason, record.num_output_tokens
+            self.text += record.text
             return
         self.text += record.text
         self.token_ids += record.token_ids
@@ -250,7 +252,6 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._batch_tokens = _BATCH_TOKENS * num_choices
         self._batch: list[_Token] = []
-        self._texts: dict[int, str] = {}  # by choice, after its tokens
         self._timer: asyncio.TimerHandle | None = None  # writes the batch
         self._unwritten = bytearray()  # framed records
         self._writing: asyncio.Task[None] | None = None
@@ -277,14 +278,11 @@ class Recorder:
         elif len(batch) == self._batch_tokens:
             self._write_batch()
 
-    def text(self, choice: int, text: str) -> None:
-        """Adds the text at the end of a choice."""
-        if text:
-            self._texts[choice] = text
-
-    def finish(self, choice: int, reason: FinishReason, num_output_tokens: int) -> None:
-        """Ends a choice; writes it with all tokens before it."""
-        self._write_batch(_framed(Finish(choice, reason, num_output_tokens)))
+    def finish(
+        self, choice: int, reason: FinishReason, num_output_tokens: int, text: str = ""
+    ) -> None:
+        """Ends a choice; writes it with all tokens before it. text: follows that of the tokens."""
+        self._write_batch(_framed(Finish(choice, reason, num_output_tokens, text)))
 
     async def close(self) -> None:
         """Writes what is left and ends the ownership, even if the caller is cancelled meanwhile.
@@ -301,9 +299,8 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        records = _framed_tokens(self._batch, self._texts) + last
+        records = _framed_tokens(self._batch) + last
         self._batch.clear()
-        self._texts.clear()
         if self.error is None and self._closing is None:
             self._unwritten += records
             if self._unwritten and self._writing is None:
@@ -346,9 +343,9 @@ class Recorder:
             self.on_error(error)
 
 
-def _framed_tokens(batch: Sequence[_Token], texts: Mapping[int, str]) -> bytes:
-    """Returns one record for each choice in the batch. texts: by choice, after its tokens."""
-    choices: dict[int, list[_Token]] = {choice: [] for choice in texts}
+def _framed_tokens(batch: Sequence[_Token]) -> bytes:
+    """Returns one record for each choice in the batch."""
+    choices: dict[int, list[_Token]] = {}
     for token in batch:
         choices.setdefault(token[0], []).append(token)
     records = b""
@@ -358,7 +355,7 @@ def _framed_tokens(batch: Sequence[_Token], texts: Mapping[int, str]) -> bytes:
             Tokens(
                 choice,
                 [token[1] for token in tokens],
-                "".join(token[2] for token in tokens) + texts.get(choice, ""),
+                "".join(token[2] for token in tokens),
                 logprobs if any(each is not None for each in logprobs) else None,
             )
         )
@@ -403,6 +400,10 @@ class Journal:
         except OverflowError:
             raise RequestError(
                 "a resumable request has a number beyond 64 bits; use a smaller one"
+            ) from None
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"a resumable request has text that is not Unicode: {error}"
             ) from None
         opening = asyncio.ensure_future(self._create(begin, data))
         opening.add_done_callback(ignore_result)
