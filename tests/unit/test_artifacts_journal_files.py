@@ -382,3 +382,32 @@ async def test_a_cancelled_call_leaves_nothing(
 
 def refuse_permission(descriptor: int) -> None:
     raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_links_and_pipes_are_no_sessions(root: Path, storage: JournalFiles) -> None:
+    writer = await storage.create(NAME, b"x")
+    assert writer is not None
+    await writer.close()
+    target = root.parent / "target"
+    target.write_text("secret")
+    target.chmod(0o644)
+    link, pipe = "a" * 64, "b" * 64
+    file_of(root, link).symlink_to(target)
+    os.mkfifo(file_of(root, pipe))
+    for name in (link, pipe):
+        assert list(await storage.names()) == [NAME]
+        for act in (storage.read, storage.reopen, storage.delete):
+            with pytest.raises(ArtifactError, match="is no file of a session; remove it"):
+                await act(name)
+    assert mode(target) == 0o644
+
+
+async def test_a_huge_file_is_not_read(
+    root: Path, storage: JournalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_files, "_MAX_BYTES", 10)
+    writer = await storage.create(NAME, b"12345678901")
+    assert writer is not None
+    await writer.close()
+    with pytest.raises(ArtifactError, match="more than 10 bytes; remove it"):
+        await storage.read(NAME)

@@ -510,20 +510,25 @@ async def test_expiry_by_age(storage: MemoryStorage) -> None:
 
 
 async def test_expiry_by_number(storage: MemoryStorage) -> None:
-    journal = new_journal(storage, max_entries=3)
-    running, *others = await add(journal, "running", "b", "c")
+    journal = new_journal(storage, max_entries=2)
+    running, *others = await add(journal, "running", "b", "c", "d")
     for recorder in others:
         await recorder.close()
     make_older(storage, 50)
-    others = await add(journal, "d")
-    assert sorted(await listed(journal)) == [("c", False), ("d", True), ("running", True)]
-    make_older(storage, 50)
-    others += await add(journal, "e", "f")
-    names = [name for name, _ in await listed(journal)]
-    assert sorted(names) == ["d", "e", "f", "running"]  # all of them under way
+    others = await add(journal, "e", "f", "g")  # under way, and so not counted
+    names = sorted(name for name, _ in await listed(journal))
+    assert names == ["c", "d", "e", "f", "g", "running"]
     for recorder in (running, *others):
         await recorder.close()
-    assert len(await journal.list()) == 3
+    assert len(await journal.list()) == 2
+
+
+async def test_a_session_of_the_far_future_expires(storage: MemoryStorage) -> None:
+    journal = new_journal(storage, max_age_s=100)
+    for recorder in await add(journal, "a"):
+        await recorder.close()
+    make_older(storage, -200)
+    assert await listed(journal) == []
 
 
 async def test_a_session_that_cannot_be_deleted_does_not_stop_the_next(
@@ -532,7 +537,7 @@ async def test_a_session_that_cannot_be_deleted_does_not_stop_the_next(
     async def refuse(name: str) -> bool:
         raise ArtifactError("no permission")
 
-    journal = new_journal(storage, max_entries=1)
+    journal = new_journal(storage, max_entries=0)
     for recorder in await add(journal, "a"):
         await recorder.close()
     monkeypatch.setattr(storage, "delete", refuse)

@@ -77,7 +77,6 @@ async def test_messages_cross_in_order(path: Path) -> None:
             theirs.post({"size": size})
         assert [len(message["text"]) for message in await there.until(4)] == [*sizes]
         assert [message["size"] for message in await here.until(4)] == [*sizes]
-        assert theirs.silent_s < 30
 
 
 async def test_messages_wait_for_a_listener(path: Path) -> None:

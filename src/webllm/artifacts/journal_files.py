@@ -7,8 +7,10 @@ files' content is the journal's business, see `engine.journal`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +32,9 @@ _SUFFIX = ".session"
 _FILE = re.compile(r"[0-9a-f]{64}\.session")
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _OTHERS = 0o077  # what these forbid
+_MAX_BYTES = 1 << 28  # of one session; far more than any context window needs
+# Flags that open neither the target of a link nor wait for the other end of a pipe.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _LOCK_TRIES, _LOCK_PAUSE_S = 20, 0.001  # a process holds a lock briefly to see if it is free
 
 
@@ -126,6 +131,8 @@ class JournalFiles:
         if file is None:
             return None
         with file:
+            if os.fstat(file.fileno()).st_size > _MAX_BYTES:
+                raise ArtifactError(f"{path} has more than {_MAX_BYTES} bytes; remove it")
             return file.readall()
 
     def _is_owned(self, path: Path) -> bool:
@@ -149,7 +156,9 @@ class JournalFiles:
             for file in self.root.iterdir():
                 if _FILE.fullmatch(file.name):
                     with suppress(FileNotFoundError):  # deleted meanwhile
-                        changed[file.name.removesuffix(_SUFFIX)] = file.stat().st_mtime
+                        status = file.lstat()
+                        if stat.S_ISREG(status.st_mode):
+                            changed[file.name.removesuffix(_SUFFIX)] = status.st_mtime
         return changed
 
     def _opened(self, path: Path) -> FileIO | None:
@@ -280,12 +289,26 @@ def _write_all(writes: list[tuple[FileIO, bytes]]) -> list[Exception | None]:
 
 
 def _open(path: Path, flags: int = 0) -> FileIO:
-    """Opens a file to read and append."""
+    """Opens a file to read and append. Raises ArtifactError for links, pipes and the like."""
 
     def opener(name: str, default_flags: int) -> int:
-        return os.open(name, default_flags | os.O_APPEND | flags, _PRIVATE_FILE)
+        flags_here = default_flags | os.O_APPEND | _AS_IT_IS | flags
+        descriptor = os.open(name, flags_here, _PRIVATE_FILE)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _no_session(path)
+        return descriptor
 
-    return FileIO(str(path), "r+", opener=opener)
+    try:
+        return FileIO(str(path), "r+", opener=opener)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a pipe without a reader
+            raise _no_session(path) from None
+        raise
+
+
+def _no_session(path: Path) -> ArtifactError:
+    return ArtifactError(f"{path} is no file of a session; remove it")
 
 
 def _write(file: FileIO, data: bytes) -> None:

@@ -308,8 +308,11 @@ class Recorder:
 
     async def _write(self) -> None:
         await asyncio.wait([self._opening])
+        if not self._has_begun:
+            self.error = WebLLMError("the session could not be begun")
+            self._unwritten.clear()
         try:
-            while self._unwritten and self._has_begun:
+            while self._unwritten:
                 data = bytes(self._unwritten)
                 self._unwritten.clear()
                 await self._opening.result().append(data)
@@ -503,16 +506,20 @@ class Journal:
         return recovered
 
     async def _expire(self, max_entries: int) -> None:
-        """Deletes what has expired, and the oldest until `max_entries` are left."""
+        """Deletes what has expired, and the oldest until `max_entries` are left.
+
+        Generations under way do not count. A time in the far future is as wrong as an old one.
+        """
         changed = await self._storage.names()
-        num_surplus = len(changed) - max_entries
-        oldest = time.time() - self._max_age_s
-        for name in sorted(changed, key=changed.__getitem__):
-            if num_surplus <= 0 and changed[name] >= oldest:
-                return
+        now = time.time()
+        expired = {name for name, time in changed.items() if abs(now - time) > self._max_age_s}
+        if len(changed) > max_entries:
+            ended = [name for name in changed if not await self._storage.is_owned(name)]
+            ended.sort(key=changed.__getitem__)
+            expired.update(ended[: max(len(ended) - max_entries, 0)])
+        for name in expired:
             try:
-                if not await self._storage.is_owned(name) and await self._storage.delete(name):
-                    num_surplus -= 1
+                await self._storage.delete(name)
             except WebLLMError as error:
                 _log.warning("one session has expired, but stays: %s", error)
 

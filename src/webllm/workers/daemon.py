@@ -35,8 +35,7 @@ from webllm.workers.unix_socket import SocketPort, listen
 
 _LOCK_S = 30.0  # for an earlier daemon to end
 _POLL_S = 0.02
-_DRAIN_S = 2.0  # for clients to read the ends of their answers
-_QUIET_S = 0.2  # without a message: a client has read them
+_DRAIN_S = 5.0  # for clients to read the ends of their answers
 
 
 class Control(msgspec.Struct, kw_only=True, frozen=True):
@@ -154,7 +153,7 @@ class Daemon:
         try:
             if self._handler is not None:
                 self._handler.engine.interrupt_generate()
-                await self._quiet()
+                await self._drained(self._handler)
                 await self._handler.close()
                 await self._handler.engine.unload()
                 await self._handler.close()
@@ -257,11 +256,11 @@ class Daemon:
         elif not self._ports:
             self.stop()
 
-    async def _quiet(self) -> None:
-        """Waits until no client asks for more of an answer, but not for long."""
+    async def _drained(self, handler: MLCEngineHandler) -> None:
+        """Waits until the clients have read the ends of their answers, but not for long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                while any(port.silent_s < _QUIET_S for port in self._ports):
+                while handler.has_unread_answers:
                     await asyncio.sleep(_POLL_S)
 
 

@@ -86,6 +86,11 @@ class MLCEngineHandler:
         connection = Connection(port, self._handle, self._connections.remove, self._grace_s)
         self._connections.append(connection)
 
+    @property
+    def has_unread_answers(self) -> bool:
+        """Whether a client that is there has not read an answer to its end."""
+        return any(each.under_way for each in self._connections if not each.is_lost)
+
     async def close(self) -> None:
         """Ends the answers of all clients at once, also of lost ones, and serves them no longer.
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import sys
-import time
 from asyncio import BaseTransport
 from collections import deque
 from collections.abc import Callable
@@ -126,12 +125,6 @@ class SocketPort(asyncio.Protocol):
         self._on_close: OnClose | None = None
         self._lost: str | None = None  # why
         self._gone = asyncio.Event()
-        self._received_at = time.monotonic()
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the last bytes came."""
-        return time.monotonic() - self._received_at
 
     def listen(self, on_message: OnMessage, on_close: OnClose) -> None:
         self._on_message, self._on_close = on_message, on_close
@@ -192,7 +185,6 @@ class SocketPort(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Delivers each message in its own callback: one that raises must not stop the next."""
-        self._received_at = time.monotonic()
         try:
             for message in self._frames.feed(data):
                 self._waiting.append(message)
