@@ -18,6 +18,7 @@ class MemoryStorage:
         self.owned: set[str] = set()
         self.appends: asyncio.Queue[bytes] = asyncio.Queue()
         self.num_appending = 0
+        self.num_closes = 0
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
 
@@ -71,6 +72,7 @@ class MemoryWriter:
         del self._storage.strings[self._name][num_bytes:]
 
     async def close(self) -> None:
+        self._storage.num_closes += 1
         self._storage.owned.discard(self._name)
 
 

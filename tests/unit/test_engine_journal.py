@@ -1,8 +1,10 @@
 """The journal: records, damage at every byte, batches, errors, expiry."""
 
 import asyncio
+import gc
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -551,3 +553,23 @@ async def test_reading_in_a_thread(storage: MemoryStorage) -> None:
     journal = Journal(storage)
     await (await begun(journal, begin())).close()
     assert await journal.find("s") is not None
+
+
+def test_a_recorder_that_is_collected_calls_no_storage(storage: MemoryStorage) -> None:
+    """The collector may run while a thread pool's lock is held, for which a call would wait."""
+    event_loop = asyncio.new_event_loop()
+
+    async def leave() -> None:
+        storage.gate = asyncio.Event()
+        recorder = await begun(new_journal(storage), begin())
+        recorder.token(0, 1, "x")
+        recorder._closing = event_loop.create_task(recorder._close())
+        await asyncio.sleep(0)
+
+    event_loop.run_until_complete(leave())
+    num_closes = storage.num_closes
+    event_loop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tasks that were pending
+        gc.collect()
+    assert storage.num_closes == num_closes

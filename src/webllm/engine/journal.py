@@ -324,12 +324,19 @@ class Recorder:
     async def _close(self) -> None:
         try:
             await asyncio.wait([self._writing or self._opening])
-        finally:
-            try:
-                if self._has_begun:
-                    await self._opening.result().close()
-            except Exception as error:
-                self._fail(error)
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        # Not in a `finally`: if the event loop was closed before, the garbage collector runs that,
+        # on any thread and inside any call.
+        await self._end()
+
+    async def _end(self) -> None:
+        try:
+            if self._has_begun:
+                await self._opening.result().close()
+        except Exception as error:
+            self._fail(error)
 
     @property
     def _has_begun(self) -> bool:
@@ -444,7 +451,7 @@ class Journal:
             return None
         try:
             recovered = await self._cut(name, writer)
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             await writer.close()
             raise
         if recovered is None:
