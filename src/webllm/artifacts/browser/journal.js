@@ -2,6 +2,7 @@
 // by name, `parts` has what was appended by [name, number]: an append writes its own bytes alone.
 
 import { completed, requested, StoreError, storeError } from "./blobs.js";
+import { isHeld, Lock } from "./locks.js";
 
 const NAME = "webllm-journal"; // beside the database of blobs.js
 const UNSTORED = "leave extra_body.resumable out";
@@ -10,12 +11,29 @@ const UNSTORED = "leave extra_body.resumable out";
 /** @typedef {[name: string, part: number, data: Bytes]} Append */
 
 /**
- * Throws StoreErrors. Who may write which string is for the caller to know; a second writer of one
- * string is noticed by the numbers of its parts.
+ * Throws StoreErrors. A string's writer holds its lock; where there are no locks, a second writer is
+ * noticed by the numbers of its parts.
  */
 export class JournalDatabase {
   /** @type {Promise<IDBDatabase> | undefined} */
   #opening;
+
+  /**
+   * Takes the lock of a string's owner, if nobody has it.
+   * @param {string} name
+   */
+  lock(name) {
+    return new Lock(lockName(name), true, UNSTORED);
+  }
+
+  /** @param {string} name */
+  async isLocked(name) {
+    try {
+      return await isHeld(lockName(name));
+    } catch (error) {
+      throw storeError(error, UNSTORED);
+    }
+  }
 
   /**
    * Writes a new string, which is on the disk then; returns false if the name is taken.
@@ -176,6 +194,11 @@ async function opened(onClose) {
 /** Unix time, seconds. */
 function now() {
   return Date.now() / 1000;
+}
+
+/** @param {string} name */
+function lockName(name) {
+  return `webllm session ${name}`;
 }
 
 /** @param {string} name */

@@ -17,7 +17,7 @@ from pyodide.ffi import to_js
 
 from webllm.artifacts.browser.store import answered, stores_module
 from webllm.browser_javascript import handled
-from webllm.errors import ArtifactError, WebLLMError
+from webllm.errors import ArtifactError
 
 _T = TypeVar("_T")
 _Append = tuple[str, int, bytes, asyncio.Future[None]]  # the last: when it is written
@@ -35,7 +35,7 @@ class JournalDatabase:
     """
 
     def __init__(self) -> None:
-        self._opened: tuple[Any, Any] | None = None
+        self._opened: Any = None
         self._owned: set[str] = set()
         self._appends: list[_Append] = []  # asked for since the last transaction began
         self._writing: asyncio.Task[None] | None = None
@@ -60,13 +60,13 @@ class JournalDatabase:
         return await _whole(self._reopen(name), close)
 
     async def read(self, name: str) -> bytes | None:
-        _, database = await self._open()
+        database = await self._open()
         data = await answered(database.read(name))
         return None if data is None else data.to_bytes()
 
     async def is_owned(self, name: str) -> bool:
-        stores, _ = await self._open()
-        return name in self._owned or bool(await answered(stores.isHeld(_lock_name(name))))
+        database = await self._open()
+        return name in self._owned or bool(await answered(database.isLocked(name)))
 
     async def delete(self, name: str) -> bool:
         """Deletes a string unless it has an owner; returns whether there is none now."""
@@ -85,14 +85,14 @@ class JournalDatabase:
 
     async def names(self) -> dict[str, float]:
         """Returns the time of the last change of each string: Unix time, seconds."""
-        _, database = await self._open()
+        database = await self._open()
         return dict((await answered(database.names())).to_py())
 
-    async def _open(self) -> tuple[Any, Any]:
-        """Returns stores.js and its database."""
+    async def _open(self) -> Any:
+        """Returns the `JournalDatabase` of journal.js."""
         if self._opened is None:
             stores = await stores_module()
-            self._opened = self._opened or (stores, stores.JournalDatabase.new())
+            self._opened = self._opened or stores.JournalDatabase.new()
         return self._opened
 
     async def _create(self, name: str, data: bytes) -> DatabaseWriter | None:
@@ -100,7 +100,7 @@ class JournalDatabase:
         if ownership is None:
             return None
         try:
-            _, database = await self._open()
+            database = await self._open()
             if await answered(database.create(name, to_js(data))):
                 return DatabaseWriter(ownership, name, 1, self._append, self._cut)
         except BaseException:
@@ -114,7 +114,7 @@ class JournalDatabase:
         if ownership is None:
             return None
         try:
-            _, database = await self._open()
+            database = await self._open()
             next_part = await answered(database.nextPart(name))
         except BaseException:
             await ownership.end()
@@ -125,20 +125,20 @@ class JournalDatabase:
         return DatabaseWriter(ownership, name, next_part, self._append, self._cut)
 
     async def _delete(self, name: str) -> None:
-        _, database = await self._open()
+        database = await self._open()
         await answered(database.delete(name))
 
     async def _cut(self, name: str, num_bytes: int) -> None:
-        _, database = await self._open()
+        database = await self._open()
         await answered(database.cut(name, num_bytes))
 
     async def _own(self, name: str) -> _Ownership | None:
         """Returns None if another has it."""
-        stores, _ = await self._open()
+        database = await self._open()
         if name in self._owned:
             return None
+        ownership = _Ownership(database.lock(name), name, self._owned)
         self._owned.add(name)
-        ownership = _Ownership(stores.Lock.new(_lock_name(name), True), name, self._owned)
         try:
             is_ours = await ownership.begun()
         except BaseException:
@@ -171,10 +171,10 @@ class JournalDatabase:
 
     async def _write_together(self, appends: list[_Append]) -> None:
         try:
-            _, database = await self._open()
+            database = await self._open()
             calls = to_js([(name, part, data) for name, part, data, _ in appends])
             errors = list(await answered(database.append(calls)))
-        except WebLLMError as error:
+        except Exception as error:
             for *_, written in appends:
                 written.set_exception(error)
             return
@@ -186,7 +186,7 @@ class JournalDatabase:
 
 
 class DatabaseWriter:
-    """The owner's hold on one string. Each call waits for the earlier ones."""
+    """The owner's hold on one string. `cut` and `close` wait for earlier appends."""
 
     def __init__(
         self,
@@ -244,10 +244,6 @@ class _Ownership:
             await answered(lock.release())
         finally:
             self._owned.discard(self._name)
-
-
-def _lock_name(name: str) -> str:
-    return f"webllm session {name}"
 
 
 async def _whole(

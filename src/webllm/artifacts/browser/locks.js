@@ -15,8 +15,9 @@ export class Lock {
   /**
    * If `ifFree`, `granted` is false at once where another holds the lock.
    * @param {string | undefined} name @param {boolean} ifFree
+   * @param {string} [unstored] how to do without the store, for errors
    */
-  constructor(name, ifFree) {
+  constructor(name, ifFree, unstored) {
     /** @type {Promise<void>} */
     const released = new Promise((resolve) => (this.#resolve = resolve));
     const how = ifFree ? { ifAvailable: true } : { signal: this.#abort.signal };
@@ -28,7 +29,8 @@ export class Lock {
         resolve(lock !== null);
         return lock ? released : undefined;
       };
-      this.#request = locks.request(name, how, take).catch((error) => reject(storeError(error)));
+      const fail = (/** @type {unknown} */ error) => reject(storeError(error, unstored));
+      this.#request = locks.request(name, how, take).catch(fail);
     });
     this.granted.catch(() => {}); // nobody may be waiting any more
   }
