@@ -151,7 +151,8 @@ def test_each_store_keeps_a_model_over_a_reload(
 
 def test_the_journal_over_a_reload(browser: Browser, chat_site: SiteServer) -> None:
     browser.open(f"{chat_site.url}/tests/index.html")
-    run(browser, OPEN_JOURNAL + Path(journal_cases.__file__).read_text())
+    run(browser, Path(journal_cases.__file__).read_text())
+    run(browser, OPEN_JOURNAL)
     run(browser, "await check(storage)")
     run(browser, 'await (await storage.create(NAME, b"begin,")).append(b"one,")')
     assert run(browser, "await storage.is_owned(NAME)") is True
