@@ -18,17 +18,27 @@ const ARCHIVE = "/packages.zip"; // as in src/boot.ts
 const dist = new URL("dist/", import.meta.url);
 const wheels = (await readdir(new URL("wheels/", dist))).filter((name) => name.endsWith(".whl"));
 const python = await loadPyodide({ _makeSnapshot: true });
+const initialBytes = python._module.HEAP8.length;
 python.runPython(await readFile(new URL("python_packages.py", import.meta.url), "utf8"));
 
 await unpack(
   wheels.filter((name) => !EXTENSION.test(name)),
   "/packages",
 );
-python.runPython(`shutil.rmtree("/packages/webllm/cli")`);
+python.runPython(`
+shutil.rmtree("/packages/webllm/cli")
+for native in Path("/packages/webllm/workers").glob("daemon*.py"):
+    native.unlink()
+`);
 python.runPython(`pack("/packages", "${ARCHIVE}", unpacked=False); sys.path.append("${ARCHIVE}")`);
 await writeFile(new URL("packages.zip", dist), python.FS.readFile(ARCHIVE));
 const count = python.runPython(`import ${MODULES}; import_early("webllm")`);
 console.log(`${count} modules of webllm are in the snapshot`);
+const usedBytes = python._module.HEAP8.length;
+if (usedBytes > initialBytes) {
+  const message = `Pyodide starts with ${initialBytes} bytes only; import less of native hosts`;
+  throw new Error(`a snapshot of ${usedBytes} bytes cannot be loaded: ${message}`);
+}
 const memory = gzipSync(python.makeMemorySnapshot(), { level: 9 });
 await writeFile(new URL("python.snapshot", dist), memory);
 

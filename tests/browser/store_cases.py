@@ -114,3 +114,10 @@ def answer(site: SiteServer, **how: Any) -> ModelAnswers:
     """Sets how the next requests are answered, and clears their record."""
     site.models = ModelAnswers(**how)
     return site.models
+
+
+async def set_quota(page: Page, site: SiteServer, num_bytes: int) -> None:
+    """Limits what the site may store in the browser."""
+    session = await page.context.new_cdp_session(page)
+    quota = {"origin": site.url, "quotaSize": num_bytes}
+    await session.send("Storage.overrideQuotaForOrigin", quota)

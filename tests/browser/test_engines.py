@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import journal_cases
 from browser.engines.firefox import firefox
 from browser.engines.webdriver import Browser
 from browser.engines.webkit import webkit
@@ -28,6 +29,7 @@ from browser.store_cases import (
     tensors_digest,
     write_model,
 )
+from browser.test_journal_in_browser import OPEN as OPEN_JOURNAL
 from golden import compare
 
 RECORD = {
@@ -147,6 +149,30 @@ def test_each_store_keeps_a_model_over_a_reload(
         assert chat_site.models.ranges == [f"bytes={2 * PART_BYTES}-{3 * PART_BYTES - 1}"]
 
 
+def test_the_journal_over_a_reload(browser: Browser, chat_site: SiteServer) -> None:
+    browser.open(f"{chat_site.url}/tests/index.html")
+    run(browser, Path(journal_cases.__file__).read_text())
+    run(browser, OPEN_JOURNAL)
+    run(browser, "await check(storage)")
+    run(browser, 'await (await storage.create(NAME, b"begin,")).append(b"one,")')
+    assert run(browser, "await storage.is_owned(NAME)") is True
+    browser.reload()
+    run(browser, OPEN_JOURNAL)
+    text = run(
+        browser,
+        """
+        assert not await storage.is_owned(NAME)
+        writer = await storage.reopen(NAME)
+        await writer.append(b"two")
+        await writer.close()
+        text = (await storage.read(NAME)).decode()
+        assert await storage.delete(NAME)
+        text
+        """,
+    )
+    assert text == "begin,one,two"
+
+
 def test_a_store_that_the_browser_lacks(chat_site: SiteServer, browser: Browser) -> None:
     """The type of the error says so, in Python and in TypeScript."""
     lacks = [] if browser.name == "Firefox" else ["opfs"]
@@ -172,3 +198,6 @@ def test_a_browser_that_lets_sites_keep_nothing(chat_site: SiteServer, small_fil
             assert error.startswith("StorageFullError: the browser lets this site store nothing")
             assert 'cacheBackend "none"' in error
         assert run(browser, f"await load({source!r}, 'none')") == WEIGHTS
+        run(browser, OPEN_JOURNAL)
+        error = run(browser, "await error_of(storage.create(NAME, b''))")
+        assert error.startswith("StorageFullError: the browser lets this site store nothing")

@@ -18,6 +18,7 @@ from browser.store_cases import (
     another_page,
     answer,
     run_in,
+    set_quota,
     source_of,
     write_model,
 )
@@ -48,12 +49,6 @@ def small_file(site: SiteServer) -> Iterator[Path]:
     answer(site)
     yield write_model(site.folders["models"] / "small.gguf")
     answer(site)
-
-
-async def set_quota(page: Page, site: SiteServer, num_bytes: int) -> None:
-    session = await page.context.new_cdp_session(page)
-    quota = {"origin": site.url, "quotaSize": num_bytes}
-    await session.send("Storage.overrideQuotaForOrigin", quota)
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from journal_cases import NAME, check
 from webllm.artifacts import file_lock, journal_files
 from webllm.artifacts.journal_files import JournalFiles
-from webllm.engine.journal import Journal, JournalStorage
+from webllm.engine.journal import Journal
 from webllm.errors import ArtifactError, ConfigError, RequestError, StorageFullError
 
-NAME, OTHER = "0" * 64, "f" * 64
+OTHER = "f" * 64
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX's permissions and users")
 
 
@@ -47,44 +48,17 @@ def file_of(root: Path, name: str = NAME) -> Path:
     return root / f"{name}.session"
 
 
-async def test_it_is_a_journal_storage(root: Path, storage: JournalStorage) -> None:
+async def test_it_is_a_journal_storage(root: Path, storage: JournalFiles) -> None:
+    await check(storage)
+    assert not list(root.iterdir())
+
+
+async def test_reading_creates_nothing(root: Path, storage: JournalFiles) -> None:
     assert await storage.names() == {}
     assert await storage.read(NAME) is None
     assert await storage.reopen(NAME) is None
-    assert not await storage.is_owned(NAME)
     assert await storage.delete(NAME)
     assert not root.exists()
-
-    before = time.time()
-    writer = await storage.create(NAME, b"begin,")
-    assert writer is not None
-    await writer.append(b"one,")
-    await asyncio.gather(*(writer.append(f"{number},".encode()) for number in range(20)))
-    whole = b"begin,one," + b"".join(f"{number},".encode() for number in range(20))
-    assert await storage.read(NAME) == whole
-    ((name, changed),) = (await storage.names()).items()
-    assert name == NAME
-    assert before - 1 < changed < time.time() + 1
-
-    assert await storage.create(NAME, b"again") is None
-    assert await storage.is_owned(NAME)
-    assert await storage.reopen(NAME) is None
-    assert not await storage.delete(NAME)
-    await writer.close()
-    await writer.close()
-
-    assert not await storage.is_owned(NAME)
-    assert await storage.create(NAME, b"again") is None
-    writer = await storage.reopen(NAME)
-    assert writer is not None
-    assert await storage.is_owned(NAME)
-    await writer.cut(6)
-    await writer.append(b"two")
-    await writer.close()
-    assert await storage.read(NAME) == b"begin,two"
-    assert await storage.delete(NAME)
-    assert await storage.names() == {}
-    assert not list(root.iterdir())
 
 
 async def test_two_storages_of_one_folder(root: Path) -> None:

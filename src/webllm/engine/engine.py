@@ -90,7 +90,8 @@ class MLCEngine:
     Use from one event loop. `async with MLCEngine() as engine` unloads at the end.
 
     journal: keeps requests with `extra_body.resumable`; None stands for the files of this user,
-    which all engines share. With `config.persist=False` nothing is kept.
+    in a browser for the IndexedDB of this site, which all engines share. With
+    `config.persist=False` nothing is kept.
 
     Tests may replace its parts. load_model: loads one model for `reload`, in place of
     `engine.loading.load_model`. models: the models that are loaded at the start. host: the host

@@ -194,12 +194,11 @@ def finished_result(past: Recovered, generation: Generation) -> ResumeResult:
 
 
 def default_journal(host: Host) -> Journal:
-    """Returns the journal of this user's engines. Raises RequestError where there is none."""
+    """Returns the journal of this user's engines; in a browser, of this site's."""
     if host.is_browser:
-        raise RequestError(
-            "an engine in a browser keeps no journal yet; leave extra_body.resumable out",
-            field="extra_body",
-        )
+        from webllm.artifacts.browser.journal import JournalDatabase
+
+        return Journal(JournalDatabase())
     from webllm.artifacts.journal_files import JournalFiles
 
     return Journal(JournalFiles())

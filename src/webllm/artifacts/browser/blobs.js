@@ -21,20 +21,21 @@ export class StoreError extends Error {
 /**
  * Returns the StoreError for any error of a store.
  * @param {unknown} error
+ * @param {string} [unstored] how to do without the store
  */
-export function storeError(error) {
+export function storeError(error, unstored = UNSTORED) {
   if (error instanceof StoreError) return error;
   const reason = error instanceof Error ? error.name : String(error);
   if (reason === "QuotaExceededError") {
-    const wayOut = `delete a model, choose a smaller one, or ${UNSTORED}`;
+    const wayOut = `delete a model, choose a smaller one, or ${unstored}`;
     const message = `the browser's storage for this site is full; ${wayOut}`;
     return new StoreError("StorageFullError", message);
   }
   if (reason === "SecurityError") {
-    const message = `the browser lets this site store nothing; allow it to, or ${UNSTORED}`;
+    const message = `the browser lets this site store nothing; allow it to, or ${unstored}`;
     return new StoreError("StorageFullError", message);
   }
-  const message = `the browser's store failed (${reason}); try again, or ${UNSTORED}`;
+  const message = `the browser's store failed (${reason}); try again, or ${unstored}`;
   return new StoreError("ArtifactError", message);
 }
 

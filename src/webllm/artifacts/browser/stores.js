@@ -10,9 +10,12 @@
 // URLs of one hash apart.
 
 import { StoreError, storeError, UNSTORED } from "./blobs.js";
+import { Lock } from "./locks.js";
 import { bytesOf, hex, SUM_DIGITS, WindowedFile, windowsOf } from "./windows.js";
 
 export * from "./blobs.js";
+export * from "./journal.js";
+export * from "./locks.js";
 export * from "./windows.js";
 
 const PART_BYTES = 4 << 20; // stored, and fetched again, as one
@@ -276,45 +279,6 @@ function fnv1a(text) {
     hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
   }
   return hex(hash);
-}
-
-/**
- * A lock over all tabs and workers of a site. It is always granted where there are none (on pages
- * without https), and without a name.
- */
-class Lock {
-  #abort = new AbortController();
-  #resolve = () => {};
-  /** @type {Promise<unknown> | undefined} */
-  #request;
-
-  /**
-   * If `ifFree`, `granted` is false at once where another holds the lock.
-   * @param {string | undefined} name @param {boolean} ifFree
-   */
-  constructor(name, ifFree) {
-    /** @type {Promise<void>} */
-    const released = new Promise((resolve) => (this.#resolve = resolve));
-    const how = ifFree ? { ifAvailable: true } : { signal: this.#abort.signal };
-    /** @type {Promise<boolean>} */
-    this.granted = new Promise((resolve, reject) => {
-      const { locks } = globalThis.navigator;
-      if (!locks || name === undefined) return resolve(true);
-      const take = (/** @type {unknown} */ lock) => {
-        resolve(lock !== null);
-        return lock ? released : undefined;
-      };
-      this.#request = locks.request(name, how, take).catch((error) => reject(storeError(error)));
-    });
-    this.granted.catch(() => {}); // nobody may be waiting any more
-  }
-
-  /** Releases it, or ends waiting for it. */
-  async release() {
-    this.#abort.abort();
-    this.#resolve();
-    await this.#request;
-  }
 }
 
 const CHANNEL = "webllm-picked";
