@@ -22,12 +22,13 @@ from webllm.config import LogitProcessor
 from webllm.engine.journal import Journal, _records
 from webllm.errors import (
     ArtifactError,
+    ConfigError,
     DeviceLostError,
     ModelNotLoadedError,
     RequestError,
     SessionNotFoundError,
 )
-from webllm.host import BROWSER
+from webllm.host import Host
 from webllm.testing import fake_engine
 
 ANSWER = "Die Wale singen, und ihre Lieder sind sehr lang; 鯨の歌. 🐋!"
@@ -328,12 +329,17 @@ async def test_tokens_of_an_answer_that_was_not_kept_are_not_continued(engine: M
         assert reader.texts == [ANSWER[5:]]
 
 
-async def test_a_journal_that_cannot_be_opened_leaves_no_generation() -> None:
+async def test_a_journal_that_cannot_be_opened_leaves_no_generation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(host: Host) -> Journal:
+        raise ConfigError("there is no folder for it")
+
+    monkeypatch.setattr("webllm.engine.engine.default_journal", refuse)
     engine = fake_engine(lambda text: ANSWER)
-    engine._host = BROWSER
     await engine.reload("m.gguf")
     for _ in range(2):
-        with pytest.raises(RequestError, match="keeps no journal"):
+        with pytest.raises(ConfigError, match="no folder for it"):
             await engine.chat_completion(asked())
     assert not engine._generations._by_id
 

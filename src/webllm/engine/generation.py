@@ -101,8 +101,13 @@ class Generation:
             self.fail(error)
 
     def hold(self, until: Coroutine[Any, Any, None]) -> None:
-        """Keeps readers waiting for the first delta until a coroutine has ended."""
+        """Keeps readers waiting for anything to show until a coroutine has ended."""
         self._holding = asyncio.create_task(until)
+
+    async def may_show(self) -> None:
+        """Waits until the answer may be shown."""
+        if self._holding is not None:
+            await asyncio.wait([self._holding])
 
     async def started(self) -> None:
         """Waits until the sequences run. Raises the error if they cannot."""
@@ -220,8 +225,7 @@ class Generation:
 
     async def deltas(self) -> AsyncIterator[TextDelta]:
         """Yields all deltas, until the last choice has ended; raises the error of a choice."""
-        if self._holding is not None:
-            await asyncio.wait([self._holding])
+        await self.may_show()
         num_read = 0
         while True:
             while num_read < len(self._log):

@@ -15,7 +15,7 @@ from webllm.config import ChatOptions, ModelRecord
 from webllm.engine.generation import Generation, identity
 from webllm.engine.generations import check_model, check_same, resumable
 from webllm.engine.journal import Begin, Journal, Recorder, Recovered, pack_token_ids
-from webllm.errors import ArtifactError, ConfigError, RequestError, WebLLMError
+from webllm.errors import ArtifactError, ConfigError, WebLLMError
 from webllm.host import Host
 
 _log = logging.getLogger(__name__)

@@ -165,6 +165,7 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
         )
 
     async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
+        await self._generation.may_show()
         for index in self._position.unread:
             role = Delta(role="assistant", content="")
             yield self._chunk([ChunkChoice(index=index, delta=role, finish_reason=None)])
@@ -233,6 +234,7 @@ class CompletionResponder(_Responder[Completion, Completion]):
         return self._completion(choices, self._generation.usage)
 
     async def stream(self) -> AsyncGenerator[Completion, None]:
+        await self._generation.may_show()
         for index in self._position.unread if self._echo else ():
             echo = CompletionChoice(index=index, text=self._echo, finish_reason=None, logprobs=None)
             yield self._completion([echo])
