@@ -228,13 +228,14 @@ class TestErrors:
         computing: MLCEngine,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
+        stream = await client.chat.completions.create(**ENDLESS, stream=True)
+        await anext(stream)
         backend_of(computing).error = KeyError("/home/me/secret")
+        with pytest.raises(openai.APIError, match="an unexpected error") as in_stream:
+            await read(stream)
         with pytest.raises(openai.InternalServerError, match="an unexpected error") as caught:
             await client.completions.create(prompt="1", **M)
         assert (caught.value.status_code, caught.value.code) == (500, "webllm_error")
-        stream = await client.completions.create(prompt="1", **M, stream=True)
-        with pytest.raises(openai.APIError, match="an unexpected error") as in_stream:
-            await read(stream)
         for error in (caught.value, in_stream.value):
             assert "secret" not in str(error.body)
             assert "KeyError" not in str(error.body)

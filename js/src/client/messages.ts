@@ -218,6 +218,11 @@ export interface ResumeStreamParams {
   streamId: string;
 }
 
+/** Names a session in the journal. */
+export interface SessionParams {
+  sessionId: string;
+}
+
 export interface ResetChatParams {
   modelId?: string | null;
   keepStats?: boolean;
@@ -231,11 +236,6 @@ export interface ForwardTokensAndSampleParams {
   modelId?: string | null;
   inputIds: number[];
   isPrefill?: boolean;
-}
-
-/** Names a session in the journal. */
-export interface SessionParams {
-  sessionId: string;
 }
 
 /** The reply to a "hello". */
@@ -278,6 +278,7 @@ export interface Contents {
   resumeChatCompletion: ResumeParams;
   resumeChatCompletionStreamInit: ResumeStreamParams;
   deleteAllResumableSessions: null;
+  deleteResumableSession: SessionParams;
   resetChat: ResetChatParams;
   getMessage: ModelParams;
   runtimeStatsText: ModelParams;
@@ -285,7 +286,6 @@ export interface Contents {
   getGPUVendor: null;
   getMaxStorageBufferBindingSize: null;
   listResumableSessions: null;
-  deleteResumableSession: SessionParams;
   getDeviceName: ModelParams;
   getEngineStats: null;
 }
@@ -310,6 +310,7 @@ export interface Results {
   resumeChatCompletion: ResumeResult;
   resumeChatCompletionStreamInit: ResumeResult | null;
   deleteAllResumableSessions: void;
+  deleteResumableSession: void;
   resetChat: void;
   getMessage: string;
   runtimeStatsText: string;
@@ -317,7 +318,6 @@ export interface Results {
   getGPUVendor: string;
   getMaxStorageBufferBindingSize: number;
   listResumableSessions: ResumableSession[];
-  deleteResumableSession: void;
   getDeviceName: string;
   getEngineStats: EngineStats;
 }

@@ -196,7 +196,8 @@ class Kind(Generic[_R]):
     """A kind of request. `_R` is the type of its reply's content; `object` stands for any.
 
     since: the first version of `PROTOCOL` that has the kind; 0 for kinds of WebLLM's. fallback: the
-    result that a client returns if its worker is older.
+    result that a client returns if its worker is older. is_repeatable: a client that lost its worker
+    may ask the next one instead.
     """
 
     name: str  # on the wire
@@ -206,6 +207,7 @@ class Kind(Generic[_R]):
     is_answered: bool = True  # False: only an error is answered
     since: int = 0
     fallback: _R | None = None
+    is_repeatable: bool = False
 
     def request(self, content: object = None, uuid: str | None = None) -> Request:
         """Returns a request to post, with a new uuid unless one is given."""
@@ -269,10 +271,19 @@ def _method(
     *,
     since: int = 0,
     fallback: _R | None = None,
+    is_repeatable: bool = False,
 ) -> Callable[Concatenate[EngineMessages, _P], Coroutine[Any, Any, _R]]:
     """Makes a client's method out of a message kind: it posts its arguments as the content."""
     result: type[_R] = get_type_hints(method)["return"]
-    kind = Kind(name, method.__name__, content or NoneType, result, since=since, fallback=fallback)
+    kind = Kind(
+        name,
+        method.__name__,
+        content or NoneType,
+        result,
+        since=since,
+        fallback=fallback,
+        is_repeatable=is_repeatable,
+    )
     signature = inspect.signature(method)
 
     @wraps(method)
@@ -311,21 +322,32 @@ class EngineMessages(ABC):
         MLCEngineInterface.forward_tokens_and_sample,
         ForwardTokensAndSampleParams,
     )
-    get_gpu_vendor = _method("getGPUVendor", MLCEngineInterface.get_gpu_vendor)
+    get_gpu_vendor = _method("getGPUVendor", MLCEngineInterface.get_gpu_vendor, is_repeatable=True)
     get_max_storage_buffer_binding_size = _method(
-        "getMaxStorageBufferBindingSize", MLCEngineInterface.get_max_storage_buffer_binding_size
+        "getMaxStorageBufferBindingSize",
+        MLCEngineInterface.get_max_storage_buffer_binding_size,
+        is_repeatable=True,
     )
     list_resumable_sessions = _method(
-        "listResumableSessions", MLCEngineInterface.list_resumable_sessions
+        "listResumableSessions", MLCEngineInterface.list_resumable_sessions, is_repeatable=True
     )
     delete_resumable_session = _method(
         "deleteResumableSession", MLCEngineInterface.delete_resumable_session, SessionParams
     )
     device_name = _method(
-        "getDeviceName", MLCEngineInterface.device_name, ModelParams, since=2, fallback=""
+        "getDeviceName",
+        MLCEngineInterface.device_name,
+        ModelParams,
+        since=2,
+        fallback="",
+        is_repeatable=True,
     )
     engine_stats = _method(
-        "getEngineStats", MLCEngineInterface.engine_stats, since=3, fallback=EngineStats(models=[])
+        "getEngineStats",
+        MLCEngineInterface.engine_stats,
+        since=3,
+        fallback=EngineStats(models=[]),
+        is_repeatable=True,
     )
 
 
