@@ -196,8 +196,8 @@ class Kind(Generic[_R]):
     """A kind of request. `_R` is the type of its reply's content; `object` stands for any.
 
     since: the first version of `PROTOCOL` that has the kind; 0 for kinds of WebLLM's. fallback: the
-    result that a client returns if its worker is older. is_repeatable: a client that lost its worker
-    may ask the next one instead.
+    result that a client returns if its worker is older. is_repeatable: a client that loses its
+    worker may ask the next one.
     """
 
     name: str  # on the wire

@@ -274,13 +274,12 @@ class WorkerMLCEngine(m.EngineMessages):
     async def _call(self, kind: m.Kind[_R], content: object = None) -> _R:
         """Posts a request and returns the content of its reply; see `Client.call`.
 
-        Unless it is repeatable, it is not sent twice: it may change the engine, or ask for what only
-        a lost worker knew.
+        Unless it is repeatable, it is not sent twice: it may change the engine, or ask for what
+        only a lost worker knew.
         """
         if kind.is_repeatable:
-            return _read(
-                await self._ask(lambda client: client.call(kind.request(content))), kind.result
-            )
+            reply = await self._ask(lambda client: client.call(kind.request(content)))
+            return _read(reply, kind.result)
         client = await self._connected()
         return _read(await client.call(kind.request(content)), kind.result)
 
