@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -309,9 +310,10 @@ class AttachedStream(AsyncGenerator[_T_co, None]):
             generation.detach()
 
     def __del__(self) -> None:
-        # The collector may run in any thread.
-        if self._generation is not None and not self._event_loop.is_closed():
-            self._event_loop.call_soon_threadsafe(self._generation.detach)
+        # The collector may run in any thread, also while another closes the event loop.
+        if self._generation is not None:
+            with suppress(RuntimeError):
+                self._event_loop.call_soon_threadsafe(self._generation.detach)
 
 
 def identity(request: GenerationParams) -> GenerationParams:
