@@ -15,7 +15,11 @@ from browser.site_server import ROOT, SiteServer, serving
 
 JS = ROOT / "js"
 AXE = JS / "node_modules" / "axe-core" / "axe.min.js"
-SETTLE = "document.getAnimations().forEach(each => each.finish())"
+# A change of the theme may begin its transitions with the next frame only.
+SETTLE = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+    document.getAnimations().forEach(each => each.finish());
+    done();
+})))"""
 SIZE_BYTES = 98_362_432
 MODEL = {"model": "models/smollm2.gguf", "model_id": "SmolLM2-135M", "size_bytes": SIZE_BYTES}
 MLC_MODEL = {"model": "mlc/Given", "model_id": "Given-MLC", "model_lib": "mlc/given.wasm"}
