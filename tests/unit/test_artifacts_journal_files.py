@@ -94,7 +94,7 @@ from webllm.engine.journal import Begin, Journal
 
 async def main():
     fields = {"created": 0.0, "kind": "chat", "request": {}, "seed": 1, "prompt_ids": b""}
-    names = {"response_id": "r", "model_id": "m", "models": [], "forms": ""}
+    names = {"model_id": "m", "models": [], "forms": ""}
     begin = Begin(session_id="s", **fields, **names)
     recorder = Journal(JournalFiles(Path(sys.argv[1]))).begin(begin)
     await recorder.begun()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from memory_journal import MemoryStorage
 
@@ -20,6 +21,7 @@ from webllm.api.resumable import ResumeResult
 from webllm.artifacts.journal_files import JournalFiles
 from webllm.config import LogitProcessor
 from webllm.engine.journal import Journal, _records
+from webllm.engine.journaling import models_of
 from webllm.errors import (
     ArtifactError,
     ConfigError,
@@ -383,7 +385,8 @@ def leave_answers_and_ask_again(engine: MLCEngine) -> None:
 
     async def read() -> None:
         streams.append(await engine.chat_completion(asked("a", messages=LONG)))
-        await Reader().read(streams[-1])
+        await Reader().read(streams[-1], 2)
+        await asyncio.Event().wait()  # it never reads the rest
 
     async def leave() -> None:
         await engine.reload("m.gguf")
@@ -592,3 +595,13 @@ async def test_a_text_that_cannot_be_kept_is_refused(engine: MLCEngine) -> None:
     with pytest.raises(RequestError, match="not Unicode"):
         await engine.chat_completion(asked("s", stop=["\ud800"]))
     assert await engine.list_resumable_sessions() == []
+
+
+async def test_a_session_of_another_version_has_a_way_out(engine: MLCEngine) -> None:
+    stream: Any = await engine.chat_completion(asked())
+    await stream.aclose()
+    past = await engine._find_session("s")
+    assert past is not None
+    begin = msgspec.structs.replace(past.begin, models=[{"record": {"model": 5}}])
+    with pytest.raises(ArtifactError, match="by another version of webllm"):
+        models_of(begin)

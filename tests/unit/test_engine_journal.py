@@ -38,7 +38,6 @@ def begin(session_id: str = "s", n: int | None = None, created: float = 5.5) -> 
         request=request if n is None else {**request, "n": n},
         seed=0xFFFFFFFF,
         prompt_ids=pack_token_ids([0, 1, 0xFFFFFFFF]),
-        response_id="chatcmpl-1",
         model_id="m",
         models=[{"model_id": "m", "options": {}}],
         forms="cpu-1",

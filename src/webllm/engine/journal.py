@@ -56,7 +56,6 @@ class Begin(msgspec.Struct, tag_field="record", tag="begin", frozen=True, kw_onl
     request: dict[str, Any]
     seed: int
     prompt_ids: bytes
-    response_id: str
     model_id: str
     models: list[dict[str, Any]]
     forms: str

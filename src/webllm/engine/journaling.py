@@ -58,8 +58,9 @@ class SessionJournal:
         await self._written()
         try:
             found = await self._journal.reopen(generation.id)
-        except (ArtifactError, ConfigError) as error:
-            self._fail(generation, error)
+        except WebLLMError as error:
+            if not self._goes_on(generation, error):
+                raise
             return None
         if found is None:
             return None
@@ -87,7 +88,6 @@ class SessionJournal:
             request=msgspec.to_builtins(identity(generation.request)),
             seed=request.seed,
             prompt_ids=pack_token_ids(prompt_ids),
-            response_id=generation.response_id,
             model_id=generation.model_id,
             models=[msgspec.to_builtins(model) for model in self._models],
             forms=generation.fingerprint,
@@ -100,20 +100,18 @@ class SessionJournal:
     async def _begun(self, generation: Generation, recorder: Recorder) -> None:
         try:
             await recorder.begun()
-        except (ArtifactError, ConfigError) as error:
-            try:
-                self._fail(generation, error)
-            except WebLLMError:
-                generation.fail(error)
         except WebLLMError as error:
-            generation.fail(error)
+            if not self._goes_on(generation, error):
+                generation.fail(error)
 
-    def _fail(self, generation: Generation, error: WebLLMError) -> None:
-        """Goes on without the journal, or raises its error with `strict_persistence`."""
-        if _is_strict(generation.request):
-            raise error
+    def _goes_on(self, generation: Generation, error: WebLLMError) -> bool:
+        """Whether the answer goes on, without the journal, after this error."""
+        is_of_storage = isinstance(error, ArtifactError | ConfigError)
+        if not is_of_storage or _is_strict(generation.request):
+            return False
         self._has_failed = True
         _log.warning("the answer %s cannot be resumed: %s", generation.id, error)
+        return True
 
 
 def _is_strict(request: GenerationParams) -> bool:
@@ -128,8 +126,14 @@ def request_of(begin: Begin) -> GenerationParams:
 
 
 def models_of(begin: Begin) -> list[LoadedRecord]:
-    """Returns the models that were loaded when a session began."""
-    return msgspec.convert(begin.models, list[LoadedRecord])
+    """Returns the models that were loaded when a session began. Raises ArtifactError."""
+    try:
+        return msgspec.convert(begin.models, list[LoadedRecord])
+    except msgspec.ValidationError as error:
+        raise ArtifactError(
+            f"the session {begin.session_id!r} was begun by another version of webllm, whose "
+            f"models cannot be read ({error}); delete the session and ask again"
+        ) from None
 
 
 def resuming_request(past: Recovered, stream: bool) -> GenerationParams:

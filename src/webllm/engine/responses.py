@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from webllm.api.chat_completion import (
     ChatCompletion,
@@ -108,6 +108,12 @@ class _Responder(ABC, Generic[_Whole, _Chunk]):
     def __init__(self, generation: Generation, request: GenerationParams) -> None:
         extra = request.extra_body or ExtraBody()
         self._generation = generation
+        self._head: dict[str, Any] = {  # of each response and chunk
+            "id": generation.response_id,
+            "created": generation.created,
+            "model": generation.model_id,
+            "system_fingerprint": generation.fingerprint,
+        }
         self.is_stream = request.stream is True
         self._include_usage = request.include_usage
         self._returns_ids = extra.return_token_ids is True
@@ -144,7 +150,6 @@ async def answer(
 
 class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
     async def whole(self) -> ChatCompletion:
-        generation = self._generation
         choices = [
             Choice(
                 index=index,
@@ -153,16 +158,9 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
                 logprobs=choice.logprobs,
                 token_ids=self._token_ids(choice.token_ids),
             )
-            for index, choice in enumerate(await collect(generation))
+            for index, choice in enumerate(await collect(self._generation))
         ]
-        return ChatCompletion(
-            id=generation.response_id,
-            created=generation.created,
-            model=generation.model_id,
-            choices=choices,
-            usage=generation.usage,
-            system_fingerprint=generation.fingerprint or None,
-        )
+        return ChatCompletion(choices=choices, usage=self._generation.usage, **self._head)
 
     async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
         await self._generation.may_show()
@@ -202,15 +200,7 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
     def _chunk(
         self, choices: list[ChunkChoice], usage: CompletionUsage | None = None
     ) -> ChatCompletionChunk:
-        generation = self._generation
-        return ChatCompletionChunk(
-            id=generation.response_id,
-            created=generation.created,
-            model=generation.model_id,
-            choices=choices,
-            usage=usage,
-            system_fingerprint=generation.fingerprint or None,
-        )
+        return ChatCompletionChunk(choices=choices, usage=usage, **self._head)
 
 
 class CompletionResponder(_Responder[Completion, Completion]):
@@ -256,12 +246,4 @@ class CompletionResponder(_Responder[Completion, Completion]):
     def _completion(
         self, choices: list[CompletionChoice], usage: CompletionUsage | None = None
     ) -> Completion:
-        generation = self._generation
-        return Completion(
-            id=generation.response_id,
-            created=generation.created,
-            model=generation.model_id,
-            choices=choices,
-            usage=usage,
-            system_fingerprint=generation.fingerprint or None,
-        )
+        return Completion(choices=choices, usage=usage, **self._head)
