@@ -28,6 +28,8 @@ await build({
     boot: "src/boot.ts",
     worker: "src/worker.ts",
     host: "src/worker_host.ts",
+    tab: "src/tab.ts",
+    shared_worker: "src/shared_worker.ts",
     benchmark_worker: "src/benchmark/worker.ts",
   },
   absWorkingDir: import.meta.dirname,
@@ -41,6 +43,19 @@ await build({
     "pyodide/pyodide.asm.mjs": "./pyodide/pyodide.asm.mjs",
   },
   external: ["./pyodide/*"],
+});
+// Service Workers may not import anything later, so this is one file, also for bundlers.
+await build({
+  entryPoints: { service_worker: "src/service_worker.ts" },
+  absWorkingDir: import.meta.dirname,
+  outdir: "dist",
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  supported: { "dynamic-import": false },
+  define: { "import.meta.url": "self.location.href" },
+  external: ["node:*", "ws"],
+  logOverride: { "unsupported-dynamic-import": "silent" },
 });
 await cp(
   new URL("../src/webllm/backends/cpu/thread.js", import.meta.url),

@@ -31,7 +31,7 @@ from webllm.api.requests import (
 from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.stats import EngineStats
 from webllm.config import LogLevel, prebuilt_app_config
-from webllm.workers.messages import KINDS, AnyReply, EngineMessages, KeepAlive, Kind
+from webllm.workers.messages import KINDS, PROTOCOL, AnyReply, EngineMessages, KeepAlive, Kind
 
 CLIENT = Path(__file__).parent / "src" / "client"
 API = [
@@ -102,6 +102,8 @@ def _messages() -> str:
             "export type Kind = keyof Contents;\n",
             "type OfKind<K extends Kind> = { kind: K; uuid: string; content: Contents[K] };\n",
             "export type AnyRequest = { [K in Kind]: OfKind<K> }[Kind] | KeepAlive;\n",
+            "/** The version of what we add to WebLLM's messages. */",
+            f"export const PROTOCOL = {PROTOCOL};\n",
             "/** Kinds whose reply, if there is any, nobody waits for. */",
             f"export const UNANSWERED: ReadonlySet<unknown> = new Set([{unanswered}]);\n",
             "/** An engine's methods that are one message and its reply. */",

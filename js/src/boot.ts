@@ -4,6 +4,7 @@ import createPyodideModule from "pyodide/pyodide.asm.mjs";
 import { loadPyodide, type PyodideAPI } from "pyodide";
 import * as stores from "../../src/webllm/artifacts/browser/stores.js";
 import * as gpu from "../../src/webllm/backends/webgpu/device/browser.js";
+import * as homes from "../../src/webllm/workers/homes.js";
 import type { AppConfig } from "./client/config";
 import { fetchRuntime, type RuntimeFiles } from "./runtime_files";
 
@@ -38,6 +39,7 @@ export async function boot(options: BootOptions = {}): Promise<PyodideAPI> {
   python.runPython("import random; random.seed()"); // the snapshot's seed is everybody's
   python.registerJsModule("webllm_stores", stores);
   python.registerJsModule("webllm_gpu", gpu);
+  python.registerJsModule("webllm_homes", homes);
   const threads = { url: new URL("thread.js", files.root).href };
   python.registerJsModule("webllm_threads", threads);
   python.FS.writeFile(ARCHIVE, new Uint8Array(await files.packages));

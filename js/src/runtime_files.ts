@@ -18,8 +18,13 @@ export interface RuntimeFiles {
   catalogue: Promise<AppConfig | null>;
 }
 
-/** Begins to fetch what is in a folder, by default that of this script. */
-export function fetchRuntime(root: URL = new URL("./", import.meta.url)): RuntimeFiles {
+/** The folder of this script. */
+export function thisFolder(): URL {
+  return new URL("./", import.meta.url);
+}
+
+/** Begins to fetch what is in a folder. */
+export function fetchRuntime(root = thisFolder()): RuntimeFiles {
   const files = {
     snapshot: fetchFile(new URL("python.snapshot", root)).then(unzipped),
     packages: fetchFile(new URL("packages.zip", root)).then(whole),

@@ -14,26 +14,32 @@ type Early =
   | { kind: "unload" }
   | { kind: undefined };
 
+type Post = (message: InitProgressCallback) => void;
+
+interface Reload {
+  arrival: number; // ms
+  post: Post;
+}
+
 export class Starting {
-  private appConfig: AppConfigLike | undefined;
+  private readonly appConfigs = new Map<Post, AppConfigLike>(); // by client
   private progress = 0; // 0 to 1, of the start
-  private readonly reloads = new Map<string, number>(); // uuid, time of arrival in ms
+  private readonly reloads = new Map<string, Reload>(); // by uuid
 
   constructor(
     private readonly prefetch: Prefetch,
     private readonly site: Promise<AppConfig | null>,
-    private readonly post: (message: InitProgressCallback) => void,
   ) {}
 
-  /** Looks at a message, which Python will answer later. */
-  observe(given: unknown): void {
+  /** Looks at a client's message, which Python will answer later. */
+  observe(given: unknown, post: Post): void {
     const message = given as Early;
-    if (message.kind === "setAppConfig") this.appConfig = message.content;
+    if (message.kind === "setAppConfig") this.appConfigs.set(post, message.content);
     if (message.kind === "unload") this.stop();
     if (message.kind !== "reload") return;
-    this.reloads.set(message.uuid, performance.now());
+    this.reloads.set(message.uuid, { arrival: performance.now(), post });
     this.report(message.uuid);
-    this.fetchModel(message).catch(() => {}); // Python will meet the same error, and report it
+    this.fetchModel(message, this.appConfigs.get(post)).catch(() => {}); // Python will meet the same error, and report it
   }
 
   /** `progress`: how much of the start is done, 0 to 1. */
@@ -49,21 +55,26 @@ export class Starting {
   }
 
   private report(uuid: string): void {
-    const seconds = (performance.now() - (this.reloads.get(uuid) ?? 0)) / 1000;
+    const reload = this.reloads.get(uuid);
+    if (!reload) return;
+    const seconds = (performance.now() - reload.arrival) / 1000;
     const content = {
       progress: SHARE * this.progress,
       timeElapsed: seconds,
       text: "Starting Python",
       phase: "runtime",
     };
-    this.post({ kind: "initProgressCallback", uuid, content });
+    reload.post({ kind: "initProgressCallback", uuid, content });
   }
 
-  private async fetchModel({ uuid, content }: Early & { kind: "reload" }): Promise<void> {
+  private async fetchModel(
+    { uuid, content }: Early & { kind: "reload" },
+    appConfig: AppConfigLike | undefined,
+  ): Promise<void> {
     const [modelId] = content.modelId;
     const [site, mayBeStored] = await Promise.all([this.site, isAnythingStored()]);
     if (mayBeStored || !this.reloads.has(uuid)) return;
-    const record = find(modelId, this.appConfig && namedModels(this.appConfig), site);
+    const record = find(modelId, appConfig && namedModels(appConfig), site);
     const model = record?.model?.startsWith("pypi:") ? sameFile(record, site) : record?.model;
     if (model === undefined) return;
     const url = new URL(model, location.href);

@@ -75,11 +75,14 @@ async function begun(appConfig, modelId) {
   const urls = [];
   const posted = [];
   const prefetch = { begin: ({ href }) => urls.push(href) };
-  const starting = new Starting(prefetch, Promise.resolve(SITE), (each) => posted.push(each));
-  if (appConfig) starting.observe({ kind: "setAppConfig", content: appConfig });
-  starting.observe({ kind: "keepAlive" });
-  starting.observe({});
-  starting.observe({ kind: "reload", uuid: "1", content: { modelId: [modelId] } });
+  const starting = new Starting(prefetch, Promise.resolve(SITE));
+  const post = (each) => posted.push(each);
+  const other = { model_list: [{ model_id: "a", model: "/other.gguf" }] };
+  if (appConfig) starting.observe({ kind: "setAppConfig", content: appConfig }, post);
+  starting.observe({ kind: "setAppConfig", content: other }, () => {}); // of another client
+  starting.observe({ kind: "keepAlive" }, post);
+  starting.observe({}, post);
+  starting.observe({ kind: "reload", uuid: "1", content: { modelId: [modelId] } }, post);
   starting.advance(0.5);
   starting.advance(1);
   await new Promise((resolve) => setTimeout(resolve));
@@ -116,11 +119,12 @@ test("an unload stops the reloads before it, and their downloads", async () => {
   const [urls, posted] = [[], []];
   let numStopped = 0;
   const prefetch = { begin: ({ href }) => urls.push(href), stop: () => (numStopped += 1) };
-  const starting = new Starting(prefetch, Promise.resolve(SITE), ({ uuid }) => posted.push(uuid));
+  const starting = new Starting(prefetch, Promise.resolve(SITE));
+  const observe = (message) => starting.observe(message, ({ uuid }) => posted.push(uuid));
   const reload = (uuid) => ({ kind: "reload", uuid, content: { modelId: ["a"] } });
-  starting.observe(reload("1"));
-  starting.observe({ kind: "unload", uuid: "2" });
-  starting.observe(reload("3"));
+  observe(reload("1"));
+  observe({ kind: "unload", uuid: "2" });
+  observe(reload("3"));
   starting.advance(1);
   await new Promise((resolve) => setTimeout(resolve));
   assert.equal(numStopped, 1);

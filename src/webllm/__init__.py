@@ -6,8 +6,9 @@
         await engine.reload("SmolLM2-135M-Instruct")
         reply = await engine.chat.completions.create(messages=[{"role": "user", "content": "Hi"}])
 
-Names are imported when they are first used, so that `import webllm` costs nothing; those of Web
-Workers exist in a browser only, those of the shared engine in CPython only.
+Names are imported when they are first used, so that `import webllm` costs nothing. Those of a
+browser's workers exist in a browser only; `create_service_worker_mlc_engine` is the daemon's in
+CPython.
 """
 
 from importlib import import_module
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
+    from webllm.workers.service_worker import ServiceWorkerMLCEngine as ServiceWorkerMLCEngine
+    from webllm.workers.service_worker import (
+        ServiceWorkerMLCEngineHandler as ServiceWorkerMLCEngineHandler,
+    )
 
 _HOMES = {
     "AppConfig": "config",
@@ -62,6 +67,8 @@ _HOMES = {
     "ModelRecord": "config",
     "OpenAITransport": "server.openai_transport",
     "WebLLMError": "errors",
+    "ServiceWorkerMLCEngine": "workers.service_worker",
+    "ServiceWorkerMLCEngineHandler": "workers.service_worker",
     "WebWorkerMLCEngine": "workers.browser",
     "WebWorkerMLCEngineHandler": "workers.browser",
     "WorkerMLCEngine": "workers.proxy",
@@ -79,6 +86,8 @@ _HOMES = {
     "prebuilt_app_config": "config",
 }
 
+_BROWSER_HOMES = ("workers.browser", "workers.service_worker")
+
 __all__ = [
     "AppConfig",
     "BlockingMLCEngine",
@@ -94,6 +103,7 @@ __all__ = [
     "WorkerMLCEngine",
     "create_blocking_mlc_engine",
     "create_mlc_engine",
+    "create_service_worker_mlc_engine",
     "create_worker_process",
     "delete_chat_config_in_cache",
     "delete_model_all_info_in_cache",
@@ -106,22 +116,24 @@ __all__ = [
 
 if THIS_HOST.is_browser:
     __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
+    __all__ += ["ServiceWorkerMLCEngine", "ServiceWorkerMLCEngineHandler"]
+    _HOMES["create_service_worker_mlc_engine"] = "workers.service_worker"
 else:
-    __all__ += ["DaemonMLCEngine", "create_service_worker_mlc_engine"]
+    __all__ += ["DaemonMLCEngine"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'webllm' has no attribute {name!r}")
     home = _HOMES[name]
-    if home == "workers.browser" and not THIS_HOST.is_browser:
+    if home in _BROWSER_HOMES and not THIS_HOST.is_browser:
         raise ImportError(
-            f"webllm.{name} is for Web Workers and exists in a browser only; "
-            "here create_worker_process starts a worker"
+            f"webllm.{name} is for a browser's workers and exists in a browser only; here "
+            "create_worker_process and create_service_worker_mlc_engine start a worker"
         )
     if home == "workers.daemon_client" and THIS_HOST.is_browser:
         raise ImportError(
-            f"webllm.{name} is for CPython and does not exist in a browser yet; here "
-            "create_web_worker_mlc_engine starts a worker"
+            f"webllm.{name} is for CPython and does not exist in a browser; here "
+            "create_service_worker_mlc_engine returns a ServiceWorkerMLCEngine"
         )
     return getattr(import_module(f"webllm.{home}"), name)

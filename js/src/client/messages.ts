@@ -242,6 +242,8 @@ export interface ForwardTokensAndSampleParams {
 export interface Greeting {
   protocol: number;
   lock?: string | null;
+  gpu?: boolean | null;
+  root?: string | null;
 }
 
 /**
@@ -327,6 +329,9 @@ export type Kind = keyof Contents;
 type OfKind<K extends Kind> = { kind: K; uuid: string; content: Contents[K] };
 
 export type AnyRequest = { [K in Kind]: OfKind<K> }[Kind] | KeepAlive;
+
+/** The version of what we add to WebLLM's messages. */
+export const PROTOCOL = 3;
 
 /** Kinds whose reply, if there is any, nobody waits for. */
 export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLogLevel", "abort"]);

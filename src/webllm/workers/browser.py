@@ -29,7 +29,8 @@ _BRACKETS = re.compile(r'[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 class BrowserPort:
-    """A `Port` over an object with `postMessage`: a Worker, or the global scope of a worker.
+    """A `Port` over an object with `postMessage`: a Worker, the global scope of a worker, or a `Home`
+    of homes.js.
 
     end: called when the port is closed. Messages cross between the languages as JSON, in one call.
 
@@ -51,6 +52,7 @@ class BrowserPort:
             "message": create_proxy(self._receive),
             "messageerror": create_proxy(lambda _: self._close("it sent what cannot be read")),
             "error": create_proxy(self._fail),
+            "close": create_proxy(lambda event: self._close(str(event.detail))),
         }
         for kind, listener in self._listeners.items():
             endpoint.addEventListener(kind, listener)

@@ -158,6 +158,8 @@ class Greeting(WireStruct):
 
     protocol: int
     lock: str | None = None  # a Web Lock that the worker holds for as long as it lives
+    gpu: bool | None = None  # whether a browser's worker has a GPU worth using
+    root: str | None = None  # the folder of the files that start Python in a browser's worker
 
 
 class InitProgress(WireStruct):

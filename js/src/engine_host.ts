@@ -1,0 +1,183 @@
+// Hosts an engine in Python for any number of clients. Messages may arrive before Python has started,
+// and JavaScript answers those that need no engine.
+
+import type { PyodideAPI } from "pyodide";
+import { hasGpu, newId } from "../../src/webllm/workers/homes.js";
+import type { BootOptions } from "./boot";
+import { PROTOCOL, type Greeting } from "./client/messages";
+import { replyStartFailure } from "./client/start_failure";
+import { Prefetch } from "./prefetch";
+import { fetchRuntime, thisFolder } from "./runtime_files";
+import { Starting } from "./starting";
+
+declare global {
+  var webllmPrefetch: Prefetch; // Python's downloads ask it first
+}
+
+export type Post = (message: unknown) => void;
+
+type Serve = (endpoint: Endpoint) => void;
+
+export interface HostOptions {
+  boot(options: BootOptions): Promise<PyodideAPI>;
+  /** Python code whose value is a function that serves an endpoint. */
+  python: string;
+  /** The folder of the files that start Python, by default that of this script. */
+  root?: URL;
+  /** Settles when Python may start. */
+  turn?(): Promise<void>;
+}
+
+export class EngineHost {
+  private readonly clients = new Set<HostedClient>();
+  readonly name = `webllm worker ${newId()}`; // of its lock
+  private readonly lock = heldLock(this.name);
+  private readonly root: URL;
+  private starting: Starting | undefined;
+  private serve: Serve | undefined;
+
+  constructor(private readonly options: HostOptions) {
+    this.root = options.root ?? thisFolder();
+  }
+
+  connect(post: Post): HostedClient {
+    const client = new HostedClient(post, {
+      greeting: () => this.greeting(),
+      onRequest: (message) => {
+        if (!this.serve) this.start().observe(message, post);
+      },
+      onClose: () => this.clients.delete(client),
+    });
+    this.clients.add(client);
+    if (this.serve) client.serve(this.serve);
+    return client;
+  }
+
+  /** Starts Python, unless it has started. After a failure the next request tries again. */
+  start(): Starting {
+    if (this.starting) return this.starting;
+    const files = fetchRuntime(this.root);
+    globalThis.webllmPrefetch = new Prefetch();
+    const starting = new Starting(globalThis.webllmPrefetch, files.catalogue);
+    this.starting = starting;
+    files.snapshot.then(
+      () => starting.advance(0.3),
+      () => {}, // `boot` says what is wrong
+    );
+    const onProgress = (part: number) => starting.advance(0.8 * part);
+    this.run({ files, onProgress }).catch((error: unknown) => this.refuse(error));
+    return starting;
+  }
+
+  private async run(options: BootOptions): Promise<void> {
+    await this.options.turn?.();
+    const python = await this.options.boot(options);
+    const serve: unknown = await python.runPythonAsync(this.options.python);
+    if (typeof serve !== "function") {
+      throw new Error(`the value of the worker's Python code is ${String(serve)}, not a function`);
+    }
+    this.serve = serve as Serve;
+    this.starting?.advance(1);
+    for (const client of this.clients) client.serve(this.serve);
+  }
+
+  private refuse(error: unknown): void {
+    console.error(error);
+    this.starting = undefined;
+    for (const client of this.clients) client.refuse(error);
+  }
+
+  private async greeting(): Promise<Greeting> {
+    const [lock, gpu] = await Promise.all([this.lock, hasGpu()]);
+    return { protocol: PROTOCOL, lock, gpu, root: this.root.href };
+  }
+}
+
+interface Host {
+  greeting(): Promise<Greeting>;
+  /** Called with each message that Python will answer. */
+  onRequest(message: unknown): void;
+  onClose(): void;
+}
+
+interface Stay {
+  uuid: string;
+  content: { ms: number };
+}
+
+/** One client: what it posts before it is served waits. */
+export class HostedClient {
+  private readonly endpoint: Endpoint;
+  private isServed = false;
+  private early: unknown[] = [];
+
+  constructor(
+    private readonly post: Post,
+    private readonly host: Host,
+  ) {
+    this.endpoint = new Endpoint(post);
+  }
+
+  receive(message: unknown): void {
+    const { kind, uuid } = (message ?? {}) as { kind?: unknown; uuid?: unknown };
+    if (typeof kind !== "string") return; // of another protocol
+    if (kind === "hello") void this.greet(uuid);
+    else if (kind === "stay") this.stay(message as Stay);
+    else if (kind !== "keepAlive") this.request(message);
+    else if (uuid !== undefined) this.post({ kind: "heartbeat", uuid });
+  }
+
+  /** Ends its requests in Python, which keeps its answers for a while. */
+  close(reason: string): void {
+    this.host.onClose();
+    this.endpoint.dispatchEvent(new CustomEvent("close", { detail: reason }));
+  }
+
+  serve(serve: Serve): void {
+    serve(this.endpoint);
+    this.isServed = true;
+    for (const message of this.early.splice(0)) this.endpoint.deliver(message);
+  }
+
+  refuse(error: unknown): void {
+    for (const message of this.early.splice(0)) replyStartFailure(message, error, this.post);
+  }
+
+  private request(message: unknown): void {
+    this.host.onRequest(message);
+    if (this.isServed) this.endpoint.deliver(message);
+    else this.early.push(message);
+  }
+
+  /** Answers later. Its event keeps a Service Worker alive meanwhile. */
+  private stay({ uuid, content: { ms } }: Stay): void {
+    setTimeout(() => this.post({ kind: "heartbeat", uuid }), ms);
+  }
+
+  private async greet(uuid: unknown): Promise<void> {
+    this.post({ kind: "return", uuid, content: await this.host.greeting() });
+  }
+}
+
+/** The object that Python listens and posts to, like a worker's global scope. */
+class Endpoint extends EventTarget {
+  constructor(readonly postMessage: Post) {
+    super();
+  }
+
+  deliver(data: unknown): void {
+    this.dispatchEvent(new MessageEvent("message", { data }));
+  }
+}
+
+/** Takes a Web Lock for as long as this worker lives; returns its name, null without Web Locks. */
+function heldLock(name: string): Promise<string | null> {
+  return new Promise((resolve) => {
+    const hold = () => {
+      resolve(name);
+      return new Promise<never>(() => {});
+    };
+    if (!globalThis.navigator?.locks) return resolve(null);
+    navigator.locks.request(name, hold).catch(() => resolve(null));
+  });
+}

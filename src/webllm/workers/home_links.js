@@ -1,0 +1,265 @@
+// How messages get to the worker with the site's engine, one class for each kind of worker.
+
+/**
+ * @typedef {object} Link
+ * @property {string} name of the worker, for errors
+ * @property {boolean} needsCalls whether the worker ends without events
+ * @property {boolean} mayWait whether the first reply comes only after another tab is closed
+ * @property {boolean} isOutdated whether a newer worker waits for this one to be idle
+ * @property {(message: object) => void} post
+ * @property {(onMessage: (data: any) => void, onLost: (reason: string) => void) => void} listen
+ *   replaces earlier listeners
+ * @property {() => void} close
+ */
+
+/** An error that Python and pages throw as their class `name`. */
+export class HomeError extends Error {
+  /**
+   * @param {"ConfigError" | "NoServiceWorkerAPIError" | "ServiceWorkerInitializationError"} name
+   * @param {string} message
+   */
+  constructor(name, message) {
+    super(message);
+    this.name = name;
+  }
+}
+
+/** @typedef {(data: any) => void} OnMessage */
+/** @typedef {(reason: string) => void} OnLost */
+
+class Listeners {
+  /** @type {OnMessage} */
+  onMessage = () => {};
+  /** @type {OnLost} */
+  onLost = () => {};
+
+  /** @param {OnMessage} onMessage @param {OnLost} onLost */
+  listen(onMessage, onLost) {
+    this.onMessage = onMessage;
+    this.onLost = onLost;
+  }
+}
+
+/** @implements {Link} */
+class ServiceWorkerLink extends Listeners {
+  needsCalls = true;
+  mayWait = false;
+  #registration;
+  #hear = (/** @type {MessageEvent} */ { data }) => this.onMessage(data);
+
+  /** @param {ServiceWorkerRegistration} registration */
+  constructor(registration) {
+    super();
+    this.#registration = registration;
+    navigator.serviceWorker.addEventListener("message", this.#hear);
+    navigator.serviceWorker.startMessages();
+  }
+
+  get name() {
+    return `the Service Worker ${this.#registration.active?.scriptURL ?? ""}`;
+  }
+
+  get isOutdated() {
+    return this.#registration.waiting !== null;
+  }
+
+  /** Posts to the active worker, which may be a newer one than that of the last message. */
+  post(/** @type {object} */ message) {
+    const { active } = this.#registration;
+    if (active) active.postMessage(message);
+    else this.onLost("it was unregistered");
+  }
+
+  close() {
+    navigator.serviceWorker.removeEventListener("message", this.#hear);
+  }
+}
+
+/**
+ * Waits for the page's Service Worker to be active. Throws a HomeError if there is none.
+ * @param {number} [patienceMs] for the page to register one
+ */
+export async function openServiceWorker(patienceMs = 10_000) {
+  const container = globalThis.navigator?.serviceWorker;
+  if (!container) {
+    throw new HomeError(
+      "NoServiceWorkerAPIError",
+      "this page has no Service Workers: they need https or localhost, and are off in some private " +
+        'windows; leave host out, which is "auto"',
+    );
+  }
+  const registration = (await container.getRegistration()) ?? (await registered(patienceMs));
+  const coming = registration.installing ?? registration.waiting;
+  if (!registration.active && coming) await activated(coming);
+  return new ServiceWorkerLink(registration);
+}
+
+/**
+ * @param {number} patienceMs
+ * @returns {Promise<ServiceWorkerRegistration>}
+ */
+function registered(patienceMs) {
+  return new Promise((resolve, reject) => {
+    const message =
+      `no Service Worker was registered for ${location.href} in ${patienceMs / 1000} s: call ` +
+      "navigator.serviceWorker.register, and serve its script without errors from this folder or " +
+      "from one above it";
+    const fail = () => reject(new HomeError("ServiceWorkerInitializationError", message));
+    const timer = setTimeout(fail, patienceMs);
+    void navigator.serviceWorker.ready.then((registration) => {
+      clearTimeout(timer);
+      resolve(registration);
+    });
+  });
+}
+
+/** @param {ServiceWorker} worker */
+function activated(worker) {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      if (worker.state === "activated" || worker.state === "activating") resolve(undefined);
+      if (worker.state !== "redundant") return;
+      const message = `the Service Worker ${worker.scriptURL} could not be installed; see the console`;
+      reject(new HomeError("ServiceWorkerInitializationError", message));
+    };
+    worker.addEventListener("statechange", look);
+    look();
+  });
+}
+
+/** @implements {Link} */
+export class SharedWorkerLink extends Listeners {
+  needsCalls = false;
+  mayWait = false;
+  isOutdated = false;
+  #worker;
+  #pass;
+
+  /** @param {string} root */
+  constructor(root) {
+    super();
+    this.name = new URL("shared_worker.js", root).href;
+    this.#worker = new SharedWorker(this.name, { type: "module" });
+    this.#worker.onerror = () => this.onLost("its script could not be loaded");
+    this.#worker.port.onmessage = ({ data }) => this.onMessage(data);
+    this.#pass = new Presence();
+  }
+
+  post(/** @type {object} */ message) {
+    this.#pass.whenHeld(message, (each) => this.#worker.port.postMessage(each));
+  }
+
+  close() {
+    this.#worker.port.close();
+    this.#pass.end();
+  }
+}
+
+/**
+ * All tabs ask for one lock. The tab that has it makes the worker, which hears the others on a
+ * channel; when that tab is closed, the next one makes another. Without Web Locks (on pages without
+ * https) each tab has its own.
+ * @implements {Link}
+ */
+export class TabLink extends Listeners {
+  needsCalls = false;
+  mayWait = true; // for the election
+  isOutdated = false;
+  #channel;
+  /** @type {Worker | undefined} */
+  #worker;
+  /** @type {object | undefined} */
+  #hello; // until it is answered
+  #pass = new Presence();
+  #left = new AbortController();
+
+  /** @param {string} root */
+  constructor(root) {
+    super();
+    this.name = new URL("tab.js", root).href;
+    const locks = globalThis.navigator?.locks;
+    const room = locks ? `webllm ${this.name}` : `webllm ${Math.random()}`;
+    this.#channel = new BroadcastChannel(room);
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
+    const { signal } = this.#left;
+    const elected = () => this.#serve(room);
+    if (locks)
+      locks.request(room, { signal }, elected).catch(() => {}); // closed meanwhile
+    else void elected();
+  }
+
+  post(/** @type {{ kind?: string, from?: string }} */ message) {
+    if (message.kind === "hello") this.#hello = message;
+    this.#pass.whenHeld(message, (each) => this.#channel.postMessage(each));
+  }
+
+  close() {
+    this.#left.abort();
+    this.#worker?.terminate();
+    this.#channel.close();
+    this.#pass.end();
+  }
+
+  /** Makes the worker; settles when this connection is closed. */
+  #serve(/** @type {string} */ name) {
+    const worker = (this.#worker = new Worker(this.name, { type: "module", name }));
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.onLost(event.message || "its script could not be loaded");
+    };
+    return new Promise((resolve) => this.#left.signal.addEventListener("abort", resolve));
+  }
+
+  #hear(/** @type {any} */ data) {
+    if (data?.kind === "here") {
+      if (this.#hello) this.post(this.#hello);
+      return;
+    }
+    if (data?.to === undefined) return; // from another tab to the worker
+    if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
+      this.#hello = undefined;
+    }
+    this.onMessage(data);
+  }
+}
+
+/** A lock by which the worker notices that this page is gone. Messages wait until it is held. */
+class Presence {
+  #end = () => {};
+  #isAsked = false;
+  #isHeld = !globalThis.navigator?.locks; // nothing to wait for
+  /** @type {(() => void)[]} */
+  #waiting = [];
+
+  /**
+   * @param {{ from?: string }} message
+   * @param {(message: object) => void} post
+   */
+  whenHeld(message, post) {
+    if (this.#isHeld) return post(message);
+    this.#waiting.push(() => post(message));
+    if (!this.#isAsked) this.#hold(message.from ?? "");
+  }
+
+  end() {
+    this.#end();
+  }
+
+  /** @param {string} id */
+  #hold(id) {
+    this.#isAsked = true;
+    /** @type {Promise<void>} */
+    const ended = new Promise((resolve) => (this.#end = resolve));
+    const hold = () => {
+      this.#isHeld = true;
+      for (const post of this.#waiting.splice(0)) post();
+      return ended;
+    };
+    navigator.locks.request(presenceLock(id), hold).catch(() => {}); // a page that is closing
+  }
+}
+
+/** The lock of a connection that is there. @param {string} id */
+export function presenceLock(id) {
+  return `webllm client ${id}`;
+}

@@ -1,0 +1,280 @@
+// Where the engine of a site runs, and a page's connection to it: one engine for all tabs, in
+//
+//     service-worker    the site's Service Worker, where that has a GPU
+//     shared-worker     a SharedWorker, for a GPU in browsers whose Service Workers have none
+//     tab               a Web Worker of one tab, which serves all tabs: only there are threads
+//
+// The wheel carries these plain modules for pages, as it does stores.js, and for Python, which knows
+// this one as `webllm_homes`.
+
+import { HomeError, openServiceWorker, SharedWorkerLink, TabLink } from "./home_links.js";
+
+export * from "./home_links.js";
+
+const HELLO_MS = 30_000; // in which a worker's script has to answer
+const AUTO_MS = 5_000; // in which a page that does not ask for a Service Worker has registered it
+const STAY_MS = 10_000; // for which a Service Worker is asked to stay alive, again and again
+const IDLE_MS = 1_000; // after which no call counts as under way
+const MAX_SILENT_BEATS = 3;
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|microsoft basic render/i; // as in device/browser.py
+const HOSTS = ["auto", "service-worker", "shared-worker", "tab"];
+const UNANSWERED = new Set(["keepAlive", "setAppConfig", "setLogLevel", "abort", "bye"]);
+
+/** @typedef {"service-worker" | "shared-worker" | "tab"} HostName */
+/** @typedef {import("./home_links.js").Link} Link */
+/** @typedef {{ kind?: unknown, uuid?: unknown, content?: unknown }} Message */
+/** @typedef {{ gpu?: boolean, lock?: string | null, root?: string }} Greeting */
+
+/**
+ * A connection to the engine of this site, used like a Worker. What is posted before it is connected
+ * waits. Events: "message", and once "close" when the worker was lost; its `detail` is the reason.
+ *
+ * Several connections of one page share its worker. So each has an id, which its messages name as
+ * `from` and the replies as `to`; and each message names the `worker` that it is for, because a
+ * browser may replace a Service Worker between two messages. WebLLM's own messages name neither.
+ */
+export class Home extends EventTarget {
+  /** @type {HostName | ""} which worker it is, once `ready` */
+  host = "";
+  /** Beats since the worker last said something. */
+  missedHeartbeat = 0;
+  /** @type {Promise<void>} Rejected with a HomeError if there is no such worker. */
+  ready;
+
+  #id = newId();
+  #keepAliveMs;
+  /** @type {Link | undefined} */
+  #link;
+  /** @type {string | undefined} */
+  #worker; // the name of its lock
+  /** @type {Message[]} */
+  #early = [];
+  #underWay = new Set(); // uuids of requests without a reply yet
+  /** @type {AbortController | undefined} */
+  #watch; // while requests are under way
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #ending; // of the watch
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #beats;
+  #isClosed = false;
+
+  /**
+   * @param {object} [options]
+   * @param {HostName | "auto"} [options.host] forces one
+   * @param {number} [options.keepAliveMs] between two beats; three without an answer are a loss
+   * @param {string} [options.root] the folder of tab.js and shared_worker.js; by default that of the
+   *   Service Worker's script, or what its handler was given
+   */
+  constructor({ host = "auto", keepAliveMs = 10_000, root } = {}) {
+    super();
+    this.#keepAliveMs = keepAliveMs;
+    if (!HOSTS.includes(host)) {
+      const known = HOSTS.join(", ");
+      throw new HomeError("ConfigError", `host is ${JSON.stringify(host)}; known are ${known}`);
+    }
+    this.ready = this.#connect(host, root);
+    this.ready.catch((error) => this.#lose(error.message));
+  }
+
+  /** @param {Message} message plain data */
+  postMessage(message) {
+    if (this.#isClosed) return;
+    if (this.#link) this.#post(this.#link, message);
+    else this.#early.push(structuredClone(message)); // as it is now; throws as `postMessage` does
+  }
+
+  /** Leaves the worker, which serves others. There is no "close" event then. */
+  close() {
+    if (this.#isClosed) return;
+    this.#link?.post(this.#addressed({ kind: "bye" }));
+    this.#end();
+  }
+
+  /** @param {HostName | "auto"} wanted @param {string | undefined} root */
+  async #connect(wanted, root) {
+    if (wanted === "service-worker") {
+      const link = await openServiceWorker();
+      return this.#settle(wanted, link, await this.#greet(link));
+    }
+    const gpu = await hasGpu();
+    const hosts = wanted === "auto" ? hostsFor(gpu) : [wanted];
+    const asks = hosts.includes("service-worker") || root === undefined;
+    const worker = asks ? await openServiceWorker(AUTO_MS).catch(() => null) : null;
+    const greeting = worker && (await this.#greet(worker).catch(() => null));
+    const folder = new URL(root ?? greeting?.root ?? "./", location.href).href;
+    for (const host of hosts) {
+      const isHere = host === "service-worker";
+      const link = isHere ? worker : new (host === "tab" ? TabLink : SharedWorkerLink)(folder);
+      const found = isHere ? greeting : link && (await this.#greet(link).catch(() => null));
+      const computesWell = found?.gpu || host === wanted || host === "tab";
+      if (link && found && computesWell) return this.#settle(host, link, found);
+      if (!isHere) link?.close();
+    }
+    // Better slowly than not at all.
+    if (worker && greeting) return this.#settle("service-worker", worker, greeting);
+    worker?.close();
+    throw new HomeError(
+      "ServiceWorkerInitializationError",
+      "no worker of this site has an engine: register a Service Worker with webllm's handler, or " +
+        `serve webllm's files and name their folder as root (tried: ${folder})`,
+    );
+  }
+
+  /**
+   * @param {Link} link
+   * @returns {Promise<Greeting>}
+   */
+  #greet(link) {
+    const uuid = newId();
+    return new Promise((resolve, reject) => {
+      const fail = (/** @type {string} */ why) => {
+        link.close();
+        reject(new HomeError("ServiceWorkerInitializationError", `${link.name}: ${why}`));
+      };
+      const isSilent = "it does not answer; does its script import webllm's service_worker.js?";
+      const timer = link.mayWait ? undefined : setTimeout(fail, HELLO_MS, isSilent);
+      link.listen((data) => {
+        if (data?.to !== this.#id || data.uuid !== uuid) return;
+        clearTimeout(timer);
+        resolve(data.content ?? {});
+      }, fail);
+      link.post({ kind: "hello", uuid, content: null, from: this.#id });
+    });
+  }
+
+  /** @param {HostName} host @param {Link} link @param {Greeting} greeting */
+  #settle(host, link, { lock }) {
+    if (this.#isClosed) return link.close();
+    this.host = host;
+    this.#link = link;
+    this.#worker = lock ?? undefined;
+    link.listen(
+      (data) => this.#receive(data),
+      (reason) => this.#lose(reason),
+    );
+    this.#beats = setInterval(() => this.#beat(), this.#keepAliveMs);
+    for (const message of this.#early.splice(0)) this.#post(link, message);
+  }
+
+  /** @param {Link} link @param {Message} message */
+  #post(link, message) {
+    const { kind, uuid } = message;
+    if (kind === "abort") this.#finish(uuid);
+    link.post(this.#addressed(message));
+    if (uuid === undefined || UNANSWERED.has(String(kind))) return;
+    this.#underWay.add(uuid);
+    clearTimeout(this.#ending);
+    this.#ending = undefined;
+    if (!this.#watch) this.#begin(link);
+  }
+
+  /** @param {object} message */
+  #addressed(message) {
+    return { ...message, from: this.#id, worker: this.#worker };
+  }
+
+  /** @param {any} data */
+  #receive(data) {
+    if (data?.to !== this.#id) return;
+    this.missedHeartbeat = 0;
+    const { to: _, ...message } = data;
+    if (message.kind === "lost") return this.#lose(message.reason);
+    if (message.kind !== "initProgressCallback") this.#finish(message.uuid);
+    // This connection watches the lock itself.
+    if (message.content?.lock) message.content = { ...message.content, lock: null };
+    this.dispatchEvent(new MessageEvent("message", { data: message }));
+  }
+
+  /** @param {unknown} uuid */
+  #finish(uuid) {
+    if (!this.#underWay.delete(uuid) || this.#underWay.size > 0) return;
+    this.#ending = setTimeout(() => {
+      this.#watch?.abort();
+      this.#watch = undefined;
+    }, IDLE_MS);
+  }
+
+  /**
+   * While requests are under way: waits for the worker's lock, which is free once it has ended, and
+   * asks a Service Worker to stay. Not at other times: a page that waits for a lock is not kept for
+   * the browser's "back", and an idle Service Worker may end.
+   * @param {Link} link
+   */
+  #begin(link) {
+    const watch = (this.#watch = new AbortController());
+    const { signal } = watch;
+    if (this.#worker && globalThis.navigator?.locks) {
+      const lost = () => this.#lose("it was terminated");
+      navigator.locks.request(this.#worker, { signal }, lost).catch(() => {}); // aborted
+    }
+    if (link.needsCalls) void this.#stay(link, signal);
+  }
+
+  /**
+   * Keeps a Service Worker alive by short events, one after another: a hidden page's own timers are
+   * too slow. Not while an update waits for it to be idle.
+   * @param {Link} link @param {AbortSignal} signal
+   */
+  async #stay(link, signal) {
+    while (!signal.aborted && !link.isOutdated) {
+      const uuid = newId();
+      const replied = new Promise((resolve) => {
+        const hear = (/** @type {Event} */ event) => {
+          if (/** @type {MessageEvent} */ (event).data.uuid !== uuid) return;
+          this.removeEventListener("message", hear);
+          resolve(undefined);
+        };
+        this.addEventListener("message", hear);
+        signal.addEventListener("abort", resolve);
+      });
+      link.post(this.#addressed({ kind: "stay", uuid, content: { ms: STAY_MS } }));
+      await replied;
+    }
+  }
+
+  #beat() {
+    if (this.missedHeartbeat >= MAX_SILENT_BEATS) {
+      const seconds = (MAX_SILENT_BEATS * this.#keepAliveMs) / 1000;
+      return this.#lose(`it has said nothing for ${seconds} s`);
+    }
+    this.missedHeartbeat += 1;
+    this.#link?.post(this.#addressed({ kind: "keepAlive", uuid: newId() }));
+  }
+
+  /** @param {string} reason */
+  #lose(reason) {
+    if (this.#isClosed) return;
+    this.#end();
+    this.dispatchEvent(new CustomEvent("close", { detail: reason }));
+  }
+
+  #end() {
+    this.#isClosed = true;
+    this.#watch?.abort();
+    clearTimeout(this.#ending);
+    clearInterval(this.#beats);
+    this.#link?.close();
+  }
+}
+
+/** @param {boolean} gpu @returns {HostName[]} the best one first */
+function hostsFor(gpu) {
+  if (!gpu) return ["tab"];
+  return "SharedWorker" in globalThis
+    ? ["service-worker", "shared-worker", "tab"]
+    : ["service-worker", "tab"];
+}
+
+/** Whether this page or worker has a GPU worth using: not a software adapter. */
+export async function hasGpu() {
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
+  if (!adapter) return false;
+  const { vendor = "", architecture = "", description = "" } = adapter.info ?? {};
+  const isFallback = /** @type {any} */ (adapter).isFallbackAdapter ?? false;
+  return !isFallback && !SOFTWARE.test(`${vendor} ${architecture} ${description}`);
+}
+
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs https
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
