@@ -415,9 +415,18 @@ test("an integrity error of the worker has its hashes", async () => {
   await assert.rejects(engine.getMessage(), { url: "u", expected: "a", actual: "b" });
 });
 
+test("a handler is refused in a page", () => {
+  assert.throws(() => new webllm.WebWorkerMLCEngineHandler(), {
+    constructor: webllm.NonWorkerEnvironmentError,
+    code: "non_worker_environment",
+    message: /^WebWorkerMLCEngineHandler was made in a page/,
+  });
+});
+
 test("a handler whose Python is not there answers every message", async (context) => {
   const shown = context.mock.method(console, "error", () => {});
   globalThis.location = { href: import.meta.url };
+  globalThis.WorkerGlobalScope = class {};
   const posted = [];
   const handler = new webllm.WebWorkerMLCEngineHandler({ root: "nowhere" });
   handler.postMessage = (message) => posted.push(message);

@@ -3,10 +3,12 @@
     WebLLMError
     ├── ConfigError                a configuration value is wrong
     ├── RequestError               a request field is wrong; `field` names it
-    │   └── ContextLengthError     the prompt does not fit the context window
+    │   ├── ContextLengthError     the prompt does not fit the context window
+    │   └── UnknownMessageKindError  the worker knows no messages of this kind
     ├── ModelNotFoundError         no such model record, file or tensor
     ├── ModelNotLoadedError        no model is loaded, or `unload` stopped its load
-    │   └── ModelReplacedError     another client of the same engine loaded another model
+    │   ├── ModelReplacedError     another client of the same engine loaded another model
+    │   └── WorkerEngineModelNotLoadedError  a request to a worker's engine without a model
     ├── SessionNotFoundError       the journal has no such session
     ├── QueueFullError             too many requests are waiting; try again later
     ├── LogitProcessorError        a registered logit processor raised or returned nonsense
@@ -21,7 +23,10 @@
     │   ├── DeviceMemoryError      the model does not fit; refused before loading
     │   └── DeviceLostError        the device went away while running
     ├── TemplateError              a chat template failed or asked for what it may not have
-    └── WorkerLostError            the worker with the engine ended or was closed
+    ├── WorkerLostError            the worker with the engine ended or was closed
+    ├── NonWorkerEnvironmentError  a worker's handler was made outside of a worker
+    ├── NoServiceWorkerAPIError    this page may not use Service Workers
+    └── ServiceWorkerInitializationError  this page has no active Service Worker
 
 Each class has a stable `code` for programs and an HTTP `status`. A message says what was wrong, the
 value received and what to do next.
@@ -59,6 +64,10 @@ class ContextLengthError(RequestError):
     code = "context_length_exceeded"
 
 
+class UnknownMessageKindError(RequestError):
+    code = "unknown_message_kind"
+
+
 class ModelNotFoundError(WebLLMError, LookupError):
     code = "model_not_found"
     status = 404
@@ -71,6 +80,10 @@ class ModelNotLoadedError(WebLLMError, RuntimeError):
 
 class ModelReplacedError(ModelNotLoadedError):
     code = "model_replaced"
+
+
+class WorkerEngineModelNotLoadedError(ModelNotLoadedError):
+    code = "worker_model_not_loaded"
 
 
 class SessionNotFoundError(WebLLMError, LookupError):
@@ -154,4 +167,20 @@ class TemplateError(WebLLMError):
 
 class WorkerLostError(WebLLMError, ConnectionError):
     code = "worker_lost"
+    status = 503
+
+
+class NonWorkerEnvironmentError(WebLLMError, RuntimeError):
+    code = "non_worker_environment"
+
+
+class NoServiceWorkerAPIError(WebLLMError):
+    """The page comes from neither https nor localhost, or its window is private."""
+
+    code = "no_service_worker_api"
+    status = 501
+
+
+class ServiceWorkerInitializationError(WebLLMError):
+    code = "service_worker_initialization_failed"
     status = 503

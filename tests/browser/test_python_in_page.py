@@ -66,6 +66,18 @@ async def in_front(python: RunPython) -> RunPython:
     return python
 
 
+async def test_a_handler_of_workers_is_refused(python: RunPython) -> None:
+    refused = await python("""
+        from webllm import WebWorkerMLCEngineHandler
+
+        async def make():
+            WebWorkerMLCEngineHandler()
+
+        await error_of(make())
+    """)
+    assert refused == "NonWorkerEnvironmentError"
+
+
 async def test_the_engine_in_the_page_itself(python: RunPython) -> None:
     text = await python("""
         engine = MLCEngine(MLCEngineConfig(app_config=catalogue))

@@ -149,6 +149,7 @@ class TestInterrupt:
 
         handler.engine.chat_completion = chat_completion  # type: ignore[method-assign, assignment]
         client = Client(handler)
+        await client.load()
         for name in ("sessionId", "session_id"):
             request = asked("1", extra_body={"resumable": {"enabled": True, name: name}})
             client.post(WHOLE, {"request": request})

@@ -142,9 +142,12 @@ async def test_arguments_and_result_cross(name: str) -> None:
 
 async def test_kinds_of_later_versions_are_refused_in_words() -> None:
     npm = NpmClient(Worker().handler)
-    with pytest.raises(Thrown, match="RequestError: this worker knows no messages of the kind 'n"):
+    unknown = "UnknownMessageKindError: this worker knows no messages of the kind"
+    with pytest.raises(Thrown, match=f"{unknown} 'newKind'; use a client of its own version"):
         await npm.ask("newKind", {"any": "thing"})
-    assert npm.seen[-1]["error"]["code"] == "invalid_request_error"
+    assert npm.seen[-1]["error"]["code"] == "unknown_message_kind"
+    with pytest.raises(Thrown, match=f"{unknown} 5; "):
+        await npm.ask(5)  # type: ignore[arg-type]
 
 
 async def test_the_progress_of_one_load() -> None:

@@ -197,9 +197,9 @@ async def test_errors_are_the_engines(engine: WorkerMLCEngine) -> None:
         await engine.reload("no-such-model")
     with pytest.raises(ModelNotLoadedError):
         await engine.get_message()
-    with pytest.raises(ModelNotLoadedError):
+    with pytest.raises(errors.WorkerEngineModelNotLoadedError):
         await engine.chat.completions.create(**asked("1"))
-    with pytest.raises(ModelNotLoadedError):
+    with pytest.raises(errors.WorkerEngineModelNotLoadedError):
         await engine.embeddings.create(input="x")
     with pytest.raises(WebLLMError, match="OSError: no such file"):
         await engine.reload("broken.gguf")

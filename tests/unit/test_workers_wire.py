@@ -242,13 +242,13 @@ async def test_errors_are_strings_with_ours_beside(client: NpmClient) -> None:
 async def test_messages_that_are_wrong_are_thrown_back(npm: NpmClient) -> None:
     with pytest.raises(Thrown, match=r"RequestError: .*modelId"):
         await npm.ask("reload", {})
-    with pytest.raises(Thrown, match=r"RequestError: .*generate"):
+    with pytest.raises(Thrown, match=r"UnknownMessageKindError: .*generate"):
         await npm.ask("generate", {"input": "old"})
     with pytest.raises(Thrown, match="ConfigError: temperature is 50"):
         await npm.ask("reload", {"modelId": ["numbers"], "chatOpts": [{"temperature": 50}]})
     with pytest.raises(Thrown, match=r"RequestError: sessionId is missing"):
         await npm.ask("resumeChatCompletion", {"options": {}})
-    with pytest.raises(Thrown, match=r"RequestError: .*kind"):
+    with pytest.raises(Thrown, match=r"UnknownMessageKindError: .*\['a', 'list'\]"):
         await npm.ask(["a", "list"])  # type: ignore[arg-type]
     npm.pending[5] = asyncio.get_running_loop().create_future()  # type: ignore[index]
     npm.port.post({"kind": "unload", "uuid": 5, "content": None})
@@ -275,8 +275,10 @@ async def test_a_restarted_worker_reloads_by_itself(
 
 async def test_a_client_that_expects_no_model_is_told_that_none_is_loaded(npm: NpmClient) -> None:
     content = {"request": asked("1"), "modelId": [], "chatOpts": []}
-    with pytest.raises(Thrown, match="ModelNotLoadedError"):
-        await npm.ask("chatCompletionNonStreaming", content)
+    whole = ("chatCompletionNonStreaming", "completionNonStreaming", "embedding")
+    for kind in (*whole, "chatCompletionStreamInit", "completionStreamInit"):
+        with pytest.raises(Thrown, match="WorkerEngineModelNotLoadedError: no model is loaded in"):
+            await npm.ask(kind, content)
 
 
 async def test_streams_of_one_model_take_turns(client: NpmClient) -> None:

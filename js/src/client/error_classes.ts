@@ -6,9 +6,11 @@ import type { ErrorInfo } from "./messages";
 export class ConfigError extends WebLLMError {}
 export class RequestError extends WebLLMError {}
 export class ContextLengthError extends RequestError {}
+export class UnknownMessageKindError extends RequestError {}
 export class ModelNotFoundError extends WebLLMError {}
 export class ModelNotLoadedError extends WebLLMError {}
 export class ModelReplacedError extends ModelNotLoadedError {}
+export class WorkerEngineModelNotLoadedError extends ModelNotLoadedError {}
 export class SessionNotFoundError extends WebLLMError {}
 export class QueueFullError extends WebLLMError {}
 export class LogitProcessorError extends WebLLMError {}
@@ -39,3 +41,6 @@ export class DeviceMemoryError extends DeviceError {}
 export class DeviceLostError extends DeviceError {}
 export class TemplateError extends WebLLMError {}
 export class WorkerLostError extends WebLLMError {}
+export class NonWorkerEnvironmentError extends WebLLMError {}
+export class NoServiceWorkerAPIError extends WebLLMError {}
+export class ServiceWorkerInitializationError extends WebLLMError {}

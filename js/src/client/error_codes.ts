@@ -6,9 +6,11 @@ export const ERROR_CODES = {
   ConfigError: { code: "invalid_config", status: 400 },
   RequestError: { code: "invalid_request_error", status: 400 },
   ContextLengthError: { code: "context_length_exceeded", status: 400 },
+  UnknownMessageKindError: { code: "unknown_message_kind", status: 400 },
   ModelNotFoundError: { code: "model_not_found", status: 404 },
   ModelNotLoadedError: { code: "model_not_loaded", status: 409 },
   ModelReplacedError: { code: "model_replaced", status: 409 },
+  WorkerEngineModelNotLoadedError: { code: "worker_model_not_loaded", status: 409 },
   SessionNotFoundError: { code: "session_not_found", status: 404 },
   QueueFullError: { code: "queue_full", status: 429 },
   LogitProcessorError: { code: "logit_processor_failed", status: 500 },
@@ -24,6 +26,9 @@ export const ERROR_CODES = {
   DeviceLostError: { code: "device_lost", status: 503 },
   TemplateError: { code: "template_error", status: 400 },
   WorkerLostError: { code: "worker_lost", status: 503 },
+  NonWorkerEnvironmentError: { code: "non_worker_environment", status: 500 },
+  NoServiceWorkerAPIError: { code: "no_service_worker_api", status: 501 },
+  ServiceWorkerInitializationError: { code: "service_worker_initialization_failed", status: 503 },
 } as const;
 
 export type ErrorName = keyof typeof ERROR_CODES;

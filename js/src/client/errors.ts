@@ -34,6 +34,13 @@ export function configError(message: string): WebLLMError {
   return made("ConfigError", message);
 }
 
+/** Throws NonWorkerEnvironmentError in a page, where this class would serve nobody. */
+export function checkIsWorker(className: string): void {
+  if ("WorkerGlobalScope" in globalThis) return;
+  const text = `${className} was made in a page, where it would serve nobody`;
+  throw made("NonWorkerEnvironmentError", `${text}; make it in a worker's script`);
+}
+
 /** Returns the result of a call of stores.js. Throws its StoreError as the class that it names. */
 export async function stored<Result>(call: () => Promise<Result>): Promise<Result> {
   try {

@@ -1,5 +1,6 @@
 // `WebWorkerMLCEngineHandler`: serves an engine from a worker script.
 
+import { checkIsWorker } from "./errors";
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import { replyStartFailure } from "./start_failure";
 import { fileAt, notServed, type Root } from "./root";
@@ -12,12 +13,13 @@ import { fileAt, notServed, type Root } from "./root";
  *     self.onmessage = (event) => handler.onmessage(event);
  *
  * `root` is the address of webllm's files (`js/dist`). Give it if they are not beside the bundle with
- * this class. Another origin has to allow access by CORS.
+ * this class. Another origin has to allow access by CORS. Throws NonWorkerEnvironmentError in a page.
  */
 export class WebWorkerMLCEngineHandler {
   private readonly host: Promise<Host>;
 
   constructor({ root }: { root?: Root } = {}) {
+    checkIsWorker("WebWorkerMLCEngineHandler");
     this.host = start(fileAt("host.js", root), (message) => this.postMessage(message));
   }
 

@@ -17,7 +17,7 @@ from pyodide.ffi import JsException, create_once_callable, create_proxy, to_js
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.browser.store import ask_to_keep
 from webllm.config import ChatOptions, MLCEngineConfig
-from webllm.errors import WorkerLostError
+from webllm.errors import NonWorkerEnvironmentError, WorkerLostError
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
 from webllm.workers.messages import HELLO, Greeting, Request, Return
 from webllm.workers.port import OnClose, OnMessage, Unreadable
@@ -170,8 +170,20 @@ def _locks() -> Any:
     return getattr(js.navigator, "locks", None)
 
 
+def check_is_worker(class_name: str) -> None:
+    """Raises NonWorkerEnvironmentError in a page, where this class serves nobody."""
+    if not hasattr(js, "WorkerGlobalScope"):
+        raise NonWorkerEnvironmentError(
+            f"{class_name} was made in a page, where it would serve nobody; make it in a worker's "
+            "script"
+        )
+
+
 class WebWorkerMLCEngineHandler(MLCEngineHandler):
-    """Serves the page that made this worker, as soon as it is constructed."""
+    """Serves the page that made this worker, as soon as it is constructed.
+
+    Raises NonWorkerEnvironmentError in a page.
+    """
 
     def __init__(
         self,
@@ -180,6 +192,7 @@ class WebWorkerMLCEngineHandler(MLCEngineHandler):
         *,
         on_custom_request: OnCustomRequest | None = None,
     ) -> None:
+        check_is_worker("WebWorkerMLCEngineHandler")
         super().__init__(engine, config, on_custom_request=on_custom_request)
         self.serve(BrowserPort(js.self, js.self.close))
 

@@ -19,7 +19,7 @@ from webllm.artifacts.progress import InitProgressReport, Phase
 from webllm.config import AppConfig, MLCEngineConfig, engine_config
 from webllm.engine.engine import MLCEngine
 from webllm.engine.journaling import LoadedRecord
-from webllm.errors import ModelReplacedError, RequestError
+from webllm.errors import ModelReplacedError, RequestError, WorkerEngineModelNotLoadedError
 from webllm.workers import messages as m
 from webllm.workers.connection import Connection, Models
 from webllm.workers.port import Port
@@ -140,11 +140,13 @@ class MLCEngineHandler:
     async def _ensure_loaded(self, client: Connection, request: m.Request) -> None:
         """Loads the models that the client expects, if this worker was restarted since.
 
-        Raises ModelReplacedError if another client has loaded others in their place.
+        Raises ModelReplacedError if another client has loaded others in their place, and
+        WorkerEngineModelNotLoadedError if it expects none and none is loaded.
         """
         client.check_models()
         params: m.EngineParams = request.content
         if not params.model_id:
+            await self._check_loaded()
             return
         models = self._models(client, params)
         if client.models and client.models.has_names_of(models):
@@ -156,6 +158,12 @@ class MLCEngineHandler:
         client.check_settings()
         await self._load(client, request.uuid, models, is_reload=False)
         client.check_models()
+
+    async def _check_loaded(self) -> None:
+        if not self.engine.loaded_model_ids() and not (await self.engine.engine_stats()).loading:
+            raise WorkerEngineModelNotLoadedError(
+                "no model is loaded in this worker; call the engine's reload with a model id first"
+            )
 
     def _models(self, client: Connection, params: m.ReloadParams | m.EngineParams) -> Models:
         app_config = client.app_config or self._own_app_config

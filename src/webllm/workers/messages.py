@@ -46,8 +46,8 @@ from webllm.api.resumable import ResumeResult
 from webllm.api.stats import EngineStats
 from webllm.config import AppConfig, ChatOptions, LogLevel, read_config
 from webllm.error_info import ErrorInfo, describe, rebuild, rebuild_text
-from webllm.errors import ConfigError, RequestError, WebLLMError
-from webllm.plain_data import explained, field_of
+from webllm.errors import ConfigError, RequestError, UnknownMessageKindError, WebLLMError
+from webllm.plain_data import explained, field_of, short
 
 PROTOCOL = 3  # version of what we add to WebLLM's messages; no kind's `since` is higher
 NAMED_INTERRUPTS = 3  # the first version whose `INTERRUPT` may name answers
@@ -366,18 +366,20 @@ KINDS: dict[str, Kind[Any]] = {
 def read_request(message: dict[str, Any]) -> Request | KeepAlive:
     """Returns the request in a message.
 
-    Raises RequestError for an unknown kind or wrong content; ConfigError for a wrong configuration.
+    Raises UnknownMessageKindError, RequestError for wrong content, and ConfigError for a wrong
+    configuration.
     """
-    struct: type[Request | KeepAlive] = Request
+    struct: type[Request | KeepAlive]
     match message.get("kind"):
         case "keepAlive":
             struct = KeepAlive
         case str(name) if name in KINDS:
             struct = KINDS[name].struct
-        case str(name):
-            raise RequestError(
-                f"this worker knows no messages of the kind {name!r}; use a client of its own "
-                "version, or custom_request for messages of the application's"
+        case unknown:
+            raise UnknownMessageKindError(
+                f"this worker knows no messages of the kind {short(unknown)}; use a client of its "
+                "own version, or custom_request for messages of the application's",
+                field="kind",
             )
     try:
         return msgspec.convert(message, struct)
