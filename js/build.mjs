@@ -52,6 +52,7 @@ await build({
   bundle: true,
   format: "esm",
   target: "es2022",
+  minifyWhitespace: true,
   supported: { "dynamic-import": false },
   define: { "import.meta.url": "self.location.href" },
   external: ["node:*", "ws"],
