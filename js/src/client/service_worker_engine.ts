@@ -1,6 +1,6 @@
 // `ServiceWorkerMLCEngine`: an engine that all pages of a site share, and that survives its worker.
 
-import { Home } from "../../../src/webllm/workers/homes.js";
+import { Home, HomeError } from "../../../src/webllm/workers/homes.js";
 import type { MLCEngineConfig } from "./config";
 import type { Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
@@ -82,8 +82,10 @@ export function homeEndpoint(home: Home): Endpoint {
     post: (message) => home.postMessage(message),
     listen(onMessage, onLost) {
       home.addEventListener("message", (event) => onMessage((event as MessageEvent).data));
-      home.addEventListener("close", (event) => onLost((event as CustomEvent<string>).detail));
-      home.ready.catch((error) => onLost(ofItsName(error)));
+      home.addEventListener("close", (event) => {
+        const { detail } = event as CustomEvent<string | HomeError>;
+        onLost(typeof detail === "string" ? detail : ofItsName(detail));
+      });
     },
     close: () => home.close(),
   };

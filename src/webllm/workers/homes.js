@@ -27,7 +27,8 @@ const UNANSWERED = new Set(["keepAlive", "setAppConfig", "setLogLevel", "abort",
 
 /**
  * A connection to the engine of this site, used like a Worker. What is posted before it is connected
- * waits. Events: "message", and once "close" when the worker was lost; its `detail` is the reason.
+ * waits. Events: "message", and once "close" when the worker was lost; its `detail` is the reason, a
+ * HomeError if there was no worker to be had.
  *
  * Several connections of one page share its worker. So each has an id, which its messages name as
  * `from` and the replies as `to`; and each message names the `worker` that it is for, because a
@@ -62,7 +63,7 @@ export class Home extends EventTarget {
    * @param {object} [options]
    * @param {HostName | "auto"} [options.host] forces one
    * @param {number} [options.keepAliveMs] between two beats; three without an answer are a loss
-   * @param {string} [options.root] the folder of tab.js and shared_worker.js; by default that of the
+   * @param {string | URL | undefined} [options.root] the folder of tab.js and shared_worker.js; by default that of the
    *   Service Worker's script, or what its handler was given
    */
   constructor({ host = "auto", keepAliveMs = 10_000, root } = {}) {
@@ -73,7 +74,7 @@ export class Home extends EventTarget {
       throw new HomeError("ConfigError", `host is ${JSON.stringify(host)}; known are ${known}`);
     }
     this.ready = this.#connect(host, root);
-    this.ready.catch((error) => this.#lose(error.message));
+    this.ready.catch((error) => this.#lose(error));
   }
 
   /** @param {Message} message plain data */
@@ -90,7 +91,7 @@ export class Home extends EventTarget {
     this.#end();
   }
 
-  /** @param {HostName | "auto"} wanted @param {string | undefined} root */
+  /** @param {HostName | "auto"} wanted @param {string | URL | undefined} root */
   async #connect(wanted, root) {
     if (wanted === "service-worker") {
       const link = await openServiceWorker();
@@ -241,7 +242,7 @@ export class Home extends EventTarget {
     this.#link?.post(this.#addressed({ kind: "keepAlive", uuid: newId() }));
   }
 
-  /** @param {string} reason */
+  /** @param {string | HomeError} reason */
   #lose(reason) {
     if (this.#isClosed) return;
     this.#end();
