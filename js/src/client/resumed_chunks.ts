@@ -63,8 +63,8 @@ export class ResumedChunks<Chunk extends AnyChunk> implements Chunks<Chunk> {
     try {
       for (;;) {
         const chunk = await chunks.pull();
+        if (chunk?.choices.some(({ token_ids }) => token_ids?.length)) this.losses.reset();
         const news = chunk && this.resumption.take(chunk);
-        if (news) this.losses.reset();
         if (news || !chunk) return news;
       }
     } catch (error) {

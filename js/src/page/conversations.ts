@@ -62,8 +62,21 @@ export function before(messages: Message[], messageId: string): Message[] {
 }
 
 export function isAnswering(conversation: Conversation | undefined): boolean {
-  const state = conversation?.messages.at(-1)?.state;
+  const last = conversation?.messages.at(-1);
+  return last !== undefined && isUnderWay(last);
+}
+
+export function isUnderWay({ state }: Message): boolean {
   return state === "waiting" || state === "streaming";
+}
+
+/** Puts a conversation in the place of that with the same id, or in front. */
+export function withConversation(
+  conversations: Conversation[],
+  conversation: Conversation,
+): Conversation[] {
+  if (!find(conversations, conversation.id)) return [conversation, ...conversations];
+  return conversations.map((each) => (each.id === conversation.id ? conversation : each));
 }
 
 function hex(byte: number): string {
