@@ -1,4 +1,4 @@
-"""Opens the built chat page in Chromium, with a worker that has no model."""
+"""Opens the built chat page in Chromium, with a shared worker that has no model."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PUT = """(records) => new Promise((resolve, reject) => {
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
-    """Serves the page's own files, with the fake worker as worker.js."""
+    """Serves the page's own files, with the fake worker as tab.js."""
     assert (DIST / "page.js").exists(), "make site builds what is served here"
     for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg"):
         (folder / name).symlink_to(DIST / name)
     for font in DIST.glob("*.woff2"):
         (folder / font.name).symlink_to(font)
-    (folder / "worker.js").symlink_to(Path(__file__).parent / "pages" / "fake_worker.js")
+    (folder / "tab.js").symlink_to(Path(__file__).parent / "pages" / "fake_tab.js")
     (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
     with serving({"": folder}) as server:
         yield server
