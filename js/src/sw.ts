@@ -45,7 +45,6 @@ async function activate(): Promise<void> {
 function answerFetch(event: FetchEvent): void {
   const response = answer(event.request);
   if (response) event.respondWith(response);
-  if (response && event.request.mode === "navigate") event.waitUntil(leaveIfGone());
 }
 
 /** Returns undefined for a request that is none of this worker's business. */
@@ -65,13 +64,21 @@ async function file(path: string, request: Request): Promise<Response> {
 
 function receive(event: ScopeMessageEvent): void {
   const { kind } = (event.data ?? {}) as { kind?: unknown };
-  const [port] = event.ports;
-  if (kind === "precache") {
-    event.waitUntil(reported(precache.fill(), "this site does not work offline").catch(() => {}));
+  const work = kind === "precache" ? keepAll : kind === "skipWaiting" ? skipWaiting : undefined;
+  if (work) event.waitUntil(work().then((isDone) => event.ports[0]?.postMessage(isDone)));
+}
+
+/** Asked by a page when it is loaded. Returns whether the site works offline from now on. */
+async function keepAll(): Promise<boolean> {
+  if (await isGone()) {
+    await leave();
+    return false;
   }
-  if (kind === "skipWaiting") {
-    event.waitUntil(skipWaiting().then((isTaken) => port?.postMessage(isTaken)));
-  }
+  const all = Promise.all([precache.fill(), precache.newest(catalogue, PATIENCE_MS)]);
+  return reported(all, "this site does not work offline").then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Takes over unless other pages of the site are open, which may be about to fetch its old files. */
@@ -84,25 +91,25 @@ async function skipWaiting(): Promise<boolean> {
 }
 
 /**
- * Unregisters this worker if the host no longer has its script: another site may be served at this
- * address, as often on localhost, or this one without a worker.
+ * Whether the host no longer has this script: another site may be served at this address, as often on
+ * localhost, or this one without a worker.
  */
-async function leaveIfGone(): Promise<void> {
+async function isGone(): Promise<boolean> {
   const { href } = scope.location;
   const response = await network(href, { method: "HEAD", cache: "no-store" }).catch(() => null);
-  if (!response || !isGone(response)) return;
+  if (!response || response.status === 404 || response.status === 410) return response !== null;
+  return response.ok && !/javascript/.test(response.headers.get("content-type") ?? "");
+}
+
+/** Gives the site's pages back to the host. */
+async function leave(): Promise<void> {
   await scope.registration.unregister();
   await precache.delete();
   const pages = await scope.clients.matchAll({ type: "window" });
   await Promise.all(pages.map((page) => page.navigate(page.url)));
 }
 
-function isGone({ ok, status, headers }: Response): boolean {
-  if (status === 404 || status === 410) return true;
-  return ok && !/javascript/.test(headers.get("content-type") ?? "");
-}
-
-async function reported(work: Promise<void>, failure: string): Promise<void> {
+async function reported(work: Promise<unknown>, failure: string): Promise<void> {
   try {
     await work;
   } catch (error) {

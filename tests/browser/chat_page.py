@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from playwright.async_api import Browser, BrowserContext, Page
 
 from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
+from webllm.cli.site_worker import service_worker, without_service_worker
 
 MODELS = [
     {"model": "/m", "model_id": "Quick-135M", "size_bytes": 98_362_432, "vram_required_MB": 250},
@@ -35,16 +37,28 @@ PUT = """(records) => new Promise((resolve, reject) => {
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
-    """Serves the page's own files, with the fake worker as worker.js."""
-    assert (DIST / "page.js").exists(), "make site builds what is served here"
-    for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg"):
-        (folder / name).symlink_to(DIST / name)
-    for font in DIST.glob("*.woff2"):
-        (folder / font.name).symlink_to(font)
-    (folder / "worker.js").symlink_to(Path(__file__).parent / "pages" / "fake_worker.js")
-    (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
+    """Serves the page's own files, with the fake worker as worker.js and no Service Worker."""
+    write_fake(folder)
+    page = (DIST / "index.html").read_bytes()
+    (folder / "index.html").write_bytes(without_service_worker(page))
     with serving({"": folder}) as server:
         yield server
+
+
+def write_fake(folder: Path) -> None:
+    """Writes the page's own files, with the fake worker as worker.js and a Service Worker."""
+    assert (DIST / "page.js").exists(), "make site builds what is served here"
+    fonts = [font.name for font in DIST.glob("*.woff2")]
+    for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg", "sw.js", *fonts):
+        shutil.copy(DIST / name, folder)
+    shutil.copy(Path(__file__).parent / "pages" / "fake_worker.js", folder / "worker.js")
+    (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
+    list_files(folder)
+
+
+def list_files(folder: Path) -> None:
+    """Makes the files of a site, as they are now, those of its Service Worker."""
+    (folder / "sw.js").write_bytes(service_worker(folder))
 
 
 @asynccontextmanager

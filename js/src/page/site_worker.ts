@@ -13,17 +13,18 @@ const PATIENCE_MS = 3000;
  * Never rejects. `usesCpu`: whether models will run on the CPU.
  */
 export async function registerSiteWorker(usesCpu: () => Promise<boolean>): Promise<boolean> {
-  const script = document.querySelector<HTMLMetaElement>("meta[name=service-worker]")?.content;
+  const script = scriptUrl();
   if (!script || !navigator.serviceWorker) return false;
+  const { serviceWorker } = navigator;
   try {
     const mayReload = reloadOnce();
     const claimed = controllerChange();
-    const registration = await navigator.serviceWorker.register(script, { updateViaCache: "none" });
+    const isFirst = !(await registered())?.active;
+    await serviceWorker.register(script, { updateViaCache: "none" });
     const isImproved =
-      (await takeUpdate()) ||
-      (isFirst(registration) && (await lacksThreads(usesCpu)) && (await claimed));
+      (await takeUpdate()) || (isFirst && (await lacksThreads(usesCpu)) && (await claimed));
     if (isImproved && mayReload()) return true;
-    void navigator.serviceWorker.ready.then(askToPrecache);
+    void serviceWorker.ready.then(askToPrecache);
   } catch (error) {
     console.info(`this page does not work offline: ${String(error)}`);
   }
@@ -35,22 +36,32 @@ export async function registerSiteWorker(usesCpu: () => Promise<boolean>): Promi
  * nothing runs in the worker. It refuses if other pages of the site are open.
  */
 export async function takeUpdate(): Promise<boolean> {
-  const registration = await navigator.serviceWorker?.getRegistration();
-  if (!registration?.waiting) return false;
+  const waiting = (await registered())?.waiting;
+  if (!waiting) return false;
   const { port1, port2 } = new MessageChannel();
   const hasTakenOver = controllerChange();
   const isWilling = new Promise<boolean>(
     (resolve) => (port1.onmessage = ({ data }) => resolve(data)),
   );
-  registration.waiting.postMessage({ kind: "skipWaiting" }, [port2]);
+  waiting.postMessage({ kind: "skipWaiting" }, [port2]);
   const answer = await Promise.race([isWilling, hasTakenOver]);
   port1.close();
   return answer && hasTakenOver;
 }
 
-/** Whether a worker is about to control this page; not so after a reload that bypasses workers. */
-function isFirst({ active }: ServiceWorkerRegistration): boolean {
-  return !navigator.serviceWorker.controller && active?.state !== "activated";
+/** The address of the site's worker; null if it has none. */
+function scriptUrl(): URL | null {
+  const meta = document.querySelector<HTMLMetaElement>("meta[name=service-worker]");
+  return meta && new URL(meta.content, location.href);
+}
+
+/** This site's registration, and not that of a site around it. */
+async function registered(): Promise<ServiceWorkerRegistration | undefined> {
+  const script = scriptUrl();
+  const registration = script && (await navigator.serviceWorker?.getRegistration(script));
+  return registration && registration.scope === new URL("./", script).href
+    ? registration
+    : undefined;
 }
 
 async function lacksThreads(usesCpu: () => Promise<boolean>): Promise<boolean> {
