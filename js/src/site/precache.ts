@@ -86,17 +86,20 @@ export class Precache {
   }
 
   private async fetchAndKeep(path: string): Promise<Response> {
+    // The browser may have an older file, which the host takes for this one: both have one date.
+    const file = await this.fetched(path, "no-cache").catch(() => this.fetched(path, "reload"));
+    await (await caches.open(this.name)).put(this.key(path), file.clone());
+    return file;
+  }
+
+  private async fetched(path: string, cache: RequestCache): Promise<Response> {
     const url = new URL(path, this.root).href;
-    const response = await this.network(url, { cache: "no-cache" });
+    const response = await this.network(url, { cache });
     if (!response.ok) throw new Error(`${url} cannot be fetched: ${response.status}`);
     const bytes = await response.arrayBuffer();
     const hash = await sha256(bytes);
-    if (hash !== this.files[path]) {
-      throw new Error(`${url} has the SHA-256 ${hash}, expected ${this.files[path]}`);
-    }
-    const file = stored(bytes, response);
-    await (await caches.open(this.name)).put(this.key(path), file.clone());
-    return file;
+    if (hash === this.files[path]) return stored(bytes, response);
+    throw new Error(`${url} has the SHA-256 ${hash}, expected ${this.files[path]}`);
   }
 }
 
