@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Error, Page
 
 from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
@@ -23,7 +24,8 @@ MODELS = [
     {"model": "/m", "model_id": "Broken-8B", "size_bytes": 5_200_000_000, "vram_required_MB": 6100},
 ]
 WITHOUT_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined })"
-
+# A page with a Service Worker reloads itself if its host does not isolate it.
+HAS_RELOADED = "crossOriginIsolated || !document.querySelector('meta[name=service-worker]')"
 PUT = """(records) => new Promise((resolve, reject) => {
   const opening = indexedDB.open("webllm-chat", 1);
   opening.onsuccess = () => {
@@ -58,7 +60,19 @@ def write_fake(folder: Path) -> None:
 
 def list_files(folder: Path) -> None:
     """Makes the files of a site, as they are now, those of its Service Worker."""
-    (folder / "sw.js").write_bytes(service_worker(folder))
+    script = service_worker(folder)
+    (folder / "sw.js").unlink()  # it may be a link
+    (folder / "sw.js").write_bytes(script)
+
+
+async def until(page: Page, function: str, wanted: Any = True) -> None:
+    """Waits until a function in the page returns a value; the page may reload itself meanwhile."""
+    value = None
+    async with asyncio.timeout(TIMEOUT_S):
+        while value != wanted:
+            await asyncio.sleep(0.02)
+            with suppress(Error, TimeoutError):
+                value = await asyncio.wait_for(page.evaluate(function), 2)
 
 
 @asynccontextmanager
@@ -86,6 +100,7 @@ async def chat_page(
         await context.add_init_script(WITHOUT_WEBGPU)
         async with watched_page(context) as page:
             await page.goto(f"{url}/index.html")
+            await until(page, HAS_RELOADED)
             await page.wait_for_selector("#welcome .suggestion")
             yield page
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Error, Frame, Page, expect
+from playwright.async_api import Browser, BrowserContext, Frame, Page, expect
 
 from browser.chat_page import (
     MODELS,
@@ -20,9 +18,10 @@ from browser.chat_page import (
     choose_model,
     context_of,
     list_files,
+    until,
     write_fake,
 )
-from browser.chromium import TIMEOUT_S, watched_page
+from browser.chromium import watched_page
 from browser.site_server import SiteServer, serving
 from webllm.cli.site_worker import without_service_worker
 
@@ -108,16 +107,6 @@ def folder_of(host: SiteServer) -> Path:
 def listed(host: SiteServer) -> list[str]:
     line, *_ = (folder_of(host) / "sw.js").read_text().splitlines()
     return sorted(json.loads(line.partition(" = ")[2].rstrip(";")))
-
-
-async def until(page: Page, function: str, wanted: Any = True) -> None:
-    """Waits until a function in the page returns a value; the page may reload itself meanwhile."""
-    value = None
-    async with asyncio.timeout(TIMEOUT_S):
-        while value != wanted:
-            await asyncio.sleep(0.02)
-            with suppress(Error, TimeoutError):
-                value = await asyncio.wait_for(page.evaluate(function), 2)
 
 
 async def is_kept(page: Page) -> None:
@@ -250,8 +239,10 @@ async def test_an_update_waits_for_the_other_pages(
         assert await page.evaluate(POST, TAKE_OVER) is False
         assert await page.evaluate(Z_INDEX) == "auto"
         await other.close()
+        while not await page.evaluate(POST, TAKE_OVER):
+            pass  # the browser has not yet noticed
         await page.reload()
-        await until(page, Z_INDEX, "7")
+        assert await page.evaluate(Z_INDEX) == "7"
 
 
 async def test_a_damaged_file_is_refused(host: SiteServer, context: BrowserContext) -> None:
