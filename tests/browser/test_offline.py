@@ -149,6 +149,18 @@ async def test_the_page_answers_without_a_network(
         assert await page.evaluate("crossOriginIsolated")
 
 
+async def test_a_page_without_its_worker_says_that_there_is_no_network(
+    host: SiteServer, context: BrowserContext
+) -> None:
+    await context.add_init_script(NO_GPU + ";" + NO_API)
+    async with await context.new_page() as page:
+        await page.goto(f"{host.url}/")
+        await context.set_offline(True)
+        await choose_model(page, "Quick")
+        alert = page.locator("#model-bar [role=alert]")
+        await expect(alert).to_contain_text("its script could not be loaded: there is no network")
+
+
 async def test_a_host_without_headers_gets_an_isolated_page(
     host: SiteServer, context: BrowserContext
 ) -> None:
