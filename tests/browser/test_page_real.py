@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from playwright.async_api import BrowserContext, Page, Route, expect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, chat_page, shorten_answers
 from browser.chromium import watched_page
-from browser.site_server import SiteServer
+from browser.site_server import DIST, SiteServer, serving
 
 RECORD = {
     "model": "/models/smollm2.gguf",
@@ -46,15 +51,19 @@ async (record) => {
 """
 
 
-async def with_model(context: BrowserContext) -> None:
-    async def fulfil(route: Route) -> None:
-        await route.fulfill(json={"model_list": [RECORD]})
+@pytest.fixture
+def chat_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
+    """Serves the site with this model in its catalogue."""
+    for path in DIST.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "models.json").unlink()
+    (tmp_path / "models.json").write_text(json.dumps({"model_list": [RECORD]}))
+    with serving({**site.folders, "": tmp_path}) as server:
+        yield server
 
-    await context.route("**/models.json", fulfil)
 
-
-async def test_a_chat_with_smollm2(site: SiteServer) -> None:
-    async with chat_page(site.url, prepare=with_model) as page:
+async def test_a_chat_with_smollm2(chat_site: SiteServer) -> None:
+    async with chat_page(chat_site.url) as page:
         await shorten_answers(page)
         await page.click("text=Load model")
         await ready(page)
@@ -70,10 +79,10 @@ async def test_a_chat_with_smollm2(site: SiteServer) -> None:
 
 
 async def test_an_answer_survives_a_refresh_and_a_second_tab_needs_no_model(
-    site: SiteServer,
+    chat_site: SiteServer,
 ) -> None:
     """The text is that of an undisturbed answer, also where it is drawn by chance."""
-    async with chat_page(site.url, prepare=with_model) as page:
+    async with chat_page(chat_site.url) as page:
         await page.click("#open-settings")
         await page.get_by_label("Longest answer").fill("120")
         await page.get_by_label("Temperature").fill("1")
@@ -81,7 +90,7 @@ async def test_an_answer_survives_a_refresh_and_a_second_tab_needs_no_model(
         await page.keyboard.press("Escape")
         await ask(page, "Tell me a story.")
         [expected] = await answers(page)
-        num_requests = len(site.models.ranges)
+        num_requests = len(chat_site.models.ranges)
         await page.click("#new-chat")
         await begin(page, "Tell me a story.")
         text = page.locator(".answer .markdown")
@@ -96,7 +105,7 @@ async def test_an_answer_survives_a_refresh_and_a_second_tab_needs_no_model(
             await expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
             assert await answers(page) == [expected]
             await ask(other, "Name three colours.")
-        assert len(site.models.ranges) == num_requests, "the model was fetched again"
+        assert len(chat_site.models.ranges) == num_requests, "the model was fetched again"
         await page.wait_for_function(NO_SESSIONS)
 
 

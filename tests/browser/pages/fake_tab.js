@@ -187,7 +187,9 @@ async function* chunks(request, isFirst) {
     throw fault("RequestError", "temperature is 9; it has to be at most 2");
   if (asked.includes("lost device")) throw fault("DeviceLostError", "the GPU stopped answering");
   if (asked.includes("crash")) {
-    setTimeout(() => close.missing());
+    setTimeout(() => {
+      throw new Error("no luck ".repeat(asked.includes("long") ? 2000 : 1));
+    });
     await new Promise(() => {});
   }
   if (asked.includes("long prompt")) yield* progress();
