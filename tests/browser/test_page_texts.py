@@ -130,3 +130,10 @@ async def test_long_words_stay_inside(open_chat: OpenChat, tmp_path: Path, width
         assert await page.evaluate(OVERFLOWING) == []
         for name in ("#prompt", "#model-bar button:has-text('Try again')"):
             await expect(page.locator(name)).to_be_in_viewport(ratio=1)
+        await page.click("text=Try again")
+        await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await choose_model(other, "Quick")
+        await expect(page.locator("#model-bar")).to_contain_text("Another tab loaded Quick")
+        assert await page.evaluate(OVERFLOWING) == []

@@ -88,19 +88,23 @@ export class ModelBar {
   }
 
   private replaced(by: string): Node[] {
-    const modelId = this.store.get("modelId");
+    const mine = modelName(this.store.get("modelId"));
     const isHere = this.store.get("models").some((each) => each.model_id === by);
-    const other = button(`Use ${modelName(by)}`, "quiet", () => this.session.load(by));
+    const other = button("Use the other", "quiet", () => this.session.load(by));
     return [
       h(
         "div",
         { class: "model-bar-row", role: "status" },
         h("span", { class: "model-bar-text" }, `${sentence(replacedText(by))}.`),
-        h("span", { class: "model-bar-detail" }, "Tabs share one model."),
+        h(
+          "span",
+          { class: "model-bar-detail" },
+          `Tabs share one model, so ${mine} is no longer loaded.`,
+        ),
       ),
       actions(
         isHere ? other : button("Other model", "quiet", this.chooseModel),
-        this.load(`Load ${modelName(modelId)} again`),
+        this.load("Load again"),
       ),
     ];
   }
