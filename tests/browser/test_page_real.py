@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, chat_page, shorten_answers
-from browser.chromium import watched_page
+from browser.chromium import LAN_HOST, watched_page
 from browser.site_server import DIST, SiteServer, serving
 
 RECORD = {
@@ -107,6 +107,24 @@ async def test_an_answer_survives_a_refresh_and_a_second_tab_needs_no_model(
             await ask(other, "Name three colours.")
         assert len(chat_site.models.ranges) == num_requests, "the model was fetched again"
         await page.wait_for_function(NO_SESSIONS)
+
+
+async def test_an_answer_survives_a_refresh_without_https(chat_site: SiteServer) -> None:
+    """Without Web Locks each tab has a worker of its own."""
+    async with chat_page(chat_site.url_at(LAN_HOST)) as page:
+        await shorten_answers(page)
+        await page.click("text=Load model")
+        await ready(page)
+        await ask(page, "Name three colours.")
+        [expected] = await answers(page)
+        await page.click("#new-chat")
+        await begin(page, "Name three colours.")
+        text = page.locator(".answer .markdown")
+        await expect(text).not_to_be_empty()
+        await page.reload()
+        await page.locator("#conversations .conversation").first.click()
+        await expect(page.locator(".answer")).to_have_attribute("data-state", "done")
+        assert await answers(page) == [expected]
 
 
 async def ready(page: Page) -> None:

@@ -110,7 +110,7 @@ async def test_an_answer_of_another_model_has_stopped(chat: Page) -> None:
 
 
 async def test_no_session_is_left(chat: Page) -> None:
-    """After an answer, a stopped one, one that is replaced, and one whose conversation is deleted."""
+    """After an answer; after one that is stopped, replaced, or deleted with its conversation."""
     await ask(chat, "one")
     await chat.wait_for_function(NO_SESSIONS)
     await stream(chat)
@@ -209,9 +209,7 @@ async def test_an_answer_ends_as_another_tab_loads_its_model(chat: Page) -> None
         await expect_model(other, "Quick 135M")
         await choose_model(other, "Next")
         alert = chat.locator(".answer [role=alert]")
-        await expect(alert).to_have_text(
-            "The answer was interrupted. Another tab loaded Next 360M"
-        )
+        await expect(alert).to_have_text("The answer was interrupted. Another tab loaded Next 360M")
         await expect_model(chat, "Quick 135M", "replaced")
         await expect_model(other, "Next 360M")
         await chat.locator(".answer [aria-label='Answer again']").click()
