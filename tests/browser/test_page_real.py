@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, begin, chat_page, shorten_answers
-from browser.chromium import LAN_HOST, watched_page
+from browser.chromium import LAN_HOST, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
 
 RECORD = {
@@ -105,25 +105,40 @@ async def test_an_answer_survives_a_refresh_and_a_second_tab_needs_no_model(
             await expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
             assert await answers(page) == [expected]
             await ask(other, "Name three colours.")
+            await begin(page, "Tell me more.")
+            await expect(text.last).not_to_be_empty()
+            await other.locator("#conversations .conversation").first.click()
+            await other.click("#stop")
+            await expect(page.locator(".answer .note")).to_contain_text(["Stopped"])
+            await page.wait_for_function(NO_SESSIONS)
         assert len(chat_site.models.ranges) == num_requests, "the model was fetched again"
+        await page.wait_for_function(NO_SESSIONS)
+        await begin(page, "Tell me another story.")
+        await expect(text.last).not_to_be_empty()
+        await page.keyboard.press("Escape")
         await page.wait_for_function(NO_SESSIONS)
 
 
 async def test_an_answer_survives_a_refresh_without_https(chat_site: SiteServer) -> None:
     """Without Web Locks each tab has a worker of its own."""
-    async with chat_page(chat_site.url_at(LAN_HOST)) as page:
-        await shorten_answers(page)
+    async with new_context() as context, watched_page(context) as page:
+        await page.goto(f"{chat_site.url_at(LAN_HOST)}/index.html")
+        assert not await page.evaluate("isSecureContext")
+        await page.click("#open-settings")
+        await page.get_by_label("Longest answer").fill("120")
+        await page.keyboard.press("Escape")
         await page.click("text=Load model")
         await ready(page)
-        await ask(page, "Name three colours.")
+        await ask(page, "Tell me a story.")
         [expected] = await answers(page)
         await page.click("#new-chat")
-        await begin(page, "Name three colours.")
+        await begin(page, "Tell me a story.")
         text = page.locator(".answer .markdown")
         await expect(text).not_to_be_empty()
         await page.reload()
         await page.locator("#conversations .conversation").first.click()
-        await expect(page.locator(".answer")).to_have_attribute("data-state", "done")
+        await expect(page.locator(".answer")).to_have_attribute("aria-busy", "true")
+        await expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
         assert await answers(page) == [expected]
 
 

@@ -70,13 +70,13 @@ export function isUnderWay({ state }: Message): boolean {
   return state === "waiting" || state === "streaming";
 }
 
-/** Puts a conversation in the place of that with the same id, or in front. */
+/** Puts a conversation in the place of that with the same id, and the last changed in front. */
 export function withConversation(
   conversations: Conversation[],
   conversation: Conversation,
 ): Conversation[] {
-  if (!find(conversations, conversation.id)) return [conversation, ...conversations];
-  return conversations.map((each) => (each.id === conversation.id ? conversation : each));
+  const all = [conversation, ...without(conversations, conversation.id)];
+  return all.sort((one, other) => other.changedAt - one.changedAt);
 }
 
 function hex(byte: number): string {
