@@ -158,7 +158,7 @@ async def test_a_page_without_its_worker_says_that_there_is_no_network(
         await context.set_offline(True)
         await choose_model(page, "Quick")
         alert = page.locator("#model-bar [role=alert]")
-        await expect(alert).to_contain_text("its script could not be loaded: there is no network")
+        await expect(alert).to_contain_text("Its worker could not be started: there is no network")
 
 
 async def test_a_host_without_headers_gets_an_isolated_page(

@@ -1,6 +1,6 @@
 // Numbers, names and errors as people read them.
 
-import { StorageFullError, WorkerLostError } from "../client";
+import { ServiceWorkerInitializationError, StorageFullError, WorkerLostError } from "../client";
 
 const UNITS = ["kB", "MB", "GB"];
 
@@ -25,6 +25,9 @@ export function decimals(value: number, digits: number): string {
 
 /** An error's message. Leaves out advice for programmers, which follows the semicolon. */
 export function errorText(error: unknown): string {
+  if (error instanceof ServiceWorkerInitializationError) {
+    return `its worker could not be started${navigator.onLine ? "" : ": there is no network"}`;
+  }
   const text = error instanceof Error ? error.message : String(error);
   const isForPrograms = error instanceof WorkerLostError || error instanceof StorageFullError;
   return isForPrograms ? (text.split("; ")[0] ?? text) : text;
