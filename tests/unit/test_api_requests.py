@@ -44,6 +44,7 @@ def test_every_field_is_read() -> None:
                 "resumable": {"enabled": True, "sessionId": "s", "from_token": [1, 0]},
                 "request_id": "r",
                 "return_token_ids": True,
+                "return_progress": True,
             },
             "tools": [TOOL],
             "tool_choice": {"type": "function", "function": {"name": "add"}},
@@ -76,6 +77,8 @@ WRONG_GENERATION: list[tuple[dict[Any, Any], str | None, str | None]] = [
     (extra(request_id="x" * 257), "extra_body.request_id", "has 257 characters, received 'xxx"),
     (extra(request_id="\ud800"), "extra_body.request_id", "surrogate"),
     (extra(return_token_ids="\ud800"), None, "surrogate"),
+    (extra(return_progress=True), "extra_body", "return_progress is True, which needs stream=True"),
+    ({**extra(return_progress=1), "stream": True}, "extra_body.return_progress", "received 1"),
     (extra(resumable={"session_id": ""}), f"{RESUMABLE}.session_id", "has 0 characters"),
     (extra(resumable={"sessionId": "\ud800"}), f"{RESUMABLE}.session_id", "surrogate"),
     (

@@ -81,7 +81,7 @@ async def test_a_client_that_expects_nothing(model_id: object) -> None:
     port.post({"kind": "chatCompletionNonStreaming", "uuid": "1", "content": content})
     answer = await answers.get()
     assert answer["kind"] == "throw"
-    assert answer["content"].startswith("ModelNotLoadedError: no model is loaded")
+    assert answer["content"].startswith("WorkerEngineModelNotLoadedError: no model is")
 
 
 async def test_while_a_reload_is_under_way(number_models: NumberModels) -> None:

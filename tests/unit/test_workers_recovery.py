@@ -164,6 +164,17 @@ async def test_tokens_count_as_progress() -> None:
     assert len(script.extras("completionStreamInit")) == 10
 
 
+async def test_a_stream_without_tokens_is_given_up_too() -> None:
+    progress = {"total": 9, "cache": 0, "processed": 5, "time_ms": 1}
+    read_some = {**text(""), "choices": [], "prompt_progress": progress}
+    script = Script(*[streaming(read_some, text("p"), LOST) for _ in range(MAX_LOSSES)])
+    stream = await (await script.engine()).completions.create(prompt="p", stream=True)
+    told = [await anext(stream) for _ in range(MAX_LOSSES + 1)]  # the echo comes once
+    assert [chunk.prompt_progress is None for chunk in told] == [False, True, *[False] * 4]
+    with pytest.raises(WorkerLostError, match="without a new token"):
+        await anext(stream)
+
+
 async def test_what_has_ended_is_not_asked_for_again() -> None:
     script = Script(streaming(text("a", 1, finish_reason="stop"), LOST))
     stream = await (await script.engine()).completions.create(prompt="p", stream=True)

@@ -45,7 +45,7 @@ export interface StreamOptions {
   include_usage?: boolean;
 }
 
-/** WebLLM's fields that OpenAI does not have, and vLLM's for token ids and request ids. */
+/** WebLLM's fields that OpenAI does not have, and those of vLLM and llama.cpp's server. */
 export interface ExtraBody {
   enable_thinking?: boolean | null;
   enable_latency_breakdown?: boolean | null;
@@ -53,6 +53,7 @@ export interface ExtraBody {
   resumable?: Resumable | null;
   request_id?: string | null;
   return_token_ids?: boolean | null;
+  return_progress?: boolean | null;
 }
 
 export interface ImageURL {
@@ -239,7 +240,7 @@ export interface PromptTokensDetails {
   cached_tokens: number;
 }
 
-/** One chunk of a stream; the last one may carry `usage`, and then has no `choices`. */
+/** One chunk of a stream; chunks with `prompt_progress` or `usage` have no `choices`. */
 export interface ChatCompletionChunk {
   object: "chat.completion.chunk";
   id: string;
@@ -248,6 +249,7 @@ export interface ChatCompletionChunk {
   choices: ChunkChoice[];
   usage?: CompletionUsage | null;
   system_fingerprint?: string | null;
+  prompt_progress?: PromptProgress | null;
 }
 
 export declare namespace ChatCompletionChunk {
@@ -281,6 +283,14 @@ export interface FunctionCallDelta {
   arguments?: string | null;
 }
 
+/** How far a prompt has been read; the fields of llama.cpp's server. */
+export interface PromptProgress {
+  total: number;
+  cache: number;
+  processed: number;
+  time_ms: number;
+}
+
 export interface Completion {
   object: "text_completion";
   id: string;
@@ -289,6 +299,7 @@ export interface Completion {
   choices: CompletionChoice[];
   usage?: CompletionUsage | null;
   system_fingerprint?: string | null;
+  prompt_progress?: PromptProgress | null;
 }
 
 /** One continuation; as in WebLLM, `logprobs` has the shape of chat completions. */

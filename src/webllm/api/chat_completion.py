@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from webllm.api.base import CHOICES_APART, ResponseStruct
-from webllm.api.usage import CompletionUsage
+from webllm.api.usage import CompletionUsage, PromptProgress
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
@@ -98,7 +98,7 @@ class ChunkChoice(ResponseStruct):
 
 
 class ChatCompletionChunk(ResponseStruct, tag_field="object", tag="chat.completion.chunk"):
-    """One chunk of a stream; the last one may carry `usage`, and then has no `choices`."""
+    """One chunk of a stream; chunks with `prompt_progress` or `usage` have no `choices`."""
 
     object: ClassVar[Literal["chat.completion.chunk"]] = "chat.completion.chunk"
 
@@ -108,3 +108,4 @@ class ChatCompletionChunk(ResponseStruct, tag_field="object", tag="chat.completi
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
+    prompt_progress: PromptProgress | None = None  # with `return_progress`

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from webllm.api.base import CHOICES_APART, ResponseStruct
 from webllm.api.chat_completion import FinishReason, Logprobs
-from webllm.api.usage import CompletionUsage
+from webllm.api.usage import CompletionUsage, PromptProgress
 
 
 class CompletionChoice(ResponseStruct):
@@ -28,6 +28,7 @@ class Completion(ResponseStruct, tag_field="object", tag="text_completion"):
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
+    prompt_progress: PromptProgress | None = None  # of a stream, with `return_progress`
 
     def _repr_markdown_(self) -> str:
         """The text that notebooks show: all choices."""

@@ -60,7 +60,7 @@ class Resumable(RequestStruct, frozen=True, kw_only=True):
 
 
 class ExtraBody(RequestStruct, frozen=True, kw_only=True):
-    """WebLLM's fields that OpenAI does not have, and vLLM's for token ids and request ids."""
+    """WebLLM's fields that OpenAI does not have, and those of vLLM and llama.cpp's server."""
 
     enable_thinking: bool | None = None  # False: the answer begins with an empty thought
     enable_latency_breakdown: bool | None = None  # adds usage.extra.latencyBreakdown
@@ -68,6 +68,7 @@ class ExtraBody(RequestStruct, frozen=True, kw_only=True):
     resumable: Resumable | None = None
     request_id: str | None = None  # names the generation until it ends; default: a new one
     return_token_ids: bool | None = None  # adds `token_ids` to choices
+    return_progress: bool | None = None  # a stream begins with `prompt_progress`; llama.cpp's
 
 
 class GenerationParams(RequestStruct, frozen=True, kw_only=True):

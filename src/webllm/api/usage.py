@@ -1,4 +1,4 @@
-"""The token counts of a request, and WebLLM's times and rates under `extra`."""
+"""The token counts of a request, WebLLM's times and rates under `extra`, and prompt progress."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ class CompletionUsage(ResponseStruct):
     def __repr__(self) -> str:
         tokens = f"{self.prompt_tokens} + {self.completion_tokens} = {self.total_tokens} tokens"
         return f"CompletionUsage({tokens})"
+
+
+class PromptProgress(ResponseStruct):
+    """How far a prompt has been read; the fields of llama.cpp's server."""
+
+    total: int  # tokens of the prompt
+    cache: int  # of these, found in the prefix cache
+    processed: int  # read so far, including those found
+    time_ms: int  # since the engine received the request

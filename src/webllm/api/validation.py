@@ -240,6 +240,12 @@ def _check_generation(request: GenerationParams) -> None:
     extra = request.extra_body or ExtraBody()
     if extra.request_id is not None:
         checked_id("extra_body.request_id", extra.request_id)
+    if extra.return_progress and not request.stream:
+        raise RequestError(
+            "extra_body.return_progress is True, which needs stream=True: a whole answer comes at "
+            "once",
+            field="extra_body",
+        )
     _check_resumable(extra.resumable, request.stream is True)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")

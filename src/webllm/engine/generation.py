@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from webllm.api.requests import ChatCompletionRequest, ExtraBody, GenerationParams
-from webllm.api.usage import CompletionUsage, PromptTokensDetails
+from webllm.api.usage import CompletionUsage, PromptProgress, PromptTokensDetails
 from webllm.engine.journal import Recorder, RecoveredChoice
 from webllm.engine.loop import GenerationLoop
 from webllm.engine.output import TextDelta, TextOutput, Timing
-from webllm.engine.sequence import Sequence
+from webllm.engine.sequence import Prefill, Sequence
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -57,6 +57,7 @@ class Generation:
         self._holding: asyncio.Task[None] | None = None
         self._loop: GenerationLoop | None = None
         self._log: list[TextDelta] = []
+        self._prompt_log: list[PromptProgress] = []
         self._error: BaseException | None = None
         self._news = asyncio.Event()  # set for a moment, when the log has grown
         self._num_running = self.num_choices
@@ -131,6 +132,8 @@ class Generation:
         """
         self._loop = loop
         self.sequences = sequences
+        if self._logs_prompt:
+            sequences[0].on_prefill = self._add_progress  # the others share its prompt
         self.outputs = [new_output(choice) for choice in range(len(sequences))]
         try:
             for choice, sequence in enumerate(sequences):
@@ -239,6 +242,42 @@ class Generation:
             await self._news.wait()
 
     @property
+    def _logs_prompt(self) -> bool:
+        extra = self.request.extra_body or ExtraBody()
+        return extra.return_progress is True
+
+    def _add_progress(self, prefill: Prefill) -> None:
+        """Logs how far the prompt is read, except for what is read again after a preemption."""
+        num_read = prefill.num_computed_tokens
+        if self._prompt_log and num_read <= self._prompt_log[-1].processed:
+            return
+        progress = PromptProgress(
+            total=prefill.sequence.num_prompt_tokens,
+            cache=prefill.num_cached_tokens,
+            processed=num_read,
+            time_ms=round((time.perf_counter() - self.timing.started) * 1000),
+        )
+        self._prompt_log.append(progress)
+        self._notify()
+
+    async def prompt_progress(self) -> AsyncIterator[PromptProgress]:
+        """Yields the progress of the prompt, until it is read or the log has something to show.
+
+        Yields nothing unless the request that began this generation asked for it.
+        """
+        num_shown = 0
+        while self._logs_prompt:
+            while num_shown < len(self._prompt_log):
+                progress = self._prompt_log[num_shown]
+                yield progress
+                num_shown += 1
+                if progress.processed == progress.total:
+                    return
+            if self._log or self._error is not None:
+                return
+            await self._news.wait()
+
+    @property
     def text(self) -> str:
         """The text of the first choice so far."""
         return self.outputs[0].text if self.outputs else ""
@@ -319,7 +358,11 @@ class AttachedStream(AsyncGenerator[_T_co, None]):
 def identity(request: GenerationParams) -> GenerationParams:
     """Returns what a request asks for, without the model and the way in which it is answered."""
     extra = request.extra_body and msgspec.structs.replace(
-        request.extra_body, resumable=None, request_id=None, return_token_ids=None
+        request.extra_body,
+        resumable=None,
+        request_id=None,
+        return_token_ids=None,
+        return_progress=None,
     )
     if extra == ExtraBody():
         extra = None

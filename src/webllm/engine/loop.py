@@ -121,6 +121,9 @@ class GenerationLoop:
             await self.runner.submit(batch)
         await self._pauses.pause()
         batch, result = await self.runner.read_oldest()
+        for prefill in batch.prefills:
+            if prefill.sequence.finish_reason is None and prefill.sequence.on_prefill is not None:
+                prefill.sequence.on_prefill(prefill)
         sampled = result.sampled
         for i, sequence in enumerate(batch.sequences):
             if sequence.finish_reason is not None:

@@ -6,7 +6,7 @@ A reader that lost its connection reads on after the tokens that it has, see `Po
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +22,7 @@ from webllm.api.chat_completion import (
 )
 from webllm.api.completion import Completion, CompletionChoice
 from webllm.api.requests import CompletionRequest, ExtraBody, GenerationParams
-from webllm.api.usage import CompletionUsage
+from webllm.api.usage import CompletionUsage, PromptProgress
 from webllm.engine.generation import AttachedStream, Generation
 from webllm.engine.output import TextDelta
 from webllm.errors import RequestError
@@ -80,6 +80,10 @@ class Position:
         """The choices of which the reader has nothing."""
         return [choice for choice, num_left in enumerate(self._num_left) if not num_left]
 
+    @property
+    def is_at_start(self) -> bool:
+        return not any(self._num_left)
+
     def is_behind(self, delta: TextDelta) -> bool:
         """Whether the reader has the text of a delta, which is the next one of its choice.
 
@@ -119,6 +123,7 @@ class _Responder(ABC, Generic[_Whole, _Chunk]):
         self._returns_ids = extra.return_token_ids is True
         from_token = extra.resumable.from_token if extra.resumable else None
         self._position = Position(generation.num_choices, from_token)
+        self._shows_progress = extra.return_progress is True and self._position.is_at_start
 
     @abstractmethod
     async def whole(self) -> _Whole:
@@ -127,6 +132,13 @@ class _Responder(ABC, Generic[_Whole, _Chunk]):
     @abstractmethod
     def stream(self) -> AsyncGenerator[_Chunk, None]:
         """Yields the chunks from the reader's position on."""
+
+    async def _prompt_progress(self) -> AsyncIterator[PromptProgress]:
+        """Yields what the reader wants to know of the prompt, once anything may be shown."""
+        await self._generation.may_show()
+        if self._shows_progress:
+            async for progress in self._generation.prompt_progress():
+                yield progress
 
     def _token_ids(self, token_ids: Sequence[int]) -> list[int] | None:
         return list(token_ids) if self._returns_ids else None
@@ -163,7 +175,8 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
         return ChatCompletion(choices=choices, usage=self._generation.usage, **self._head)
 
     async def stream(self) -> AsyncGenerator[ChatCompletionChunk, None]:
-        await self._generation.may_show()
+        async for progress in self._prompt_progress():
+            yield self._chunk([], prompt_progress=progress)
         for index in self._position.unread:
             role = Delta(role="assistant", content="")
             yield self._chunk([ChunkChoice(index=index, delta=role, finish_reason=None)])
@@ -171,7 +184,7 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
             for choice in self._choices(delta):
                 yield self._chunk([choice])
         if self._include_usage:
-            yield self._chunk([], self._generation.usage)
+            yield self._chunk([], usage=self._generation.usage)
 
     def _choices(self, delta: TextDelta) -> Iterator[ChunkChoice]:
         """Yields the text and the finish apart, as OpenAI does.
@@ -198,9 +211,15 @@ class ChatResponder(_Responder[ChatCompletion, ChatCompletionChunk]):
             yield ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
 
     def _chunk(
-        self, choices: list[ChunkChoice], usage: CompletionUsage | None = None
+        self,
+        choices: list[ChunkChoice],
+        *,
+        usage: CompletionUsage | None = None,
+        prompt_progress: PromptProgress | None = None,
     ) -> ChatCompletionChunk:
-        return ChatCompletionChunk(choices=choices, usage=usage, **self._head)
+        return ChatCompletionChunk(
+            choices=choices, usage=usage, prompt_progress=prompt_progress, **self._head
+        )
 
 
 class CompletionResponder(_Responder[Completion, Completion]):
@@ -221,10 +240,11 @@ class CompletionResponder(_Responder[Completion, Completion]):
             )
             for index, choice in enumerate(await collect(self._generation))
         ]
-        return self._completion(choices, self._generation.usage)
+        return self._completion(choices, usage=self._generation.usage)
 
     async def stream(self) -> AsyncGenerator[Completion, None]:
-        await self._generation.may_show()
+        async for progress in self._prompt_progress():
+            yield self._completion([], prompt_progress=progress)
         for index in self._position.unread if self._echo else ():
             echo = CompletionChoice(index=index, text=self._echo, finish_reason=None, logprobs=None)
             yield self._completion([echo])
@@ -241,9 +261,15 @@ class CompletionResponder(_Responder[Completion, Completion]):
             )
             yield self._completion([choice])
         if self._include_usage:
-            yield self._completion([], self._generation.usage)
+            yield self._completion([], usage=self._generation.usage)
 
     def _completion(
-        self, choices: list[CompletionChoice], usage: CompletionUsage | None = None
+        self,
+        choices: list[CompletionChoice],
+        *,
+        usage: CompletionUsage | None = None,
+        prompt_progress: PromptProgress | None = None,
     ) -> Completion:
-        return Completion(choices=choices, usage=usage, **self._head)
+        return Completion(
+            choices=choices, usage=usage, prompt_progress=prompt_progress, **self._head
+        )

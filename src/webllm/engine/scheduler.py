@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from webllm.api.chat_completion import FinishReason
 from webllm.engine.block_manager import NO_PREFIX, BlockManager
-from webllm.engine.sequence import Sequence
+from webllm.engine.sequence import Prefill, Sequence
 from webllm.errors import ContextLengthError, QueueFullError, RequestError
 from webllm.ops.sampling import EDIT_WORDS, LogitEdits
 from webllm.ops.step import FROM_SAMPLED, MAX_EDITS, Step, StepSequence
@@ -30,6 +30,7 @@ class Batch:
     sequences: list[Sequence]
     num_tokens: int
     is_prefill: bool  # False: it only decodes
+    prefills: list[Prefill]  # of prompts whose sequences want to know
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class _Draft:
 
     scheduled: list[StepSequence] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
+    prefills: list[Prefill] = field(default_factory=list)
     num_tokens: int = 0
     num_edits: int = 0
     is_prefill: bool = False
@@ -162,7 +164,13 @@ class Scheduler:
             return None
         self._num_sampling_steps += bool(draft.sequences)
         self._last_was_prefill = draft.is_prefill
-        return Batch(Step(draft.scheduled), draft.sequences, draft.num_tokens, draft.is_prefill)
+        return Batch(
+            Step(draft.scheduled),
+            draft.sequences,
+            draft.num_tokens,
+            draft.is_prefill,
+            draft.prefills,
+        )
 
     def _alternate(self, draft: _Draft) -> None:
         """Schedules only decodes or only prefills: prefills, unless the last step had some."""
@@ -319,6 +327,8 @@ class Scheduler:
         outputs: tuple[int, ...] = ()
         if sequence.is_prefill:
             sequence.is_prefill = end < self._prefill_end(sequence)
+            if sequence.on_prefill is not None and not sequence.num_output_tokens:
+                draft.prefills.append(Prefill(sequence, sequence.num_cached_tokens, end))
         if end == sequence.num_tokens:
             outputs = (count - 1,)
             sequence.num_tokens += 1

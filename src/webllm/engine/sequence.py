@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from webllm.api.chat_completion import FinishReason
@@ -43,6 +43,15 @@ class SequenceParams:
     shift: ContextShift | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The part of a prompt that is in the KV cache after a step."""
+
+    sequence: Sequence
+    num_cached_tokens: int
+    num_computed_tokens: int  # including cached ones
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A prompt and the tokens sampled after it.
@@ -75,6 +84,7 @@ class Sequence:
     prefix_id: int = NO_PREFIX  # of the first `num_inserted_blocks` blocks
     num_inserted_blocks: int = 0  # in the prefix cache
     finish_reason: FinishReason | None = None
+    on_prefill: Callable[[Prefill], None] | None = None  # called after each step of the prompt
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = self.num_prefill_tokens = self.num_tokens = len(self.token_ids)

@@ -354,9 +354,10 @@ class WorkerMLCEngine(m.EngineMessages):
                         if not has_begun:
                             has_begun = True
                             yield cast(_Chunk, None)
-                        async for chunk in chunks:
-                            losses.reset()
-                            if (new := resumption.take(cast(Any, chunk))) is not None:
+                        async for chunk in cast(AsyncGenerator[Any, None], chunks):
+                            if any(choice.token_ids for choice in chunk.choices):
+                                losses.reset()
+                            if (new := resumption.take(chunk)) is not None:
                                 yield new
                     return
                 except WorkerLostError as error:
