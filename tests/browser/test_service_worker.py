@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext
 
 from browser.chromium import new_context
 from browser.shared_engine import REQUESTS, Workers, open_shared, shared_page
@@ -118,9 +118,7 @@ async def test_an_update_while_an_answer_runs(
         assert await answers == expected
 
 
-async def test_the_tab_with_the_engine_is_closed(
-    site: SiteServer, context: BrowserContext
-) -> None:
+async def test_the_tab_with_the_engine_is_closed(site: SiteServer, context: BrowserContext) -> None:
     async with shared_page(context, site) as second:
         async with shared_page(context, site) as first:
             assert await first.evaluate("connect()") == "tab"

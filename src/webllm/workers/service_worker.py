@@ -12,12 +12,11 @@ from typing import Any, Literal, Self, cast
 import js
 from pyodide.ffi import JsException, to_js
 
-from webllm import errors
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.browser.store import ask_to_keep
-from webllm.browser_javascript import browser_module, settled
+from webllm.browser_javascript import browser_module, settled, typed_error
 from webllm.config import ChatOptions, MLCEngineConfig
-from webllm.errors import WebLLMError, WorkerLostError
+from webllm.errors import ConfigError, WorkerLostError
 from webllm.workers.browser import BrowserPort
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
 from webllm.workers.proxy import Recovery, WorkerMLCEngine
@@ -78,7 +77,7 @@ class ServiceWorkerMLCEngine(WorkerMLCEngine):
         try:
             await settled(self._home.ready)
         except JsException as error:
-            raise _typed(error) from None
+            raise typed_error(error, WorkerLostError) from None
         return self
 
     def _port(self) -> BrowserPort:
@@ -126,7 +125,7 @@ async def create_service_worker_mlc_engine(
         try:
             return homes.Home.new(to_js(options, dict_converter=js.Object.fromEntries))
         except JsException as error:
-            raise _typed(error) from None
+            raise typed_error(error, ConfigError) from None
 
     engine = ServiceWorkerMLCEngine(open_home, config, persist)
     try:
@@ -139,10 +138,3 @@ async def create_service_worker_mlc_engine(
         await engine.close()
         raise
     return engine
-
-
-def _typed(error: JsException) -> WebLLMError:
-    """Returns our error for a HomeError, which has the name of its class."""
-    kind = getattr(errors, str(error.name), None)
-    is_ours = isinstance(kind, type) and issubclass(kind, WebLLMError)
-    return kind(str(error.message)) if is_ours else WorkerLostError(str(error))
