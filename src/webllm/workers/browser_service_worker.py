@@ -106,17 +106,17 @@ async def create_service_worker_mlc_engine(
 ) -> ServiceWorkerMLCEngine:
     """Connects to the engine that all tabs of this site share, with a model loaded if one is named.
 
-    It is in the site's Service Worker if that has a GPU; in a SharedWorker if only that has one; and
-    else in a Web Worker of one tab, since only those have threads for the CPU's kernels. If that tab
-    is closed, another one takes over.
+    It is in the site's Service Worker if that has a GPU; in a SharedWorker if only that has one;
+    else in a Web Worker of one tab, since only there the CPU's kernels have threads. If that tab is
+    closed, another one takes over.
 
     keep_alive_ms: between two questions whether the worker is alive, in milliseconds; it is lost if
-    three in a row are not answered. host: forces one of them. root: the folder of webllm's static
-    files, by default what the Service Worker knows. persist: answers survive also if page and worker
-    end together, by `extra_body.resumable`; False keeps them in memory alone.
+    it does not answer three in a row. host: forces one of them. root: the folder of webllm's static
+    files, by default what the Service Worker knows. persist: False keeps answers in memory alone;
+    then the end of the worker raises WorkerLostError in those under way.
 
-    Raises ConfigError for wrong settings, NoServiceWorkerAPIError, ServiceWorkerInitializationError,
-    and what `MLCEngine.reload` raises.
+    Raises ConfigError for wrong settings, NoServiceWorkerAPIError,
+    ServiceWorkerInitializationError, and what `MLCEngine.reload` raises.
     """
     homes = await browser_module("webllm_homes", "webllm.workers", "homes.js")
     options = {"host": host, "keepAliveMs": keep_alive_ms} | ({"root": root} if root else {})
