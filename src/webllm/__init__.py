@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from webllm.workers.browser import WebWorkerMLCEngine as WebWorkerMLCEngine
     from webllm.workers.browser import WebWorkerMLCEngineHandler as WebWorkerMLCEngineHandler
     from webllm.workers.browser import create_web_worker_mlc_engine as create_web_worker_mlc_engine
+    from webllm.workers.browser_service_worker import (
+        ServiceWorkerMLCEngine as ServiceWorkerMLCEngine,
+    )
+    from webllm.workers.browser_service_worker import (
+        ServiceWorkerMLCEngineHandler as ServiceWorkerMLCEngineHandler,
+    )
     from webllm.workers.daemon_client import DaemonMLCEngine as DaemonMLCEngine
     from webllm.workers.daemon_client import (
         create_service_worker_mlc_engine as create_service_worker_mlc_engine,
@@ -49,12 +55,6 @@ if TYPE_CHECKING:
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
-    from webllm.workers.browser_service_worker import (
-        ServiceWorkerMLCEngine as ServiceWorkerMLCEngine,
-    )
-    from webllm.workers.browser_service_worker import (
-        ServiceWorkerMLCEngineHandler as ServiceWorkerMLCEngineHandler,
-    )
 
 _HOMES = {
     "AppConfig": "config",
