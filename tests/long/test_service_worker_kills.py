@@ -1,4 +1,4 @@
-"""The site's Service Worker is stopped, its pages are reloaded and closed; answers stay the same."""
+"""The Service Worker is stopped, its pages are reloaded and closed; answers stay the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUM_REFRESHES = count("REFRESHES", 10)
 NUM_BOTH = count("PAGE_AND_WORKER_KILLS", 5)
 MINUTES = count("MINUTES", 7)  # without a debugger; Chrome ends an event of 5 minutes
 LONGEST_S = 600.0  # for one round of answers
-STORY = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 200}
+STORY: dict[str, Any] = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 200}
 
 
 @pytest.fixture
