@@ -151,9 +151,8 @@ test("a request is given up after five workers; tokens count as progress, roles 
 
 test("an answer that has ended is not asked for again", async () => {
   for (const chunks of [[LOST], []]) {
-    const workers = new Workers(
-      streaming(text("a", [1], "stop"), ...chunks),
-      ({ kind }) => (kind === "getMessage" ? "a" : null),
+    const workers = new Workers(streaming(text("a", [1], "stop"), ...chunks), ({ kind }) =>
+      kind === "getMessage" ? "a" : null,
     );
     const engine = workers.engine();
     const stream = await engine.completions.create({ prompt: "p", stream: true });

@@ -164,6 +164,13 @@ async def test_tokens_count_as_progress() -> None:
     assert len(script.extras("completionStreamInit")) == 10
 
 
+async def test_chunks_without_tokens_are_no_progress() -> None:
+    script = Script(*[streaming(text("p"), LOST) for _ in range(9)])
+    stream = await (await script.engine()).completions.create(prompt="p", stream=True)
+    with pytest.raises(WorkerLostError, match="5 workers in a row"):
+        await read(stream)
+
+
 async def test_what_has_ended_is_not_asked_for_again() -> None:
     script = Script(streaming(text("a", 1, finish_reason="stop"), LOST))
     stream = await (await script.engine()).completions.create(prompt="p", stream=True)
