@@ -13,7 +13,11 @@ export class Home extends EventTarget {
     this.options = options;
     this.ready = new Promise((resolve, reject) => {
       this.connect = (host) => resolve(void (this.host = host));
-      this.refuse = (name, message) => reject(Object.assign(new Error(message), { name }));
+      this.refuse = (name, message) => {
+        const error = Object.assign(new Error(message), { name });
+        reject(error);
+        this.lose(error);
+      };
     });
     globalThis.homes.push(this);
   }
