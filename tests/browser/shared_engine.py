@@ -13,8 +13,8 @@ from playwright.async_api import BrowserContext, CDPSession, Page
 from browser.chromium import watched_page
 from browser.site_server import SiteServer
 
-MAX_TOKENS = 64
-_TEXT = "The sea is deep and the sky is high, and the ships sail far away. " * 12
+MAX_TOKENS = 32
+_TEXT = "The sea is deep and the sky is high, and the ships sail far away. " * 8
 _PENALTIES = {"frequency_penalty": 0.5, "presence_penalty": 0.3, "repetition_penalty": 1.1}
 REQUESTS: list[dict[str, Any]] = [
     {"prompt": _TEXT, "temperature": 0, "max_tokens": MAX_TOKENS},

@@ -34,7 +34,7 @@ async def test_stops_lose_double_and_change_no_token(
         assert await loading == "service-worker"
         assert await other.evaluate("connect", FORCED) == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
-        for num_chunks in (0, 1, 90):
+        for num_chunks in (0, 40):
             answers = [
                 asyncio.ensure_future(each.evaluate("answers", REQUESTS)) for each in (page, other)
             ]
@@ -68,6 +68,20 @@ async def test_pages_share_one_model(site: SiteServer, context: BrowserContext) 
             }""",
             at_rest["free_blocks"],
         )
+
+
+async def test_a_shared_worker_outlives_a_page(site: SiteServer, context: BrowserContext) -> None:
+    forced = {"host": "shared-worker"}
+    async with shared_page(context, site) as second:
+        async with shared_page(context, site) as first:
+            assert await first.evaluate("connect", forced) == "shared-worker"
+            assert await second.evaluate("connect", forced) == "shared-worker"
+            expected = await first.evaluate("answers", REQUESTS)
+            answers = asyncio.ensure_future(second.evaluate("answers", REQUESTS))
+            await second.wait_for_function("arrivals.length > 5")
+        assert await answers == expected
+        starts = await second.evaluate("reports.filter(({ progress }) => progress === 0).length")
+        assert starts <= 1, "the engine was started again"
 
 
 async def test_an_answer_survives_a_refresh(site: SiteServer, context: BrowserContext) -> None:
