@@ -173,7 +173,7 @@ def build_site(root: Path) -> None:
 def site_files(root: Path) -> dict[str, str]:
     """Returns {file of the built site: path in the wheel}, empty if the site is not built."""
     site = root / SITE
-    if not (site / "extensions.zip").is_file():  # the build writes it last
+    if not (site / "sw.js").is_file():  # the build writes it last
         return {}
     files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return {str(path): f"{INSTALLED_SITE}/{path.relative_to(site).as_posix()}" for path in files}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Error, Page
 
 from browser.chromium import TIMEOUT_S, new_context, watched_page
 from browser.site_server import DIST, SiteServer, serving
+from webllm.cli.site_worker import service_worker, without_service_worker
 
 MODELS = [
     {"model": "/m", "model_id": "Quick-135M", "size_bytes": 98_362_432, "vram_required_MB": 250},
@@ -21,7 +25,8 @@ MODELS = [
     {"model": "/m", "model_id": "Broken-8B", "size_bytes": 5_200_000_000, "vram_required_MB": 6100},
 ]
 WITHOUT_WEBGPU = "Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined })"
-
+# A page with a Service Worker reloads itself if its host does not isolate it.
+HAS_RELOADED = "crossOriginIsolated || !document.querySelector('meta[name=service-worker]')"
 PUT = """(records) => new Promise((resolve, reject) => {
   const opening = indexedDB.open("webllm-chat", 1);
   opening.onsuccess = () => {
@@ -35,16 +40,43 @@ PUT = """(records) => new Promise((resolve, reject) => {
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
-    """Serves the page's own files, with the fake worker as worker.js."""
-    assert (DIST / "page.js").exists(), "make site builds what is served here"
-    for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg"):
-        (folder / name).symlink_to(DIST / name)
-    for font in DIST.glob("*.woff2"):
-        (folder / font.name).symlink_to(font)
-    (folder / "worker.js").symlink_to(Path(__file__).parent / "pages" / "fake_worker.js")
-    (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
+    """Serves the page's own files, with the fake worker as worker.js and no Service Worker."""
+    write_fake(folder)
+    page = (DIST / "index.html").read_bytes()
+    (folder / "index.html").write_bytes(without_service_worker(page))
     with serving({"": folder}) as server:
         yield server
+
+
+def write_fake(folder: Path) -> None:
+    """Writes the page's own files, with the fake worker as worker.js and a Service Worker."""
+    assert (DIST / "page.js").exists(), "make site builds what is served here"
+    fonts = [font.name for font in DIST.glob("*.woff2")]
+    for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg", "sw.js", *fonts):
+        shutil.copy(DIST / name, folder)
+    shutil.copy(Path(__file__).parent / "pages" / "fake_worker.js", folder / "worker.js")
+    (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
+    list_files(folder)
+
+
+def list_files(folder: Path) -> None:
+    """Makes the files of a site, as they are now, those of its Service Worker."""
+    script, file = service_worker(folder), folder / "sw.js"
+    before = file.stat().st_mtime
+    file.unlink()  # it may be a link
+    file.write_bytes(script)
+    later = max(before + 2, file.stat().st_mtime)  # servers compare whole seconds
+    os.utime(file, (later, later))
+
+
+async def until(page: Page, function: str, wanted: Any = True) -> None:
+    """Waits until a function in the page returns a value; the page may reload itself meanwhile."""
+    value = None
+    async with asyncio.timeout(TIMEOUT_S):
+        while value != wanted:
+            await asyncio.sleep(0.02)
+            with suppress(Error, TimeoutError):
+                value = await asyncio.wait_for(page.evaluate(function), 2)
 
 
 @asynccontextmanager
@@ -72,6 +104,7 @@ async def chat_page(
         await context.add_init_script(WITHOUT_WEBGPU)
         async with watched_page(context) as page:
             await page.goto(f"{url}/index.html")
+            await until(page, HAS_RELOADED)
             await page.wait_for_selector("#welcome .suggestion")
             yield page
 

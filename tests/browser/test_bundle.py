@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from playwright.async_api import expect
 
 from browser.chat_page import answers, ask, chat_page, shorten_answers
+from browser.test_offline import POST, PRECACHE
 from browser.test_page_real import ready
 
 
@@ -43,7 +43,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_a_bundle_under_a_sub_path_outlives_its_server(tmp_path: Path) -> None:
+async def test_a_bundle_has_threads_on_any_host_and_outlives_it(tmp_path: Path) -> None:
+    """The host sends no headers; then it ends, and the network is cut."""
     out = tmp_path / "some" / "where"
     command = [sys.executable, "-c", "from webllm.cli import main; main()", "bundle", str(out)]
     subprocess.run(command, check=True, timeout=300)
@@ -54,11 +55,15 @@ async def test_a_bundle_under_a_sub_path_outlives_its_server(tmp_path: Path) -> 
             await shorten_answers(page)
             await page.click("text=Load model")
             await ready(page)
-            first_visit.close()
+            cores = await page.evaluate("navigator.hardwareConcurrency")
+            await expect(page.locator("#device-note")).to_contain_text(f"{min(cores, 8)} threads")
             await ask(page, "Name three colours.")
             assert (await answers(page))[-1]
             await expect(page.locator(".answer .stats")).to_contain_text("tokens/s")
-            shutil.rmtree(out / "models")
-            with file_host(tmp_path, port):
-                await page.reload()
-                await ready(page)  # from the browser's store
+            assert await page.evaluate(POST, PRECACHE)
+            first_visit.close()
+            await page.context.set_offline(True)
+            await page.reload()
+            await ready(page)  # from the browser's store
+            await ask(page, "Name three animals.")
+            assert (await answers(page))[-1]

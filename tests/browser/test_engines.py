@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import journal_cases
+from browser.chat_page import list_files
 from browser.engines.firefox import firefox
 from browser.engines.webdriver import Browser
 from browser.engines.webkit import webkit
@@ -72,6 +73,7 @@ def chat_site(site: SiteServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     for name, text in {"index.html": watched, "models.json": models}.items():
         (folder / name).unlink()
         (folder / name).write_text(text)
+    list_files(folder)
     with serving({**site.folders, "": folder}) as server:
         server.isolated = True
         yield server

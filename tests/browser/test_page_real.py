@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from playwright.async_api import BrowserContext, Page, Route, expect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
 
 from browser.chat_page import answers, ask, chat_page, shorten_answers
-from browser.site_server import SiteServer
+from browser.site_server import DIST, SiteServer, serving
 
 RECORD = {
     "model": "/models/smollm2.gguf",
@@ -33,15 +38,19 @@ async (record) => {
 """
 
 
-async def with_model(context: BrowserContext) -> None:
-    async def fulfil(route: Route) -> None:
-        await route.fulfill(json={"model_list": [RECORD]})
+@pytest.fixture
+def chat_site(site: SiteServer, tmp_path: Path) -> Iterator[SiteServer]:
+    """Serves the site with this model in its catalogue."""
+    for path in DIST.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "models.json").unlink()
+    (tmp_path / "models.json").write_text(json.dumps({"model_list": [RECORD]}))
+    with serving({**site.folders, "": tmp_path}) as server:
+        yield server
 
-    await context.route("**/models.json", fulfil)
 
-
-async def test_a_chat_with_smollm2(site: SiteServer) -> None:
-    async with chat_page(site.url, prepare=with_model) as page:
+async def test_a_chat_with_smollm2(chat_site: SiteServer) -> None:
+    async with chat_page(chat_site.url) as page:
         await shorten_answers(page)
         await page.click("text=Load model")
         await ready(page)

@@ -22,6 +22,7 @@ from webllm.config import ModelRecord
 from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
 
 WEIGHTS = bytes(range(256)) * 4
+TAG = '  <meta name="service-worker" content="sw.js" />\n'
 
 
 @pytest.fixture
@@ -31,6 +32,9 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (*site.NEEDED, "models.json", "pyodide/pyodide.asm.wasm", "page.mjs", ".built"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
+    (folder / "index.html").write_text(f"<head>\n{TAG}</head>\n")
+    listed = {"index.html": "", "worker.js": "00", "absent.js": "00"}
+    (folder / "sw.js").write_text(f"self.webllmFiles = {json.dumps(listed)};\nwork();\n")
     monkeypatch.setattr(site, "_PACKAGE", tmp_path / "package")
     monkeypatch.setenv("WEBLLM_HOME", str(tmp_path / "home"))
     return folder
@@ -74,6 +78,40 @@ def test_a_bundle_holds_the_site_and_its_models(built: Path, model: Path, tmp_pa
 def test_a_bundle_without_a_model(built: Path, tmp_path: Path) -> None:
     assert webllm("bundle", tmp_path / "out", "--no-model").exit_code == 0
     assert json.loads((tmp_path / "out" / "models.json").read_text())["model_list"] == []
+
+
+def hashes_in(script: bytes) -> dict[str, str]:
+    line, _, code = script.partition(b"\n")
+    assert code == b"work();\n"
+    listed: dict[str, str] = json.loads(line.removeprefix(b"self.webllmFiles = ").rstrip(b";"))
+    return listed
+
+
+def test_a_bundle_s_service_worker_lists_its_files(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert webllm("bundle", out, "--no-model").exit_code == 0
+    page = (out / "index.html").read_bytes()
+    assert hashes_in((out / "sw.js").read_bytes()) == {
+        "index.html": hashlib.sha256(page).hexdigest(),
+        "worker.js": hashlib.sha256(b"worker.js").hexdigest(),
+    }
+    assert TAG.encode() in page
+
+
+def test_a_bundle_without_a_service_worker(built: Path, tmp_path: Path) -> None:
+    """Also over an earlier one that has one."""
+    out = tmp_path / "out"
+    assert webllm("bundle", out, "--no-model", "--service-worker").exit_code == 0
+    arguments = ("--no-model", "--no-service-worker", "--force")
+    assert webllm("bundle", out, *arguments).exit_code == 0
+    assert files(out) == files(built) - {".built", "sw.js"}
+    assert (out / "index.html").read_text() == "<head>\n</head>\n"
+
+
+def test_a_service_worker_of_another_build_is_refused(built: Path, tmp_path: Path) -> None:
+    (built / "sw.js").write_text("work();\n")
+    result = webllm("bundle", tmp_path / "out", "--no-model")
+    assert (result.exit_code, "make site" in result.stderr) == (1, True)
 
 
 def test_a_folder_that_is_not_empty_needs_force(built: Path, model: Path, tmp_path: Path) -> None:
@@ -168,7 +206,8 @@ def test_the_server_has_the_site_and_the_models(built: Path, model: Path) -> Non
     record = ModelRecord(model="models/m.gguf", model_id="m")
     with served([SiteModel(record, model)]) as connection:
         status, headers, body = get(connection, "/")
-        assert (status, body) == (200, b"index.html")
+        page = (built / "index.html").read_bytes()
+        assert (status, body) == (200, page)
         assert {name: headers[name] for name in HEADERS} == HEADERS
         for path, kind in [
             ("/pyodide/pyodide.asm.wasm", "application/wasm"),
@@ -178,6 +217,13 @@ def test_the_server_has_the_site_and_the_models(built: Path, model: Path) -> Non
         ]:
             status, headers, _ = get(connection, path)
             assert (status, headers["Content-Type"]) == (200, kind)
+        status, headers, worker = get(connection, "/sw.js")
+        assert (headers["Content-Type"], headers["Cache-Control"]) == (
+            "text/javascript; charset=utf-8",
+            "no-cache",
+        )
+        assert hashes_in(worker)["index.html"] == hashlib.sha256(page).hexdigest()
+        assert get(connection, "/models.json", "HEAD")[1]["Cache-Control"] == "no-cache"
         (listed,) = json.loads(get(connection, "/models.json")[2])["model_list"]
         assert listed["model"].startswith("models/m.gguf?")  # another URL for another file
         assert get(connection, f"/{listed['model']}")[2] == WEIGHTS

@@ -31,11 +31,16 @@ export function workerEndpoint(worker: Worker): Endpoint {
       worker.addEventListener("messageerror", () => onLost("it sent what cannot be read"));
       worker.addEventListener("error", (event) => {
         event.preventDefault(); // the waiting calls report it
-        onLost(event.message || "its script could not be loaded");
+        onLost(event.message || notLoaded());
       });
     },
     close: () => worker.terminate(),
   };
+}
+
+function notLoaded(): string {
+  const why = globalThis.navigator?.onLine === false ? ": there is no network" : "";
+  return `its script could not be loaded${why}`;
 }
 
 /** The other end of the channel belongs to the worker: of a page, a frame or a shared worker. */

@@ -13,6 +13,7 @@ import { keep } from "./keeping";
 import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
 import { applyTheme, readSettings } from "./settings";
+import { registerSiteWorker } from "./site_worker";
 import type { Keepable, State } from "./state";
 import { whyNotKept } from "./storage";
 import { Store } from "./store";
@@ -35,6 +36,8 @@ applyTheme(settings.theme);
 void main();
 
 async function main(): Promise<void> {
+  const device = detectDevice();
+  const isReloading = registerSiteWorker(async () => (await device).gpu === null);
   placeIcons(document);
   const appConfig = await loadAppConfig().catch((error: unknown) => {
     notices.fault(new Error(`the list of models could not be fetched (${errorText(error)})`));
@@ -57,8 +60,12 @@ async function main(): Promise<void> {
   const session = new ModelSession(store, appConfig);
   show(store, session, appConfig);
   keep(store);
-  if (known) session.load(known.model_id);
-  store.set("device", await detectDevice());
+  if (known) void isReloading.then((is) => is || loadUnlessChosen(store, session, known.model_id));
+  store.set("device", await device);
+}
+
+function loadUnlessChosen(store: Store<State>, session: ModelSession, modelId: string): void {
+  if (store.get("model").phase === "none") session.load(modelId);
 }
 
 function show(store: Store<State>, session: ModelSession, appConfig: AppConfig): void {

@@ -11,6 +11,7 @@ import typer
 from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, site_files, site_folder
+from webllm.cli.site_worker import PAGE, SERVICE_WORKER, with_hashes, without_service_worker
 from webllm.cli.terminal import progress_bar, say, size
 from webllm.errors import ConfigError, IntegrityError
 
@@ -30,6 +31,14 @@ def bundle(
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that is not empty.")
     ] = False,
+    service_worker: Annotated[
+        bool,
+        typer.Option(
+            "--service-worker/--no-service-worker",
+            help="With a Service Worker, by which the site works offline, and has threads on any "
+            "host.",
+        ),
+    ] = True,
 ) -> None:
     """Write the chat page and models as a static site.
 
@@ -47,7 +56,7 @@ def bundle(
     names = [] if no_model else model or [DEFAULT_MODEL_ID]
     with progress_bar() as on_progress:
         models = asyncio.run(site_models(names, on_progress))
-    num_bytes = write_bundle(site, models, out)
+    num_bytes = write_bundle(site, models, out, service_worker)
     listed = ", ".join(each.record.model_id for each in models) or "no model"
     say(f"{out}: {size(num_bytes)}, with {listed}")
 
@@ -66,8 +75,13 @@ def check_folder(out: Path, site: Path, force: bool) -> None:
     )
 
 
-def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
+def write_bundle(
+    site: Path, models: list[SiteModel], out: Path, has_service_worker: bool = True
+) -> int:
     """Writes a site and models into `out`, the catalogue last; returns the number of bytes.
+
+    Without a Service Worker, one of an earlier bundle in `out` is deleted, upon which it leaves the
+    browsers that have it.
 
     Raises StorageFullError, ArtifactError if a file cannot be written for another reason, and
     IntegrityError for a model whose hash differs from its record's.
@@ -81,11 +95,20 @@ def write_bundle(site: Path, models: list[SiteModel], out: Path) -> int:
         num_bytes += sum(model.file.stat().st_size for model in models)
         require_space(out, num_bytes, "the bundle", _ANOTHER_FOLDER)
         (out / CATALOGUE).unlink(missing_ok=True)
-        for name in files:
-            _copy(site / name, out / name)
+        hashes = {name: _copy(site / name, out / name) for name in files}
+        _write_service_worker(out, hashes, has_service_worker)
         hashed = [_with_hash(model, _copy(model.file, out / model.path)) for model in models]
         (out / CATALOGUE).write_bytes(catalogue(hashed))
     return num_bytes
+
+
+def _write_service_worker(out: Path, hashes: dict[str, str], has_service_worker: bool) -> None:
+    worker, page = out / SERVICE_WORKER, out / PAGE
+    if has_service_worker:
+        worker.write_bytes(with_hashes(worker.read_bytes(), hashes))
+    else:
+        worker.unlink()
+        page.write_bytes(without_service_worker(page.read_bytes()))
 
 
 def _copy(source: Path, target: Path) -> str:

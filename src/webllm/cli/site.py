@@ -13,7 +13,7 @@ from webllm.errors import ArtifactError
 
 CATALOGUE = "models.json"
 MODELS = "models"  # the folder of model files
-NEEDED = ("index.html", "worker.js", "packages.zip", "extensions.zip", "python.snapshot")
+NEEDED = ("index.html", "worker.js", "packages.zip", "extensions.zip", "python.snapshot", "sw.js")
 
 _PACKAGE = Path(__file__).parents[1]
 

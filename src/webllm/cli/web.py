@@ -65,12 +65,15 @@ def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
     """
     from webllm.cli.site_models import catalogue, with_version
     from webllm.cli.site_server import SiteServer
+    from webllm.cli.site_worker import SERVICE_WORKER, service_worker
 
+    site = site_folder()
     extra: dict[str, Path | bytes] = {f"/{model.path}": model.file for model in models}
     extra[f"/{CATALOGUE}"] = catalogue([with_version(model) for model in models])
+    extra[f"/{SERVICE_WORKER}"] = service_worker(site)
     for attempt in [DEFAULT_PORT, 0] if port is None else [port]:
         try:
-            return SiteServer(attempt, site_folder(), extra)
+            return SiteServer(attempt, site, extra)
         except OSError as error:
             reason = error.strerror
     raise ConfigError(

@@ -99,6 +99,8 @@ async def _in_time(promise: Any) -> Any:
     except TimeoutError:
         raise BrokenError(f"no data arrived for {_STALL_S:.0f} s") from None
     except JsException as error:
+        if getattr(js.navigator, "onLine", None) is False:
+            raise BrokenError("there is no network") from None
         raise BrokenError(
             f"the connection broke, or the server does not let this site read it (CORS): {error}"
         ) from None
