@@ -152,7 +152,8 @@ function listen(): void {
   });
   self.addEventListener("message", (event) => {
     const { data, source } = event as Event as PageMessage;
-    if (!source || typeof data?.kind !== "string") return; // of another protocol
+    const isOurs = typeof data?.kind === "string" && (data.uuid ?? data.from) !== undefined;
+    if (!source || !isOurs) return; // of another protocol
     (event as Event as ExtendableEvent).waitUntil(served().receive(data, source));
   });
 }

@@ -9,7 +9,7 @@
 // or until its only page, just loaded, sends {kind: "skipWaiting"} (see page/site_worker.ts). So the
 // files of two versions never mix in a page.
 
-// The engine's part belongs here: import "./engine_host…";
+import "./service_worker"; // the engine, where the page's Home asks for it
 import { isolated } from "./site/isolation";
 import { Precache } from "./site/precache";
 import type { FetchEvent, ScopeMessageEvent, SiteScope } from "./site/scope";

@@ -1,0 +1,12 @@
+// esbuild's options for the script of a Service Worker, which may not import anything later: it is one
+// file with all of Pyodide's JavaScript, also for bundlers.
+
+export const SERVICE_WORKER = {
+  absWorkingDir: import.meta.dirname,
+  bundle: true,
+  target: "es2022",
+  minifyWhitespace: true,
+  supported: { "dynamic-import": false },
+  define: { "import.meta.url": "self.location.href" },
+  external: ["node:*", "ws"], // Pyodide's, under Node
+};
