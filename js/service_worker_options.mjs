@@ -7,6 +7,7 @@ export const SERVICE_WORKER = {
   target: "es2022",
   minifyWhitespace: true,
   supported: { "dynamic-import": false },
-  define: { "import.meta.url": "self.location.href" },
+  // Pyodide refuses to start where it could import scripts, which it does not need to here.
+  define: { "import.meta.url": "self.location.href", "globalThis.importScripts": "undefined" },
   external: ["node:*", "ws"], // Pyodide's, under Node
 };
