@@ -287,7 +287,7 @@ async def test_a_worker_whose_script_is_gone_leaves(
         (folder_of(host) / "index.html").write_text(OTHER_SITE)
         await page.reload()
         await expect(page).to_have_title("Another site")
-        assert await page.evaluate("navigator.serviceWorker.getRegistration()") is None
+        await until(page, "async () => !(await navigator.serviceWorker.getRegistration())")
         await until(page, KEPT, [])
 
 
