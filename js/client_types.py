@@ -84,13 +84,14 @@ def files() -> dict[str, str]:
 def _messages() -> str:
     kinds = KINDS.values()
     unanswered = ", ".join(json.dumps(kind.name) for kind in kinds if not kind.is_answered)
+    repeatable = [f"  {json.dumps(kind.name)}," for kind in kinds if kind.is_repeatable]
     of_kinds = [*(kind.content for kind in kinds), *(kind.result for kind in kinds)]
     types = [*(part for each in of_kinds for part in (each, *get_args(each))), KeepAlive]
     named = [each for each in types if isinstance(each, type) and issubclass(each, msgspec.Struct)]
     replies = {each.__name__ for each in named if issubclass(each, ResponseStruct)}
     here = [each for each in named if not issubclass(each, ResponseStruct)]
     methods = [method for method in vars(EngineMessages).values() if hasattr(method, "kind")]
-    imports = [_import(sorted(replies), "api"), 'import type { Calls } from "./calls";']
+    imports = [_import(sorted(replies), "api"), 'import type { Connection } from "./connection";']
     aliases = {"AnyReply": AnyReply, "LogLevel": LogLevel}
     return "\n".join(
         [
@@ -106,9 +107,13 @@ def _messages() -> str:
             f"export const PROTOCOL = {PROTOCOL};\n",
             "/** Kinds whose reply, if there is any, nobody waits for. */",
             f"export const UNANSWERED: ReadonlySet<unknown> = new Set([{unanswered}]);\n",
+            "/** Kinds that a client which loses its worker may ask the next one. */",
+            "export const REPEATABLE: ReadonlySet<Kind> = new Set<Kind>([",
+            *repeatable,
+            "]);\n",
             "/** An engine's methods that are one message and its reply. */",
             "export abstract class EngineMessages {",
-            "  protected abstract readonly calls: Calls;\n",
+            "  protected abstract readonly connection: Connection;\n",
             "\n\n".join(_method(method, method.kind) for method in methods),
             "}\n",
         ]
@@ -168,13 +173,13 @@ def _method(method: Any, kind: Kind[Any]) -> str:
     ]
     says = (method.__doc__ or "").replace("None", "null")
     fallback = _literal(msgspec.to_builtins(kind.fallback))
-    is_newer = [f"    if (!this.calls.speaks({kind.since})) return {fallback};"]
+    is_newer = [f"    if (!this.connection.speaks({kind.since})) return {fallback};"]
     return "\n".join(
         [
             *(f"  {line}" for line in _comment({"description": says})),
             *_head(kind, parameters),
             *(is_newer if kind.since else []),
-            f'    return this.calls.call("{kind.name}", {content});',
+            f'    return this.connection.call("{kind.name}", {content});',
             "  }",
         ]
     )

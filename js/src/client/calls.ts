@@ -1,23 +1,34 @@
 // Calls to one worker that wait for their answers. Knows no engine.
 
 import type { Endpoint } from "./endpoint";
-import { rebuild, requestError, unreadableAnswer, workerLost, type WebLLMError } from "./errors";
+import { rebuild, requestError, unreadableAnswer, workerLost, WebLLMError } from "./errors";
 import type { AnyRequest, Contents, InitProgress, Kind, Results, Throw } from "./messages";
+import type { RequestOptions } from "./request_options";
 
 interface Waiting {
   resolve(content: unknown): void;
   reject(error: unknown): void;
 }
 
-export class Calls {
-  private readonly waiting = new Map<string, Waiting>();
-  private readonly hello = newUuid();
-  private protocol = 0; // version of what we add to WebLLM's messages; 0: a worker of WebLLM's
-  private lost: WebLLMError | undefined;
+interface CallOptions extends RequestOptions {
+  uuid?: string;
+}
 
+export class Calls {
+  /** The error of every call, once the worker is lost. */
+  lost: WebLLMError | undefined;
+  private readonly waiting = new Map<string, Waiting>();
+  private readonly streams = new Set<string>();
+  private readonly hello = newUuid();
+  private question: string | undefined; // the uuid of `askForStreamReturn`
+  private canReturn = false; // whether the worker knows completionStreamReturn
+  private isForeign = false; // whether another reply came before that to the hello
+
+  /** protocol: the version of what we add to WebLLM's messages; 0: a worker of WebLLM's. */
   constructor(
     private readonly endpoint: Endpoint,
     private readonly onProgress: (report: InitProgress) => void,
+    public protocol = 0,
   ) {
     endpoint.listen(
       (message) => this.receive(message),
@@ -28,18 +39,30 @@ export class Calls {
 
   /**
    * Posts a request and returns the content of its reply, which is believed to have its type.
-   * Throws what the worker throws, or WorkerLostError.
+   * Throws what the worker throws, WorkerLostError, or the reason of a signal that aborts, which
+   * ends the request in the worker. WebLLM's workers can end answers only, and only all of them.
    */
-  async call<K extends Kind>(kind: K, content: Contents[K], uuid = newUuid()): Promise<Results[K]> {
+  async call<K extends Kind>(
+    kind: K,
+    content: Contents[K],
+    { uuid = newUuid(), signal }: CallOptions = {},
+  ): Promise<Results[K]> {
+    signal?.throwIfAborted();
     if (this.lost) throw this.lost;
     const reply = new Promise<unknown>((resolve, reject) => {
       this.waiting.set(uuid, { resolve, reject });
     });
+    const abort = () => {
+      this.abort(uuid, signal?.reason);
+      if (this.isForeign && WHOLE_ANSWERS.has(kind)) this.notify("interruptGenerate", null);
+    };
+    signal?.addEventListener("abort", abort);
     try {
       this.post(kind, content, uuid);
       return (await reply) as Results[K];
     } finally {
       this.waiting.delete(uuid);
+      signal?.removeEventListener("abort", abort);
     }
   }
 
@@ -53,10 +76,41 @@ export class Calls {
     this.waiting.get(uuid)?.resolve(undefined);
   }
 
-  /** Ends one stream; WebLLM's workers can only end every answer. */
+  /**
+   * Asks a worker of WebLLM's whether it can end one stream: those of before 0.2.84 skip a kind that
+   * they do not know if it has no content, and else report an error of their script. The reply comes
+   * before that to the message that begins the next stream.
+   */
+  askForStreamReturn(): void {
+    if (this.speaks(1) || this.question) return;
+    this.question = newUuid();
+    if (!this.lost) this.post("completionStreamReturn", null, this.question);
+  }
+
+  /** Notes a stream that has begun, which `endAll` ends. */
+  beginStream(streamId: string): void {
+    this.streams.add(streamId);
+  }
+
+  /** Forgets a stream that has ended. */
+  forgetStream(streamId: string): void {
+    this.streams.delete(streamId);
+  }
+
+  /** Ends one stream; WebLLM's workers of before 0.2.84 can only end every answer. */
   endStream(streamId: string): void {
+    this.streams.delete(streamId);
     if (this.speaks(1)) this.notify("abort", null, streamId);
-    else this.notify("interruptGenerate", null);
+    else if (!this.canReturn) this.notify("interruptGenerate", null);
+    else {
+      const ended = this.call("completionStreamReturn", { streamId });
+      ended.catch(() => this.notify("interruptGenerate", null)); // the worker refuses
+    }
+  }
+
+  /** Ends all requests and streams in the worker. */
+  endAll(): void {
+    for (const uuid of [...this.waiting.keys(), ...this.streams]) this.notify("abort", null, uuid);
   }
 
   /** Whether the worker speaks this version of what we add to WebLLM's protocol. */
@@ -69,7 +123,7 @@ export class Calls {
     this.lose("it was closed");
   }
 
-  private post<K extends Kind>(kind: K, content: Contents[K], uuid: string): void {
+  private post(kind: Kind, content: unknown, uuid: string): void {
     try {
       this.endpoint.post({ kind, uuid, content } as AnyRequest);
     } catch (error) {
@@ -84,6 +138,12 @@ export class Calls {
     if (kind === "initProgressCallback") this.report(uuid, content);
     else if (typeof uuid !== "string") this.skip(kind);
     else if (uuid === this.hello) this.greeted(kind, content);
+    else this.answered(kind, uuid, content, error);
+  }
+
+  private answered(kind: unknown, uuid: string, content: unknown, error: unknown): void {
+    if (!this.speaks(1)) this.isForeign = true;
+    if (uuid === this.question) this.canReturn = true;
     else if (kind === "return") this.waiting.get(uuid)?.resolve(content);
     else if (kind === "throw") this.waiting.get(uuid)?.reject(rebuild({ content, error } as Throw));
     else if (kind !== undefined) {
@@ -103,7 +163,8 @@ export class Calls {
     if (kind !== "return" || typeof content !== "object" || content === null) return;
     const { protocol, lock } = content as { protocol?: unknown; lock?: unknown };
     this.protocol = typeof protocol === "number" ? protocol : 0;
-    if (typeof lock !== "string") return;
+    this.isForeign &&= !this.speaks(1);
+    if (typeof lock !== "string" || this.endpoint.noticesEnd) return;
     const freed = globalThis.navigator?.locks?.request(lock, () => this.lose("it was terminated"));
     freed?.catch(() => {}); // a page that is closing
   }
@@ -124,11 +185,13 @@ export class Calls {
     this.notify("abort", null, uuid);
   }
 
-  private lose(reason: string): void {
-    this.lost ??= workerLost(reason);
+  private lose(reason: string | WebLLMError): void {
+    this.lost ??= reason instanceof WebLLMError ? reason : workerLost(reason);
     for (const { reject } of this.waiting.values()) reject(this.lost);
   }
 }
+
+const WHOLE_ANSWERS = new Set<Kind>(["chatCompletionNonStreaming", "completionNonStreaming"]);
 
 /** Also where crypto.randomUUID is missing: on pages without TLS. */
 export function newUuid(): string {

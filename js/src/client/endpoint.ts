@@ -1,11 +1,17 @@
 // Connections between a client and its worker: one adapter for each kind.
 
+import type { WebLLMError } from "./error_base";
 import type { AnyRequest } from "./messages";
 
 export interface Endpoint {
+  /** Whether it notices by itself that its worker has ended. Else a lock of the worker's tells. */
+  readonly noticesEnd?: boolean;
   post(message: AnyRequest): void;
-  /** Starts listening. Call it once. */
-  listen(onMessage: (message: unknown) => void, onLost: (reason: string) => void): void;
+  /** Starts listening. Call it once. An error as the reason: there is no worker to be had. */
+  listen(
+    onMessage: (message: unknown) => void,
+    onLost: (reason: string | WebLLMError) => void,
+  ): void;
   close(): void;
 }
 

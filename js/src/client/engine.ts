@@ -8,9 +8,12 @@ import type {
   EmbeddingRequest,
   ResumeResult,
 } from "./api";
-import { Calls, newUuid } from "./calls";
+import { Answers } from "./answers";
+import { newUuid } from "./calls";
+import { WorkerChunks } from "./chunks";
 import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
-import { toEndpoint, type WorkerLike } from "./endpoint";
+import { Connection, type Recovery } from "./connection";
+import type { WorkerLike } from "./endpoint";
 import { refuseLogitProcessors, type LogitProcessorRegistry } from "./logit_processor";
 import {
   EngineMessages,
@@ -20,29 +23,32 @@ import {
   type ResumeOptions,
 } from "./messages";
 import { askToKeepModels } from "./model_store";
+import type { RequestOptions } from "./request_options";
 import { Chat, Completions, Embeddings } from "./resources";
 import type { AnswersChats, ContinuesTexts } from "./resources";
 import { ChunkStream } from "./stream";
 
-type StreamKind = "chatCompletionStreamInit" | "completionStreamInit";
-
-/** Every call throws WorkerLostError if the worker is lost. */
+/**
+ * Every call throws WorkerLostError if the worker is lost. With a `Recovery` in its place the next
+ * worker loads the models again, and each unfinished request is sent again.
+ */
 export class WebWorkerMLCEngine extends EngineMessages {
   readonly chat: Chat;
   readonly completions: Completions;
   readonly embeddings: Embeddings;
-  protected readonly calls: Calls;
-  private models: ReloadParams = { modelId: [] }; // that the worker should have loaded
+  protected readonly connection: Connection;
+  private readonly answers: Answers;
   private onProgress: InitProgressCallback | undefined;
 
-  constructor(worker: WorkerLike, config: MLCEngineConfig = {}) {
+  constructor(worker: WorkerLike | Recovery, config: MLCEngineConfig = {}) {
     super();
     refuseLogitProcessors(config.logitProcessorRegistry);
     this.chat = new Chat(this);
     this.completions = new Completions(this);
     this.embeddings = new Embeddings(this);
     this.onProgress = config.initProgressCallback;
-    this.calls = new Calls(toEndpoint(worker), (report) => this.onProgress?.(report));
+    this.connection = new Connection(worker, (report) => this.onProgress?.(report));
+    this.answers = new Answers(this.connection, "open" in worker ? worker.persist : undefined);
     if (config.appConfig) this.setAppConfig(config.appConfig);
     if (config.logLevel) this.setLogLevel(config.logLevel);
   }
@@ -51,40 +57,49 @@ export class WebWorkerMLCEngine extends EngineMessages {
    * Unloads what is loaded, then fetches and loads one or more models. Throws ModelNotLoadedError
    * if `unload` stopped it.
    */
-  async reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void> {
-    const options = chatOpts && [chatOpts].flat();
+  async reload(
+    modelId: string | string[],
+    chatOpts?: ChatOptions | ChatOptions[],
+    options: RequestOptions = {},
+  ): Promise<void> {
+    options.signal?.throwIfAborted();
+    const chatOptions = chatOpts && [chatOpts].flat();
     const models: ReloadParams = {
       modelId: typeof modelId === "string" ? [modelId] : modelId,
-      ...(options && { chatOpts: options }),
+      ...(chatOptions && { chatOpts: chatOptions }),
     };
-    const nothing = (this.models = { modelId: [] });
-    await this.calls.call("reload", models);
-    if (this.models === nothing) this.models = models; // no later `reload` or `unload`
+    const nothing = (this.connection.models = { modelId: [] });
+    this.connection.reopen();
+    await this.connection.ask((calls) => calls.call("reload", models, options), options);
+    if (this.connection.models === nothing) this.connection.models = models; // no later one
   }
 
   /** Stops every `reload` that was called before, which throws ModelNotLoadedError, and unloads. */
   async unload(): Promise<void> {
-    this.models = { modelId: [] };
-    await this.calls.call("unload", null);
+    this.connection.models = { modelId: [] };
+    await this.connection.unload();
   }
 
-  /** Terminates the worker. Waiting calls throw WorkerLostError. */
+  /** Terminates the worker, or leaves one that others use. Waiting calls throw WorkerLostError. */
   terminate(): void {
-    this.calls.close();
+    this.answers.close();
   }
 
-  readonly chatCompletion = (async (request: ChatCompletionRequest) => {
-    if (request.stream) return this.stream("chatCompletionStreamInit", request);
-    return this.calls.call("chatCompletionNonStreaming", this.expecting(request));
+  readonly chatCompletion = (async (request: ChatCompletionRequest, options?: RequestOptions) => {
+    if (request.stream) return this.answers.stream("chatCompletionStreamInit", request, options);
+    return this.answers.whole("chatCompletionNonStreaming", request, options);
   }) as AnswersChats;
 
-  readonly completion = (async (request: CompletionRequest) => {
-    if (request.stream) return this.stream("completionStreamInit", request);
-    return this.calls.call("completionNonStreaming", this.expecting(request));
+  readonly completion = (async (request: CompletionRequest, options?: RequestOptions) => {
+    if (request.stream) return this.answers.stream("completionStreamInit", request, options);
+    return this.answers.whole("completionNonStreaming", request, options);
   }) as ContinuesTexts;
 
-  async embedding(request: EmbeddingRequest): Promise<CreateEmbeddingResponse> {
-    return this.calls.call("embedding", this.expecting(request));
+  async embedding(
+    request: EmbeddingRequest,
+    options?: RequestOptions,
+  ): Promise<CreateEmbeddingResponse> {
+    return this.answers.embedding(request, options);
   }
 
   /**
@@ -97,17 +112,22 @@ export class WebWorkerMLCEngine extends EngineMessages {
     options: ResumeOptions = {},
   ): Promise<ResumeResult | ChunkStream<ChatCompletionChunk>> {
     if (!options.continueGeneration || !options.stream) {
-      return this.calls.call("resumeChatCompletion", { sessionId, options });
+      return this.connection.call("resumeChatCompletion", { sessionId, options });
     }
-    const streamId = newUuid();
-    const content = { sessionId, options, streamId };
-    const result = await this.calls.call("resumeChatCompletionStreamInit", content, streamId);
-    return result ?? new ChunkStream(this.calls, streamId, null);
+    const uuid = newUuid();
+    const content = { sessionId, options, streamId: uuid };
+    return this.connection.once(async (calls) => {
+      calls.askForStreamReturn();
+      const result = await calls.call("resumeChatCompletionStreamInit", content, { uuid });
+      return result ?? new ChunkStream(new WorkerChunks(calls, uuid, null));
+    });
   }
 
   /** Empties the worker's journal, except for the sessions whose generation is under way. */
   async deleteAllResumableSessions(): Promise<void> {
-    if (this.calls.speaks(3)) return this.calls.call("deleteAllResumableSessions", null);
+    if (this.connection.speaks(3)) {
+      return this.connection.call("deleteAllResumableSessions", null);
+    }
     for (const { sessionId } of await this.listResumableSessions()) {
       await this.deleteResumableSession(sessionId);
     }
@@ -115,12 +135,12 @@ export class WebWorkerMLCEngine extends EngineMessages {
 
   /** Ends this engine's running answers with finish_reason "abort". */
   interruptGenerate(): void {
-    this.calls.notify("interruptGenerate", null);
+    this.answers.interrupt();
   }
 
   /** Calls the `on_custom_request` of the worker's handler. */
   async customRequest(requestName: string, requestMessage?: unknown): Promise<unknown> {
-    return this.calls.call("customRequest", { requestName, requestMessage });
+    return this.connection.call("customRequest", { requestName, requestMessage });
   }
 
   setInitProgressCallback(callback: InitProgressCallback | undefined): void {
@@ -133,7 +153,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
 
   /** Sets the list of models for the next reload, which throws if it is invalid. */
   setAppConfig(appConfig: AppConfigLike): void {
-    this.calls.notify("setAppConfig", appConfig);
+    this.connection.set("setAppConfig", appConfig);
   }
 
   /** Throws ConfigError: JavaScript's functions cannot run in a Python worker. */
@@ -142,25 +162,7 @@ export class WebWorkerMLCEngine extends EngineMessages {
   }
 
   setLogLevel(logLevel: LogLevel): void {
-    this.calls.notify("setLogLevel", logLevel);
-  }
-
-  /** Begins a stream; the uuid of the message that begins it is its id. */
-  private async stream<Chunk>(
-    kind: StreamKind,
-    request: ChatCompletionRequest | CompletionRequest,
-  ): Promise<ChunkStream<Chunk>> {
-    const [only, ...others] = this.models.modelId;
-    const selectedModelId = request.model ?? (others.length ? null : (only ?? null));
-    const streamId = newUuid();
-    const content = { ...this.expecting(request), selectedModelId, streamId };
-    await this.calls.call(kind, content, streamId);
-    return new ChunkStream<Chunk>(this.calls, streamId, selectedModelId);
-  }
-
-  /** A restarted worker loads the models that its client expects. */
-  private expecting(request: object) {
-    return { request: { ...request }, ...this.models };
+    this.connection.set("setLogLevel", logLevel);
   }
 }
 

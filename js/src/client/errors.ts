@@ -3,7 +3,7 @@
 import { StoreError } from "../../../src/webllm/artifacts/browser/stores.js";
 import * as classes from "./error_classes";
 import { errorInfo, WebLLMError } from "./error_base";
-import type { ErrorName } from "./error_codes";
+import { ERROR_CODES, type ErrorName } from "./error_codes";
 import type { ErrorInfo, Throw } from "./messages";
 
 export { WebLLMError };
@@ -18,6 +18,23 @@ const CLASSES: Record<string, typeof WebLLMError> = { ...classes };
 
 export function workerLost(reason: string): WebLLMError {
   return made("WorkerLostError", `the worker is lost: ${reason}; make a new engine`);
+}
+
+/** numLost: of workers, one after another. */
+export function gaveUp(numLost: number, error: WebLLMError): WebLLMError {
+  return made(
+    "WorkerLostError",
+    `${numLost} workers in a row were lost with this request, without a new token: ` +
+      `${error.message}; it may be what ends them, so change it before you send it again, and ` +
+      "read the worker's log",
+  );
+}
+
+/** The class that an error names, which plain JavaScript has thrown: of stores.js or homes.js. */
+export function ofItsName(error: unknown): WebLLMError {
+  const { name, message } = error as Error;
+  if (name in ERROR_CODES) return made(name as ErrorName, message);
+  return made("WebLLMError", `${name}: ${message}`);
 }
 
 /** From a worker of another version, or of another library. */

@@ -9,6 +9,7 @@ export type {
   InitProgressReport,
   MLCEngineConfig,
 } from "./config";
+export type { Recovery } from "./connection";
 export type * from "./content_parts";
 export type { ConvTemplateConfig } from "./conv_template";
 export { messagePortEndpoint, workerEndpoint } from "./endpoint";
@@ -34,8 +35,11 @@ export { CreateMLCEngine, MLCEngine } from "./own_engine";
 export type { OwnEngineConfig } from "./own_engine";
 export { modelFromFile } from "./picked";
 export { Chat, Completions, Embeddings } from "./resources";
+export type { RequestOptions } from "./request_options";
 export type * from "./resumable";
 export type { Root } from "./root";
+export { CreateServiceWorkerMLCEngine, ServiceWorkerMLCEngine } from "./service_worker_engine";
+export type { EngineHost, ServiceWorkerEngineConfig } from "./service_worker_engine";
 export type { ChunkStream } from "./stream";
 export * from "./unserved";
 export { WebWorkerMLCEngineHandler } from "./worker_handler";

@@ -8,7 +8,7 @@ import type {
   ResumableSession,
   ResumeResult,
 } from "./api";
-import type { Calls } from "./calls";
+import type { Connection } from "./connection";
 import type { ConvTemplateConfig } from "./conv_template";
 
 export interface Return {
@@ -336,23 +336,32 @@ export const PROTOCOL = 3;
 /** Kinds whose reply, if there is any, nobody waits for. */
 export const UNANSWERED: ReadonlySet<unknown> = new Set(["setAppConfig", "setLogLevel", "abort"]);
 
+/** Kinds that a client which loses its worker may ask the next one. */
+export const REPEATABLE: ReadonlySet<Kind> = new Set<Kind>([
+  "getGPUVendor",
+  "getMaxStorageBufferBindingSize",
+  "listResumableSessions",
+  "getDeviceName",
+  "getEngineStats",
+]);
+
 /** An engine's methods that are one message and its reply. */
 export abstract class EngineMessages {
-  protected abstract readonly calls: Calls;
+  protected abstract readonly connection: Connection;
 
   /** Forgets the last answer, forwarded tokens and, unless they are kept, the statistics. */
   resetChat(keepStats = false, modelId: string | null = null): Promise<void> {
-    return this.calls.call("resetChat", { keepStats, modelId });
+    return this.connection.call("resetChat", { keepStats, modelId });
   }
 
   /** Returns the text of the last answer. */
   getMessage(modelId: string | null = null): Promise<string> {
-    return this.calls.call("getMessage", { modelId });
+    return this.connection.call("getMessage", { modelId });
   }
 
   /** Returns the rates of the last answer, in WebLLM's words. */
   runtimeStatsText(modelId: string | null = null): Promise<string> {
-    return this.calls.call("runtimeStatsText", { modelId });
+    return this.connection.call("runtimeStatsText", { modelId });
   }
 
   /** Appends tokens to those forwarded since the last reset, and samples the next one. */
@@ -361,38 +370,38 @@ export abstract class EngineMessages {
     isPrefill: boolean,
     modelId: string | null = null,
   ): Promise<number> {
-    return this.calls.call("forwardTokensAndSample", { inputIds, isPrefill, modelId });
+    return this.connection.call("forwardTokensAndSample", { inputIds, isPrefill, modelId });
   }
 
   /** Returns the vendor of the GPU, or fails with DeviceNotFoundError. */
   getGPUVendor(): Promise<string> {
-    return this.calls.call("getGPUVendor", null);
+    return this.connection.call("getGPUVendor", null);
   }
 
   /** Returns the largest binding of the same GPU, in bytes. */
   getMaxStorageBufferBindingSize(): Promise<number> {
-    return this.calls.call("getMaxStorageBufferBindingSize", null);
+    return this.connection.call("getMaxStorageBufferBindingSize", null);
   }
 
   /** Returns the sessions in the journal, the newest first. */
   listResumableSessions(): Promise<ResumableSession[]> {
-    return this.calls.call("listResumableSessions", null);
+    return this.connection.call("listResumableSessions", null);
   }
 
   /** Removes a session from the journal. Raises SessionNotFoundError. */
   deleteResumableSession(sessionId: string): Promise<void> {
-    return this.calls.call("deleteResumableSession", { sessionId });
+    return this.connection.call("deleteResumableSession", { sessionId });
   }
 
   /** Returns a readable name of a model's device; "" from a worker too old to tell. */
   async getDeviceName(modelId: string | null = null): Promise<string> {
-    if (!this.calls.speaks(2)) return "";
-    return this.calls.call("getDeviceName", { modelId });
+    if (!this.connection.speaks(2)) return "";
+    return this.connection.call("getDeviceName", { modelId });
   }
 
   /** Returns each loaded model's sequences and free blocks; nothing from an older worker. */
   async getEngineStats(): Promise<EngineStats> {
-    if (!this.calls.speaks(3)) return { models: [] };
-    return this.calls.call("getEngineStats", null);
+    if (!this.connection.speaks(3)) return { models: [] };
+    return this.connection.call("getEngineStats", null);
   }
 }

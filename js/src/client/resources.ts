@@ -1,30 +1,50 @@
 // OpenAI's interface: engine.chat.completions.create(…), completions.create, embeddings.create.
 
 import type * as api from "./api";
+import type { RequestOptions } from "./request_options";
 import type { ChunkStream } from "./stream";
 
 export interface AnswersChats {
-  (request: api.ChatCompletionRequestNonStreaming): Promise<api.ChatCompletion>;
-  (request: api.ChatCompletionRequestStreaming): Promise<ChunkStream<api.ChatCompletionChunk>>;
+  (
+    request: api.ChatCompletionRequestNonStreaming,
+    options?: RequestOptions,
+  ): Promise<api.ChatCompletion>;
+  (
+    request: api.ChatCompletionRequestStreaming,
+    options?: RequestOptions,
+  ): Promise<ChunkStream<api.ChatCompletionChunk>>;
   (
     request: api.ChatCompletionRequestBase,
+    options?: RequestOptions,
   ): Promise<api.ChatCompletion | ChunkStream<api.ChatCompletionChunk>>;
 }
 
 export interface ContinuesTexts {
-  (request: api.CompletionCreateParamsNonStreaming): Promise<api.Completion>;
-  (request: api.CompletionCreateParamsStreaming): Promise<ChunkStream<api.Completion>>;
-  (request: api.CompletionCreateParamsBase): Promise<api.Completion | ChunkStream<api.Completion>>;
+  (
+    request: api.CompletionCreateParamsNonStreaming,
+    options?: RequestOptions,
+  ): Promise<api.Completion>;
+  (
+    request: api.CompletionCreateParamsStreaming,
+    options?: RequestOptions,
+  ): Promise<ChunkStream<api.Completion>>;
+  (
+    request: api.CompletionCreateParamsBase,
+    options?: RequestOptions,
+  ): Promise<api.Completion | ChunkStream<api.Completion>>;
 }
 
-export type EmbedsTexts = (request: api.EmbeddingRequest) => Promise<api.CreateEmbeddingResponse>;
+export type EmbedsTexts = (
+  request: api.EmbeddingRequest,
+  options?: RequestOptions,
+) => Promise<api.CreateEmbeddingResponse>;
 
 /** `engine.chat` */
 export class Chat {
   readonly completions: { readonly create: AnswersChats };
 
   constructor(engine: { readonly chatCompletion: AnswersChats }) {
-    const create = ((request) => engine.chatCompletion(request)) as AnswersChats;
+    const create = ((request, options) => engine.chatCompletion(request, options)) as AnswersChats;
     this.completions = { create };
   }
 }
@@ -34,7 +54,7 @@ export class Completions {
   readonly create: ContinuesTexts;
 
   constructor(engine: { readonly completion: ContinuesTexts }) {
-    this.create = ((request) => engine.completion(request)) as ContinuesTexts;
+    this.create = ((request, options) => engine.completion(request, options)) as ContinuesTexts;
   }
 }
 
@@ -42,7 +62,7 @@ export class Completions {
 export class Embeddings {
   readonly create: EmbedsTexts;
 
-  constructor(engine: { embedding: EmbedsTexts }) {
-    this.create = (request) => engine.embedding(request);
+  constructor(engine: { readonly embedding: EmbedsTexts }) {
+    this.create = (request, options) => engine.embedding(request, options);
   }
 }

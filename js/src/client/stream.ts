@@ -1,22 +1,23 @@
-// A streamed answer of the worker, pulled chunk by chunk.
+// A streamed answer, as callers read it.
 
-import { newUuid, type Calls } from "./calls";
-import { unreadableAnswer } from "./errors";
+import type { Chunks } from "./chunks";
+import type { RequestOptions } from "./request_options";
 
 /**
  * Leaving the loop, or calling `return()`, ends the answer in the worker at once. A stream without
- * references ends when it is garbage-collected.
+ * references ends when it is garbage-collected. A signal that aborts ends it too; `next` then throws
+ * the signal's reason.
  */
 export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   private isOpen = true;
-  private readonly pulls = new Set<string>();
+  private readonly end: () => void;
 
   constructor(
-    private readonly calls: Calls,
-    private readonly streamId: string,
-    private readonly selectedModelId: string | null,
+    private readonly chunks: Chunks<Chunk>,
+    private readonly options: RequestOptions = {},
   ) {
-    ABANDONED.register(this, { calls, streamId }, this);
+    this.end = ending(chunks, options);
+    ABANDONED.register(this, this.end, this);
   }
 
   [Symbol.asyncIterator](): this {
@@ -26,14 +27,9 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   async next(): Promise<IteratorResult<Chunk, undefined>> {
     if (!this.isOpen) return END;
     try {
-      const chunk = await this.pull();
-      if (typeof chunk === "object" && chunk !== null) {
-        return { done: false, value: chunk as Chunk };
-      }
-      if (chunk !== undefined && chunk !== null) {
-        this.calls.endStream(this.streamId);
-        throw unreadableAnswer(`a chunk is an object, received a ${typeof chunk}`);
-      }
+      const value = await this.chunks.pull();
+      if (this.isOpen) this.options.signal?.throwIfAborted();
+      if (value !== undefined) return { done: false, value };
     } catch (error) {
       this.close();
       throw error;
@@ -43,34 +39,29 @@ export class ChunkStream<Chunk> implements AsyncIterableIterator<Chunk> {
   }
 
   async return(): Promise<IteratorResult<Chunk, undefined>> {
-    if (this.isOpen) {
-      this.close();
-      this.calls.endStream(this.streamId);
-      for (const uuid of this.pulls) this.calls.cancel(uuid);
-    }
+    this.close();
     return END;
   }
 
   private close(): void {
     this.isOpen = false;
+    this.end();
     ABANDONED.unregister(this);
-  }
-
-  private async pull(): Promise<unknown> {
-    const uuid = newUuid();
-    const content = { streamId: this.streamId, selectedModelId: this.selectedModelId };
-    this.pulls.add(uuid);
-    try {
-      return await this.calls.call("completionStreamNextChunk", content, uuid);
-    } finally {
-      this.pulls.delete(uuid);
-    }
   }
 }
 
 const END = { done: true, value: undefined } as const;
 
 /** Ends streams that were dropped before their end. The registered value must not refer to one. */
-const ABANDONED = new FinalizationRegistry<{ calls: Calls; streamId: string }>(
-  ({ calls, streamId }) => calls.endStream(streamId),
-);
+const ABANDONED = new FinalizationRegistry<() => void>((end) => end());
+
+/** Returns a function that ends an answer, which a signal calls too. */
+function ending(chunks: Chunks<unknown>, { signal }: RequestOptions): () => void {
+  const end = () => {
+    signal?.removeEventListener("abort", end);
+    chunks.end();
+  };
+  signal?.addEventListener("abort", end);
+  if (signal?.aborted) end();
+  return end;
+}

@@ -150,7 +150,7 @@ function watched(endpoint: Endpoint, onLost: (reason: string) => void): Endpoint
     listen: (onMessage, onLostToo) =>
       endpoint.listen(onMessage, (reason) => {
         onLostToo(reason);
-        onLost(reason);
+        onLost(String(reason));
       }),
   };
 }
