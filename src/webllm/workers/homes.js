@@ -62,7 +62,7 @@ export class Home extends EventTarget {
    * @param {object} [options]
    * @param {HostName | "auto"} [options.host] forces one
    * @param {number} [options.keepAliveMs] between two beats; three without an answer are a loss
-   * @param {string} [options.root] the folder of tab.js and shared_worker.js; by default that of the
+   * @param {string | URL | undefined} [options.root] the folder of tab.js and shared_worker.js; by default that of the
    *   Service Worker's script, or what its handler was given
    */
   constructor({ host = "auto", keepAliveMs = 10_000, root } = {}) {
@@ -90,7 +90,7 @@ export class Home extends EventTarget {
     this.#end();
   }
 
-  /** @param {HostName | "auto"} wanted @param {string | undefined} root */
+  /** @param {HostName | "auto"} wanted @param {string | URL | undefined} root */
   async #connect(wanted, root) {
     if (wanted === "service-worker") {
       const link = await openServiceWorker();
