@@ -59,12 +59,13 @@ class Site {
     const { kind, uuid, from = source.id, content } = data;
     const page = this.page(source);
     page.connections.add(from);
-    const answered = page.answer(uuid);
+    // Ours keep the worker alive by "stay", so that no event takes long.
+    const isOurs = data.from !== undefined;
+    const isAnswered = uuid !== undefined && kind !== "keepAlive" && !UNANSWERED.has(kind);
+    const answered = !isOurs && isAnswered ? page.answer(uuid) : undefined;
     this.homes.receive(data, page.post, source.id);
     if (kind === "stay") await sleep((content as { ms: number }).ms);
-    // Ours keep the worker alive by "stay", so that no event takes long.
-    if (data.from !== undefined || kind === "keepAlive" || UNANSWERED.has(kind)) return;
-    await Promise.race([answered, sleep(MAX_EVENT_MS)]);
+    if (answered) await Promise.race([answered, sleep(MAX_EVENT_MS)]);
   }
 
   private page(source: Source): Page {
