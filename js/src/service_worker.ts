@@ -29,7 +29,7 @@ interface ExtendableEvent extends Event {
 }
 
 interface PageMessage extends ExtendableEvent {
-  data: Partial<Record<"kind" | "uuid" | "from" | "content", unknown>> | null;
+  data: Partial<Record<"kind" | "uuid" | "from", unknown>> | null;
   source: Source | null;
 }
 
@@ -56,16 +56,15 @@ class Site {
 
   /** Settles when the event of a message may end. */
   async receive(data: NonNullable<PageMessage["data"]>, source: Source): Promise<void> {
-    const { kind, uuid, from = source.id, content } = data;
+    const { kind, uuid, from = source.id } = data;
     const page = this.page(source);
     page.connections.add(from);
-    // Ours keep the worker alive by "stay", so that no event takes long.
-    const isOurs = data.from !== undefined;
-    const isAnswered = uuid !== undefined && kind !== "keepAlive" && !UNANSWERED.has(kind);
-    const answered = !isOurs && isAnswered ? page.answer(uuid) : undefined;
+    // Our own clients keep the worker alive by "stay", so that no event takes long.
+    const isAnswered = kind !== "keepAlive" && !UNANSWERED.has(kind);
+    const isLong = kind === "stay" || (data.from === undefined && isAnswered);
+    const answered = isLong && Promise.race([page.answer(uuid), sleep(MAX_EVENT_MS)]);
     this.homes.receive(data, page.post, source.id);
-    if (kind === "stay") await sleep((content as { ms: number }).ms);
-    if (answered) await Promise.race([answered, sleep(MAX_EVENT_MS)]);
+    await answered;
   }
 
   private page(source: Source): Page {
@@ -97,7 +96,7 @@ class Page {
   readonly post: Post = (message) => {
     const { kind, uuid } = message as { kind: string; uuid: unknown };
     this.source.postMessage(message);
-    if (kind === "return" || kind === "throw") this.settle(uuid);
+    if (kind !== "initProgressCallback") this.settle(uuid);
   };
 
   /** Settles when a request is answered, or the page is gone. */

@@ -77,9 +77,9 @@ class ServiceWorkerLink extends Listeners {
 
 /**
  * Waits for the page's Service Worker to be active. Throws a HomeError if there is none.
- * @param {number} [patienceMs] for the page to register one
+ * @param {number} [patienceMs] for the page to register one, and for its script to arrive
  */
-export async function openServiceWorker(patienceMs = 10_000) {
+export async function openServiceWorker(patienceMs = 30_000) {
   const container = globalThis.navigator?.serviceWorker;
   if (!container) {
     throw new HomeError(
