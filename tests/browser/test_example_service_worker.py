@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,25 @@ def project(site: SiteServer, tmp_path: Path) -> Path:
     return folder
 
 
+def documentation(folder: Path, host: str) -> None:
+    """Writes sw.ts and main.ts; only "service-worker" has to be asked for on a CPU."""
+    main = MAIN if host == "tab" else MAIN.replace("{ init", f'{{ host: "{host}", init')
+    (folder / "sw.ts").write_text(SW)
+    (folder / "main.ts").write_text(main.replace("\n\nif (", f"\n{BEFORE}\nif (") + AFTER)
+
+
+@contextmanager
+def serving_built(folder: Path, models: Path) -> Iterator[SiteServer]:
+    """Serves a built project, with webllm's files beside its scripts."""
+    for file in DIST.iterdir():
+        if file.name != "models.json" and not (folder / file.name).exists():
+            (folder / file.name).symlink_to(file)
+    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
+    (folder / "models.json").write_text(json.dumps({"model_list": [record]}))
+    with serving({"": folder, "models": models}) as server:
+        yield server
+
+
 def vite_build(project: Path) -> Path:
     config = project / "vite.config.js"
     config.write_text(config.read_text().replace("build: {", "build: { copyPublicDir: false,"))
@@ -104,18 +124,8 @@ async def test_the_documentations_example(
     site: SiteServer, project: Path, page: Page, host: str
 ) -> None:
     """After a stop, the browser starts the worker without activating it."""
-    main = MAIN if host == "tab" else MAIN.replace("{ init", '{ host: "service-worker", init')
-    (project / "sw.ts").write_text(SW)
-    (project / "main.ts").write_text(main.replace("\n\nif (", f"\n{BEFORE}\nif (") + AFTER)
-    built = vite_build(project)
-    for file in DIST.iterdir():
-        if not (built / file.name).exists():
-            (built / file.name).symlink_to(file)
-    models = built / "models.json"
-    models.unlink()
-    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
-    models.write_text(json.dumps({"model_list": [record]}))
-    with serving({"": built, "models": site.folders["models"]}) as server:
+    documentation(project, host)
+    with serving_built(vite_build(project), site.folders["models"]) as server:
         await page.goto(f"{server.url}/index.html")
         await expect(page).to_have_title("ready")
         assert await page.evaluate("engine.host") == host
