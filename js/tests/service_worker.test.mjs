@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { before, mock, test } from "node:test";
+import { setTimeout as realSleep } from "node:timers/promises";
 import { build } from "esbuild";
 
 const LOOK_MS = 3_000; // between the worker's looks for closed pages
@@ -12,7 +13,7 @@ let endpoint; // of the last page, as Python sees it
 let python; // what happens when it starts
 
 before(async () => {
-  mock.timers.enable({ apis: ["setInterval"] });
+  mock.timers.enable({ apis: ["setInterval", "setTimeout"] });
   globalThis.self = globalThis;
   globalThis.location = new URL("https://site.example/sw.js");
   globalThis.registration = { scope: "https://site.example/" };
@@ -51,7 +52,7 @@ function send(data) {
 }
 
 async function isOpen(ended) {
-  const soon = new Promise((resolve) => setTimeout(resolve, 20, true));
+  const soon = realSleep(20, true);
   return Promise.race([ended.then(() => false), soon]);
 }
 
