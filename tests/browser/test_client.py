@@ -13,7 +13,7 @@ from webllm.workers.messages import KINDS
 
 JS = ROOT / "js"
 NAMES = [
-    *("client", "starting", "streams", "malformed"),
+    *("client", "starting", "streams", "malformed", "service_worker"),
     *("recovery", "signals", "service_worker_engine", "webllm_workers"),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]

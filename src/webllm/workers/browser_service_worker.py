@@ -38,8 +38,15 @@ class ServiceWorkerMLCEngineHandler(MLCEngineHandler):
         config: MLCEngineConfig | None = None,
         *,
         on_custom_request: OnCustomRequest | None = None,
+        grace_s: float = 30.0,
     ) -> None:
-        super().__init__(engine, config, reuse_loaded=True, on_custom_request=on_custom_request)
+        super().__init__(
+            engine,
+            config,
+            reuse_loaded=True,
+            on_custom_request=on_custom_request,
+            grace_s=grace_s,
+        )
 
     def serve_endpoint(self, endpoint: Any) -> None:
         """Serves one client, an object of the worker's JavaScript."""
