@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,7 @@ class WorkerVersions:
         self._session = session
         self._versions: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Condition()
+        self.stopped_at: list[float] = []  # s, as time.time
 
     @classmethod
     async def of(cls, page: Page) -> WorkerVersions:
@@ -47,7 +49,17 @@ class WorkerVersions:
 
     async def stop(self) -> None:
         """Stops the active worker, as a browser does that is short of memory."""
-        version = await self._wait("running")
+        await self._stop(await self._wait("running"))
+
+    async def stop_if_running(self) -> bool:
+        """As `stop`, but returns False at once if the active worker does not run."""
+        version = self._find("running")
+        if version is not None:
+            await self._stop(version)
+        return version is not None
+
+    async def _stop(self, version: str) -> None:
+        self.stopped_at.append(time.time())
         await self._session.send("ServiceWorker.stopWorker", {"versionId": version})
         await self._wait("stopped")
 
@@ -64,14 +76,14 @@ class WorkerVersions:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _wait(self, status: str) -> str:
-        def found() -> str | None:
-            for key, each in self._versions.items():
-                if each["status"] == "activated" and each["runningStatus"] == status:
-                    return key
-            return None
+    def _find(self, status: str) -> str | None:
+        for key, each in self._versions.items():
+            if each["status"] == "activated" and each["runningStatus"] == status:
+                return key
+        return None
 
+    async def _wait(self, status: str) -> str:
         async with asyncio.timeout(TIMEOUT_S), self._changed:
-            version = await self._changed.wait_for(found)
+            version = await self._changed.wait_for(lambda: self._find(status))
             assert version is not None
             return version

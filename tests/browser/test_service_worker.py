@@ -10,7 +10,8 @@ import pytest
 from playwright.async_api import BrowserContext
 
 from browser.chromium import new_context
-from browser.shared_engine import REQUESTS, Workers, open_shared, shared_page
+from browser.service_workers import WorkerVersions
+from browser.shared_engine import REQUESTS, open_shared, shared_page
 from browser.site_server import SiteServer
 
 FORCED = {"host": "service-worker"}
@@ -27,10 +28,10 @@ async def test_stops_lose_double_and_change_no_token(
 ) -> None:
     """The worker is stopped as the model loads, as prompts are read and as two pages stream."""
     async with shared_page(context, site) as page, shared_page(context, site) as other:
-        workers = await Workers.of(page)
+        workers = await WorkerVersions.of(page)
         loading = asyncio.ensure_future(page.evaluate("connect", FORCED))
         await page.wait_for_function("reports.some(({ phase }) => phase === 'upload')")
-        assert await workers.stop()
+        await workers.stop()
         assert await loading == "service-worker"
         assert await other.evaluate("connect", FORCED) == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
@@ -41,7 +42,7 @@ async def test_stops_lose_double_and_change_no_token(
             seen = await page.evaluate("arrivals.length")
             if num_chunks:
                 await page.wait_for_function(f"arrivals.length > {seen + num_chunks}")
-            assert await workers.stop()
+            await workers.stop()
             for each in answers:
                 assert await each == expected
 
@@ -102,7 +103,7 @@ async def test_an_answer_survives_a_refresh(site: SiteServer, context: BrowserCo
 
 async def test_page_and_worker_end_together(site: SiteServer, context: BrowserContext) -> None:
     async with shared_page(context, site) as other:
-        workers = await Workers.of(other)
+        workers = await WorkerVersions.of(other)
         request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
         asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
         async with shared_page(context, site) as page:
@@ -111,7 +112,7 @@ async def test_page_and_worker_end_together(site: SiteServer, context: BrowserCo
             seen = await page.evaluate("arrivals.length")
             await page.evaluate("(request) => void stream(request)", asked)
             await page.wait_for_function(f"arrivals.length > {seen + 30}")
-        assert await workers.stop()
+        await workers.stop()
         async with shared_page(context, site) as page:
             assert await page.evaluate("connect", FORCED) == "service-worker"
             [session] = await page.evaluate("engine.listResumableSessions()")

@@ -258,3 +258,33 @@ async def test_a_stopped_worker_loads_again(
     assert texts == [text, text]
     await page.evaluate("engine.unload()")
     assert "WorkerEngineModelNotLoadedError" in await error_of(page, "streamed({ messages: [] })")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_a_stopped_worker_was_asked(page: Page) -> None:
+    """The next worker knows the catalogue, answers whole requests, and ends streams by an error."""
+    text = await page.evaluate(
+        """async (request) => {
+            const record = { model_id: "other name", model: "/models/smollm2.gguf" };
+            engine.setAppConfig({ model_list: [record] });
+            await engine.reload("other name");
+            const { choices } = await engine.chat.completions.create(request);
+            return choices[0].message.content;
+        }""",
+        COLOURS | {"max_tokens": 24},
+    )
+    versions = await WorkerVersions.of(page)
+    await page.evaluate(
+        """async ([request, endless]) => {
+            const stream = await engine.chat.completions.create(endless);
+            await stream.next();
+            const rest = async () => { for await (const chunk of stream); };
+            window.ended = rest().then(() => "ended", String);
+            window.whole = engine.chat.completions.create(request);
+        }""",
+        [COLOURS | {"max_tokens": 24}, ENDLESS],
+    )
+    await versions.stop()
+    await page.evaluate("engine.worker.postMessage({ kind: 'keepAlive', uuid: 'a' })")  # each 10 s
+    assert "stopped the worker in mid-stream; ask again" in await page.evaluate("ended")
+    assert await page.evaluate("whole.then(({ choices }) => choices[0].message.content)") == text
