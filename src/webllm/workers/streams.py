@@ -150,7 +150,8 @@ class Streams:
         stream = self._find(params)
         if stream is None:
             raise RequestError(
-                f"no stream {params.stream_id or params.selected_model_id!r} is open; begin one"
+                f"no stream {params.stream_id or params.selected_model_id!r} is open here, as after "
+                "a restart of the worker; begin one"
             )
         return await stream.next()
 
