@@ -149,9 +149,9 @@ class Streams:
         """Returns the next chunk, or END after the last one."""
         stream = self._find(params)
         if stream is None:
+            name = params.stream_id or params.selected_model_id
             raise RequestError(
-                f"no stream {params.stream_id or params.selected_model_id!r} is open here, as after "
-                "a restart of the worker; begin one"
+                f"no stream {name!r} is open here, as after a restart of the worker; begin one"
             )
         return await stream.next()
 
