@@ -94,7 +94,7 @@ class FakeDevice {
 }
 
 async function open(device) {
-  const gpu = new Gpu(device);
+  const gpu = Gpu.open({ limits: {}, requestDevice: async () => device }, [], []);
   await device.run();
   return gpu;
 }
@@ -147,6 +147,16 @@ test("a browser that looks for the end of work at intervals gets whole steps", a
     device.submissions.map(({ commands }) => commands.length),
     [300, 300],
   );
+});
+
+test("a browser that is late once at the start still gets slices", async () => {
+  let numTold = 0;
+  const device = new FakeDevice(1, (end) => end + (numTold++ < 3 ? 50 : 1));
+  const gpu = await open(device);
+  const { recording } = await recorded(gpu, 300);
+  gpu.replay(recording);
+  await device.run();
+  assert.ok(device.submissions.every(({ commands }) => commands.length < 20));
 });
 
 test("what is written between two long steps is written between them", async () => {

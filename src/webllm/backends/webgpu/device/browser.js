@@ -43,7 +43,7 @@
  */
 const { GPUBufferUsage, GPUMapMode } = /** @type {any} */ (globalThis);
 
-// Many GPUs run what a page draws between two submissions of its engine, not within one. So a step
+// Some GPUs run what a page draws between two submissions of its engine, not within one. So a step
 // that takes long is submitted in slices: two, so that the GPU has work while the end of one is told.
 const SLICE_MS = 8; // of a slice; up to half as much again is left as it is
 const NUM_SLICES = 2; // submitted and unfinished
@@ -76,12 +76,15 @@ export class Gpu {
   /** @type {Promise<void>[]} */
   #slices = []; // unfinished, the oldest first
   #finishedAt = 0; // the last submission whose end is known, in ms
-  #isTimely = true; // whether the browser tells at once that work has ended
+  #isTimely;
 
-  /** @param {GPUDevice} device */
-  constructor(device) {
+  /**
+   * @param {GPUDevice} device
+   * @param {boolean} isTimely whether the browser tells soon that work has ended
+   */
+  constructor(device, isTimely) {
     this.#device = device;
-    void this.#measureDelay();
+    this.#isTimely = isTimely;
     void device.lost.then(({ message, reason }) => (this.#lost = message || reason));
     device.onuncapturederror = (event) => {
       event.preventDefault();
@@ -96,7 +99,8 @@ export class Gpu {
    */
   static async open(adapter, features, limits) {
     const requiredLimits = Object.fromEntries(limits.map((name) => [name, adapter.limits[name]]));
-    return new Gpu(await adapter.requestDevice({ requiredFeatures: features, requiredLimits }));
+    const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits });
+    return new Gpu(device, await tellsSoon(device.queue)); // before Python keeps this thread busy
   }
 
   /**
@@ -325,21 +329,6 @@ export class Gpu {
     return result;
   }
 
-  /** Finds out whether the browser is timely; one that looks at intervals has just looked. */
-  async #measureDelay() {
-    const { queue } = this.#device;
-    try {
-      await queue.onSubmittedWorkDone();
-      let least = Infinity;
-      for (let i = 0; i < 3; i++) {
-        const begun = performance.now();
-        await queue.onSubmittedWorkDone();
-        least = Math.min(least, performance.now() - begun);
-      }
-      this.#isTimely = least < LATE_MS;
-    } catch {} // of a lost device
-  }
-
   /**
    * Submits commands; resolves as `replay` does.
    * @param {Recording | undefined} recording
@@ -429,6 +418,21 @@ export class Gpu {
   close() {
     this.#device.destroy();
   }
+}
+
+/**
+ * Whether the browser tells soon that work has ended. One that looks at intervals has just looked
+ * when the first answer comes.
+ * @param {GPUQueue} queue
+ */
+async function tellsSoon(queue) {
+  await queue.onSubmittedWorkDone();
+  for (let i = 0; i < 4; i++) {
+    const begun = performance.now();
+    await queue.onSubmittedWorkDone();
+    if (performance.now() - begun < LATE_MS) return true;
+  }
+  return false;
 }
 
 /**
