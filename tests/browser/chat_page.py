@@ -1,4 +1,4 @@
-"""Opens the built chat page in Chromium, with a worker that has no model."""
+"""Opens the built chat page in Chromium, with a shared worker that has no model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PUT = """(records) => new Promise((resolve, reject) => {
 
 @contextmanager
 def serving_fake(folder: Path) -> Iterator[SiteServer]:
-    """Serves the page's own files, with the fake worker as worker.js and no Service Worker."""
+    """Serves the page's own files, with the fake worker as tab.js and no Service Worker."""
     write_fake(folder)
     page = (DIST / "index.html").read_bytes()
     (folder / "index.html").write_bytes(without_service_worker(page))
@@ -49,12 +49,12 @@ def serving_fake(folder: Path) -> Iterator[SiteServer]:
 
 
 def write_fake(folder: Path) -> None:
-    """Writes the page's own files, with the fake worker as worker.js and a Service Worker."""
+    """Writes the page's own files, with the fake worker as tab.js and a Service Worker."""
     assert (DIST / "page.js").exists(), "make site builds what is served here"
     fonts = [font.name for font in DIST.glob("*.woff2")]
     for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg", "sw.js", *fonts):
         shutil.copy(DIST / name, folder)
-    shutil.copy(Path(__file__).parent / "pages" / "fake_worker.js", folder / "worker.js")
+    shutil.copy(Path(__file__).parent / "pages" / "fake_tab.js", folder / "tab.js")
     (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))
     list_files(folder)
 

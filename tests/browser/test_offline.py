@@ -258,18 +258,18 @@ async def test_an_update_waits_for_the_other_pages(
 
 
 async def test_a_damaged_file_is_refused(host: SiteServer, context: BrowserContext) -> None:
-    append(host, "worker.js", " ")
+    append(host, "tab.js", " ")
     await context.add_init_script(NO_GPU)
     async with await context.new_page() as page:
         await page.goto(f"{host.url}/")
         await until(page, "crossOriginIsolated")
-        refusal = "worker.js has the SHA-256 "
+        refusal = "tab.js has the SHA-256 "
         async with context.expect_console_message(lambda said: refusal in said.text):
             assert await page.evaluate(POST, PRECACHE) is False
-        assert "worker.js" not in await page.evaluate(KEPT)
+        assert "tab.js" not in await page.evaluate(KEPT)
         append(host, "page.css", RAISED)
         list_files(folder_of(host))
-        append(host, "worker.js", " ")
+        append(host, "tab.js", " ")
         assert await page.evaluate(UPDATE) == "redundant"
         assert RAISED not in await page.evaluate(TEXT, ["page.css", {}])
         list_files(folder_of(host))

@@ -178,9 +178,17 @@ async def test_an_error_is_shown_where_the_answer_would_be(chat: Page) -> None:
     assert len(await answers(chat)) == 2
 
 
-async def test_a_lost_worker_is_replaced(chat: Page) -> None:
+async def test_a_lost_worker_is_replaced_unnoticed(chat: Page) -> None:
+    await ask(chat, "stumble")
+    assert await answers(chat) == ["You asked: “stumble”. This is a short answer."]
+    await expect(chat.get_by_role("alert")).to_have_count(0)
+    await expect(chat.locator("#model-bar")).to_be_hidden()
+
+
+async def test_a_question_that_ends_every_worker_is_given_up(chat: Page) -> None:
     await ask(chat, "crash")
-    await expect(chat.locator(".answer [role=alert]")).to_contain_text("The worker is lost")
+    alert = chat.locator(".answer [role=alert]")
+    await expect(alert).to_contain_text("5 workers in a row were lost with this request")
     await expect(chat.locator("#model-bar [role=alert]")).to_be_visible()
     await ask(chat, "again")
     await expect(chat.locator("#model-bar")).to_be_hidden()

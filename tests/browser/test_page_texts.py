@@ -123,11 +123,17 @@ async def test_long_words_stay_inside(open_chat: OpenChat, tmp_path: Path, width
             await page.click("text=Open a file…")
         await (await chooser.value).set_files(file)
         await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
-        crash = f"setTimeout(() => {{ throw new Error('{'no luck ' * 2000}') }})"
-        await page.workers[-1].evaluate(crash)
+        await ask(page, "a long crash")
         alert = page.locator("#model-bar [role=alert]")
         await expect(alert).to_contain_text("no luck")
         await expect(alert).to_have_attribute("tabindex", "0")  # it scrolls, by keys too
         assert await page.evaluate(OVERFLOWING) == []
         for name in ("#prompt", "#model-bar button:has-text('Try again')"):
             await expect(page.locator(name)).to_be_in_viewport(ratio=1)
+        await page.click("text=Try again")
+        await expect(page.locator("#model-dot")).to_have_attribute("data-phase", "ready")
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await choose_model(other, "Quick")
+        await expect(page.locator("#model-bar")).to_contain_text("Another tab loaded Quick")
+        assert await page.evaluate(OVERFLOWING) == []

@@ -63,8 +63,7 @@ export class ResumedChunks<Chunk extends AnyChunk> implements Chunks<Chunk> {
     try {
       for (;;) {
         const chunk = await chunks.pull();
-        const hasTokens = chunk?.choices.some(({ token_ids }) => token_ids?.length);
-        if (hasTokens) this.losses.reset();
+        if (chunk?.choices.some(({ token_ids }) => token_ids?.length)) this.losses.reset();
         const news = chunk && this.resumption.take(chunk);
         if (news || !chunk) return news;
       }

@@ -1,36 +1,60 @@
 // Asks the model for answers, one at a time in each conversation, and writes them into the state.
+//
+// An answer survives its page: the engine's journal keeps it, under the message's id, and the message
+// keeps what was asked until the journal's session is deleted. A page that is opened goes on with the
+// answers under way by asking again. Of several tabs only one has an answer; the others show what it
+// saves, and take over when it is closed, or to stop the answer.
 
-import type { ChatCompletionChunk, ChatCompletionMessageParam, ChunkStream } from "../client";
+import {
+  ModelReplacedError,
+  SessionNotFoundError,
+  type ChatCompletionChunk,
+  type ChatCompletionMessageParam,
+  type ChatCompletionRequestStreaming,
+  type ChunkStream,
+} from "../client";
+import { unlessAborted } from "../client/request_options";
+import type { ConversationDb } from "./conversation_db";
 import * as list from "./conversations";
-import { errorText } from "./format";
-import { Measure } from "./measure";
+import { Draft } from "./draft";
+import { errorText, replacedText } from "./format";
 import type { ModelSession, Session } from "./model_session";
-import { requestFields, type Settings } from "./settings";
-import type { Message, MessageState, State } from "./state";
+import { samplingOf } from "./settings";
+import type { Asked, Message, State } from "./state";
 import type { Store } from "./store";
+import { asOnlyTab } from "./tabs";
+
+/** An answer, and whether this tab has just asked for it. */
+interface Job {
+  conversationId: string;
+  message: Message;
+  isNew: boolean;
+}
 
 export class Answering {
-  private readonly stops = new Map<string, AbortController>();
+  private readonly stops = new Map<string, AbortController>(); // of answers under way
+  private readonly known = new Set<string>(); // ids of answers that this tab has or waits for
 
   constructor(
     private readonly store: Store<State>,
     private readonly models: ModelSession,
+    private readonly db: ConversationDb,
   ) {}
 
   send(conversationId: string, text: string): void {
     const messages = this.messages(conversationId);
-    void this.answer(conversationId, [...messages, list.newMessage("user", text)]);
+    this.answer(conversationId, [...messages, list.newMessage("user", text)]);
   }
 
   /** Replaces an answer, and what follows it, by a new one. */
   regenerate(conversationId: string, messageId: string): void {
-    void this.answer(conversationId, list.before(this.messages(conversationId), messageId));
+    this.answer(conversationId, list.before(this.messages(conversationId), messageId));
   }
 
   /** Replaces a user's message, and all after it, by another one and its answer. */
   edit(conversationId: string, messageId: string, text: string): void {
     const before = list.before(this.messages(conversationId), messageId);
-    void this.answer(conversationId, [...before, list.newMessage("user", text)]);
+    this.answer(conversationId, [...before, list.newMessage("user", text)]);
   }
 
   stop(conversationId: string): void {
@@ -38,58 +62,136 @@ export class Answering {
     this.stops.delete(conversationId);
   }
 
-  private async answer(conversationId: string, asked: Message[]): Promise<void> {
-    this.stop(conversationId);
-    const draft = new Draft(this.store, conversationId, list.newMessage("assistant", ""));
-    const stop = new AbortController();
-    this.stops.set(conversationId, stop);
-    const conversations = this.store.get("conversations");
-    const messages = [...asked, draft.message];
-    this.store.set("conversations", list.withMessages(conversations, conversationId, messages));
-    stop.signal.addEventListener("abort", () => draft.end("stopped"));
-    try {
-      const session = await this.models.ready();
-      if (session === null) stop.abort();
-      else await this.stream(session, draft, asked, stop);
-    } catch (error) {
-      draft.fail(error);
+  /** Goes on with a conversation's answers that no tab has, once their models are loaded. */
+  reopen(conversationId: string): void {
+    for (const message of this.messages(conversationId)) {
+      if (!message.asked || this.known.has(message.id)) continue;
+      void this.run({ conversationId, message, isNew: false });
     }
+  }
+
+  private answer(conversationId: string, before: Message[]): void {
+    this.stop(conversationId);
+    const settings = this.store.get("settings");
+    const asked: Asked = {
+      modelId: this.store.get("modelId"),
+      systemPrompt: settings.systemPrompt,
+      sampling: samplingOf(settings),
+    };
+    const message = { ...list.newMessage("assistant", ""), asked };
+    const conversations = this.store.get("conversations");
+    const messages = [...before, message];
+    this.store.set("conversations", list.withMessages(conversations, conversationId, messages));
+    void this.run({ conversationId, message, isNew: true });
+  }
+
+  private async run(job: Job): Promise<void> {
+    const { conversationId, message } = job;
+    const stop = new AbortController();
+    if (list.isUnderWay(message)) this.stops.set(conversationId, stop);
+    this.known.add(message.id);
+    await asOnlyTab(message.id, stop.signal, (taken) =>
+      this.act(job, stop, taken).catch(reportError),
+    );
+    this.known.delete(message.id);
+  }
+
+  private async act(job: Job, stop: AbortController, taken: AbortSignal): Promise<void> {
+    const { conversationId, isNew } = job;
+    if (!isNew && !stop.signal.aborted) await this.db.reread(conversationId);
+    const message = isNew || stop.signal.aborted ? job.message : this.current(job);
+    const draft = message?.asked && new Draft(this.store, conversationId, message, message.asked);
+    taken.addEventListener("abort", () => {
+      draft?.leave();
+      stop.abort();
+      void this.db.reread(conversationId);
+    });
+    if (draft) await this.finish(draft, isNew, stop);
     if (this.stops.get(conversationId) === stop) this.stops.delete(conversationId);
+    if (draft && !taken.aborted) await this.forgetSession(draft);
+  }
+
+  private async finish(draft: Draft, isNew: boolean, stop: AbortController): Promise<void> {
+    const end = () => draft.end("stopped");
+    stop.signal.addEventListener("abort", end);
+    if (stop.signal.aborted) end();
+    try {
+      if (draft.isUnderWay) await this.stream(draft, isNew, stop);
+    } catch (error) {
+      const model = this.store.get("model");
+      const by = model.phase === "replaced" ? model.by : "";
+      draft.fail(error instanceof ModelReplacedError ? replacedText(by) : errorText(error));
+    }
   }
 
   /** Streams until the answer ends or another model is chosen. */
-  private async stream(
-    session: Session,
-    draft: Draft,
-    asked: Message[],
-    stop: AbortController,
-  ): Promise<void> {
-    if (stop.signal.aborted) return;
-    const leave = () => stop.abort();
-    session.left.signal.addEventListener("abort", leave);
+  private async stream(draft: Draft, isNew: boolean, stop: AbortController): Promise<void> {
+    const begun = await this.begin(draft, isNew, stop);
+    if (begun === null) return draft.end("stopped");
+    const { session, chunks } = begun;
     try {
-      draft.begin();
-      await read(await this.ask(session, asked), draft, stop.signal);
+      await read(chunks, draft);
     } catch (error) {
       this.models.check(session, error);
       throw error;
-    } finally {
-      session.left.signal.removeEventListener("abort", leave);
     }
   }
 
+  /**
+   * Returns null if no model is loaded for the answer. Loads the model again, once, if it turns out
+   * that another tab's has taken its place.
+   */
+  private async begin(draft: Draft, isNew: boolean, stop: AbortController): Promise<Begun | null> {
+    for (let isFirst = true; ; isFirst = false) {
+      const loading = isNew ? this.models.ready() : this.models.expected(draft.asked.modelId);
+      const session = await unlessAborted(loading, stop);
+      if (session === null) return null;
+      const leave = () => stop.abort();
+      session.left.signal.addEventListener("abort", leave, { signal: draft.closed });
+      try {
+        draft.begin(session.modelId);
+        return { session, chunks: await this.ask(session, draft, stop) };
+      } catch (error) {
+        this.models.check(session, error);
+        if (!isFirst || !(error instanceof ModelReplacedError)) throw error;
+      }
+    }
+  }
+
+  /** Asks for an answer, or attaches to it if the engine or its journal has it. */
   private async ask(
     { loaded }: Session,
-    asked: Message[],
+    { asked, conversationId, message: { id } }: Draft,
+    { signal }: AbortController,
   ): Promise<ChunkStream<ChatCompletionChunk>> {
     const engine = await loaded;
-    const settings = this.store.get("settings");
-    return engine.chat.completions.create({
-      messages: prompt(asked, settings),
-      ...requestFields(settings),
+    const request: ChatCompletionRequestStreaming = {
+      messages: prompt(list.before(this.messages(conversationId), id), asked),
+      ...asked.sampling,
       stream: true,
       stream_options: { include_usage: true },
-    });
+      extra_body: { resumable: { enabled: true, sessionId: id }, return_progress: true },
+    };
+    return engine.chat.completions.create(request, { signal });
+  }
+
+  /** Deletes the session of an answer that has ended, and is kept here. */
+  private async forgetSession(draft: Draft): Promise<void> {
+    if (draft.hasSession) {
+      await this.db.written();
+      const engine = await this.models.whenLoaded();
+      try {
+        await engine.deleteResumableSession(draft.message.id);
+      } catch (error) {
+        if (!(error instanceof SessionNotFoundError)) return; // tried again by the next page
+      }
+    }
+    draft.settle();
+    await this.db.written();
+  }
+
+  private current({ conversationId, message: { id } }: Job): Message | undefined {
+    return this.messages(conversationId).find((each) => each.id === id);
   }
 
   private messages(conversationId: string): Message[] {
@@ -97,14 +199,12 @@ export class Answering {
   }
 }
 
-async function read(
-  chunks: ChunkStream<ChatCompletionChunk>,
-  draft: Draft,
-  stop: AbortSignal,
-): Promise<void> {
-  const leave = () => void chunks.return();
-  if (stop.aborted) leave();
-  stop.addEventListener("abort", leave);
+interface Begun {
+  session: Session;
+  chunks: ChunkStream<ChatCompletionChunk>;
+}
+
+async function read(chunks: ChunkStream<ChatCompletionChunk>, draft: Draft): Promise<void> {
   let finish: string | null | undefined;
   for await (const chunk of chunks) {
     draft.add(chunk);
@@ -113,51 +213,9 @@ async function read(
   draft.end(finish === "length" ? "cut" : finish === "abort" ? "stopped" : "done");
 }
 
-/** The answer being written. Once it has ended, later changes are ignored. */
-class Draft {
-  private readonly measure = new Measure();
-  private isOpen = true;
-
-  constructor(
-    private readonly store: Store<State>,
-    private readonly conversationId: string,
-    public message: Message,
-  ) {}
-
-  begin(): void {
-    this.measure.begin();
-    this.change({ state: "streaming" });
-  }
-
-  add(chunk: ChatCompletionChunk): void {
-    const piece = chunk.choices[0]?.delta.content ?? "";
-    this.measure.add(chunk);
-    if (piece) this.change({ text: this.message.text + piece });
-  }
-
-  end(state: MessageState): void {
-    const stats = this.measure.stats();
-    this.change(stats ? { state, stats } : { state });
-    this.isOpen = false;
-  }
-
-  fail(error: unknown): void {
-    this.change({ state: "failed", error: errorText(error) });
-    this.isOpen = false;
-  }
-
-  private change(fields: Partial<Message>): void {
-    if (!this.isOpen) return;
-    this.message = { ...this.message, ...fields };
-    const conversations = this.store.get("conversations");
-    const changed = list.withMessage(conversations, this.conversationId, this.message);
-    this.store.set("conversations", changed);
-  }
-}
-
 /** Leaves out empty answers. */
-function prompt(asked: Message[], { systemPrompt }: Settings): ChatCompletionMessageParam[] {
-  const messages: ChatCompletionMessageParam[] = asked
+function prompt(before: Message[], { systemPrompt }: Asked): ChatCompletionMessageParam[] {
+  const messages: ChatCompletionMessageParam[] = before
     .filter((message) => message.text !== "")
     .map(({ role, text }) => ({ role, content: text }));
   if (systemPrompt.trim() === "") return messages;

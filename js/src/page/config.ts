@@ -1,10 +1,9 @@
-// The site's files that the page needs, all beside its script: the worker and the catalogue.
+// The site's files that the page needs, all beside its script: the workers and the catalogue.
 
 import { fetchCatalogue } from "../catalogue";
 import type { AppConfig } from "../client";
 
-const ROOT = new URL("./", import.meta.url);
-export const WORKER_URL = new URL("worker.js", ROOT);
+export const ROOT = new URL("./", import.meta.url);
 
 /** Returns the catalogue of this site; throws if it has none. */
 export async function loadAppConfig(): Promise<AppConfig> {

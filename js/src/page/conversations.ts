@@ -62,8 +62,21 @@ export function before(messages: Message[], messageId: string): Message[] {
 }
 
 export function isAnswering(conversation: Conversation | undefined): boolean {
-  const state = conversation?.messages.at(-1)?.state;
+  const last = conversation?.messages.at(-1);
+  return last !== undefined && isUnderWay(last);
+}
+
+export function isUnderWay({ state }: Message): boolean {
   return state === "waiting" || state === "streaming";
+}
+
+/** Puts a conversation in the place of that with the same id, and the last changed in front. */
+export function withConversation(
+  conversations: Conversation[],
+  conversation: Conversation,
+): Conversation[] {
+  const all = [conversation, ...without(conversations, conversation.id)];
+  return all.sort((one, other) => other.changedAt - one.changedAt);
 }
 
 function hex(byte: number): string {

@@ -30,6 +30,11 @@ export function errorText(error: unknown): string {
   return isForPrograms ? (text.split("; ")[0] ?? text) : text;
 }
 
+/** Says that another tab loaded a model, "" if unknown which. */
+export function replacedText(by: string): string {
+  return `another tab loaded ${modelName(by) || "another model"}`;
+}
+
 /** The text with a capital first letter. */
 export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);

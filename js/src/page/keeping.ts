@@ -1,22 +1,41 @@
 // Saves settings and conversations. What cannot be saved is noted in the state.
 
+import type { Answering } from "./answering";
 import { ConversationDb } from "./conversation_db";
+import { withConversation, without } from "./conversations";
 import { applyTheme, keepSettings } from "./settings";
 import type { Conversation, Keepable, State } from "./state";
 import { canKeepModels, whyNotKept } from "./storage";
 import type { Store } from "./store";
+import { HAS_LOCKS, type OtherTabs } from "./tabs";
 
 const PATIENCE_MS = 3000;
 const BLOCKED = "the browser blocks storage for this site";
 
-/** Starts saving, and loads saved conversations in the background. */
-export function keep(store: Store<State>): void {
-  const db = new ConversationDb((error) => {
+/**
+ * Returns the database, which puts into the state what other tabs change there, and then calls
+ * `onRead`, unless it cannot be known whether another tab has an answer.
+ */
+export function openConversations(
+  store: Store<State>,
+  tabs: OtherTabs,
+  onRead: (id: string) => void,
+): ConversationDb {
+  const report = (error: unknown) =>
     noteUnsaved(store, "conversations", error === null ? null : whyNotKept(error));
+  return new ConversationDb(tabs, report, (id, conversation) => {
+    const here = store.get("conversations");
+    const changed = conversation ? withConversation(here, conversation) : without(here, id);
+    store.set("conversations", changed);
+    if (HAS_LOCKS) onRead(id);
   });
+}
+
+/** Starts saving, and loads saved conversations in the background. */
+export function keep(store: Store<State>, db: ConversationDb, answering: Answering): void {
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
-  void readConversations(store, db);
+  void readConversations(store, db, answering);
   void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
 }
 
@@ -26,7 +45,11 @@ function withKept(here: Conversation[], kept: Conversation[]): Conversation[] {
   return [...here, ...kept.filter((each) => !ids.has(each.id))];
 }
 
-async function readConversations(store: Store<State>, db: ConversationDb): Promise<void> {
+async function readConversations(
+  store: Store<State>,
+  db: ConversationDb,
+  answering: Answering,
+): Promise<void> {
   const wait = () =>
     noteUnsaved(store, "conversations", "another tab of this site is blocking them");
   const patience = setTimeout(wait, PATIENCE_MS);
@@ -41,6 +64,7 @@ async function readConversations(store: Store<State>, db: ConversationDb): Promi
   try {
     const { conversations, numUnreadable } = await db.read();
     store.set("conversations", withKept(store.get("conversations"), conversations));
+    for (const { id } of conversations) answering.reopen(id);
     if (numUnreadable > 0) store.set("unreadable", leftAsTheyAre(numUnreadable));
   } catch {
     store.set("unreadable", leftAsTheyAre(Infinity));

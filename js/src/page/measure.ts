@@ -10,6 +10,9 @@ export class Measure {
   private tokens = 0;
   private usage: CompletionUsage | undefined;
 
+  /** isWhole: whether the answer is measured from its beginning. */
+  constructor(private readonly isWhole: boolean) {}
+
   begin(): void {
     this.begun = performance.now();
   }
@@ -25,7 +28,7 @@ export class Measure {
   /** Returns undefined if there was no token. */
   stats(): Stats | undefined {
     if (this.first === undefined) return undefined;
-    const firstTokenSeconds = (this.first - this.begun) / 1000;
+    const firstTokenSeconds = this.isWhole ? (this.first - this.begun) / 1000 : null;
     if (this.usage) {
       const { completion_tokens: tokens, extra } = this.usage;
       return { tokens, tokensPerSecond: extra.decode_tokens_per_s, firstTokenSeconds };

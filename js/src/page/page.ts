@@ -9,7 +9,7 @@ import { detectDevice } from "./device";
 import { byId } from "./dom";
 import { errorText } from "./format";
 import { placeIcons } from "./icons";
-import { keep } from "./keeping";
+import { keep, openConversations } from "./keeping";
 import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
 import { applyTheme, readSettings } from "./settings";
@@ -17,6 +17,7 @@ import { registerSiteWorker } from "./site_worker";
 import type { Keepable, State } from "./state";
 import { whyNotKept } from "./storage";
 import { Store } from "./store";
+import { OtherTabs } from "./tabs";
 import { Composer } from "./views/composer";
 import { Confirm } from "./views/confirm";
 import { DeviceNote } from "./views/device_note";
@@ -57,9 +58,12 @@ async function main(): Promise<void> {
     notKept,
     unreadable: "",
   });
-  const session = new ModelSession(store, appConfig);
-  show(store, session, appConfig);
-  keep(store);
+  const tabs = new OtherTabs();
+  const session = new ModelSession(store, appConfig, tabs);
+  const db = openConversations(store, tabs, (id) => answering.reopen(id));
+  const answering = new Answering(store, session, db);
+  show(store, session, answering, appConfig);
+  keep(store, db, answering);
   if (known) void isReloading.then((is) => is || loadUnlessChosen(store, session, known.model_id));
   store.set("device", await device);
 }
@@ -68,10 +72,14 @@ function loadUnlessChosen(store: Store<State>, session: ModelSession, modelId: s
   if (store.get("model").phase === "none") session.load(modelId);
 }
 
-function show(store: Store<State>, session: ModelSession, appConfig: AppConfig): void {
+function show(
+  store: Store<State>,
+  session: ModelSession,
+  answering: Answering,
+  appConfig: AppConfig,
+): void {
   notices.watch(store);
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
-  const answering = new Answering(store, session);
   const confirm = new Confirm();
   const kept = new KeptModels(store, appConfig);
   const composer = new Composer(store, answering);

@@ -1,6 +1,5 @@
 // The user's settings, in localStorage.
 
-import type { ChatCompletionRequest } from "../client";
 import { fields, isFields, isNumber, isOneOf, isText, type Fields } from "./reader";
 import { readItem, writeItem } from "./storage";
 
@@ -18,6 +17,9 @@ export const LIMITS = {
 
 /** null leaves it to the model. */
 export type Sampling = Record<keyof typeof LIMITS, number | null>;
+
+/** What is not left to the model. */
+export type SampledWith = Partial<Record<keyof Sampling, number>>;
 
 export interface Settings {
   theme: Theme;
@@ -57,8 +59,20 @@ export function applyTheme(theme: Theme): void {
   else document.documentElement.dataset.theme = theme;
 }
 
-export function requestFields({ sampling }: Settings): Partial<ChatCompletionRequest> {
-  return Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== null));
+/** The settings that an answer is asked with. The seed is known, so that it can be asked again. */
+export function samplingOf({ sampling }: Settings): SampledWith {
+  const given = Object.entries(sampling).filter(([, value]) => value !== null);
+  return { seed: newSeed(), ...(Object.fromEntries(given) as SampledWith) };
+}
+
+/** Damaged fields are left out. */
+export function readSampling(record: Fields): SampledWith {
+  const read = settingsOf({ sampling: record }).sampling;
+  return Object.fromEntries(Object.entries(read).filter(([, value]) => value !== null));
+}
+
+function newSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1; // as LIMITS has it
 }
 
 function keptFields(): Fields {

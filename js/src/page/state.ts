@@ -2,22 +2,31 @@
 
 import type { ModelRecord } from "../client";
 import type { Device } from "./device";
-import type { Settings } from "./settings";
+import type { SampledWith, Settings } from "./settings";
 
 export interface Stats {
   tokens: number;
   tokensPerSecond: number;
-  firstTokenSeconds: number;
+  firstTokenSeconds: number | null; // unknown for an answer that was resumed
 }
 
 /** "cut": ended by the limit on its length. */
 export type MessageState = "done" | "waiting" | "streaming" | "stopped" | "cut" | "failed";
+
+/** What an answer is asked with, beside the messages before it. */
+export interface Asked {
+  modelId: string;
+  systemPrompt: string;
+  sampling: SampledWith;
+}
 
 export interface Message {
   id: string;
   role: "user" | "assistant";
   text: string;
   state: MessageState;
+  asked?: Asked; // while the engine's journal may have the answer, under the message's id
+  percentRead?: number; // of a long prompt; not kept
   error?: string;
   stats?: Stats;
 }
@@ -31,7 +40,8 @@ export interface Conversation {
 export type ModelState =
   | { phase: "none" }
   | { phase: "loading"; text: string; progress: number | null; detail: string }
-  | { phase: "ready"; device: string } // as the worker names it
+  | { phase: "ready"; device: string; isShared: boolean } // device: as the worker names it
+  | { phase: "replaced"; by: string } // by: the model that another tab loaded, "" if unknown
   | { phase: "failed"; wasReady: boolean; error: string; isStorageFull: boolean };
 
 export type Keepable = "conversations" | "settings" | "models";

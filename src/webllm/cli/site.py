@@ -13,7 +13,15 @@ from webllm.errors import ArtifactError
 
 CATALOGUE = "models.json"
 MODELS = "models"  # the folder of model files
-NEEDED = ("index.html", "worker.js", "packages.zip", "extensions.zip", "python.snapshot", "sw.js")
+NEEDED = (
+    "index.html",
+    "tab.js",
+    "worker.js",
+    "packages.zip",
+    "extensions.zip",
+    "python.snapshot",
+    "sw.js",
+)
 
 _PACKAGE = Path(__file__).parents[1]
 

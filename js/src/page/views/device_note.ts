@@ -28,7 +28,7 @@ export class DeviceNote {
     this.badge.hidden = model.phase !== "ready";
     if (model.phase !== "ready") return;
     this.badge.textContent = deviceKind(model.device);
-    this.badge.title = model.device;
+    this.badge.title = model.isShared ? `${model.device}, shared by all tabs` : model.device;
   }
 }
 

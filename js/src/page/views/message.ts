@@ -1,6 +1,7 @@
 // One message of the thread and its buttons.
 
 import type { Announcer } from "../announcer";
+import { isUnderWay } from "../conversations";
 import { h } from "../dom";
 import { decimals, sentence } from "../format";
 import { icon, type IconName } from "../icons";
@@ -100,6 +101,7 @@ class Answer implements MessageView {
   readonly element: HTMLElement;
   private readonly text = h("div", { class: "markdown" });
   private readonly foot = h("div", { class: "message-foot" });
+  private readonly reading = h("span", { class: "note" });
   private readonly markdown: StreamingMarkdown;
 
   constructor(
@@ -120,16 +122,25 @@ class Answer implements MessageView {
     this.message = message;
     if (isStateChanged) this.show();
     else this.markdown.show(message.text);
+    this.showReading();
     if (this.element.ariaBusy === "false") this.markdown.flush(); // what ended is there in full
   }
 
   private show(): void {
     const { text, state } = this.message;
-    const isUnderWay = state === "waiting" || state === "streaming";
+    const isOpen = isUnderWay(this.message);
     this.element.dataset.state = state;
-    this.element.ariaBusy = String(isUnderWay);
+    this.element.ariaBusy = String(isOpen);
     this.markdown.show(text);
-    this.foot.replaceChildren(...(isUnderWay ? [thinking()] : this.ended()));
+    this.foot.replaceChildren(...(isOpen ? [thinking(), this.reading] : this.ended()));
+    this.showReading();
+  }
+
+  /** How far a long prompt is read, until the answer begins. */
+  private showReading(): void {
+    const { percentRead, text } = this.message;
+    const isReading = percentRead !== undefined && text === "";
+    this.reading.textContent = isReading ? `Reading the prompt, ${percentRead} %` : "";
   }
 
   private ended(): HTMLElement[] {
@@ -153,8 +164,9 @@ class Answer implements MessageView {
 }
 
 function statsText({ tokens, tokensPerSecond, firstTokenSeconds }: Stats): string {
-  const rate = `${decimals(tokensPerSecond, 1)} tokens/s`;
-  return `${tokens} tokens · ${rate} · first token after ${decimals(firstTokenSeconds, 2)} s`;
+  const text = `${tokens} tokens · ${decimals(tokensPerSecond, 1)} tokens/s`;
+  if (firstTokenSeconds === null) return text;
+  return `${text} · first token after ${decimals(firstTokenSeconds, 2)} s`;
 }
 
 function thinking(): HTMLElement {

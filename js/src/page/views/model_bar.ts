@@ -1,7 +1,7 @@
 // The state of the chosen model: not loaded, loading or failed. Hidden once it is ready.
 
 import { byId, h, scrollableByKeys } from "../dom";
-import { bytes, modelName, sentence } from "../format";
+import { bytes, modelName, replacedText, sentence } from "../format";
 import { icon } from "../icons";
 import type { ModelSession } from "../model_session";
 import type { ModelState, State } from "../state";
@@ -61,6 +61,8 @@ export class ModelBar {
           ),
           this.choice(model.isStorageFull ? this.unkept() : this.load("Try again")),
         ];
+      case "replaced":
+        return this.replaced(model.by);
       case "ready":
         return [];
     }
@@ -82,6 +84,28 @@ export class ModelBar {
         h("span", { class: "model-bar-detail" }, size),
       ),
       this.choice(this.load("Load model")),
+    ];
+  }
+
+  private replaced(by: string): Node[] {
+    const mine = modelName(this.store.get("modelId"));
+    const isHere = this.store.get("models").some((each) => each.model_id === by);
+    const other = button("Use the other", "quiet", () => this.session.load(by));
+    return [
+      h(
+        "div",
+        { class: "model-bar-row", role: "status" },
+        h("span", { class: "model-bar-text" }, `${sentence(replacedText(by))}.`),
+        h(
+          "span",
+          { class: "model-bar-detail" },
+          `Tabs share one model, so ${mine} is no longer loaded.`,
+        ),
+      ),
+      actions(
+        isHere ? other : button("Other model", "quiet", this.chooseModel),
+        this.load("Load again"),
+      ),
     ];
   }
 

@@ -9,6 +9,7 @@ import type { KeptModels } from "../kept_models";
 import type { ModelSession } from "../model_session";
 import type { State } from "../state";
 import type { Store } from "../store";
+import { HAS_LOCKS } from "../tabs";
 import type { Confirm } from "./confirm";
 
 export class ModelDialog {
@@ -109,14 +110,18 @@ export class ModelDialog {
         { class: "dialog-text" },
         this.store.get("notKept").has("models")
           ? "Each tab downloads models again: this browser does not save them."
-          : "Models are downloaded once and stay in this browser.",
+          : `Models are downloaded once and stay in this browser.${sharing()}`,
       );
     }
     return h(
       "p",
       { class: "dialog-text notice" },
       icon("chip"),
-      h("span", {}, `Models run on the CPU here, which is slower: ${device.noGpuReason}.`),
+      h(
+        "span",
+        {},
+        `Models run on the CPU here, which is slower: ${device.noGpuReason}.${sharing()}`,
+      ),
     );
   }
 
@@ -168,6 +173,10 @@ export class ModelDialog {
 
 function failure(error: string): HTMLElement {
   return h("div", { class: "failure", role: "alert" }, icon("alert"), h("p", {}, sentence(error)));
+}
+
+function sharing(): string {
+  return HAS_LOCKS ? " All tabs use the one that is loaded." : "";
 }
 
 function isLanguageModel({ model_type: type }: ModelRecord): boolean {
