@@ -13,7 +13,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 BUILT_FROM := pyproject.toml hatch_build.py $(shell find src/webllm -name '*.[ch]')
-SITE_FROM := $(BUILT_FROM) LICENSE THIRD_PARTY_NOTICES.md $(wildcard js/*.mjs js/*.py) \
+SITE_FROM := $(BUILT_FROM) LICENSE THIRD_PARTY_NOTICES.md $(wildcard js/*.mjs js/*.py js/tsconfig*.json) \
 	$(shell find js/src -type f) $(shell find src/webllm -name '*.py' -o -name '*.wgsl' -o -name '*.js')
 
 export PROMPT

@@ -55,6 +55,7 @@ class Shape:
 SHAPES = {
     "smollm2-135m": Shape(30, 576, 1536, 9, 3, 64, 49152, True),
     "llama-3.2-1b": Shape(16, 2048, 8192, 32, 8, 64, 128256, True),
+    "llama-3.2-3b": Shape(28, 3072, 8192, 24, 8, 128, 128256, True),
     "llama-3.1-8b": Shape(32, 4096, 14336, 32, 8, 128, 128256, False),
 }
 

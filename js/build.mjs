@@ -2,6 +2,7 @@
 
 import { cp, mkdir, readdir, rm } from "node:fs/promises";
 import { build } from "esbuild";
+import { SERVICE_WORKER } from "./service_worker_options.mjs";
 
 const RUNTIME = [
   "pyodide.mjs",
@@ -44,19 +45,11 @@ await build({
   },
   external: ["./pyodide/*"],
 });
-// Service Workers may not import anything later, so this is one file, also for bundlers.
 await build({
+  ...SERVICE_WORKER,
   entryPoints: { service_worker: "src/service_worker.ts" },
-  absWorkingDir: import.meta.dirname,
   outdir: "dist",
-  bundle: true,
   format: "esm",
-  target: "es2022",
-  minifyWhitespace: true,
-  supported: { "dynamic-import": false },
-  define: { "import.meta.url": "self.location.href" },
-  external: ["node:*", "ws"],
-  logOverride: { "unsupported-dynamic-import": "silent" },
 });
 await cp(
   new URL("../src/webllm/backends/cpu/thread.js", import.meta.url),

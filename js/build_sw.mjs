@@ -7,6 +7,7 @@ import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { SERVICE_WORKER } from "./service_worker_options.mjs";
 
 // What pages need only online, changes without a build, or is no part of the site's pages.
 const NOT_OFFLINE =
@@ -14,12 +15,9 @@ const NOT_OFFLINE =
 
 const dist = new URL("dist/", import.meta.url);
 const built = await build({
+  ...SERVICE_WORKER,
   entryPoints: ["src/sw.ts"],
-  absWorkingDir: import.meta.dirname,
-  bundle: true,
   format: "iife", // some browsers have no module Service Workers
-  target: "es2022",
-  define: { "import.meta.url": "self.location.href" },
   write: false,
 });
 const entries = await readdir(fileURLToPath(dist), { recursive: true, withFileTypes: true });

@@ -16,6 +16,8 @@ declare global {
 
 export type Post = (message: unknown) => void;
 
+const MAX_STAY_MS = 20_000;
+
 type Serve = (endpoint: Endpoint) => void;
 
 export interface HostOptions {
@@ -33,6 +35,7 @@ export class EngineHost {
   readonly name = `webllm worker ${newId()}`; // of its lock
   private readonly lock = heldLock(this.name);
   private readonly root: URL;
+  private greeting: Promise<Greeting> | undefined;
   private starting: Starting | undefined;
   private serve: Serve | undefined;
 
@@ -42,7 +45,7 @@ export class EngineHost {
 
   connect(post: Post): HostedClient {
     const client = new HostedClient(post, {
-      greeting: () => this.greeting(),
+      greeting: () => (this.greeting ??= this.greet()),
       onRequest: (message) => {
         if (!this.serve) this.start().observe(message, post);
       },
@@ -87,7 +90,8 @@ export class EngineHost {
     for (const client of this.clients) client.refuse(error);
   }
 
-  private async greeting(): Promise<Greeting> {
+  /** The same for all, so that the second "hello" of a client is answered at once. */
+  private async greet(): Promise<Greeting> {
     const [lock, gpu] = await Promise.all([this.lock, hasGpu()]);
     return { protocol: PROTOCOL, lock, gpu, root: this.root.href };
   }
@@ -101,8 +105,8 @@ interface Host {
 }
 
 interface Stay {
-  uuid: string;
-  content: { ms: number };
+  uuid?: unknown;
+  content?: { ms?: unknown };
 }
 
 /** One client: what it posts before it is served waits. */
@@ -150,7 +154,8 @@ export class HostedClient {
   }
 
   /** Answers later. Its event keeps a Service Worker alive meanwhile. */
-  private stay({ uuid, content: { ms } }: Stay): void {
+  private stay({ uuid, content }: Stay): void {
+    const ms = Math.min(Number(content?.ms) || 0, MAX_STAY_MS);
     setTimeout(() => this.post({ kind: "heartbeat", uuid }), ms);
   }
 

@@ -2,17 +2,11 @@
 // listeners are added when the script is first evaluated, as browsers require: they answer also in a
 // worker that the browser has stopped and starts again, where no handler may have been made yet.
 
-import { boot } from "./boot";
 import { NonWorkerEnvironmentError } from "./client/error_classes";
 import { errorInfo } from "./client/error_base";
 import { configError } from "./client/errors";
-import { UNANSWERED } from "./client/messages";
-import { EngineHost, type Post } from "./engine_host";
-import { HomeClients } from "./home_clients";
 import { SERVE_ALL } from "./serving";
-
-const MAX_EVENT_MS = 240_000; // Chrome ends a worker that has an event of five minutes
-const LOOK_MS = 3_000; // between two looks for pages that are gone
+import { Site, type PageMessage, type Source } from "./site_pages";
 
 export interface HandlerOptions {
   /** The folder of the files that start Python; by default that of the worker's script. */
@@ -28,91 +22,12 @@ interface ExtendableEvent extends Event {
   waitUntil(promise: Promise<unknown>): void;
 }
 
-interface PageMessage extends ExtendableEvent {
-  data: Partial<Record<"kind" | "uuid" | "from" | "content", unknown>> | null;
+interface MessageFrom extends ExtendableEvent {
+  data: Partial<PageMessage> | null;
   source: Source | null;
 }
 
-interface Source {
-  id: string;
-  postMessage: Post;
-}
-
-declare const registration: ServiceWorkerRegistration;
-declare const clients: { get(id: string): Promise<object | undefined>; claim(): Promise<void> };
-
-/** The pages of the site, in front of one engine. */
-class Site {
-  private readonly pages = new Map<string, Page>(); // by the browser's id
-  private readonly homes: HomeClients;
-  private look: ReturnType<typeof setInterval> | undefined;
-
-  constructor(readonly options: Required<HandlerOptions>) {
-    const { root, python } = options;
-    const folder = new URL(root, location.href);
-    const host = new EngineHost({ boot, python, root: folder, turn: holdEngineLock });
-    this.homes = new HomeClients(host);
-  }
-
-  /** Settles when the event of a message may end. */
-  async receive(data: NonNullable<PageMessage["data"]>, source: Source): Promise<void> {
-    const { kind, uuid, from = source.id, content } = data;
-    const page = this.page(source);
-    page.connections.add(from);
-    const answered = page.answer(uuid);
-    this.homes.receive(data, page.post, source.id);
-    if (kind === "stay") await sleep((content as { ms: number }).ms);
-    // Ours keep the worker alive by "stay", so that no event takes long.
-    if (data.from !== undefined || kind === "keepAlive" || UNANSWERED.has(kind)) return;
-    await Promise.race([answered, sleep(MAX_EVENT_MS)]);
-  }
-
-  private page(source: Source): Page {
-    const page = this.pages.get(source.id) ?? new Page(source);
-    this.pages.set(source.id, page);
-    this.look ??= setInterval(() => void this.forgetPages(), LOOK_MS);
-    return page;
-  }
-
-  private async forgetPages(): Promise<void> {
-    for (const [id, page] of this.pages) {
-      if (await clients.get(id)) continue;
-      this.pages.delete(id);
-      page.close();
-      for (const each of page.connections) this.homes.close(each, "its page was closed");
-    }
-    if (this.pages.size > 0) return;
-    clearInterval(this.look);
-    this.look = undefined;
-  }
-}
-
-class Page {
-  readonly connections = new Set<unknown>(); // their ids
-  private readonly waiting = new Map<unknown, () => void>(); // by uuid of a request
-
-  constructor(private readonly source: Source) {}
-
-  readonly post: Post = (message) => {
-    const { kind, uuid } = message as { kind: string; uuid: unknown };
-    this.source.postMessage(message);
-    if (kind === "return" || kind === "throw") this.settle(uuid);
-  };
-
-  /** Settles when a request is answered, or the page is gone. */
-  answer(uuid: unknown): Promise<void> {
-    return new Promise((resolve) => this.waiting.set(uuid, resolve));
-  }
-
-  close(): void {
-    for (const uuid of this.waiting.keys()) this.settle(uuid);
-  }
-
-  private settle(uuid: unknown): void {
-    this.waiting.get(uuid)?.();
-    this.waiting.delete(uuid);
-  }
-}
+declare const clients: { claim(): Promise<void> };
 
 let site: Site | undefined;
 
@@ -151,25 +66,11 @@ function listen(): void {
     (event as ExtendableEvent).waitUntil(clients.claim()); // WebLLM's client needs a controller
   });
   self.addEventListener("message", (event) => {
-    const { data, source } = event as Event as PageMessage;
-    if (!source || typeof data?.kind !== "string") return; // of another protocol
-    (event as Event as ExtendableEvent).waitUntil(served().receive(data, source));
+    const { data, source } = event as Event as MessageFrom;
+    const isOurs = typeof data?.kind === "string" && (data.uuid ?? data.from) !== undefined;
+    if (!source || !isOurs) return; // of another protocol
+    (event as Event as ExtendableEvent).waitUntil(served().receive(data as PageMessage, source));
   });
-}
-
-/** Waits until no earlier version of this worker has an engine. */
-function holdEngineLock(): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const hold = () => {
-      resolve();
-      return new Promise<never>(() => {});
-    };
-    navigator.locks.request(`webllm engine ${registration.scope}`, hold).catch(reject);
-  });
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 if (isServiceWorker()) listen();

@@ -9,7 +9,7 @@
 // or until its only page, just loaded, sends {kind: "skipWaiting"} (see page/site_worker.ts). So the
 // files of two versions never mix in a page.
 
-// The engine's part belongs here: import "./engine_host…";
+import "./service_worker"; // the engine, where the page's Home asks for it
 import { isolated } from "./site/isolation";
 import { Precache } from "./site/precache";
 import type { FetchEvent, ScopeMessageEvent, SiteScope } from "./site/scope";
@@ -59,7 +59,11 @@ function answer(request: Request): Promise<Response> | undefined {
 
 /** A file that the host has not, or not as listed, comes as it would without this worker. */
 async function file(path: string, request: Request): Promise<Response> {
-  return isolated(await precache.get(path).catch(() => network(request)), request);
+  const response = await precache.get(path).catch(() => {
+    if (request.mode === "navigate") void leaveIfGone();
+    return network(request);
+  });
+  return isolated(response, request);
 }
 
 function receive(event: ScopeMessageEvent): void {
@@ -70,10 +74,7 @@ function receive(event: ScopeMessageEvent): void {
 
 /** Asked by a page when it is loaded. Returns whether the site works offline from now on. */
 async function keepAll(): Promise<boolean> {
-  if (await isGone()) {
-    await leave();
-    return false;
-  }
+  if (await leaveIfGone()) return false;
   const all = Promise.all([precache.fill(), precache.newest(catalogue, PATIENCE_MS)]);
   return reported(all, "this site does not work offline").then(
     () => true,
@@ -101,12 +102,14 @@ async function isGone(): Promise<boolean> {
   return response.ok && !/javascript/.test(response.headers.get("content-type") ?? "");
 }
 
-/** Gives the site's pages back to the host. */
-async function leave(): Promise<void> {
+/** Gives the site's pages back to a host that no longer has this script; returns whether it did. */
+async function leaveIfGone(): Promise<boolean> {
+  if (!(await isGone())) return false;
   await scope.registration.unregister();
   await precache.delete();
   const pages = await scope.clients.matchAll({ type: "window" });
   await Promise.all(pages.map((page) => page.navigate(page.url)));
+  return true;
 }
 
 async function reported(work: Promise<unknown>, failure: string): Promise<void> {

@@ -320,7 +320,7 @@ test("resources are classes over an engine", async () => {
 });
 
 test("every value that WebLLM exports is one here", async () => {
-  const later = /ServiceWorker|rejectCompletionResumable/;
+  const later = /Extension|rejectCompletionResumable/;
   const names = Object.keys(await import("@mlc-ai/web-llm")).filter((name) => !later.test(name));
   assert.deepEqual(
     names.filter((name) => webllm[name] === undefined),
@@ -335,6 +335,10 @@ test("what has no meaning here says so", () => {
       message: /the worker checks each request; call .*create/,
     });
   }
+  assert.throws(() => new webllm.ServiceWorkerMLCEngineHandler(), {
+    name: "ConfigError",
+    message: /from "webllm\/service_worker.js"/,
+  });
   assert.ok(webllm.ChatCompletionRequestUnsupportedFields.includes("audio"));
 });
 

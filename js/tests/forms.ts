@@ -249,6 +249,44 @@ export async function resumed(engine: webllm.MLCEngineInterface, sessionId: stri
   return text;
 }
 
+/** The engine that all pages of a site share. */
+export async function shared(): Promise<webllm.ServiceWorkerMLCEngine> {
+  const initProgressCallback = (report: webllm.InitProgressReport) => console.log(report.text);
+  const engine = new webllm.ServiceWorkerMLCEngine({ host: "tab", root: "/w/", persist: false });
+  await engine.ready;
+  await engine.reload("m");
+  const host: webllm.EngineHost | "" = engine.host;
+  const missed: number = engine.missedHeartbeat + engine.missedHeatbeat;
+  const config: webllm.ServiceWorkerEngineConfig = { initProgressCallback, logLevel: "INFO" };
+  // @ts-expect-error: there is no such home
+  await webllm.CreateServiceWorkerMLCEngine("m", { host: "daemon" });
+  console.log(host, missed);
+  return webllm.CreateServiceWorkerMLCEngine("m", config, { temperature: 0 }, 5000);
+}
+
+/** A recovery of the page's own. */
+export function recovering(script: URL): webllm.WebWorkerMLCEngine {
+  const open = () => webllm.workerEndpoint(new Worker(script, { type: "module" }));
+  const recovery: webllm.Recovery = { open, persist: true };
+  return new webllm.WebWorkerMLCEngine(recovery);
+}
+
+/** OpenAI's options beside a request. */
+export async function aborted(engine: webllm.MLCEngineInterface, signal: AbortSignal | null) {
+  const options: webllm.RequestOptions = { signal };
+  await engine.reload("m", undefined, options);
+  const reply = await engine.chat.completions.create({ messages }, { signal });
+  same<webllm.ChatCompletion>()<typeof reply>();
+  for await (const chunk of await engine.completions.create(
+    { prompt: "p", stream: true },
+    options,
+  )) {
+    same<webllm.Completion>()<typeof chunk>();
+  }
+  await engine.chatCompletion({ messages, stream: true }, options);
+  return engine.embeddings.create({ input: "a" }, { signal: AbortSignal.timeout(1000) });
+}
+
 export type Others = [
   webllm.WorkerRequest,
   webllm.WorkerResponse,

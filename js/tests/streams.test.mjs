@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ASK, connect, counting, kinds, until } from "./fake_worker.mjs";
+import { LOST, streaming, text, Workers } from "./lost_workers.mjs";
 
 async function begin(engine) {
   return engine.chatCompletion({ ...ASK, stream: true });
@@ -34,6 +35,25 @@ test("a stream that is forgotten is ended in the worker", async () => {
   await kept.return();
   await until(() => kinds(received).filter((kind) => kind === "abort").length === 2);
   assert.equal(received.at(-1).uuid, first.uuid);
+});
+
+test("a stream that survives workers and is forgotten is ended, with its session", async () => {
+  const workers = new Workers(streaming(text("a", [1]), LOST), ({ kind }) =>
+    kind.endsWith("NextChunk") ? text("b", [2]) : null,
+  );
+  const engine = workers.engine();
+  const { signal } = new AbortController(); // a signal that lives on keeps no stream
+  const readTwoAndForget = async () => {
+    const stream = await engine.completion({ prompt: "p", stream: true }, { signal });
+    await stream.next();
+    await stream.next();
+  };
+  await readTwoAndForget();
+  await collected(() => workers.of("deleteResumableSession").length > 0);
+  const begun = workers.received.filter(({ kind }) => kind === "completionStreamInit");
+  const [aborted] = workers.received.filter(({ kind }) => kind === "abort");
+  assert.equal(aborted.uuid, begun[1].uuid);
+  assert.ok(!signal.aborted);
 });
 
 test("a stream that is forgotten after its end is not", async () => {

@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from webllm.workers.browser import WebWorkerMLCEngine as WebWorkerMLCEngine
     from webllm.workers.browser import WebWorkerMLCEngineHandler as WebWorkerMLCEngineHandler
     from webllm.workers.browser import create_web_worker_mlc_engine as create_web_worker_mlc_engine
+    from webllm.workers.browser_service_worker import (
+        ServiceWorkerMLCEngine as ServiceWorkerMLCEngine,
+    )
+    from webllm.workers.browser_service_worker import (
+        ServiceWorkerMLCEngineHandler as ServiceWorkerMLCEngineHandler,
+    )
     from webllm.workers.daemon_client import DaemonMLCEngine as DaemonMLCEngine
     from webllm.workers.daemon_client import (
         create_service_worker_mlc_engine as create_service_worker_mlc_engine,
@@ -49,10 +55,6 @@ if TYPE_CHECKING:
     from webllm.workers.handler import MLCEngineHandler
     from webllm.workers.process import create_worker_process
     from webllm.workers.proxy import WorkerMLCEngine
-    from webllm.workers.service_worker import ServiceWorkerMLCEngine as ServiceWorkerMLCEngine
-    from webllm.workers.service_worker import (
-        ServiceWorkerMLCEngineHandler as ServiceWorkerMLCEngineHandler,
-    )
 
 _HOMES = {
     "AppConfig": "config",
@@ -67,8 +69,8 @@ _HOMES = {
     "ModelRecord": "config",
     "OpenAITransport": "server.openai_transport",
     "WebLLMError": "errors",
-    "ServiceWorkerMLCEngine": "workers.service_worker",
-    "ServiceWorkerMLCEngineHandler": "workers.service_worker",
+    "ServiceWorkerMLCEngine": "workers.browser_service_worker",
+    "ServiceWorkerMLCEngineHandler": "workers.browser_service_worker",
     "WebWorkerMLCEngine": "workers.browser",
     "WebWorkerMLCEngineHandler": "workers.browser",
     "WorkerMLCEngine": "workers.proxy",
@@ -86,7 +88,7 @@ _HOMES = {
     "prebuilt_app_config": "config",
 }
 
-_BROWSER_HOMES = ("workers.browser", "workers.service_worker")
+_BROWSER_HOMES = ("workers.browser", "workers.browser_service_worker")
 
 __all__ = [
     "AppConfig",
@@ -117,7 +119,7 @@ __all__ = [
 if THIS_HOST.is_browser:
     __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
     __all__ += ["ServiceWorkerMLCEngine", "ServiceWorkerMLCEngineHandler"]
-    _HOMES["create_service_worker_mlc_engine"] = "workers.service_worker"
+    _HOMES["create_service_worker_mlc_engine"] = "workers.browser_service_worker"
 else:
     __all__ += ["DaemonMLCEngine"]
 

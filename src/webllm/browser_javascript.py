@@ -13,6 +13,9 @@ from js import URL, Blob, Object
 from pyodide.code import run_js
 from pyodide.ffi import JsException, register_js_module, to_js
 
+from webllm import errors
+from webllm.errors import WebLLMError
+
 _IMPORT = re.compile(r'(?<=from )"\./([\w.]+)"')
 
 
@@ -54,6 +57,14 @@ def _url(folder: Traversable, file: str, urls: dict[str, str]) -> str:
         kind = to_js({"type": "text/javascript"}, dict_converter=Object.fromEntries)
         urls[file] = URL.createObjectURL(Blob.new(to_js([source]), kind))
     return urls[file]
+
+
+def typed_error(error: JsException, otherwise: type[WebLLMError]) -> WebLLMError:
+    """Returns our error for one of our JavaScript's, which has the name of its class."""
+    kind = getattr(errors, str(error.name), None)
+    if isinstance(kind, type) and issubclass(kind, WebLLMError):
+        return kind(str(error.message))
+    return otherwise(str(error))
 
 
 def handled(promise: Any) -> asyncio.Future[Any]:

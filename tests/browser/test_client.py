@@ -12,7 +12,11 @@ from browser.site_server import ROOT
 from webllm.workers.messages import KINDS
 
 JS = ROOT / "js"
-TESTS = [f"tests/{name}.test.mjs" for name in ("client", "starting", "streams", "malformed")]
+NAMES = [
+    *("client", "starting", "streams", "malformed", "service_worker"),
+    *("recovery", "signals", "service_worker_engine", "webllm_workers"),
+]
+TESTS = [f"tests/{name}.test.mjs" for name in NAMES]
 MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 
 

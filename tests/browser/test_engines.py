@@ -115,6 +115,34 @@ def test_the_client_loads_a_model_and_breaks_off(browser: Browser, chat_site: Si
     assert browser.evaluate("() => problems") == []
 
 
+# Two frames are two pages of the site. The first one, whose worker has the engine, is closed.
+SHARE = """async (request) => {
+    const open = () => new Promise((resolve) => {
+        const frame = document.createElement("iframe");
+        frame.onload = () => resolve(frame);
+        frame.src = "/tests/shared_engine.html";
+        document.body.append(frame);
+    });
+    const frames = [await open(), await open()];
+    const [first, second] = frames.map((frame) => frame.contentWindow);
+    const hosts = [await first.connect(), await second.connect()];
+    const expected = await second.stream(request);
+    const answer = second.stream(request, ({ 0: choice }) => {
+        if (choice?.tokens.length === 5) frames[0].remove();
+    });
+    return [hosts, expected, await answer];
+}"""
+
+
+def test_a_page_takes_over_the_engine(browser: Browser, chat_site: SiteServer) -> None:
+    browser.open(f"{chat_site.url}/tests/client.html")
+    request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 32}
+    hosts, expected, answer = browser.evaluate(SHARE, request)
+    assert hosts == ["tab", "tab"]
+    assert (answer, len(answer["0"]["tokens"])) == (expected, 32)
+    assert browser.evaluate("() => problems") == []
+
+
 @pytest.fixture
 def small_file(chat_site: SiteServer) -> Path:
     """Writes a new model file into the site's folder /models/."""

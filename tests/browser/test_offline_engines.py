@@ -19,8 +19,8 @@ from browser.site_server import SiteServer, serving
 from browser.test_offline import POST, PRECACHE
 
 ENGINES = {"Firefox": firefox, "WebKitGTK": webkit}
-IS_CONTROLLED = "() => navigator.serviceWorker.controller !== null"
-IS_ISOLATED = "() => crossOriginIsolated"
+IS_CONTROLLED = "() => !!navigator.serviceWorker?.controller"
+IS_ISOLATED = "() => crossOriginIsolated && !!navigator.serviceWorker?.controller"
 ASK = """async () => {
     await until(() => document.querySelector(".suggestion"));
     document.querySelector("#prompt").value = "Name a colour.";

@@ -170,7 +170,7 @@ async def test_the_whole_interface_in_front_of_a_worker(in_front: RunPython) -> 
     assert answers["request"] == "RequestError"
     assert answers["unknown"] == "ModelNotFoundError"
     assert answers["embedding"] == "ModelNotLoadedError"
-    assert answers["unloaded"] == "ModelNotLoadedError"
+    assert answers["unloaded"] == "WorkerEngineModelNotLoadedError"
 
 
 async def test_requests_at_once(in_front: RunPython) -> None:

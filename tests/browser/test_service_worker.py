@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext
 
 from browser.chromium import new_context
-from browser.shared_engine import REQUESTS, Workers, open_shared, shared_page
+from browser.service_workers import WorkerVersions
+from browser.shared_engine import REQUESTS, open_shared, shared_page
 from browser.site_server import SiteServer
 
 FORCED = {"host": "service-worker"}
@@ -27,21 +28,21 @@ async def test_stops_lose_double_and_change_no_token(
 ) -> None:
     """The worker is stopped as the model loads, as prompts are read and as two pages stream."""
     async with shared_page(context, site) as page, shared_page(context, site) as other:
-        workers = await Workers.of(page)
+        workers = await WorkerVersions.of(page)
         loading = asyncio.ensure_future(page.evaluate("connect", FORCED))
         await page.wait_for_function("reports.some(({ phase }) => phase === 'upload')")
-        assert await workers.stop()
+        await workers.stop()
         assert await loading == "service-worker"
         assert await other.evaluate("connect", FORCED) == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
-        for num_chunks in (0, 1, 90):
+        for num_chunks in (0, 40):
             answers = [
                 asyncio.ensure_future(each.evaluate("answers", REQUESTS)) for each in (page, other)
             ]
             seen = await page.evaluate("arrivals.length")
             if num_chunks:
                 await page.wait_for_function(f"arrivals.length > {seen + num_chunks}")
-            assert await workers.stop()
+            await workers.stop()
             for each in answers:
                 assert await each == expected
 
@@ -70,6 +71,20 @@ async def test_pages_share_one_model(site: SiteServer, context: BrowserContext) 
         )
 
 
+async def test_a_shared_worker_outlives_a_page(site: SiteServer, context: BrowserContext) -> None:
+    forced = {"host": "shared-worker"}
+    async with shared_page(context, site) as second:
+        async with shared_page(context, site) as first:
+            assert await first.evaluate("connect", forced) == "shared-worker"
+            assert await second.evaluate("connect", forced) == "shared-worker"
+            expected = await first.evaluate("answers", REQUESTS)
+            answers = asyncio.ensure_future(second.evaluate("answers", REQUESTS))
+            await second.wait_for_function("arrivals.length > 5")
+        assert await answers == expected
+        starts = await second.evaluate("reports.filter(({ progress }) => progress === 0).length")
+        assert starts <= 1, "the engine was started again"
+
+
 async def test_an_answer_survives_a_refresh(site: SiteServer, context: BrowserContext) -> None:
     async with shared_page(context, site) as page:
         await page.evaluate("connect", FORCED)
@@ -88,7 +103,7 @@ async def test_an_answer_survives_a_refresh(site: SiteServer, context: BrowserCo
 
 async def test_page_and_worker_end_together(site: SiteServer, context: BrowserContext) -> None:
     async with shared_page(context, site) as other:
-        workers = await Workers.of(other)
+        workers = await WorkerVersions.of(other)
         request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
         asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
         async with shared_page(context, site) as page:
@@ -97,7 +112,7 @@ async def test_page_and_worker_end_together(site: SiteServer, context: BrowserCo
             seen = await page.evaluate("arrivals.length")
             await page.evaluate("(request) => void stream(request)", asked)
             await page.wait_for_function(f"arrivals.length > {seen + 30}")
-        assert await workers.stop()
+        await workers.stop()
         async with shared_page(context, site) as page:
             assert await page.evaluate("connect", FORCED) == "service-worker"
             [session] = await page.evaluate("engine.listResumableSessions()")
@@ -118,9 +133,7 @@ async def test_an_update_while_an_answer_runs(
         assert await answers == expected
 
 
-async def test_the_tab_with_the_engine_is_closed(
-    site: SiteServer, context: BrowserContext
-) -> None:
+async def test_the_tab_with_the_engine_is_closed(site: SiteServer, context: BrowserContext) -> None:
     async with shared_page(context, site) as second:
         async with shared_page(context, site) as first:
             assert await first.evaluate("connect()") == "tab"

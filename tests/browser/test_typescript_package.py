@@ -127,9 +127,8 @@ async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: 
 
 OURS = "js/dist/types/js/src/client/index.d.ts"
 WEBLLMS = "js/node_modules/@mlc-ai/web-llm/lib/index.d.ts"
-# WebLLM's exports that come with Service Workers and extensions, and a check of its own limit.
+# WebLLM's exports that come with extensions, and a check of its own limit.
 LATER = {
-    *("ServiceWorkerMLCEngineHandler", "ServiceWorkerMLCEngine", "CreateServiceWorkerMLCEngine"),
     *("ExtensionServiceWorkerMLCEngineHandler", "ExtensionServiceWorkerMLCEngine"),
     "CreateExtensionServiceWorkerMLCEngine",
     "rejectCompletionResumable",

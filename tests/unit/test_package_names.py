@@ -31,8 +31,8 @@ def test_a_name_for_cpython_only_explains_its_import_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(webllm, "THIS_HOST", BROWSER)
-    with pytest.raises(ImportError, match=r"for CPython .*create_web_worker_mlc_engine"):
-        webllm.create_service_worker_mlc_engine  # noqa: B018
+    with pytest.raises(ImportError, match=r"for CPython .*create_service_worker_mlc_engine"):
+        webllm.DaemonMLCEngine  # noqa: B018
 
 
 def test_importing_webllm_loads_no_submodule_but_the_host() -> None:

@@ -81,7 +81,15 @@ async def test_restart_sends_the_settings_and_the_models_again(
         await engine.restart()
 
 
-async def test_a_worker_of_webllms_own() -> None:
+@pytest.mark.parametrize(
+    ("version", "ends"),
+    [
+        ("0.2.83", ["interruptGenerate"]),
+        ("0.2.84", ["completionStreamReturn"]),
+        ("refuses", ["completionStreamReturn", "interruptGenerate"]),
+    ],
+)
+async def test_a_worker_of_webllms_own(version: str, ends: list[str]) -> None:
     """It ignores unknown messages, and ends a stream by null on ports without undefined."""
     port, theirs = LoopbackPort.pair()
     seen: list[dict[str, Any]] = []
@@ -92,6 +100,11 @@ async def test_a_worker_of_webllms_own() -> None:
         seen.append(message)
         if message["kind"] == "getMessage":
             theirs.post({"kind": "throw", "uuid": message["uuid"], "content": "Error: no"})
+        elif message["kind"] == "completionStreamReturn":
+            assert version != "0.2.83" or message["content"] is None  # else its script fails
+            if version != "0.2.83":
+                kind = "return" if version == "0.2.84" else "throw"
+                theirs.post({"kind": kind, "uuid": message["uuid"], "content": "null"})
         elif message["kind"] not in ("hello", "abort", "setAppConfig", "setLogLevel"):
             content = chunk if message["kind"].endswith("NextChunk") else None
             theirs.post({"kind": "return", "uuid": message["uuid"], "content": content})
@@ -105,7 +118,11 @@ async def test_a_worker_of_webllms_own() -> None:
     assert seen[-1]["content"]["selectedModelId"] == "m"
     await stream.aclose()
     await settle()
-    assert seen[-1]["kind"] == "interruptGenerate"  # it cannot abort one stream
+    [begun] = [each for each in seen if each["kind"] == "completionStreamInit"]
+    later = seen[seen.index(begun) + 2 :]
+    assert [each["kind"] for each in later] == ends  # only those of before 0.2.84 end all answers
+    if ends[0] == "completionStreamReturn":
+        assert later[0]["content"]["streamId"] == begun["uuid"]
     with pytest.raises(WebLLMError, match="no"):
         await engine.get_message()
     assert all(m["content"] is None for m in seen if m["kind"] == "hello")

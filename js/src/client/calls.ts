@@ -99,7 +99,6 @@ export class Calls {
 
   /** Ends one stream; WebLLM's workers of before 0.2.84 can only end every answer. */
   endStream(streamId: string): void {
-    this.streams.delete(streamId);
     if (this.speaks(1)) this.notify("abort", null, streamId);
     else if (!this.canReturn) this.notify("interruptGenerate", null);
     else {

@@ -33,8 +33,8 @@ export function gaveUp(numLost: number, error: WebLLMError): WebLLMError {
 /** The class that an error names, which plain JavaScript has thrown: of stores.js or homes.js. */
 export function ofItsName(error: unknown): WebLLMError {
   const { name, message } = error as Error;
-  if (name in ERROR_CODES) return made(name as ErrorName, message);
-  return made("WebLLMError", `${name}: ${message}`);
+  const { code, status } = ERROR_CODES[name as ErrorName] ?? ERROR_CODES.WebLLMError;
+  return toError({ name, message, code, status });
 }
 
 /** From a worker of another version, or of another library. */

@@ -1,6 +1,6 @@
 // `ServiceWorkerMLCEngine`: an engine that all pages of a site share, and that survives its worker.
 
-import { Home, HomeError } from "../../../src/webllm/workers/homes.js";
+import { Home, type HomeError } from "../../../src/webllm/workers/homes.js";
 import type { MLCEngineConfig } from "./config";
 import type { Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";

@@ -16,6 +16,15 @@ export const functionCallingModelIds: string[] = [];
 /** Fields of OpenAI's chat completions that are refused. */
 export const ChatCompletionRequestUnsupportedFields: string[] = unsupported;
 
+/** Throws ConfigError: it is in a file of its own, because it brings all of Pyodide along. */
+export class ServiceWorkerMLCEngineHandler {
+  constructor() {
+    throw configError(
+      'import { ServiceWorkerMLCEngineHandler } from "webllm/service_worker.js", not from "webllm"',
+    );
+  }
+}
+
 /** Of WebLLM's packages of compiled models, which are not read here. */
 export const MODEL_PACKAGE_MANIFEST_FILENAME = "mlc-model-manifest.json";
 export const TENSOR_CACHE_MANIFEST_FILENAME = "tensor-cache.json";

@@ -6,7 +6,7 @@
 // waiting. It does not if the user has touched it, or if the last load was a reload of its own.
 
 const MARK = "webllm-reloaded"; // in sessionStorage, from a page's own reload until it has loaded
-const PATIENCE_MS = 3000;
+const PATIENCE_MS = 10_000; // with a worker that is starting
 
 /**
  * Resolves, soon, to whether the page reloads itself; until then it should not begin to load a model.

@@ -29,8 +29,7 @@ _BRACKETS = re.compile(r'[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 class BrowserPort:
-    """A `Port` over an object with `postMessage`: a Worker, the global scope of a worker, or a `Home`
-    of homes.js.
+    """A `Port` over a Worker, the global scope of a worker, or a `Home` of homes.js.
 
     end: called when the port is closed. Messages cross between the languages as JSON, in one call.
 

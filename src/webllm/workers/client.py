@@ -36,6 +36,9 @@ class Client:
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._closing: asyncio.Task[None] | None = None
         self._open: set[str] = set()  # ids of streams
+        self._question: str | None = None  # uuid of `ask_for_end_stream`
+        self._knows_end_stream = False
+        self._ending: set[str] = set()  # uuids of messages that end a stream of WebLLM's
         self._keep_alive_s = keep_alive_s
         self._num_silent_beats = 0
         self._next_beat: asyncio.TimerHandle | None = None
@@ -76,6 +79,18 @@ class Client:
         with suppress(WorkerLostError):
             self._post(request)
 
+    def ask_for_end_stream(self) -> None:
+        """Asks a worker of WebLLM's whether it can end one stream.
+
+        Those of before 0.2.84 skip a kind that they do not know if it has no content, and else
+        report an error of their script. The reply comes before that to the message that begins the
+        next stream.
+        """
+        if self.protocol < m.ABORT.since and self._question is None:
+            question = m.END_STREAM.request()
+            self._question = question.uuid
+            self.notify(question)
+
     def begin_stream(self, stream_id: str) -> None:
         """Notes a stream, which `abort_all` ends until `forget_stream`."""
         self._open.add(stream_id)
@@ -84,9 +99,15 @@ class Client:
         self._open.discard(stream_id)
 
     def end_stream(self, stream_id: str) -> None:
-        """Ends one stream. A worker of WebLLM's can only end all answers."""
-        knows_abort = self.protocol >= m.ABORT.since
-        self.notify(m.ABORT.request(uuid=stream_id) if knows_abort else m.INTERRUPT.request())
+        """Ends one stream. A worker of WebLLM's of before 0.2.84 can only end all answers."""
+        if self.protocol >= m.ABORT.since:
+            self.notify(m.ABORT.request(uuid=stream_id))
+        elif self._knows_end_stream:
+            end = m.END_STREAM.request(m.StreamParams(stream_id=stream_id))
+            self._ending.add(end.uuid)
+            self.notify(end)
+        else:
+            self.notify(m.INTERRUPT.request())
 
     def _post(self, request: m.Request | m.KeepAlive) -> None:
         try:
@@ -117,6 +138,12 @@ class Client:
         elif reply.uuid == self._hello.uuid:
             if isinstance(reply, m.Return):
                 self.protocol = _protocol(reply.content)
+        elif reply.uuid == self._question:
+            self._knows_end_stream = True
+        elif reply.uuid in self._ending:
+            self._ending.discard(reply.uuid)
+            if isinstance(reply, m.Throw):
+                self.notify(m.INTERRUPT.request())  # it refuses to end one
         elif isinstance(reply, m.Return):
             if future := self._pending(reply.uuid):
                 future.set_result(reply.content)

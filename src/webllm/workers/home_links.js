@@ -77,9 +77,9 @@ class ServiceWorkerLink extends Listeners {
 
 /**
  * Waits for the page's Service Worker to be active. Throws a HomeError if there is none.
- * @param {number} [patienceMs] for the page to register one
+ * @param {number} [patienceMs] for the page to register one, and for its script to arrive
  */
-export async function openServiceWorker(patienceMs = 10_000) {
+export async function openServiceWorker(patienceMs = 30_000) {
   const container = globalThis.navigator?.serviceWorker;
   if (!container) {
     throw new HomeError(
@@ -88,10 +88,11 @@ export async function openServiceWorker(patienceMs = 10_000) {
         'windows; leave host out, which is "auto"',
     );
   }
-  const registration = (await container.getRegistration()) ?? (await registered(patienceMs));
-  const coming = registration.installing ?? registration.waiting;
-  if (!registration.active && coming) await activated(coming);
-  return new ServiceWorkerLink(registration);
+  let registration = await container.getRegistration();
+  const coming = registration?.installing ?? registration?.waiting;
+  if (!registration?.active && coming) await activated(coming);
+  else if (!registration?.active) registration = undefined; // its script is on the way
+  return new ServiceWorkerLink(registration ?? (await registered(patienceMs)));
 }
 
 /**

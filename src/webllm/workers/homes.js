@@ -12,7 +12,7 @@ import { HomeError, openServiceWorker, SharedWorkerLink, TabLink } from "./home_
 export * from "./home_links.js";
 
 const HELLO_MS = 30_000; // in which a worker's script has to answer
-const AUTO_MS = 5_000; // in which a page that does not ask for a Service Worker has registered it
+const AUTO_MS = 5_000; // then other workers are tried, before the Service Worker again
 const STAY_MS = 10_000; // for which a Service Worker is asked to stay alive, again and again
 const IDLE_MS = 1_000; // after which no call counts as under way
 const MAX_SILENT_BEATS = 3;
@@ -100,7 +100,25 @@ export class Home extends EventTarget {
     const gpu = await hasGpu();
     const hosts = wanted === "auto" ? hostsFor(gpu) : [wanted];
     const asks = hosts.includes("service-worker") || root === undefined;
-    const worker = asks ? await openServiceWorker(AUTO_MS).catch(() => null) : null;
+    const opening = asks ? openServiceWorker().catch(() => null) : null;
+    const soon = await Promise.race([opening, wait(AUTO_MS)]);
+    if (await this.#connectOneOf(hosts, wanted, root, soon)) return;
+    const late = soon ? null : await opening; // a slow network
+    if (late && (await this.#connectOneOf(hosts, wanted, root, late))) return;
+    const folder = new URL(root ?? "./", location.href).href;
+    throw new HomeError(
+      "ServiceWorkerInitializationError",
+      "no worker of this site has an engine: register a Service Worker with webllm's handler, or " +
+        `serve webllm's files and name their folder as root (tried: ${folder})`,
+    );
+  }
+
+  /**
+   * @param {HostName[]} hosts @param {HostName | "auto"} wanted @param {string | URL | undefined} root
+   * @param {Link | null | void} worker the Service Worker
+   * @returns {Promise<boolean>} whether one has an engine
+   */
+  async #connectOneOf(hosts, wanted, root, worker) {
     const greeting = worker && (await this.#greet(worker).catch(() => null));
     const folder = new URL(root ?? greeting?.root ?? "./", location.href).href;
     for (const host of hosts) {
@@ -108,17 +126,16 @@ export class Home extends EventTarget {
       const link = isHere ? worker : new (host === "tab" ? TabLink : SharedWorkerLink)(folder);
       const found = isHere ? greeting : link && (await this.#greet(link).catch(() => null));
       const computesWell = found?.gpu || host === wanted || host === "tab";
-      if (link && found && computesWell) return this.#settle(host, link, found);
+      if (link && found && computesWell) {
+        this.#settle(host, link, found);
+        return true;
+      }
       if (!isHere) link?.close();
     }
     // Better slowly than not at all.
-    if (worker && greeting) return this.#settle("service-worker", worker, greeting);
-    worker?.close();
-    throw new HomeError(
-      "ServiceWorkerInitializationError",
-      "no worker of this site has an engine: register a Service Worker with webllm's handler, or " +
-        `serve webllm's files and name their folder as root (tried: ${folder})`,
-    );
+    if (worker && greeting) this.#settle("service-worker", worker, greeting);
+    else worker?.close();
+    return Boolean(worker && greeting);
   }
 
   /**
@@ -273,6 +290,11 @@ export async function hasGpu() {
   const { vendor = "", architecture = "", description = "" } = adapter.info ?? {};
   const isFallback = /** @type {any} */ (adapter).isFallbackAdapter ?? false;
   return !isFallback && !SOFTWARE.test(`${vendor} ${architecture} ${description}`);
+}
+
+/** @param {number} ms @returns {Promise<void>} */
+function wait(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 export function newId() {

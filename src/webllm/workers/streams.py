@@ -50,6 +50,7 @@ class Stream:
     def __init__(self, chunks: Chunks, request: AskedRequest, on_end: Callable[[], None]) -> None:
         self.request = request
         self.is_interrupted = False
+        self.is_read = False  # since the last interrupt
         self.chunks = chunks
         self._on_end = on_end
         self._is_open = True
@@ -60,6 +61,7 @@ class Stream:
         """Returns the next chunk, or END after the last one and once the stream is closed."""
         pull = asyncio.current_task()
         assert pull is not None
+        self.is_read = True
         self._pulls.add(pull)
         try:
             async with self._turn:
@@ -147,8 +149,9 @@ class Streams:
         """Returns the next chunk, or END after the last one."""
         stream = self._find(params)
         if stream is None:
+            name = params.stream_id or params.selected_model_id
             raise RequestError(
-                f"no stream {params.stream_id or params.selected_model_id!r} is open; begin one"
+                f"no stream {name!r} is open here, as after a restart of the worker; begin one"
             )
         return await stream.next()
 
@@ -169,14 +172,17 @@ class Streams:
     def interrupt(self) -> list[Stream]:
         """Marks all streams as interrupted, and returns those that the caller should close.
 
-        A client may read the rest of an interrupted answer. If no pull waits for it at the next
-        interrupt, it is closed then; a stream without an id, when the next one of its model begins.
+        A client may read the rest of an interrupted answer. If it has read nothing of it until the
+        next interrupt, it is closed then; a stream without an id, when the next one of its model
+        begins.
         """
-        unread = [stream for stream in self._interrupted.values() if stream.is_abandoned]
+        interrupted = self._interrupted.values()
+        unread = [each for each in interrupted if each.is_abandoned and not each.is_read]
         self._interrupted |= self._by_id
         self._by_id = {}
         for stream in [*self._interrupted.values(), *self._by_model.values()]:
             stream.is_interrupted = True
+            stream.is_read = False
         return unread
 
     async def close(self) -> None:

@@ -30,7 +30,8 @@ def firefox(**preferences: Any) -> Iterator[Browser]:
         command = [path, "--headless", "--marionette", "--no-remote", "--profile", profile]
         with running(*command) as process, connected(process, port) as connection:
             marionette = Marionette(connection)
-            marionette.send("WebDriver:NewSession", {"capabilities": {"alwaysMatch": CAPABILITIES}})
+            marionette.send("WebDriver:NewSession", {})
+            marionette.send("WebDriver:SetTimeouts", CAPABILITIES["timeouts"])
             yield Browser("Firefox", marionette.value)
 
 

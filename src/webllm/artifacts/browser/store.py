@@ -12,9 +12,8 @@ from typing import Any
 from js import Object
 from pyodide.ffi import JsException, to_js
 
-from webllm import errors
 from webllm.artifacts.destination import RemoteVersion
-from webllm.browser_javascript import browser_module, handled, settled
+from webllm.browser_javascript import browser_module, handled, settled, typed_error
 from webllm.errors import ArtifactError, ConfigError, WebLLMError
 
 
@@ -150,6 +149,4 @@ async def _written(promise: Any) -> None:
 
 
 def _typed(error: JsException) -> WebLLMError:
-    """Returns our error for a StoreError, which has the name of its class."""
-    kind = getattr(errors, str(error.name), ArtifactError)
-    return kind(str(error.message)) if issubclass(kind, WebLLMError) else ArtifactError(str(error))
+    return typed_error(error, ArtifactError)

@@ -20,9 +20,12 @@
  */
 
 /**
- * `commands` is undefined while the kernels are being compiled.
- * @typedef {{ commands: Command[] | undefined, ready: Promise<Command[]> }} Recording
+ * `commands` is undefined while the kernels are being compiled. `slice` is the number of commands
+ * that a submission takes at most, which follows from the time that earlier ones took.
+ * @typedef {{ commands: Command[] | undefined, ready: Promise<Command[]>, slice: number }} Recording
  */
+
+/** @typedef {{ buffer: GPUBuffer, offset: number, staging: GPUBuffer, size: number }} Copy */
 
 /** @typedef {Uint8Array<ArrayBuffer>} Bytes */
 
@@ -39,6 +42,13 @@
  * }}
  */
 const { GPUBufferUsage, GPUMapMode } = /** @type {any} */ (globalThis);
+
+// Some GPUs run what a page draws between two submissions of its engine, not within one. So a step
+// that takes long is submitted in slices: two, so that the GPU has work while the end of one is told.
+const SLICE_MS = 8; // of a slice; up to half as much again is left as it is
+const NUM_SLICES = 2; // submitted and unfinished
+const FIRST_SLICE = 4; // commands, of a recording that has not run yet
+const LATE_MS = SLICE_MS; // a browser that tells the end of work so late gets whole steps
 
 /** An error that Python raises as its class `name`. */
 class GpuError extends Error {
@@ -63,10 +73,18 @@ export class Gpu {
   #lost;
   /** @type {GpuError | undefined} */
   #error; // of a call without an answer: all later answers are wrong
+  /** @type {Promise<void>[]} */
+  #slices = []; // unfinished, the oldest first
+  #finishedAt = 0; // the last submission whose end is known, in ms
+  #isTimely;
 
-  /** @param {GPUDevice} device */
-  constructor(device) {
+  /**
+   * @param {GPUDevice} device
+   * @param {boolean} isTimely whether the browser tells soon that work has ended
+   */
+  constructor(device, isTimely) {
     this.#device = device;
+    this.#isTimely = isTimely;
     void device.lost.then(({ message, reason }) => (this.#lost = message || reason));
     device.onuncapturederror = (event) => {
       event.preventDefault();
@@ -81,7 +99,8 @@ export class Gpu {
    */
   static async open(adapter, features, limits) {
     const requiredLimits = Object.fromEntries(limits.map((name) => [name, adapter.limits[name]]));
-    return new Gpu(await adapter.requestDevice({ requiredFeatures: features, requiredLimits }));
+    const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits });
+    return new Gpu(device, await tellsSoon(device.queue)); // before Python keeps this thread busy
   }
 
   /**
@@ -181,7 +200,7 @@ export class Gpu {
   record(dispatches) {
     const ready = this.#commands(dispatches);
     /** @type {Recording} */
-    const recording = { commands: undefined, ready };
+    const recording = { commands: undefined, ready, slice: FIRST_SLICE };
     ready.then(
       (commands) => (recording.commands = commands),
       () => {}, // `replay` reports it
@@ -236,35 +255,108 @@ export class Gpu {
    */
   replay(recording, source, offset = 0, size = 0) {
     const commands = recording === undefined ? [] : recording.commands;
-    const submit = (/** @type {Command[]} */ ready) => this.#submit(ready, source, offset, size);
+    const isWhole = recording === undefined || !this.#isSliced(recording);
     /** @type {Promise<Bytes>} */
     let done;
-    if (commands !== undefined && this.#backlog === undefined) done = submit(commands);
+    if (commands !== undefined && isWhole && this.#backlog === undefined)
+      done = this.#submit(recording, commands, source, offset, size);
     else {
-      const submitted = this.#afterBacklog(async () => ({
-        done: submit(await (recording?.ready ?? [])),
-      }));
+      const submitted = this.#afterBacklog(async () => {
+        const ready = await (recording?.ready ?? []);
+        const rest = await this.#submitSlices(recording, ready);
+        return { done: this.#submit(recording, rest, source, offset, size) };
+      });
       done = submitted.then(({ done }) => done);
     }
     done.catch(() => {}); // not every caller awaits its replay
     return done;
   }
 
+  /** @param {Recording} recording */
+  #isSliced({ commands, slice }) {
+    return this.#isTimely && commands !== undefined && commands.length > slice;
+  }
+
   /**
+   * Submits all slices but the last, which it returns, once there is room for each.
+   * @param {Recording | undefined} recording
+   * @param {Command[]} commands
+   */
+  async #submitSlices(recording, commands) {
+    if (recording === undefined || !this.#isSliced(recording)) return commands;
+    let first = 0;
+    while (commands.length - first > recording.slice) {
+      await this.#room();
+      const slice = commands.slice(first, (first += recording.slice));
+      this.#send(slice);
+      this.#keep(this.#timed(recording, slice.length, this.#device.queue.onSubmittedWorkDone()));
+    }
+    await this.#room();
+    return commands.slice(first);
+  }
+
+  /** Waits until one more slice may be submitted. */
+  async #room() {
+    while (this.#slices.length >= NUM_SLICES) await this.#slices[0];
+  }
+
+  /** @param {Promise<unknown>} work */
+  #keep(work) {
+    const end = work.then(
+      () => {},
+      () => {}, // of a lost device, which the answer reports
+    );
+    this.#slices.push(end);
+    void end.then(() => (this.#slices = this.#slices.filter((each) => each !== end)));
+  }
+
+  /**
+   * Returns the result of a submission, and adapts the recording's next slices to its time.
+   * @template T
+   * @param {Recording | undefined} recording
+   * @param {number} count of its commands
+   * @param {Promise<T>} work
+   */
+  async #timed(recording, count, work) {
+    const submittedAt = performance.now();
+    const result = await work;
+    const now = performance.now();
+    if (recording !== undefined && count > 0) {
+      const ms = now - Math.max(submittedAt, this.#finishedAt);
+      recording.slice = nextSlice(recording.slice, count, ms);
+    }
+    this.#finishedAt = now;
+    return result;
+  }
+
+  /**
+   * Submits commands; resolves as `replay` does.
+   * @param {Recording | undefined} recording
    * @param {Command[]} commands
    * @param {GPUBuffer | undefined} source
    * @param {number} offset
    * @param {number} size
    */
-  async #submit(commands, source, offset, size) {
-    const encoder = this.#encode(commands);
+  async #submit(recording, commands, source, offset, size) {
     const staging = source === undefined ? undefined : this.#takeStaging(size);
-    if (source && staging) encoder.copyBufferToBuffer(source, offset, staging, 0, size);
-    this.#device.queue.submit([encoder.finish()]);
-    const bytes = await (staging === undefined ? this.#finished() : this.#fetch(staging, size));
+    this.#send(commands, source && staging && { buffer: source, offset, staging, size });
+    const answer = staging === undefined ? this.#finished() : this.#fetch(staging, size);
+    const timed = this.#timed(recording, commands.length, answer);
+    if (recording !== undefined && commands !== recording.commands) this.#keep(timed);
+    const bytes = await timed;
     if (this.#lost !== undefined) throw this.#failure(this.#lost);
     if (this.#error !== undefined) throw this.#error;
     return bytes;
+  }
+
+  /**
+   * @param {Command[]} commands
+   * @param {Copy} [copy] after them
+   */
+  #send(commands, copy) {
+    const encoder = this.#encode(commands);
+    if (copy) encoder.copyBufferToBuffer(copy.buffer, copy.offset, copy.staging, 0, copy.size);
+    this.#device.queue.submit([encoder.finish()]);
   }
 
   /** @param {number} size */
@@ -326,4 +418,32 @@ export class Gpu {
   close() {
     this.#device.destroy();
   }
+}
+
+/**
+ * Whether the browser tells soon that work has ended. One that looks at intervals has just looked
+ * when the first answer comes.
+ * @param {GPUQueue} queue
+ */
+async function tellsSoon(queue) {
+  await queue.onSubmittedWorkDone();
+  for (let i = 0; i < 4; i++) {
+    const begun = performance.now();
+    await queue.onSubmittedWorkDone();
+    if (performance.now() - begun < LATE_MS) return true;
+  }
+  return false;
+}
+
+/**
+ * Returns how many commands a recording's next slice takes, after `count` of them took `ms`.
+ * @param {number} slice
+ * @param {number} count
+ * @param {number} ms
+ */
+function nextSlice(slice, count, ms) {
+  const fitting = (count * SLICE_MS) / ms;
+  if (ms > 1.5 * SLICE_MS) return Math.ceil(Math.max(fitting, count / 2));
+  if (ms < SLICE_MS && count >= slice) return Math.ceil(Math.min(fitting, 2 * slice));
+  return slice;
 }

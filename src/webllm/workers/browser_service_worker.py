@@ -12,12 +12,11 @@ from typing import Any, Literal, Self, cast
 import js
 from pyodide.ffi import JsException, to_js
 
-from webllm import errors
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.browser.store import ask_to_keep
-from webllm.browser_javascript import browser_module, settled
+from webllm.browser_javascript import browser_module, settled, typed_error
 from webllm.config import ChatOptions, MLCEngineConfig
-from webllm.errors import WebLLMError, WorkerLostError
+from webllm.errors import ConfigError, WorkerLostError
 from webllm.workers.browser import BrowserPort
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
 from webllm.workers.proxy import Recovery, WorkerMLCEngine
@@ -39,8 +38,15 @@ class ServiceWorkerMLCEngineHandler(MLCEngineHandler):
         config: MLCEngineConfig | None = None,
         *,
         on_custom_request: OnCustomRequest | None = None,
+        grace_s: float = 30.0,
     ) -> None:
-        super().__init__(engine, config, reuse_loaded=True, on_custom_request=on_custom_request)
+        super().__init__(
+            engine,
+            config,
+            reuse_loaded=True,
+            on_custom_request=on_custom_request,
+            grace_s=grace_s,
+        )
 
     def serve_endpoint(self, endpoint: Any) -> None:
         """Serves one client, an object of the worker's JavaScript."""
@@ -78,7 +84,7 @@ class ServiceWorkerMLCEngine(WorkerMLCEngine):
         try:
             await settled(self._home.ready)
         except JsException as error:
-            raise _typed(error) from None
+            raise typed_error(error, WorkerLostError) from None
         return self
 
     def _port(self) -> BrowserPort:
@@ -107,17 +113,17 @@ async def create_service_worker_mlc_engine(
 ) -> ServiceWorkerMLCEngine:
     """Connects to the engine that all tabs of this site share, with a model loaded if one is named.
 
-    It is in the site's Service Worker if that has a GPU; in a SharedWorker if only that has one; and
-    else in a Web Worker of one tab, since only those have threads for the CPU's kernels. If that tab
-    is closed, another one takes over.
+    It is in the site's Service Worker if that has a GPU; in a SharedWorker if only that has one;
+    else in a Web Worker of one tab, since only there the CPU's kernels have threads. If that tab is
+    closed, another one takes over.
 
     keep_alive_ms: between two questions whether the worker is alive, in milliseconds; it is lost if
-    three in a row are not answered. host: forces one of them. root: the folder of webllm's static
-    files, by default what the Service Worker knows. persist: answers survive also if page and worker
-    end together, by `extra_body.resumable`; False keeps them in memory alone.
+    it does not answer three in a row. host: forces one of them. root: the folder of webllm's static
+    files, by default what the Service Worker knows. persist: False keeps answers in memory alone;
+    then the end of the worker raises WorkerLostError in those under way.
 
-    Raises ConfigError for wrong settings, NoServiceWorkerAPIError, ServiceWorkerInitializationError,
-    and what `MLCEngine.reload` raises.
+    Raises ConfigError for wrong settings, NoServiceWorkerAPIError,
+    ServiceWorkerInitializationError, and what `MLCEngine.reload` raises.
     """
     homes = await browser_module("webllm_homes", "webllm.workers", "homes.js")
     options = {"host": host, "keepAliveMs": keep_alive_ms} | ({"root": root} if root else {})
@@ -126,7 +132,7 @@ async def create_service_worker_mlc_engine(
         try:
             return homes.Home.new(to_js(options, dict_converter=js.Object.fromEntries))
         except JsException as error:
-            raise _typed(error) from None
+            raise typed_error(error, ConfigError) from None
 
     engine = ServiceWorkerMLCEngine(open_home, config, persist)
     try:
@@ -139,10 +145,3 @@ async def create_service_worker_mlc_engine(
         await engine.close()
         raise
     return engine
-
-
-def _typed(error: JsException) -> WebLLMError:
-    """Returns our error for a HomeError, which has the name of its class."""
-    kind = getattr(errors, str(error.name), None)
-    is_ours = isinstance(kind, type) and issubclass(kind, WebLLMError)
-    return kind(str(error.message)) if is_ours else WorkerLostError(str(error))

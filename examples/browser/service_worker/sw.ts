@@ -1,0 +1,3 @@
+import { ServiceWorkerMLCEngineHandler } from "webllm/service_worker.js";
+
+new ServiceWorkerMLCEngineHandler({ root: "/webllm/" });
