@@ -150,6 +150,7 @@ async def test_a_failing_device_fails_answers_and_the_next_one_runs() -> None:
     backend.error = DeviceLostError("gone")
     with pytest.raises(DeviceLostError):
         _ = [chunk async for chunk in stream]
+    assert not engine.has_loaded(engine.loaded_model_ids()), "nobody would load it again"
     assert num_used(engine) == 0
     backend.error = None
     reply = await engine.chat.completions.create(**asked("5", max_tokens=2))

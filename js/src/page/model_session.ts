@@ -41,7 +41,6 @@ export interface Session {
 export class ModelSession {
   private session: Session | undefined;
   private engine: ServiceWorkerMLCEngine | undefined;
-  private lostDevice = false;
   private elsewhere = ""; // the model that another tab has begun to load
   private waiting: OnLoaded[] = [];
   private hasBegun = false;
@@ -128,7 +127,6 @@ export class ModelSession {
 
   /** Handles an answer's error, after which the model may have to be loaded again. */
   check(session: Session, error: unknown): void {
-    if (error instanceof DeviceLostError) this.lostDevice = true;
     const isEnd = ENDS.some((kind) => error instanceof kind);
     if (isEnd || error instanceof ModelReplacedError) this.fail(session, error);
   }
@@ -142,8 +140,6 @@ export class ModelSession {
     const engine = (this.engine ??= this.connect());
     const { model_list: _, ...config } = canKeep ? appConfig : withStore(appConfig, "none");
     engine.setAppConfig({ ...config, model_list: this.store.get("models") });
-    if (this.lostDevice) await engine.unload(); // else the lost one counts as loaded
-    this.lostDevice = false;
     this.tabs.tell({ kind: "loading", modelId, root: ROOT.href });
     await engine.reload(modelId, undefined, { signal: left.signal });
     const device = await engine.getDeviceName();

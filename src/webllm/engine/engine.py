@@ -364,7 +364,12 @@ class MLCEngine:
         model_id: str | Sequence[str],
         chat_options: ChatOptions | Sequence[ChatOptions] | None = None,
     ) -> bool:
-        """Whether exactly these models are loaded, with these options and the current catalogue."""
+        """Whether exactly these models are loaded, with these options and the current catalogue.
+
+        A model whose device was lost does not count, so that it is loaded again.
+        """
+        if any(session.model.loop.is_device_lost for session in self._sessions.values()):
+            return False
         try:
             return self._find(_options_by_id(model_id, chat_options)) == self._loaded
         except ModelNotFoundError:

@@ -11,7 +11,7 @@ from webllm.engine.background import Pauses
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler
 from webllm.engine.sequence import Sequence
-from webllm.errors import ModelNotLoadedError, RequestError
+from webllm.errors import DeviceLostError, ModelNotLoadedError, RequestError
 from webllm.host import Host
 from webllm.ops.sampled import TokenLogprobs
 
@@ -49,6 +49,7 @@ class GenerationLoop:
         self._outputs: dict[Sequence, Output] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self.is_device_lost = False
         self._pauses = Pauses(host)
 
     @property
@@ -150,6 +151,7 @@ class GenerationLoop:
             output.fail(error)
 
     def _fail_all(self, error: Exception) -> None:
+        self.is_device_lost = self.is_device_lost or isinstance(error, DeviceLostError)
         if not self._outputs:
             _log.error("a step failed after its sequences had ended", exc_info=error)
         for sequence in list(self._outputs):
