@@ -1,4 +1,4 @@
-// Fetches the catalogue of a site: models.json, which lists its models.
+// Catalogues: lists of models. That of a site is its models.json.
 
 import { namedModels, type AppConfig, type AppConfigLike } from "./client/config";
 import type { ModelRecord } from "./client/messages";
@@ -17,10 +17,20 @@ export async function fetchCatalogue(root: URL): Promise<AppConfig | null> {
   const records = namedModels(catalogue);
   if (!records) throw new Error(`${response.url} has no model_list; name the models of this site`);
   const { models: _, ...others } = catalogue; // another name of model_list
-  return { ...others, model_list: records.map((record) => withUrls(record, root)) };
+  return { ...others, model_list: records.map((record) => withUrl(record, root)) };
 }
 
-function withUrls({ model, model_path, ...others }: ModelRecord, root: URL): ModelRecord {
+/** The catalogue with URLs in place of paths that are relative to `root`, for a worker elsewhere. */
+export function withUrls(catalogue: AppConfigLike, root: URL): AppConfigLike {
+  const { models, model_list, ...others } = catalogue;
+  return {
+    ...others,
+    ...(models && { models: models.map((record) => withUrl(record, root)) }),
+    ...(model_list && { model_list: model_list.map((record) => withUrl(record, root)) }),
+  };
+}
+
+function withUrl({ model, model_path, ...others }: ModelRecord, root: URL): ModelRecord {
   return {
     ...others,
     ...(model && { model: toUrl(model, root) }),

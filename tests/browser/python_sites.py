@@ -42,6 +42,7 @@ def example_site(folder: Path, *packages: str, **more: Path) -> Iterator[SiteSer
         "pyodide": pyodide_release(folder / "pyodide", "micropip", *packages),
         "pyscript": NODE_MODULES / "@pyscript" / "core" / "dist",
         "wheels": WHEELS,
+        "webllm": ROOT / "js" / "dist",
         "models": models,
         "tests": Path(__file__).parent / "pages",
         **more,

@@ -1,7 +1,8 @@
 // `ServiceWorkerMLCEngine`: an engine that all pages of a site share, and that survives its worker.
 
 import { Home, type HomeError } from "../../../src/webllm/workers/homes.js";
-import type { MLCEngineConfig } from "./config";
+import { withUrls } from "../catalogue";
+import type { AppConfigLike, MLCEngineConfig } from "./config";
 import type { Endpoint } from "./endpoint";
 import { WebWorkerMLCEngine } from "./engine";
 import { ofItsName } from "./errors";
@@ -35,6 +36,12 @@ export class ServiceWorkerMLCEngine extends WebWorkerMLCEngine {
     const homes = new Homes(config, keepAliveMs);
     super({ open: () => homes.open(), persist: config.persist ?? true }, config);
     this.homes = homes;
+  }
+
+  /** Sets the list of models for the next reload. Paths in it are those of this page. */
+  override setAppConfig(appConfig: AppConfigLike): void {
+    const here = globalThis.document?.baseURI;
+    super.setAppConfig(here ? withUrls(appConfig, new URL(here)) : appConfig);
   }
 
   /** Resolves once a worker is there; rejects with the reason why there is none. */

@@ -6,16 +6,18 @@ in a page:     engine = await create_service_worker_mlc_engine("SmolLM2-135M-Ins
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, cast
 
 import js
+import msgspec
 from pyodide.ffi import JsException, to_js
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.artifacts.browser.store import ask_to_keep
 from webllm.browser_javascript import browser_module, settled, typed_error
-from webllm.config import ChatOptions, MLCEngineConfig
+from webllm.config import AppConfig, ChatOptions, MLCEngineConfig
 from webllm.errors import ConfigError, WorkerLostError
 from webllm.workers.browser import BrowserPort
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
@@ -66,6 +68,14 @@ class ServiceWorkerMLCEngine(WorkerMLCEngine):
             self._port(), config, open_port=self._open_port_again, recovery=Recovery(persist)
         )
 
+    def set_app_config(self, app_config: AppConfig) -> None:
+        """Sets the catalogue for the next `reload`; paths in it are those of this page."""
+        records = tuple(
+            msgspec.structs.replace(record, model=_with_url(record.model))
+            for record in app_config.model_list
+        )
+        super().set_app_config(msgspec.structs.replace(app_config, model_list=records))
+
     @property
     def host(self) -> HostName:
         """Which worker has the engine."""
@@ -99,6 +109,12 @@ class ServiceWorkerMLCEngine(WorkerMLCEngine):
             await port.close()
             raise
         return port
+
+
+def _with_url(model: str) -> str:
+    """Returns the URL of a path, since the worker may be elsewhere; other sources as they are."""
+    is_path = re.match(r"[a-z][a-z0-9.+-]+:", model, re.IGNORECASE) is None
+    return str(js.URL.new(model, js.document.baseURI).href) if is_path else model
 
 
 async def create_service_worker_mlc_engine(
