@@ -10,6 +10,8 @@ export class Home extends EventTarget {
 
   constructor(options) {
     super();
+    if (options.host === "nowhere")
+      throw Object.assign(new Error("unknown"), { name: "ConfigError" });
     this.options = options;
     this.ready = new Promise((resolve, reject) => {
       this.connect = (host) => resolve(void (this.host = host));

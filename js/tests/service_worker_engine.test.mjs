@@ -117,6 +117,12 @@ test("logit processors are refused before there is a home", () => {
   assert.equal(homes.length, 0);
 });
 
+test("a host that there is not is an error of the package", async () => {
+  await assert.rejects(CreateServiceWorkerMLCEngine("m", { host: "nowhere" }), (error) => {
+    return error instanceof WebLLMError && error.code === "invalid_config";
+  });
+});
+
 test("the engine of the package exports is made where there is no home, as on a server", async () => {
   const engine = new client.ServiceWorkerMLCEngine();
   engine.setLogLevel("DEBUG");

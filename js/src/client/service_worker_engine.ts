@@ -78,7 +78,11 @@ class Homes {
 
   open(): Endpoint {
     const { host = "auto", root } = this.config;
-    this.current = new Home({ host, root, keepAliveMs: this.keepAliveMs });
+    try {
+      this.current = new Home({ host, root, keepAliveMs: this.keepAliveMs });
+    } catch (error) {
+      throw ofItsName(error);
+    }
     return homeEndpoint(this.current);
   }
 }

@@ -98,25 +98,38 @@ export class Answering {
 
   private async act(job: Job, stop: AbortController, taken: AbortSignal): Promise<void> {
     const { conversationId, isNew } = job;
-    if (!isNew && !stop.signal.aborted) await this.db.reread(conversationId);
-    const message = isNew || stop.signal.aborted ? job.message : this.current(job);
-    const draft = message?.asked && new Draft(this.store, conversationId, message, message.asked);
-    taken.addEventListener("abort", () => {
+    if (!isNew && !stop.signal.aborted) {
+      await this.db.written(); // this tab's own changes
+      await this.db.reread(conversationId);
+    }
+    const draft = this.draft(job, stop.signal);
+    const leave = () => {
       draft?.leave();
       stop.abort();
       void this.db.reread(conversationId);
-    });
-    if (draft) await this.finish(draft, isNew, stop);
+    };
+    if (taken.aborted) leave();
+    else taken.addEventListener("abort", leave);
+    if (draft?.isUnderWay) await this.finish(draft, isNew, stop);
     if (this.stops.get(conversationId) === stop) this.stops.delete(conversationId);
     if (draft && !taken.aborted) await this.forgetSession(draft);
   }
 
+  /**
+   * Continues the message as it is now: another tab may have written it. Returns nothing if that has
+   * done all, or has deleted the message; after a stop there may still be a session to delete.
+   */
+  private draft(job: Job, stop: AbortSignal): Draft | undefined {
+    const isOurs = job.isNew || stop.aborted;
+    const message = this.current(job) ?? (isOurs ? job.message : undefined);
+    return message?.asked && new Draft(this.store, job.conversationId, message, message.asked);
+  }
+
   private async finish(draft: Draft, isNew: boolean, stop: AbortController): Promise<void> {
-    const end = () => draft.end("stopped");
-    stop.signal.addEventListener("abort", end);
-    if (stop.signal.aborted) end();
+    if (stop.signal.aborted) return draft.end("stopped");
+    stop.signal.addEventListener("abort", () => draft.end("stopped"));
     try {
-      if (draft.isUnderWay) await this.stream(draft, isNew, stop);
+      await this.stream(draft, isNew, stop);
     } catch (error) {
       const model = this.store.get("model");
       const by = model.phase === "replaced" ? model.by : "";

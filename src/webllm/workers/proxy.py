@@ -228,6 +228,7 @@ class WorkerMLCEngine(m.EngineMessages):
         client, stream_id = await self._connected(), m.new_uuid()
         kind = m.RESUME_CHAT_COMPLETION_STREAM
         content = m.ResumeStreamParams(session_id=session_id, options=options, stream_id=stream_id)
+        client.ask_for_end_stream()
         reply = await client.call(kind.request(m.checked(content), uuid=stream_id))
         result = _read(reply, kind.result)
         if result is not None:
@@ -382,6 +383,7 @@ class WorkerMLCEngine(m.EngineMessages):
             selected_model_id=model,
             stream_id=stream_id,
         )
+        client.ask_for_end_stream()
         await client.call(kind.request(content, uuid=stream_id))
         params = m.StreamParams(selected_model_id=model, stream_id=stream_id)
         async with aclosing(self._chunks(client, params, chunk_type)) as chunks:
