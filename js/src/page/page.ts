@@ -34,6 +34,9 @@ notices.watchFaults();
 const notKept = new Map<Keepable, string>();
 const settings = readSettings((error) => notKept.set("settings", whyNotKept(error)));
 applyTheme(settings.theme);
+addEventListener("pageshow", ({ persisted }) => {
+  if (persisted) location.reload(); // it has missed what other tabs did
+});
 void main();
 
 async function main(): Promise<void> {
