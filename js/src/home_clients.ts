@@ -5,6 +5,7 @@ import type { EngineHost, HostedClient, Post } from "./engine_host";
 /** What `Home` (homes.js) adds to a message. WebLLM's clients add nothing. */
 interface Address {
   kind?: unknown;
+  uuid?: unknown;
   from?: unknown;
   worker?: unknown;
 }
@@ -24,14 +25,16 @@ export class HomeClients {
     const isOurs = from !== id;
     const reply: Post = isOurs ? (each) => post({ ...(each as object), to: from }) : post;
     if (typeof message.kind !== "string" || from === undefined) return; // of another protocol
+    // The reply ends also the event of the message.
+    const lost = (reason: string) => reply({ kind: "lost", uuid: message.uuid, reason });
     if (message.kind === "bye") return this.close(from, "its client has left");
     if (worker !== undefined && worker !== this.host.name) {
-      return reply({ kind: "lost", reason: "the browser has stopped it" });
+      return lost("the browser has stopped it");
     }
     let client = this.clients.get(from);
     if (!client) {
       if (isOurs && message.kind !== "hello") {
-        return reply({ kind: "lost", reason: "it took this page for closed" });
+        return lost("it took this page for closed");
       }
       client = this.host.connect(reply);
       this.clients.set(from, client);
