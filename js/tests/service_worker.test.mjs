@@ -21,7 +21,13 @@ before(async () => {
   globalThis.addEventListener = (kind, listener) => (listeners[kind] = listener);
   globalThis.fetch = () => Promise.reject(new TypeError("no network"));
   globalThis.fakeBoot = () => python();
-  const locks = { request: async (_, ...rest) => rest.at(-1)() };
+  const held = new Set();
+  const request = (name, hold) => {
+    if (held.has(name)) return new Promise(() => {});
+    held.add(name);
+    return Promise.resolve(hold()).finally(() => held.delete(name));
+  };
+  const locks = { request };
   Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
   const isBoot = { filter: /^\.\/boot$/ };
   const fake = {
@@ -75,6 +81,17 @@ test("messages that nobody answers end at once, and Python need not run", async 
   assert.deepEqual(replies.at(-1), { kind: "heartbeat", uuid: "2" });
   await send({ kind: "keepAlive" });
   assert.equal(send({ type: "of another protocol" }), undefined);
+});
+
+test("an event ends of a page that this worker does not know", async () => {
+  for (const [uuid, worker] of [
+    ["7", undefined],
+    ["8", "an earlier one"],
+  ]) {
+    await send({ kind: "stay", uuid, content: { ms: 10 }, from: "a home", worker });
+    const { kind, to, uuid: answered } = replies.at(-1);
+    assert.deepEqual([kind, to, answered], ["lost", "a home", uuid]);
+  }
 });
 
 test("an event lasts until its reply: a value, an error, or none since its page is gone", async () => {
