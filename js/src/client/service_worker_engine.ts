@@ -29,7 +29,7 @@ export interface ServiceWorkerEngineConfig extends MLCEngineConfig {
 export class ServiceWorkerMLCEngine extends WebWorkerMLCEngine {
   private readonly homes: Homes;
 
-  /** keepAliveMs: how often to ask whether the worker still runs, while calls wait. */
+  /** keepAliveMs: ms between two questions whether the worker still runs, which also keep it alive. */
   constructor(config: ServiceWorkerEngineConfig = {}, keepAliveMs = 10_000) {
     refuseLogitProcessors(config.logitProcessorRegistry); // before there is a home to close
     const homes = new Homes(config, keepAliveMs);
@@ -71,7 +71,11 @@ class Homes {
 
   open(): Endpoint {
     const { host = "auto", root } = this.config;
-    this.current = new Home({ host, root, keepAliveMs: this.keepAliveMs });
+    try {
+      this.current = new Home({ host, root, keepAliveMs: this.keepAliveMs });
+    } catch (error) {
+      throw ofItsName(error);
+    }
     return homeEndpoint(this.current);
   }
 }
