@@ -12,12 +12,18 @@ interface Address {
 
 export class HomeClients {
   private readonly clients = new Map<unknown, HostedClient>(); // by id
+  private host: EngineHost;
 
-  /** `onNew`: called with the id of each client that is new. */
+  /**
+   * `newHost`: makes a host, the next one when the last one calls `onFatal`. `onNew`: called with the
+   * id of each client that is new.
+   */
   constructor(
-    private readonly host: EngineHost,
+    private readonly newHost: (onFatal: () => void) => EngineHost,
     private readonly onNew: (id: unknown) => void = () => {},
-  ) {}
+  ) {
+    this.host = newHost(this.replaceHost);
+  }
 
   /** Passes a message on. `id` is that of a client whose messages have none. */
   receive(data: unknown, post: Post, id?: unknown): void {
@@ -42,6 +48,12 @@ export class HomeClients {
     }
     client.receive(message);
   }
+
+  /** Its clients have to greet the next one, as if that were another worker. */
+  private readonly replaceHost = () => {
+    this.clients.clear();
+    this.host = this.newHost(this.replaceHost);
+  };
 
   close(id: unknown, reason: string): void {
     this.clients.get(id)?.close(reason);

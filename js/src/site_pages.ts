@@ -43,13 +43,16 @@ export class Site {
     const { root, python } = options;
     const folder = new URL(root, location.href);
     let turn: Promise<void> | undefined; // which this worker keeps, also after a failed start
-    const host = new EngineHost({
-      boot,
-      python,
-      root: folder,
-      turn: () => (turn ??= holdEngineLock()),
+    this.homes = new HomeClients((onFatal) => {
+      this.recovered = undefined;
+      return new EngineHost({
+        boot,
+        python,
+        root: folder,
+        turn: () => (turn ??= holdEngineLock()),
+        onFatal,
+      });
     });
-    this.homes = new HomeClients(host);
   }
 
   /** Settles when the event of a message may end. */
@@ -155,6 +158,7 @@ class Page {
 
   /** Settles when a request is answered or the page is gone, or after the longest time of an event. */
   answer(uuid: unknown): Promise<void> {
+    this.settle(uuid); // asked again
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.settle(uuid), MAX_EVENT_MS);
       this.waiting.set(uuid, () => {
