@@ -144,6 +144,7 @@ export class Home extends EventTarget {
    * @returns {Promise<boolean>} whether one has an engine
    */
   async #connectOneOf(hosts, wanted, root, worker) {
+    this.#failures = [];
     const site = worker ? await this.#find("service-worker", () => worker) : null;
     const folder = new URL(root ?? site?.greeting.root ?? "./", location.href).href;
     for (const host of hosts) {
@@ -264,7 +265,7 @@ export class Home extends EventTarget {
   /**
    * While requests are under way: waits for the worker's lock, which is free once it has ended, and
    * asks a Service Worker to stay. Not at other times: a page that waits for a lock is not kept for
-   * the browser's "back", and an idle Service Worker may end.
+   * the browser's "back". Between requests heartbeats alone keep the worker, while the page is seen.
    * @param {Link} link
    */
   #begin(link) {
