@@ -55,8 +55,8 @@ function say({ from: to, uuid }, message) {
   container.dispatchEvent(new MessageEvent("message", { data }));
 }
 
-async function connected(t) {
-  const home = new Home({ host: "service-worker" });
+async function connected(t, options) {
+  const home = new Home({ host: "service-worker", ...options });
   t.after(() => home.close());
   await until(() => posted.length > 0);
   say(posted[0], { content: { lock: "webllm worker 1", root: "https://site.example/" } });
@@ -141,6 +141,13 @@ test("a Service Worker is asked to stay, once at a time, while a request is unde
   registration.waiting = {};
   say(of("stay")[1], { kind: "heartbeat" });
   assert.equal(of("stay").length, 2);
+});
+
+test("a worker that says nothing for three beats is left, since it may only be busy", async (t) => {
+  const home = await connected(t, { keepAliveMs: 1 });
+  const { detail } = await new Promise((resolve) => home.addEventListener("close", resolve));
+  assert.match(detail, /has said nothing/);
+  assert.deepEqual([of("keepAlive").length, of("bye").length], [3, 1]);
 });
 
 test("nothing waits for a worker that is gone when the first request is posted", async () => {

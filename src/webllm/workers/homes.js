@@ -291,6 +291,7 @@ export class Home extends EventTarget {
 
   #beat() {
     if (this.missedHeartbeat >= MAX_SILENT_BEATS) {
+      if (this.#link) this.#leave(this.#link); // it may only be busy
       const seconds = (MAX_SILENT_BEATS * this.#keepAliveMs) / 1000;
       return this.#lose(`it has said nothing for ${seconds} s`);
     }
