@@ -28,12 +28,15 @@ export interface HostOptions {
   root?: URL;
   /** Settles when Python may start. */
   turn?(): Promise<void>;
+  /** Called once Python has failed for good, as by a crash; another host has to take its place. */
+  onFatal?(): void;
 }
 
 export class EngineHost {
   private readonly clients = new Set<HostedClient>();
   readonly name = `webllm worker ${newId()}`; // of its lock
-  private readonly lock = heldLock(this.name);
+  private readonly failure = new AbortController();
+  private readonly lock = heldLock(this.name, this.failure.signal);
   private readonly root: URL;
   private greeting: Promise<Greeting> | undefined;
   private starting: Starting | undefined;
@@ -75,6 +78,8 @@ export class EngineHost {
   private async run(options: BootOptions): Promise<void> {
     await this.options.turn?.();
     const python = await this.options.boot(options);
+    const { _api } = python as Partial<FatalHook>;
+    if (_api) _api.on_fatal = () => this.fail();
     const serve: unknown = await python.runPythonAsync(this.options.python);
     if (typeof serve !== "function") {
       throw new Error(`the value of the worker's Python code is ${String(serve)}, not a function`);
@@ -82,6 +87,12 @@ export class EngineHost {
     this.serve = serve as Serve;
     this.starting?.advance(1);
     for (const client of this.clients) client.serve(this.serve);
+  }
+
+  /** Its lock is free then: pages take this worker for ended, which would never reply. */
+  private fail(): void {
+    this.failure.abort();
+    this.options.onFatal?.();
   }
 
   private refuse(error: unknown): void {
@@ -95,6 +106,11 @@ export class EngineHost {
     const [lock, gpu] = await Promise.all([this.lock, hasGpu()]);
     return { protocol: PROTOCOL, lock, gpu, root: this.root.href };
   }
+}
+
+/** Pyodide's own, which it does not document. */
+interface FatalHook {
+  _api: { on_fatal?: () => void };
 }
 
 interface Host {
@@ -175,12 +191,15 @@ class Endpoint extends EventTarget {
   }
 }
 
-/** Takes a Web Lock for as long as this worker lives; returns its name, null without Web Locks. */
-function heldLock(name: string): Promise<string | null> {
+/**
+ * Takes a Web Lock for as long as this worker lives, or until the signal; returns its name, null
+ * without Web Locks.
+ */
+function heldLock(name: string, signal: AbortSignal): Promise<string | null> {
   return new Promise((resolve) => {
     const hold = () => {
       resolve(name);
-      return new Promise<never>(() => {});
+      return new Promise((end) => signal.addEventListener("abort", end));
     };
     if (!globalThis.navigator?.locks) return resolve(null);
     navigator.locks.request(name, hold).catch(() => resolve(null));

@@ -5,18 +5,25 @@ import type { EngineHost, HostedClient, Post } from "./engine_host";
 /** What `Home` (homes.js) adds to a message. WebLLM's clients add nothing. */
 interface Address {
   kind?: unknown;
+  uuid?: unknown;
   from?: unknown;
   worker?: unknown;
 }
 
 export class HomeClients {
   private readonly clients = new Map<unknown, HostedClient>(); // by id
+  private host: EngineHost;
 
-  /** `onNew`: called with the id of each client that is new. */
+  /**
+   * `newHost`: makes a host, the next one when the last one calls `onFatal`. `onNew`: called with the
+   * id of each client that is new.
+   */
   constructor(
-    private readonly host: EngineHost,
+    private readonly newHost: (onFatal: () => void) => EngineHost,
     private readonly onNew: (id: unknown) => void = () => {},
-  ) {}
+  ) {
+    this.host = newHost(this.replaceHost);
+  }
 
   /** Passes a message on. `id` is that of a client whose messages have none. */
   receive(data: unknown, post: Post, id?: unknown): void {
@@ -24,14 +31,16 @@ export class HomeClients {
     const isOurs = from !== id;
     const reply: Post = isOurs ? (each) => post({ ...(each as object), to: from }) : post;
     if (typeof message.kind !== "string" || from === undefined) return; // of another protocol
+    // The reply ends also the event of the message.
+    const lost = (reason: string) => reply({ kind: "lost", uuid: message.uuid, reason });
     if (message.kind === "bye") return this.close(from, "its client has left");
     if (worker !== undefined && worker !== this.host.name) {
-      return reply({ kind: "lost", reason: "the browser has stopped it" });
+      return lost("the browser has stopped it");
     }
     let client = this.clients.get(from);
     if (!client) {
       if (isOurs && message.kind !== "hello") {
-        return reply({ kind: "lost", reason: "it took this page for closed" });
+        return lost("it took this page for closed");
       }
       client = this.host.connect(reply);
       this.clients.set(from, client);
@@ -39,6 +48,12 @@ export class HomeClients {
     }
     client.receive(message);
   }
+
+  /** Its clients have to greet the next one, as if that were another worker. */
+  private readonly replaceHost = () => {
+    this.clients.clear();
+    this.host = this.newHost(this.replaceHost);
+  };
 
   close(id: unknown, reason: string): void {
     this.clients.get(id)?.close(reason);

@@ -36,14 +36,23 @@ export class Site {
   private readonly pages = new Map<string, Page>(); // by the browser's id
   private readonly homes: HomeClients;
   private readonly open = new OpenRequests();
-  private recovered: Promise<void> | undefined;
+  private recovered: Promise<Promise<void>[]> | undefined; // their answers
   private look: ReturnType<typeof setInterval> | undefined;
 
   constructor(readonly options: SiteOptions) {
     const { root, python } = options;
     const folder = new URL(root, location.href);
-    const host = new EngineHost({ boot, python, root: folder, turn: holdEngineLock });
-    this.homes = new HomeClients(host);
+    let turn: Promise<void> | undefined; // which this worker keeps, also after a failed start
+    this.homes = new HomeClients((onFatal) => {
+      this.recovered = undefined;
+      return new EngineHost({
+        boot,
+        python,
+        root: folder,
+        turn: () => (turn ??= holdEngineLock()),
+        onFatal,
+      });
+    });
   }
 
   /** Settles when the event of a message may end. */
@@ -59,15 +68,18 @@ export class Site {
 
   /** Receives a message of WebLLM's client. Its event lasts until it is answered. */
   private async receiveFromOther(data: PageMessage, source: Source): Promise<void> {
-    await (this.recovered ??= this.recover());
+    const isFirst = !this.recovered;
+    const recovered = await (this.recovered ??= this.recover());
     if (data.kind !== "keepAlive" && typeof data.uuid === "string") {
       this.open.add(source.id, keyOf(data as Request), data as Request);
     }
-    await this.answer(data, source);
+    const answered = this.answer(data, source);
+    await Promise.all(isFirst ? [answered, ...recovered] : [answered]);
   }
 
   /** Receives what WebLLM's clients have asked a worker that was stopped before it answered. */
-  private async recover(): Promise<void> {
+  private async recover(): Promise<Promise<void>[]> {
+    const answers: Promise<void>[] = [];
     for (const { page, numWorkers, message } of await this.open.all()) {
       const source = await clients.get(page);
       const isSetting = UNANSWERED.has(message.kind);
@@ -77,16 +89,17 @@ export class Site {
       } else if (numWorkers >= MAX_WORKERS && !isSetting) this.refuse(message, GIVEN_UP, source);
       else {
         this.open.add(page, keyOf(message), message, numWorkers + 1);
-        void this.answer(message, source);
+        answers.push(this.answer(message, source));
       }
     }
+    return answers;
   }
 
   private async answer(data: PageMessage, source: Source): Promise<void> {
     const page = this.page(source);
     page.connections.add(source.id);
     const isAnswered = data.kind !== "keepAlive" && !UNANSWERED.has(data.kind);
-    const answered = isAnswered && Promise.race([page.answer(data.uuid), sleep(MAX_EVENT_MS)]);
+    const answered = isAnswered && page.answer(data.uuid);
     this.homes.receive(data, page.post, source.id);
     await answered;
   }
@@ -143,9 +156,16 @@ class Page {
     if (to === undefined && typeof uuid === "string" && kind !== "heartbeat") this.onAnswered(uuid);
   };
 
-  /** Settles when a request is answered, or the page is gone. */
+  /** Settles when a request is answered or the page is gone, or after the longest time of an event. */
   answer(uuid: unknown): Promise<void> {
-    return new Promise((resolve) => this.waiting.set(uuid, resolve));
+    this.settle(uuid); // asked again
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.settle(uuid), MAX_EVENT_MS);
+      this.waiting.set(uuid, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   close(): void {
@@ -167,8 +187,4 @@ function holdEngineLock(): Promise<void> {
     };
     navigator.locks.request(`webllm engine ${registration.scope}`, hold).catch(reject);
   });
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -14,6 +14,7 @@ import { isolated } from "./site/isolation";
 import { Precache } from "./site/precache";
 import type { FetchEvent, ScopeMessageEvent, SiteScope } from "./site/scope";
 
+const MAX_EVENT_MS = 240_000; // Chrome ends a worker that has an event of five minutes
 const PATIENCE_MS = 3000; // with the network, if there is a kept copy of the catalogue
 
 const scope = self as unknown as SiteScope;
@@ -69,7 +70,10 @@ async function file(path: string, request: Request): Promise<Response> {
 function receive(event: ScopeMessageEvent): void {
   const { kind } = (event.data ?? {}) as { kind?: unknown };
   const work = kind === "precache" ? keepAll : kind === "skipWaiting" ? skipWaiting : undefined;
-  if (work) event.waitUntil(work().then((isDone) => event.ports[0]?.postMessage(isDone)));
+  if (!work) return;
+  const done = work().then((isDone) => event.ports[0]?.postMessage(isDone));
+  const late = new Promise((resolve) => setTimeout(resolve, MAX_EVENT_MS));
+  event.waitUntil(Promise.race([done, late])); // the next page asks for what is missing then
 }
 
 /** Asked by a page when it is loaded. Returns whether the site works offline from now on. */

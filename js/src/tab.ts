@@ -6,11 +6,13 @@ import { whenGone } from "./presence";
 import { SERVE_ALL } from "./serving";
 
 const channel = new BroadcastChannel(self.name);
-const host = new EngineHost({
-  boot: async (options) => (await import("./boot")).boot(options),
-  python: SERVE_ALL,
-});
-const clients = new HomeClients(host, (id) =>
+const newHost = (onFatal: () => void) =>
+  new EngineHost({
+    boot: async (options) => (await import("./boot")).boot(options),
+    python: SERVE_ALL,
+    onFatal,
+  });
+const clients = new HomeClients(newHost, (id) =>
   whenGone(id, () => clients.close(id, "its page was closed")),
 );
 channel.onmessage = ({ data }) => {

@@ -21,7 +21,13 @@ before(async () => {
   globalThis.addEventListener = (kind, listener) => (listeners[kind] = listener);
   globalThis.fetch = () => Promise.reject(new TypeError("no network"));
   globalThis.fakeBoot = () => python();
-  const locks = { request: async (_, ...rest) => rest.at(-1)() };
+  const held = new Set();
+  const request = (name, hold) => {
+    if (held.has(name)) return new Promise(() => {});
+    held.add(name);
+    return Promise.resolve(hold()).finally(() => held.delete(name));
+  };
+  const locks = { request };
   Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
   const isBoot = { filter: /^\.\/boot$/ };
   const fake = {
@@ -75,6 +81,45 @@ test("messages that nobody answers end at once, and Python need not run", async 
   assert.deepEqual(replies.at(-1), { kind: "heartbeat", uuid: "2" });
   await send({ kind: "keepAlive" });
   assert.equal(send({ type: "of another protocol" }), undefined);
+});
+
+test("another Python takes the place of one that has crashed", async () => {
+  const started = [];
+  python = async () => {
+    const _api = {};
+    started.push(_api);
+    return { _api, runPythonAsync: async () => (served) => (endpoint = served) };
+  };
+  const ofHome = (message) => send({ ...message, from: "a home" });
+  const greeting = async () => {
+    await ofHome({ kind: "hello", uuid: "h" });
+    await realSleep(1);
+    return replies.at(-1).content.lock;
+  };
+  const worker = await greeting();
+  await ofHome({ kind: "getMessage", uuid: "10", worker });
+  await realSleep(1);
+  started[0].on_fatal();
+  await ofHome({ kind: "getMessage", uuid: "11", worker });
+  assert.equal(replies.at(-1).kind, "lost");
+  const next = await greeting();
+  assert.notEqual(next, worker);
+  await ofHome({ kind: "getMessage", uuid: "12", worker: next });
+  await realSleep(1);
+  assert.equal(started.length, 2);
+  await ofHome({ kind: "bye" });
+  started[1].on_fatal(); // the next test starts its own
+});
+
+test("an event ends of a page that this worker does not know", async () => {
+  for (const [uuid, worker] of [
+    ["7", undefined],
+    ["8", "an earlier one"],
+  ]) {
+    await send({ kind: "stay", uuid, content: { ms: 10 }, from: "a home", worker });
+    const { kind, to, uuid: answered } = replies.at(-1);
+    assert.deepEqual([kind, to, answered], ["lost", "a home", uuid]);
+  }
 });
 
 test("an event lasts until its reply: a value, an error, or none since its page is gone", async () => {

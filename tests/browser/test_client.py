@@ -14,7 +14,7 @@ from webllm.workers.messages import KINDS
 JS = ROOT / "js"
 NAMES = [
     *("client", "starting", "streams", "malformed", "service_worker"),
-    *("recovery", "signals", "service_worker_engine", "webllm_workers", "answering"),
+    *("recovery", "signals", "service_worker_engine", "webllm_workers", "answering", "homes"),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]
 MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()

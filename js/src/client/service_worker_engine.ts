@@ -30,7 +30,7 @@ export interface ServiceWorkerEngineConfig extends MLCEngineConfig {
 export class ServiceWorkerMLCEngine extends WebWorkerMLCEngine {
   private readonly homes: Homes;
 
-  /** keepAliveMs: how often to ask whether the worker still runs, while calls wait. */
+  /** keepAliveMs: ms between two questions whether the worker still runs, which also keep it alive. */
   constructor(config: ServiceWorkerEngineConfig = {}, keepAliveMs = 10_000) {
     refuseLogitProcessors(config.logitProcessorRegistry); // before there is a home to close
     const homes = new Homes(config, keepAliveMs);

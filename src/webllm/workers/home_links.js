@@ -80,19 +80,24 @@ class ServiceWorkerLink extends Listeners {
  * @param {number} [patienceMs] for the page to register one, and for its script to arrive
  */
 export async function openServiceWorker(patienceMs = 30_000) {
-  const container = globalThis.navigator?.serviceWorker;
-  if (!container) {
-    throw new HomeError(
-      "NoServiceWorkerAPIError",
-      "this page has no Service Workers: they need https or localhost, and are off in some private " +
-        'windows; leave host out, which is "auto"',
-    );
-  }
-  let registration = await container.getRegistration();
+  let registration = await currentRegistration();
   const coming = registration?.installing ?? registration?.waiting;
   if (!registration?.active && coming) await activated(coming);
   else if (!registration?.active) registration = undefined; // its script is on the way
   return new ServiceWorkerLink(registration ?? (await registered(patienceMs)));
+}
+
+/** The registration of this page, if there is one. */
+async function currentRegistration() {
+  try {
+    const container = globalThis.navigator?.serviceWorker;
+    if (container) return await container.getRegistration();
+  } catch {} // in a page that may store nothing
+  throw new HomeError(
+    "NoServiceWorkerAPIError",
+    "this page has no Service Workers: they need https or localhost, and are off in some private " +
+      'windows and in sandboxed frames; leave host out, which is "auto"',
+  );
 }
 
 /**
@@ -184,9 +189,10 @@ export class TabLink extends Listeners {
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     const { signal } = this.#left;
     const elected = () => this.#serve(room);
-    if (locks)
-      locks.request(room, { signal }, elected).catch(() => {}); // closed meanwhile
-    else void elected();
+    const served = locks ? locks.request(room, { signal }, elected) : elected();
+    served.catch((error) => {
+      if (!signal.aborted) this.onLost(String(error)); // no worker or no lock is allowed here
+    });
   }
 
   post(/** @type {{ kind?: string, from?: string }} */ message) {
@@ -202,13 +208,14 @@ export class TabLink extends Listeners {
   }
 
   /** Makes the worker; settles when this connection is closed. */
-  #serve(/** @type {string} */ name) {
+  async #serve(/** @type {string} */ name) {
+    if (this.#left.signal.aborted) return;
     const worker = (this.#worker = new Worker(this.name, { type: "module", name }));
     worker.onerror = (event) => {
       event.preventDefault();
       this.onLost(event.message || "its script could not be loaded");
     };
-    return new Promise((resolve) => this.#left.signal.addEventListener("abort", resolve));
+    await new Promise((resolve) => this.#left.signal.addEventListener("abort", resolve));
   }
 
   #hear(/** @type {any} */ data) {
@@ -243,6 +250,7 @@ class Presence {
   }
 
   end() {
+    this.#waiting = [];
     this.#end();
   }
 
@@ -256,7 +264,7 @@ class Presence {
       for (const post of this.#waiting.splice(0)) post();
       return ended;
     };
-    navigator.locks.request(presenceLock(id), hold).catch(() => {}); // a page that is closing
+    navigator.locks.request(presenceLock(id), hold).catch(hold); // no lock is allowed here
   }
 }
 

@@ -18,12 +18,14 @@ const IDLE_MS = 1_000; // after which no call counts as under way
 const MAX_SILENT_BEATS = 3;
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|microsoft basic render/i; // as in device/browser.py
 const HOSTS = ["auto", "service-worker", "shared-worker", "tab"];
+const CLOSED = "this connection was closed";
 const UNANSWERED = new Set(["keepAlive", "setAppConfig", "setLogLevel", "abort", "bye"]);
 
 /** @typedef {"service-worker" | "shared-worker" | "tab"} HostName */
 /** @typedef {import("./home_links.js").Link} Link */
 /** @typedef {{ kind?: unknown, uuid?: unknown, content?: unknown }} Message */
 /** @typedef {{ gpu?: boolean, lock?: string | null, root?: string }} Greeting */
+/** @typedef {{ link: Link, greeting: Greeting }} Greeted */
 
 /**
  * A connection to the engine of this site, used like a Worker. What is posted before it is connected
@@ -57,6 +59,13 @@ export class Home extends EventTarget {
   #ending; // of the watch
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #beats;
+  /** @type {Map<Link, (why: string) => void>} */
+  #greeting = new Map(); // ends the wait for a worker's first reply
+  /** @type {string[]} */
+  #failures = []; // why workers have no engine
+  /** @type {unknown} */
+  #hello; // uuid of the client's own
+  #stayId = ""; // uuid of the last "stay"
   #isClosed = false;
 
   /**
@@ -73,7 +82,15 @@ export class Home extends EventTarget {
       const known = HOSTS.join(", ");
       throw new HomeError("ConfigError", `host is ${JSON.stringify(host)}; known are ${known}`);
     }
-    this.ready = this.#connect(host, root);
+    // Browsers take longer times for none at all.
+    if (!(keepAliveMs >= 1 && keepAliveMs < 2 ** 31)) {
+      const range = "a number of milliseconds from 1 to 2147483647";
+      throw new HomeError("ConfigError", `keepAliveMs is ${String(keepAliveMs)}; give ${range}`);
+    }
+    this.ready = this.#connect(host, root).catch((error) => {
+      if (error instanceof HomeError) throw error;
+      throw new HomeError("ServiceWorkerInitializationError", String(error));
+    });
     this.ready.catch((error) => this.#lose(error));
   }
 
@@ -87,7 +104,7 @@ export class Home extends EventTarget {
   /** Leaves the worker, which serves others. There is no "close" event then. */
   close() {
     if (this.#isClosed) return;
-    this.#link?.post(this.#addressed({ kind: "bye" }));
+    for (const link of [this.#link, ...this.#greeting.keys()]) if (link) this.#leave(link);
     this.#end();
   }
 
@@ -97,19 +114,27 @@ export class Home extends EventTarget {
       const link = await openServiceWorker();
       return this.#settle(wanted, link, await this.#greet(link));
     }
-    const gpu = await hasGpu();
-    const hosts = wanted === "auto" ? hostsFor(gpu) : [wanted];
+    const hosts = wanted === "auto" ? hostsFor(await hasGpu()) : [wanted];
     const asks = hosts.includes("service-worker") || root === undefined;
     const opening = asks ? openServiceWorker().catch(() => null) : null;
-    const soon = await Promise.race([opening, wait(AUTO_MS)]);
-    if (await this.#connectOneOf(hosts, wanted, root, soon)) return;
-    const late = soon ? null : await opening; // a slow network
-    if (late && (await this.#connectOneOf(hosts, wanted, root, late))) return;
+    try {
+      const soon = opening && (await Promise.race([opening, wait(AUTO_MS)]));
+      if (await this.#connectOneOf(hosts, wanted, root, soon)) return;
+      const late = soon ? null : await opening; // a slow network
+      if (late && (await this.#connectOneOf(hosts, wanted, root, late))) return;
+    } finally {
+      void opening?.then((link) => {
+        if (!link || link === this.#link) return;
+        this.#leave(link);
+        link.close();
+      });
+    }
     const folder = new URL(root ?? "./", location.href).href;
     throw new HomeError(
       "ServiceWorkerInitializationError",
       "no worker of this site has an engine: register a Service Worker with webllm's handler, or " +
-        `serve webllm's files and name their folder as root (tried: ${folder})`,
+        `serve webllm's files and name their folder as root (tried: ${folder})` +
+        this.#failures.map((each) => `; ${each}`).join(""),
     );
   }
 
@@ -119,23 +144,35 @@ export class Home extends EventTarget {
    * @returns {Promise<boolean>} whether one has an engine
    */
   async #connectOneOf(hosts, wanted, root, worker) {
-    const greeting = worker && (await this.#greet(worker).catch(() => null));
-    const folder = new URL(root ?? greeting?.root ?? "./", location.href).href;
+    this.#failures = [];
+    const site = worker ? await this.#find("service-worker", () => worker) : null;
+    const folder = new URL(root ?? site?.greeting.root ?? "./", location.href).href;
     for (const host of hosts) {
+      if (this.#isClosed) return false;
+      const Opened = host === "tab" ? TabLink : SharedWorkerLink;
       const isHere = host === "service-worker";
-      const link = isHere ? worker : new (host === "tab" ? TabLink : SharedWorkerLink)(folder);
-      const found = isHere ? greeting : link && (await this.#greet(link).catch(() => null));
-      const computesWell = found?.gpu || host === wanted || host === "tab";
-      if (link && found && computesWell) {
-        this.#settle(host, link, found);
+      const found = isHere ? site : await this.#find(host, () => new Opened(folder));
+      if (!found) continue;
+      if (found.greeting.gpu || host === wanted || host === "tab") {
+        this.#settle(host, found.link, found.greeting);
         return true;
       }
-      if (!isHere) link?.close();
+      if (!isHere) found.link.close();
     }
-    // Better slowly than not at all.
-    if (worker && greeting) this.#settle("service-worker", worker, greeting);
-    else worker?.close();
-    return Boolean(worker && greeting);
+    if (!site || wanted !== "auto") return false;
+    this.#settle("service-worker", site.link, site.greeting); // better slowly than not at all
+    return true;
+  }
+
+  /** @param {HostName} host @param {() => Link} open @returns {Promise<Greeted | null>} */
+  async #find(host, open) {
+    try {
+      const link = open();
+      return { link, greeting: await this.#greet(link) };
+    } catch (error) {
+      this.#failures.push(error instanceof HomeError ? error.message : `${host}: ${String(error)}`);
+      return null;
+    }
   }
 
   /**
@@ -146,6 +183,8 @@ export class Home extends EventTarget {
     const uuid = newId();
     return new Promise((resolve, reject) => {
       const fail = (/** @type {string} */ why) => {
+        clearTimeout(timer);
+        this.#greeting.delete(link);
         link.close();
         reject(new HomeError("ServiceWorkerInitializationError", `${link.name}: ${why}`));
       };
@@ -154,8 +193,11 @@ export class Home extends EventTarget {
       link.listen((data) => {
         if (data?.to !== this.#id || data.uuid !== uuid) return;
         clearTimeout(timer);
+        this.#greeting.delete(link);
         resolve(data.content ?? {});
       }, fail);
+      if (this.#isClosed) return fail(CLOSED);
+      this.#greeting.set(link, fail);
       link.post({ kind: "hello", uuid, content: null, from: this.#id });
     });
   }
@@ -177,13 +219,19 @@ export class Home extends EventTarget {
   /** @param {Link} link @param {Message} message */
   #post(link, message) {
     const { kind, uuid } = message;
+    if (kind === "hello") this.#hello = uuid;
     if (kind === "abort") this.#finish(uuid);
-    link.post(this.#addressed(message));
-    if (uuid === undefined || UNANSWERED.has(String(kind))) return;
+    link.post(this.#addressed(message)); // which may notice that the worker is lost
+    if (this.#isClosed || uuid === undefined || UNANSWERED.has(String(kind))) return;
     this.#underWay.add(uuid);
     clearTimeout(this.#ending);
     this.#ending = undefined;
     if (!this.#watch) this.#begin(link);
+  }
+
+  /** Tells a worker that this client is gone. @param {Link} link */
+  #leave(link) {
+    link.post(this.#addressed({ kind: "bye" }));
   }
 
   /** @param {object} message */
@@ -198,8 +246,10 @@ export class Home extends EventTarget {
     const { to: _, ...message } = data;
     if (message.kind === "lost") return this.#lose(message.reason);
     if (message.kind !== "initProgressCallback") this.#finish(message.uuid);
+    if (message.uuid === this.#stayId && this.#watch && this.#link) this.#stay(this.#link);
     // This connection watches the lock itself.
-    if (message.content?.lock) message.content = { ...message.content, lock: null };
+    const isGreeting = message.uuid !== undefined && message.uuid === this.#hello;
+    if (isGreeting && message.content?.lock) message.content = { ...message.content, lock: null };
     this.dispatchEvent(new MessageEvent("message", { data: message }));
   }
 
@@ -215,7 +265,7 @@ export class Home extends EventTarget {
   /**
    * While requests are under way: waits for the worker's lock, which is free once it has ended, and
    * asks a Service Worker to stay. Not at other times: a page that waits for a lock is not kept for
-   * the browser's "back", and an idle Service Worker may end.
+   * the browser's "back". Between requests heartbeats alone keep the worker, while the page is seen.
    * @param {Link} link
    */
   #begin(link) {
@@ -225,33 +275,23 @@ export class Home extends EventTarget {
       const lost = () => this.#lose("it was terminated");
       navigator.locks.request(this.#worker, { signal }, lost).catch(() => {}); // aborted
     }
-    if (link.needsCalls) void this.#stay(link, signal);
+    if (link.needsCalls) this.#stay(link);
   }
 
   /**
    * Keeps a Service Worker alive by short events, one after another: a hidden page's own timers are
    * too slow. Not while an update waits for it to be idle.
-   * @param {Link} link @param {AbortSignal} signal
+   * @param {Link} link
    */
-  async #stay(link, signal) {
-    while (!signal.aborted && !link.isOutdated) {
-      const uuid = newId();
-      const replied = new Promise((resolve) => {
-        const hear = (/** @type {Event} */ event) => {
-          if (/** @type {MessageEvent} */ (event).data.uuid !== uuid) return;
-          this.removeEventListener("message", hear);
-          resolve(undefined);
-        };
-        this.addEventListener("message", hear);
-        signal.addEventListener("abort", resolve);
-      });
-      link.post(this.#addressed({ kind: "stay", uuid, content: { ms: STAY_MS } }));
-      await replied;
-    }
+  #stay(link) {
+    if (link.isOutdated) return;
+    this.#stayId = newId();
+    link.post(this.#addressed({ kind: "stay", uuid: this.#stayId, content: { ms: STAY_MS } }));
   }
 
   #beat() {
     if (this.missedHeartbeat >= MAX_SILENT_BEATS) {
+      if (this.#link) this.#leave(this.#link); // it may only be busy
       const seconds = (MAX_SILENT_BEATS * this.#keepAliveMs) / 1000;
       return this.#lose(`it has said nothing for ${seconds} s`);
     }
@@ -271,6 +311,7 @@ export class Home extends EventTarget {
     this.#watch?.abort();
     clearTimeout(this.#ending);
     clearInterval(this.#beats);
+    for (const fail of this.#greeting.values()) fail(CLOSED);
     this.#link?.close();
   }
 }
