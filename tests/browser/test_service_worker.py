@@ -131,6 +131,9 @@ async def test_an_update_while_an_answer_runs(
         await page.wait_for_function(f"arrivals.length > {seen + 20}")
         await page.evaluate("register('/tests/updated_worker.js')")
         assert await answers == expected
+        is_updated = "navigator.serviceWorker.controller.scriptURL.endsWith('updated_worker.js')"
+        await page.wait_for_function(is_updated)
+        assert await page.evaluate("answers", REQUESTS) == expected
 
 
 async def test_the_tab_with_the_engine_is_closed(site: SiteServer, context: BrowserContext) -> None:

@@ -5,7 +5,6 @@
  * @property {string} name of the worker, for errors
  * @property {boolean} needsCalls whether the worker ends without events
  * @property {boolean} mayWait whether the first reply comes only after another tab is closed
- * @property {boolean} isOutdated whether a newer worker waits for this one to be idle
  * @property {(message: object) => void} post
  * @property {(onMessage: (data: any) => void, onLost: (reason: string) => void) => void} listen
  *   replaces earlier listeners
@@ -57,10 +56,6 @@ class ServiceWorkerLink extends Listeners {
 
   get name() {
     return `the Service Worker ${this.#registration.active?.scriptURL ?? ""}`;
-  }
-
-  get isOutdated() {
-    return this.#registration.waiting !== null;
   }
 
   /** Posts to the active worker, which may be a newer one than that of the last message. */
@@ -137,7 +132,6 @@ function activated(worker) {
 export class SharedWorkerLink extends Listeners {
   needsCalls = false;
   mayWait = false;
-  isOutdated = false;
   #worker;
   #pass;
 
@@ -170,7 +164,6 @@ export class SharedWorkerLink extends Listeners {
 export class TabLink extends Listeners {
   needsCalls = false;
   mayWait = true; // for the election
-  isOutdated = false;
   #channel;
   /** @type {Worker | undefined} */
   #worker;

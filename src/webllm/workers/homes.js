@@ -280,11 +280,10 @@ export class Home extends EventTarget {
 
   /**
    * Keeps a Service Worker alive by short events, one after another: a hidden page's own timers are
-   * too slow. Not while an update waits for it to be idle.
+   * too slow. An update that takes over at once waits for their end, in Chrome for 5 minutes at most.
    * @param {Link} link
    */
   #stay(link) {
-    if (link.isOutdated) return;
     this.#stayId = newId();
     link.post(this.#addressed({ kind: "stay", uuid: this.#stayId, content: { ms: STAY_MS } }));
   }
