@@ -106,6 +106,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return source
 
     def end_headers(self) -> None:
+        self.send_header("Service-Worker-Allowed", "/")
         if self.server.isolated:
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")

@@ -10,7 +10,7 @@ let engine;
 const model_list = [{ model_id: "smollm2", model: "/models/smollm2.gguf" }];
 
 export async function register(script = "/service_worker.js") {
-  await navigator.serviceWorker.register(script, { type: "module", updateViaCache: "none" });
+  await navigator.serviceWorker.register(script, { type: "module", scope: "/" });
 }
 
 /** Loads the model in the home that `config.host` forces. Returns the home. */
