@@ -1,5 +1,6 @@
-// The next version of a site's Service Worker, which takes over at once.
+// The next version of the site's Service Worker, which takes over at once.
 
-import "/service_worker.js";
+import { ServiceWorkerMLCEngineHandler } from "/service_worker.js";
 
+new ServiceWorkerMLCEngineHandler({ root: "/" });
 self.addEventListener("install", () => self.skipWaiting());
