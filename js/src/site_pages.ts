@@ -43,8 +43,10 @@ export class Site {
     const { root, python } = options;
     const folder = new URL(root, location.href);
     let turn: Promise<void> | undefined; // which this worker keeps, also after a failed start
+    let isFirst = true;
     this.homes = new HomeClients((onFatal) => {
-      this.recovered = undefined;
+      if (!isFirst) this.recovered = undefined; // after a crash of Python
+      isFirst = false;
       return new EngineHost({
         boot,
         python,
