@@ -67,5 +67,6 @@ def test_the_page_answers_without_its_server(browser: Browser, host: SiteServer)
     host.shutdown()
     host.server_close()
     browser.open(f"{host.url}/")  # Firefox's driver reloads past workers
+    wait_until(browser, "() => typeof until === 'function'")
     assert browser.evaluate(ASK)
     assert browser.evaluate("() => problems") == []

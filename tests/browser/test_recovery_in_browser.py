@@ -40,8 +40,10 @@ ASK = """async ([client, script, request]) => {
     const sessions = await engine.listResumableSessions();
     workers[0].terminate();
     const whole = (await answer).choices[0].message.content;
-    await engine.getDeviceName();
-    const left = await engine.listResumableSessions();
+    let left = await engine.listResumableSessions();
+    for (let turn = 0; left.length > 0 && turn < 100; turn += 1) {
+        left = await engine.listResumableSessions(); // it is deleted without waiting
+    }
     engine.terminate();
     return [undisturbed, disturbed, whole, sessions.length, left, workers.length];
 }"""

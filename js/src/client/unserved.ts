@@ -20,7 +20,8 @@ export const ChatCompletionRequestUnsupportedFields: string[] = unsupported;
 export class ServiceWorkerMLCEngineHandler {
   constructor() {
     throw configError(
-      'import { ServiceWorkerMLCEngineHandler } from "webllm/service_worker.js", not from "webllm"',
+      "ServiceWorkerMLCEngineHandler is in a file of its own: import it from " +
+        "webllm/service_worker.js",
     );
   }
 }
