@@ -337,7 +337,7 @@ test("what has no meaning here says so", () => {
   }
   assert.throws(() => new webllm.ServiceWorkerMLCEngineHandler(), {
     name: "ConfigError",
-    message: /import it from webllm\/service_worker.js/,
+    message: /webllm\/service_worker.js has ServiceWorkerMLCEngineHandler/,
   });
   assert.ok(webllm.ChatCompletionRequestUnsupportedFields.includes("audio"));
 });

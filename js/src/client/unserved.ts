@@ -20,8 +20,8 @@ export const ChatCompletionRequestUnsupportedFields: string[] = unsupported;
 export class ServiceWorkerMLCEngineHandler {
   constructor() {
     throw configError(
-      "ServiceWorkerMLCEngineHandler is in a file of its own: import it from " +
-        "webllm/service_worker.js",
+      "webllm/service_worker.js has ServiceWorkerMLCEngineHandler; import it there, " +
+        "in the script of the Service Worker",
     );
   }
 }
