@@ -43,10 +43,8 @@ export class Site {
     const { root, python } = options;
     const folder = new URL(root, location.href);
     let turn: Promise<void> | undefined; // which this worker keeps, also after a failed start
-    let isFirst = true;
     this.homes = new HomeClients((onFatal) => {
-      if (!isFirst) this.recovered = undefined; // after a crash of Python
-      isFirst = false;
+      this.recovered = undefined; // after a crash of Python
       return new EngineHost({
         boot,
         python,
