@@ -2,7 +2,8 @@
 // and JavaScript answers those that need no engine.
 
 import type { PyodideAPI } from "pyodide";
-import { hasGpu, newId } from "../../src/webllm/workers/homes.js";
+import { hasGpu } from "../../src/webllm/workers/homes.js";
+import { newUuid } from "../../src/webllm/workers/uuid.js";
 import type { BootOptions } from "./boot";
 import { PROTOCOL, type Greeting } from "./client/messages";
 import { replyStartFailure } from "./client/start_failure";
@@ -34,7 +35,7 @@ export interface HostOptions {
 
 export class EngineHost {
   private readonly clients = new Set<HostedClient>();
-  readonly name = `webllm worker ${newId()}`; // of its lock
+  readonly name = `webllm worker ${newUuid()}`; // of its lock
   private readonly failure = new AbortController();
   private readonly lock = heldLock(this.name, this.failure.signal);
   private readonly root: URL;

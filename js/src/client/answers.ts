@@ -1,7 +1,8 @@
 // The answers of an engine. They survive their worker if another one takes its place.
 
+import { newUuid } from "../../../src/webllm/workers/uuid.js";
 import type { CreateEmbeddingResponse, EmbeddingRequest } from "./api";
-import { newUuid, type Calls } from "./calls";
+import type { Calls } from "./calls";
 import { WorkerChunks } from "./chunks";
 import type { Connection } from "./connection";
 import type { Results } from "./messages";

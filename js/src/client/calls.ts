@@ -1,5 +1,6 @@
 // Calls to one worker that wait for their answers. Knows no engine.
 
+import { newUuid } from "../../../src/webllm/workers/uuid.js";
 import type { Endpoint } from "./endpoint";
 import { rebuild, requestError, unreadableAnswer, workerLost, WebLLMError } from "./errors";
 import type { AnyRequest, Contents, InitProgress, Kind, Results, Throw } from "./messages";
@@ -191,9 +192,3 @@ export class Calls {
 }
 
 const WHOLE_ANSWERS = new Set<Kind>(["chatCompletionNonStreaming", "completionNonStreaming"]);
-
-/** Also where crypto.randomUUID is missing: on pages without TLS. */
-export function newUuid(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

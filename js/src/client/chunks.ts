@@ -1,6 +1,7 @@
 // The chunks of one answer, which the worker gives one by one.
 
-import { newUuid, type Calls } from "./calls";
+import { newUuid } from "../../../src/webllm/workers/uuid.js";
+import type { Calls } from "./calls";
 import { unreadableAnswer } from "./errors";
 
 /** Where a stream gets its chunks. */

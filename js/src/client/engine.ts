@@ -1,5 +1,6 @@
 // `WebWorkerMLCEngine`: WebLLM's engine in front of a worker; it computes nothing.
 
+import { newUuid } from "../../../src/webllm/workers/uuid.js";
 import type {
   ChatCompletionChunk,
   ChatCompletionRequest,
@@ -9,7 +10,6 @@ import type {
   ResumeResult,
 } from "./api";
 import { Answers } from "./answers";
-import { newUuid } from "./calls";
 import { WorkerChunks } from "./chunks";
 import type { AppConfigLike, InitProgressCallback, MLCEngineConfig } from "./config";
 import { Connection, type Recovery } from "./connection";

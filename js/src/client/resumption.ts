@@ -1,6 +1,7 @@
 // What a client has of an answer, and the request that gets the rest from another worker. As
 // resumption.py.
 
+import { newUuid } from "../../../src/webllm/workers/uuid.js";
 import type {
   ChatCompletionChunk,
   ChatCompletionRequest,
@@ -8,7 +9,6 @@ import type {
   CompletionRequest,
   ExtraBody,
 } from "./api";
-import { newUuid } from "./calls";
 import { gaveUp, type WebLLMError } from "./errors";
 import type { Resumable } from "./resumable";
 

@@ -8,6 +8,7 @@
 // this one as `webllm_homes`.
 
 import { HomeError, openServiceWorker, SharedWorkerLink, TabLink } from "./home_links.js";
+import { newUuid } from "./uuid.js";
 
 export * from "./home_links.js";
 
@@ -44,7 +45,7 @@ export class Home extends EventTarget {
   /** @type {Promise<void>} Rejected with a HomeError if there is no such worker. */
   ready;
 
-  #id = newId();
+  #id = newUuid();
   #keepAliveMs;
   /** @type {Link | undefined} */
   #link;
@@ -72,8 +73,8 @@ export class Home extends EventTarget {
    * @param {object} [options]
    * @param {HostName | "auto"} [options.host] forces one
    * @param {number} [options.keepAliveMs] between two beats; three without an answer are a loss
-   * @param {string | URL | undefined} [options.root] the folder of tab.js and shared_worker.js; by default that of the
-   *   Service Worker's script, or what its handler was given
+   * @param {string | URL | undefined} [options.root] the folder of tab.js and shared_worker.js; by
+   *   default that of the Service Worker's script, or what its handler was given
    */
   constructor({ host = "auto", keepAliveMs = 10_000, root } = {}) {
     super();
@@ -180,7 +181,7 @@ export class Home extends EventTarget {
    * @returns {Promise<Greeting>}
    */
   #greet(link) {
-    const uuid = newId();
+    const uuid = newUuid();
     return new Promise((resolve, reject) => {
       const fail = (/** @type {string} */ why) => {
         clearTimeout(timer);
@@ -284,7 +285,7 @@ export class Home extends EventTarget {
    * @param {Link} link
    */
   #stay(link) {
-    this.#stayId = newId();
+    this.#stayId = newUuid();
     link.post(this.#addressed({ kind: "stay", uuid: this.#stayId, content: { ms: STAY_MS } }));
   }
 
@@ -295,7 +296,7 @@ export class Home extends EventTarget {
       return this.#lose(`it has said nothing for ${seconds} s`);
     }
     this.missedHeartbeat += 1;
-    this.#link?.post(this.#addressed({ kind: "keepAlive", uuid: newId() }));
+    this.#link?.post(this.#addressed({ kind: "keepAlive", uuid: newUuid() }));
   }
 
   /** @param {string | HomeError} reason */
@@ -335,9 +336,4 @@ export async function hasGpu() {
 /** @param {number} ms @returns {Promise<void>} */
 function wait(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-export function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs https
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,0 +1,7 @@
+// Ids of requests and of connections.
+
+/** Also where crypto.randomUUID is missing: on pages without https. */
+export function newUuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
