@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,7 @@ class WorkerVersions:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._versions: dict[str, dict[str, Any]] = {}
+        self._num_stops: Counter[str] = Counter()  # by version
         self._changed = asyncio.Condition()
         self.stopped_at: list[float] = []  # s, as time.time
 
@@ -60,16 +62,17 @@ class WorkerVersions:
 
     async def _stop(self, version: str) -> None:
         self.stopped_at.append(time.time())
+        num_stops = self._num_stops[version]
         await self._session.send("ServiceWorker.stopWorker", {"versionId": version})
-        await self._wait("stopped")
-
-    async def stopped(self) -> None:
-        """Waits until the browser has stopped the active worker."""
-        await self._wait("stopped")
+        async with asyncio.timeout(TIMEOUT_S), self._changed:
+            # Another page may have started it again already.
+            await self._changed.wait_for(lambda: self._num_stops[version] > num_stops)
 
     def _update(self, event: dict[str, Any]) -> None:
         for version in event["versions"]:
-            self._versions[version["versionId"]] = version
+            key = version["versionId"]
+            self._versions[key] = version
+            self._num_stops[key] += version["runningStatus"] == "stopped"
         asyncio.ensure_future(self._tell())  # noqa: RUF006
 
     async def _tell(self) -> None:

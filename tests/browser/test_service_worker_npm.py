@@ -274,3 +274,54 @@ async def test_a_stopped_worker_knows_the_catalogue_again(page: Page) -> None:
     )
     await (await WorkerVersions.of(page)).stop()
     assert await page.evaluate("streamed", COLOURS) == text
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_a_stopped_worker_was_asked(page: Page) -> None:
+    """The next worker answers the whole request and fails the stream's pull.
+
+    The page holds the engine's lock, so that the worker which is stopped cannot answer before.
+    """
+    text = await page.evaluate("streamed", COLOURS)
+    await page.evaluate(
+        """async (request) => {
+            window.stream = await engine.chat.completions.create(request);
+            await stream.next();
+            const { scope } = await navigator.serviceWorker.ready;
+            window.held = new Promise((resolve) => {
+                const hold = () => {
+                    resolve();
+                    return new Promise((release) => (window.release = release));
+                };
+                void navigator.locks.request(`webllm engine ${scope}`, hold);
+            });
+        }""",
+        ENDLESS,
+    )
+    versions = await WorkerVersions.of(page)
+    await versions.stop()
+    await page.evaluate("held")
+    await page.evaluate(
+        """async (request) => {
+            window.whole = engine.chat.completions.create(request);
+            window.rest = stream.next().then((chunk) => JSON.stringify(chunk), String);
+            const kinds = ["chatCompletionNonStreaming", "completionStreamNextChunk"];
+            const opening = indexedDB.open("webllm-service-worker");
+            await new Promise((resolve) => (opening.onsuccess = resolve));
+            const noted = async () => {
+                const all = opening.result.transaction("requests").objectStore("requests").getAll();
+                await new Promise((resolve) => (all.onsuccess = resolve));
+                return new Set(all.result.map(({ message }) => message.kind));
+            };
+            for (let found = new Set(); !kinds.every((kind) => found.has(kind)); ) {
+                found = await noted();
+            }
+            opening.result.close();
+        }""",
+        COLOURS,
+    )
+    await versions.stop()
+    await page.evaluate("release(), engine.worker.postMessage({ kind: 'keepAlive', uuid: 'a' })")
+    reply = await page.evaluate("whole")
+    assert reply["choices"][0]["message"]["content"] == text
+    assert (await page.evaluate("rest")).startswith("WorkerLostError: ")
