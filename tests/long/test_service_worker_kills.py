@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,8 @@ import pytest
 from playwright.async_api import BrowserContext
 
 from browser.chromium import FLAGS, new_context
+from browser.engines.processes import running
+from browser.engines.webkit import display
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS, open_shared, shared_page
 from browser.site_server import DIST, ROOT, SiteServer, serving
@@ -175,24 +177,19 @@ async def test_minutes_without_a_debugger(
 ) -> None:
     """A debugger suspends the limits of Chrome's workers, so the pages report to the server.
 
-    The first tab is hidden and streams; the second one waits for one whole answer.
+    A hidden tab streams, while the other one waits for one whole answer.
     """
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path, "these tests need Chromium: apt-get install chromium"
-    pages = [f"{site.url}/tests/minutes.html?{which}={MINUTES}" for which in ("streams", "whole")]
+    pages = [f"{site.url}/tests/minutes.html?{which}={MINUTES}" for which in ("whole", "streams")]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [path, "--headless=new", profile, *FLAGS, *pages]
-    browser = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(60 * 4 * MINUTES):
-            while (said := said_by(site)).keys() != {"streams", "whole"}:
-                await asyncio.sleep(1)
-    finally:
-        with suppress(ProcessLookupError):
-            browser.kill()
-        await browser.wait()
+    with display() as name:  # a browser without a window opens one page only
+        environment = {**os.environ, "DISPLAY": name}
+        with running(path, profile, *FLAGS, *pages, env=environment) as browser:
+            async with asyncio.timeout(60 * 4 * MINUTES):
+                while (said := said_by(site)).keys() != {"streams", "whole"}:
+                    assert browser.poll() is None, "the browser has ended"
+                    await asyncio.sleep(1)
     for which in ("streams", "whole"):
         assert said[which]["error"] == "", said
         assert float(said[which]["losses"]) == 0, "the browser has stopped the worker"
