@@ -186,7 +186,7 @@ async def test_minutes_without_a_debugger(
     with display() as name:  # a browser without a window opens one page only
         environment = {**os.environ, "DISPLAY": name}
         with running(path, profile, *FLAGS, *pages, env=environment) as browser:
-            async with asyncio.timeout(60 * 4 * MINUTES):
+            async with asyncio.timeout(60 * (5 + 3 * MINUTES)):
                 while (said := said_by(site)).keys() != {"streams", "whole"}:
                     assert browser.poll() is None, "the browser has ended"
                     await asyncio.sleep(1)
