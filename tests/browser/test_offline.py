@@ -198,7 +198,7 @@ async def test_a_page_that_cannot_be_isolated_is_reloaded_once(
 ) -> None:
     loads = loads_of(context)
     async with opened(context, host, NO_GPU + ";" + NEVER_ISOLATED) as page:
-        await until(page, "navigator.serviceWorker.controller !== null")
+        await until(page, "performance.getEntriesByType('navigation')[0].type", "reload")
         assert await page.evaluate(POST, PRECACHE) is True
         await answers_a_question(page)
         assert len(loads) == 2

@@ -10,7 +10,7 @@ STORY = {
     "messages": [{"role": "user", "content": "Tell a story."}],
     "temperature": 1,
     "seed": 7,
-    "max_tokens": 24,
+    "max_tokens": 48,
     "ignore_eos": True,
 }
 # Terminates the worker behind the 3rd and the 9th chunk, and while it makes a whole answer.
@@ -37,7 +37,8 @@ ASK = """async ([client, script, request]) => {
     };
     const [undisturbed, disturbed] = [await said([]), await said([3, 9])];
     const answer = engine.chat.completions.create(request);
-    const sessions = await engine.listResumableSessions();
+    let sessions = [];
+    while (sessions.length === 0) sessions = await engine.listResumableSessions();
     workers[0].terminate();
     const whole = (await answer).choices[0].message.content;
     let left = await engine.listResumableSessions();
