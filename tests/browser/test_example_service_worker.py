@@ -83,7 +83,7 @@ def project(site: SiteServer, tmp_path: Path) -> Path:
     return folder
 
 
-def documentation(folder: Path, host: str) -> None:
+def documentation(folder: Path, host: str = "service-worker") -> None:
     """Writes sw.ts and main.ts; only "service-worker" has to be asked for on a CPU."""
     main = MAIN if host == "tab" else MAIN.replace("{ init", f'{{ host: "{host}", init')
     (folder / "sw.ts").write_text(SW)
@@ -119,16 +119,13 @@ async def test_vite_serves_the_example(site: SiteServer, project: Path, page: Pa
         await page.goto("about:blank")
 
 
-@pytest.mark.parametrize("host", ["tab", "service-worker"])
-async def test_the_documentations_example(
-    site: SiteServer, project: Path, page: Page, host: str
-) -> None:
+async def test_the_documentations_example(site: SiteServer, project: Path, page: Page) -> None:
     """After a stop, the browser starts the worker without activating it."""
-    documentation(project, host)
+    documentation(project)
     with serving_built(vite_build(project), site.folders["models"]) as server:
         await page.goto(f"{server.url}/index.html")
         await expect(page).to_have_title("ready")
-        assert await page.evaluate("engine.host") == host
+        assert await page.evaluate("engine.host") == "service-worker"
         text = await page.evaluate(ASK)
         assert "Red" in text
         await (await WorkerVersions.of(page)).stop()
