@@ -31,6 +31,8 @@ await build({
     host: "src/worker_host.ts",
     tab: "src/tab.ts",
     shared_worker: "src/shared_worker.ts",
+    offscreen_worker: "src/offscreen_worker.ts",
+    offscreen: "src/extension/offscreen.ts",
     benchmark_worker: "src/benchmark/worker.ts",
   },
   absWorkingDir: import.meta.dirname,
@@ -47,10 +49,14 @@ await build({
 });
 await build({
   ...SERVICE_WORKER,
-  entryPoints: { service_worker: "src/service_worker.ts" },
+  entryPoints: {
+    service_worker: "src/service_worker.ts",
+    extension_service_worker: "src/extension_worker.ts",
+  },
   outdir: "dist",
   format: "esm",
 });
+await cp(new URL("src/extension/offscreen.html", import.meta.url), new URL("offscreen.html", dist));
 await cp(
   new URL("../src/webllm/backends/cpu/thread.js", import.meta.url),
   new URL("thread.js", dist),

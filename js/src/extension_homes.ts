@@ -1,0 +1,63 @@
+// Where the engine of a Chrome extension runs.
+//
+//     offscreen         a Web Worker of the extension's offscreen document: with threads, and without
+//                       the time limits of background workers
+//     service-worker    the background worker itself
+
+import { ChannelLink, Home, Listeners, type Link } from "../../src/webllm/workers/homes.js";
+import type { HomeClients } from "./home_clients";
+
+export const OFFSCREEN_CHANNEL = "webllm offscreen";
+const ONE_ALREADY = /single offscreen document/; // Chrome's error
+
+/** `page`: the address of the offscreen document, which is opened if it is not there. */
+export function offscreenHome(page: string): Home {
+  const open = () => {
+    const link = offscreenLink();
+    openOffscreen(page).catch((error: unknown) => link.onLost(String(error)));
+    return link;
+  };
+  return new Home({ host: "offscreen", open });
+}
+
+export function ownHome(clients: HomeClients): Home {
+  return new Home({ host: "service-worker", open: () => new OwnLink(clients) });
+}
+
+/** For the offscreen document itself. */
+export function offscreenWorkerHome(): Home {
+  return new Home({ host: "offscreen", open: offscreenLink });
+}
+
+function offscreenLink(): ChannelLink {
+  return new ChannelLink("the extension's offscreen document", OFFSCREEN_CHANNEL);
+}
+
+/** Opens the offscreen document, unless the extension has one. */
+async function openOffscreen(url: string): Promise<void> {
+  const { runtime, offscreen } = chrome ?? {};
+  if (!runtime || !offscreen) throw new Error('the manifest lacks the permission "offscreen"');
+  const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
+  if (found.length > 0) return;
+  const reasons = ["WORKERS"];
+  const justification = "Runs a language model in a Web Worker, which needs threads.";
+  await offscreen.createDocument({ url, reasons, justification }).catch((error: unknown) => {
+    if (!ONE_ALREADY.test(String(error))) throw error; // another port was faster
+  });
+}
+
+class OwnLink extends Listeners implements Link {
+  readonly name = "this worker";
+  readonly needsCalls = false; // those of the port are enough
+  readonly mayWait = false;
+
+  constructor(private readonly clients: HomeClients) {
+    super();
+  }
+
+  post(message: object): void {
+    this.clients.receive(structuredClone(message), (reply) => this.onMessage(reply));
+  }
+
+  close(): void {}
+}

@@ -1,0 +1,90 @@
+// The ports of a Chrome extension's background worker. Each is a client of the one engine, to which
+// it has a connection of its own.
+
+import type { Home } from "../../src/webllm/workers/homes.js";
+import type { Port } from "./chrome";
+import { errorInfo } from "./client/error_base";
+import { UNANSWERED } from "./client/messages";
+
+export type OpenHome = () => Home;
+
+interface Message {
+  kind?: unknown;
+  uuid?: unknown;
+  from?: unknown; // who sends it: `Home` says so, WebLLM's client does not
+  worker?: unknown; // for whom it is, which the port says
+}
+
+/**
+ * If the worker is lost, our client is told so, and greets the next one. WebLLM's client is not told:
+ * its calls under way throw, and its next one goes to the next worker, with its settings.
+ */
+export class ExtensionPort {
+  private home: Home | undefined;
+  private isConnected = true;
+  private from: unknown;
+  private hello: unknown; // uuid of the last one
+  private readonly waiting = new Set<unknown>(); // uuids of WebLLM's calls
+  private readonly settings = new Map<string, Message>(); // of WebLLM's client
+
+  constructor(
+    private readonly port: Port,
+    private readonly openHome: OpenHome,
+  ) {
+    port.onDisconnect.addListener(() => {
+      this.isConnected = false;
+      this.home?.close();
+    });
+  }
+
+  receive(data: unknown): void {
+    const { from, worker: _, ...message } = (data ?? {}) as Message;
+    const { kind, uuid } = message;
+    if (typeof kind !== "string" || !this.isConnected) return; // of another protocol
+    this.from = from;
+    if (kind === "bye") return this.home?.close();
+    if (kind === "hello") this.hello = uuid;
+    else if (from !== undefined && !this.home)
+      return this.say({ kind: "lost", reason: "it ended" });
+    if (from === undefined) this.note(kind, message);
+    this.home ??= this.connect();
+    this.home.postMessage(message);
+  }
+
+  private connect(): Home {
+    const home = this.openHome();
+    home.addEventListener("message", (event) => {
+      const { data } = event as MessageEvent<Message & { content?: object }>;
+      if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
+      const isGreeting = data.kind === "return" && data.uuid === this.hello;
+      const { content } = data;
+      this.say(isGreeting ? { ...data, content: { ...content, host: home.host } } : data);
+    });
+    home.addEventListener("close", (event) => {
+      const { detail } = event as CustomEvent<unknown>;
+      this.lose(detail instanceof Error ? detail.message : String(detail));
+    });
+    for (const setting of this.settings.values()) home.postMessage(setting);
+    return home;
+  }
+
+  private note(kind: string, message: Message): void {
+    if (kind.startsWith("set")) this.settings.set(kind, message);
+    else if (kind !== "keepAlive" && !UNANSWERED.has(kind)) this.waiting.add(message.uuid);
+  }
+
+  private lose(reason: string): void {
+    this.home = undefined;
+    if (this.from !== undefined) return this.say({ kind: "lost", uuid: this.hello, reason });
+    const error = errorInfo("WorkerLostError", `the worker is lost: ${reason}; ask again`);
+    for (const uuid of this.waiting) {
+      this.say({ kind: "throw", uuid, content: `${error.name}: ${error.message}`, error });
+    }
+    this.waiting.clear();
+  }
+
+  private say(message: object): void {
+    const to = this.from;
+    if (this.isConnected) this.port.postMessage(to === undefined ? message : { ...message, to });
+  }
+}
