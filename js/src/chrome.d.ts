@@ -30,11 +30,34 @@ interface Runtime {
   getURL(path: string): string;
 }
 
+interface StorageArea {
+  get(key: string): Promise<Record<string, unknown>>;
+  set(items: Record<string, unknown>): Promise<void>;
+}
+
+interface Windows {
+  create(options: {
+    url: string;
+    type: "popup";
+    focused: boolean;
+    width: number;
+    height: number;
+  }): Promise<{ id?: number }>;
+  onRemoved: Listening<(id: number) => void>;
+}
+
 interface Offscreen {
   createDocument(options: { url: string; reasons: string[]; justification: string }): Promise<void>;
 }
 
 declare global {
   /** Only in extensions, and `runtime.connect` alone in web pages that one of them lists. */
-  var chrome: { runtime?: Runtime; offscreen?: Offscreen } | undefined;
+  var chrome:
+    | {
+        runtime?: Runtime;
+        offscreen?: Offscreen;
+        storage?: { local: StorageArea; session: StorageArea };
+        windows?: Windows;
+      }
+    | undefined;
 }

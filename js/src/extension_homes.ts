@@ -10,11 +10,11 @@ import type { HomeClients } from "./home_clients";
 export const OFFSCREEN_CHANNEL = "webllm offscreen";
 const ONE_ALREADY = /single offscreen document/; // Chrome's error
 
-/** `page`: the address of the offscreen document, which is opened if it is not there. */
-export function offscreenHome(page: string): Home {
+/** `address`: of the offscreen document, which is opened if it is not there. */
+export function offscreenHome(address: () => Promise<string>): Home {
   const open = () => {
     const link = offscreenLink();
-    openOffscreen(page).catch((error: unknown) => link.onLost(String(error)));
+    openOffscreen(address).catch((error: unknown) => link.onLost(String(error)));
     return link;
   };
   return new Home({ host: "offscreen", open });
@@ -34,11 +34,12 @@ function offscreenLink(): ChannelLink {
 }
 
 /** Opens the offscreen document, unless the extension has one. */
-async function openOffscreen(url: string): Promise<void> {
+async function openOffscreen(address: () => Promise<string>): Promise<void> {
   const { runtime, offscreen } = chrome ?? {};
   if (!runtime || !offscreen) throw new Error('the manifest lacks the permission "offscreen"');
   const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
   if (found.length > 0) return;
+  const url = await address();
   const reasons = ["WORKERS"];
   const justification = "Runs a language model in a Web Worker, which needs threads.";
   await offscreen.createDocument({ url, reasons, justification }).catch((error: unknown) => {

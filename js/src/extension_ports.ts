@@ -4,6 +4,7 @@
 import type { Home } from "../../src/webllm/workers/homes.js";
 import type { Port } from "./chrome";
 import { errorInfo } from "./client/error_base";
+import type { ErrorName } from "./client/error_codes";
 import { UNANSWERED } from "./client/messages";
 
 export type OpenHome = () => Home;
@@ -14,6 +15,31 @@ interface Message {
   from?: unknown; // who sends it: `Home` says so, WebLLM's client does not
   worker?: unknown; // for whom it is, which the port says
 }
+
+export interface PortOptions {
+  /** Whether it comes from outside of the extension, whose conversations are not its business. */
+  isForeign?: boolean;
+}
+
+const FOR_FOREIGNERS = new Set([
+  "abort",
+  "chatCompletionNonStreaming",
+  "chatCompletionStreamInit",
+  "completionNonStreaming",
+  "completionStreamInit",
+  "completionStreamNextChunk",
+  "completionStreamReturn",
+  "embedding",
+  "getMessage",
+  "hello",
+  "interruptGenerate",
+  "keepAlive",
+  "reload",
+  "runtimeStatsText",
+  "stay",
+]);
+// The engine keeps its own. WebLLM's client waits for no reply to these.
+const NOT_FOR_FOREIGNERS = new Set(["setAppConfig", "setLogLevel"]);
 
 /**
  * If the worker is lost, our client is told so, and greets the next one. WebLLM's client is not told:
@@ -30,6 +56,7 @@ export class ExtensionPort {
   constructor(
     private readonly port: Port,
     private readonly openHome: OpenHome,
+    private readonly options: PortOptions = {},
   ) {
     port.onDisconnect.addListener(() => {
       this.isConnected = false;
@@ -42,6 +69,10 @@ export class ExtensionPort {
     const { kind, uuid } = message;
     if (typeof kind !== "string" || !this.isConnected) return; // of another protocol
     this.from = from;
+    if (this.options.isForeign && !FOR_FOREIGNERS.has(kind) && kind !== "bye") {
+      if (NOT_FOR_FOREIGNERS.has(kind)) return;
+      return this.fail(uuid, "RequestError", `only pages of this extension may ask for ${kind}`);
+    }
     if (kind === "bye") return this.home?.close();
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
@@ -51,6 +82,16 @@ export class ExtensionPort {
     this.home.postMessage(message);
   }
 
+  /** Answers a message with the reason why its sender gets no engine. */
+  refuse(data: unknown, reason: string): void {
+    const { from, kind, uuid } = (data ?? {}) as Message;
+    this.from = from;
+    if (from !== undefined) this.say({ kind: "lost", uuid, reason });
+    else if (!UNANSWERED.has(kind) && kind !== "keepAlive") {
+      this.fail(uuid, "ServiceWorkerInitializationError", reason);
+    }
+  }
+
   private connect(): Home {
     const home = this.openHome();
     home.addEventListener("message", (event) => {
@@ -58,6 +99,7 @@ export class ExtensionPort {
       if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
       const isGreeting = data.kind === "return" && data.uuid === this.hello;
       const { content } = data;
+      // This connection watches the worker's lock, which others may not see.
       this.say(isGreeting ? { ...data, content: { ...content, host: home.host } } : data);
     });
     home.addEventListener("close", (event) => {
@@ -76,11 +118,15 @@ export class ExtensionPort {
   private lose(reason: string): void {
     this.home = undefined;
     if (this.from !== undefined) return this.say({ kind: "lost", uuid: this.hello, reason });
-    const error = errorInfo("WorkerLostError", `the worker is lost: ${reason}; ask again`);
     for (const uuid of this.waiting) {
-      this.say({ kind: "throw", uuid, content: `${error.name}: ${error.message}`, error });
+      this.fail(uuid, "WorkerLostError", `the worker is lost: ${reason}; ask again`);
     }
     this.waiting.clear();
+  }
+
+  private fail(uuid: unknown, name: ErrorName, text: string): void {
+    const error = errorInfo(name, text);
+    this.say({ kind: "throw", uuid, content: `${name}: ${text}`, error });
   }
 
   private say(message: object): void {

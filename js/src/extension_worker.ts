@@ -76,7 +76,8 @@ export class ExtensionServiceWorkerMLCEngineHandler {
 function homesOf({ host = "auto", root = "./" }: ExtensionHandlerOptions): OpenHome {
   const folder = new URL(root, location.href);
   const isOffscreen = host === "offscreen" || (host === "auto" && globalThis.chrome?.offscreen);
-  if (isOffscreen) return () => offscreenHome(new URL("offscreen.html", folder).href);
+  const { href } = new URL("offscreen.html", folder);
+  if (isOffscreen) return () => offscreenHome(async () => href);
   const clients = new HomeClients(
     (onFatal) => new EngineHost({ boot, python: SERVE_ALL, root: folder, onFatal }),
   );
