@@ -32,7 +32,6 @@ await build({
     tab: "src/tab.ts",
     shared_worker: "src/shared_worker.ts",
     offscreen_worker: "src/offscreen_worker.ts",
-    offscreen: "src/extension/offscreen.ts",
     benchmark_worker: "src/benchmark/worker.ts",
   },
   absWorkingDir: import.meta.dirname,
@@ -56,7 +55,6 @@ await build({
   outdir: "dist",
   format: "esm",
 });
-await cp(new URL("src/extension/offscreen.html", import.meta.url), new URL("offscreen.html", dist));
 await cp(
   new URL("../src/webllm/backends/cpu/thread.js", import.meta.url),
   new URL("thread.js", dist),
