@@ -49,3 +49,44 @@ export class ExtensionLink extends Listeners {
     this.port.disconnect();
   }
 }
+
+/**
+ * The other end of a port, in the extension: an object that Python listens and posts to. Events:
+ * "message", and "close" once, with the reason.
+ */
+export class PortEndpoint extends EventTarget {
+  #port;
+  /** @type {unknown} */
+  #from; // the client's id, if it names one
+
+  /** @param {Port} port */
+  constructor(port) {
+    super();
+    this.#port = port;
+    port.onMessage.addListener((data) => this.#receive(data));
+    port.onDisconnect.addListener(() => this.#close("its port was disconnected"));
+  }
+
+  /** @param {object} message */
+  postMessage(message) {
+    const to = this.#from;
+    this.#port.postMessage(to === undefined ? message : { ...message, to });
+  }
+
+  #receive(/** @type {any} */ data) {
+    const { from, worker: _, ...message } = data ?? {};
+    this.#from = from;
+    if (message.kind === "bye") return this.#close("its client has left");
+    if (message.kind === "stay") return this.#stay(message);
+    this.dispatchEvent(new MessageEvent("message", { data: message }));
+  }
+
+  /** Replies later, which keeps the background worker alive. */
+  #stay(/** @type {{ uuid: unknown, content: { ms: number } }} */ { uuid, content }) {
+    setTimeout(() => this.postMessage({ kind: "heartbeat", uuid }), content.ms);
+  }
+
+  #close(/** @type {string} */ detail) {
+    this.dispatchEvent(new CustomEvent("close", { detail }));
+  }
+}

@@ -8,11 +8,12 @@
 // The wheel carries these plain modules for pages, as it does stores.js, and for Python, which knows
 // this one as `webllm_homes`.
 
-import { ExtensionLink } from "./extension_link.js";
+import { ExtensionLink, PortEndpoint } from "./extension_link.js";
 import { HomeError, openServiceWorker, SharedWorkerLink, TabLink } from "./home_links.js";
 import { newUuid } from "./uuid.js";
 
 export * from "./home_links.js";
+export { PortEndpoint };
 
 const HELLO_MS = 30_000; // in which a worker's script has to answer
 const AUTO_MS = 5_000; // then other workers are tried, before the Service Worker again
