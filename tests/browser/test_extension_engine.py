@@ -1,0 +1,110 @@
+"""The engine of a Chrome extension: in the offscreen document, and in the background worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from browser.extensions import PAGES, background, extension_context, write_extension
+from browser.service_workers import WorkerVersions
+from browser.shared_engine import REQUESTS
+from golden import compare
+
+PAGE = '<!doctype html><title>Test</title><script type="module" src="page.js"></script>'
+FILES = {"page.html": PAGE, "page.js": (PAGES / "extension_engine.js").read_text()}
+# As WebLLM's documentation has it.
+DOCUMENTED = """
+import { ExtensionServiceWorkerMLCEngineHandler } from "./extension_service_worker.js";
+
+let handler;
+chrome.runtime.onConnect.addListener(function (port) {
+  console.assert(port.name === "web_llm_service_worker");
+  if (handler === undefined) {
+    handler = new ExtensionServiceWorkerMLCEngineHandler(port);
+  } else {
+    handler.setPort(port);
+  }
+  port.onMessage.addListener(handler.onmessage.bind(handler));
+});
+"""
+CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
+
+
+@pytest.fixture(scope="module")
+async def model() -> Path:
+    return await compare.model_path("smollm2-135m")
+
+
+@pytest.fixture
+async def context(model: Path, tmp_path: Path) -> AsyncIterator[BrowserContext]:
+    folder = write_extension(tmp_path / "extension", model, FILES)
+    async with extension_context(folder, tmp_path / "profile") as context:
+        yield context
+
+
+@asynccontextmanager
+async def extension_page(context: BrowserContext) -> AsyncIterator[Page]:
+    root = (await background(context)).url.removesuffix("background.js")
+    page = await context.new_page()
+    await page.goto(f"{root}page.html")
+    await page.wait_for_function("'connect' in globalThis")
+    yield page
+    await page.close()
+
+
+async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20) -> Any:
+    """Asks, and waits for some chunks. Returns the task of the answers."""
+    seen = await page.evaluate("arrivals.length")
+    answers = asyncio.ensure_future(page.evaluate("answers", requests))
+    await page.wait_for_function(f"arrivals.length > {seen + num_chunks}")
+    return answers
+
+
+async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> None:
+    """The background worker is stopped, and the offscreen document closed, as both stream."""
+    async with extension_page(context) as page, extension_page(context) as other:
+        assert await page.evaluate("connect()") == "offscreen"
+        assert await other.evaluate("connect()") == "offscreen"
+        expected = await page.evaluate("answers", REQUESTS)
+        workers = await WorkerVersions.of(page)
+        for end in (workers.stop, lambda: page.evaluate(CLOSE_OFFSCREEN)):
+            both = [await begin(each, REQUESTS) for each in (page, other)]
+            await end()
+            assert await asyncio.gather(*both) == [expected, expected]
+        stats = await page.evaluate("engine.getEngineStats()")
+        assert [model["model_id"] for model in stats["models"]] == ["smollm2"]
+        assert "2 threads" in stats["models"][0]["device"]
+
+
+async def test_an_answer_goes_on_for_a_closed_popup(context: BrowserContext) -> None:
+    request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
+    asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
+    async with extension_page(context) as popup:
+        await popup.evaluate("connect()")
+        expected = await popup.evaluate("stream", request)
+        await begin(popup, [asked], 5)
+    async with extension_page(context) as popup:
+        await popup.evaluate("connect()")
+        assert await popup.evaluate("stream", asked) == expected
+
+
+async def test_the_documented_script_and_an_engine_in_the_worker(
+    model: Path, tmp_path: Path
+) -> None:
+    """Without the permission for offscreen documents the engine is in the background worker."""
+    files = FILES | {"background.js": DOCUMENTED}
+    folder = write_extension(tmp_path / "extension", model, files, permissions=[])
+    async with extension_context(folder, tmp_path / "profile") as context:
+        async with extension_page(context) as page:
+            assert await page.evaluate("connect()") == "service-worker"
+            expected = await page.evaluate("answers", REQUESTS)
+            answers = await begin(page, REQUESTS)
+            await (await WorkerVersions.of(page)).stop()
+            assert await answers == expected
+            assert await page.evaluate("disconnects.length") == 1
