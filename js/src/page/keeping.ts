@@ -39,6 +39,25 @@ export function keep(store: Store<State>, db: ConversationDb, answering: Answeri
   void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
 }
 
+const OPENED = "webllm-conversation"; // in sessionStorage: this tab's own
+
+/** The id of the conversation that this tab showed before it was reloaded. */
+export function openedConversation(): string | null {
+  try {
+    return sessionStorage.getItem(OPENED);
+  } catch {
+    return null; // the site may store nothing, which `notKept` says
+  }
+}
+
+export function keepOpened(store: Store<State>): void {
+  store.watch(["currentId"], () => {
+    try {
+      sessionStorage.setItem(OPENED, store.get("currentId"));
+    } catch {} // as above
+  });
+}
+
 /** Puts this page's conversations first, since they are newer. */
 function withKept(here: Conversation[], kept: Conversation[]): Conversation[] {
   const ids = new Set(here.map((each) => each.id));

@@ -9,7 +9,7 @@ import { detectDevice } from "./device";
 import { byId } from "./dom";
 import { errorText } from "./format";
 import { placeIcons } from "./icons";
-import { keep, openConversations } from "./keeping";
+import { keep, keepOpened, openConversations, openedConversation } from "./keeping";
 import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
 import { applyTheme, readSettings } from "./settings";
@@ -51,7 +51,7 @@ async function main(): Promise<void> {
   const known = models.find((each) => each.model_id === settings.modelId);
   const store = new Store<State>({
     conversations: [],
-    currentId: newId(),
+    currentId: openedConversation() ?? newId(),
     models,
     kept: new Set(),
     modelId: (known ?? models[0])?.model_id ?? "",
@@ -67,6 +67,7 @@ async function main(): Promise<void> {
   const answering = new Answering(store, session, db);
   show(store, session, answering, appConfig);
   keep(store, db, answering);
+  keepOpened(store);
   if (known) void isReloading.then((is) => is || loadUnlessChosen(store, session, known.model_id));
   store.set("device", await device);
 }

@@ -27,6 +27,7 @@ export interface Message {
   state: MessageState;
   asked?: Asked; // while the engine's journal may have the answer, under the message's id
   percentRead?: number; // of a long prompt; not kept
+  isCatchingUp?: boolean; // until there is more than a page before has shown; not kept
   error?: string;
   stats?: Stats;
 }

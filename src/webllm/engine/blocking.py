@@ -115,16 +115,18 @@ class BlockingMLCEngine:
         return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | BlockingStream[ChatCompletionChunk]:
         """Returns a session's text; or generates the rest, after loading its model if needed.
 
-        stream: returns the chunks that follow the text in the journal; a session that was begun by
-        a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
-        if another process generates the answer, and what `reload` raises.
+        stream, from_token and errors: see `MLCEngine.resume_chat_completion`.
         """
         reply: ResumeResult | ChatStream = self._thread.wait_for(
-            self._engine.resume_chat_completion(session_id, continue_generation, stream)
+            self._engine.resume_chat_completion(session_id, continue_generation, stream, from_token)
         )
         return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
