@@ -123,7 +123,11 @@ class BlockingMLCEngine:
     ) -> ResumeResult | BlockingStream[ChatCompletionChunk]:
         """Returns a session's text; or generates the rest, after loading its model if needed.
 
-        stream, from_token and errors: see `MLCEngine.resume_chat_completion`.
+        stream: returns the chunks that follow the tokens which the caller has, `from_token` of each
+        choice: `emitted_tokens` of the text. By default those that follow the text in the journal,
+        which grows while the answer is being generated. A session that was begun by a text
+        completion has the chunks of one. Raises SessionNotFoundError, RequestError for a wrong
+        `from_token` and if another engine generates the answer, and what `reload` raises.
         """
         reply: ResumeResult | ChatStream = self._thread.wait_for(
             self._engine.resume_chat_completion(session_id, continue_generation, stream, from_token)
