@@ -35,7 +35,7 @@ export function openConversations(
 export function keep(store: Store<State>, db: ConversationDb, answering: Answering): void {
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
-  void readConversations(store, db, answering);
+  void readConversations(store, db, answering).finally(() => store.set("isOpening", false));
   void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
 }
 

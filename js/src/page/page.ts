@@ -49,9 +49,11 @@ async function main(): Promise<void> {
   });
   const models = appConfig.model_list;
   const known = models.find((each) => each.model_id === settings.modelId);
+  const opened = openedConversation();
   const store = new Store<State>({
     conversations: [],
-    currentId: openedConversation() ?? newId(),
+    currentId: opened ?? newId(),
+    isOpening: opened !== null,
     models,
     kept: new Set(),
     modelId: (known ?? models[0])?.model_id ?? "",
