@@ -45,6 +45,9 @@ function unzipped({ body }: Response): Promise<ArrayBuffer> {
 
 async function fetchFile(url: URL): Promise<Response> {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url} cannot be fetched: ${response.status}`);
-  return response;
+  if (response.ok) return response;
+  throw new Error(
+    `${url} cannot be fetched: ${response.status}; serve webllm's files in that folder, or name ` +
+      "theirs as root, at the top of the worker's script",
+  );
 }

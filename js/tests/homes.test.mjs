@@ -130,14 +130,18 @@ test("only the greeting's lock is this connection's business", async (t) => {
   assert.deepEqual(said, [{ lock: null }, { lock: "a lock" }]);
 });
 
-test("a Service Worker is asked to stay, once at a time, while a request is under way", async (t) => {
+test("a Service Worker has two events at any time while a request is under way", async (t) => {
   const home = await connected(t);
   home.postMessage({ kind: "getMessage", uuid: "1" });
-  assert.equal(of("stay").length, 1);
-  say(of("stay")[0], { kind: "heartbeat" });
-  assert.equal(of("stay").length, 2);
-  say(of("stay")[0], { kind: "heartbeat" });
-  assert.equal(of("stay").length, 2);
+  const lengths = () => of("stay").map(({ content }) => content.ms);
+  assert.deepEqual(lengths(), [5000, 10_000]);
+  const [first, second] = of("stay");
+  say(first, { kind: "heartbeat" });
+  assert.deepEqual(lengths(), [5000, 10_000, 10_000]);
+  say(second, { kind: "heartbeat" });
+  assert.equal(of("stay").length, 4);
+  say(first, { kind: "heartbeat" });
+  assert.equal(of("stay").length, 4);
 });
 
 test("a worker that says nothing for three beats is left, since it may only be busy", async (t) => {

@@ -13,7 +13,7 @@ from webllm.workers.messages import KINDS
 
 JS = ROOT / "js"
 NAMES = [
-    *("client", "starting", "streams", "malformed", "service_worker"),
+    *("client", "starting", "streams", "malformed", "service_worker", "conversation_db"),
     *("recovery", "signals", "service_worker_engine", "webllm_workers", "answering", "homes"),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]
@@ -22,7 +22,7 @@ MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 
 def test_the_client_in_front_of_a_fake_worker() -> None:
     command = ["node", "--expose-gc", "--test", *TESTS]
-    done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"make site builds the client that fails here:\n{done.stdout}"
 
 

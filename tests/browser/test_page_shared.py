@@ -62,9 +62,9 @@ async def test_an_answer_goes_on_after_two_refreshes(chat: Page) -> None:
     await stream(chat)
     for _ in range(2):
         before = (await answers(chat))[-1]
-        await chat.reload()
-        await open_first_conversation(chat)
+        await chat.reload()  # which shows the same conversation again
         await expect_state(chat, "streaming")
+        await expect(chat.locator(".answer .note")).to_have_text("Picking the answer up again")
         assert (await answers(chat))[-1].startswith(before[:20])
     await expect_state(chat, "done")
     assert await answers(chat) == [whole]

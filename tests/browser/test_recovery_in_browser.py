@@ -42,7 +42,7 @@ ASK = """async ([client, script, request]) => {
     workers[0].terminate();
     const whole = (await answer).choices[0].message.content;
     let left = await engine.listResumableSessions();
-    for (let turn = 0; left.length > 0 && turn < 100; turn += 1) {
+    for (let turn = 0; left.length > 0 && turn < 10_000; turn += 1) {
         left = await engine.listResumableSessions(); // it is deleted without waiting
     }
     engine.terminate();

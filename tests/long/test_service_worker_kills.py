@@ -172,6 +172,26 @@ async def test_page_and_worker_end_together(
     add_figures("page and worker killed together", figures)
 
 
+async def test_an_update_waits_for_an_answer_of_many_seconds(
+    site: SiteServer, context: BrowserContext
+) -> None:
+    """Its page keeps the old worker by events of 10 s: between two it would be stopped."""
+    async with shared_page(context, site) as page:
+        await page.evaluate("connect", FORCED)
+        num_starts = await page.evaluate("reports.length")
+        await page.evaluate("register('/tests/updated_worker.js')")
+        await page.evaluate(
+            """async () => {
+                const until = performance.now() + 15_000;
+                const request = { prompt: "The sea", seed: 7, max_tokens: 50 };
+                while (performance.now() < until) await stream(request);
+            }"""
+        )
+        assert await page.evaluate("reports.length") == num_starts, "the model was loaded again"
+        is_updated = "navigator.serviceWorker.controller.scriptURL.endsWith('updated_worker.js')"
+        await page.wait_for_function(is_updated)
+
+
 async def test_minutes_without_a_debugger(
     site: SiteServer, tmp_path: Path, add_figures: AddFigures
 ) -> None:

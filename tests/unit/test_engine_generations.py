@@ -439,12 +439,18 @@ async def test_the_names_of_webllm(
     reader = Reader()
     await reader.read(stream, 30)
     [listed] = await engine.list_resumable_sessions()
-    assert not listed.resumable
-    assert listed.reason == "its answer is being generated"
+    assert listed.resumable, "one can attach to it"
+    kept: Any = await engine.resume_chat_completion("s")
+    attached: Any = await engine.resume_chat_completion("s", True, True, kept.emitted_tokens)
+    with pytest.raises(RequestError, match="from_token is 3, which needs stream=True"):
+        await engine.resume_chat_completion("s", True, from_token=3)
     with pytest.raises(RequestError, match="under way"):
         await engine.delete_resumable_session("s")
     may_end.set()
     await reader.read(stream)
+    following = Reader()
+    await following.read(attached)
+    assert kept.recovered_text + following.texts[0] == ANSWER
     await engine._generations.written()
     cut(tmp_path / "journal", 2)
 

@@ -55,6 +55,7 @@ class Sessions:
         self.num_closed = 0
         self.is_loaded = True
         self.stream_of_whole = False
+        self.from_token: int | list[int] | None = None  # of the last request
         for name in (
             "list_resumable_sessions",
             "session_models",
@@ -84,9 +85,14 @@ class Sessions:
         return [LoadedRecord(ModelRecord(model="m.gguf", model_id="m"), ChatOptions())]
 
     async def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
         self.asked.append((session_id, continue_generation, stream))
+        self.from_token = from_token
         if session_id not in ("s", "ended"):
             raise SessionNotFoundError(f"the journal has no session {session_id!r}")
         is_stream = self.stream_of_whole or (stream and continue_generation)
@@ -233,8 +239,9 @@ async def test_our_client_continues_as_a_stream(
     assert not isinstance(reply, ResumeResult)
     assert [each async for each in reply] == [chunk("3 "), chunk("4 ")]
     assert await engine.resume_chat_completion("ended", True, True) == TEXT
-    left = await engine.resume_chat_completion("s", True, True)
+    left = await engine.resume_chat_completion("s", True, True, from_token=7)
     assert not isinstance(left, ResumeResult)
+    assert sessions.from_token == 7
     await anext(left)
     await left.aclose()
     await settle()

@@ -353,9 +353,10 @@ export interface ModelStats {
 /**
  * A session in the journal; WebLLM's `ResumeProbeResult`.
  *
- * recovery_mode: "token_replay" for an answer that can be continued, "text_only" for one that has
- * ended. is_exact: False if what the loaded model computes now may differ in bits from what it
- * computed then; None if the model is not loaded. The last two fields are ours.
+ * resumable: whether `resume_chat_completion` can go on, also with an answer that this engine
+ * generates now. recovery_mode: "token_replay" for an answer that can be continued, "text_only"
+ * for one that has ended. is_exact: False if what the loaded model computes now may differ in bits
+ * from what it computed then; None if the model is not loaded. The last two fields are ours.
  */
 export interface ResumableSession {
   sessionId: string;

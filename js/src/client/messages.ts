@@ -209,6 +209,7 @@ export interface ResumeParams {
 export interface ResumeOptions {
   continueGeneration?: boolean | null;
   stream?: boolean | null;
+  fromToken?: number | number[] | null;
 }
 
 /** Resumes a session as a stream, which is then pulled like any other. */

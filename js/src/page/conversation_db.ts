@@ -50,7 +50,9 @@ export class ConversationDb {
   async read(): Promise<Kept> {
     const records = await this.records();
     const read = records.map(conversationOf).filter((each) => each !== null);
-    for (const each of read) this.saved.set(each.id, each);
+    for (const each of read) {
+      if (!this.saved.has(each.id)) this.saved.set(each.id, each); // else it is here already
+    }
     read.sort((one, other) => other.changedAt - one.changedAt);
     return { conversations: read, numUnreadable: records.length - read.length };
   }
@@ -64,7 +66,7 @@ export class ConversationDb {
       const record: unknown = await requested(db.transaction(TABLE).objectStore(TABLE).get(id));
       if (this.isUnsaved(id)) return; // changed meanwhile
       const conversation = record === undefined ? null : conversationOf(record);
-      if (conversation) this.saved.set(id, conversation);
+      if (conversation) this.take(conversation);
       else if (record !== undefined)
         return; // of another version
       else this.forget(id);
@@ -154,6 +156,13 @@ export class ConversationDb {
   private isUnsaved(id: string): boolean {
     const here = this.latest.find((each) => each.id === id);
     return this.deleted.has(id) || (here !== undefined && this.saved.get(id) !== here);
+  }
+
+  /** Another tab has written a conversation. */
+  private take(conversation: Conversation): void {
+    const { id } = conversation;
+    this.saved.set(id, conversation);
+    this.latest = this.latest.map((each) => (each.id === id ? conversation : each));
   }
 
   /** Another tab has deleted a conversation. */

@@ -43,7 +43,8 @@ export class Draft {
     this.measure.begin();
     this.hasSession = true;
     this.asked = { ...this.asked, modelId };
-    this.change({ state: "streaming", asked: this.asked });
+    const isCatchingUp = this.shown !== "";
+    this.change({ state: "streaming", asked: this.asked, isCatchingUp });
   }
 
   add(chunk: ChatCompletionChunk): void {
@@ -52,7 +53,8 @@ export class Draft {
     const piece = chunk.choices[0]?.delta.content ?? "";
     if (!piece) return;
     this.received += piece;
-    if (!this.shown.startsWith(this.received)) this.change({ text: this.received });
+    if (this.shown.startsWith(this.received)) return;
+    this.change({ text: this.received, isCatchingUp: false });
   }
 
   end(state: MessageState): void {
@@ -74,7 +76,7 @@ export class Draft {
 
   /** Forgets what was asked, as the journal no longer has the answer. */
   settle(): void {
-    const { asked: _, percentRead: __, ...message } = this.message;
+    const { asked: _, percentRead: __, isCatchingUp: ___, ...message } = this.message;
     this.put(message);
   }
 

@@ -35,8 +35,27 @@ export function openConversations(
 export function keep(store: Store<State>, db: ConversationDb, answering: Answering): void {
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
-  void readConversations(store, db, answering);
+  void readConversations(store, db, answering).finally(() => store.set("isOpening", false));
   void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
+}
+
+const OPENED = "webllm-conversation"; // in sessionStorage: this tab's own
+
+/** The id of the conversation that this tab showed before it was reloaded. */
+export function openedConversation(): string | null {
+  try {
+    return sessionStorage.getItem(OPENED);
+  } catch {
+    return null; // the site may store nothing, which `notKept` says
+  }
+}
+
+export function keepOpened(store: Store<State>): void {
+  store.watch(["currentId"], () => {
+    try {
+      sessionStorage.setItem(OPENED, store.get("currentId"));
+    } catch {} // as above
+  });
 }
 
 /** Puts this page's conversations first, since they are newer. */

@@ -9,7 +9,7 @@ import { detectDevice } from "./device";
 import { byId } from "./dom";
 import { errorText } from "./format";
 import { placeIcons } from "./icons";
-import { keep, openConversations } from "./keeping";
+import { keep, keepOpened, openConversations, openedConversation } from "./keeping";
 import { KeptModels } from "./kept_models";
 import { ModelSession } from "./model_session";
 import { applyTheme, readSettings } from "./settings";
@@ -49,9 +49,11 @@ async function main(): Promise<void> {
   });
   const models = appConfig.model_list;
   const known = models.find((each) => each.model_id === settings.modelId);
+  const opened = openedConversation();
   const store = new Store<State>({
     conversations: [],
-    currentId: newId(),
+    currentId: opened ?? newId(),
+    isOpening: opened !== null,
     models,
     kept: new Set(),
     modelId: (known ?? models[0])?.model_id ?? "",
@@ -67,6 +69,7 @@ async function main(): Promise<void> {
   const answering = new Answering(store, session, db);
   show(store, session, answering, appConfig);
   keep(store, db, answering);
+  keepOpened(store);
   if (known) void isReloading.then((is) => is || loadUnlessChosen(store, session, known.model_id));
   store.set("device", await device);
 }

@@ -27,6 +27,7 @@ export interface Message {
   state: MessageState;
   asked?: Asked; // while the engine's journal may have the answer, under the message's id
   percentRead?: number; // of a long prompt; not kept
+  isCatchingUp?: boolean; // until there is more than a page before has shown; not kept
   error?: string;
   stats?: Stats;
 }
@@ -49,6 +50,7 @@ export type Keepable = "conversations" | "settings" | "models";
 export interface State {
   conversations: Conversation[]; // the last changed first
   currentId: string; // of a conversation, or of one to be
+  isOpening: boolean; // until it is known whether there is a conversation with this id
   models: ModelRecord[];
   kept: ReadonlySet<string>; // ids of the models that the browser has stored
   modelId: string; // the chosen one

@@ -81,11 +81,17 @@ class MLCEngineInterface(Protocol):
         """Returns the sessions in the journal, the newest first."""
 
     async def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
         """Returns a session's text; or generates the rest, after loading its model if needed.
 
-        stream: returns the chunks that follow the text in the journal.
+        stream: returns the chunks that follow the tokens which the caller has, `from_token` of each
+        choice: `emitted_tokens` of the text. By default those that follow the text in the journal,
+        which grows while the answer is being generated.
         """
 
     async def delete_resumable_session(self, session_id: str) -> None:

@@ -246,7 +246,7 @@ def _check_generation(request: GenerationParams) -> None:
             "once",
             field="extra_body",
         )
-    _check_resumable(extra.resumable, request.stream is True)
+    check_resumable(extra.resumable, request.stream is True)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError("top_logprobs needs logprobs=True", field="top_logprobs")
     if request.stream_options is not None and not request.stream:
@@ -255,7 +255,8 @@ def _check_generation(request: GenerationParams) -> None:
         raise RequestError("stop contains an empty string; leave it out", field="stop")
 
 
-def _check_resumable(resumable: Resumable | None, is_stream: bool) -> None:
+def check_resumable(resumable: Resumable | None, is_stream: bool) -> None:
+    """Raises RequestError for wrong values."""
     if resumable is None:
         return
     if resumable.session_id is not None:

@@ -115,16 +115,22 @@ class BlockingMLCEngine:
         return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 
     def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | BlockingStream[ChatCompletionChunk]:
         """Returns a session's text; or generates the rest, after loading its model if needed.
 
-        stream: returns the chunks that follow the text in the journal; a session that was begun by
-        a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
-        if another process generates the answer, and what `reload` raises.
+        stream: returns the chunks that follow the tokens which the caller has, `from_token` of each
+        choice: `emitted_tokens` of the text. By default those that follow the text in the journal,
+        which grows while the answer is being generated. A session that was begun by a text
+        completion has the chunks of one. Raises SessionNotFoundError, RequestError for a wrong
+        `from_token` and if another engine generates the answer, and what `reload` raises.
         """
         reply: ResumeResult | ChatStream = self._thread.wait_for(
-            self._engine.resume_chat_completion(session_id, continue_generation, stream)
+            self._engine.resume_chat_completion(session_id, continue_generation, stream, from_token)
         )
         return reply if isinstance(reply, ResponseStruct) else BlockingStream(self._thread, reply)
 

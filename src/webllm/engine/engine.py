@@ -270,18 +270,28 @@ class MLCEngine:
             return []
         entries = await (await self._written_journal()).list()
         return [
-            session_info(entry.recovered, entry.is_owned, self._is_exact(entry.recovered))
+            session_info(
+                entry,
+                self._generations.has(entry.recovered.begin.session_id),
+                self._is_exact(entry.recovered),
+            )
             for entry in entries
         ]
 
     async def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
         """Returns a session's text; or generates the rest, after loading its model if needed.
 
-        stream: returns the chunks that follow the text in the journal; a session that was begun by
-        a text completion has those of a text completion. Raises SessionNotFoundError, RequestError
-        if another process generates the answer, and what `reload` raises.
+        stream: returns the chunks that follow the tokens which the caller has, `from_token` of each
+        choice: `emitted_tokens` of the text. By default those that follow the text in the journal,
+        which grows while the answer is being generated. A session that was begun by a text
+        completion has the chunks of one. Raises SessionNotFoundError, RequestError for a wrong
+        `from_token` and if another engine generates the answer, and what `reload` raises.
         """
         continues = checked_flag("continue_generation", continue_generation)
         is_stream = checked_flag("stream", stream)
@@ -294,7 +304,7 @@ class MLCEngine:
         if not continues:
             return recovered_result(past, self._is_exact(past))
         await self._ensure_loaded(past.begin)
-        request = resuming_request(past, is_stream)
+        request = resuming_request(past, is_stream, from_token)
         generation = await self._attach(request)
         reply: Any
         if isinstance(request, CompletionRequest):

@@ -48,6 +48,11 @@ class Generations:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    def has(self, generation_id: str) -> bool:
+        """Whether a request with this id would attach to a generation."""
+        generation = self._by_id.get(generation_id)
+        return generation is not None and generation.event_loop is asyncio.get_running_loop()
+
     def interrupt(self, ids: Collection[str] | None) -> None:
         """Interrupts all generations, or those with these ids, request ids or response ids."""
         for generation in list(self._by_id.values()):

@@ -10,11 +10,18 @@ import msgspec
 
 from webllm.api.requests import ChatCompletionRequest, ExtraBody, GenerationParams, Resumable
 from webllm.api.resumable import ResumableSession, ResumeResult
-from webllm.api.validation import chat_completion_request, completion_request
+from webllm.api.validation import chat_completion_request, check_resumable, completion_request
 from webllm.config import ChatOptions, ModelRecord
 from webllm.engine.generation import Generation, identity
 from webllm.engine.generations import check_model, check_same, resumable
-from webllm.engine.journal import Begin, Journal, Recorder, Recovered, pack_token_ids
+from webllm.engine.journal import (
+    Begin,
+    Journal,
+    JournalEntry,
+    Recorder,
+    Recovered,
+    pack_token_ids,
+)
 from webllm.errors import ArtifactError, ConfigError, WebLLMError
 from webllm.host import Host
 
@@ -136,11 +143,18 @@ def models_of(begin: Begin) -> list[LoadedRecord]:
         ) from None
 
 
-def resuming_request(past: Recovered, stream: bool) -> GenerationParams:
-    """Returns the request that attaches to a session, for what follows the text in the journal."""
+def resuming_request(
+    past: Recovered, stream: bool, from_token: int | list[int] | None
+) -> GenerationParams:
+    """Returns the request that attaches to a session, for what follows `from_token`.
+
+    By default for what follows the text in the journal. Raises RequestError.
+    """
     begin = past.begin
-    counts = [len(choice.token_ids) for choice in past.choices]
-    wanted = Resumable(session_id=begin.session_id, from_token=counts if stream else None)
+    if stream and from_token is None:
+        from_token = [len(choice.token_ids) for choice in past.choices]
+    wanted = Resumable(session_id=begin.session_id, from_token=from_token)
+    check_resumable(wanted, stream)
     request = request_of(begin)
     extra = msgspec.structs.replace(request.extra_body or ExtraBody(), resumable=wanted)
     return msgspec.structs.replace(
@@ -148,11 +162,12 @@ def resuming_request(past: Recovered, stream: bool) -> GenerationParams:
     )
 
 
-def session_info(past: Recovered, is_owned: bool, is_exact: bool | None) -> ResumableSession:
-    """Describes a session. is_owned: a generation under way records it."""
+def session_info(entry: JournalEntry, is_here: bool, is_exact: bool | None) -> ResumableSession:
+    """Describes a session. is_here: this engine generates its answer, so that one may attach."""
+    past = entry.recovered
     reason = "its answer has ended" if past.is_finished else None
-    if is_owned:
-        reason = "its answer is being generated"
+    if entry.is_owned:
+        reason = None if is_here else "another engine generates its answer"
     return ResumableSession(
         session_id=past.begin.session_id,
         resumable=reason is None,

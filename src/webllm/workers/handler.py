@@ -326,7 +326,10 @@ class MLCEngineHandler:
             )
             await self._load(client, request.uuid, models, is_reload=False)
         return await self.engine.resume_chat_completion(
-            params.session_id, options.continue_generation is True, options.is_stream
+            params.session_id,
+            options.continue_generation is True,
+            options.is_stream,
+            options.from_token,
         )
 
     async def _unload(self, client: Connection, _: m.Request) -> None:

@@ -69,7 +69,7 @@ export class Home extends EventTarget {
   #failures = []; // why workers have no engine
   /** @type {unknown} */
   #hello; // uuid of the client's own
-  #stayId = ""; // uuid of the last "stay"
+  #stayIds = new Set(); // uuids of each "stay" under way
   #isClosed = false;
 
   /**
@@ -264,7 +264,7 @@ export class Home extends EventTarget {
     const { to: _, ...message } = data;
     if (message.kind === "lost") return this.#lose(message.reason);
     if (message.kind !== "initProgressCallback") this.#finish(message.uuid);
-    if (message.uuid === this.#stayId && this.#watch && this.#link) this.#stay(this.#link);
+    if (this.#stayIds.delete(message.uuid) && this.#watch && this.#link) this.#stay(this.#link);
     // This connection watches the lock itself.
     const isGreeting = message.uuid !== undefined && message.uuid === this.#hello;
     if (isGreeting && message.content?.lock) message.content = { ...message.content, lock: null };
@@ -293,17 +293,23 @@ export class Home extends EventTarget {
       const lost = () => this.#lose("it was terminated");
       navigator.locks.request(this.#worker, { signal }, lost).catch(() => {}); // aborted
     }
-    if (link.needsCalls) this.#stay(link);
+    if (!link.needsCalls) return;
+    this.#stayIds.clear(); // those of an earlier watch end
+    this.#stay(link, STAY_MS / 2);
+    this.#stay(link);
   }
 
   /**
    * Keeps a Service Worker alive by short events, one after another: a hidden page's own timers are
    * too slow. An update that takes over at once waits for their end, in Chrome for 5 minutes at most.
-   * @param {Link} link
+   * Two run at any time, half their length apart: between one event and the next, Chrome would stop a
+   * worker that is to be replaced.
+   * @param {Link} link @param {number} [ms]
    */
-  #stay(link) {
-    this.#stayId = newUuid();
-    link.post(this.#addressed({ kind: "stay", uuid: this.#stayId, content: { ms: STAY_MS } }));
+  #stay(link, ms = STAY_MS) {
+    const uuid = newUuid();
+    this.#stayIds.add(uuid);
+    link.post(this.#addressed({ kind: "stay", uuid, content: { ms } }));
   }
 
   #beat() {

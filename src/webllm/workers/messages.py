@@ -131,6 +131,7 @@ class ResumeOptions(WireStruct):
 
     continue_generation: bool | None = None  # default: only its text is returned
     stream: bool | None = None  # needs `continue_generation`
+    from_token: int | list[int] | None = None  # of the stream; ours
 
     @property
     def is_stream(self) -> bool:

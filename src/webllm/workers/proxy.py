@@ -218,10 +218,16 @@ class WorkerMLCEngine(m.EngineMessages):
         self._client.notify(m.INTERRUPT.request(content))
 
     async def resume_chat_completion(
-        self, session_id: str, continue_generation: bool = False, stream: bool = False
+        self,
+        session_id: str,
+        continue_generation: bool = False,
+        stream: bool = False,
+        from_token: int | list[int] | None = None,
     ) -> ResumeResult | AsyncGenerator[ChatCompletionChunk, None]:
         """Returns a session's text; or generates the rest, after loading its model if needed."""
-        options = m.ResumeOptions(continue_generation=continue_generation, stream=stream)
+        options = m.ResumeOptions(
+            continue_generation=continue_generation, stream=stream, from_token=from_token
+        )
         if not options.is_stream:
             params = m.checked(m.ResumeParams(session_id=session_id, options=options))
             return await self._call(m.RESUME_CHAT_COMPLETION, params)

@@ -136,11 +136,13 @@ class Answer implements MessageView {
     this.showReading();
   }
 
-  /** How far a long prompt is read, until the answer begins. */
+  /** How far a long prompt is read, until the answer begins, or goes on in a page opened anew. */
   private showReading(): void {
-    const { percentRead, text } = this.message;
-    const isReading = percentRead !== undefined && text === "";
-    this.reading.textContent = isReading ? `Reading the prompt, ${percentRead} %` : "";
+    const { percentRead, text, isCatchingUp } = this.message;
+    if (isCatchingUp) this.reading.textContent = "Picking the answer up again";
+    else if (percentRead !== undefined && text === "")
+      this.reading.textContent = `Reading the prompt, ${percentRead} %`;
+    else this.reading.textContent = "";
   }
 
   private ended(): HTMLElement[] {

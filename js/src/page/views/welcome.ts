@@ -26,9 +26,9 @@ export class Welcome {
       ),
       h("ul", { class: "suggestions" }, ...SUGGESTIONS.map((each) => suggestion(each, send))),
     );
-    store.watch(["conversations", "currentId"], () => {
+    store.watch(["conversations", "currentId", "isOpening"], () => {
       const conversation = find(store.get("conversations"), store.get("currentId"));
-      this.section.hidden = conversation !== undefined;
+      this.section.hidden = conversation !== undefined || store.get("isOpening");
     });
   }
 }
