@@ -90,6 +90,10 @@ class ChatOptions(
             if getattr(self, name) == -1:
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
+        builtin = self.builtin_template
+        if builtin not in (None, *get_args(BuiltinTemplate)):
+            known = ", ".join(get_args(BuiltinTemplate))
+            raise ConfigError(f"builtin_template is {builtin!r}; give one of {known}")
         if self.top_p == 0:
             raise ConfigError(
                 "top_p is 0; give a number above 0 and up to 1 (temperature 0 is greedy)"
