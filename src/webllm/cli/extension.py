@@ -99,7 +99,7 @@ def extension(
     extensions = tuple(map(extension_id, allow_extension or ()))
     hosts = tuple(map(model_host, model_hosts or ()))
     site, out = site_folder(), Path(os.path.abspath(out))
-    archive = out.with_name(f"{out.name}.zip")
+    archive = out.parent / f"{out.name}.zip"
     _check_places(out, archive, site, force)
     files = package_files(site, kind)
     translations = locales(site, files, name)
