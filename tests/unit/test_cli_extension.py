@@ -198,7 +198,9 @@ def test_the_manifest_of_a_background() -> None:
 def test_nobody_gets_all_urls_or_hosts() -> None:
     for kind in Kind:
         manifest = extension_manifest(kind, __version__, Access())
-        assert not {"host_permissions", "optional_host_permissions", "content_scripts"} & {*manifest}
+        assert not {"host_permissions", "optional_host_permissions", "content_scripts"} & {
+            *manifest
+        }
         assert "web_accessible_resources" not in manifest
         assert "<all_urls>" not in json.dumps(manifest)
         assert list(PERMISSIONS[kind]) == sorted({*PERMISSIONS[kind]})

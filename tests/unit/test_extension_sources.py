@@ -34,10 +34,11 @@ _ENTRIES = {
     ),
 }
 _IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*"(\.[^"]+)\"""")
+# Comments, texts and regular expressions.
 _COMMENT_OR_TEXT = re.compile(
     r"""(?<!:)//[^\n]* | /\*.*?\*/
     | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'
-    | (?<=[=(,:!&|?\s])/(?![/*\s])(?:\\.|\[(?:\\.|[^]\\\n])+\]|[^[/\\\n])+/(?=[a-z]*[\s.;,)])""",  # a regular expression
+    | (?<=[=(,:!&|?\s])/(?![/*\s])(?:\\.|\[(?:\\.|[^]\\\n])+\]|[^[/\\\n])+/(?=[a-z]*[\s.;,)])""",
     re.DOTALL | re.VERBOSE,
 )
 _CHROME = r"(?<![\w.$-])(?:globalThis\s*\??\.\s*)?chrome(?![\w-])"
@@ -106,7 +107,9 @@ def test_permissions_are_those_that_the_sources_use(kind: Kind) -> None:
         files |= {file for file in sources() if file.suffix in (".ts", ".js")}
     needed = permissions(files)
     if kind is Kind.POPUP:
-        needed.discard("offscreen")  # the popup, which is the same, uses it if there is a background
+        needed.discard(
+            "offscreen"
+        )  # the popup, which is the same, uses it if there is a background
     assert needed == {*PERMISSIONS[kind]}
 
 

@@ -116,7 +116,9 @@ CHATML_PROMPT = (
 
 def _dated_prompt(today: str) -> str:
     dates = f"Cutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
-    return BUILTIN_PROMPTS["llama3"].replace("system<|end_header_id|>\n\n", f"system<|end_header_id|>\n\n{dates}")
+    return BUILTIN_PROMPTS["llama3"].replace(
+        "system<|end_header_id|>\n\n", f"system<|end_header_id|>\n\n{dates}"
+    )
 
 
 BUILTIN_PROMPTS = {

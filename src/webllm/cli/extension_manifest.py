@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from webllm.errors import ConfigError
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """Where an extension's engine runs."""
 
     POPUP = "popup"

@@ -116,8 +116,8 @@ def _fetchable(record: ModelRecord) -> HTTPSource | HubSource:
     if isinstance(source, HTTPSource | HubSource):
         return source
     raise ConfigError(
-        f"{record.model_id} comes from {record.model}, which an extension cannot fetch; {_WAY_OUT}, "
-        "or name a model of https://… or hf:owner/repo/file"
+        f"{record.model_id} comes from {record.model}, which an extension cannot fetch; "
+        f"{_WAY_OUT}, or name a model of https://… or hf:owner/repo/file"
     )
 
 
