@@ -372,7 +372,7 @@ def test_a_template_of_the_catalogue_stays(
         server.body = gguf_file(tmp_path, "{{ messages }}")
         sha256 = hashlib.sha256(server.body).hexdigest()
         conv_template = {"roles": {"user": "U", "assistant": "A"}, "seps": ["\n"]}
-        records = [
+        records: list[dict[str, Any]] = [
             {"model_id": "a", "model": server.url, "overrides": {"conv_template": conv_template}},
             {"model_id": "b", "model": server.url, "overrides": {"builtin_template": "gemma"}},
             {"model_id": "c", "model": server.url, "sha256": "0" * 64},

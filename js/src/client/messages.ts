@@ -88,7 +88,19 @@ export interface ChatOptions {
   sliding_window_size?: number | null;
   attention_sink_size?: number | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
-  builtin_template?: "chatml" | "gemma" | "llama2" | "llama3" | "llama3.1" | "llama3.2" | "mistral" | "qwen2" | "qwen2.5" | "qwen3" | "smollm2" | null;
+  builtin_template?:
+    | "chatml"
+    | "gemma"
+    | "llama2"
+    | "llama3"
+    | "llama3.1"
+    | "llama3.2"
+    | "mistral"
+    | "qwen2"
+    | "qwen2.5"
+    | "qwen3"
+    | "smollm2"
+    | null;
   conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
   temperature?: number | null;
   top_p?: number | null;

@@ -52,7 +52,7 @@ def extension(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="TEXT", help="The extension's name. [default: WebLLM]"),
+        typer.Option("--name", metavar="TEXT", help="The extension's name. [default: WebLLM Chat]"),
     ] = None,
     model_hosts: Annotated[
         list[str] | None,
@@ -87,7 +87,7 @@ def extension(
     """Write a Chrome extension with the chat page: a folder, and OUT.zip for Chrome's store."""
     from webllm import __version__
     from webllm.cli.extension_models import catalogue, remarks
-    from webllm.cli.extension_package import locales, package_files, write_package
+    from webllm.cli.extension_package import package_files, renamed, write_package
 
     if kind is Kind.POPUP and (allow_site or allow_extension):
         raise typer.BadParameter(
@@ -102,7 +102,7 @@ def extension(
     archive = out.parent / f"{out.name}.zip"
     _check_places(out, archive, site, force)
     files = package_files(site, kind)
-    translations = locales(site, files, name)
+    translations = {} if name is None else renamed(site, files, name)
     models = _find_models(model, include_models)
     records = [each.record for each in models]
     access = Access(_hosts(models, include_models, hosts), sites, extensions)

@@ -22,9 +22,8 @@ from webllm.artifacts.source import HTTPSource, HubSource, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.cli.bundle import with_hash
 from webllm.cli.site_models import SiteModel, site_models
-from webllm.config import AppConfig, ChatOptions, ModelRecord, prebuilt_app_config
+from webllm.config import AppConfig, BuiltinTemplate, ChatOptions, ModelRecord, prebuilt_app_config
 from webllm.errors import ConfigError
-from webllm.model_record import BuiltinTemplate
 from webllm.text.builtin_templates import equal_builtin
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf

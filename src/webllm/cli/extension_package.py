@@ -47,7 +47,10 @@ _MODE = stat.S_IFREG | 0o644
 
 
 def package_files(site: Path, kind: Kind) -> list[str]:
-    """Returns the site's files that an extension needs; raises ArtifactError if one is missing."""
+    """Returns the site's files that an extension needs.
+
+    Raises ArtifactError if one is missing, or an English text that the manifest names.
+    """
     there = list(site_files(site))
     needed = (*_NEEDED, *_NEEDED_BY_KIND[kind])
     missing = [name for name in needed if name not in there]
@@ -56,6 +59,13 @@ def package_files(site: Path, kind: Kind) -> list[str]:
             f"{site} lacks the extension's {', '.join(missing)}; build it anew with `make site`, "
             "or install a wheel of webllm that contains it"
         )
+    english = json.loads((site / _ENGLISH).read_bytes())
+    untranslated = [key for key in MESSAGES if key not in english]
+    if untranslated:
+        raise ArtifactError(
+            f"{site / _ENGLISH} lacks {', '.join(untranslated)}; build the site anew with "
+            "`make site`"
+        )
     return [
         name
         for name in there
@@ -63,37 +73,24 @@ def package_files(site: Path, kind: Kind) -> list[str]:
     ]
 
 
-def locales(site: Path, files: list[str], name: str | None) -> dict[str, bytes]:
-    """Returns the translations, with `name` as the extension's name in all languages if given.
+def renamed(site: Path, files: list[str], name: str) -> dict[str, bytes]:
+    """Returns the translations with `name` as the extension's name in all languages.
 
-    Raises ArtifactError if the English ones lack a text that the manifest names, and ConfigError
-    for a name that Chrome would refuse.
+    Raises ConfigError for a name that Chrome would refuse.
     """
-    if name is not None and not (name.strip() and name.isprintable()):
+    if not (name.strip() and name.isprintable()):
         raise ConfigError(f"--name is {name!r}; give a line of text")
-    if name is not None and len(name) > _MAX_NAME_CHARS:
+    if len(name) > _MAX_NAME_CHARS:
         raise ConfigError(
             f"--name has {len(name)} characters; Chrome takes {_MAX_NAME_CHARS} at most"
         )
     written = {}
     for file in files:
-        if not file.startswith("_locales/"):
-            continue
-        messages = json.loads((site / file).read_bytes())
-        if file == _ENGLISH:
-            _check_english(site, messages)
-        if name is not None:
+        if file.startswith("_locales/"):
+            messages = json.loads((site / file).read_bytes())
             messages["appName"] = {"message": name.replace("$", "$$")}
-        written[file] = (json.dumps(messages, ensure_ascii=False, indent=2) + "\n").encode()
+            written[file] = (json.dumps(messages, ensure_ascii=False, indent=2) + "\n").encode()
     return written
-
-
-def _check_english(site: Path, messages: Mapping[str, object]) -> None:
-    missing = [key for key in MESSAGES if key not in messages]
-    if missing:
-        raise ArtifactError(
-            f"{site / _ENGLISH} lacks {', '.join(missing)}; build the site anew with `make site`"
-        )
 
 
 def write_package(contents: Contents, out: Path, archive: Path) -> int:
