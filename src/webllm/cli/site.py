@@ -12,6 +12,7 @@ from pathlib import Path
 from webllm.errors import ArtifactError
 
 CATALOGUE = "models.json"
+MANIFEST = "manifest.json"  # of an extension
 MODELS = "models"  # the folder of model files
 NEEDED = (
     "index.html",

@@ -150,7 +150,8 @@ def _make_tokenizer(
     tokenizer = tokenizer_from_gguf(checkpoint.metadata)
     if options.conv_template is not None:
         return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
-    template = template_from_gguf(checkpoint.metadata, tokenizer)
+    builtin = options.builtin_template
+    template = template_from_gguf(checkpoint.metadata, tokenizer, builtin=builtin)
     return tokenizer, JinjaFormat(template) if template else None
 
 
