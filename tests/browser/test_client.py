@@ -14,7 +14,15 @@ from webllm.workers.messages import KINDS
 JS = ROOT / "js"
 NAMES = [
     *("client", "starting", "streams", "malformed", "service_worker", "conversation_db"),
-    *("recovery", "signals", "service_worker_engine", "webllm_workers", "answering", "homes"),
+    *(
+        "journal",
+        "recovery",
+        "signals",
+        "service_worker_engine",
+        "webllm_workers",
+        "answering",
+        "homes",
+    ),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]
 MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()

@@ -17,6 +17,15 @@ const UNSTORED = "leave extra_body.resumable out";
 export class JournalDatabase {
   /** @type {Promise<IDBDatabase> | undefined} */
   #opening;
+  #patienceMs;
+
+  /**
+   * @param {number} [patienceMs] with the browser: it may wait for a transaction of a worker that was
+   *   terminated, as WebKitGTK seems to at times
+   */
+  constructor(patienceMs = 30_000) {
+    this.#patienceMs = patienceMs;
+  }
 
   /**
    * Takes the lock of a string's owner, if nobody has it.
@@ -152,14 +161,31 @@ export class JournalDatabase {
    */
   async #run(mode, durability, ask) {
     try {
-      const database = await this.#open();
+      const database = await this.#inTime(this.#open());
       const transaction = database.transaction(["changed", "parts"], mode, { durability });
       const result = ask(transaction.objectStore("changed"), transaction.objectStore("parts"));
-      await completed(transaction);
+      await this.#inTime(completed(transaction));
       return result;
     } catch (error) {
       throw storeError(error, UNSTORED);
     }
+  }
+
+  /**
+   * Gives the database up if the browser does not answer.
+   * @template Result @param {Promise<Result>} answer @returns {Promise<Result>}
+   */
+  #inTime(answer) {
+    return new Promise((resolve, reject) => {
+      const giveUp = () => {
+        void this.#opening?.then((database) => database.close());
+        this.#opening = undefined;
+        const waited = `the browser's store has not answered for ${this.#patienceMs / 1000} s`;
+        reject(new StoreError("ArtifactError", `${waited}; restart the browser, or ${UNSTORED}`));
+      };
+      const timer = setTimeout(giveUp, this.#patienceMs);
+      answer.then(resolve, reject).finally(() => clearTimeout(timer));
+    });
   }
 
   /** Opens the database, or returns it if it is open: until somebody deletes it. */
