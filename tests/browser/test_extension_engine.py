@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page
 
+from browser.chat_page import until
 from browser.extensions import PAGES, background, extension_context, write_extension
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
@@ -37,8 +38,8 @@ CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
 
 
 @pytest.fixture(scope="module")
-async def model() -> Path:
-    return await compare.model_path("smollm2-135m")
+def model() -> Path:
+    return asyncio.run(compare.model_path("smollm2-135m"))
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def extension_page(context: BrowserContext) -> AsyncIterator[Page]:
     root = (await background(context)).url.removesuffix("background.js")
     page = await context.new_page()
     await page.goto(f"{root}page.html")
-    await page.wait_for_function("'connect' in globalThis")
+    await until(page, "'connect' in globalThis")
     yield page
     await page.close()
 
@@ -62,7 +63,7 @@ async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20
     """Asks, and waits for some chunks. Returns the task of the answers."""
     seen = await page.evaluate("arrivals.length")
     answers = asyncio.ensure_future(page.evaluate("answers", requests))
-    await page.wait_for_function(f"arrivals.length > {seen + num_chunks}")
+    await until(page, f"arrivals.length > {seen + num_chunks}")
     return answers
 
 
@@ -100,11 +101,13 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
     """Without the permission for offscreen documents the engine is in the background worker."""
     files = FILES | {"background.js": DOCUMENTED}
     folder = write_extension(tmp_path / "extension", model, files, permissions=[])
-    async with extension_context(folder, tmp_path / "profile") as context:
-        async with extension_page(context) as page:
-            assert await page.evaluate("connect()") == "service-worker"
-            expected = await page.evaluate("answers", REQUESTS)
-            answers = await begin(page, REQUESTS)
-            await (await WorkerVersions.of(page)).stop()
-            assert await answers == expected
-            assert await page.evaluate("disconnects.length") == 1
+    async with (
+        extension_context(folder, tmp_path / "profile") as context,
+        extension_page(context) as page,
+    ):
+        assert await page.evaluate("connect()") == "service-worker"
+        expected = await page.evaluate("answers", REQUESTS)
+        answers = await begin(page, REQUESTS)
+        await (await WorkerVersions.of(page)).stop()
+        assert await answers == expected
+        assert await page.evaluate("disconnects.length") == 1
