@@ -96,6 +96,7 @@ export class ExtensionPort {
     const home = this.openHome();
     home.addEventListener("message", (event) => {
       const { data } = event as MessageEvent<Message & { content?: object }>;
+      if (data.kind === "heartbeat" && this.from === undefined) return; // it knows no such kind
       if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
       const isGreeting = data.kind === "return" && data.uuid === this.hello;
       const { content } = data;

@@ -15,10 +15,18 @@ from browser.chat_page import until
 from browser.extensions import PAGES, background, extension_context, write_extension
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
+from browser.site_server import ROOT
 from golden import compare
 
+NPM = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
 PAGE = '<!doctype html><title>Test</title><script type="module" src="page.js"></script>'
-FILES = {"page.html": PAGE, "page.js": (PAGES / "extension_engine.js").read_text()}
+FILES = {
+    "page.html": PAGE,
+    "page.js": (PAGES / "extension_engine.js").read_text(),
+    "npm.html": PAGE.replace("page.js", "npm_page.js"),
+    "npm_page.js": (PAGES / "extension_npm.js").read_text(),
+    "npm.js": NPM.read_text(),
+}
 # As WebLLM's documentation has it.
 DOCUMENTED = """
 import { ExtensionServiceWorkerMLCEngineHandler } from "./extension_service_worker.js";
@@ -35,6 +43,11 @@ chrome.runtime.onConnect.addListener(function (port) {
 });
 """
 CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
+COLOURS = {
+    "messages": [{"role": "user", "content": "Name three colours."}],
+    "temperature": 0,
+    "max_tokens": 24,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +63,10 @@ async def context(model: Path, tmp_path: Path) -> AsyncIterator[BrowserContext]:
 
 
 @asynccontextmanager
-async def extension_page(context: BrowserContext) -> AsyncIterator[Page]:
+async def extension_page(context: BrowserContext, name: str = "page.html") -> AsyncIterator[Page]:
     root = (await background(context)).url.removesuffix("background.js")
     page = await context.new_page()
-    await page.goto(f"{root}page.html")
+    await page.goto(f"{root}{name}")
     await until(page, "'connect' in globalThis")
     yield page
     await page.close()
@@ -111,3 +124,25 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
         await (await WorkerVersions.of(page)).stop()
         assert await answers == expected
         assert await page.evaluate("disconnects.length") == 1
+
+
+async def test_the_npm_client(context: BrowserContext) -> None:
+    async with extension_page(context, "npm.html") as page:
+        await page.evaluate("connect()")
+        text = await page.evaluate("streamed", COLOURS)
+        assert "Red" in text
+        assert await page.evaluate("whole", COLOURS) == text
+        assert text.startswith(
+            await page.evaluate("([request]) => streamed(request, 3)", [COLOURS])
+        )
+        assert await page.evaluate("engine.getMaxStorageBufferBindingSize().then(Number)") > 0
+        endless = COLOURS | {"max_tokens": 2000, "ignore_eos": True}
+        seen = await page.evaluate("numChunks")
+        lost = asyncio.ensure_future(page.evaluate("(r) => streamed(r).catch(String)", endless))
+        await until(page, f"numChunks > {seen + 3}")
+        await page.evaluate(CLOSE_OFFSCREEN)
+        assert (await lost).startswith(("WorkerLostError: ", "RequestError: no stream "))
+        assert await page.evaluate("whole", COLOURS) == text, "the next worker does not answer"
+        assert await page.evaluate("disconnects") == 0
+        await (await WorkerVersions.of(page)).stop()
+        await until(page, "disconnects === 1")
