@@ -36,7 +36,7 @@ def write_extension(folder: Path, model: Path, files: Mapping[str, str], **manif
     shutil.copytree(DIST, folder, copy_function=os.link, ignore=shutil.ignore_patterns("wheels"))
     (folder / "models").mkdir()
     shutil.copy(model, folder / "models" / "smollm2.gguf")
-    everything = files | {"manifest.json": json.dumps(MANIFEST | manifest)}
+    everything = {**files, "manifest.json": json.dumps(MANIFEST | manifest)}
     for name, text in everything.items():
         (folder / name).unlink(missing_ok=True)  # of the site, to which it is a link
         (folder / name).write_text(text)

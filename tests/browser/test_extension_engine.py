@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from browser.chat_page import until
 from browser.extensions import PAGES, background, extension_context, write_extension
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
-from browser.site_server import ROOT
+from browser.site_server import DIST, ROOT, serving
 from golden import compare
 
 NPM = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
@@ -146,3 +147,54 @@ async def test_the_npm_client(context: BrowserContext) -> None:
         assert await page.evaluate("disconnects") == 0
         await (await WorkerVersions.of(page)).stop()
         await until(page, "disconnects === 1")
+
+
+OUTSIDE = """async (extensionId) => {
+    const { CreateExtensionServiceWorkerMLCEngine: create } = await import("/client.js");
+    try {
+        globalThis.engine = await create("smollm2", { extensionId });
+    } catch (error) {
+        return `${error.name}: ${error.message}`;
+    }
+    const prompt = "Once upon a time";
+    const request = { prompt, temperature: 0, max_tokens: 8 };
+    const sessions = await engine.listResumableSessions().catch(String);
+    return [(await engine.completions.create(request)).choices[0].text, engine.host, sessions];
+}"""
+
+
+async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
+    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
+    catalogue = json.dumps({"model_list": [record], "cacheBackend": "none"})
+    folder = write_extension(
+        tmp_path / "extension",
+        model,
+        FILES | {"models.json": catalogue},
+        externally_connectable={"matches": ["http://127.0.0.1/*", "http://localhost/*"]},
+    )
+    with serving({"": DIST, "tests": PAGES}) as site:
+        async with extension_context(folder, tmp_path / "profile") as context:
+            extension_id = (await background(context)).url.split("/")[2]
+
+            async def asked(url: str, button: str | None) -> Any:
+                """Connects from a page, and clicks a button of the window that asks the user."""
+                page = await context.new_page()
+                await page.goto(f"{url}/tests/empty.html")
+                reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
+                if button:
+                    window = await context.wait_for_event("page")
+                    await window.click(button)
+                return await reply
+
+            allowed, other = site.url, site.url.replace("127.0.0.1", "localhost")
+            text, host, sessions = await asked(allowed, "#allow")
+            assert (len(text) > 8, host) == (True, "offscreen")
+            assert sessions == (
+                "RequestError: only pages of this extension may ask for listResumableSessions"
+            )
+            assert await asked(allowed, None) == [text, host, sessions]
+            for button in ("#deny", None):
+                assert await asked(other, button) == (
+                    f"ServiceWorkerInitializationError: the extension {extension_id}: "
+                    f"the user does not let {other} use this extension's model"
+                )
