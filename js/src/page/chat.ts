@@ -45,8 +45,11 @@ export interface Chat {
   composer: Composer;
   confirm: Confirm;
   models: ModelDialog;
+  kept: KeptModels;
   /** Loads the model that was loaded last, if there is one and none is chosen meanwhile. */
   loadLast(): void;
+  /** As `loadLast`, but loads it only for the next question. */
+  sleepLast(): void;
 }
 
 /** Opens the chat in this document, which has the elements of index.html. */
@@ -83,10 +86,14 @@ export async function openChat(options: ChatOptions): Promise<Chat> {
   const views = show(store, session, answering, appConfig, options);
   keep(store, db, answering);
   void options.device.then((device) => store.set("device", device));
-  const loadLast = () => {
-    if (known && store.get("model").phase === "none") session.load(known.model_id);
+  const isLeft = () => known !== undefined && store.get("model").phase === "none";
+  return {
+    store,
+    session,
+    loadLast: () => isLeft() && session.load(store.get("modelId")),
+    sleepLast: () => isLeft() && session.sleep(),
+    ...views,
   };
-  return { store, session, loadLast, ...views };
 }
 
 function show(
@@ -95,7 +102,7 @@ function show(
   answering: Answering,
   appConfig: AppConfig,
   { prepare, moreSettings }: ChatOptions,
-): Pick<Chat, "composer" | "confirm" | "models"> {
+): Pick<Chat, "composer" | "confirm" | "kept" | "models"> {
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
   const confirm = new Confirm();
   const kept = new KeptModels(store, appConfig);
@@ -115,5 +122,5 @@ function show(
   new ModelBar(store, session, () => models.open());
   new DeviceNote(store);
   new SettingsDialog(store, moreSettings);
-  return { composer, confirm, models };
+  return { composer, confirm, kept, models };
 }

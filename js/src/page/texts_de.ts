@@ -168,7 +168,7 @@ export const GERMAN: Record<TextKey, string> = {
   asleep: "Schläft",
   asleepText: "Es belegt keinen Speicher. Deine nächste Frage weckt es.",
   wake: "Wecken",
-  memoryTaken: "$1 Speicher",
+  memoryTaken: "Es belegt $1 Speicher.",
   firstTitle: "Vor der ersten Frage",
   firstText:
     "Ein Sprachmodell antwortet auf diesem Gerät. Was du schreibst und welche Seiten du teilst, " +

@@ -162,7 +162,7 @@ export const ENGLISH = {
   asleep: "Asleep",
   asleepText: "It takes no memory. Your next question wakes it.",
   wake: "Wake up",
-  memoryTaken: "$1 of memory",
+  memoryTaken: "It takes $1 of memory.",
   firstTitle: "Before the first question",
   firstText:
     "A language model answers on this device. Nothing you type, and no page you share, leaves it.",

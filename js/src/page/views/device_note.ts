@@ -40,9 +40,9 @@ function noteText(model: ModelState, device: Device | null): string {
   const reason = device?.noGpuReason ? `: ${device.noGpuReason}` : "";
   if (model.phase === "ready") {
     const { memoryBytes } = model;
-    const memory = memoryBytes === null ? "" : `, ${t("memoryTaken", bytes(memoryBytes))}`;
+    const memory = memoryBytes === null ? "" : `${t("memoryTaken", bytes(memoryBytes))} `;
     const why = isCpu(model.device) ? reason : "";
-    return t("runsOn", `${deviceText(model.device)}${memory}${why}.`, t("privacy"));
+    return t("runsOn", `${deviceText(model.device)}${why}.`, memory + t("privacy"));
   }
   if (device === null || model.phase === "asleep") return t("privacy");
   return t("willRunOn", `${device.gpu ? "WebGPU" : t("theCpu")}${reason}.`, t("privacy"));

@@ -1,0 +1,66 @@
+// The text of a web page, read by the function that Chrome runs in it.
+
+export interface ReadPage {
+  contentType: string;
+  url: string;
+  title: string;
+  text: string; // "" if there is none
+}
+
+/**
+ * Reads the main text of this document: its article or main element if there is one. Leaves out
+ * navigation, forms, scripts, and what is hidden. Runs in the page, so it can use nothing from outside.
+ */
+export function readPage(): ReadPage {
+  const MAX_LENGTH = 400_000; // far more than any model takes
+  const LEAST = 200; // characters of an article worth taking alone
+  const LEFT_OUT =
+    "script,style,noscript,template,nav,aside,footer,form,dialog,menu,button,input,select,textarea," +
+    "svg,canvas,iframe,object,embed,video,audio,[aria-hidden=true]," +
+    "[role=navigation],[role=search],[role=banner],[role=contentinfo],[role=dialog]";
+  const CELLS = new Set(["TD", "TH"]);
+  const BLOCK = /^(block|flex|grid|list-item|table|table-row|flow-root|table-caption)$/;
+
+  function textOf(root: Element): string {
+    const parts: string[] = [];
+    let length = 0;
+    const visit = (node: Node): void => {
+      if (length > MAX_LENGTH) return;
+      if (node instanceof Text) {
+        const isPlain = !node.parentElement?.closest("pre");
+        const text = isPlain ? node.data.replace(/\s+/g, " ") : node.data;
+        length += text.length;
+        parts.push(text);
+      }
+      if (!(node instanceof Element)) return;
+      if (node !== root && node.matches(LEFT_OUT)) return;
+      if (node.tagName === "BR") return void parts.push("\n");
+      const { display, visibility } = getComputedStyle(node);
+      if (display === "none" || visibility === "hidden") return;
+      const edge = BLOCK.test(display) ? "\n" : CELLS.has(node.tagName) ? "\t" : "";
+      const space = /^(P|H[1-6]|PRE|UL|OL|TABLE|BLOCKQUOTE)$/.test(node.tagName) ? "\n" : "";
+      parts.push(space + edge);
+      const isSlot = node instanceof HTMLSlotElement;
+      const assigned = isSlot ? node.assignedNodes() : [];
+      const inner = assigned.length > 0 ? assigned : (node.shadowRoot ?? node).childNodes;
+      for (const child of inner) visit(child);
+      parts.push(edge + space);
+    };
+    visit(root);
+    return parts
+      .join("")
+      .replace(/[^\S\n]*\t[^\S\n]*/g, "  ")
+      .replace(/ *\n */g, "\n")
+      .replace(/\n{3,}/g, "\n\n")
+      .trim();
+  }
+
+  const articles = document.querySelectorAll("article");
+  const main = document.querySelector("main, [role=main]");
+  const roots = [articles.length === 1 ? articles[0] : null, main, document.body];
+  let text = "";
+  for (const root of roots) {
+    if (root && text.length < LEAST) text = textOf(root) || text;
+  }
+  return { contentType: document.contentType, url: location.href, title: document.title, text };
+}
