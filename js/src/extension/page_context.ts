@@ -42,7 +42,7 @@ export class PageContext {
     const [settings, tab] = await Promise.all([readExtensionSettings(), this.find()]);
     this.isOn = settings.pageContext;
     this.tab = tab;
-    this.reason = whyClosed(tab);
+    this.reason = this.whyClosed(tab);
     if (this.isOn) await this.probe();
     this.show();
   }
@@ -53,7 +53,7 @@ export class PageContext {
    */
   async take(conversationId: string): Promise<PageText | null | "failed"> {
     this.tab = await this.find();
-    this.reason ??= whyClosed(this.tab);
+    this.reason ??= this.whyClosed(this.tab);
     if (!this.isOn || this.reason !== null || this.has(conversationId)) return null;
     this.say(t("readingPage"));
     try {
@@ -89,6 +89,12 @@ export class PageContext {
     if (this.tabId !== null) return tabs?.get(this.tabId).catch(() => undefined);
     const [tab] = (await tabs?.query({ active: true, currentWindow: true })) ?? [];
     return tab;
+  }
+
+  /** A popup may read the page that it is opened on, unless the browser keeps that closed. */
+  private whyClosed(tab: Tab | undefined): TextKey | null {
+    const reason = whyClosed(tab);
+    return reason === "pageNotAllowed" && this.tabId === null ? "pageBrowser" : reason;
   }
 
   private has(conversationId: string): boolean {

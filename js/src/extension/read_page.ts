@@ -17,40 +17,45 @@ export function readPage(): ReadPage {
   const LEFT_OUT =
     "script,style,noscript,template,nav,aside,footer,form,dialog,menu,button,input,select,textarea," +
     "svg,canvas,iframe,object,embed,video,audio,[aria-hidden=true]," +
-    "[role=navigation],[role=search],[role=banner],[role=contentinfo],[role=dialog]";
-  const CELLS = new Set(["TD", "TH"]);
+    "body>header,[role=navigation],[role=search],[role=banner],[role=contentinfo],[role=dialog]";
   const BLOCK = /^(block|flex|grid|list-item|table|table-row|flow-root|table-caption)$/;
+  const APART = /^(P|H[1-6]|PRE|UL|OL|TABLE|BLOCKQUOTE)$/; // after an empty line
 
   function textOf(root: Element): string {
     const parts: string[] = [];
     let length = 0;
+    let due = 0; // new lines before the next text
+    const add = (text: string): void => {
+      const begins = due > 0 || length === 0;
+      if (begins && text.trim() === "") return;
+      const lines = "\n".repeat(length === 0 ? 0 : due) + (begins ? text.replace(/^ /, "") : text);
+      due = 0;
+      length += lines.length;
+      parts.push(lines);
+    };
     const visit = (node: Node): void => {
       if (length > MAX_LENGTH) return;
       if (node instanceof Text) {
         const isPlain = !node.parentElement?.closest("pre");
-        const text = isPlain ? node.data.replace(/\s+/g, " ") : node.data;
-        length += text.length;
-        parts.push(text);
+        return add(isPlain ? node.data.replace(/\s+/g, " ") : node.data);
       }
-      if (!(node instanceof Element)) return;
-      if (node !== root && node.matches(LEFT_OUT)) return;
-      if (node.tagName === "BR") return void parts.push("\n");
+      if (!(node instanceof Element) || (node !== root && node.matches(LEFT_OUT))) return;
+      const { tagName } = node;
       const { display, visibility } = getComputedStyle(node);
       if (display === "none" || visibility === "hidden") return;
-      const edge = BLOCK.test(display) ? "\n" : CELLS.has(node.tagName) ? "\t" : "";
-      const space = /^(P|H[1-6]|PRE|UL|OL|TABLE|BLOCKQUOTE)$/.test(node.tagName) ? "\n" : "";
-      parts.push(space + edge);
-      const isSlot = node instanceof HTMLSlotElement;
-      const assigned = isSlot ? node.assignedNodes() : [];
+      const edge = APART.test(tagName) ? 2 : BLOCK.test(display) ? 1 : 0;
+      due = Math.max(due, edge, tagName === "BR" ? 1 : 0);
+      if (tagName === "LI") add("- ");
+      if (display === "table-cell" && node.previousElementSibling) add(" | ");
+      const assigned = node instanceof HTMLSlotElement ? node.assignedNodes() : [];
       const inner = assigned.length > 0 ? assigned : (node.shadowRoot ?? node).childNodes;
       for (const child of inner) visit(child);
-      parts.push(edge + space);
+      due = Math.max(due, edge);
     };
     visit(root);
     return parts
       .join("")
-      .replace(/[^\S\n]*\t[^\S\n]*/g, "  ")
-      .replace(/ *\n */g, "\n")
+      .replace(/[^\S\n]+\n/g, "\n")
       .replace(/\n{3,}/g, "\n\n")
       .trim();
   }

@@ -193,7 +193,8 @@ export const GERMAN: Record<TextKey, string> = {
   pageOnHint: "Deine nächste Frage bringt den Text dieser Seite mit",
   pageInHint: "Diese Unterhaltung hat den Text dieser Seite",
   pageUnread: "$1 Schalte „Diese Seite“ aus, um ohne sie zu fragen.",
-  pageBrowser: "Seiten des Browsers selbst sind für Erweiterungen gesperrt.",
+  pageBrowser:
+    "Der Browser sperrt seine eigenen Seiten und den Chrome Web Store für Erweiterungen.",
   pageStore: "Der Chrome Web Store ist für Erweiterungen gesperrt.",
   pagePdf: "Der Text von PDF-Dateien kann hier nicht gelesen werden.",
   pageFile:
@@ -204,9 +205,7 @@ export const GERMAN: Record<TextKey, string> = {
   pageNone: "In diesem Fenster ist keine Seite.",
   pageEmpty: "Diese Seite hat keinen lesbaren Text.",
   pageWhole: "Die ganze Seite",
-  pagePart: "Die ersten $1 % der Seite",
-  pagePartWhy:
-    "Die ersten $1 % der Seite: mehr passt nicht in das Gedächtnis des Modells für eine Unterhaltung",
+  pagePartWhy: "Die ersten $1 % der Seite: mehr nimmt das Modell nicht auf einmal",
   readingPage: "Liest die Seite",
 
   memoryTitle: "Speicher",

@@ -186,7 +186,7 @@ export const ENGLISH = {
   pageOnHint: "Your next question carries this page's text",
   pageInHint: "This conversation has this page's text",
   pageUnread: "$1 Turn off “This page” to ask without it.",
-  pageBrowser: "Pages of the browser itself are closed to extensions.",
+  pageBrowser: "The browser keeps its own pages and the Chrome Web Store closed to extensions.",
   pageStore: "The Chrome Web Store is closed to extensions.",
   pagePdf: "The text of PDF files cannot be read here.",
   pageFile:
@@ -195,8 +195,7 @@ export const ENGLISH = {
   pageNone: "There is no page in this window.",
   pageEmpty: "This page has no text that could be read.",
   pageWhole: "The whole page",
-  pagePart: "The first $1 % of the page",
-  pagePartWhy: "The first $1 % of the page: no more fits into the model's memory of a conversation",
+  pagePartWhy: "The first $1 % of the page: the model takes no more at once",
   readingPage: "Reading the page",
 
   memoryTitle: "Memory",

@@ -109,7 +109,7 @@ const HANDLERS = {
   abort: (_, { client, uuid }) => void client.streams.delete(uuid),
   deleteResumableSession: async ({ sessionId }) => {
     const journal = await caches.open("fake-journal");
-    const isThere = await journal.delete(`/${sessionId}`);
+    const isThere = await journal.delete(`https://fake.test/${sessionId}`);
     if (!isThere) throw fault("SessionNotFoundError", `the journal has no session ${sessionId}`);
   },
 };
@@ -126,12 +126,12 @@ const greeting = new Promise((resolve) => {
 async function keep({ extra_body, ...request }) {
   const { sessionId } = extra_body.resumable;
   const journal = await caches.open("fake-journal");
-  const known = await journal.match(`/${sessionId}`);
+  const known = await journal.match(`https://fake.test/${sessionId}`);
   const text = JSON.stringify(request);
   if (known && (await known.text()) !== text) {
     throw fault("RequestError", `${sessionId} is the id of another request`);
   }
-  await journal.put(`/${sessionId}`, new Response(text));
+  await journal.put(`https://fake.test/${sessionId}`, new Response(text));
   return !known;
 }
 
