@@ -21,11 +21,12 @@ export const STARTING: Loading = {
   detail: "",
 };
 
-/** The state after a progress report. The bar never goes back. */
-export function loading(report: InitProgressReport, last: Loading): Loading {
+/** The state after a progress report. The bar never goes back. isHere: nothing is downloaded. */
+export function loading(report: InitProgressReport, last: Loading, isHere: boolean): Loading {
+  const isFetching = report.phase === "fetch";
   return {
     phase: "loading",
-    text: t(TEXTS[report.phase ?? ""] ?? "loadingModel"),
+    text: t(isHere && isFetching ? "loadingModel" : (TEXTS[report.phase ?? ""] ?? "loadingModel")),
     progress: Math.max(last.progress ?? 0, report.progress),
     detail: amount(report),
   };

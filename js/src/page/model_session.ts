@@ -19,6 +19,7 @@ import { ROOT } from "./config";
 import { isAnswering } from "./conversations";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
+import { sourceOf } from "./model_source";
 import type { ModelState, State } from "./state";
 import { canKeepModels } from "./storage";
 import type { Store } from "./store";
@@ -187,9 +188,18 @@ export class ModelSession {
   private open(): SharedEngine {
     const onProgress: InitProgressCallback = (report) => {
       const last = this.store.get("model");
-      if (last.phase === "loading") this.store.set("model", loading(report, last));
+      if (last.phase !== "loading") return;
+      this.store.set("model", loading(report, last, this.isHere()));
     };
     return this.connect(onProgress, () => this.lose());
+  }
+
+  /** Whether the model's file is on this device. */
+  private isHere(): boolean {
+    const { modelId = "" } = this.session ?? {};
+    const model = this.store.get("models").find((each) => each.model_id === modelId);
+    const isLocal = model !== undefined && sourceOf(model).kind !== "network";
+    return isLocal || this.store.get("kept").has(modelId);
   }
 
   /** The worker has ended. Answers under way go on in the next one, which loads the model again. */
