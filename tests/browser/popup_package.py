@@ -40,10 +40,9 @@ MODELS: list[dict[str, Any]] = [
 POPUP_FILES = ("popup.html", "popup.js", "popup.css", "icon.svg", "icon-*.png", "*.woff2")
 ENGINE_FILES = ("extension_service_worker.js", "offscreen.html", "offscreen.js", "chunk-*.js")
 AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => undefined"
-SLEEP = """async () => {
-  new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" });
-  await chrome.offscreen.closeDocument();
-}"""
+TELL = """
+new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })
+"""
 
 
 def write_package(folder: Path, has_background: bool, models: list[dict[str, Any]]) -> None:
@@ -123,8 +122,13 @@ class Extension:
         return workers[0] if workers else await self.context.wait_for_event("serviceworker")
 
     async def sleep(self) -> None:
-        """Closes the offscreen document, as it does by itself after some time without use."""
-        await (await self.background()).evaluate(f"({SLEEP})()")
+        """Does to the offscreen document what it does by itself after some time without use."""
+        await self.end_engine()
+        await (await self.background()).evaluate(TELL)
+
+    async def end_engine(self) -> None:
+        """Closes the offscreen document, as a crash would."""
+        await (await self.background()).evaluate("chrome.offscreen.closeDocument()")
 
 
 @asynccontextmanager

@@ -71,6 +71,23 @@ async def load(popup: Page) -> None:
     await popup.wait_for_selector(READY)
 
 
+async def load_inside(popup: Page) -> None:
+    """Loads a model of the package: waking it asks nothing."""
+    await popup.click("#open-models")
+    await popup.click("#models label:has-text('Inside')")
+    await popup.click("#models button:has-text('Load model')")
+    await popup.wait_for_selector(READY)
+
+
+async def ask_again(popup: Page, text: str) -> None:
+    """Asks in a conversation that has answers."""
+    count = await popup.locator(".answer").count()
+    await popup.fill("#prompt", text)
+    await popup.press("#prompt", "Enter")
+    await expect(popup.locator(".answer")).to_have_count(count + 1)
+    await popup.wait_for_selector(".answer:last-child[aria-busy=false]")
+
+
 async def open_web(extension: Extension, url: str) -> Page:
     page = await extension.context.new_page()
     await page.goto(url)
@@ -79,7 +96,7 @@ async def open_web(extension: Extension, url: str) -> Page:
 
 async def content_of(popup: Page, text: str) -> str:
     """Returns what the model got for a question."""
-    await ask(popup, f"{text} echo")
+    await ask_again(popup, f"{text} echo")
     request = json.loads(await popup.evaluate(LAST_ANSWER))  # what is shown is Markdown
     content: str = request["messages"][-1]["content"]
     return content
@@ -115,16 +132,10 @@ async def test_a_model_of_the_package_needs_no_download(popup_folder: Path) -> N
         await popup.click("#open-models")
         inside = popup.locator("#models label:has-text('Inside')")
         await expect(inside).to_contain_text("270 MB in this extension")
-        await inside.click()
-        await popup.click("#models button:has-text('Load model')")
-        await popup.wait_for_selector(READY)
-    async with running(popup_folder) as extension:
-        async with extension.popup() as popup:
-            await popup.evaluate(
-                "localStorage.setItem('webllm-settings', JSON.stringify({modelId: 'Inside-360M'}))"
-            )
-        async with extension.popup() as popup:
-            await popup.wait_for_selector(READY)  # as the one that was loaded last
+        await popup.keyboard.press("Escape")
+        await load_inside(popup)
+        await popup.reload()
+        await popup.wait_for_selector(READY)  # as the one that was loaded last
 
 
 async def test_what_is_written_and_asked_stays(popup_folder: Path) -> None:
@@ -206,12 +217,12 @@ async def test_says_why_a_page_cannot_be_read(
 async def test_the_engine_sleeps_and_wakes(background_folder: Path) -> None:
     async with running(background_folder) as extension:
         async with extension.popup() as popup:
-            await load(popup)
+            await load_inside(popup)
             await ask(popup, "one")
             await extension.sleep()
             await popup.wait_for_selector(ASLEEP)
             await expect(popup.locator("#model-bar")).to_contain_text("It takes no memory")
-            await ask(popup, "two")
+            await ask_again(popup, "two")
             await popup.wait_for_selector(READY)
             await expect(popup.locator(".answer .markdown").last).to_contain_text("“two”")
         await extension.sleep()
@@ -226,10 +237,10 @@ async def test_the_engine_sleeps_and_wakes(background_folder: Path) -> None:
 
 async def test_an_answer_survives_the_end_of_the_engine(background_folder: Path) -> None:
     async with running(background_folder) as extension, extension.popup() as popup:
-        await load(popup)
+        await load_inside(popup)
         await begin(popup, "slow code")
         await expect(popup.locator(".answer .markdown")).to_contain_text("Here is")
-        await extension.sleep()
+        await extension.end_engine()
         await expect(popup.locator(".answer .markdown")).to_contain_text("See the sieve.")
         await expect(popup.locator(READY)).to_have_count(1)
 
