@@ -153,7 +153,7 @@ async def running(
                     *flags,
                 ],
                 env={**os.environ, "LANGUAGE": language},
-                **{"viewport": viewport, **options},
+                **{"viewport": viewport, "screen": {"width": 1280, "height": 900}, **options},
             )
             context.set_default_timeout(1000 * TIMEOUT_S)
             await context.add_init_script(AS_POPUP)

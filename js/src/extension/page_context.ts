@@ -23,6 +23,7 @@ class UnreadablePage extends Error {
 
 export class PageContext {
   private readonly chip = byId("page-chip", HTMLButtonElement);
+  private readonly row = byId("page-row", HTMLDivElement);
   private readonly note = byId("page-note", HTMLParagraphElement);
   private isOn = false;
   private tab: Tab | undefined;
@@ -106,6 +107,7 @@ export class PageContext {
   private show(): void {
     const { chip, reason } = this;
     const isTaken = this.isOn && reason === null;
+    this.row.hidden = this.tab?.url?.startsWith(location.origin) ?? false; // in a tab of its own
     const title = this.tab?.title || this.tab?.url;
     const label = title ? t("thisPageNamed", title) : t("thisPage");
     chip.replaceChildren(icon(isTaken ? "check" : "file"), h("span", { dir: "auto" }, label));

@@ -6,7 +6,7 @@ const SHARE = 0.6; // of the context window, so that the conversation has room
 const TOKENS_PER_CHARACTER = 1 / 3.5; // of English in the usual vocabularies; others may need more
 const TOKENS_PER_IDEOGRAPH = 1;
 const IDEOGRAPH = /[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]/;
-const LESS = 0.75; // what is left after one cut
+const LESS = 0.6; // what is left after one cut
 const MIN_LENGTH = 200;
 
 /** The page's beginning that should fit into a context window beside a conversation. */
