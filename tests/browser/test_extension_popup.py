@@ -176,6 +176,19 @@ async def test_a_question_carries_the_open_page_once(popup_folder: Path, web: Si
             await expect(popup.locator(".page-card-title")).to_have_text("Snails")
 
 
+async def test_one_click_sums_up_the_page(popup_folder: Path, web: SiteServer) -> None:
+    async with running(popup_folder) as extension:
+        page = await open_web(extension, f"{web.url}/article.html")
+        async with extension.popup(page) as popup:
+            await load(popup)
+            await popup.click("text=Sum up this page")
+            await expect(popup.locator(".page-card-title")).to_have_text("Snails")
+            await expect(popup.locator(".bubble")).to_have_text(
+                "Sum up this page in a few sentences."
+            )
+            await expect(popup.locator("#page-chip")).to_have_attribute("aria-pressed", "true")
+
+
 async def test_a_long_page_is_cut_to_the_context_window(
     popup_folder: Path, web: SiteServer
 ) -> None:

@@ -8,6 +8,7 @@ import { icon } from "../page/icons";
 import type { PageText, State } from "../page/state";
 import type { Store } from "../page/store";
 import { t, type TextKey } from "../page/texts";
+import { suggestion } from "../page/views/welcome";
 import { keepExtensionSettings, readExtensionSettings } from "./extension_storage";
 import { readPage, type ReadPage } from "./read_page";
 
@@ -25,15 +26,21 @@ export class PageContext {
   private readonly chip = byId("page-chip", HTMLButtonElement);
   private readonly row = byId("page-row", HTMLDivElement);
   private readonly note = byId("page-note", HTMLParagraphElement);
+  private readonly sumUp: HTMLLIElement;
   private isOn = false;
   private tab: Tab | undefined;
   private reason: TextKey | null = null; // why it cannot be read
 
-  /** tabId: the page's tab if it is not the active one. */
+  /** tabId: the page's tab if it is not the active one. ask: asks what a suggestion says. */
   constructor(
     private readonly store: Store<State>,
     private readonly tabId: number | null,
+    ask: (text: string) => void,
   ) {
+    this.sumUp = suggestion(["suggestSumUp", "suggestSumUpRest"], async (text) => {
+      if (!this.isOn) await this.toggle();
+      ask(text);
+    });
     this.chip.addEventListener("click", () => void this.toggle());
     store.watch(["conversations", "currentId"], () => this.show());
   }
@@ -115,6 +122,8 @@ export class PageContext {
     chip.disabled = reason !== null;
     chip.title = t(isTaken ? this.hint() : "pageOffHint");
     if (reason !== null) this.say(t(reason));
+    if (this.tab === undefined || reason !== null || this.row.hidden) this.sumUp.remove();
+    else if (!this.sumUp.isConnected) document.querySelector(".suggestions")?.prepend(this.sumUp);
   }
 
   private hint(): TextKey {

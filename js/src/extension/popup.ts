@@ -32,7 +32,7 @@ async function main(): Promise<void> {
     moreSettings: isBehindWorker ? engineSettings : () => [],
   });
   const { store, session, composer, confirm, models } = chat;
-  const page = new PageContext(store, pageTab());
+  const page = new PageContext(store, pageTab(), (text) => composer.send(text));
   const prepare = async (conversationId: string) => {
     if (!(await loads(chat))) return null;
     const taken = await page.take(conversationId);

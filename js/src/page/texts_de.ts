@@ -63,6 +63,9 @@ export const GERMAN: Record<TextKey, string> = {
   suggestList: "Nenne",
   suggestListRest: "drei Ideen für einen verregneten Nachmittag",
 
+  suggestSumUp: "Fasse",
+  suggestSumUpRest: "diese Seite in wenigen Sätzen zusammen",
+
   startingPython: "Startet Python",
   downloadingModel: "Lädt das Modell herunter",
   loadingModel: "Lädt das Modell",

@@ -60,6 +60,9 @@ export const ENGLISH = {
   suggestList: "List",
   suggestListRest: "three ideas for a rainy afternoon",
 
+  suggestSumUp: "Sum up",
+  suggestSumUpRest: "this page in a few sentences",
+
   startingPython: "Starting Python",
   downloadingModel: "Downloading the model",
   loadingModel: "Loading the model",

@@ -93,7 +93,10 @@ class UserMessage implements MessageView {
       this.element.querySelector<HTMLElement>(".message-actions button:last-child")?.focus();
     };
     field.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") leave();
+      if (event.key === "Escape") {
+        event.preventDefault(); // which would close a popup
+        leave();
+      }
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
     });
     const form = h(

@@ -29,12 +29,13 @@ export class Welcome {
   }
 }
 
-function suggestion(
+/** A sentence in two parts, which is sent when it is clicked. */
+export function suggestion(
   [verbKey, restKey]: [TextKey, TextKey],
-  send: (text: string) => void,
+  send: (text: string) => unknown,
 ): HTMLLIElement {
   const [verb, rest] = [t(verbKey), t(restKey)];
-  const click = () => send(`${verb} ${rest}.`);
+  const click = () => void send(`${verb} ${rest}.`);
   return h(
     "li",
     {},
