@@ -39,6 +39,7 @@ LAST_ANSWER = """() => new Promise((resolve) => {
     table.getAll().onsuccess = (event) => resolve(event.target.result[0].messages.at(-1).text);
   };
 })"""
+JSON_SETTINGS = '{"modelId": "ID"}'
 READY = "#model-dot[data-phase=ready]"
 ASLEEP = "#model-dot[data-phase=asleep]"
 
@@ -246,6 +247,19 @@ async def test_the_engine_sleeps_and_wakes(background_folder: Path) -> None:
             assert not await worker.evaluate("chrome.offscreen.hasDocument()")
             await popup.click("text=Wake up")
             await popup.wait_for_selector(READY)
+
+
+async def test_opening_it_leaves_the_model_of_a_website_loaded(background_folder: Path) -> None:
+    async with running(background_folder) as extension:
+        async with extension.popup() as popup:
+            await load_inside(popup)
+        async with extension.popup() as popup:
+            await popup.wait_for_selector(READY)
+            last = JSON_SETTINGS.replace("ID", "Slow-270M")  # as if a website had loaded the other
+            await popup.evaluate(f"localStorage.setItem('webllm-settings', '{last}')")
+        async with extension.popup() as popup:
+            await expect(popup.locator("#first-run")).to_contain_text("Slow 270M")
+            await load_inside(popup)
 
 
 async def test_an_answer_survives_the_end_of_the_engine(background_folder: Path) -> None:

@@ -54,8 +54,15 @@ async function main(): Promise<void> {
   keepDraft();
   composer.focus();
   void page.look();
-  if (isBehindWorker && !(await isAwake())) chat.sleepLast();
-  else chat.loadLast();
+  await begin(chat);
+}
+
+/** Wakes no engine, and takes the place of no model that a website uses. */
+async function begin({ store, session, sleepLast, loadLast }: Chat): Promise<void> {
+  if (!isBehindWorker) return loadLast();
+  const loaded = (await isAwake()) ? await session.loadedIds() : [];
+  if (loaded.length === 0) return sleepLast();
+  if (loaded.includes(store.get("modelId"))) loadLast();
 }
 
 const connect: Connect = (initProgressCallback, onDisconnect) =>

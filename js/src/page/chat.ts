@@ -90,8 +90,8 @@ export async function openChat(options: ChatOptions): Promise<Chat> {
   return {
     store,
     session,
-    loadLast: () => isLeft() && session.load(store.get("modelId")),
-    sleepLast: () => isLeft() && session.sleep(),
+    loadLast: () => void (isLeft() && session.load(store.get("modelId"))),
+    sleepLast: () => void (isLeft() && session.sleep()),
     ...views,
   };
 }

@@ -89,9 +89,10 @@ const HANDLERS = {
   hello: () => greeting,
   setAppConfig: (content, { client }) => void (client.appConfig = content),
   getDeviceName: () => "CPU (relaxed, 2 threads)",
-  getEngineStats: () => ({
-    models: [{ model_id: loaded, memory_bytes: 215_000_000, blocks: 64, block_tokens: 16 }],
-  }),
+  getEngineStats: () => {
+    const stats = { model_id: loaded, memory_bytes: 215_000_000, blocks: 64, block_tokens: 16 };
+    return { models: loaded === undefined ? [] : [stats] };
+  },
   reload: ({ modelId: [modelId] }, asked) => reload(modelId, asked),
   unload: () => void (loaded = undefined),
   chatCompletionStreamInit: async ({ request, streamId }, { client }) => {
