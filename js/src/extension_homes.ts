@@ -5,6 +5,8 @@
 //     service-worker    the background worker itself
 
 import { ChannelLink, Home, Listeners, type Link } from "../../src/webllm/workers/homes.js";
+import { newUuid } from "../../src/webllm/workers/uuid.js";
+import type { EngineStats } from "./client/api";
 import type { HomeClients } from "./home_clients";
 
 export const OFFSCREEN_CHANNEL = "webllm offscreen";
@@ -24,9 +26,20 @@ export function ownHome(clients: HomeClients): Home {
   return new Home({ host: "service-worker", open: () => new OwnLink(clients) });
 }
 
-/** For the offscreen document itself. */
-export function offscreenWorkerHome(): Home {
-  return new Home({ host: "offscreen", open: offscreenLink });
+/** What the engine of the offscreen document does; nothing once it has ended. Opens none. */
+export async function offscreenStats(): Promise<EngineStats> {
+  const home = new Home({ host: "offscreen", open: offscreenLink });
+  const uuid = newUuid();
+  const stats = await new Promise<EngineStats>((resolve) => {
+    home.addEventListener("message", (event) => {
+      const { data } = event as MessageEvent<{ uuid: string; content?: EngineStats }>;
+      if (data.uuid === uuid) resolve(data.content ?? { models: [] });
+    });
+    home.addEventListener("close", () => resolve({ models: [] }));
+    home.postMessage({ kind: "getEngineStats", uuid, content: null });
+  });
+  home.close();
+  return stats;
 }
 
 function offscreenLink(): ChannelLink {

@@ -1,6 +1,7 @@
 // The entry point of the extension's popup, and of the same page in a tab.
 
 import { ExtensionServiceWorkerMLCEngine, ServiceWorkerMLCEngine } from "../client";
+import { offscreenStats } from "../extension_homes";
 import { openChat, type Chat } from "../page/chat";
 import { ROOT } from "../page/config";
 import { newId } from "../page/conversations";
@@ -58,11 +59,11 @@ async function main(): Promise<void> {
 }
 
 /** Wakes no engine, and takes the place of no model that a website uses. */
-async function begin({ store, session, sleepLast, loadLast }: Chat): Promise<void> {
+async function begin({ store, sleepLast, loadLast }: Chat): Promise<void> {
   if (!isBehindWorker) return loadLast();
-  const loaded = (await isAwake()) ? await session.loadedIds() : [];
-  if (loaded.length === 0) return sleepLast();
-  if (loaded.includes(store.get("modelId"))) loadLast();
+  const loaded = await loadedIds();
+  if (loaded === null || loaded.includes(store.get("modelId"))) return loadLast();
+  if (loaded.length === 0) sleepLast();
 }
 
 const connect: Connect = (initProgressCallback, onDisconnect) =>
@@ -79,11 +80,14 @@ async function loads({ store, session }: Chat): Promise<boolean> {
   return isMeant;
 }
 
-/** Whether there is an engine, which may have a model; asking it would wake it. */
-async function isAwake(): Promise<boolean> {
+/** The ids of the offscreen document's models; null if the engine is in the background worker. */
+async function loadedIds(): Promise<string[] | null> {
   const { offscreen, runtime } = chrome ?? {};
-  if (!offscreen || !runtime) return true; // it is in the background worker
-  return (await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] })).length > 0;
+  if (!offscreen || !runtime) return null;
+  const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
+  if (found.length === 0) return [];
+  const { models, loading = [] } = await offscreenStats();
+  return [...loading, ...models.map((each) => each.model_id)];
 }
 
 /** In a tab the page may be of any size. */

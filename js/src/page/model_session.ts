@@ -91,13 +91,6 @@ export class ModelSession {
     this.noteBegun();
   }
 
-  /** The ids of the engine's models, loaded or on their way. Asking starts an engine. */
-  async loadedIds(): Promise<string[]> {
-    const engine = (this.engine ??= this.open());
-    const { models, loading: coming = [] } = await engine.getEngineStats();
-    return [...coming, ...models.map((each) => each.model_id)];
-  }
-
   /** Loads the chosen model without keeping it in the browser. */
   loadUnkept(): void {
     this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
