@@ -27,12 +27,8 @@ interface Runtime {
   connect(info: { name: string }): Port;
   connect(extensionId: string, info: { name: string }): Port;
   getContexts(filter: { contextTypes: "OFFSCREEN_DOCUMENT"[] }): Promise<object[]>;
+  getManifest(): { background?: object };
   getURL(path: string): string;
-}
-
-interface StorageArea {
-  get(key: string): Promise<Record<string, unknown>>;
-  set(items: Record<string, unknown>): Promise<void>;
 }
 
 interface Windows {
@@ -50,14 +46,46 @@ interface Offscreen {
   createDocument(options: { url: string; reasons: string[]; justification: string }): Promise<void>;
 }
 
+export interface Tab {
+  id?: number;
+  title?: string; // this and url only of pages that the extension may read
+  url?: string;
+}
+
+interface Tabs {
+  create(properties: { url: string }): Promise<Tab>;
+  get(tabId: number): Promise<Tab>;
+  getCurrent(): Promise<Tab | undefined>; // of this page; undefined in a popup
+  query(filter: { active: boolean; currentWindow: boolean }): Promise<Tab[]>;
+}
+
+interface Scripting {
+  executeScript<Result>(injection: {
+    target: { tabId: number };
+    func: () => Result;
+  }): Promise<{ result?: Result }[]>;
+}
+
+interface StorageArea {
+  get(keys: string[]): Promise<Record<string, unknown>>;
+  set(items: Record<string, unknown>): Promise<void>;
+}
+
+interface I18n {
+  getMessage(key: string, substitutions?: string[]): string; // "" for an unknown key
+}
+
+interface Chrome {
+  i18n?: I18n;
+  offscreen?: Offscreen;
+  runtime?: Runtime;
+  scripting?: Scripting;
+  storage?: { local: StorageArea; session: StorageArea };
+  tabs?: Tabs;
+  windows?: Windows;
+}
+
 declare global {
   /** Only in extensions, and `runtime.connect` alone in web pages that one of them lists. */
-  var chrome:
-    | {
-        runtime?: Runtime;
-        offscreen?: Offscreen;
-        storage?: { local: StorageArea; session: StorageArea };
-        windows?: Windows;
-      }
-    | undefined;
+  var chrome: Chrome | undefined;
 }

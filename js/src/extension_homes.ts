@@ -5,28 +5,51 @@
 //     service-worker    the background worker itself
 
 import { ChannelLink, Home, Listeners, type Link } from "../../src/webllm/workers/homes.js";
+import { newUuid } from "../../src/webllm/workers/uuid.js";
+import type { EngineStats } from "./client/api";
 import type { HomeClients } from "./home_clients";
 
 export const OFFSCREEN_CHANNEL = "webllm offscreen";
+const LOOK_MS = 500; // between two looks for the document, until its worker answers
 const ONE_ALREADY = /single offscreen document/; // Chrome's error
 
 /** `address`: of the offscreen document, which is opened if it is not there. */
 export function offscreenHome(address: () => Promise<string>): Home {
+  let isSettled = false;
+  const settle = () => (isSettled = true);
   const open = () => {
     const link = offscreenLink();
-    openOffscreen(address).catch((error: unknown) => link.onLost(String(error)));
+    const look = async () => {
+      await openOffscreen(address);
+      if (!isSettled) setTimeout(start, LOOK_MS); // one that was there may have been closing
+    };
+    const start = () => void look().catch((error: unknown) => link.onLost(String(error)));
+    start();
     return link;
   };
-  return new Home({ host: "offscreen", open });
+  const home = new Home({ host: "offscreen", open });
+  home.ready.then(settle, settle);
+  return home;
 }
 
 export function ownHome(clients: HomeClients): Home {
   return new Home({ host: "service-worker", open: () => new OwnLink(clients) });
 }
 
-/** For the offscreen document itself. */
-export function offscreenWorkerHome(): Home {
-  return new Home({ host: "offscreen", open: offscreenLink });
+/** What the engine of the offscreen document does; nothing once it has ended. Opens none. */
+export async function offscreenStats(): Promise<EngineStats> {
+  const home = new Home({ host: "offscreen", open: offscreenLink });
+  const uuid = newUuid();
+  const stats = await new Promise<EngineStats>((resolve) => {
+    home.addEventListener("message", (event) => {
+      const { data } = event as MessageEvent<{ uuid: string; content?: EngineStats }>;
+      if (data.uuid === uuid) resolve(data.content ?? { models: [] });
+    });
+    home.addEventListener("close", () => resolve({ models: [] }));
+    home.postMessage({ kind: "getEngineStats", uuid, content: null });
+  });
+  home.close();
+  return stats;
 }
 
 function offscreenLink(): ChannelLink {

@@ -5,7 +5,7 @@ import type { Port } from "../chrome";
 import { offscreenHome } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
 import { Consents, originOf } from "./consents";
-import { idleMs } from "./storage";
+import { readExtensionSettings } from "./extension_storage";
 
 const runtime = chrome!.runtime!;
 const consents = new Consents();
@@ -25,7 +25,11 @@ runtime.onConnectExternal.addListener((port) => {
 });
 
 function openHome() {
-  return offscreenHome(async () => runtime.getURL(`offscreen.html?idle=${await idleMs()}`));
+  return offscreenHome(async () => {
+    const { idleMinutes } = await readExtensionSettings();
+    const idleMs = idleMinutes > 0 ? 60_000 * idleMinutes : Infinity;
+    return runtime.getURL(`offscreen.html?idle=${idleMs}`);
+  });
 }
 
 function denial(port: Port): string {

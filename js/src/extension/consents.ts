@@ -1,7 +1,12 @@
 // The user's consent to each origin that connects from outside of the extension.
 
 import type { Port } from "../chrome";
-import { allowedOrigins, allowOrigin, deniedOrigins, denyOrigin } from "./storage";
+import {
+  keepDeniedOrigins,
+  keepExtensionSettings,
+  readDeniedOrigins,
+  readExtensionSettings,
+} from "./extension_storage";
 
 const SIZE = { width: 440, height: 340 };
 
@@ -27,10 +32,15 @@ export class Consents {
   }
 
   private async decide(origin: string): Promise<boolean> {
-    if ((await allowedOrigins()).includes(origin)) return true;
-    if ((await deniedOrigins()).includes(origin)) return false;
+    if ((await readExtensionSettings()).allowedOrigins.includes(origin)) return true;
+    if ((await readDeniedOrigins()).includes(origin)) return false;
     const isAllowed = await askInWindow(origin);
-    await (isAllowed ? allowOrigin(origin) : denyOrigin(origin));
+    if (isAllowed) {
+      const { allowedOrigins } = await readExtensionSettings();
+      await keepExtensionSettings({ allowedOrigins: [...allowedOrigins, origin] });
+    } else {
+      await keepDeniedOrigins([...(await readDeniedOrigins()), origin]);
+    }
     return isAllowed;
   }
 }

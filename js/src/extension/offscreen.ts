@@ -1,9 +1,7 @@
 // The extension's offscreen document. Its worker has the engine. It closes, which gives all memory
 // back, once nobody has asked anything for `?idle=` milliseconds.
 
-import { newUuid } from "../../../src/webllm/workers/uuid.js";
-import type { EngineStats } from "../client/api";
-import { OFFSCREEN_CHANNEL, offscreenWorkerHome } from "../extension_homes";
+import { OFFSCREEN_CHANNEL, offscreenStats } from "../extension_homes";
 
 const LOOK_MS = 5_000;
 // What is no use of the engine.
@@ -33,17 +31,7 @@ async function sleepIfIdle(): Promise<void> {
 
 /** An answer may go on for a popup that was closed. */
 async function isAnswering(): Promise<boolean> {
-  const home = offscreenWorkerHome();
-  const uuid = newUuid();
-  const stats = await new Promise<EngineStats>((resolve) => {
-    home.addEventListener("message", (event) => {
-      const { data } = event as MessageEvent<{ uuid: string; content: EngineStats }>;
-      if (data.uuid === uuid) resolve(data.content);
-    });
-    home.postMessage({ kind: "getEngineStats", uuid, content: null });
-  });
-  home.close();
-  const { models, loading = [] } = stats;
+  const { models, loading = [] } = await offscreenStats();
   return loading.length > 0 || models.some(({ running, waiting }) => running + waiting > 0);
 }
 
