@@ -13,18 +13,22 @@ export const OFFSCREEN_CHANNEL = "webllm offscreen";
 const LOOK_MS = 500; // between two looks for the document, until its worker answers
 const ONE_ALREADY = /single offscreen document/; // Chrome's error
 
-/** `address`: of the offscreen document, which is opened if it is not there. */
+/**
+ * `address`: of the offscreen document, which is opened if it is not there. One that is there may be
+ * about to close: its worker does not answer then, and another one is opened.
+ */
 export function offscreenHome(address: () => Promise<string>): Home {
   let isSettled = false;
   const settle = () => (isSettled = true);
   const open = () => {
     const link = offscreenLink();
     const look = async () => {
-      await openOffscreen(address);
-      if (!isSettled) setTimeout(start, LOOK_MS); // one that was there may have been closing
+      while (!isSettled) {
+        await openOffscreen(address);
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      }
     };
-    const start = () => void look().catch((error: unknown) => link.onLost(String(error)));
-    start();
+    look().catch((error: unknown) => link.onLost(String(error)));
     return link;
   };
   const home = new Home({ host: "offscreen", open });

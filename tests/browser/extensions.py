@@ -20,6 +20,7 @@ MANIFEST: dict[str, Any] = {
     "manifest_version": 3,
     "name": "Test",
     "version": "1",
+    "default_locale": "en",  # the site has _locales
     "background": {"service_worker": "background.js", "type": "module"},
     "permissions": ["offscreen", "storage"],
     "cross_origin_embedder_policy": {"value": "require-corp"},
