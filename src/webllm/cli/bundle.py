@@ -10,7 +10,7 @@ import typer
 
 from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.cli.options import SiteModelsOption
-from webllm.cli.site import CATALOGUE, MANIFEST, site_files, site_folder
+from webllm.cli.site import CATALOGUE, MANIFEST, page_files, site_folder
 from webllm.cli.site_worker import PAGE, SERVICE_WORKER, with_hashes, without_service_worker
 from webllm.cli.terminal import progress_bar, say, size
 from webllm.errors import ConfigError, IntegrityError
@@ -92,7 +92,7 @@ def write_bundle(
     """
     from webllm.cli.site_models import catalogue
 
-    files = list(site_files(site))
+    files = list(page_files(site))
     with storage_errors(out, _ANOTHER_FOLDER):
         out.mkdir(parents=True, exist_ok=True)
         num_bytes = sum((site / name).stat().st_size for name in files)
