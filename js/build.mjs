@@ -31,6 +31,7 @@ await build({
     host: "src/worker_host.ts",
     tab: "src/tab.ts",
     shared_worker: "src/shared_worker.ts",
+    offscreen_worker: "src/offscreen_worker.ts",
     benchmark_worker: "src/benchmark/worker.ts",
   },
   absWorkingDir: import.meta.dirname,
@@ -47,7 +48,10 @@ await build({
 });
 await build({
   ...SERVICE_WORKER,
-  entryPoints: { service_worker: "src/service_worker.ts" },
+  entryPoints: {
+    service_worker: "src/service_worker.ts",
+    extension_service_worker: "src/extension_worker.ts",
+  },
   outdir: "dist",
   format: "esm",
 });

@@ -11,7 +11,7 @@ import { SERVICE_WORKER } from "./service_worker_options.mjs";
 
 // What pages need only online, changes without a build, or is no part of the site's pages.
 const NOT_OFFLINE =
-  /^\.|^(models\.json|sw\.js|service_worker\.js|benchmark.*)$|^(types|wheels)\/|\.map$/;
+  /^\.|^(models\.json|sw\.js|(extension_)?service_worker\.js|(offscreen|background|consent|popup|icon-|benchmark).*)$|^(types|wheels|_locales)\/|\.map$/;
 
 const dist = new URL("dist/", import.meta.url);
 const built = await build({

@@ -318,10 +318,21 @@ def _request(name: str, webllms: str, schema: Schema) -> str:
 def _interface(name: str, schema: Schema) -> str:
     required = schema["required"]
     fields = [
-        f"  {field}{'' if field in required else '?'}: {FIELDS.get((name, field)) or _type(kind)};"
+        _field(
+            f"{field}{'' if field in required else '?'}:",
+            [known] if (known := FIELDS.get((name, field))) else _options(kind),
+        )
         for field, kind in schema["properties"].items()
     ]
     return "\n".join([*_comment(schema), f"export interface {name} {{", *fields, "}\n"])
+
+
+def _field(head: str, options: list[str]) -> str:
+    """As prettier breaks it: on one line, or an option on each line."""
+    line = f"  {head} {' | '.join(options)};"
+    if len(line) <= LINE:
+        return line
+    return "\n".join([f"  {head}", *(f"    | {option}" for option in options)]) + ";"
 
 
 def _comment(schema: Schema) -> list[str]:

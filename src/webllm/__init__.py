@@ -42,6 +42,15 @@ if TYPE_CHECKING:
     from webllm.workers.browser import WebWorkerMLCEngine as WebWorkerMLCEngine
     from webllm.workers.browser import WebWorkerMLCEngineHandler as WebWorkerMLCEngineHandler
     from webllm.workers.browser import create_web_worker_mlc_engine as create_web_worker_mlc_engine
+    from webllm.workers.browser_extension import (
+        ExtensionServiceWorkerMLCEngine as ExtensionServiceWorkerMLCEngine,
+    )
+    from webllm.workers.browser_extension import (
+        ExtensionServiceWorkerMLCEngineHandler as ExtensionServiceWorkerMLCEngineHandler,
+    )
+    from webllm.workers.browser_extension import (
+        create_extension_service_worker_mlc_engine as create_extension_service_worker_mlc_engine,
+    )
     from webllm.workers.browser_service_worker import (
         ServiceWorkerMLCEngine as ServiceWorkerMLCEngine,
     )
@@ -69,12 +78,15 @@ _HOMES = {
     "ModelRecord": "config",
     "OpenAITransport": "server.openai_transport",
     "WebLLMError": "errors",
+    "ExtensionServiceWorkerMLCEngine": "workers.browser_extension",
+    "ExtensionServiceWorkerMLCEngineHandler": "workers.browser_extension",
     "ServiceWorkerMLCEngine": "workers.browser_service_worker",
     "ServiceWorkerMLCEngineHandler": "workers.browser_service_worker",
     "WebWorkerMLCEngine": "workers.browser",
     "WebWorkerMLCEngineHandler": "workers.browser",
     "WorkerMLCEngine": "workers.proxy",
     "create_blocking_mlc_engine": "engine.blocking",
+    "create_extension_service_worker_mlc_engine": "workers.browser_extension",
     "create_mlc_engine": "engine.engine",
     "create_service_worker_mlc_engine": "workers.daemon_client",
     "create_web_worker_mlc_engine": "workers.browser",
@@ -88,7 +100,11 @@ _HOMES = {
     "prebuilt_app_config": "config",
 }
 
-_BROWSER_HOMES = ("workers.browser", "workers.browser_service_worker")
+_BROWSER_HOMES = (
+    "workers.browser",
+    "workers.browser_extension",
+    "workers.browser_service_worker",
+)
 
 __all__ = [
     "AppConfig",
@@ -119,6 +135,8 @@ __all__ = [
 if THIS_HOST.is_browser:
     __all__ += ["WebWorkerMLCEngine", "WebWorkerMLCEngineHandler", "create_web_worker_mlc_engine"]
     __all__ += ["ServiceWorkerMLCEngine", "ServiceWorkerMLCEngineHandler"]
+    __all__ += ["ExtensionServiceWorkerMLCEngine", "ExtensionServiceWorkerMLCEngineHandler"]
+    __all__ += ["create_extension_service_worker_mlc_engine"]
     _HOMES["create_service_worker_mlc_engine"] = "workers.browser_service_worker"
 else:
     __all__ += ["DaemonMLCEngine"]

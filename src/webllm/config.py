@@ -17,6 +17,7 @@ import msgspec
 from webllm.errors import ConfigError, ModelNotFoundError
 from webllm.host import THIS_HOST
 from webllm.model_record import (
+    BuiltinTemplate,
     ChatOptions,
     ContextOverflow,
     ModelRecord,
@@ -30,6 +31,7 @@ __all__ = [
     "DEFAULT_MODEL_ID",
     "DEVICE_SETTINGS",
     "AppConfig",
+    "BuiltinTemplate",
     "CacheBackend",
     "ChatOptions",
     "ContextOverflow",

@@ -15,6 +15,20 @@ from webllm.plain_data import explained, field_of, short
 
 ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
 ModelType = Literal["LLM", "embedding", "VLM"]
+# The keys of `webllm.text.builtin_templates.BUILTIN_TEMPLATES`.
+BuiltinTemplate = Literal[
+    "chatml",
+    "smollm2",
+    "qwen2",
+    "qwen2.5",
+    "qwen3",
+    "llama2",
+    "llama3",
+    "llama3.1",
+    "llama3.2",
+    "gemma",
+    "mistral",
+]
 
 _RANGES = (
     ("attention_sink_size", 0, 1024),
@@ -41,6 +55,9 @@ class ChatOptions(
     stay; the rest is dropped, also in the middle of an answer. `sliding_window_size` is WebLLM's
     spelling of "shift" with a context window of that size.
 
+    `builtin_template` names a chat template of this package, which replaces the file's: nothing of
+    the file is then run as a template. A `conv_template` replaces both.
+
     `conv_config` replaces fields of the `conv_template` beside it. The fields from
     `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
     values.
@@ -50,6 +67,7 @@ class ChatOptions(
     sliding_window_size: int | None = None  # tokens
     attention_sink_size: int | None = None  # tokens; default 4
     context_overflow: ContextOverflow | None = None
+    builtin_template: BuiltinTemplate | None = None
     conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
     temperature: float | None = None
     top_p: float | None = None
@@ -72,6 +90,10 @@ class ChatOptions(
             if getattr(self, name) == -1:
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
+        builtin = self.builtin_template
+        if builtin not in (None, *get_args(BuiltinTemplate)):
+            known = ", ".join(get_args(BuiltinTemplate))
+            raise ConfigError(f"builtin_template is {builtin!r}; give one of {known}")
         if self.top_p == 0:
             raise ConfigError(
                 "top_p is 0; give a number above 0 and up to 1 (temperature 0 is greedy)"

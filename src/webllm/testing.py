@@ -58,6 +58,7 @@ def fake_engine(answer: Callable[[str], str], config: MLCEngineConfig | None = N
             chat_format=_LastMessage(),
             vocab_size=_NUM_TOKENS,
             weights="none",
+            memory_bytes=plan.memory_bytes,
             loop=GenerationLoop(loading.new_scheduler(plan, config), runner, host),
         )
 
@@ -91,7 +92,8 @@ class FakeBackend:
         self.is_closed = False
         self._num_lost = 0  # steps that were submitted before the device was lost
 
-    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None: ...
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> int:
+        return 0
 
     async def load(
         self,

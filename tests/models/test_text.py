@@ -5,6 +5,7 @@ from text_references import GOLDEN, TEXTS, sentencepiece_of
 
 from golden import compare
 from webllm.artifacts.gguf import open_gguf
+from webllm.text.builtin_templates import equal_builtin
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
 
@@ -12,6 +13,12 @@ NAMES = {"smollm2": "smollm2-135m", "gemma3-270m": "gemma3-270m"}
 # transformers 5.23 does not take non-ASCII digits apart for "smollm"; the upstream tokenizer.json
 # (`Digits(individual_digits=True)`) and llama.cpp do, and so do we.
 DIFFER = {"smollm2": [text for text in TEXTS if "\u0661" in text or "½" in text], "gemma3-270m": []}
+USER = {"role": "user", "content": " Hi <|im_start|>\nthere. "}
+TALKS = [
+    [USER],
+    [{"role": "system", "content": "Be brief.\n"}, USER],
+    [USER, {"role": "assistant", "content": "Hello! "}, {"role": "user", "content": ""}],
+]
 
 
 @pytest.mark.parametrize("name", GOLDEN["models"])
@@ -38,3 +45,18 @@ async def test_against_other_readers_of_the_same_file(name: str) -> None:
         else:
             assert tokenizer.eos_ids == {0, 2}
             assert prompt.endswith(golden["special"][0][0])
+
+
+@pytest.mark.parametrize(("name", "builtin"), [("smollm2", "smollm2"), ("gemma3-270m", "gemma")])
+async def test_a_builtin_template_renders_as_the_file_does(name: str, builtin: str) -> None:
+    """Chrome extensions that fetch the file use it: none of the file's text is run."""
+    with open_gguf(await compare.model_path(NAMES[name])) as checkpoint:
+        metadata = checkpoint.metadata
+        tokenizer = tokenizer_from_gguf(metadata)
+        own = template_from_gguf(metadata, tokenizer)
+        ours = template_from_gguf(metadata, tokenizer, builtin=builtin)
+    assert own is not None
+    assert ours is not None
+    assert equal_builtin(own) == builtin
+    for talk in TALKS:
+        assert ours.render(talk) == own.render(talk)

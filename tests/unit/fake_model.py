@@ -98,7 +98,7 @@ def make_loaded(
     num_blocks = -(-windows * context // BLOCK_SIZE)
     loop = make_loop(backend, num_blocks, context=context, max_waiting=max_waiting, host=host)
     return LoadedModel(
-        model_id, options, context, NumberTokenizer(), AllMessages(), VOCAB_SIZE, "none", loop
+        model_id, options, context, NumberTokenizer(), AllMessages(), VOCAB_SIZE, "none", 0, loop
     )
 
 

@@ -127,7 +127,8 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
 
 
 class LoadingBackend(SlowBackend):
-    def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None: ...
+    def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> int:
+        return 0
 
     async def load(self, *_: object) -> None: ...
 
@@ -146,7 +147,7 @@ def warming_up(backend: LoadingBackend, config: MLCEngineConfig) -> asyncio.Task
 
 def test_a_kv_cache_that_does_not_fit_is_refused_before_its_blocks_are_listed() -> None:
     class Small(LoadingBackend):
-        def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> None:
+        def check_fits(self, program: object, checkpoint: object, num_blocks: int) -> int:
             raise DeviceMemoryError(f"{num_blocks} blocks do not fit")
 
     checkpoint: Any = None

@@ -4,14 +4,15 @@ import json
 import subprocess
 import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from text_references import byte_level_metadata, train_byte_level, train_sentencepiece
 
 from webllm.errors import CheckpointError, TemplateError
-from webllm.text.builtin_templates import BUILTIN_TEMPLATES, builtin_name
+from webllm.model_record import BuiltinTemplate
+from webllm.text.builtin_templates import BUILTIN_TEMPLATES, builtin_name, equal_builtin
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_config, template_from_gguf
@@ -107,9 +108,25 @@ def test_smollm2() -> None:
     )
 
 
+CHATML_PROMPT = (
+    "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+    "<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+def _dated_prompt(today: str) -> str:
+    dates = f"Cutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
+    return BUILTIN_PROMPTS["llama3"].replace(
+        "system<|end_header_id|>\n\n", f"system<|end_header_id|>\n\n{dates}"
+    )
+
+
 BUILTIN_PROMPTS = {
-    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
-    "<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n",
+    "chatml": CHATML_PROMPT,
+    "smollm2": CHATML_PROMPT,
+    "qwen2": CHATML_PROMPT,
+    "qwen2.5": CHATML_PROMPT,
+    "qwen3": CHATML_PROMPT,
     "llama2": "<B>[INST] <<SYS>>\nS\n<</SYS>>\n\nhi [/INST] yo <E><B>[INST] ok [/INST]",
     "llama3": "<B><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
@@ -120,13 +137,69 @@ BUILTIN_PROMPTS = {
     "<start_of_turn>user\nok<end_of_turn>\n<start_of_turn>model\n",
     "mistral": "<B>[INST] S\n\nhi [/INST] yo<E>[INST] ok [/INST]",
 }
+BUILTIN_PROMPTS["llama3.1"] = _dated_prompt("26 Jul 2024")
+BUILTIN_PROMPTS["llama3.2"] = _dated_prompt("05 Feb 2026")
 
 
 @pytest.mark.parametrize("name", BUILTIN_TEMPLATES)
 def test_builtin_templates(name: str) -> None:
-    template = ChatTemplate(BUILTIN_TEMPLATES[name], bos_token="<B>", eos_token="<E>")
+    template = _builtin(name)
     assert template.render(TALK) == BUILTIN_PROMPTS[name]
     assert "S\n" not in template.render(TALK[1:])
+    assert equal_builtin(template) == name
+
+
+def _builtin(name: str) -> ChatTemplate:
+    source = BUILTIN_TEMPLATES[name]
+    return ChatTemplate(source, bos_token="<B>", eos_token="<E>", now=lambda: datetime(2026, 2, 5))
+
+
+def test_options_name_every_builtin_template() -> None:
+    assert get_args(BuiltinTemplate) == tuple(BUILTIN_TEMPLATES)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        ("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
+        ("qwen2", "You are a helpful assistant."),
+        ("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    ],
+)
+def test_builtin_templates_with_a_system_message_of_their_own(name: str, system: str) -> None:
+    prompt = _builtin(name).render(TALK[1:2])
+    turns = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt == f"<|im_start|>system\n{system}<|im_end|>\n{turns}"
+
+
+def test_qwen3_without_thinking() -> None:
+    thought = {"role": "assistant", "content": "<think>\nA\n</think>\n\nyo"}
+    prompt = _builtin("qwen3").render([*TALK[:2], thought, TALK[3]], enable_thinking=False)
+    assert prompt == CHATML_PROMPT + "<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (SMOLLM2, "smollm2"),
+        # Another spelling of Gemma's, which refuses a system message.
+        (
+            "{{ bos_token }}{% for m in messages %}"
+            "{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+            "<start_of_turn>{{ m['role'] | replace('assistant', 'model') }}\n"
+            "{{ m['content'] | trim }}<end_of_turn>\n{{ '' }}{% endfor %}"
+            "{{ '<start_of_turn>model\n' if add_generation_prompt }}",
+            "gemma",
+        ),
+        (SMOLLM2.replace("SmolLM", "Eve"), None),
+        (SMOLLM2.replace("message['content']", "message['content'].strip()"), None),
+        (BUILTIN_TEMPLATES["llama3"].replace("bos_token", "''"), None),
+        ("{{ raise_exception('for tools only') }}", None),
+        ("{{ no.such.thing }}", None),
+    ],
+)
+def test_the_builtin_template_of_a_file_renders_the_same(source: str, name: str | None) -> None:
+    assert equal_builtin(ChatTemplate(source, bos_token="<B>", eos_token="<E>")) == name
 
 
 @pytest.mark.parametrize(
@@ -160,6 +233,8 @@ def test_templates_of_gguf_files() -> None:
     builtin = template_from_gguf(metadata, tokenizer)
     assert builtin is not None
     assert builtin.render(TALK) == BUILTIN_PROMPTS["chatml"]
+    replaced = template_from_gguf(metadata | sources, tokenizer, builtin="chatml")
+    assert replaced == builtin
     llama = train_sentencepiece()
     guess = template_from_gguf(llama, tokenizer_from_gguf(llama))
     assert guess is not None

@@ -91,7 +91,14 @@ def test_a_kind_that_is_passed_on_has_the_parameters_of_its_method(name: str) ->
 
 
 STATS = ModelStats(
-    model_id="m", device="d", running=1, waiting=2, free_blocks=3, blocks=4, block_tokens=5
+    model_id="m",
+    device="d",
+    running=1,
+    waiting=2,
+    free_blocks=3,
+    blocks=4,
+    block_tokens=5,
+    memory_bytes=6,
 )
 SAMPLES = {
     "model_id": "m",

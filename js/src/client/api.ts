@@ -348,6 +348,7 @@ export interface ModelStats {
   free_blocks: number;
   blocks: number;
   block_tokens: number;
+  memory_bytes?: number | null;
 }
 
 /**

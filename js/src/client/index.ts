@@ -17,6 +17,11 @@ export type { Endpoint, WorkerLike } from "./endpoint";
 export { CreateWebWorkerMLCEngine, WebWorkerMLCEngine } from "./engine";
 export type { MLCEngineInterface } from "./engine";
 export * from "./error_classes";
+export {
+  CreateExtensionServiceWorkerMLCEngine,
+  ExtensionServiceWorkerMLCEngine,
+} from "./extension_engine";
+export type { ExtensionMLCEngineConfig } from "./extension_engine";
 export { WebLLMError } from "./errors";
 export type * from "./message_params";
 export { isValidSRI, verifyIntegrity } from "./integrity";
@@ -39,7 +44,8 @@ export type { RequestOptions } from "./request_options";
 export type * from "./resumable";
 export type { Root } from "./root";
 export { CreateServiceWorkerMLCEngine, ServiceWorkerMLCEngine } from "./service_worker_engine";
-export type { EngineHost, ServiceWorkerEngineConfig } from "./service_worker_engine";
+export type { ServiceWorkerEngineConfig } from "./service_worker_engine";
+export type { EngineHost } from "./shared_engine";
 export type { ChunkStream } from "./stream";
 export * from "./unserved";
 export { WebWorkerMLCEngineHandler } from "./worker_handler";

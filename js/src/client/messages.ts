@@ -76,6 +76,9 @@ export interface ReloadParams {
  * stay; the rest is dropped, also in the middle of an answer. `sliding_window_size` is WebLLM's
  * spelling of "shift" with a context window of that size.
  *
+ * `builtin_template` names a chat template of this package, which replaces the file's: nothing of
+ * the file is then run as a template. A `conv_template` replaces both.
+ *
  * `conv_config` replaces fields of the `conv_template` beside it. The fields from
  * `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
  * values.
@@ -85,6 +88,19 @@ export interface ChatOptions {
   sliding_window_size?: number | null;
   attention_sink_size?: number | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+  builtin_template?:
+    | "chatml"
+    | "gemma"
+    | "llama2"
+    | "llama3"
+    | "llama3.1"
+    | "llama3.2"
+    | "mistral"
+    | "qwen2"
+    | "qwen2.5"
+    | "qwen3"
+    | "smollm2"
+    | null;
   conv_template?: ConvTemplateConfig | Record<string, unknown> | null;
   temperature?: number | null;
   top_p?: number | null;

@@ -26,6 +26,16 @@ export class ServiceWorkerMLCEngineHandler {
   }
 }
 
+/** Throws ConfigError: it is in a file of its own too. */
+export class ExtensionServiceWorkerMLCEngineHandler {
+  constructor() {
+    throw configError(
+      "webllm/extension_service_worker.js has ExtensionServiceWorkerMLCEngineHandler; import it " +
+        "there, in the script of the extension's background worker",
+    );
+  }
+}
+
 /** Of WebLLM's packages of compiled models, which are not read here. */
 export const MODEL_PACKAGE_MANIFEST_FILENAME = "mlc-model-manifest.json";
 export const TENSOR_CACHE_MANIFEST_FILENAME = "tensor-cache.json";

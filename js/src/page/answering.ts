@@ -6,6 +6,7 @@
 // saves, and take over when it is closed, or to stop the answer.
 
 import {
+  ContextLengthError,
   ModelReplacedError,
   SessionNotFoundError,
   type ChatCompletionChunk,
@@ -19,8 +20,9 @@ import * as list from "./conversations";
 import { Draft } from "./draft";
 import { errorText, replacedText } from "./format";
 import type { ModelSession, Session } from "./model_session";
+import { fitted, questionOn, shorter } from "./page_text";
 import { samplingOf } from "./settings";
-import type { Asked, Message, State } from "./state";
+import type { Asked, Message, PageText, State } from "./state";
 import type { Store } from "./store";
 import { asOnlyTab } from "./tabs";
 
@@ -41,9 +43,9 @@ export class Answering {
     private readonly db: ConversationDb,
   ) {}
 
-  send(conversationId: string, text: string): void {
+  send(conversationId: string, text: string, page: PageText | null = null): void {
     const messages = this.messages(conversationId);
-    this.answer(conversationId, [...messages, list.newMessage("user", text)]);
+    this.answer(conversationId, [...messages, question(text, page)]);
   }
 
   /** Replaces an answer, and what follows it, by a new one. */
@@ -53,8 +55,10 @@ export class Answering {
 
   /** Replaces a user's message, and all after it, by another one and its answer. */
   edit(conversationId: string, messageId: string, text: string): void {
-    const before = list.before(this.messages(conversationId), messageId);
-    this.answer(conversationId, [...before, list.newMessage("user", text)]);
+    const messages = this.messages(conversationId);
+    const edited = messages.find((message) => message.id === messageId);
+    const before = list.before(messages, messageId);
+    this.answer(conversationId, [...before, question(text, edited?.page ?? null)]);
   }
 
   stop(conversationId: string): void {
@@ -171,21 +175,58 @@ export class Answering {
     }
   }
 
-  /** Asks for an answer, or attaches to it if the engine or its journal has it. */
+  /**
+   * Asks for an answer, or attaches to it if the engine or its journal has it. Takes less and less of
+   * web pages that do not fit into the model's context window.
+   */
   private async ask(
     { loaded }: Session,
-    { asked, conversationId, message: { id } }: Draft,
+    draft: Draft,
     { signal }: AbortController,
   ): Promise<ChunkStream<ChatCompletionChunk>> {
     const engine = await loaded;
-    const request: ChatCompletionRequestStreaming = {
+    const model = this.store.get("model");
+    const contextTokens = model.phase === "ready" ? model.contextTokens : null;
+    if (contextTokens !== null) this.changePages(draft, (page) => fitted(page, contextTokens));
+    for (;;) {
+      try {
+        return await engine.chat.completions.create(this.request(draft), { signal });
+      } catch (error) {
+        if (!(error instanceof ContextLengthError) || !this.changePages(draft, shorter))
+          throw error;
+      }
+    }
+  }
+
+  private request({
+    asked,
+    conversationId,
+    message: { id },
+  }: Draft): ChatCompletionRequestStreaming {
+    return {
       messages: prompt(list.before(this.messages(conversationId), id), asked),
       ...asked.sampling,
       stream: true,
       stream_options: { include_usage: true },
       extra_body: { resumable: { enabled: true, sessionId: id }, return_progress: true },
     };
-    return engine.chat.completions.create(request, { signal });
+  }
+
+  /** Changes the web pages before an answer; returns whether there is a change. */
+  private changePages(
+    { conversationId, message: { id } }: Draft,
+    change: (page: PageText) => PageText,
+  ): boolean {
+    let isChanged = false;
+    for (const message of list.before(this.messages(conversationId), id)) {
+      const page = message.page && change(message.page);
+      if (!page || page === message.page) continue;
+      isChanged = true;
+      const conversations = this.store.get("conversations");
+      const changed = list.withMessage(conversations, conversationId, { ...message, page });
+      this.store.set("conversations", changed);
+    }
+    return isChanged;
   }
 
   /** Deletes the session of an answer that has ended, and is kept here. */
@@ -226,11 +267,16 @@ async function read(chunks: ChunkStream<ChatCompletionChunk>, draft: Draft): Pro
   draft.end(finish === "length" ? "cut" : finish === "abort" ? "stopped" : "done");
 }
 
+function question(text: string, page: PageText | null): Message {
+  const message = list.newMessage("user", text);
+  return page ? { ...message, page } : message;
+}
+
 /** Leaves out empty answers. */
 function prompt(before: Message[], { systemPrompt }: Asked): ChatCompletionMessageParam[] {
   const messages: ChatCompletionMessageParam[] = before
     .filter((message) => message.text !== "")
-    .map(({ role, text }) => ({ role, content: text }));
+    .map(({ role, text, page }) => ({ role, content: page ? questionOn(page, text) : text }));
   if (systemPrompt.trim() === "") return messages;
   return [{ role: "system", content: systemPrompt }, ...messages];
 }

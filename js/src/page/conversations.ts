@@ -1,6 +1,7 @@
 // What can happen to conversations. Plain functions: lists in, lists out.
 
 import type { Conversation, Message } from "./state";
+import { t } from "./texts";
 
 const TITLE_LENGTH = 60;
 
@@ -20,7 +21,7 @@ export function title(conversation: Conversation): string {
     .trimEnd()
     .replace(/\s+/g, " ");
   const characters = [...line]; // never half of one
-  if (characters.length <= TITLE_LENGTH) return line || "New chat";
+  if (characters.length <= TITLE_LENGTH) return line || t("newChat");
   return `${characters.slice(0, TITLE_LENGTH - 1).join("")}…`;
 }
 

@@ -1,6 +1,7 @@
 // The browser's information about this device.
 
 import { freeBytes } from "./storage";
+import { t } from "./texts";
 
 export interface Gpu {
   maxBindingBytes: number;
@@ -28,13 +29,11 @@ export async function detectDevice(): Promise<Device> {
 /** Returns a GPU, or the reason why there is none. */
 async function findGpu(): Promise<Gpu | string> {
   if (!navigator.gpu) {
-    return isSecureContext
-      ? "this browser has no WebGPU"
-      : "WebGPU works only on pages from https or localhost";
+    return isSecureContext ? t("noWebGpu") : t("noWebGpuHttp");
   }
   const adapter = await requestAdapter();
-  if (adapter === null) return "WebGPU found no graphics adapter";
-  if (adapter.info?.isFallbackAdapter) return "WebGPU has only a software adapter here";
+  if (adapter === null) return t("noAdapter");
+  if (adapter.info?.isFallbackAdapter) return t("softwareAdapter");
   return {
     maxBindingBytes: adapter.limits.maxStorageBufferBindingSize,
     features: new Set(adapter.features),

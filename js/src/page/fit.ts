@@ -3,6 +3,7 @@
 import type { ModelRecord } from "../client";
 import type { Device } from "./device";
 import { bytes } from "./format";
+import { t } from "./texts";
 
 const MB = 1e6;
 const WASM_BYTES = 3.5 * 2 ** 30; // what WebAssembly can address, less the runtime
@@ -17,31 +18,31 @@ export function fit(model: ModelRecord, device: Device, isKept: boolean): Fit {
   const problem = device.gpu ? gpuProblem(model, device.gpu) : cpuProblem(model);
   const storage = isKept ? null : storageProblem(model, device);
   const found = problem ?? memoryProblem(model, device) ?? storage;
-  return found ? { fits: false, text: found } : { fits: true, text: "Fits this device" };
+  return found ? { fits: false, text: found } : { fits: true, text: t("fits") };
 }
 
 function gpuProblem(model: ModelRecord, gpu: NonNullable<Device["gpu"]>): string | null {
   const missing = (model.required_features ?? []).filter((name) => !gpu.features.has(name));
-  if (missing.length) return `The GPU does not support ${missing.join(", ")}`;
+  if (missing.length) return t("gpuLacks", missing.join(", "));
   const needed = model.buffer_size_required_bytes ?? 0;
   if (needed <= gpu.maxBindingBytes) return null;
-  return `Needs GPU buffers of ${bytes(needed)}; this GPU allows ${bytes(gpu.maxBindingBytes)}`;
+  return t("gpuBuffers", bytes(needed), bytes(gpu.maxBindingBytes));
 }
 
 function cpuProblem(model: ModelRecord): string | null {
-  return memoryBytes(model) > WASM_BYTES ? "Too large to run without WebGPU" : null;
+  return memoryBytes(model) > WASM_BYTES ? t("tooLargeForCpu") : null;
 }
 
 function memoryProblem(model: ModelRecord, device: Device): string | null {
   const has = device.memoryBytes;
   if (has === null || memoryBytes(model) <= has / 2) return null;
-  return `Needs ${bytes(memoryBytes(model))} of memory; this device may have too little`;
+  return t("needsMemory", bytes(memoryBytes(model)));
 }
 
 function storageProblem(model: ModelRecord, device: Device): string | null {
   const free = device.freeStorageBytes;
   if (free === null || (model.size_bytes ?? 0) <= free) return null;
-  return `Too large: the browser has ${bytes(free)} left for this site`;
+  return t("tooLargeToStore", bytes(free));
 }
 
 function memoryBytes(model: ModelRecord): number {

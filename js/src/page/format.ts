@@ -1,6 +1,7 @@
 // Numbers, names and errors as people read them.
 
 import { ServiceWorkerInitializationError, StorageFullError, WorkerLostError } from "../client";
+import { t } from "./texts";
 
 const UNITS = ["kB", "MB", "GB"];
 
@@ -13,11 +14,11 @@ export function bytes(count: number): string {
     unit += 1;
   }
   const digits = value < 10 && unit > 0 ? 1 : 0;
-  return `${value.toLocaleString("en", { maximumFractionDigits: digits })} ${UNITS[unit]}`;
+  return `${value.toLocaleString(t("language"), { maximumFractionDigits: digits })} ${UNITS[unit]}`;
 }
 
 export function decimals(value: number, digits: number): string {
-  return value.toLocaleString("en", {
+  return value.toLocaleString(t("language"), {
     minimumFractionDigits: digits,
     maximumFractionDigits: digits,
   });
@@ -26,7 +27,7 @@ export function decimals(value: number, digits: number): string {
 /** An error's message. Leaves out advice for programmers, which follows the semicolon. */
 export function errorText(error: unknown): string {
   if (error instanceof ServiceWorkerInitializationError) {
-    return `its worker could not be started${navigator.onLine ? "" : ": there is no network"}`;
+    return t(navigator.onLine ? "workerFailed" : "workerFailedOffline");
   }
   const text = error instanceof Error ? error.message : String(error);
   const isForPrograms = error instanceof WorkerLostError || error instanceof StorageFullError;
@@ -35,7 +36,7 @@ export function errorText(error: unknown): string {
 
 /** Says that another tab loaded a model, "" if unknown which. */
 export function replacedText(by: string): string {
-  return `another tab loaded ${modelName(by) || "another model"}`;
+  return t("anotherLoaded", modelName(by) || t("anotherModel"));
 }
 
 /** The text with a capital first letter. */

@@ -14,6 +14,7 @@ const PATHS = {
   trash: "M5 7h14M10 7V4.5h4V7M7 7l.8 12h8.4L17 7M10.5 11v5M13.5 11v5",
   down: "M7 10l5 5l5-5",
   arrow: "M12 5v14M6 13l6 6l6-6",
+  expand: "M14 5h5v5M19 5l-7 7M10 6H6v12h12v-4",
   close: "M6 6l12 12M18 6L6 18",
   file: "M6 3.5h8l4 4v13H6zM14 3.5v4h4",
   chip: "M8 8h8v8H8zM10 4v4M14 4v4M10 16v4M14 16v4M4 10h4M4 14h4M16 10h4M16 14h4",

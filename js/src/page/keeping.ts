@@ -8,9 +8,9 @@ import type { Conversation, Keepable, State } from "./state";
 import { canKeepModels, whyNotKept } from "./storage";
 import type { Store } from "./store";
 import { HAS_LOCKS, type OtherTabs } from "./tabs";
+import { t } from "./texts";
 
 const PATIENCE_MS = 3000;
-const BLOCKED = "the browser blocks storage for this site";
 
 /**
  * Returns the database, which puts into the state what other tabs change there, and then calls
@@ -36,7 +36,9 @@ export function keep(store: Store<State>, db: ConversationDb, answering: Answeri
   store.watch(["conversations"], () => db.save(store.get("conversations")));
   keepChangedSettings(store);
   void readConversations(store, db, answering).finally(() => store.set("isOpening", false));
-  void canKeepModels().then((has) => noteUnsaved(store, "models", has ? null : BLOCKED));
+  void canKeepModels().then((has) =>
+    noteUnsaved(store, "models", has ? null : t("storageBlocked")),
+  );
 }
 
 const OPENED = "webllm-conversation"; // in sessionStorage: this tab's own
@@ -69,8 +71,7 @@ async function readConversations(
   db: ConversationDb,
   answering: Answering,
 ): Promise<void> {
-  const wait = () =>
-    noteUnsaved(store, "conversations", "another tab of this site is blocking them");
+  const wait = () => noteUnsaved(store, "conversations", t("storageWaits"));
   const patience = setTimeout(wait, PATIENCE_MS);
   try {
     await db.open();
@@ -115,8 +116,6 @@ function noteUnsaved(store: Store<State>, what: Keepable, why: string | null): v
 }
 
 function leftAsTheyAre(count: number): string {
-  if (count === 1)
-    return "One conversation in this browser could not be read. It was left unchanged.";
-  const some = count === Infinity ? "The conversations" : `${count} conversations`;
-  return `${some} in this browser could not be read. They were left unchanged.`;
+  if (count === 1) return t("unreadableOne");
+  return count === Infinity ? t("unreadableAll") : t("unreadableSome", count);
 }

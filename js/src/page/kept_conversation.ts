@@ -3,7 +3,7 @@
 import { isUnderWay } from "./conversations";
 import { fields, isFields, isNumber, isOneOf, isText } from "./reader";
 import { readSampling } from "./settings";
-import type { Asked, Conversation, Message, Stats } from "./state";
+import type { Asked, Conversation, Message, PageText, Stats } from "./state";
 
 const ROLES = ["user", "assistant"] as const;
 const STATES = ["done", "waiting", "streaming", "stopped", "cut", "failed"] as const;
@@ -21,11 +21,12 @@ export function conversationOf(record: unknown): Conversation | null {
 }
 
 function messageOf(record: unknown): Message | null {
-  const { id, role, text, state, error, stats, asked } = fields(record);
+  const { id, role, text, state, error, stats, asked, page } = fields(record);
   if (!isText(id) || !isOneOf(role, ROLES) || !isText(text) || !isOneOf(state, STATES)) return null;
   const message: Message = { id, role, text, state };
   if (isText(error)) message.error = error;
   if (isStats(stats)) message.stats = stats;
+  if (isPage(page)) message.page = page;
   const read = askedOf(asked);
   if (read) message.asked = read;
   return read || !isUnderWay(message) ? message : { ...message, state: "stopped" };
@@ -35,6 +36,11 @@ function askedOf(record: unknown): Asked | null {
   const { modelId, systemPrompt, sampling } = fields(record);
   if (!isText(modelId) || !isText(systemPrompt) || !isFields(sampling)) return null;
   return { modelId, systemPrompt, sampling: readSampling(sampling) };
+}
+
+function isPage(value: unknown): value is PageText {
+  const { url, title, text, length } = fields(value);
+  return [url, title, text].every(isText) && isNumber(length, { min: 1 });
 }
 
 function isStats(value: unknown): value is Stats {

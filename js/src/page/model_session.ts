@@ -1,4 +1,4 @@
-// The model of this page, in the engine that all tabs of the site share. Loads the chosen one and
+// The model of this page, in the engine that all pages of the site or extension share. Loads the chosen one and
 // writes its progress into the state. Another tab may load its own model in its place: then this one
 // is loaded again only when the user asks for it.
 
@@ -7,20 +7,24 @@ import {
   ModelReplacedError,
   NoServiceWorkerAPIError,
   ServiceWorkerInitializationError,
-  ServiceWorkerMLCEngine,
   StorageFullError,
   WorkerLostError,
   modelFromFile,
   type AppConfig,
+  type InitProgressCallback,
 } from "../client";
 import { askToKeepModels, namedStore, withStore } from "../client/model_store";
+import type { SharedEngine } from "../client/shared_engine";
 import { ROOT } from "./config";
+import { isAnswering } from "./conversations";
 import { errorText } from "./format";
 import { loading, STARTING } from "./loading";
+import { sourceOf } from "./model_source";
 import type { ModelState, State } from "./state";
 import { canKeepModels } from "./storage";
 import type { Store } from "./store";
 import { HAS_LOCKS, type News, type OtherTabs } from "./tabs";
+import { t } from "./texts";
 
 const ENDS = [
   WorkerLostError,
@@ -29,18 +33,23 @@ const ENDS = [
   NoServiceWorkerAPIError,
 ];
 
-type OnLoaded = (engine: ServiceWorkerMLCEngine) => void;
+type OnLoaded = (engine: SharedEngine) => void;
+
+/** Makes the engine. Its worker may be lost, and replaced, at any time; the engine takes care of that. */
+export type Connect = (onProgress: InitProgressCallback, onLost: () => void) => SharedEngine;
 
 /** One load of a model. */
 export interface Session {
   readonly modelId: string;
-  readonly loaded: Promise<ServiceWorkerMLCEngine>;
+  readonly loaded: Promise<SharedEngine>;
   readonly left: AbortController; // aborted when another model is chosen or loading is cancelled
 }
 
 export class ModelSession {
+  /** Asks the user whether a model may be loaded for a question. */
+  mayLoad: () => Promise<boolean> = async () => true;
   private session: Session | undefined;
-  private engine: ServiceWorkerMLCEngine | undefined;
+  private engine: SharedEngine | undefined;
   private elsewhere = ""; // the model that another tab has begun to load
   private waiting: OnLoaded[] = [];
   private hasBegun = false;
@@ -51,6 +60,7 @@ export class ModelSession {
     private readonly store: Store<State>,
     private readonly appConfig: AppConfig,
     private readonly tabs: OtherTabs,
+    private readonly connect: Connect,
   ) {
     this.begun = new Promise((resolve) => (this.noteBegun = resolve));
     if (HAS_LOCKS) tabs.hear((news) => this.hear(news)); // else each tab has its own engine
@@ -73,6 +83,14 @@ export class ModelSession {
     this.noteBegun();
   }
 
+  /** Notes that nothing is loaded; the next question loads the chosen model again. */
+  sleep(): void {
+    this.session = undefined;
+    this.store.set("model", { phase: "asleep" });
+    this.hasBegun = true;
+    this.noteBegun();
+  }
+
   /** Loads the chosen model without keeping it in the browser. */
   loadUnkept(): void {
     this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
@@ -88,9 +106,11 @@ export class ModelSession {
 
   /**
    * Returns the chosen model once it is loaded, and starts loading it if necessary. If another load
-   * replaces this one, waits for that. Throws what loading throws. Returns null after `cancel`.
+   * replaces this one, waits for that. Throws what loading throws. Returns null after `cancel`, and
+   * if the user does not want the model to be loaded.
    */
   async ready(): Promise<Session | null> {
+    if (!this.session && !(await this.mayLoad())) return null;
     if (!this.session) this.load(this.store.get("modelId"));
     while (this.session) {
       const { session } = this;
@@ -106,16 +126,18 @@ export class ModelSession {
 
   /**
    * As `ready`, for a model that is loaded without this call: the page loads the last one when it is
-   * opened. Returns null for any other.
+   * opened, or wakes it. Returns null for any other.
    */
   async expected(modelId: string): Promise<Session | null> {
     const isLast = this.store.get("settings").modelId === modelId;
     if (!this.hasBegun && isLast && this.store.get("modelId") === modelId) await this.begun;
-    return this.session?.modelId === modelId ? this.ready() : null;
+    const isAsleep = this.store.get("model").phase === "asleep";
+    const expected = isAsleep ? this.store.get("modelId") : this.session?.modelId;
+    return expected === modelId ? this.ready() : null;
   }
 
   /** Returns the engine once it has a model. */
-  async whenLoaded(): Promise<ServiceWorkerMLCEngine> {
+  async whenLoaded(): Promise<SharedEngine> {
     if (this.engine && this.store.get("model").phase === "ready") return this.engine;
     return new Promise((resolve) => this.waiting.push(resolve));
   }
@@ -131,35 +153,62 @@ export class ModelSession {
     if (isEnd || error instanceof ModelReplacedError) this.fail(session, error);
   }
 
-  private async begin(session: Session, appConfig: AppConfig): Promise<ServiceWorkerMLCEngine> {
+  private async begin(session: Session, appConfig: AppConfig): Promise<SharedEngine> {
     const { modelId, left } = session;
-    if (modelId === "")
-      throw new Error("the list of models is empty; reload the page or open a file");
+    if (modelId === "") throw new Error(t("emptyCatalogue"));
     const canKeep = namedStore(appConfig) !== null || (await canKeepModels());
     left.signal.throwIfAborted();
-    const engine = (this.engine ??= this.connect());
+    const engine = (this.engine ??= this.open());
     const { model_list: _, ...config } = canKeep ? appConfig : withStore(appConfig, "none");
     engine.setAppConfig({ ...config, model_list: this.store.get("models") });
     this.tabs.tell({ kind: "loading", modelId, root: ROOT.href });
     await engine.reload(modelId, undefined, { signal: left.signal });
-    const device = await engine.getDeviceName();
-    if (this.session !== session) return engine;
-    this.store.set("model", { phase: "ready", device, isShared: HAS_LOCKS });
-    this.store.set("settings", { ...this.store.get("settings"), modelId });
-    this.tabs.tell({ kind: "loaded", modelId, root: ROOT.href });
-    for (const tell of this.waiting.splice(0)) tell(engine);
+    await this.showReady(session, engine);
     return engine;
   }
 
-  /** Its worker may be lost, and replaced, at any time; the engine takes care of that. */
-  private connect(): ServiceWorkerMLCEngine {
-    return new ServiceWorkerMLCEngine({
-      root: ROOT,
-      initProgressCallback: (report) => {
-        const last = this.store.get("model");
-        if (last.phase === "loading") this.store.set("model", loading(report, last));
-      },
+  private async showReady(session: Session, engine: SharedEngine): Promise<void> {
+    const { modelId } = session;
+    const device = await engine.getDeviceName();
+    const { models } = await engine.getEngineStats();
+    if (this.session !== session) return;
+    const stats = models.find((each) => each.model_id === modelId);
+    this.store.set("model", {
+      phase: "ready",
+      device,
+      isShared: HAS_LOCKS,
+      memoryBytes: stats?.memory_bytes ?? null,
+      contextTokens: stats ? stats.blocks * stats.block_tokens : null,
     });
+    this.store.set("settings", { ...this.store.get("settings"), modelId });
+    this.tabs.tell({ kind: "loaded", modelId, root: ROOT.href });
+    for (const tell of this.waiting.splice(0)) tell(engine);
+  }
+
+  private open(): SharedEngine {
+    const onProgress: InitProgressCallback = (report) => {
+      const last = this.store.get("model");
+      if (last.phase !== "loading") return;
+      this.store.set("model", loading(report, last, this.isHere()));
+    };
+    return this.connect(onProgress, () => this.lose());
+  }
+
+  /** Whether the model's file is on this device. */
+  private isHere(): boolean {
+    const { modelId = "" } = this.session ?? {};
+    const model = this.store.get("models").find((each) => each.model_id === modelId);
+    const isLocal = model !== undefined && sourceOf(model).kind !== "network";
+    return isLocal || this.store.get("kept").has(modelId);
+  }
+
+  /** The worker has ended. Answers under way go on in the next one, which loads the model again. */
+  private lose(): void {
+    const { session, engine } = this;
+    if (!session || !engine || this.store.get("model").phase !== "ready") return;
+    if (!this.store.get("conversations").some(isAnswering)) return this.sleep();
+    this.store.set("model", STARTING);
+    this.showReady(session, engine).catch((error: unknown) => this.fail(session, error));
   }
 
   private hear(news: News): void {

@@ -20,11 +20,20 @@ export interface Asked {
   sampling: SampledWith;
 }
 
+/** What a model gets of a web page. */
+export interface PageText {
+  url: string;
+  title: string;
+  text: string;
+  length: number; // of all its text; more than that of `text` if only the beginning is taken
+}
+
 export interface Message {
   id: string;
   role: "user" | "assistant";
   text: string;
   state: MessageState;
+  page?: PageText; // what the user shares with the question
   asked?: Asked; // while the engine's journal may have the answer, under the message's id
   percentRead?: number; // of a long prompt; not kept
   isCatchingUp?: boolean; // until there is more than a page before has shown; not kept
@@ -38,10 +47,19 @@ export interface Conversation {
   messages: Message[];
 }
 
+interface Ready {
+  phase: "ready";
+  device: string; // as the worker names it
+  isShared: boolean;
+  memoryBytes: number | null; // of weights and conversations; null: unknown
+  contextTokens: number | null; // of a conversation; null: unknown
+}
+
 export type ModelState =
   | { phase: "none" }
+  | { phase: "asleep" } // nothing is loaded; the next question loads the model again
   | { phase: "loading"; text: string; progress: number | null; detail: string }
-  | { phase: "ready"; device: string; isShared: boolean } // device: as the worker names it
+  | Ready
   | { phase: "replaced"; by: string } // by: the model that another tab loaded, "" if unknown
   | { phase: "failed"; wasReady: boolean; error: string; isStorageFull: boolean };
 

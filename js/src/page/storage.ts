@@ -2,6 +2,7 @@
 // functions say so, and writing functions throw.
 
 import { openBlobs, requested } from "../../../src/webllm/artifacts/browser/stores.js";
+import { t } from "./texts";
 
 /** Throws what the browser throws. */
 export function readItem(key: string): string | null {
@@ -57,11 +58,11 @@ export function whyNotKept(error: unknown): string {
     case "SecurityError":
     case "ReferenceError": // there is no such storage at all
     case "TypeError":
-      return "the browser blocks storage for this site";
+      return t("storageBlocked");
     case "QuotaExceededError":
-      return "browser storage for this site is full";
+      return t("storageFull");
     case "VersionError":
-      return "a newer version of this page has changed them";
+      return t("storageNewer");
   }
-  return "browser storage failed";
+  return t("storageFailed");
 }

@@ -17,6 +17,7 @@ class ModelStats(ResponseStruct):
     free_blocks: int  # of the KV cache, with those that keep a prefix nobody uses
     blocks: int
     block_tokens: int  # tokens in a block
+    memory_bytes: int | None = None  # of weights and KV cache; None: an engine of before
 
 
 class EngineStats(ResponseStruct):

@@ -104,7 +104,8 @@ def parse_source(text: str, own_origin: str | None = None) -> Source:
         path, sha256 = (hashed[1], hashed[2].lower()) if hashed else (text, None)
         return LocalSource(Path(path).expanduser(), sha256)
     kind = scheme[1].lower()
-    if kind not in ("https", "http", "hf", "pypi"):
+    own_kind = (own_origin or "").partition(":")[0]  # in an extension: chrome-extension
+    if kind not in ("https", "http", "hf", "pypi", own_kind):
         raise ConfigError(
             f"unknown kind of model source {kind!r} in {text!r}; "
             "known are a path, https://…, hf:owner/repo/file and pypi:package/file "
@@ -122,12 +123,12 @@ def parse_source(text: str, own_origin: str | None = None) -> Source:
 def require_safe_url(url: str, own_origin: str | None = None) -> None:
     """Raises ConfigError unless `url` is https or local http, without a user and password.
 
-    own_origin: of the page that asks, such as "http://192.168.1.5:8000". Its own files are as safe
-    as the page itself.
+    own_origin: of the page that asks, such as "http://192.168.1.5:8000" or "chrome-extension://…".
+    Its own files are as safe as the page itself.
     """
     try:
         parts = urlsplit(url)
-        host, origin = parts.hostname, _http_origin(parts)
+        host, origin = parts.hostname, _origin(parts)
     except ValueError as error:
         raise ConfigError(f"{url!r} is not a URL: {error}") from None
     if not host:
@@ -135,16 +136,16 @@ def require_safe_url(url: str, own_origin: str | None = None) -> None:
     if parts.username is not None or parts.password is not None:
         raise ConfigError(f"the URL for {host} contains a user name or password; leave them out")
     here = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not here and (origin is None or origin != own_origin):
+    if parts.scheme != "https" and not here and origin != own_origin:
         raise ConfigError(f"{url!r} is not encrypted; use https")
 
 
-def _http_origin(parts: SplitResult) -> str | None:
-    """Returns an http URL's origin, in a browser's spelling; None for other schemes."""
-    if parts.scheme != "http" or parts.hostname is None:
-        return None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"http://{host}" if parts.port in (None, 80) else f"http://{host}:{parts.port}"
+def _origin(parts: SplitResult) -> str:
+    """Returns the origin of a URL that names a host, in a browser's spelling."""
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    is_default = parts.port is None or (parts.scheme, parts.port) == ("http", 80)
+    return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
 
 
 def _fragment(sha256: str | None) -> str:

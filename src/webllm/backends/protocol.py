@@ -59,8 +59,11 @@ class Backend(Protocol):
     # A step with prefill is padded to at least these, so that it always runs the GEMM kernels.
     min_prefill_tokens: int
 
-    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
-        """Raises DeviceMemoryError, with the numbers, if weights and KV cache do not fit."""
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> int:
+        """Returns the bytes that weights and KV cache take.
+
+        Raises DeviceMemoryError, with the numbers, if they do not fit.
+        """
 
     async def load(
         self,

@@ -10,7 +10,7 @@ import typer
 
 from webllm.artifacts.storage_errors import require_space, storage_errors
 from webllm.cli.options import SiteModelsOption
-from webllm.cli.site import CATALOGUE, site_files, site_folder
+from webllm.cli.site import CATALOGUE, MANIFEST, page_files, site_folder
 from webllm.cli.site_worker import PAGE, SERVICE_WORKER, with_hashes, without_service_worker
 from webllm.cli.terminal import progress_bar, say, size
 from webllm.errors import ConfigError, IntegrityError
@@ -62,14 +62,18 @@ def bundle(
 
 
 def check_folder(out: Path, site: Path, force: bool) -> None:
-    """Raises ConfigError for a folder where a bundle would overwrite something."""
+    """Raises ConfigError for a folder where a bundle or an extension would overwrite something."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a folder")
     if out.resolve().is_relative_to(site.resolve()):
         raise ConfigError(f"{out} lies in the site's own folder; name another one")
     if force or not out.exists() or not any(out.iterdir()):
         return
-    what = "contains an earlier bundle" if (out / CATALOGUE).is_file() else "is not empty"
+    what = "is not empty"
+    for file, written in ((MANIFEST, "extension"), (CATALOGUE, "bundle")):
+        if (out / file).is_file():
+            what = f"contains an earlier {written}"
+            break
     raise ConfigError(
         f"{out} {what}; name another folder, or write into it with --force, which deletes nothing"
     )
@@ -88,7 +92,7 @@ def write_bundle(
     """
     from webllm.cli.site_models import catalogue
 
-    files = list(site_files(site))
+    files = list(page_files(site))
     with storage_errors(out, _ANOTHER_FOLDER):
         out.mkdir(parents=True, exist_ok=True)
         num_bytes = sum((site / name).stat().st_size for name in files)
@@ -97,7 +101,7 @@ def write_bundle(
         (out / CATALOGUE).unlink(missing_ok=True)
         hashes = {name: _copy(site / name, out / name) for name in files}
         _write_service_worker(out, hashes, has_service_worker)
-        hashed = [_with_hash(model, _copy(model.file, out / model.path)) for model in models]
+        hashed = [with_hash(model, _copy(model.file, out / model.path)) for model in models]
         (out / CATALOGUE).write_bytes(catalogue(hashed))
     return num_bytes
 
@@ -122,7 +126,7 @@ def _copy(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _with_hash(model: SiteModel, sha256: str) -> SiteModel:
+def with_hash(model: SiteModel, sha256: str) -> SiteModel:
     import msgspec
 
     from webllm.cli.site_models import SiteModel

@@ -17,7 +17,19 @@ except ImportError:
     sys.exit("webllm: the command needs typer and rich; install webllm[cli]")
 
 from webllm import __version__
-from webllm.cli import bench, bundle, chat, daemon, devices, models, options, run, terminal, web
+from webllm.cli import (
+    bench,
+    bundle,
+    chat,
+    daemon,
+    devices,
+    extension,
+    models,
+    options,
+    run,
+    terminal,
+    web,
+)
 from webllm.errors import WebLLMError
 
 
@@ -86,6 +98,7 @@ for command in (
     bench.bench,
     web.web,
     bundle.bundle,
+    extension.extension,
 ):
     app.command(cls=Command)(command)
 app.add_typer(daemon.app, name="daemon")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from webllm.errors import ArtifactError
 
 CATALOGUE = "models.json"
+MANIFEST = "manifest.json"  # of an extension
 MODELS = "models"  # the folder of model files
 NEEDED = (
     "index.html",
@@ -21,6 +23,12 @@ NEEDED = (
     "extensions.zip",
     "python.snapshot",
     "sw.js",
+)
+
+# What the build makes for `webllm extension` alone.
+_FOR_EXTENSIONS = (
+    *("_locales/*", "background.js", "consent.*", "extension_service_worker.js"),
+    *("icon-*.png", "offscreen*", "popup.*"),
 )
 
 _PACKAGE = Path(__file__).parents[1]
@@ -50,6 +58,13 @@ def site_folder() -> Path:
         "install a wheel that contains it, or build one in a checkout, with Node.js 20 or newer: "
         "WEBLLM_BUILD_SITE=1 pip install ."
     )
+
+
+def page_files(folder: Path) -> Iterator[str]:
+    """Yields the files of a site, as `site_files` does, without those for extensions alone."""
+    for name in site_files(folder):
+        if not any(fnmatchcase(name, pattern) for pattern in _FOR_EXTENSIONS):
+            yield name
 
 
 def site_files(folder: Path) -> Iterator[str]:

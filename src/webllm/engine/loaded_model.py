@@ -25,6 +25,7 @@ class LoadedModel:
     chat_format: ChatFormat | None  # None: the file has no template, and no built-in one matches
     vocab_size: int  # columns of the logits; the tokenizer may have fewer tokens
     weights: str  # tells the model file from others; see `Checkpoint.fingerprint`
+    memory_bytes: int  # of weights and KV cache
     loop: GenerationLoop
 
     @property
@@ -66,6 +67,7 @@ class LoadedModel:
             free_blocks=scheduler.blocks.num_free,
             blocks=scheduler.blocks.num_blocks,
             block_tokens=scheduler.blocks.block_size,
+            memory_bytes=self.memory_bytes,
         )
 
     async def close(self) -> None:

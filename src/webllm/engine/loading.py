@@ -48,6 +48,7 @@ class LoadPlan:
     program: Program
     context_window_size: int  # tokens
     num_blocks: int  # of the KV cache
+    memory_bytes: int  # of weights and KV cache
     limits: StepLimits
 
     @property
@@ -97,6 +98,7 @@ async def load_model(
         chat_format=chat_format,
         vocab_size=program.vocab_size,
         weights=checkpoint.fingerprint,
+        memory_bytes=plan.memory_bytes,
         loop=loop,
     )
     _log.info(
@@ -150,7 +152,8 @@ def _make_tokenizer(
     tokenizer = tokenizer_from_gguf(checkpoint.metadata)
     if options.conv_template is not None:
         return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
-    template = template_from_gguf(checkpoint.metadata, tokenizer)
+    builtin = options.builtin_template
+    template = template_from_gguf(checkpoint.metadata, tokenizer, builtin=builtin)
     return tokenizer, JinjaFormat(template) if template else None
 
 
@@ -172,7 +175,7 @@ def plan_memory(
     for num_tokens in sizes:
         num_blocks = -(-num_tokens // program.kv_cache.block_size)
         try:
-            backend.check_fits(program, checkpoint, num_blocks)
+            memory_bytes = backend.check_fits(program, checkpoint, num_blocks)
         except DeviceMemoryError:
             if num_tokens == sizes[-1]:
                 raise
@@ -183,7 +186,7 @@ def plan_memory(
         max_prefill_tokens_with_decode=backend.max_prefill_tokens_with_decode,
         prefill_equals_decode=backend.prefill_equals_decode,
     )
-    return LoadPlan(backend, checkpoint, program, context, num_blocks, limits)
+    return LoadPlan(backend, checkpoint, program, context, num_blocks, memory_bytes, limits)
 
 
 async def upload(plan: LoadPlan, config: MLCEngineConfig) -> None:

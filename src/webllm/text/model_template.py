@@ -30,14 +30,20 @@ class _TokenizerConfig(msgspec.Struct):
 
 
 def template_from_gguf(
-    metadata: Mapping[str, object], tokenizer: Tokenizer, name: str | None = None
+    metadata: Mapping[str, object],
+    tokenizer: Tokenizer,
+    name: str | None = None,
+    builtin: str | None = None,
 ) -> ChatTemplate | None:
     """Returns the chat template of a GGUF file; None if it has none and no built-in one suits.
 
-    `name` picks one of several, as in `tokenizer.chat_template.tool_use`. Raises CheckpointError if
-    the template is not a string.
+    `name` picks one of several, as in `tokenizer.chat_template.tool_use`. `builtin` names the
+    built-in template that replaces the file's. Raises CheckpointError if the template is not a
+    string.
     """
     source = metadata.get(f"{_KEY}.{name}" if name else _KEY, metadata.get(_KEY))
+    if builtin is not None:
+        source = BUILTIN_TEMPLATES[builtin]
     if source is not None and not isinstance(source, str):
         raise CheckpointError(f"{_KEY} must be a string; the file has a {type(source).__name__}")
     eos_id = metadata.get("tokenizer.ggml.eos_token_id")

@@ -26,7 +26,8 @@ export class HomeError extends Error {
 /** @typedef {(data: any) => void} OnMessage */
 /** @typedef {(reason: string) => void} OnLost */
 
-class Listeners {
+/** What listens to a link, until another listens. */
+export class Listeners {
   /** @type {OnMessage} */
   onMessage = () => {};
   /** @type {OnLost} */
@@ -156,36 +157,23 @@ export class SharedWorkerLink extends Listeners {
 }
 
 /**
- * All tabs ask for one lock. The tab that has it makes the worker, which hears the others on a
- * channel; when that tab is closed, the next one makes another. Without Web Locks (on pages without
- * https) each tab has its own.
+ * A Web Worker that others of this origin hear on a channel.
  * @implements {Link}
  */
-export class TabLink extends Listeners {
+export class ChannelLink extends Listeners {
   needsCalls = false;
-  mayWait = true; // for the election
+  mayWait = false;
   #channel;
-  /** @type {Worker | undefined} */
-  #worker;
   /** @type {object | undefined} */
   #hello; // until it is answered
   #pass = new Presence();
-  #left = new AbortController();
 
-  /** @param {string} root */
-  constructor(root) {
+  /** @param {string} name of the worker, for errors @param {string} room the channel's name */
+  constructor(name, room) {
     super();
-    this.name = new URL("tab.js", root).href;
-    const locks = globalThis.navigator?.locks;
-    const room = locks ? `webllm ${this.name}` : `webllm ${Math.random()}`;
+    this.name = name;
     this.#channel = new BroadcastChannel(room);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    const { signal } = this.#left;
-    const elected = () => this.#serve(room);
-    const served = locks ? locks.request(room, { signal }, elected) : elected();
-    served.catch((error) => {
-      if (!signal.aborted) this.onLost(String(error)); // no worker or no lock is allowed here
-    });
   }
 
   post(/** @type {{ kind?: string, from?: string }} */ message) {
@@ -194,10 +182,52 @@ export class TabLink extends Listeners {
   }
 
   close() {
-    this.#left.abort();
-    this.#worker?.terminate();
     this.#channel.close();
     this.#pass.end();
+  }
+
+  #hear(/** @type {any} */ data) {
+    if (data?.kind === "here") {
+      if (this.#hello) this.post(this.#hello);
+      return;
+    }
+    if (data?.kind === "ended") return this.onLost(data.reason);
+    if (data?.to === undefined) return; // from another client to the worker
+    if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
+      this.#hello = undefined;
+    }
+    this.onMessage(data);
+  }
+}
+
+/**
+ * All tabs ask for one lock. The tab that has it makes the worker; when that tab is closed, the next
+ * one makes another. Without Web Locks (on pages without https) each tab has its own.
+ */
+export class TabLink extends ChannelLink {
+  mayWait = true; // for the election
+  /** @type {Worker | undefined} */
+  #worker;
+  #left = new AbortController();
+
+  /** @param {string} root */
+  constructor(root) {
+    const name = new URL("tab.js", root).href;
+    const locks = globalThis.navigator?.locks;
+    const room = locks ? `webllm ${name}` : `webllm ${Math.random()}`;
+    super(name, room);
+    const { signal } = this.#left;
+    const elected = () => this.#serve(room);
+    const served = locks ? locks.request(room, { signal }, elected) : elected();
+    served.catch((error) => {
+      if (!signal.aborted) this.onLost(String(error)); // no worker or no lock is allowed here
+    });
+  }
+
+  close() {
+    this.#left.abort();
+    this.#worker?.terminate();
+    super.close();
   }
 
   /** Makes the worker; settles when this connection is closed. */
@@ -209,18 +239,6 @@ export class TabLink extends Listeners {
       this.onLost(event.message || "its script could not be loaded");
     };
     await new Promise((resolve) => this.#left.signal.addEventListener("abort", resolve));
-  }
-
-  #hear(/** @type {any} */ data) {
-    if (data?.kind === "here") {
-      if (this.#hello) this.post(this.#hello);
-      return;
-    }
-    if (data?.to === undefined) return; // from another tab to the worker
-    if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
-      this.#hello = undefined;
-    }
-    this.onMessage(data);
   }
 }
 

@@ -3,14 +3,17 @@
 //     service-worker    the site's Service Worker, where that has a GPU
 //     shared-worker     a SharedWorker, for a GPU in browsers whose Service Workers have none
 //     tab               a Web Worker of one tab, which serves all tabs: only there are threads
+//     extension         what the background worker of a Chrome extension leads to
 //
 // The wheel carries these plain modules for pages, as it does stores.js, and for Python, which knows
 // this one as `webllm_homes`.
 
+import { ExtensionLink, PortEndpoint } from "./extension_link.js";
 import { HomeError, openServiceWorker, SharedWorkerLink, TabLink } from "./home_links.js";
 import { newUuid } from "./uuid.js";
 
 export * from "./home_links.js";
+export { PortEndpoint };
 
 const HELLO_MS = 30_000; // in which a worker's script has to answer
 const AUTO_MS = 5_000; // then other workers are tried, before the Service Worker again
@@ -18,14 +21,14 @@ const STAY_MS = 10_000; // for which a Service Worker is asked to stay alive, ag
 const IDLE_MS = 1_000; // after which no call counts as under way
 const MAX_SILENT_BEATS = 3;
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|microsoft basic render/i; // as in device/browser.py
-const HOSTS = ["auto", "service-worker", "shared-worker", "tab"];
+const HOSTS = ["auto", "service-worker", "shared-worker", "tab", "extension", "offscreen"];
 const CLOSED = "this connection was closed";
 const UNANSWERED = new Set(["keepAlive", "setAppConfig", "setLogLevel", "abort", "bye"]);
 
-/** @typedef {"service-worker" | "shared-worker" | "tab"} HostName */
+/** @typedef {"service-worker" | "shared-worker" | "tab" | "extension" | "offscreen"} HostName */
 /** @typedef {import("./home_links.js").Link} Link */
 /** @typedef {{ kind?: unknown, uuid?: unknown, content?: unknown }} Message */
-/** @typedef {{ gpu?: boolean, lock?: string | null, root?: string }} Greeting */
+/** @typedef {{ gpu?: boolean, lock?: string | null, root?: string, host?: HostName }} Greeting */
 /** @typedef {{ link: Link, greeting: Greeting }} Greeted */
 
 /**
@@ -75,8 +78,11 @@ export class Home extends EventTarget {
    * @param {number} [options.keepAliveMs] between two beats; three without an answer are a loss
    * @param {string | URL | undefined} [options.root] the folder of tab.js and shared_worker.js; by
    *   default that of the Service Worker's script, or what its handler was given
+   * @param {string | undefined} [options.extensionId] whose engine it is, for the host "extension";
+   *   by default that of this page
+   * @param {() => Link | Promise<Link>} [options.open] a way of the caller's own to the worker of the host
    */
-  constructor({ host = "auto", keepAliveMs = 10_000, root } = {}) {
+  constructor({ host = "auto", keepAliveMs = 10_000, root, extensionId, open } = {}) {
     super();
     this.#keepAliveMs = keepAliveMs;
     if (!HOSTS.includes(host)) {
@@ -88,7 +94,10 @@ export class Home extends EventTarget {
       const range = "a number of milliseconds from 1 to 2147483647";
       throw new HomeError("ConfigError", `keepAliveMs is ${String(keepAliveMs)}; give ${range}`);
     }
-    this.ready = this.#connect(host, root).catch((error) => {
+    if (host === "extension") open ??= () => new ExtensionLink(extensionId);
+    if (host === "service-worker") open ??= openServiceWorker;
+    const connected = open ? this.#connectBy(host, open) : this.#connect(host, root);
+    this.ready = connected.catch((error) => {
       if (error instanceof HomeError) throw error;
       throw new HomeError("ServiceWorkerInitializationError", String(error));
     });
@@ -102,6 +111,11 @@ export class Home extends EventTarget {
     else this.#early.push(structuredClone(message)); // as it is now; throws as `postMessage` does
   }
 
+  /** The port of an extension, if that is the way to the worker. */
+  get port() {
+    return this.#link instanceof ExtensionLink ? this.#link.port : undefined;
+  }
+
   /** Leaves the worker, which serves others. There is no "close" event then. */
   close() {
     if (this.#isClosed) return;
@@ -109,12 +123,14 @@ export class Home extends EventTarget {
     this.#end();
   }
 
+  /** @param {string} host @param {() => Link | Promise<Link>} open */
+  async #connectBy(host, open) {
+    const link = await open();
+    this.#settle(/** @type {HostName} */ (host), link, await this.#greet(link));
+  }
+
   /** @param {HostName | "auto"} wanted @param {string | URL | undefined} root */
   async #connect(wanted, root) {
-    if (wanted === "service-worker") {
-      const link = await openServiceWorker();
-      return this.#settle(wanted, link, await this.#greet(link));
-    }
     const hosts = wanted === "auto" ? hostsFor(await hasGpu()) : [wanted];
     const asks = hosts.includes("service-worker") || root === undefined;
     const opening = asks ? openServiceWorker().catch(() => null) : null;
@@ -195,6 +211,7 @@ export class Home extends EventTarget {
         if (data?.to !== this.#id || data.uuid !== uuid) return;
         clearTimeout(timer);
         this.#greeting.delete(link);
+        if (data.kind === "lost") return fail(data.reason);
         resolve(data.content ?? {});
       }, fail);
       if (this.#isClosed) return fail(CLOSED);
@@ -203,8 +220,8 @@ export class Home extends EventTarget {
     });
   }
 
-  /** @param {HostName} host @param {Link} link @param {Greeting} greeting */
-  #settle(host, link, { lock }) {
+  /** @param {HostName} wanted @param {Link} link @param {Greeting} greeting */
+  #settle(wanted, link, { lock, host = wanted }) {
     if (this.#isClosed) return link.close();
     this.host = host;
     this.#link = link;

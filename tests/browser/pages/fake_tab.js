@@ -89,6 +89,10 @@ const HANDLERS = {
   hello: () => greeting,
   setAppConfig: (content, { client }) => void (client.appConfig = content),
   getDeviceName: () => "CPU (relaxed, 2 threads)",
+  getEngineStats: () => {
+    const stats = { model_id: loaded, memory_bytes: 215_000_000, blocks: 64, block_tokens: 16 };
+    return { models: loaded === undefined ? [] : [stats] };
+  },
   reload: ({ modelId: [modelId] }, asked) => reload(modelId, asked),
   unload: () => void (loaded = undefined),
   chatCompletionStreamInit: async ({ request, streamId }, { client }) => {
@@ -106,7 +110,7 @@ const HANDLERS = {
   abort: (_, { client, uuid }) => void client.streams.delete(uuid),
   deleteResumableSession: async ({ sessionId }) => {
     const journal = await caches.open("fake-journal");
-    const isThere = await journal.delete(`/${sessionId}`);
+    const isThere = await journal.delete(`https://fake.test/${sessionId}`);
     if (!isThere) throw fault("SessionNotFoundError", `the journal has no session ${sessionId}`);
   },
 };
@@ -123,12 +127,12 @@ const greeting = new Promise((resolve) => {
 async function keep({ extra_body, ...request }) {
   const { sessionId } = extra_body.resumable;
   const journal = await caches.open("fake-journal");
-  const known = await journal.match(`/${sessionId}`);
+  const known = await journal.match(`https://fake.test/${sessionId}`);
   const text = JSON.stringify(request);
   if (known && (await known.text()) !== text) {
     throw fault("RequestError", `${sessionId} is the id of another request`);
   }
-  await journal.put(`/${sessionId}`, new Response(text));
+  await journal.put(`https://fake.test/${sessionId}`, new Response(text));
   return !known;
 }
 

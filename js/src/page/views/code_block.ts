@@ -3,6 +3,7 @@
 import type { Announcer } from "../announcer";
 import { h } from "../dom";
 import { icon } from "../icons";
+import { t } from "../texts";
 
 const SHOWN_MS = 1500;
 
@@ -19,7 +20,7 @@ export function codeBlock(
       "div",
       { class: "code-head" },
       h("span", {}, language || "text"),
-      copyButton("Copy code", () => pre.textContent ?? "", announcer),
+      copyButton(t("copyCode"), () => pre.textContent ?? "", announcer),
     ),
     pre,
   );
@@ -33,11 +34,11 @@ export function copyButton(
   const button = h("button", { class: "icon-button", title: label, aria: { label } }, icon("copy"));
   const copy = async () => {
     await navigator.clipboard.writeText(text());
-    announcer.say("Copied");
+    announcer.say(t("copied"));
     button.replaceChildren(icon("check"));
     setTimeout(() => button.replaceChildren(icon("copy")), SHOWN_MS);
   };
-  const refuse = () => announcer.say("The browser did not allow copying");
+  const refuse = () => announcer.say(t("copyRefused"));
   button.addEventListener("click", () => void copy().catch(refuse));
   return button;
 }

@@ -1,17 +1,19 @@
-// Asks for confirmation before something is deleted.
+// Asks before something is deleted or downloaded.
 
 import { byId, h } from "../dom";
+import { t } from "../texts";
 
 export interface Question {
   title: string;
   text: string;
   action: string;
+  isDanger?: boolean; // default: true
 }
 
 export class Confirm {
   private readonly dialog = byId("confirm", HTMLDialogElement);
 
-  ask({ title, text, action }: Question): Promise<boolean> {
+  ask({ title, text, action, isDanger = true }: Question): Promise<boolean> {
     const { dialog } = this;
     const close = (answer: string) => ({ click: () => dialog.close(answer) });
     dialog.replaceChildren(
@@ -20,8 +22,12 @@ export class Confirm {
       h(
         "div",
         { class: "dialog-actions" },
-        h("button", { class: "button quiet", on: close("") }, "Cancel"),
-        h("button", { class: "button danger", on: close("yes") }, action),
+        h("button", { class: "button quiet", on: close("") }, t("cancel")),
+        h(
+          "button",
+          { class: `button ${isDanger ? "danger" : "primary"}`, on: close("yes") },
+          action,
+        ),
       ),
     );
     dialog.returnValue = "";

@@ -2,12 +2,11 @@
 
 import { byId } from "../dom";
 import { deviceKind, deviceText, isCpu } from "../device_text";
-import { modelName } from "../format";
+import { bytes, modelName } from "../format";
 import type { Device } from "../device";
 import type { ModelState, State } from "../state";
 import type { Store } from "../store";
-
-const PRIVACY = "Nothing you type leaves this device.";
+import { t } from "../texts";
 
 export class DeviceNote {
   private readonly note = byId("device-note", HTMLParagraphElement);
@@ -23,20 +22,28 @@ export class DeviceNote {
     const model = this.store.get("model");
     const device = this.store.get("device");
     this.note.textContent = noteText(model, device);
-    this.name.textContent = modelName(this.store.get("modelId")) || "No model";
+    this.name.textContent = modelName(this.store.get("modelId")) || t("noModel");
     this.dot.dataset.phase = model.phase;
-    this.badge.hidden = model.phase !== "ready";
+    this.badge.hidden = model.phase !== "ready" && model.phase !== "asleep";
+    this.badge.className = model.phase === "asleep" ? "badge asleep" : "badge";
+    if (model.phase === "asleep") {
+      this.badge.textContent = t("asleep");
+      this.badge.title = t("asleepText");
+    }
     if (model.phase !== "ready") return;
     this.badge.textContent = deviceKind(model.device);
-    this.badge.title = model.isShared ? `${model.device}, shared by all tabs` : model.device;
+    this.badge.title = model.isShared ? t("sharedByTabs", model.device) : model.device;
   }
 }
 
 function noteText(model: ModelState, device: Device | null): string {
   const reason = device?.noGpuReason ? `: ${device.noGpuReason}` : "";
   if (model.phase === "ready") {
-    return `Runs on ${deviceText(model.device)}${isCpu(model.device) ? reason : ""}. ${PRIVACY}`;
+    const { memoryBytes } = model;
+    const memory = memoryBytes === null ? "" : `${t("memoryTaken", bytes(memoryBytes))} `;
+    const why = isCpu(model.device) ? reason : "";
+    return t("runsOn", `${deviceText(model.device)}${why}.`, memory + t("privacy"));
   }
-  if (device === null) return PRIVACY;
-  return `Will run on ${device.gpu ? "WebGPU" : "the CPU"}${reason}. ${PRIVACY}`;
+  if (device === null || model.phase === "asleep") return t("privacy");
+  return t("willRunOn", `${device.gpu ? "WebGPU" : t("theCpu")}${reason}.`, t("privacy"));
 }

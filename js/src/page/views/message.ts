@@ -5,8 +5,10 @@ import { isUnderWay } from "../conversations";
 import { h } from "../dom";
 import { decimals, sentence } from "../format";
 import { icon, type IconName } from "../icons";
-import type { Message, Stats } from "../state";
+import { percentOf } from "../page_text";
+import type { Message, PageText, Stats } from "../state";
 import { StreamingMarkdown } from "../streaming_markdown";
+import { t, type TextKey } from "../texts";
 import { codeBlock, copyButton } from "./code_block";
 
 export interface MessageActions {
@@ -31,6 +33,7 @@ export function messageView(
 
 class UserMessage implements MessageView {
   readonly element = h("article", { class: "message user" });
+  private readonly pageNote = h("span", { class: "page-card-note" });
 
   constructor(
     private message: Message,
@@ -42,18 +45,36 @@ class UserMessage implements MessageView {
 
   update(message: Message): void {
     this.message = message;
+    if (message.page) this.pageNote.textContent = pageNote(message.page);
   }
 
   private show(): void {
-    const edit = iconButton("edit", "Edit message", () => this.edit());
-    this.element.replaceChildren(
-      h("h2", { class: "visually-hidden" }, "You"),
+    const edit = iconButton("edit", t("editMessage"), () => this.edit());
+    const parts = [
+      h("h2", { class: "visually-hidden" }, t("you")),
+      this.message.page ? this.pageCard(this.message.page) : null,
       h("div", { class: "bubble" }, this.message.text),
       h(
         "div",
         { class: "message-actions" },
-        copyButton("Copy message", () => this.message.text, this.announcer),
+        copyButton(t("copyMessage"), () => this.message.text, this.announcer),
         edit,
+      ),
+    ];
+    this.element.replaceChildren(...parts.filter((part) => part !== null));
+  }
+
+  private pageCard(page: PageText): HTMLElement {
+    this.pageNote.textContent = pageNote(page);
+    return h(
+      "div",
+      { class: "page-card", title: page.url },
+      icon("file"),
+      h(
+        "div",
+        { class: "page-card-text" },
+        h("span", { class: "page-card-title", dir: "auto" }, page.title || page.url),
+        this.pageNote,
       ),
     );
   }
@@ -62,7 +83,7 @@ class UserMessage implements MessageView {
     const field = h("textarea", {
       dir: "auto",
       value: this.message.text,
-      aria: { label: "Edit message" },
+      aria: { label: t("editMessage") },
     });
     const save = () => {
       if (field.value.trim()) this.actions.edit(this.message.id, field.value.trim());
@@ -72,7 +93,10 @@ class UserMessage implements MessageView {
       this.element.querySelector<HTMLElement>(".message-actions button:last-child")?.focus();
     };
     field.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") leave();
+      if (event.key === "Escape") {
+        event.preventDefault(); // which would close a popup
+        leave();
+      }
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
     });
     const form = h(
@@ -82,9 +106,9 @@ class UserMessage implements MessageView {
       h(
         "div",
         { class: "edit-actions" },
-        h("span", { class: "hint" }, "Later messages will be replaced by a new answer."),
-        h("button", { class: "button quiet", type: "button", on: { click: leave } }, "Cancel"),
-        h("button", { class: "button primary", type: "submit" }, "Send"),
+        h("span", { class: "hint" }, t("laterReplaced")),
+        h("button", { class: "button quiet", type: "button", on: { click: leave } }, t("cancel")),
+        h("button", { class: "button primary", type: "submit" }, t("send")),
       ),
     );
     this.element.replaceChildren(form);
@@ -92,10 +116,7 @@ class UserMessage implements MessageView {
   }
 }
 
-const NOTES: Partial<Record<Message["state"], string>> = {
-  stopped: "Stopped",
-  cut: "Cut off: the answer reached its length limit",
-};
+const NOTES: Partial<Record<Message["state"], TextKey>> = { stopped: "stopped", cut: "cutOff" };
 
 class Answer implements MessageView {
   readonly element: HTMLElement;
@@ -112,7 +133,7 @@ class Answer implements MessageView {
     this.markdown = new StreamingMarkdown(this.text, (pre, language) =>
       codeBlock(pre, language, announcer),
     );
-    const heading = h("h2", { class: "visually-hidden" }, "Answer");
+    const heading = h("h2", { class: "visually-hidden" }, t("answer"));
     this.element = h("article", { class: "message answer" }, heading, this.text, this.foot);
     this.show();
   }
@@ -139,25 +160,25 @@ class Answer implements MessageView {
   /** How far a long prompt is read, until the answer begins, or goes on in a page opened anew. */
   private showReading(): void {
     const { percentRead, text, isCatchingUp } = this.message;
-    if (isCatchingUp) this.reading.textContent = "Picking the answer up again";
+    if (isCatchingUp) this.reading.textContent = t("catchingUp");
     else if (percentRead !== undefined && text === "")
-      this.reading.textContent = `Reading the prompt, ${percentRead} %`;
+      this.reading.textContent = t("readingPrompt", percentRead);
     else this.reading.textContent = "";
   }
 
   private ended(): HTMLElement[] {
     const { id, text, state, stats, error } = this.message;
-    const again = iconButton("again", "Answer again", () => this.actions.regenerate(id));
+    const again = iconButton("again", t("answerAgain"), () => this.actions.regenerate(id));
     const note = NOTES[state];
     const parts = [
       error !== undefined &&
-        failure(text === "" ? "No answer. " : "The answer was interrupted. ", error),
+        failure(text === "" ? t("noAnswerFailure") : t("interruptedFailure"), error),
       h(
         "div",
         { class: "message-actions" },
-        text !== "" && copyButton("Copy answer", () => this.message.text, this.announcer),
+        text !== "" && copyButton(t("copyAnswer"), () => this.message.text, this.announcer),
         again,
-        note !== undefined && h("span", { class: "note" }, note),
+        note !== undefined && h("span", { class: "note" }, t(note)),
         stats !== undefined && h("span", { class: "stats" }, statsText(stats)),
       ),
     ];
@@ -165,14 +186,19 @@ class Answer implements MessageView {
   }
 }
 
+function pageNote(page: PageText): string {
+  const percent = percentOf(page);
+  return percent === 100 ? t("pageWhole") : t("pagePartWhy", percent);
+}
+
 function statsText({ tokens, tokensPerSecond, firstTokenSeconds }: Stats): string {
-  const text = `${tokens} tokens · ${decimals(tokensPerSecond, 1)} tokens/s`;
+  const text = t("stats", tokens, decimals(tokensPerSecond, 1));
   if (firstTokenSeconds === null) return text;
-  return `${text} · first token after ${decimals(firstTokenSeconds, 2)} s`;
+  return t("statsFirst", text, decimals(firstTokenSeconds, 2));
 }
 
 function thinking(): HTMLElement {
-  return h("span", { class: "thinking", role: "img", aria: { label: "Answering" } });
+  return h("span", { class: "thinking", role: "img", aria: { label: t("answering") } });
 }
 
 function failure(title: string, error: string): HTMLElement {

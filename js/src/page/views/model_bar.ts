@@ -1,11 +1,14 @@
 // The state of the chosen model: not loaded, loading or failed. Hidden once it is ready.
 
+import type { ModelRecord } from "../../client";
 import { byId, h, scrollableByKeys } from "../dom";
 import { bytes, modelName, replacedText, sentence } from "../format";
 import { icon } from "../icons";
 import type { ModelSession } from "../model_session";
+import { sourceOf } from "../model_source";
 import type { ModelState, State } from "../state";
 import type { Store } from "../store";
+import { t } from "../texts";
 
 type Failed = Extract<ModelState, { phase: "failed" }>;
 type Loading = Extract<ModelState, { phase: "loading" }>;
@@ -14,7 +17,7 @@ export class ModelBar {
   private readonly bar = byId("model-bar", HTMLDivElement);
   private readonly text = h("span", { class: "model-bar-text" });
   private readonly detail = h("span", { class: "model-bar-detail" });
-  private readonly progress = h("progress", { aria: { label: "Load progress" } });
+  private readonly progress = h("progress", { aria: { label: t("loadProgress") } });
   private shown: ModelState | undefined;
 
   constructor(
@@ -43,10 +46,12 @@ export class ModelBar {
     switch (model.phase) {
       case "none":
         return this.offer();
+      case "asleep":
+        return this.asleep();
       case "loading":
         return [
           h("div", { class: "model-bar-row" }, this.text, this.detail),
-          actions(button("Cancel", "quiet", () => this.session.cancel())),
+          actions(button(t("cancel"), "quiet", () => this.session.cancel())),
           this.progress,
         ];
       case "failed":
@@ -59,7 +64,7 @@ export class ModelBar {
               h("p", {}, h("strong", {}, title(model)), sentence(model.error)),
             ),
           ),
-          this.choice(model.isStorageFull ? this.unkept() : this.load("Try again")),
+          this.choice(model.isStorageFull ? this.unkept() : this.load(t("tryAgain"))),
         ];
       case "replaced":
         return this.replaced(model.by);
@@ -70,12 +75,9 @@ export class ModelBar {
 
   private offer(): Node[] {
     const modelId = this.store.get("modelId");
-    if (modelId === "") return [actions(button("Choose a model", "primary", this.chooseModel))];
+    if (modelId === "") return [actions(button(t("chooseModel"), "primary", this.chooseModel))];
     const model = this.store.get("models").find((each) => each.model_id === modelId);
-    const isKept = this.store.get("kept").has(modelId);
-    const download = this.store.get("notKept").has("models") ? "to download" : "to download once";
-    const where = isKept ? "in this browser" : download;
-    const size = model?.size_bytes ? `${bytes(model.size_bytes)} ${where}` : "";
+    const size = model?.size_bytes ? this.sizeText(model, bytes(model.size_bytes)) : "";
     return [
       h(
         "div",
@@ -83,28 +85,47 @@ export class ModelBar {
         h("span", { class: "model-bar-text" }, modelName(modelId)),
         h("span", { class: "model-bar-detail" }, size),
       ),
-      this.choice(this.load("Load model")),
+      this.choice(this.load(t("loadModel"))),
+    ];
+  }
+
+  private sizeText(model: ModelRecord, size: string): string {
+    const { kind } = sourceOf(model);
+    if (kind === "disk") return t("sizeOnDisk", size);
+    if (kind === "package") return t("sizeInPackage", size);
+    if (this.store.get("kept").has(model.model_id)) return t("sizeHere", size);
+    return t(
+      this.store.get("notKept").has("models") ? "sizeToDownload" : "sizeToDownloadOnce",
+      size,
+    );
+  }
+
+  private asleep(): Node[] {
+    return [
+      h(
+        "div",
+        { class: "model-bar-row", role: "status" },
+        h("span", { class: "model-bar-text" }, t("asleep")),
+        h("span", { class: "model-bar-detail" }, t("asleepText")),
+      ),
+      actions(this.load(t("wake"), "quiet")),
     ];
   }
 
   private replaced(by: string): Node[] {
     const mine = modelName(this.store.get("modelId"));
     const isHere = this.store.get("models").some((each) => each.model_id === by);
-    const other = button("Use the other", "quiet", () => this.session.load(by));
+    const other = button(t("useOther"), "quiet", () => this.session.load(by));
     return [
       h(
         "div",
         { class: "model-bar-row", role: "status" },
         h("span", { class: "model-bar-text" }, `${sentence(replacedText(by))}.`),
-        h(
-          "span",
-          { class: "model-bar-detail" },
-          `Tabs share one model, so ${mine} is no longer loaded.`,
-        ),
+        h("span", { class: "model-bar-detail" }, t("tabsShareOne", mine)),
       ),
       actions(
-        isHere ? other : button("Other model", "quiet", this.chooseModel),
-        this.load("Load again"),
+        isHere ? other : button(t("otherModel"), "quiet", this.chooseModel),
+        this.load(t("loadAgain")),
       ),
     ];
   }
@@ -117,20 +138,20 @@ export class ModelBar {
   }
 
   private choice(load: HTMLButtonElement): HTMLElement {
-    return actions(button("Other model", "quiet", this.chooseModel), load);
+    return actions(button(t("otherModel"), "quiet", this.chooseModel), load);
   }
 
-  private load(text: string): HTMLButtonElement {
-    return button(text, "primary", () => this.session.load(this.store.get("modelId")));
+  private load(text: string, kind: "quiet" | "primary" = "primary"): HTMLButtonElement {
+    return button(text, kind, () => this.session.load(this.store.get("modelId")));
   }
 
   private unkept(): HTMLButtonElement {
-    return button("Run without saving it", "primary", () => this.session.loadUnkept());
+    return button(t("runUnkept"), "primary", () => this.session.loadUnkept());
   }
 }
 
 function title({ wasReady }: Failed): string {
-  return wasReady ? "The model has stopped. " : "The model could not be loaded. ";
+  return t(wasReady ? "modelStopped" : "modelNotLoaded");
 }
 
 function actions(...buttons: HTMLElement[]): HTMLElement {

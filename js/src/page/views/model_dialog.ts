@@ -7,10 +7,19 @@ import { bytes, errorText, modelName, sentence } from "../format";
 import { icon } from "../icons";
 import type { KeptModels } from "../kept_models";
 import type { ModelSession } from "../model_session";
+import { sourceOf } from "../model_source";
 import type { State } from "../state";
 import type { Store } from "../store";
 import { HAS_LOCKS } from "../tabs";
+import { t } from "../texts";
 import type { Confirm } from "./confirm";
+
+const WHERE = {
+  browser: "sizeHere",
+  disk: "sizeOnDisk",
+  network: "sizeToDownload",
+  package: "sizeInPackage",
+} as const;
 
 export class ModelDialog {
   private readonly dialog = byId("models", HTMLDialogElement);
@@ -39,7 +48,7 @@ export class ModelDialog {
     const { scrollTop } = this.dialog;
     const models = this.store.get("models").filter(isLanguageModel);
     this.dialog.replaceChildren(
-      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, "Choose a model")),
+      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, t("chooseModel"))),
       error === undefined ? this.deviceText() : failure(error),
       h(
         "form",
@@ -67,8 +76,8 @@ export class ModelDialog {
       "div",
       { class: "dialog-actions" },
       file,
-      h("button", { ...pick, on: { click: () => file.click() } }, icon("file"), "Open a file…"),
-      h("button", { ...cancel, on: { click: () => this.dialog.close() } }, "Cancel"),
+      h("button", { ...pick, on: { click: () => file.click() } }, icon("file"), t("openFile")),
+      h("button", { ...cancel, on: { click: () => this.dialog.close() } }, t("cancel")),
       this.loadButton,
     );
   }
@@ -78,7 +87,7 @@ export class ModelDialog {
     const isReady = this.store.get("model").phase === "ready";
     const isLoaded = isReady && this.chosen === this.store.get("modelId");
     this.loadButton.disabled = isLoaded;
-    this.loadButton.textContent = isLoaded ? "Loaded" : "Load model";
+    this.loadButton.textContent = t(isLoaded ? "loaded" : "loadModel");
   }
 
   private choose(modelId: string): void {
@@ -109,19 +118,15 @@ export class ModelDialog {
         "p",
         { class: "dialog-text" },
         this.store.get("notKept").has("models")
-          ? "Each tab downloads models again: this browser does not save them."
-          : `Models are downloaded once and stay in this browser.${sharing()}`,
+          ? t("downloadedAgain")
+          : `${t("downloadedOnce")}${sharing()}`,
       );
     }
     return h(
       "p",
       { class: "dialog-text notice" },
       icon("chip"),
-      h(
-        "span",
-        {},
-        `Models run on the CPU here, which is slower: ${device.noGpuReason}.${sharing()}`,
-      ),
+      h("span", {}, `${t("runsOnCpuHere", device.noGpuReason)}${sharing()}`),
     );
   }
 
@@ -154,7 +159,7 @@ export class ModelDialog {
   }
 
   private deletion(modelId: string): HTMLButtonElement {
-    const label = `Delete ${modelName(modelId)} from this browser`;
+    const label = t("deleteModel", modelName(modelId));
     const click = () => void this.delete(modelId);
     const properties = { class: "icon-button", type: "button", title: label, aria: { label } };
     return h("button", { ...properties, on: { click } }, icon("trash"));
@@ -162,9 +167,9 @@ export class ModelDialog {
 
   private async delete(modelId: string): Promise<void> {
     const isMeant = await this.confirm.ask({
-      title: "Delete this model?",
-      text: `${modelName(modelId)} will be downloaded again the next time you load it.`,
-      action: "Delete",
+      title: t("deleteModelTitle"),
+      text: t("deleteModelText", modelName(modelId)),
+      action: t("delete"),
     });
     if (!isMeant) return;
     await this.kept.delete(modelId).catch((error: unknown) => this.build(errorText(error)));
@@ -176,7 +181,7 @@ function failure(error: string): HTMLElement {
 }
 
 function sharing(): string {
-  return HAS_LOCKS ? " All tabs use the one that is loaded." : "";
+  return HAS_LOCKS ? ` ${t("tabsShare")}` : "";
 }
 
 function isLanguageModel({ model_type: type }: ModelRecord): boolean {
@@ -185,11 +190,9 @@ function isLanguageModel({ model_type: type }: ModelRecord): boolean {
 
 function sizes(model: ModelRecord, isKept: boolean): string {
   const { size_bytes: size, vram_required_MB: memory } = model;
-  const where = isFile(model) ? "on this disk" : isKept ? "in this browser" : "to download";
-  const parts = [size && `${bytes(size)} ${where}`, memory && `${bytes(memory * 1e6)} of memory`];
-  return parts.filter(Boolean).join(" · ") || "Unknown size";
-}
-
-function isFile({ model }: ModelRecord): boolean {
-  return model?.startsWith("picked:") ?? false;
+  const parts = [
+    size && t(WHERE[isKept ? "browser" : sourceOf(model).kind], bytes(size)),
+    memory && t("sizeMemory", bytes(memory * 1e6)),
+  ];
+  return parts.filter(Boolean).join(" · ") || t("sizeUnknown");
 }

@@ -5,11 +5,16 @@ import { errorText, sentence } from "../format";
 import { icon } from "../icons";
 import type { Keepable, State } from "../state";
 import type { Store } from "../store";
+import { t, type TextKey } from "../texts";
 
 type Kind = "not-kept" | "unreadable" | "fault";
 
-const LIST = new Intl.ListFormat("en");
-const ORDER: Keepable[] = ["conversations", "settings", "models"];
+const NAMES: Record<Keepable, TextKey> = {
+  conversations: "keptConversations",
+  settings: "keptSettings",
+  models: "keptModels",
+};
+const ORDER = Object.keys(NAMES) as Keepable[];
 
 export class Notices {
   private readonly list = byId("notices", HTMLDivElement);
@@ -30,9 +35,9 @@ export class Notices {
   }
 
   fault(error: unknown): void {
-    const text = `Something went wrong in this page: ${errorText(error)}.`.replace(/[.!?]\.$/, ".");
+    const text = t("fault", errorText(error)).replace(/[.!?]\.$/, ".");
     this.dismissed.delete("fault");
-    this.say("fault", `${text} Reload the page if it stops working.`);
+    this.say("fault", `${text} ${t("faultAdvice")}`);
   }
 
   /** Shows one notice of a kind; "" removes it. */
@@ -57,10 +62,10 @@ export class Notices {
       isFault && icon("alert"),
       scrollableByKeys(h("p", {}, sentence(text))),
       isFault &&
-        h("button", { class: "button quiet", on: { click: () => location.reload() } }, "Reload"),
+        h("button", { class: "button quiet", on: { click: () => location.reload() } }, t("reload")),
       h(
         "button",
-        { class: "icon-button", aria: { label: "Dismiss" }, on: { click: dismiss } },
+        { class: "icon-button", aria: { label: t("dismiss") }, on: { click: dismiss } },
         icon("close"),
       ),
     );
@@ -71,7 +76,7 @@ function notKeptText(notKept: State["notKept"]): string {
   const names = ORDER.filter((name) => notKept.has(name));
   const [first] = names;
   if (first === undefined) return "";
-  const until =
-    names.includes("models") && names.length === 1 ? "" : " They last until you close this tab.";
-  return `${sentence(LIST.format(names))} are not saved: ${notKept.get(first)}.${until}`;
+  const list = new Intl.ListFormat(t("language")).format(names.map((name) => t(NAMES[name])));
+  const text = sentence(t("areNotSaved", list, notKept.get(first) ?? ""));
+  return names.every((name) => name === "models") ? text : `${text} ${t("lastUntilClosed")}`;
 }

@@ -5,52 +5,46 @@ import { icon } from "../icons";
 import { DEFAULTS, LIMITS, THEMES, type Sampling, type Settings, type Theme } from "../settings";
 import type { State } from "../state";
 import type { Store } from "../store";
+import { t, type TextKey } from "../texts";
 
 interface NumberField {
   name: keyof Sampling;
-  label: string;
-  hint: string;
-  empty: string; // shown while there is no number
+  label: TextKey;
+  hint: TextKey;
+  empty: TextKey; // shown while there is no number
 }
 
 const FIELDS: NumberField[] = [
   {
     name: "temperature",
-    label: "Temperature",
-    hint: "0 is predictable, 2 is very random",
-    empty: "Model default",
+    label: "temperature",
+    hint: "temperatureHint",
+    empty: "modelDefault",
   },
-  {
-    name: "top_p",
-    label: "Top p",
-    hint: "Sample only from the most likely words",
-    empty: "Model default",
-  },
-  {
-    name: "max_tokens",
-    label: "Longest answer",
-    hint: "In tokens",
-    empty: "No limit",
-  },
+  { name: "top_p", label: "topP", hint: "topPHint", empty: "modelDefault" },
+  { name: "max_tokens", label: "longestAnswer", hint: "longestAnswerHint", empty: "noLimit" },
   {
     name: "repetition_penalty",
-    label: "Repetition penalty",
-    hint: "Above 1 reduces repetition",
-    empty: "Model default",
+    label: "repetitionPenalty",
+    hint: "repetitionPenaltyHint",
+    empty: "modelDefault",
   },
-  {
-    name: "seed",
-    label: "Seed",
-    hint: "The same seed gives the same answer",
-    empty: "Random",
-  },
+  { name: "seed", label: "seed", hint: "seedHint", empty: "random" },
 ];
-const THEME_NAMES: Record<Theme, string> = { system: "System", light: "Light", dark: "Dark" };
+const THEME_NAMES: Record<Theme, TextKey> = {
+  system: "themeSystem",
+  light: "themeLight",
+  dark: "themeDark",
+};
 
 export class SettingsDialog {
   private readonly dialog = byId("settings", HTMLDialogElement);
 
-  constructor(private readonly store: Store<State>) {
+  /** `more`: what follows the settings of the chat. */
+  constructor(
+    private readonly store: Store<State>,
+    private readonly more: () => HTMLElement[] = () => [],
+  ) {
     byId("open-settings", HTMLButtonElement).addEventListener("click", () => this.open());
   }
 
@@ -65,12 +59,12 @@ export class SettingsDialog {
       h(
         "div",
         { class: "dialog-head" },
-        h("h2", { id: "settings-title" }, "Settings"),
+        h("h2", { id: "settings-title" }, t("settings")),
         h(
           "button",
           {
             class: "icon-button",
-            aria: { label: "Close settings" },
+            aria: { label: t("closeSettings") },
             on: { click: () => this.dialog.close() },
           },
           icon("close"),
@@ -79,18 +73,19 @@ export class SettingsDialog {
       this.themes(),
       this.systemPrompt(),
       h("div", { class: "number-fields" }, ...FIELDS.map((each) => this.number(each, sampling))),
+      ...this.more(),
       h(
         "div",
         { class: "dialog-actions" },
         h("span", { class: "hint" }, this.keptText()),
-        h("button", { class: "button quiet", on: { click: () => this.reset() } }, "Reset"),
+        h("button", { class: "button quiet", on: { click: () => this.reset() } }, t("reset")),
       ),
     );
   }
 
   private keptText(): string {
     const why = this.store.get("notKept").get("settings");
-    return why === undefined ? "Saved in this browser." : `Not saved: ${why}.`;
+    return why === undefined ? t("savedHere") : t("notSaved", why);
   }
 
   private change(fields: Partial<Settings>): void {
@@ -110,12 +105,12 @@ export class SettingsDialog {
       const on = { change: () => this.change({ theme }) };
       const checked = theme === current;
       const radio = h("input", { type: "radio", name: "theme", value: theme, checked, on });
-      return h("label", {}, radio, h("span", {}, THEME_NAMES[theme]));
+      return h("label", {}, radio, h("span", {}, t(THEME_NAMES[theme])));
     });
     return h(
       "fieldset",
       { class: "field" },
-      h("legend", { class: "field-label" }, "Theme"),
+      h("legend", { class: "field-label" }, t("theme")),
       h("div", { class: "segments" }, ...options),
     );
   }
@@ -126,12 +121,12 @@ export class SettingsDialog {
       dir: "auto",
       value: this.store.get("settings").systemPrompt,
     });
-    field.placeholder = "You are a helpful assistant.";
+    field.placeholder = t("systemPromptExample");
     field.addEventListener("input", () => this.change({ systemPrompt: field.value }));
     return h(
       "label",
       { class: "field" },
-      h("span", { class: "field-label" }, "System prompt"),
+      h("span", { class: "field-label" }, t("systemPrompt")),
       field,
     );
   }
@@ -139,7 +134,7 @@ export class SettingsDialog {
   private number({ name, label, hint, empty }: NumberField, sampling: Sampling): HTMLElement {
     const value = sampling[name] === null ? "" : String(sampling[name]);
     const field = h("input", { type: "number" });
-    Object.assign(field, LIMITS[name], { value, placeholder: empty, inputMode: "decimal" });
+    Object.assign(field, LIMITS[name], { value, placeholder: t(empty), inputMode: "decimal" });
     field.addEventListener("input", () => {
       if (!field.checkValidity()) return;
       const number = field.value === "" ? null : field.valueAsNumber;
@@ -148,9 +143,9 @@ export class SettingsDialog {
     return h(
       "label",
       { class: "field" },
-      h("span", { class: "field-label" }, label),
+      h("span", { class: "field-label" }, t(label)),
       field,
-      h("span", { class: "hint" }, hint),
+      h("span", { class: "hint" }, t(hint)),
     );
   }
 }

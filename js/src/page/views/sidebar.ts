@@ -5,6 +5,7 @@ import { byId, h } from "../dom";
 import { icon } from "../icons";
 import type { Conversation, State } from "../state";
 import type { Store } from "../store";
+import { t } from "../texts";
 import type { Confirm } from "./confirm";
 
 const NARROW = "(max-width: 52rem)"; // as in layout.css
@@ -27,7 +28,9 @@ export class Sidebar {
     this.scrim.addEventListener("click", () => this.close());
     byId("close-sidebar", HTMLButtonElement).addEventListener("click", () => this.close());
     this.sidebar.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.close();
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // which would close a popup
+      this.close();
     });
     for (const name of ["transitionend", "transitioncancel"] as const)
       this.sidebar.addEventListener(name, () => this.sidebar.classList.remove("sliding"));
@@ -101,13 +104,13 @@ export class Sidebar {
         },
         h("span", { class: "conversation-title", dir: "auto" }, name),
         isAnswering(conversation) &&
-          h("span", { class: "busy", role: "img", aria: { label: "Answering" } }),
+          h("span", { class: "busy", role: "img", aria: { label: t("answering") } }),
       ),
       h(
         "button",
         {
           class: "icon-button delete",
-          aria: { label: `Delete “${name}”` },
+          aria: { label: t("deleteNamed", name) },
           on: { click: () => void this.delete(conversation.id) },
         },
         icon("trash"),
@@ -119,9 +122,9 @@ export class Sidebar {
     const conversation = find(this.store.get("conversations"), id);
     if (!conversation) return;
     const isMeant = await this.confirm.ask({
-      title: "Delete this conversation?",
-      text: `“${title(conversation)}” will be deleted permanently.`,
-      action: "Delete",
+      title: t("deleteConversation"),
+      text: t("deletedForGood", title(conversation)),
+      action: t("delete"),
     });
     if (!isMeant) return;
     this.stop(id);

@@ -6,6 +6,7 @@ import { find } from "../conversations";
 import { byId } from "../dom";
 import type { Message, State } from "../state";
 import type { Store } from "../store";
+import { t } from "../texts";
 import { messageView, type MessageView } from "./message";
 
 const NEAR = 80; // pixels
@@ -79,9 +80,9 @@ export class Thread {
     const { last } = this;
     this.last = message;
     if (message?.role !== "assistant" || last?.state === message.state) return;
-    if (message.state === "waiting") this.announcer.say("Answering");
+    if (message.state === "waiting") this.announcer.say(t("answering"));
     else if (last?.id === message.id && message.state !== "streaming") {
-      this.announcer.say(message.state === "failed" ? "No answer" : message.text);
+      this.announcer.say(message.state === "failed" ? t("noAnswer") : message.text);
     }
   }
 

@@ -4,26 +4,22 @@ import { find } from "../conversations";
 import { byId, h } from "../dom";
 import type { State } from "../state";
 import type { Store } from "../store";
+import { t, type TextKey } from "../texts";
 
-const SUGGESTIONS = [
-  ["Explain", "what a GPU is good at, in two sentences"],
-  ["Write", "a Python function that finds prime numbers"],
-  ["Draft", "a friendly note that declines an invitation"],
-  ["List", "three ideas for a rainy afternoon"],
-] as const;
+const SUGGESTIONS: [TextKey, TextKey][] = [
+  ["suggestExplain", "suggestExplainRest"],
+  ["suggestWrite", "suggestWriteRest"],
+  ["suggestDraft", "suggestDraftRest"],
+  ["suggestList", "suggestListRest"],
+];
 
 export class Welcome {
   private readonly section = byId("welcome", HTMLElement);
 
   constructor(store: Store<State>, send: (text: string) => void) {
     this.section.append(
-      h("p", { class: "welcome-title" }, "A language model, right in your browser"),
-      h(
-        "p",
-        { class: "welcome-text" },
-        "It runs on this device, in Python. Nothing you type leaves it. Once the model is ",
-        "loaded, answers need no network.",
-      ),
+      h("p", { class: "welcome-title" }, t("welcomeTitle")),
+      h("p", { class: "welcome-text" }, t("welcomeText")),
       h("ul", { class: "suggestions" }, ...SUGGESTIONS.map((each) => suggestion(each, send))),
     );
     store.watch(["conversations", "currentId", "isOpening"], () => {
@@ -33,11 +29,13 @@ export class Welcome {
   }
 }
 
-function suggestion(
-  [verb, rest]: readonly [string, string],
-  send: (text: string) => void,
+/** A sentence in two parts, which is sent when it is clicked. */
+export function suggestion(
+  [verbKey, restKey]: [TextKey, TextKey],
+  send: (text: string) => unknown,
 ): HTMLLIElement {
-  const click = () => send(`${verb} ${rest}.`);
+  const [verb, rest] = [t(verbKey), t(restKey)];
+  const click = () => void send(`${verb} ${rest}.`);
   return h(
     "li",
     {},

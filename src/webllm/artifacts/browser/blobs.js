@@ -52,12 +52,13 @@ export function storeError(error, unstored = UNSTORED) {
 
 /** @type {Record<string, { what: string, isHere: () => boolean, open: () => Blobs }>} */
 const KINDS = {
-  cache: { what: "Cache API", isHere: () => "caches" in globalThis, open: inCacheApi },
+  cache: { what: "Cache API", isHere: hasCacheApi, open: inCacheApi },
   indexeddb: { what: "IndexedDB", isHere: () => "indexedDB" in globalThis, open: inIndexedDb },
   opfs: { what: "file system for sites", isHere: canWriteFiles, open: inOpfs },
   none: { what: "memory", isHere: () => true, open: inMemory },
 };
-const DEFAULTS = ["cache", "indexeddb", "none"]; // pages without https have no Cache API
+// Pages without https have neither of the first two, extensions no Cache API.
+const DEFAULTS = ["cache", "opfs", "indexeddb", "none"];
 
 /**
  * Opens a kind of store; by default the first of DEFAULTS that this page has. Throws ConfigError for
@@ -111,6 +112,11 @@ function guarded({ isKept, ...methods }) {
       });
   const entries = Object.entries(methods).map(([name, method]) => [name, guard(method)]);
   return { isKept, ...Object.fromEntries(entries) };
+}
+
+/** It refuses the addresses of an extension. */
+function hasCacheApi() {
+  return "caches" in globalThis && globalThis.location?.protocol !== "chrome-extension:";
 }
 
 /** @returns {Blobs} */

@@ -45,7 +45,7 @@ class CPUBackend:
         self.max_prefill_tokens_with_decode = 32 if kernels.is_blocking else 128
         self._loaded: _LoadedProgram | None = None
 
-    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> int:
         available = self.kernels.available_bytes()
         weights = packed_bytes(program, checkpoint)
         kv_cache = self._kv_bytes(program.kv_cache, num_blocks)
@@ -56,6 +56,7 @@ class CPUBackend:
                 f"{kv_cache >> 20} for a KV cache of {num_blocks} blocks) and {available >> 20} "
                 "MiB are available; take a smaller model or a shorter context window"
             )
+        return weights + kv_cache
 
     async def load(
         self,

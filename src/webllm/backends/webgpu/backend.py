@@ -56,7 +56,7 @@ class WebGPUBackend:
         self._memory: Memory | None = None
         self._lowering = Lock()  # one lowering at a time: they share the scratch memory
 
-    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> None:
+    def check_fits(self, program: Program, checkpoint: Checkpoint, num_blocks: int) -> int:
         layer = self._layer_bytes(program, num_blocks)
         weights = weight_bytes(program, checkpoint)
         kv_cache = 2 * layer * program.kv_cache.num_layers
@@ -72,6 +72,7 @@ class WebGPUBackend:
                 f"{numbers}, which binds at most {largest:,} of the {layer:,} that a layer's keys "
                 f"take: choose a smaller context"
             )
+        return weights + kv_cache
 
     async def load(
         self,

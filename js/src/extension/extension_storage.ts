@@ -1,0 +1,43 @@
+// What the extension keeps in chrome.storage.
+
+export const DEFAULT_IDLE_MINUTES = 10;
+export const MAX_IDLE_MINUTES = 24 * 60;
+
+export interface ExtensionSettings {
+  idleMinutes: number; // until the engine sleeps; 0: never
+  allowedOrigins: string[]; // of websites that may use the engine
+  pageContext: boolean; // whether questions carry the text of the open page
+}
+
+/** Saved settings, with defaults for what is missing or damaged. */
+export async function readExtensionSettings(): Promise<ExtensionSettings> {
+  const names = ["idleMinutes", "allowedOrigins", "pageContext"];
+  const { idleMinutes, allowedOrigins, pageContext } = (await areas().local.get(names)) ?? {};
+  const isMinutes = typeof idleMinutes === "number" && idleMinutes >= 0;
+  const origins: unknown[] = Array.isArray(allowedOrigins) ? allowedOrigins : [];
+  return {
+    idleMinutes: isMinutes ? Math.min(idleMinutes, MAX_IDLE_MINUTES) : DEFAULT_IDLE_MINUTES,
+    allowedOrigins: origins.filter((each) => typeof each === "string"),
+    pageContext: pageContext === true,
+  };
+}
+
+export async function keepExtensionSettings(changes: Partial<ExtensionSettings>): Promise<void> {
+  await areas().local.set(changes);
+}
+
+/** The origins that the user has refused since the browser was started. */
+export async function readDeniedOrigins(): Promise<string[]> {
+  const { deniedOrigins } = await areas().session.get(["deniedOrigins"]);
+  return Array.isArray(deniedOrigins) ? deniedOrigins : [];
+}
+
+export async function keepDeniedOrigins(deniedOrigins: string[]): Promise<void> {
+  await areas().session.set({ deniedOrigins });
+}
+
+function areas() {
+  const { storage } = chrome ?? {};
+  if (!storage) throw new Error('the manifest lacks the permission "storage"');
+  return storage;
+}

@@ -1,0 +1,42 @@
+// The extension's offscreen document. Its worker has the engine. It closes, which gives all memory
+// back, once nobody has asked anything for `?idle=` milliseconds.
+
+import { OFFSCREEN_CHANNEL, offscreenStats } from "../extension_homes";
+
+const LOOK_MS = 5_000;
+// What is no use of the engine.
+const QUIET = new Set(["bye", "getEngineStats", "hello", "keepAlive", "stay"]);
+
+const idleMs = Number(new URLSearchParams(location.search).get("idle") ?? Infinity);
+const channel = new BroadcastChannel(OFFSCREEN_CHANNEL);
+let usedMs = performance.now();
+let isUsed = false; // ever
+channel.onmessage = ({ data }) => {
+  if (data?.to !== undefined || typeof data?.kind !== "string" || QUIET.has(data.kind)) return;
+  usedMs = performance.now();
+  isUsed = true;
+};
+const worker = new Worker(new URL("offscreen_worker.js", import.meta.url), {
+  type: "module",
+  name: OFFSCREEN_CHANNEL,
+});
+worker.onerror = ({ message }) => end(message || "the script of its worker could not be loaded");
+if (idleMs < Infinity) setInterval(() => void sleepIfIdle(), Math.min(LOOK_MS, idleMs));
+
+async function sleepIfIdle(): Promise<void> {
+  if (performance.now() - usedMs < idleMs) return;
+  if (isUsed && (await isAnswering())) return;
+  if (performance.now() - usedMs >= idleMs) end("it sleeps");
+}
+
+/** An answer may go on for a popup that was closed. */
+async function isAnswering(): Promise<boolean> {
+  const { models, loading = [] } = await offscreenStats();
+  return loading.length > 0 || models.some(({ running, waiting }) => running + waiting > 0);
+}
+
+function end(reason: string): void {
+  channel.postMessage({ kind: "ended", reason });
+  worker.terminate();
+  close();
+}

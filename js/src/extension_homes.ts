@@ -1,0 +1,91 @@
+// Where the engine of a Chrome extension runs.
+//
+//     offscreen         a Web Worker of the extension's offscreen document: with threads, and without
+//                       the time limits of background workers
+//     service-worker    the background worker itself
+
+import { ChannelLink, Home, Listeners, type Link } from "../../src/webllm/workers/homes.js";
+import { newUuid } from "../../src/webllm/workers/uuid.js";
+import type { EngineStats } from "./client/api";
+import type { HomeClients } from "./home_clients";
+
+export const OFFSCREEN_CHANNEL = "webllm offscreen";
+const LOOK_MS = 500; // between two looks for the document, until its worker answers
+const ONE_ALREADY = /single offscreen document/; // Chrome's error
+
+/**
+ * `address`: of the offscreen document, which is opened if it is not there. One that is there may be
+ * about to close: its worker does not answer then, and another one is opened.
+ */
+export function offscreenHome(address: () => Promise<string>): Home {
+  let isSettled = false;
+  const settle = () => (isSettled = true);
+  const open = () => {
+    const link = offscreenLink();
+    const look = async () => {
+      while (!isSettled) {
+        await openOffscreen(address);
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      }
+    };
+    look().catch((error: unknown) => link.onLost(String(error)));
+    return link;
+  };
+  const home = new Home({ host: "offscreen", open });
+  home.ready.then(settle, settle);
+  return home;
+}
+
+export function ownHome(clients: HomeClients): Home {
+  return new Home({ host: "service-worker", open: () => new OwnLink(clients) });
+}
+
+/** What the engine of the offscreen document does; nothing once it has ended. Opens none. */
+export async function offscreenStats(): Promise<EngineStats> {
+  const home = new Home({ host: "offscreen", open: offscreenLink });
+  const uuid = newUuid();
+  const stats = await new Promise<EngineStats>((resolve) => {
+    home.addEventListener("message", (event) => {
+      const { data } = event as MessageEvent<{ uuid: string; content?: EngineStats }>;
+      if (data.uuid === uuid) resolve(data.content ?? { models: [] });
+    });
+    home.addEventListener("close", () => resolve({ models: [] }));
+    home.postMessage({ kind: "getEngineStats", uuid, content: null });
+  });
+  home.close();
+  return stats;
+}
+
+function offscreenLink(): ChannelLink {
+  return new ChannelLink("the extension's offscreen document", OFFSCREEN_CHANNEL);
+}
+
+/** Opens the offscreen document, unless the extension has one. */
+async function openOffscreen(address: () => Promise<string>): Promise<void> {
+  const { runtime, offscreen } = chrome ?? {};
+  if (!runtime || !offscreen) throw new Error('the manifest lacks the permission "offscreen"');
+  const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
+  if (found.length > 0) return;
+  const url = await address();
+  const reasons = ["WORKERS"];
+  const justification = "Runs a language model in a Web Worker, which needs threads.";
+  await offscreen.createDocument({ url, reasons, justification }).catch((error: unknown) => {
+    if (!ONE_ALREADY.test(String(error))) throw error; // another port was faster
+  });
+}
+
+class OwnLink extends Listeners implements Link {
+  readonly name = "this worker";
+  readonly needsCalls = false; // those of the port are enough
+  readonly mayWait = false;
+
+  constructor(private readonly clients: HomeClients) {
+    super();
+  }
+
+  post(message: object): void {
+    this.clients.receive(structuredClone(message), (reply) => this.onMessage(reply));
+  }
+
+  close(): void {}
+}

@@ -1,0 +1,137 @@
+// The ports of a Chrome extension's background worker. Each is a client of the one engine, to which
+// it has a connection of its own.
+
+import type { Home } from "../../src/webllm/workers/homes.js";
+import type { Port } from "./chrome";
+import { errorInfo } from "./client/error_base";
+import type { ErrorName } from "./client/error_codes";
+import { UNANSWERED } from "./client/messages";
+
+export type OpenHome = () => Home;
+
+interface Message {
+  kind?: unknown;
+  uuid?: unknown;
+  from?: unknown; // who sends it: `Home` says so, WebLLM's client does not
+  worker?: unknown; // for whom it is, which the port says
+}
+
+export interface PortOptions {
+  /** Whether it comes from outside of the extension, whose conversations are not its business. */
+  isForeign?: boolean;
+}
+
+const FOR_FOREIGNERS = new Set([
+  "abort",
+  "chatCompletionNonStreaming",
+  "chatCompletionStreamInit",
+  "completionNonStreaming",
+  "completionStreamInit",
+  "completionStreamNextChunk",
+  "completionStreamReturn",
+  "embedding",
+  "getMessage",
+  "hello",
+  "interruptGenerate",
+  "keepAlive",
+  "reload",
+  "runtimeStatsText",
+  "stay",
+]);
+// The engine keeps its own. WebLLM's client waits for no reply to these.
+const NOT_FOR_FOREIGNERS = new Set(["setAppConfig", "setLogLevel"]);
+
+/**
+ * If the worker is lost, our client is told so, and greets the next one. WebLLM's client is not told:
+ * its calls under way throw, and its next one goes to the next worker, with its settings.
+ */
+export class ExtensionPort {
+  private home: Home | undefined;
+  private isConnected = true;
+  private from: unknown;
+  private hello: unknown; // uuid of the last one
+  private readonly waiting = new Set<unknown>(); // uuids of WebLLM's calls
+  private readonly settings = new Map<string, Message>(); // of WebLLM's client
+
+  constructor(
+    private readonly port: Port,
+    private readonly openHome: OpenHome,
+    private readonly options: PortOptions = {},
+  ) {
+    port.onDisconnect.addListener(() => {
+      this.isConnected = false;
+      this.home?.close();
+    });
+  }
+
+  receive(data: unknown): void {
+    const { from, worker: _, ...message } = (data ?? {}) as Message;
+    const { kind, uuid } = message;
+    if (typeof kind !== "string" || !this.isConnected) return; // of another protocol
+    this.from = from;
+    if (this.options.isForeign && !FOR_FOREIGNERS.has(kind) && kind !== "bye") {
+      if (NOT_FOR_FOREIGNERS.has(kind)) return;
+      return this.fail(uuid, "RequestError", `only pages of this extension may ask for ${kind}`);
+    }
+    if (kind === "bye") return this.home?.close();
+    if (kind === "hello") this.hello = uuid;
+    else if (from !== undefined && !this.home)
+      return this.say({ kind: "lost", reason: "it ended" });
+    if (from === undefined) this.note(kind, message);
+    this.home ??= this.connect();
+    this.home.postMessage(message);
+  }
+
+  /** Answers a message with the reason why its sender gets no engine. */
+  refuse(data: unknown, reason: string): void {
+    const { from, kind, uuid } = (data ?? {}) as Message;
+    this.from = from;
+    if (from !== undefined) this.say({ kind: "lost", uuid, reason });
+    else if (!UNANSWERED.has(kind) && kind !== "keepAlive") {
+      this.fail(uuid, "ServiceWorkerInitializationError", reason);
+    }
+  }
+
+  private connect(): Home {
+    const home = this.openHome();
+    home.addEventListener("message", (event) => {
+      const { data } = event as MessageEvent<Message & { content?: object }>;
+      if (data.kind === "heartbeat" && this.from === undefined) return; // it knows no such kind
+      if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
+      const isGreeting = data.kind === "return" && data.uuid === this.hello;
+      const { content } = data;
+      // This connection watches the worker's lock, which others may not see.
+      this.say(isGreeting ? { ...data, content: { ...content, host: home.host } } : data);
+    });
+    home.addEventListener("close", (event) => {
+      const { detail } = event as CustomEvent<unknown>;
+      this.lose(detail instanceof Error ? detail.message : String(detail));
+    });
+    for (const setting of this.settings.values()) home.postMessage(setting);
+    return home;
+  }
+
+  private note(kind: string, message: Message): void {
+    if (kind.startsWith("set")) this.settings.set(kind, message);
+    else if (kind !== "keepAlive" && !UNANSWERED.has(kind)) this.waiting.add(message.uuid);
+  }
+
+  private lose(reason: string): void {
+    this.home = undefined;
+    if (this.from !== undefined) return this.say({ kind: "lost", uuid: this.hello, reason });
+    for (const uuid of this.waiting) {
+      this.fail(uuid, "WorkerLostError", `the worker is lost: ${reason}; ask again`);
+    }
+    this.waiting.clear();
+  }
+
+  private fail(uuid: unknown, name: ErrorName, text: string): void {
+    const error = errorInfo(name, text);
+    this.say({ kind: "throw", uuid, content: `${name}: ${text}`, error });
+  }
+
+  private say(message: object): void {
+    const to = this.from;
+    if (this.isConnected) this.port.postMessage(to === undefined ? message : { ...message, to });
+  }
+}

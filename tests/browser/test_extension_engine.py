@@ -1,0 +1,200 @@
+"""The engine of a Chrome extension: in the offscreen document, and in the background worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from browser.chat_page import until
+from browser.extensions import PAGES, background, extension_context, write_extension
+from browser.service_workers import WorkerVersions
+from browser.shared_engine import REQUESTS
+from browser.site_server import DIST, ROOT, serving
+from golden import compare
+
+NPM = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
+PAGE = '<!doctype html><title>Test</title><script type="module" src="page.js"></script>'
+FILES = {
+    "page.html": PAGE,
+    "page.js": (PAGES / "extension_engine.js").read_text(),
+    "npm.html": PAGE.replace("page.js", "npm_page.js"),
+    "npm_page.js": (PAGES / "extension_npm.js").read_text(),
+    "npm.js": NPM.read_text(),
+}
+# As WebLLM's documentation has it.
+DOCUMENTED = """
+import { ExtensionServiceWorkerMLCEngineHandler } from "./extension_service_worker.js";
+
+let handler;
+chrome.runtime.onConnect.addListener(function (port) {
+  console.assert(port.name === "web_llm_service_worker");
+  if (handler === undefined) {
+    handler = new ExtensionServiceWorkerMLCEngineHandler(port);
+  } else {
+    handler.setPort(port);
+  }
+  port.onMessage.addListener(handler.onmessage.bind(handler));
+});
+"""
+CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
+COLOURS = {
+    "messages": [{"role": "user", "content": "Name three colours."}],
+    "temperature": 0,
+    "max_tokens": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return asyncio.run(compare.model_path("smollm2-135m"))
+
+
+@pytest.fixture
+async def context(model: Path, tmp_path: Path) -> AsyncIterator[BrowserContext]:
+    folder = write_extension(tmp_path / "extension", model, FILES)
+    async with extension_context(folder, tmp_path / "profile") as context:
+        yield context
+
+
+@asynccontextmanager
+async def extension_page(context: BrowserContext, name: str = "page.html") -> AsyncIterator[Page]:
+    root = (await background(context)).url.removesuffix("background.js")
+    page = await context.new_page()
+    await page.goto(f"{root}{name}")
+    await until(page, "'connect' in globalThis")
+    yield page
+    await page.close()
+
+
+async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20) -> Any:
+    """Asks, and waits for some chunks. Returns the task of the answers."""
+    seen = await page.evaluate("arrivals.length")
+    answers = asyncio.ensure_future(page.evaluate("answers", requests))
+    await until(page, f"arrivals.length > {seen + num_chunks}")
+    return answers
+
+
+async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> None:
+    """The background worker is stopped, and the offscreen document closed, as both stream."""
+    async with extension_page(context) as page, extension_page(context) as other:
+        assert await page.evaluate("connect()") == "offscreen"
+        assert await other.evaluate("connect()") == "offscreen"
+        expected = await page.evaluate("answers", REQUESTS)
+        workers = await WorkerVersions.of(page)
+        for end in (workers.stop, lambda: page.evaluate(CLOSE_OFFSCREEN)):
+            both = [await begin(each, REQUESTS) for each in (page, other)]
+            await end()
+            assert await asyncio.gather(*both) == [expected, expected]
+        stats = await page.evaluate("engine.getEngineStats()")
+        assert [model["model_id"] for model in stats["models"]] == ["smollm2"]
+        assert "2 threads" in stats["models"][0]["device"]
+
+
+async def test_an_answer_goes_on_for_a_closed_popup(context: BrowserContext) -> None:
+    request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
+    asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
+    async with extension_page(context) as popup:
+        await popup.evaluate("connect()")
+        expected = await popup.evaluate("stream", request)
+        await begin(popup, [asked], 5)
+    async with extension_page(context) as popup:
+        await popup.evaluate("connect()")
+        assert await popup.evaluate("stream", asked) == expected
+
+
+async def test_the_documented_script_and_an_engine_in_the_worker(
+    model: Path, tmp_path: Path
+) -> None:
+    """Without the permission for offscreen documents the engine is in the background worker."""
+    files = FILES | {"background.js": DOCUMENTED}
+    folder = write_extension(tmp_path / "extension", model, files, permissions=[])
+    async with (
+        extension_context(folder, tmp_path / "profile") as context,
+        extension_page(context) as page,
+    ):
+        assert await page.evaluate("connect()") == "service-worker"
+        expected = await page.evaluate("answers", REQUESTS)
+        answers = await begin(page, REQUESTS)
+        await (await WorkerVersions.of(page)).stop()
+        assert await answers == expected
+        assert await page.evaluate("disconnects.length") == 1
+
+
+async def test_the_npm_client(context: BrowserContext) -> None:
+    async with extension_page(context, "npm.html") as page:
+        await page.evaluate("connect()")
+        text = await page.evaluate("streamed", COLOURS)
+        assert "Red" in text
+        assert await page.evaluate("whole", COLOURS) == text
+        assert text.startswith(
+            await page.evaluate("([request]) => streamed(request, 3)", [COLOURS])
+        )
+        assert await page.evaluate("engine.getMaxStorageBufferBindingSize().then(Number)") > 0
+        endless = COLOURS | {"max_tokens": 2000, "ignore_eos": True}
+        seen = await page.evaluate("numChunks")
+        lost = asyncio.ensure_future(page.evaluate("(r) => streamed(r).catch(String)", endless))
+        await until(page, f"numChunks > {seen + 3}")
+        await page.evaluate(CLOSE_OFFSCREEN)
+        assert (await lost).startswith(("WorkerLostError: ", "RequestError: no stream "))
+        assert await page.evaluate("whole", COLOURS) == text, "the next worker does not answer"
+        assert await page.evaluate("disconnects") == 0
+        await (await WorkerVersions.of(page)).stop()
+        await until(page, "disconnects === 1")
+
+
+OUTSIDE = """async (extensionId) => {
+    const { CreateExtensionServiceWorkerMLCEngine: create } = await import("/client.js");
+    try {
+        globalThis.engine = await create("smollm2", { extensionId });
+    } catch (error) {
+        return `${error.name}: ${error.message}`;
+    }
+    const prompt = "Once upon a time";
+    const request = { prompt, temperature: 0, max_tokens: 8 };
+    const sessions = await engine.listResumableSessions().catch(String);
+    return [(await engine.completions.create(request)).choices[0].text, engine.host, sessions];
+}"""
+
+
+async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
+    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
+    catalogue = json.dumps({"model_list": [record], "cacheBackend": "none"})
+    folder = write_extension(
+        tmp_path / "extension",
+        model,
+        FILES | {"models.json": catalogue},
+        externally_connectable={"matches": ["http://127.0.0.1/*", "http://localhost/*"]},
+    )
+    with serving({"": DIST, "tests": PAGES}) as site:
+        async with extension_context(folder, tmp_path / "profile") as context:
+            extension_id = (await background(context)).url.split("/")[2]
+
+            async def asked(url: str, button: str | None) -> Any:
+                """Connects from a page, and clicks a button of the window that asks the user."""
+                page = await context.new_page()
+                await page.goto(f"{url}/tests/empty.html")
+                reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
+                if button:
+                    window = await context.wait_for_event("page")
+                    await window.click(button)
+                return await reply
+
+            allowed, other = site.url, site.url.replace("127.0.0.1", "localhost")
+            text, host, sessions = await asked(allowed, "#allow")
+            assert (len(text) > 8, host) == (True, "offscreen")
+            assert sessions == (
+                "RequestError: only pages of this extension may ask for listResumableSessions"
+            )
+            assert await asked(allowed, None) == [text, host, sessions]
+            for button in ("#deny", None):
+                assert await asked(other, button) == (
+                    f"ServiceWorkerInitializationError: the extension {extension_id}: "
+                    f"the user does not let {other} use this extension's model"
+                )
