@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Page
 
 from browser.chat_page import until
-from browser.extensions import PAGES, background, extension_context, write_extension
+from browser.extensions import PAGES, Extension, running, write_real_package
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
 from browser.site_server import DIST, ROOT, serving
@@ -43,7 +41,6 @@ chrome.runtime.onConnect.addListener(function (port) {
   port.onMessage.addListener(handler.onmessage.bind(handler));
 });
 """
-CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
 COLOURS = {
     "messages": [{"role": "user", "content": "Name three colours."}],
     "temperature": 0,
@@ -57,20 +54,9 @@ def model() -> Path:
 
 
 @pytest.fixture
-async def context(model: Path, tmp_path: Path) -> AsyncIterator[BrowserContext]:
-    folder = write_extension(tmp_path / "extension", model, FILES)
-    async with extension_context(folder, tmp_path / "profile") as context:
-        yield context
-
-
-@asynccontextmanager
-async def extension_page(context: BrowserContext, name: str = "page.html") -> AsyncIterator[Page]:
-    root = (await background(context)).url.removesuffix("background.js")
-    page = await context.new_page()
-    await page.goto(f"{root}{name}")
-    await until(page, "'connect' in globalThis")
-    yield page
-    await page.close()
+async def extension(model: Path, tmp_path: Path) -> AsyncIterator[Extension]:
+    async with running(write_real_package(tmp_path, model, FILES)) as extension:
+        yield extension
 
 
 async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20) -> Any:
@@ -81,14 +67,14 @@ async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20
     return answers
 
 
-async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> None:
+async def test_two_clients_at_once_and_lost_workers(extension: Extension) -> None:
     """The background worker is stopped, and the offscreen document closed, as both stream."""
-    async with extension_page(context) as page, extension_page(context) as other:
+    async with extension.page("page.html") as page, extension.page("page.html") as other:
         assert await page.evaluate("connect()") == "offscreen"
         assert await other.evaluate("connect()") == "offscreen"
         expected = await page.evaluate("answers", REQUESTS)
         workers = await WorkerVersions.of(page)
-        for end in (workers.stop, lambda: page.evaluate(CLOSE_OFFSCREEN)):
+        for end in (workers.stop, extension.end_engine):
             both = [await begin(each, REQUESTS) for each in (page, other)]
             await end()
             assert await asyncio.gather(*both) == [expected, expected]
@@ -97,14 +83,14 @@ async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> 
         assert "2 threads" in stats["models"][0]["device"]
 
 
-async def test_an_answer_goes_on_for_a_closed_popup(context: BrowserContext) -> None:
+async def test_an_answer_goes_on_for_a_closed_popup(extension: Extension) -> None:
     request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
     asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
-    async with extension_page(context) as popup:
+    async with extension.page("page.html") as popup:
         await popup.evaluate("connect()")
         expected = await popup.evaluate("stream", request)
         await begin(popup, [asked], 5)
-    async with extension_page(context) as popup:
+    async with extension.page("page.html") as popup:
         await popup.evaluate("connect()")
         assert await popup.evaluate("stream", asked) == expected
 
@@ -114,11 +100,8 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
 ) -> None:
     """Without the permission for offscreen documents the engine is in the background worker."""
     files = FILES | {"background.js": DOCUMENTED}
-    folder = write_extension(tmp_path / "extension", model, files, permissions=[])
-    async with (
-        extension_context(folder, tmp_path / "profile") as context,
-        extension_page(context) as page,
-    ):
+    folder = write_real_package(tmp_path, model, files, permissions=[])
+    async with running(folder) as extension, extension.page("page.html") as page:
         assert await page.evaluate("connect()") == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
         answers = await begin(page, REQUESTS)
@@ -127,8 +110,8 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
         assert await page.evaluate("disconnects.length") == 1
 
 
-async def test_the_npm_client(context: BrowserContext) -> None:
-    async with extension_page(context, "npm.html") as page:
+async def test_the_npm_client(extension: Extension) -> None:
+    async with extension.page("npm.html") as page:
         await page.evaluate("connect()")
         text = await page.evaluate("streamed", COLOURS)
         assert "Red" in text
@@ -141,7 +124,7 @@ async def test_the_npm_client(context: BrowserContext) -> None:
         seen = await page.evaluate("numChunks")
         lost = asyncio.ensure_future(page.evaluate("(r) => streamed(r).catch(String)", endless))
         await until(page, f"numChunks > {seen + 3}")
-        await page.evaluate(CLOSE_OFFSCREEN)
+        await extension.end_engine()
         assert (await lost).startswith(("WorkerLostError: ", "RequestError: no stream "))
         assert await page.evaluate("whole", COLOURS) == text, "the next worker does not answer"
         assert await page.evaluate("disconnects") == 0
@@ -152,7 +135,7 @@ async def test_the_npm_client(context: BrowserContext) -> None:
 OUTSIDE = """async (extensionId) => {
     const { CreateExtensionServiceWorkerMLCEngine: create } = await import("/client.js");
     try {
-        globalThis.engine = await create("smollm2", { extensionId });
+        globalThis.engine = await create("SmolLM2-135M", { extensionId });
     } catch (error) {
         return `${error.name}: ${error.message}`;
     }
@@ -164,25 +147,19 @@ OUTSIDE = """async (extensionId) => {
 
 
 async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
-    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
-    catalogue = json.dumps({"model_list": [record], "cacheBackend": "none"})
-    folder = write_extension(
-        tmp_path / "extension",
-        model,
-        FILES | {"models.json": catalogue},
-        externally_connectable={"matches": ["http://127.0.0.1/*", "http://localhost/*"]},
-    )
+    matches = ["http://127.0.0.1/*", "http://localhost/*"]
+    folder = write_real_package(tmp_path, model, externally_connectable={"matches": matches})
     with serving({"": DIST, "tests": PAGES}) as site:
-        async with extension_context(folder, tmp_path / "profile") as context:
-            extension_id = (await background(context)).url.split("/")[2]
+        async with running(folder) as extension:
+            extension_id = extension.origin.removeprefix("chrome-extension://")
 
             async def asked(url: str, button: str | None) -> Any:
                 """Connects from a page, and clicks a button of the window that asks the user."""
-                page = await context.new_page()
+                page = await extension.context.new_page()
                 await page.goto(f"{url}/tests/empty.html")
                 reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
                 if button:
-                    window = await context.wait_for_event("page")
+                    window = await extension.context.wait_for_event("page")
                     await window.click(button)
                 return await reply
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from browser.chat_page import ask
-from browser.popup_package import running
+from browser.extensions import running
 from remote_code import REMOTE_CODE
 from webllm.cli.extension_manifest import Kind
 
