@@ -51,9 +51,9 @@ class DevTools:
                 await asyncio.sleep(0.05)
 
     async def open(self, url: str) -> tuple[str, str]:
-        """Opens a tab; returns the ids of its target and of a session with it."""
-        target = (await self.send("Target.createTarget", url=url))["targetId"]
-        return target, await self.attach(target)
+        """Opens a page; returns the ids of its tab and of a session with the page."""
+        tab = (await self.send("Target.createTarget", url=url, forTab=True))["targetId"]
+        return tab, await self.attach(await self.target(url))
 
     async def attach(self, target: str) -> str:
         found = await self.send("Target.attachToTarget", targetId=target, flatten=True)
@@ -61,10 +61,10 @@ class DevTools:
         return session
 
     async def target(self, url: str) -> str:
-        """Waits for a target with an address that ends so; returns its id."""
+        """Waits for a page with an address that ends so; returns its id."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
-                found = (await self.send("Target.getTargets", filter=[{}]))["targetInfos"]
+                found = (await self.send("Target.getTargets"))["targetInfos"]
                 for each in found:
                     if each["url"].endswith(url):
                         return str(each["targetId"])

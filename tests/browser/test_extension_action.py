@@ -28,9 +28,9 @@ async def test_the_button_opens_the_popup_on_the_page(tmp_path: Path) -> None:
     with serving({"": site_folder, "tests": PAGES}) as site:
         async with devtools(tmp_path / "profile", "--enable-unsafe-extension-debugging") as chrome:
             extension = (await chrome.send("Extensions.loadUnpacked", path=str(folder)))["id"]
-            target, page = await chrome.open(f"{site.url}/whales.html")
+            tab, page = await chrome.open(f"{site.url}/whales.html")
             await chrome.until(page, "document.title === 'Whales'")
-            await chrome.send("Extensions.triggerAction", id=extension, targetId=target)
+            await chrome.send("Extensions.triggerAction", id=extension, targetId=tab)
             popup = await chrome.attach(await chrome.target("/popup.html"))
             await chrome.until(popup, "document.body?.innerText.includes('This page: Whales')")
             assert "The blue whale is the largest" in await chrome.evaluate(popup, READ)

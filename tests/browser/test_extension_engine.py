@@ -175,3 +175,69 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
                     f"ServiceWorkerInitializationError: the extension {extension_id}: "
                     f"the user does not let {other} use this extension's model"
                 )
+
+
+PYTHON = """
+import { boot } from "./boot.js";
+
+const python = await boot();
+globalThis.connect = globalThis.run = (code) => python.runPythonAsync(code);
+"""
+CLIENT = """
+from webllm import create_extension_service_worker_mlc_engine
+
+disconnects = []
+engine = await create_extension_service_worker_mlc_engine(
+    "SmolLM2-135M", on_disconnect=lambda: disconnects.append(1)
+)
+
+async def ask(max_tokens=24):
+    reply = await engine.chat.completions.create(
+        messages=[{"role": "user", "content": "Name three colours."}],
+        temperature=0,
+        max_tokens=max_tokens,
+    )
+    return reply.choices[0].message.content
+
+[engine.host, await ask()]
+"""
+SERVER = """
+from js import chrome
+from pyodide.ffi import create_proxy
+from webllm import ExtensionServiceWorkerMLCEngineHandler
+
+handler = None
+
+def serve(port):
+    global handler
+    if handler is None:
+        handler = ExtensionServiceWorkerMLCEngineHandler(port)
+    else:
+        handler.set_port(port)
+
+chrome.runtime.onConnect.addListener(create_proxy(serve))
+"""
+
+
+async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> None:
+    """A client of the background's engine; then a handler, to which another page connects."""
+    files = {"page.html": PAGE, "page.js": PYTHON}
+    folder = write_real_package(tmp_path / "one", model, files)
+    async with running(folder) as extension, extension.page("page.html") as page:
+        host, text = await page.evaluate("(code) => run(code).then((all) => all.toJs())", CLIENT)
+        assert host == "offscreen"
+        assert "Red" in text
+        await (await WorkerVersions.of(page)).stop()
+        assert await page.evaluate("run('await ask()')") == text
+        assert await page.evaluate("run('len(disconnects)')") == 1
+    files = FILES | {"python.html": PAGE.replace("page.js", "python.js"), "python.js": PYTHON}
+    folder = write_real_package(tmp_path / "two", model, files, has_background=False)
+    async with running(folder) as extension, extension.page("python.html") as server:
+        await server.evaluate("(code) => run(code).then(() => {})", SERVER)
+        for _ in range(2):
+            async with extension.page("page.html") as page:
+                assert await page.evaluate("connect()") == "extension"
+                asked = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 8}
+                assert (await page.evaluate("stream", asked))["0"]["text"]
+                assert await server.evaluate("run('handler.port is not None')")
+            await until(server, "run('handler.port is None')")

@@ -30,4 +30,5 @@ async def test_an_example_answers(example: str, tmp_path: Path) -> None:
     async with running(folder) as extension, extension.popup() as popup:
         await popup.fill("#question", "Name three colours.")
         await popup.click("#ask")
-        await expect(popup.locator("#answer")).to_contain_text("Red")
+        await expect(popup.locator("#answer")).not_to_be_empty()
+        await expect(popup.locator("#ask")).to_be_enabled()
