@@ -17,6 +17,11 @@ from browser.shared_engine import REQUESTS
 from browser.site_server import DIST, ROOT, serving
 from golden import compare
 
+# In the same worker, which cannot connect to itself.
+ASK_ITSELF = """
+globalThis.askItself = async (request) =>
+  (await handler.engine.chat.completions.create(request)).choices[0].message.content;
+"""
 NPM = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
 PAGE = '<!doctype html><title>Test</title><script type="module" src="page.js"></script>'
 FILES = {
@@ -99,11 +104,13 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
     model: Path, tmp_path: Path
 ) -> None:
     """Without the permission for offscreen documents the engine is in the background worker."""
-    files = FILES | {"background.js": DOCUMENTED}
+    files = FILES | {"background.js": DOCUMENTED + ASK_ITSELF}
     folder = write_real_package(tmp_path, model, files, permissions=[])
     async with running(folder) as extension, extension.page("page.html") as page:
         assert await page.evaluate("connect()") == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
+        worker = await extension.background()
+        assert "Red" in await worker.evaluate("(request) => askItself(request)", COLOURS)
         answers = await begin(page, REQUESTS)
         await (await WorkerVersions.of(page)).stop()
         assert await answers == expected
