@@ -33,14 +33,15 @@ export class ExtensionServiceWorkerMLCEngineHandler {
   private readonly openHome: OpenHome;
   private own: WebWorkerMLCEngine | undefined;
 
-  constructor(port: Port, options: ExtensionHandlerOptions = {}) {
+  /** Without a port only `engine` is served, until `setPort`. */
+  constructor(port: Port | null = null, options: ExtensionHandlerOptions = {}) {
     if (!("registration" in self) || !globalThis.chrome?.runtime?.id) {
       const where = "in the background worker of an extension";
       const message = `ExtensionServiceWorkerMLCEngineHandler has to be made ${where}`;
       throw new NonWorkerEnvironmentError(errorInfo("NonWorkerEnvironmentError", message));
     }
     this.openHome = homesOf(options);
-    this.setPort(port);
+    if (port) this.setPort(port);
   }
 
   /** The same engine for code of this worker, which cannot connect to itself by a port. */

@@ -56,6 +56,14 @@ test("without a home the factory throws the error of its name, and closes", asyn
   assert.deepEqual(homes.length, 1);
 });
 
+test("statistics are asked for at once, since every home's worker has them", async () => {
+  const engine = new ServiceWorkerMLCEngine();
+  engine.getEngineStats().catch(() => {}); // it is closed before the reply
+  await until(() => homes[0].posted.length > 1);
+  assert.deepEqual(kinds(homes[0].posted), ["hello", "getEngineStats"]);
+  engine.terminate();
+});
+
 test("calls wait for the home, and learn that there is none; the next call tries again", async () => {
   const engine = new ServiceWorkerMLCEngine();
   assert.equal(engine.host, "");

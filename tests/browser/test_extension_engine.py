@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Page
 
 from browser.chat_page import until
-from browser.extensions import PAGES, background, extension_context, write_extension
+from browser.extensions import PAGES, Extension, running, write_real_package
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
 from browser.site_server import DIST, ROOT, serving
 from golden import compare
 
+# In the same worker, which cannot connect to itself.
+ASK_ITSELF = """
+globalThis.askItself = async (request) =>
+  (await handler.engine.chat.completions.create(request)).choices[0].message.content;
+"""
 NPM = ROOT / "js" / "node_modules" / "@mlc-ai" / "web-llm" / "lib" / "index.js"
 PAGE = '<!doctype html><title>Test</title><script type="module" src="page.js"></script>'
 FILES = {
@@ -43,7 +46,6 @@ chrome.runtime.onConnect.addListener(function (port) {
   port.onMessage.addListener(handler.onmessage.bind(handler));
 });
 """
-CLOSE_OFFSCREEN = "chrome.offscreen.closeDocument()"
 COLOURS = {
     "messages": [{"role": "user", "content": "Name three colours."}],
     "temperature": 0,
@@ -57,20 +59,9 @@ def model() -> Path:
 
 
 @pytest.fixture
-async def context(model: Path, tmp_path: Path) -> AsyncIterator[BrowserContext]:
-    folder = write_extension(tmp_path / "extension", model, FILES)
-    async with extension_context(folder, tmp_path / "profile") as context:
-        yield context
-
-
-@asynccontextmanager
-async def extension_page(context: BrowserContext, name: str = "page.html") -> AsyncIterator[Page]:
-    root = (await background(context)).url.removesuffix("background.js")
-    page = await context.new_page()
-    await page.goto(f"{root}{name}")
-    await until(page, "'connect' in globalThis")
-    yield page
-    await page.close()
+async def extension(model: Path, tmp_path: Path) -> AsyncIterator[Extension]:
+    async with running(write_real_package(tmp_path, model, FILES)) as extension:
+        yield extension
 
 
 async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20) -> Any:
@@ -81,14 +72,14 @@ async def begin(page: Page, requests: list[dict[str, Any]], num_chunks: int = 20
     return answers
 
 
-async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> None:
+async def test_two_clients_at_once_and_lost_workers(extension: Extension) -> None:
     """The background worker is stopped, and the offscreen document closed, as both stream."""
-    async with extension_page(context) as page, extension_page(context) as other:
+    async with extension.page("page.html") as page, extension.page("page.html") as other:
         assert await page.evaluate("connect()") == "offscreen"
         assert await other.evaluate("connect()") == "offscreen"
         expected = await page.evaluate("answers", REQUESTS)
         workers = await WorkerVersions.of(page)
-        for end in (workers.stop, lambda: page.evaluate(CLOSE_OFFSCREEN)):
+        for end in (workers.stop, extension.end_engine):
             both = [await begin(each, REQUESTS) for each in (page, other)]
             await end()
             assert await asyncio.gather(*both) == [expected, expected]
@@ -97,14 +88,14 @@ async def test_two_clients_at_once_and_lost_workers(context: BrowserContext) -> 
         assert "2 threads" in stats["models"][0]["device"]
 
 
-async def test_an_answer_goes_on_for_a_closed_popup(context: BrowserContext) -> None:
+async def test_an_answer_goes_on_for_a_closed_popup(extension: Extension) -> None:
     request = {"prompt": "Once upon a time", "seed": 7, "max_tokens": 64}
     asked = request | {"extra_body": {"resumable": {"enabled": True, "session_id": "a"}}}
-    async with extension_page(context) as popup:
+    async with extension.page("page.html") as popup:
         await popup.evaluate("connect()")
         expected = await popup.evaluate("stream", request)
         await begin(popup, [asked], 5)
-    async with extension_page(context) as popup:
+    async with extension.page("page.html") as popup:
         await popup.evaluate("connect()")
         assert await popup.evaluate("stream", asked) == expected
 
@@ -113,22 +104,21 @@ async def test_the_documented_script_and_an_engine_in_the_worker(
     model: Path, tmp_path: Path
 ) -> None:
     """Without the permission for offscreen documents the engine is in the background worker."""
-    files = FILES | {"background.js": DOCUMENTED}
-    folder = write_extension(tmp_path / "extension", model, files, permissions=[])
-    async with (
-        extension_context(folder, tmp_path / "profile") as context,
-        extension_page(context) as page,
-    ):
+    files = FILES | {"background.js": DOCUMENTED + ASK_ITSELF}
+    folder = write_real_package(tmp_path, model, files, permissions=[])
+    async with running(folder) as extension, extension.page("page.html") as page:
         assert await page.evaluate("connect()") == "service-worker"
         expected = await page.evaluate("answers", REQUESTS)
+        worker = await extension.background()
+        assert "Red" in await worker.evaluate("(request) => askItself(request)", COLOURS)
         answers = await begin(page, REQUESTS)
         await (await WorkerVersions.of(page)).stop()
         assert await answers == expected
         assert await page.evaluate("disconnects.length") == 1
 
 
-async def test_the_npm_client(context: BrowserContext) -> None:
-    async with extension_page(context, "npm.html") as page:
+async def test_the_npm_client(extension: Extension) -> None:
+    async with extension.page("npm.html") as page:
         await page.evaluate("connect()")
         text = await page.evaluate("streamed", COLOURS)
         assert "Red" in text
@@ -141,7 +131,7 @@ async def test_the_npm_client(context: BrowserContext) -> None:
         seen = await page.evaluate("numChunks")
         lost = asyncio.ensure_future(page.evaluate("(r) => streamed(r).catch(String)", endless))
         await until(page, f"numChunks > {seen + 3}")
-        await page.evaluate(CLOSE_OFFSCREEN)
+        await extension.end_engine()
         assert (await lost).startswith(("WorkerLostError: ", "RequestError: no stream "))
         assert await page.evaluate("whole", COLOURS) == text, "the next worker does not answer"
         assert await page.evaluate("disconnects") == 0
@@ -152,7 +142,7 @@ async def test_the_npm_client(context: BrowserContext) -> None:
 OUTSIDE = """async (extensionId) => {
     const { CreateExtensionServiceWorkerMLCEngine: create } = await import("/client.js");
     try {
-        globalThis.engine = await create("smollm2", { extensionId });
+        globalThis.engine = await create("SmolLM2-135M", { extensionId });
     } catch (error) {
         return `${error.name}: ${error.message}`;
     }
@@ -164,25 +154,19 @@ OUTSIDE = """async (extensionId) => {
 
 
 async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
-    record = {"model_id": "smollm2", "model": "/models/smollm2.gguf"}
-    catalogue = json.dumps({"model_list": [record], "cacheBackend": "none"})
-    folder = write_extension(
-        tmp_path / "extension",
-        model,
-        FILES | {"models.json": catalogue},
-        externally_connectable={"matches": ["http://127.0.0.1/*", "http://localhost/*"]},
-    )
+    matches = ["http://127.0.0.1/*", "http://localhost/*"]
+    folder = write_real_package(tmp_path, model, externally_connectable={"matches": matches})
     with serving({"": DIST, "tests": PAGES}) as site:
-        async with extension_context(folder, tmp_path / "profile") as context:
-            extension_id = (await background(context)).url.split("/")[2]
+        async with running(folder) as extension:
+            extension_id = extension.origin.removeprefix("chrome-extension://")
 
             async def asked(url: str, button: str | None) -> Any:
                 """Connects from a page, and clicks a button of the window that asks the user."""
-                page = await context.new_page()
+                page = await extension.context.new_page()
                 await page.goto(f"{url}/tests/empty.html")
                 reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
                 if button:
-                    window = await context.wait_for_event("page")
+                    window = await extension.context.wait_for_event("page")
                     await window.click(button)
                 return await reply
 
@@ -198,3 +182,69 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
                     f"ServiceWorkerInitializationError: the extension {extension_id}: "
                     f"the user does not let {other} use this extension's model"
                 )
+
+
+PYTHON = """
+import { boot } from "./boot.js";
+
+const python = await boot();
+globalThis.connect = globalThis.run = (code) => python.runPythonAsync(code);
+"""
+CLIENT = """
+from webllm import create_extension_service_worker_mlc_engine
+
+disconnects = []
+engine = await create_extension_service_worker_mlc_engine(
+    "SmolLM2-135M", on_disconnect=lambda: disconnects.append(1)
+)
+
+async def ask(max_tokens=24):
+    reply = await engine.chat.completions.create(
+        messages=[{"role": "user", "content": "Name three colours."}],
+        temperature=0,
+        max_tokens=max_tokens,
+    )
+    return reply.choices[0].message.content
+
+[engine.host, await ask()]
+"""
+SERVER = """
+from js import chrome
+from pyodide.ffi import create_proxy
+from webllm import ExtensionServiceWorkerMLCEngineHandler
+
+handler = None
+
+def serve(port):
+    global handler
+    if handler is None:
+        handler = ExtensionServiceWorkerMLCEngineHandler(port)
+    else:
+        handler.set_port(port)
+
+chrome.runtime.onConnect.addListener(create_proxy(serve))
+"""
+
+
+async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> None:
+    """A client of the background's engine; then a handler, to which another page connects."""
+    files = {"page.html": PAGE, "page.js": PYTHON}
+    folder = write_real_package(tmp_path / "one", model, files)
+    async with running(folder) as extension, extension.page("page.html") as page:
+        host, text = await page.evaluate("(code) => run(code).then((all) => all.toJs())", CLIENT)
+        assert host == "offscreen"
+        assert "Red" in text
+        await (await WorkerVersions.of(page)).stop()
+        assert await page.evaluate("run('await ask()')") == text
+        assert await page.evaluate("run('len(disconnects)')") == 1
+    files = FILES | {"python.html": PAGE.replace("page.js", "python.js"), "python.js": PYTHON}
+    folder = write_real_package(tmp_path / "two", model, files, has_background=False)
+    async with running(folder) as extension, extension.page("python.html") as server:
+        await server.evaluate("(code) => run(code).then(() => {})", SERVER)
+        for _ in range(2):
+            async with extension.page("page.html") as page:
+                assert await page.evaluate("connect()") == "extension"
+                asked = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 8}
+                assert (await page.evaluate("stream", asked))["0"]["text"]
+                assert await server.evaluate("run('handler.port is not None')")
+            await until(server, "run('handler.port is None')")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import ask, begin, shorten_answers
-from browser.popup_package import Extension, running, write_fake_package, write_real_package
+from browser.extensions import Extension, running, write_fake_package, write_real_package
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_page_access import FOCUSED, OUTSIDE, violations
 from golden import compare
@@ -359,7 +360,9 @@ async def test_a_real_model_answers_in_the_popup(
     tmp_path: Path, web: SiteServer, has_background: bool
 ) -> None:
     model = await compare.model_path("smollm2-135m")
-    folder = await asyncio.to_thread(write_real_package, tmp_path, model, has_background)
+    folder = await asyncio.to_thread(
+        partial(write_real_package, tmp_path, model, has_background=has_background)
+    )
     async with running(folder) as extension:
         page = await open_web(extension, f"{web.url}/article.html")
         async with extension.popup(page) as popup:

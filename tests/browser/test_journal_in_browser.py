@@ -274,7 +274,7 @@ async def test_an_answer_goes_on_in_the_reopened_page(
             ask = "async (asked) => (await engine.chatCompletion(asked)).choices[0].message.content"
             undisturbed = await page.evaluate(ask, STORY)
             shown, session = await page.evaluate(BEGIN, STORY)
-            assert (session["resumable"], session["modelId"]) == (False, "smollm2")
+            assert (session["resumable"], session["modelId"]) == (True, "smollm2")
             assert undisturbed.startswith(shown)
             if end is not None:
                 await page.evaluate(end)

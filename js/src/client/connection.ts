@@ -20,6 +20,8 @@ export interface Recovery {
   open(): Endpoint;
   /** Whether all answers survive, since the worker keeps them; else those that ask for it. */
   persist: boolean;
+  /** The least version that the worker speaks of what we add to WebLLM's protocol; default: none. */
+  protocol?: number;
 }
 
 type Setting = "setAppConfig" | "setLogLevel";
@@ -43,7 +45,10 @@ export class Connection {
     private readonly onProgress: (report: InitProgress) => void,
   ) {
     if ("open" in worker) this.open = () => worker.open();
-    this.calls = new Calls("open" in worker ? worker.open() : toEndpoint(worker), onProgress);
+    this.calls =
+      "open" in worker
+        ? new Calls(worker.open(), onProgress, worker.protocol)
+        : new Calls(toEndpoint(worker), onProgress);
   }
 
   /**

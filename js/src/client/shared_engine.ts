@@ -10,7 +10,9 @@ import { refuseLogitProcessors } from "./logit_processor";
 import type { ChatOptions } from "./messages";
 import { askToKeepModels } from "./model_store";
 
-/** Where the engine runs; the last two in an extension. */
+const FIRST_WITH_HOMES = 3; // protocol
+
+/** Where the engine runs; the last one in an extension. */
 export type EngineHost = "service-worker" | "shared-worker" | "tab" | "offscreen";
 
 export interface SharedEngineConfig extends MLCEngineConfig {
@@ -28,7 +30,8 @@ export class SharedEngine extends WebWorkerMLCEngine {
   constructor(config: SharedEngineConfig, open: () => Home, onLost?: () => void) {
     refuseLogitProcessors(config.logitProcessorRegistry); // before there is a home to close
     const homes = new Homes(open, onLost);
-    super({ open: () => homes.open(), persist: config.persist ?? true }, config);
+    const { persist = true } = config;
+    super({ open: () => homes.open(), persist, protocol: FIRST_WITH_HOMES }, config);
     this.homes = homes;
   }
 

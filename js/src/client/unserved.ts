@@ -84,6 +84,9 @@ export function postInitAndCheckFieldsEmbedding(
   throw checkedElsewhere("postInitAndCheckFieldsEmbedding", "embeddings.create");
 }
 
+/** Does nothing: text completions can be resumed here too. */
+export function rejectCompletionResumable(_request: CompletionRequest): void {}
+
 function checkedElsewhere(name: string, create: string): Error {
   return configError(
     `${name} checks nothing here: the worker checks each request; call ${create}, which throws ` +
