@@ -316,6 +316,22 @@ test("a stream that is left, also in a recovery, deletes its session", async () 
   assert.equal(recovering.of("completionStreamInit").length, 1);
 });
 
+test("a deletion that its worker did not come to is the next one's", async () => {
+  const workers = new Workers(
+    ({ kind }) => (kind.startsWith("delete") ? LOST : "abc"),
+    () => null,
+  );
+  const engine = workers.engine();
+  await engine.completions.create({ prompt: "p" });
+  await until(() => workers.of("deleteResumableSession").length > 0);
+  await engine.listResumableSessions(); // which opens the next worker
+  await until(() => workers.of("deleteResumableSession").length > 1);
+  const [lost, repeated] = workers.of("deleteResumableSession");
+  assert.deepEqual(repeated, lost);
+  await engine.listResumableSessions();
+  assert.equal(workers.of("deleteResumableSession").length, 2);
+});
+
 test("pulls wait for each other, across workers", async () => {
   const workers = new Workers(
     streaming(text("a", [1]), LOST),

@@ -109,6 +109,22 @@ async def test_a_stream_goes_on_with_the_tokens_that_it_lacks() -> None:
     assert script.seen[-1]["content"] == {"sessionId": session_id}
 
 
+async def test_a_deletion_that_its_worker_did_not_come_to_is_the_next_ones() -> None:
+    def lost_by_a_deletion(message: dict[str, Any]) -> object:
+        return LOST if message["kind"] == "deleteResumableSession" else None
+
+    script = Script(lost_by_a_deletion, lambda _: [])
+    async with await script.engine() as engine:
+        stream: Any = await engine.completions.create(prompt="x", stream=True)
+        await stream.aclose()
+        await settle()
+        assert await engine.list_resumable_sessions() == []  # of the next worker
+        await settle()
+        deletions = [each for each in script.seen if each["kind"] == "deleteResumableSession"]
+    assert len(deletions) == 2
+    assert deletions[0]["content"] == deletions[1]["content"]
+
+
 async def test_a_stream_that_is_left_deletes_its_session_too() -> None:
     script = Script(streaming(text("a", 1)))
     engine = await script.engine()

@@ -13,6 +13,8 @@ interface Waiting {
 
 interface CallOptions extends RequestOptions {
   uuid?: string;
+  /** Whether `endAll` leaves it. */
+  isKept?: boolean;
 }
 
 export class Calls {
@@ -20,6 +22,7 @@ export class Calls {
   lost: WebLLMError | undefined;
   private readonly waiting = new Map<string, Waiting>();
   private readonly streams = new Set<string>();
+  private readonly kept = new Set<string>(); // uuids of calls that `endAll` leaves
   private readonly hello = newUuid();
   private question: string | undefined; // the uuid of `askForStreamReturn`
   private canReturn = false; // whether the worker knows completionStreamReturn
@@ -46,7 +49,7 @@ export class Calls {
   async call<K extends Kind>(
     kind: K,
     content: Contents[K],
-    { uuid = newUuid(), signal }: CallOptions = {},
+    { uuid = newUuid(), signal, isKept = false }: CallOptions = {},
   ): Promise<Results[K]> {
     signal?.throwIfAborted();
     if (this.lost) throw this.lost;
@@ -58,11 +61,13 @@ export class Calls {
       if (this.isForeign && WHOLE_ANSWERS.has(kind)) this.notify("interruptGenerate", null);
     };
     signal?.addEventListener("abort", abort);
+    if (isKept) this.kept.add(uuid);
     try {
       this.post(kind, content, uuid);
       return (await reply) as Results[K];
     } finally {
       this.waiting.delete(uuid);
+      this.kept.delete(uuid);
       signal?.removeEventListener("abort", abort);
     }
   }
@@ -110,7 +115,9 @@ export class Calls {
 
   /** Ends all requests and streams in the worker. */
   endAll(): void {
-    for (const uuid of [...this.waiting.keys(), ...this.streams]) this.notify("abort", null, uuid);
+    for (const uuid of [...this.waiting.keys(), ...this.streams]) {
+      if (!this.kept.has(uuid)) this.notify("abort", null, uuid);
+    }
   }
 
   /** Whether the worker speaks this version of what we add to WebLLM's protocol. */

@@ -106,10 +106,13 @@ export class Connection {
     if (this.open) this.settings[kind] = structuredClone(content);
   }
 
-  /** Has a session deleted, by the next worker if this one is lost. */
+  /** Has a session deleted, by the next worker if this one is lost before it has done so. */
   delete(session: Deletion): void {
-    if (this.isLost) this.deletions.push(session);
-    else this.notify("deleteResumableSession", session);
+    if (this.isLost) return void this.deletions.push(session);
+    const { calls } = this;
+    calls.call("deleteResumableSession", session, { isKept: true }).catch((error: unknown) => {
+      if (this.open && error === calls.lost) this.delete(session);
+    });
   }
 
   /** Whether another worker will take the place of this one. */

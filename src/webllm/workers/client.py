@@ -34,6 +34,7 @@ class Client:
         self._on_progress = on_progress
         self._on_progress_of: dict[str, OnProgress] = {}  # by uuid of a load
         self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._kept: set[str] = set()  # uuids of calls that `abort_all` leaves
         self._closing: asyncio.Task[None] | None = None
         self._open: set[str] = set()  # ids of streams
         self._question: str | None = None  # uuid of `ask_for_end_stream`
@@ -47,18 +48,26 @@ class Client:
         self.notify(self._hello)
         self._schedule_beat()
 
-    async def call(self, request: m.Request, on_progress: OnProgress | None = None) -> Any:
+    async def call(
+        self,
+        request: m.Request,
+        on_progress: OnProgress | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> Any:
         """Posts a request and returns the content of its reply. Cancelling it aborts the request.
 
-        on_progress: called with the progress of this request, besides the client's callback. Raises
-        what the worker throws, WorkerLostError, and RequestError for a request that is not plain
-        data.
+        on_progress: called with the progress of this request, besides the client's callback.
+        is_kept: `abort_all` leaves it. Raises what the worker throws, WorkerLostError, and
+        RequestError for a request that is not plain data.
         """
         if self.lost is not None:
             raise worker_lost(self.lost)
         future = self._waiting[request.uuid] = asyncio.get_running_loop().create_future()
         if on_progress is not None:
             self._on_progress_of[request.uuid] = on_progress
+        if is_kept:
+            self._kept.add(request.uuid)
         try:
             self._post(request)
             return await future
@@ -68,11 +77,13 @@ class Client:
         finally:
             del self._waiting[request.uuid]
             self._on_progress_of.pop(request.uuid, None)
+            self._kept.discard(request.uuid)
 
     def abort_all(self) -> None:
         """Ends all requests and streams of this client in the worker."""
         for uuid in [*self._waiting, *self._open]:
-            self.notify(m.ABORT.request(uuid=uuid))
+            if uuid not in self._kept:
+                self.notify(m.ABORT.request(uuid=uuid))
 
     def notify(self, request: m.Request | m.KeepAlive) -> None:
         """Posts a request and waits for no reply. Does nothing if the worker is lost."""

@@ -99,6 +99,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._recovering: asyncio.Task[None] | None = None
         self._resumptions: set[Resumption] = set()  # of answers under way
         self._deletions: list[m.Request] = []  # for the next worker, as this one is lost
+        self._deleting: set[asyncio.Task[None]] = set()
         self._models = m.ReloadParams(model_id=[])  # the models that the worker should have loaded
         self._connect(port)
 
@@ -437,10 +438,25 @@ class WorkerMLCEngine(m.EngineMessages):
         """Deletes a session that nobody else knows, without waiting for it."""
         if resumption in self._resumptions:
             self._resumptions.remove(resumption)
-            if resumption.is_own and self._recovers_from(self._client):
-                self._deletions.append(_deletion(resumption))
-            elif resumption.is_own:
-                self._client.notify(_deletion(resumption))
+            if resumption.is_own:
+                self._delete(_deletion(resumption))
+
+    def _delete(self, deletion: m.Request) -> None:
+        """Has a session deleted, by the next worker if this one is lost before it has done so."""
+        if self._recovers_from(self._client):
+            self._deletions.append(deletion)
+            return
+        deleting = self._deleted(self._client, deletion)
+        task = asyncio.get_running_loop().create_task(deleting)
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+
+    async def _deleted(self, client: Client, deletion: m.Request) -> None:
+        try:
+            await client.call(deletion, is_kept=True)
+        except WebLLMError:
+            if self._recovers_from(client):
+                self._delete(deletion)
 
     async def _end_answers(self) -> None:
         """Ends this engine's answers and deletes their sessions, if the worker does not hang."""
@@ -450,7 +466,7 @@ class WorkerMLCEngine(m.EngineMessages):
         self._resumptions.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await asyncio.gather(*calls, return_exceptions=True)
+                await asyncio.gather(*calls, *self._deleting, return_exceptions=True)
 
     def _recovers_from(self, client: Client) -> bool:
         """Whether a client's worker is lost, and another one may take its place by itself."""
@@ -511,7 +527,7 @@ class WorkerMLCEngine(m.EngineMessages):
             self.set_log_level(self._log_level)
         deletions, self._deletions = self._deletions, []
         for deletion in deletions:
-            self._client.notify(deletion)
+            self._delete(deletion)
 
     def _report(self, progress: m.InitProgress) -> None:
         if self._on_progress is not None:
