@@ -8,7 +8,8 @@ import { ExtensionPort } from "../extension_ports";
 import { CONSENT_PORT, Consents, originOf } from "./consents";
 import { idleMs, readExtensionSettings } from "./extension_storage";
 
-const { runtime, storage } = chrome as Required<NonNullable<typeof chrome>>;
+const runtime = chrome!.runtime!;
+const storage = chrome!.storage!;
 const consents = new Consents();
 const foreigners = new Map<Port, ExtensionPort>();
 let modelIds: Promise<ReadonlySet<string>> | undefined;
