@@ -71,6 +71,8 @@ interface StorageArea {
   set(items: Record<string, unknown>): Promise<void>;
 }
 
+type OnChanged = (changes: Record<string, { oldValue?: any; newValue?: any }>) => void;
+
 interface I18n {
   getMessage(key: string, substitutions?: string[]): string; // "" for an unknown key
 }
@@ -80,7 +82,7 @@ interface Chrome {
   offscreen?: Offscreen;
   runtime?: Runtime;
   scripting?: Scripting;
-  storage?: { local: StorageArea; session: StorageArea };
+  storage?: { local: StorageArea; session: StorageArea; onChanged: Listening<OnChanged> };
   tabs?: Tabs;
   windows?: Windows;
 }

@@ -56,6 +56,13 @@ export async function offscreenStats(): Promise<EngineStats> {
   return stats;
 }
 
+/** Tells the offscreen document something, if it is there. */
+export function tellOffscreen(message: object): void {
+  const channel = new BroadcastChannel(OFFSCREEN_CHANNEL);
+  channel.postMessage(message);
+  channel.close();
+}
+
 function offscreenLink(): ChannelLink {
   return new ChannelLink("the extension's offscreen document", OFFSCREEN_CHANNEL);
 }

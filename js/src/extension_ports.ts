@@ -6,6 +6,7 @@ import type { Port } from "./chrome";
 import { errorInfo } from "./client/error_base";
 import type { ErrorName } from "./client/error_codes";
 import { UNANSWERED } from "./client/messages";
+import { isForeign, refusal } from "./foreigners";
 
 export type OpenHome = () => Home;
 
@@ -14,32 +15,8 @@ interface Message {
   uuid?: unknown;
   from?: unknown; // who sends it: `Home` says so, WebLLM's client does not
   worker?: unknown; // for whom it is, which the port says
+  content?: unknown;
 }
-
-export interface PortOptions {
-  /** Whether it comes from outside of the extension, whose conversations are not its business. */
-  isForeign?: boolean;
-}
-
-const FOR_FOREIGNERS = new Set([
-  "abort",
-  "chatCompletionNonStreaming",
-  "chatCompletionStreamInit",
-  "completionNonStreaming",
-  "completionStreamInit",
-  "completionStreamNextChunk",
-  "completionStreamReturn",
-  "embedding",
-  "getMessage",
-  "hello",
-  "interruptGenerate",
-  "keepAlive",
-  "reload",
-  "runtimeStatsText",
-  "stay",
-]);
-// The engine keeps its own. WebLLM's client waits for no reply to these.
-const NOT_FOR_FOREIGNERS = new Set(["setAppConfig", "setLogLevel"]);
 
 /**
  * If the worker is lost, our client is told so, and greets the next one. WebLLM's client is not told:
@@ -56,24 +33,29 @@ export class ExtensionPort {
   constructor(
     private readonly port: Port,
     private readonly openHome: OpenHome,
-    private readonly options: PortOptions = {},
   ) {
-    port.onDisconnect.addListener(() => {
-      this.isConnected = false;
-      this.home?.close();
-    });
+    port.onDisconnect.addListener(() => this.leave());
   }
 
-  receive(data: unknown): void {
+  /** Ends the connection from this side. */
+  disconnect(): void {
+    this.leave();
+    this.port.disconnect();
+  }
+
+  /** `modelIds`: those that foreigners may name; by default any. */
+  receive(data: unknown, modelIds?: ReadonlySet<string>): void {
     const { from, worker: _, ...message } = (data ?? {}) as Message;
     const { kind, uuid } = message;
     if (typeof kind !== "string" || !this.isConnected) return; // of another protocol
     this.from = from;
-    if (this.options.isForeign && !FOR_FOREIGNERS.has(kind) && kind !== "bye") {
-      if (NOT_FOR_FOREIGNERS.has(kind)) return;
-      return this.fail(uuid, "RequestError", `only pages of this extension may ask for ${kind}`);
+    if (isForeign(this.port)) {
+      const reason = refusal(message, modelIds);
+      if (reason !== null) return this.deny(message, reason);
+      if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
     if (kind === "bye") return this.home?.close();
+    if (kind === "keepAlive" && !this.home) return; // which wakes no engine
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
       return this.say({ kind: "lost", reason: "it ended" });
@@ -90,6 +72,16 @@ export class ExtensionPort {
     else if (!UNANSWERED.has(kind) && kind !== "keepAlive") {
       this.fail(uuid, "ServiceWorkerInitializationError", reason);
     }
+  }
+
+  /** Nobody waits for a reply to a setting: the engine keeps its own. */
+  private deny({ kind, uuid }: Message, reason: string): void {
+    if (!UNANSWERED.has(kind)) this.fail(uuid, "RequestError", reason);
+  }
+
+  private leave(): void {
+    this.isConnected = false;
+    this.home?.close();
   }
 
   private connect(): Home {

@@ -2,10 +2,9 @@
 
 import { boot } from "./boot";
 import type { Port } from "./chrome";
-import { WebWorkerMLCEngine } from "./client/engine";
 import { errorInfo } from "./client/error_base";
 import { NonWorkerEnvironmentError } from "./client/error_classes";
-import { homeEndpoint } from "./client/shared_engine";
+import { SharedEngine } from "./client/shared_engine";
 import { EngineHost } from "./engine_host";
 import { offscreenHome, ownHome } from "./extension_homes";
 import { ExtensionPort, type OpenHome } from "./extension_ports";
@@ -23,15 +22,15 @@ export interface ExtensionHandlerOptions {
 }
 
 /**
- * Serves all ports of an extension with one engine: its own pages', web pages', other extensions'.
- * `onmessage` is the listener of each port's messages.
+ * Serves all ports of an extension with one engine. Ports from outside of it, and from pages that it
+ * has a script in, can ask for answers alone. `onmessage` is the listener of each port's messages.
  */
 export class ExtensionServiceWorkerMLCEngineHandler {
   /** The port that was set last; null once it is disconnected. */
   port: Port | null = null;
   private readonly ports = new Map<Port, ExtensionPort>();
   private readonly openHome: OpenHome;
-  private own: WebWorkerMLCEngine | undefined;
+  private own: SharedEngine | undefined;
 
   /** Without a port only `engine` is served, until `setPort`. */
   constructor(port: Port | null = null, options: ExtensionHandlerOptions = {}) {
@@ -45,9 +44,8 @@ export class ExtensionServiceWorkerMLCEngineHandler {
   }
 
   /** The same engine for code of this worker, which cannot connect to itself by a port. */
-  get engine(): WebWorkerMLCEngine {
-    const open = () => homeEndpoint(this.openHome());
-    return (this.own ??= new WebWorkerMLCEngine({ open, persist: true }));
+  get engine(): SharedEngine {
+    return (this.own ??= new SharedEngine({}, this.openHome));
   }
 
   /** Adds a port, and keeps those from before. */

@@ -148,9 +148,27 @@ OUTSIDE = """async (extensionId) => {
     }
     const prompt = "Once upon a time";
     const request = { prompt, temperature: 0, max_tokens: 8 };
-    const sessions = await engine.listResumableSessions().catch(String);
-    return [(await engine.completions.create(request)).choices[0].text, engine.host, sessions];
+    const text = (await engine.completions.create(request)).choices[0].text;
+    const refused = [engine.listResumableSessions(), engine.getMessage(), engine.unload()];
+    refused.push(engine.reload("hf:owner/repo/model.gguf"));
+    return [text, engine.host, ...(await Promise.all(refused.map((each) => each.catch(String))))];
 }"""
+ASK_UNTIL_REFUSED = """async () => {
+    for (;;) {
+        try {
+            await engine.completions.create({ prompt: "The sea", max_tokens: 2 });
+        } catch (error) {
+            return String(error);
+        }
+    }
+}"""
+REFUSED = [
+    *(
+        f"RequestError: only pages of this extension may ask for {kind}"
+        for kind in ("listResumableSessions", "getMessage", "unload")
+    ),
+    'RequestError: this extension has no model "hf:owner/repo/model.gguf"; it has SmolLM2-135M',
+]
 
 
 async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
@@ -160,9 +178,10 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
         async with running(folder) as extension:
             extension_id = extension.origin.removeprefix("chrome-extension://")
 
+            page = await extension.context.new_page()
+
             async def asked(url: str, button: str | None) -> Any:
                 """Connects from a page, and clicks a button of the window that asks the user."""
-                page = await extension.context.new_page()
                 await page.goto(f"{url}/tests/empty.html")
                 reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
                 if button:
@@ -171,17 +190,19 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
                 return await reply
 
             allowed, other = site.url, site.url.replace("127.0.0.1", "localhost")
-            text, host, sessions = await asked(allowed, "#allow")
+            text, host, *refused = await asked(allowed, "#allow")
             assert (len(text) > 8, host) == (True, "offscreen")
-            assert sessions == (
-                "RequestError: only pages of this extension may ask for listResumableSessions"
+            assert refused == REFUSED
+            denial = (
+                f"ServiceWorkerInitializationError: the extension {extension_id}: "
+                f"the user does not let {{}} use this extension's model"
             )
-            assert await asked(allowed, None) == [text, host, sessions]
             for button in ("#deny", None):
-                assert await asked(other, button) == (
-                    f"ServiceWorkerInitializationError: the extension {extension_id}: "
-                    f"the user does not let {other} use this extension's model"
-                )
+                assert await asked(other, button) == denial.format(other)
+            assert await asked(allowed, None) == [text, host, *refused]
+            worker = await extension.background()
+            await worker.evaluate("chrome.storage.local.set({ allowedOrigins: [] })")
+            assert await page.evaluate(ASK_UNTIL_REFUSED) == denial.format(allowed)
 
 
 PYTHON = """

@@ -1,24 +1,29 @@
 // The window that asks the user whether an origin may use the engine.
 
+import { byId } from "../page/dom";
+import { applyTheme, readSettings } from "../page/settings";
 import { t } from "../page/texts";
-import { CONSENT_CHANNEL, type Answer } from "./consents";
+import { CONSENT_PORT } from "./consents";
+
+const BEAT_MS = 20_000; // by which the background worker stays alive until the answer
 
 const origin = new URLSearchParams(location.search).get("origin") ?? "";
-const channel = new BroadcastChannel(CONSENT_CHANNEL);
-const { hostname } = new URL(origin);
+const port = chrome!.runtime!.connect({ name: `${CONSENT_PORT}${origin}` });
+setInterval(() => port.postMessage({}), BEAT_MS);
 
-show("question", t("consentTitle", hostname));
-show("details", t("consentText", origin));
-show("deny", t("consentDeny")).onclick = () => answer(false);
-show("allow", t("consentAllow")).onclick = () => answer(true);
+applyTheme(readSettings(() => {}).theme);
+document.documentElement.lang = t("language");
+document.title = t("appName");
+byId("question", HTMLElement).textContent = t("consentTitle", new URL(origin).host);
+byId("details", HTMLElement).textContent = t("consentText", origin);
+show("deny", t("consentDeny"), false);
+show("allow", t("consentAllow"), true);
 
-function show(id: string, text: string): HTMLElement {
-  const element = document.getElementById(id)!;
-  element.textContent = text;
-  return element;
-}
-
-function answer(isAllowed: boolean): void {
-  channel.postMessage({ origin, isAllowed } satisfies Answer);
-  close();
+function show(id: string, text: string, isAllowed: boolean): void {
+  const button = byId(id, HTMLButtonElement);
+  button.textContent = text;
+  button.addEventListener("click", () => {
+    port.postMessage({ isAllowed });
+    close();
+  });
 }

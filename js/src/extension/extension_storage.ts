@@ -22,6 +22,12 @@ export async function readExtensionSettings(): Promise<ExtensionSettings> {
   };
 }
 
+/** How long the engine stays in memory unused, in milliseconds; Infinity: for ever. */
+export async function idleMs(): Promise<number> {
+  const { idleMinutes } = await readExtensionSettings();
+  return idleMinutes > 0 ? 60_000 * idleMinutes : Infinity;
+}
+
 export async function keepExtensionSettings(changes: Partial<ExtensionSettings>): Promise<void> {
   await areas().local.set(changes);
 }

@@ -52,6 +52,12 @@ export class FirstRun {
   }
 }
 
+/** Whether to load the chosen model would download it. */
+export function downloads(store: Store<State>): boolean {
+  const model = recordOf(store);
+  return model !== undefined && needsDownload(store, model);
+}
+
 /** Asks before a question downloads a model; others are loaded without asking. */
 export async function asksToLoad(store: Store<State>, confirm: Confirm): Promise<boolean> {
   const model = recordOf(store);

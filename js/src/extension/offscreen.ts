@@ -5,13 +5,14 @@ import { OFFSCREEN_CHANNEL, offscreenStats } from "../extension_homes";
 
 const LOOK_MS = 5_000;
 // What is no use of the engine.
-const QUIET = new Set(["bye", "getEngineStats", "hello", "keepAlive", "stay"]);
+const QUIET = new Set(["bye", "idle", "getEngineStats", "hello", "keepAlive", "stay"]);
 
-const idleMs = Number(new URLSearchParams(location.search).get("idle") ?? Infinity);
+let idleMs = Number(new URLSearchParams(location.search).get("idle") ?? Infinity);
 const channel = new BroadcastChannel(OFFSCREEN_CHANNEL);
 let usedMs = performance.now();
 let isUsed = false; // ever
 channel.onmessage = ({ data }) => {
+  if (data?.kind === "idle") idleMs = data.idleMs;
   if (data?.to !== undefined || typeof data?.kind !== "string" || QUIET.has(data.kind)) return;
   usedMs = performance.now();
   isUsed = true;
@@ -21,7 +22,7 @@ const worker = new Worker(new URL("offscreen_worker.js", import.meta.url), {
   name: OFFSCREEN_CHANNEL,
 });
 worker.onerror = ({ message }) => end(message || "the script of its worker could not be loaded");
-if (idleMs < Infinity) setInterval(() => void sleepIfIdle(), Math.min(LOOK_MS, idleMs));
+setInterval(() => void sleepIfIdle(), Math.min(LOOK_MS, idleMs));
 
 async function sleepIfIdle(): Promise<void> {
   if (performance.now() - usedMs < idleMs) return;

@@ -11,7 +11,7 @@ import type { Connect } from "../page/model_session";
 import { readItem, writeItem } from "../page/storage";
 import { placeTexts, t } from "../page/texts";
 import { engineSettings } from "./engine_settings";
-import { asksToLoad, FirstRun } from "./first_run";
+import { asksToLoad, downloads, FirstRun } from "./first_run";
 import { PageContext } from "./page_context";
 
 const CONVERSATION = "webllm-popup-conversation";
@@ -59,8 +59,12 @@ async function main(): Promise<void> {
 }
 
 /** Wakes no engine, and takes the place of no model that a website uses. */
-async function begin({ store, sleepLast, loadLast }: Chat): Promise<void> {
-  if (!isBehindWorker) return loadLast();
+async function begin({ store, kept, sleepLast, loadLast }: Chat): Promise<void> {
+  if (!isBehindWorker) {
+    await kept.look();
+    if (!downloads(store)) loadLast();
+    return;
+  }
   const loaded = await loadedIds();
   if (loaded === null || loaded.includes(store.get("modelId"))) return loadLast();
   if (loaded.length === 0) sleepLast();

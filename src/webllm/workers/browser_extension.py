@@ -10,11 +10,12 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import js
 from pyodide.ffi import create_proxy
 
 from webllm.api.interface import MLCEngineInterface
 from webllm.config import ChatOptions, MLCEngineConfig
-from webllm.errors import NonWorkerEnvironmentError
+from webllm.errors import ConfigError, NonWorkerEnvironmentError
 from webllm.workers.browser import BrowserPort
 from webllm.workers.browser_shared_engine import SharedEngine, homes, loaded
 from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
@@ -50,7 +51,13 @@ class ExtensionServiceWorkerMLCEngineHandler(MLCEngineHandler):
         self.set_port(port)
 
     def set_port(self, port: Any) -> None:
-        """Serves one more port."""
+        """Serves one more port. Raises ConfigError for one from outside of the extension."""
+        origin = str(port.sender.origin)
+        if origin != str(js.location.origin):
+            raise ConfigError(
+                f"the port comes from {origin}, which may not see what this handler serves; the "
+                "handler of extension_service_worker.js lets it ask for answers alone"
+            )
         try:
             homes_module = importlib.import_module("webllm_homes")
         except ImportError as error:

@@ -12,6 +12,7 @@ const PORT_NAME = "web_llm_service_worker"; // WebLLM's
 export class ExtensionLink extends Listeners {
   needsCalls = true;
   mayWait; // for the user's consent
+  #isConnected = true;
   /** @type {Port} */
   port;
 
@@ -32,6 +33,7 @@ export class ExtensionLink extends Listeners {
     this.port = extensionId ? runtime.connect(extensionId, info) : runtime.connect(info);
     this.port.onMessage.addListener((data) => this.onMessage(data));
     this.port.onDisconnect.addListener(() => {
+      this.#isConnected = false;
       const { message } = runtime.lastError ?? {};
       this.onLost(message ?? "the browser has stopped the extension's background worker");
     });
@@ -41,7 +43,8 @@ export class ExtensionLink extends Listeners {
     try {
       this.port.postMessage(message);
     } catch (error) {
-      this.onLost(String(error)); // it is disconnected
+      if (this.#isConnected) throw error; // it cannot be posted
+      this.onLost(String(error));
     }
   }
 
@@ -58,6 +61,7 @@ export class PortEndpoint extends EventTarget {
   #port;
   /** @type {unknown} */
   #from; // the client's id, if it names one
+  #isClosed = false;
 
   /** @param {Port} port */
   constructor(port) {
@@ -69,7 +73,10 @@ export class PortEndpoint extends EventTarget {
 
   /** @param {object} message */
   postMessage(message) {
+    if (this.#isClosed) return;
     const to = this.#from;
+    const { content } = /** @type {{ content?: any }} */ (message);
+    if (content?.lock) content.lock = null; // the end of the port says more
     this.#port.postMessage(to === undefined ? message : { ...message, to });
   }
 
@@ -87,6 +94,8 @@ export class PortEndpoint extends EventTarget {
   }
 
   #close(/** @type {string} */ detail) {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.dispatchEvent(new CustomEvent("close", { detail }));
   }
 }

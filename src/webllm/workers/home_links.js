@@ -191,7 +191,8 @@ export class ChannelLink extends Listeners {
       if (this.#hello) this.post(this.#hello);
       return;
     }
-    if (data?.kind === "ended") return this.onLost(data.reason);
+    // Before the first reply another worker may take its place.
+    if (data?.kind === "ended" && !this.#hello) return this.onLost(data.reason);
     if (data?.to === undefined) return; // from another client to the worker
     if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
       this.#hello = undefined;

@@ -1,0 +1,37 @@
+// What web pages and other extensions may ask an extension's engine: to answer them, with the models
+// of its catalogue. Not its conversations, its last answer or its memory.
+
+import type { Port } from "./chrome";
+import type { Kind } from "./client/messages";
+
+const ALLOWED: ReadonlySet<unknown> = new Set<Kind | "bye" | "keepAlive" | "stay">([
+  "abort",
+  "bye",
+  "chatCompletionNonStreaming",
+  "chatCompletionStreamInit",
+  "completionNonStreaming",
+  "completionStreamInit",
+  "completionStreamNextChunk",
+  "completionStreamReturn",
+  "embedding",
+  "hello",
+  "interruptGenerate",
+  "keepAlive",
+  "reload",
+  "stay",
+]);
+
+/** Whether a port comes from outside of this extension, or from a page that it has a script in. */
+export function isForeign({ sender }: Port): boolean {
+  return sender?.origin !== location.origin;
+}
+
+/** Why a message is refused; null if it is not. `modelIds`: of the catalogue, if it is known. */
+export function refusal(message: object, modelIds?: ReadonlySet<string>): string | null {
+  const { kind, content } = message as { kind?: unknown; content?: unknown };
+  if (!ALLOWED.has(kind)) return `only pages of this extension may ask for ${String(kind)}`;
+  const { modelId } = (content ?? {}) as { modelId?: unknown };
+  const unknown = [modelId].flat().find((each) => each != null && !modelIds?.has(String(each)));
+  if (modelIds === undefined || unknown === undefined) return null;
+  return `this extension has no model ${JSON.stringify(unknown)}; it has ${[...modelIds].join(", ")}`;
+}
