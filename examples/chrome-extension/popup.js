@@ -3,6 +3,7 @@
 import { CreateMLCEngine } from "./webllm/client.js";
 
 const MAX_CHARS = 6000; // of the page, so that it fits into the model's context window
+const MAX_TOKENS = 400; // of an answer
 const [form, question, page, ask, status, answer] = [
   ...["form", "question", "page", "ask", "status", "answer"],
 ].map((id) => document.getElementById(id));
@@ -21,7 +22,8 @@ form.addEventListener("submit", async (event) => {
 async function say(content) {
   answer.textContent = "";
   const messages = [{ role: "user", content }];
-  for await (const chunk of await engine.chat.completions.create({ messages, stream: true })) {
+  const request = { messages, max_tokens: MAX_TOKENS, stream: true };
+  for await (const chunk of await engine.chat.completions.create(request)) {
     answer.textContent += chunk.choices[0]?.delta.content ?? "";
   }
 }

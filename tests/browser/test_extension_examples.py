@@ -31,3 +31,4 @@ async def test_an_example_answers(example: str, tmp_path: Path) -> None:
         await popup.fill("#question", "Name three colours.")
         await popup.click("#ask")
         await expect(popup.locator("#answer")).not_to_be_empty()
+        await expect(popup.locator("#ask")).to_be_enabled()

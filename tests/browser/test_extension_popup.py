@@ -143,7 +143,7 @@ async def test_a_model_of_the_package_needs_no_download(popup_folder: Path) -> N
 async def test_what_is_written_and_asked_stays(popup_folder: Path) -> None:
     async with running(popup_folder) as extension:
         async with extension.popup() as popup:
-            await load(popup)
+            await load_inside(popup)
             await begin(popup, "slow code")
             await expect(popup.locator(".answer .markdown")).to_contain_text("Here is")
             await popup.fill("#prompt", "and then")
@@ -153,6 +153,16 @@ async def test_what_is_written_and_asked_stays(popup_folder: Path) -> None:
             await expect(popup.locator("#prompt")).to_be_focused()
             await expect(popup.locator(".answer .markdown")).to_contain_text("See the sieve.")
             await expect(popup.locator(".answer")).to_have_attribute("aria-busy", "false")
+
+
+async def test_a_model_that_is_gone_is_not_downloaded_unasked(popup_folder: Path) -> None:
+    """The fake keeps no model, as if the browser had evicted it."""
+    async with running(popup_folder) as extension:
+        async with extension.popup() as popup:
+            await load(popup)
+        async with extension.popup() as popup:
+            await expect(popup.locator("#first-run .primary")).to_have_text("Download")
+            await load(popup)
 
 
 async def test_a_question_carries_the_open_page_once(popup_folder: Path, web: SiteServer) -> None:

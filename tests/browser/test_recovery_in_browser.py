@@ -41,15 +41,19 @@ ASK = """async ([client, script, request]) => {
     while (sessions.length === 0) sessions = await engine.listResumableSessions();
     workers[0].terminate();
     const whole = (await answer).choices[0].message.content;
+    let left = await engine.listResumableSessions();
+    for (let turn = 0; left.length > 0 && turn < 10_000; turn += 1) {
+        left = await engine.listResumableSessions(); // it is deleted without waiting
+    }
     engine.terminate();
-    return [undisturbed, disturbed, whole, sessions.length, workers.length];
+    return [undisturbed, disturbed, whole, sessions.length, left, workers.length];
 }"""
 
 
 async def test_an_answer_survives_its_workers(page: Page) -> None:
     result = await page.evaluate(ASK, [OUR_CLIENT, WORKER, STORY])
-    undisturbed, disturbed, whole, num_sessions, num_workers = result
+    undisturbed, disturbed, whole, num_sessions, left, num_workers = result
     assert disturbed == undisturbed
     assert undisturbed[1] == STORY["max_tokens"]
     assert whole == undisturbed[0]
-    assert (num_sessions, num_workers) == (1, 4)
+    assert (num_sessions, left, num_workers) == (1, [], 4)
