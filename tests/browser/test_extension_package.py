@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 
-from browser.chat_page import answers, ask
+from browser.chat_page import begin
 from browser.extensions import running
+from golden import compare
 from remote_code import REMOTE_CODE
 from webllm.cli.extension_manifest import Kind
 
 
 @pytest.mark.parametrize("kind", Kind)
 async def test_the_model_of_a_package_answers(kind: Kind, tmp_path: Path) -> None:
-    out = tmp_path / "extension"
+    out, catalogue = tmp_path / "extension", tmp_path / "models.json"
+    model = str(await compare.model_path("smollm2-135m"))
+    record = {"model": model, "model_id": "SmolLM2", "overrides": {"temperature": 0}}
+    catalogue.write_text(json.dumps({"model_list": [record]}))
     command = [sys.executable, "-m", "webllm", "extension", str(out), "--kind", kind.value]
-    subprocess.run([*command, "--include-models"], check=True)
+    environment = os.environ | {"WEBLLM_MODELS": str(catalogue)}
+    options = ["--include-models", "--model", "SmolLM2"]
+    subprocess.run([*command, *options], check=True, env=environment)
     for file in out.rglob("*"):
         if file.suffix in (".js", ".mjs", ".html", ".css", ".json", ".svg"):
             found = REMOTE_CODE.search(file.read_text())
@@ -27,6 +36,6 @@ async def test_the_model_of_a_package_answers(kind: Kind, tmp_path: Path) -> Non
     async with running(out) as extension:
         extension.context.on("request", lambda request: requested.append(request.url))
         async with extension.popup() as popup:
-            await ask(popup, "Name three colours.")
-            assert (await answers(popup))[-1]
+            await begin(popup, "Name three colours.")
+            await expect(popup.locator(".answer .markdown")).to_contain_text("Red")
         assert [url for url in requested if not url.startswith(extension.origin)] == []
