@@ -30,7 +30,7 @@ MADE = runpy.run_path(str(JS / "client_types.py"))["files"]()
 
 def test_the_client_in_front_of_a_fake_worker() -> None:
     command = ["node", "--expose-gc", "--test", *TESTS]
-    done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"make site builds the client that fails here:\n{done.stdout}"
 
 

@@ -55,7 +55,7 @@ ASK_FOR_RED = """async (question) => {
 }"""
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(params=ENGINES)
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     with ENGINES[request.param]() as browser:
         yield browser
@@ -179,19 +179,10 @@ def test_each_store_keeps_a_model_over_a_reload(
         assert chat_site.models.ranges == [f"bytes={2 * PART_BYTES}-{3 * PART_BYTES - 1}"]
 
 
-# What the pages before have left: their workers end after them.
-EMPTY_JOURNAL = """
-while names := await storage.names():
-    for name in names:
-        await storage.delete(name)
-"""
-
-
 def test_the_journal_over_a_reload(browser: Browser, chat_site: SiteServer) -> None:
     browser.open(f"{chat_site.url}/tests/index.html")
     run(browser, Path(journal_cases.__file__).read_text())
     run(browser, OPEN_JOURNAL)
-    run(browser, EMPTY_JOURNAL)
     run(browser, "await check(storage)")
     run(browser, 'await (await storage.create(NAME, b"begin,")).append(b"one,")')
     assert run(browser, "await storage.is_owned(NAME)") is True

@@ -17,18 +17,19 @@ from webllm.api.interface import MLCEngineInterface
 from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import ConfigError, NonWorkerEnvironmentError
 from webllm.workers.browser import BrowserPort
+from webllm.workers.browser_service_worker import ServiceWorkerMLCEngineHandler
 from webllm.workers.browser_shared_engine import SharedEngine, homes, loaded
-from webllm.workers.handler import MLCEngineHandler, OnCustomRequest
 
 
-class ExtensionServiceWorkerMLCEngineHandler(MLCEngineHandler):
+class ExtensionServiceWorkerMLCEngineHandler(ServiceWorkerMLCEngineHandler):
     """Serves the ports of an extension with the engine of this Python.
 
     It receives what comes after it was made. A background worker should therefore use the
     JavaScript class of this name, which receives messages while Python starts, and keeps the engine
     in the extension's offscreen document, where it has threads.
 
-    Raises NonWorkerEnvironmentError where webllm's own scripts have not started Python.
+    Raises NonWorkerEnvironmentError where webllm's own scripts have not started Python. The other
+    arguments are those of `ServiceWorkerMLCEngineHandler`.
     """
 
     def __init__(
@@ -36,17 +37,9 @@ class ExtensionServiceWorkerMLCEngineHandler(MLCEngineHandler):
         port: Any,
         engine: MLCEngineInterface | None = None,
         config: MLCEngineConfig | None = None,
-        *,
-        on_custom_request: OnCustomRequest | None = None,
-        grace_s: float = 30.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            engine,
-            config,
-            reuse_loaded=True,
-            on_custom_request=on_custom_request,
-            grace_s=grace_s,
-        )
+        super().__init__(engine, config, **options)
         self.port: Any = None  # the one that was set last; None once it is disconnected
         self.set_port(port)
 
