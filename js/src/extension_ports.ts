@@ -92,7 +92,7 @@ export class ExtensionPort {
       if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
       const isGreeting = data.kind === "return" && data.uuid === this.hello;
       const { content } = data;
-      // This connection watches the worker's lock, which others may not see.
+      // The client sees where the engine is. Its end it hears from here: sites cannot see locks.
       this.say(isGreeting ? { ...data, content: { ...content, host: home.host } } : data);
     });
     home.addEventListener("close", (event) => {
