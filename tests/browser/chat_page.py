@@ -61,12 +61,16 @@ def write_fake(folder: Path) -> None:
 
 def list_files(folder: Path) -> None:
     """Makes the files of a site, as they are now, those of its Service Worker."""
-    script, file = service_worker(folder), folder / "sw.js"
-    before = file.stat().st_mtime
-    file.unlink()  # it may be a link
-    file.write_bytes(script)
-    later = max(before + 2, file.stat().st_mtime)  # servers compare whole seconds
-    os.utime(file, (later, later))
+    write(folder / "sw.js", service_worker(folder))
+
+
+def write(file: Path, content: bytes) -> None:
+    """Replaces a file that is being served, or a link to one, by a file of a later date."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_bytes(content)
+    later = max(file.stat().st_mtime + 2, new.stat().st_mtime)  # servers compare whole seconds
+    os.utime(new, (later, later))
+    new.replace(file)
 
 
 async def until(page: Page, function: str, wanted: Any = True) -> None:

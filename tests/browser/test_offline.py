@@ -19,6 +19,7 @@ from browser.chat_page import (
     context_of,
     list_files,
     until,
+    write,
     write_fake,
 )
 from browser.chromium import watched_page
@@ -131,7 +132,7 @@ def loads_of(context: BrowserContext) -> list[Frame]:
 def append(host: SiteServer, name: str, text: str) -> None:
     """Changes a file of the site, and leaves the list of the worker as it is."""
     file = folder_of(host) / name
-    file.write_text(file.read_text() + text)
+    write(file, file.read_bytes() + text.encode())
 
 
 async def test_the_page_answers_without_a_network(
@@ -284,7 +285,7 @@ async def test_a_worker_whose_script_is_gone_leaves(
     async with opened(context, host) as page:
         await is_kept(page)
         (folder_of(host) / "sw.js").unlink()
-        (folder_of(host) / "index.html").write_text(OTHER_SITE)
+        write(folder_of(host) / "index.html", OTHER_SITE.encode())
         await page.reload()
         await expect(page).to_have_title("Another site")
         await until(page, "async () => !(await navigator.serviceWorker.getRegistration())")
@@ -296,7 +297,7 @@ async def test_the_catalogue_is_the_newest_and_other_requests_pass(
 ) -> None:
     async with opened(context, host) as page:
         await is_kept(page)
-        (folder_of(host) / "models.json").write_text(json.dumps({"model_list": MODELS[1:]}))
+        write(folder_of(host) / "models.json", json.dumps({"model_list": MODELS[1:]}).encode())
         (first, *_) = json.loads(await page.evaluate(TEXT, ["models.json", {}]))["model_list"]
         assert first == MODELS[1]
         (folder_of(host) / "other.txt").write_text("not listed")

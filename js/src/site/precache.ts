@@ -9,6 +9,7 @@ const LEFT_OUT = ["content-encoding", "content-length", "transfer-encoding", "va
 export class Precache {
   private readonly name: string;
   private readonly downloads = new Map<string, Promise<Response>>(); // under way, by path
+  isDeleted = false;
 
   constructor(
     private readonly files: Files,
@@ -27,7 +28,7 @@ export class Precache {
 
   /** Returns a listed file; fetches and keeps it if necessary. Throws if it is not as listed. */
   async get(path: string): Promise<Response> {
-    const cache = await caches.open(this.name);
+    const cache = await this.cache();
     return (await cache.match(this.key(path))) ?? this.download(path);
   }
 
@@ -42,7 +43,7 @@ export class Precache {
   /** Deletes the files of other versions. */
   async prune(): Promise<void> {
     const listed = new Set(Object.keys(this.files).map((path) => this.key(path)));
-    const cache = await caches.open(this.name);
+    const cache = await this.cache();
     for (const url of await this.keptUrls()) {
       if (!listed.has(url) && url.includes(HASH)) await cache.delete(url);
     }
@@ -50,7 +51,7 @@ export class Precache {
 
   /** Returns a file that is not listed, from the network if that answers soon, else as it was kept. */
   async newest(url: URL, patienceMs: number): Promise<Response> {
-    const cache = await caches.open(this.name);
+    const cache = await this.cache();
     const fetched = this.network(url, { cache: "no-cache" }).then(async (response) => {
       if (response.ok) await cache.put(url, stored(await response.clone().blob(), response));
       return response;
@@ -63,12 +64,19 @@ export class Precache {
     return response && response.status < 500 ? response : kept;
   }
 
+  /** Deletes all files; from now on nothing is kept, and all else throws. */
   async delete(): Promise<void> {
+    this.isDeleted = true;
     await caches.delete(this.name);
   }
 
+  private async cache(): Promise<Cache> {
+    if (this.isDeleted) throw new Error(`the cache "${this.name}" is deleted`);
+    return caches.open(this.name);
+  }
+
   private async keptUrls(): Promise<Set<string>> {
-    const cache = await caches.open(this.name);
+    const cache = await this.cache();
     return new Set((await cache.keys()).map((request) => request.url));
   }
 
@@ -88,7 +96,7 @@ export class Precache {
   private async fetchAndKeep(path: string): Promise<Response> {
     // The browser may have an older file, which the host takes for this one: both have one date.
     const file = await this.fetched(path, "no-cache").catch(() => this.fetched(path, "reload"));
-    await (await caches.open(this.name)).put(this.key(path), file.clone());
+    await (await this.cache()).put(this.key(path), file.clone());
     return file;
   }
 
