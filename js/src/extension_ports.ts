@@ -54,7 +54,7 @@ export class ExtensionPort {
       if (reason !== null) return this.deny(message, reason);
       if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
-    if (kind === "bye") return this.home?.close();
+    if (kind === "bye") return this.leave();
     if (kind === "keepAlive" && !this.home) return; // which wakes no engine
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
@@ -62,6 +62,14 @@ export class ExtensionPort {
     if (from === undefined) this.note(kind, message);
     this.home ??= this.connect();
     this.home.postMessage(message);
+  }
+
+  /** Says to our client, if this is its greeting, that the reply comes once the user has decided. */
+  delay(data: unknown): void {
+    const { from, kind, uuid } = (data ?? {}) as Message;
+    if (from === undefined || kind !== "hello") return;
+    this.from = from;
+    this.say({ kind: "wait", uuid });
   }
 
   /** Answers a message with the reason why its sender gets no engine. */

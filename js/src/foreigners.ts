@@ -1,5 +1,6 @@
 // What web pages and other extensions may ask an extension's engine: to answer them, with the models
-// of its catalogue. Not its conversations, its last answer or its memory.
+// of its catalogue. Not its conversations, its last answer or its memory. Nor may they set anything
+// about a loaded model, which they share with the user; each request has settings of its own.
 
 import type { Port } from "./chrome";
 import type { Kind } from "./client/messages";
@@ -30,8 +31,15 @@ export function isForeign({ sender }: Port): boolean {
 export function refusal(message: object, modelIds?: ReadonlySet<string>): string | null {
   const { kind, content } = message as { kind?: unknown; content?: unknown };
   if (!ALLOWED.has(kind)) return `only pages of this extension may ask for ${String(kind)}`;
-  const { modelId } = (content ?? {}) as { modelId?: unknown };
+  const { modelId, chatOpts } = (content ?? {}) as { modelId?: unknown; chatOpts?: unknown };
+  if ([chatOpts].flat().some(setsSomething)) {
+    return "only pages of this extension may give chat options; give temperature and the like in each request";
+  }
   const unknown = [modelId].flat().find((each) => each != null && !modelIds?.has(String(each)));
   if (modelIds === undefined || unknown === undefined) return null;
   return `this extension has no model ${JSON.stringify(unknown)}; it has ${[...modelIds].join(", ")}`;
+}
+
+function setsSomething(options: unknown): boolean {
+  return options != null && Object.values(options).some((each) => each != null);
 }

@@ -22,13 +22,18 @@ runtime.onConnect.addListener((port) => {
 
 runtime.onConnectExternal.addListener((port) => {
   const client = new ExtensionPort(port, openHome);
-  const admitted = Promise.all([consents.ask(originOf(port)), catalogueIds()]);
+  const admission = admit(originOf(port));
+  let isDecided = false;
+  const decided = () => (isDecided = true);
+  admission.then(decided, decided);
   foreigners.set(port, client);
   port.onDisconnect.addListener(() => foreigners.delete(port));
-  port.onMessage.addListener(async (message) => {
-    const [isAllowed, ids] = await admitted;
-    if (isAllowed) client.receive(message, ids);
-    else client.refuse(message, denial(port));
+  port.onMessage.addListener((message) => {
+    if (!isDecided) client.delay(message);
+    admission.then(
+      (ids) => client.receive(message, ids),
+      (error: Error) => client.refuse(message, error.message),
+    );
   });
 });
 
@@ -49,6 +54,12 @@ async function revoke(before: string[]): Promise<void> {
   }
 }
 
+/** Returns the models that an origin may use; throws if the user lets it use none. */
+async function admit(origin: string): Promise<ReadonlySet<string>> {
+  if (await consents.ask(origin)) return catalogueIds();
+  throw new Error(`the user does not let ${origin} use this extension's model`);
+}
+
 function catalogueIds(): Promise<ReadonlySet<string>> {
   return (modelIds ??= fetchCatalogue(new URL(runtime.getURL(""))).then(
     (catalogue) => new Set(catalogue?.model_list.map(({ model_id }) => model_id)),
@@ -57,8 +68,4 @@ function catalogueIds(): Promise<ReadonlySet<string>> {
 
 function openHome() {
   return offscreenHome(async () => runtime.getURL(`offscreen.html?idle=${await idleMs()}`));
-}
-
-function denial(port: Port): string {
-  return `the user does not let ${originOf(port)} use this extension's model`;
 }
