@@ -18,7 +18,7 @@ const ONE_ALREADY = /single offscreen document/; // Chrome's error
  * about to close: its worker does not answer then, and another one is opened.
  */
 export function offscreenHome(address: () => Promise<string>): Home {
-  return lookedAfter(() => openOffscreen(address));
+  return watchedHome(() => openOffscreen(address));
 }
 
 export function ownHome(clients: HomeClients): Home {
@@ -30,7 +30,7 @@ export function ownHome(clients: HomeClients): Home {
  * rejects without a document; not in that document itself, which cannot find it.
  */
 export async function offscreenStats(look = checkOffscreen): Promise<EngineStats> {
-  const home = lookedAfter(look);
+  const home = watchedHome(look);
   const uuid = newUuid();
   const stats = await new Promise<EngineStats>((resolve) => {
     home.addEventListener("message", (event) => {
@@ -52,7 +52,7 @@ export function tellOffscreen(message: object): void {
 }
 
 /** `look`: looks after the document again and again, until its worker has answered. */
-function lookedAfter(look: () => Promise<void>): Home {
+function watchedHome(look: () => Promise<void>): Home {
   let isSettled = false;
   const settle = () => (isSettled = true);
   const open = () => {

@@ -22,22 +22,30 @@ const ALLOWED: ReadonlySet<unknown> = new Set<Kind | "bye" | "keepAlive" | "stay
   "stay",
 ]);
 
+const SOURCE = /[:/\\]|\.gguf$/; // as in config.py
+
 /** Whether a port comes from outside of this extension, or from a page that it has a script in. */
 export function isForeign({ sender }: Port): boolean {
   return sender?.origin !== location.origin;
 }
 
-/** Why a message is refused; null if it is not. `modelIds`: of the catalogue, if it is known. */
+/**
+ * Why a message is refused; null if it is not. `modelIds`: of the catalogue; if it is not known, any
+ * name will do that is no source, from which a model would be downloaded.
+ */
 export function refusal(message: object, modelIds?: ReadonlySet<string>): string | null {
   const { kind, content } = message as { kind?: unknown; content?: unknown };
   if (!ALLOWED.has(kind)) return `only pages of this extension may ask for ${String(kind)}`;
   const { modelId, chatOpts } = (content ?? {}) as { modelId?: unknown; chatOpts?: unknown };
   if ([chatOpts].flat().some(setsSomething)) {
-    return "only pages of this extension may give chat options; give temperature and the like in each request";
+    const instead = "give temperature and the like in each request";
+    return `only pages of this extension may give chat options; ${instead}`;
   }
-  const unknown = [modelId].flat().find((each) => each != null && !modelIds?.has(String(each)));
-  if (modelIds === undefined || unknown === undefined) return null;
-  return `this extension has no model ${JSON.stringify(unknown)}; it has ${[...modelIds].join(", ")}`;
+  const isKnown = (id: unknown) => modelIds?.has(String(id)) ?? !SOURCE.test(String(id));
+  const unknown = [modelId].flat().find((each) => each != null && !isKnown(each));
+  if (unknown === undefined) return null;
+  const known = modelIds ? `it has ${[...modelIds].join(", ")}` : "name one of its catalogue";
+  return `this extension has no model ${JSON.stringify(unknown)}; ${known}`;
 }
 
 function setsSomething(options: unknown): boolean {

@@ -112,6 +112,12 @@ async def test_a_window_whose_question_is_over_closes(tmp_path: Path) -> None:
             await window.wait_for_event("close")
 
 
+async def test_a_worker_that_cannot_begin_is_an_error(tmp_path: Path) -> None:
+    async with outsider(tmp_path) as web:
+        (tmp_path / "offscreen_worker.js").write_text("throw new Error('it is broken')")
+        assert (await web.connected("#allow")).endswith("document: Uncaught Error: it is broken")
+
+
 async def test_outsiders_set_nothing_about_a_model(tmp_path: Path) -> None:
     async with outsider(tmp_path) as web:
         await web.connected("#allow")

@@ -215,9 +215,11 @@ CLIENT = """
 from webllm import create_extension_service_worker_mlc_engine
 
 disconnects = []
-engine = await create_extension_service_worker_mlc_engine(
-    "SmolLM2-135M", on_disconnect=lambda: disconnects.append(1)
-)
+
+def note():
+    disconnects.append(1)
+
+engine = await create_extension_service_worker_mlc_engine("SmolLM2-135M", on_disconnect=note)
 
 async def ask(max_tokens=24):
     reply = await engine.chat.completions.create(
@@ -229,7 +231,19 @@ async def ask(max_tokens=24):
 
 [engine.host, await ask()]
 """
+CLOSE = """
+from gc import collect
+from weakref import ref
+
+for _ in range(2):
+    await engine.close()
+noted = ref(note)
+del engine, note
+collect()
+noted() is None
+"""
 SERVER = """
+from gc import collect, get_objects
 from js import chrome
 from pyodide.ffi import create_proxy
 from webllm import ExtensionServiceWorkerMLCEngineHandler
@@ -244,6 +258,13 @@ def serve(port):
         handler.set_port(port)
 
 chrome.runtime.onConnect.addListener(create_proxy(serve))
+
+def is_listener(each):
+    return "set_port.<locals>" in getattr(each, "__qualname__", "")
+
+def num_listeners():
+    collect()
+    return sum(map(is_listener, get_objects()))
 """
 
 
@@ -258,6 +279,7 @@ async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> N
         await (await WorkerVersions.of(page)).stop()
         assert await page.evaluate("run('await ask()')") == text
         assert await page.evaluate("run('len(disconnects)')") == 1
+        assert await page.evaluate("(code) => run(code)", CLOSE), "the callback is kept"
     files = FILES | {"python.html": PAGE.replace("page.js", "python.js"), "python.js": PYTHON}
     folder = write_real_package(tmp_path / "two", model, files, has_background=False)
     async with running(folder) as extension, extension.page("python.html") as server:
@@ -269,3 +291,4 @@ async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> N
                 assert (await page.evaluate("stream", asked))["0"]["text"]
                 assert await server.evaluate("run('handler.port is not None')")
             await until(server, "run('handler.port is None')")
+        await until(server, "run('num_listeners()')", 0)

@@ -5,6 +5,7 @@ import { fetchCatalogue } from "../catalogue";
 import type { Port } from "../chrome";
 import { offscreenHome, tellOffscreen } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
+import { isForeign } from "../foreigners";
 import { CONSENT_PORT, Consents, originOf } from "./consents";
 import { idleMs, readExtensionSettings } from "./extension_storage";
 
@@ -12,10 +13,9 @@ const runtime = chrome!.runtime!;
 const storage = chrome!.storage!;
 const consents = new Consents();
 const foreigners = new Map<Port, ExtensionPort>();
-let modelIds: Promise<ReadonlySet<string>> | undefined;
 
 runtime.onConnect.addListener((port) => {
-  if (port.name.startsWith(CONSENT_PORT)) return consents.listen(port);
+  if (port.name.startsWith(CONSENT_PORT) && !isForeign(port)) return consents.listen(port);
   const client = new ExtensionPort(port, openHome);
   port.onMessage.addListener((message) => client.receive(message));
 });
@@ -60,10 +60,9 @@ async function admit(origin: string): Promise<ReadonlySet<string>> {
   throw new Error(`the user does not let ${origin} use this extension's model`);
 }
 
-function catalogueIds(): Promise<ReadonlySet<string>> {
-  return (modelIds ??= fetchCatalogue(new URL(runtime.getURL(""))).then(
-    (catalogue) => new Set(catalogue?.model_list.map(({ model_id }) => model_id)),
-  ));
+async function catalogueIds(): Promise<ReadonlySet<string>> {
+  const catalogue = await fetchCatalogue(new URL(runtime.getURL("")));
+  return new Set(catalogue?.model_list.map(({ model_id }) => model_id));
 }
 
 function openHome() {

@@ -5,12 +5,14 @@ import { OFFSCREEN_CHANNEL, offscreenStats } from "../extension_homes";
 
 const LOOK_MS = 5_000;
 // What is no use of the engine.
-const QUIET = new Set(["bye", "idle", "getEngineStats", "hello", "keepAlive", "stay"]);
+const QUIET = new Set(["bye", "here", "idle", "getEngineStats", "hello", "keepAlive", "stay"]);
 
 let idleMs = Number(new URLSearchParams(location.search).get("idle") ?? Infinity);
 const channel = new BroadcastChannel(OFFSCREEN_CHANNEL);
 let usedMs = performance.now();
+let hasBegun = false; // the worker
 channel.onmessage = ({ data }) => {
+  if (data?.kind === "here") hasBegun = true;
   if (data?.kind === "idle") idleMs = data.idleMs;
   if (data?.to !== undefined || typeof data?.kind !== "string" || QUIET.has(data.kind)) return;
   usedMs = performance.now();
@@ -41,8 +43,9 @@ async function isAnswering(): Promise<boolean> {
   return loading.length > 0 || models.some(({ running, waiting }) => running + waiting > 0);
 }
 
+/** A worker that never began would fail again in another document. */
 function end(reason: string): void {
-  channel.postMessage({ kind: "ended", reason });
+  channel.postMessage({ kind: hasBegun ? "ended" : "failed", reason });
   worker.terminate();
   close();
 }

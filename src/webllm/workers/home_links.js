@@ -196,7 +196,8 @@ export class ChannelLink extends Listeners {
       return;
     }
     // Before the first reply another worker may take its place.
-    if (data?.kind === "ended" && !this.#hello) return this.onLost(data.reason);
+    const isLost = data?.kind === "failed" || (data?.kind === "ended" && !this.#hello);
+    if (isLost) return this.onLost(data.reason);
     if (data?.to === undefined) return; // from another client to the worker
     if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
       this.#hello = undefined;
