@@ -1,4 +1,4 @@
-"""The user's consent to web pages that use an extension's model, in front of a worker without one."""
+"""The user's consent to web pages that use an extension's engine, which has no model here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ GREET = """(extensionId) => {
 }"""
 RELOAD = """(options) => engine.reload("Inside-360M", options).then(() => "loaded", String)"""
 NO_WINDOW = "void (chrome.windows.create = () => Promise.reject(new Error(`there is no window`)))"
-STALE = """chrome.windows.create({ url: "consent.html?origin=https%3A%2F%2Fa.test", type: "popup" })"""
+STALE = (
+    """chrome.windows.create({ url: "consent.html?origin=https%3A%2F%2Fa.test", type: "popup" })"""
+)
 DENIED = "ServiceWorkerInitializationError: the extension {}: the user does not let"
 
 

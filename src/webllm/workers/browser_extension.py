@@ -111,8 +111,8 @@ async def create_extension_service_worker_mlc_engine(
     milliseconds. extension_id: whose engine it is, by default that of this page's extension. Web
     pages have to name one, whose manifest lists them. on_disconnect: called each time that the
     connection ends: the port is disconnected, the engine has ended (also if it only sleeps), or
-    nobody has answered the first message. The next call connects again. persist: False keeps answers in memory alone;
-    then the end of the worker raises WorkerLostError in those under way.
+    nobody has answered the first message. The next call connects again. persist: False keeps
+    answers in memory alone; then the end of the worker raises WorkerLostError in those under way.
 
     Raises ConfigError for wrong settings, ServiceWorkerInitializationError if there is no such
     extension or it does not let this page in, and what `MLCEngine.reload` raises.
