@@ -6,7 +6,7 @@ import type { Port } from "./chrome";
 import { errorInfo } from "./client/error_base";
 import type { ErrorName } from "./client/error_codes";
 import { UNANSWERED } from "./client/messages";
-import { isForeign, refusal } from "./foreigners";
+import { claimSessions, isForeign, refusal } from "./foreigners";
 
 export type OpenHome = () => Home;
 
@@ -43,7 +43,7 @@ export class ExtensionPort {
     this.port.disconnect();
   }
 
-  /** `modelIds`: those that foreigners may name; by default any. */
+  /** `modelIds`: those that foreigners may name; by default any that is no source. */
   receive(data: unknown, modelIds?: ReadonlySet<string>): void {
     const { from, worker: _, ...message } = (data ?? {}) as Message;
     const { kind, uuid } = message;
@@ -52,6 +52,7 @@ export class ExtensionPort {
     if (isForeign(this.port)) {
       const reason = refusal(message, modelIds);
       if (reason !== null) return this.deny(message, reason);
+      claimSessions(message, this.port.sender?.origin ?? "");
       if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
     if (kind === "bye") return this.leave();

@@ -14,6 +14,7 @@ const ALLOWED: ReadonlySet<unknown> = new Set<Kind | "bye" | "keepAlive" | "stay
   "completionStreamInit",
   "completionStreamNextChunk",
   "completionStreamReturn",
+  "deleteResumableSession",
   "embedding",
   "hello",
   "interruptGenerate",
@@ -21,6 +22,15 @@ const ALLOWED: ReadonlySet<unknown> = new Set<Kind | "bye" | "keepAlive" | "stay
   "reload",
   "stay",
 ]);
+
+interface Session {
+  sessionId?: unknown;
+  session_id?: unknown; // in requests from Python
+}
+
+interface Sessions extends Session {
+  request?: { extra_body?: { resumable?: Session | null } | null } | null;
+}
 
 const SOURCE = /[:/\\]|\.gguf$/; // as in config.py
 
@@ -46,6 +56,18 @@ export function refusal(message: object, modelIds?: ReadonlySet<string>): string
   if (unknown === undefined) return null;
   const known = modelIds ? `it has ${[...modelIds].join(", ")}` : "name one of its catalogue";
   return `this extension has no model ${JSON.stringify(unknown)}; ${known}`;
+}
+
+/**
+ * Puts the origin in front of the ids of sessions in a message: each origin has its own, and reaches
+ * no other's. Our client keeps each answer in one, which it deletes once that is read.
+ */
+export function claimSessions(message: object, origin: string): void {
+  const { content } = message as { content?: Sessions };
+  for (const holder of [content, content?.request?.extra_body?.resumable]) {
+    if (holder?.sessionId) holder.sessionId = `${origin} ${String(holder.sessionId)}`;
+    if (holder?.session_id) holder.session_id = `${origin} ${String(holder.session_id)}`;
+  }
 }
 
 function setsSomething(options: unknown): boolean {

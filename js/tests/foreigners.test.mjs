@@ -10,7 +10,9 @@ const { outputFiles } = await build({
   format: "esm",
   write: false,
 });
-const { refusal } = await import(`data:text/javascript,${encodeURIComponent(outputFiles[0].text)}`);
+const { claimSessions, refusal } = await import(
+  `data:text/javascript,${encodeURIComponent(outputFiles[0].text)}`
+);
 const IDS = new Set(["One", "Two"]);
 
 function reload(modelId, chatOpts) {
@@ -43,6 +45,22 @@ test("they may set nothing about a model, and everything of an answer", () => {
   assert.equal(refusal(asked, IDS), null);
   asked.content.chatOpts = [{ conv_template: {} }];
   assert.match(refusal(asked, IDS), /chat options/);
+});
+
+test("their sessions are their own", () => {
+  const request = (resumable) => ({ request: { extra_body: { resumable } }, modelId: ["One"] });
+  for (const [content, named] of [
+    [{ sessionId: "a" }, { sessionId: "https://b.example a" }],
+    [request({ sessionId: "a" }), request({ sessionId: "https://b.example a" })],
+    [request({ session_id: "a" }), request({ session_id: "https://b.example a" })],
+    [request({ enabled: true }), request({ enabled: true })],
+    [{ request: { extra_body: null } }, { request: { extra_body: null } }],
+    [null, null],
+  ]) {
+    const message = { kind: "any", content };
+    claimSessions(message, "https://b.example");
+    assert.deepEqual(message.content, named);
+  }
 });
 
 test("they may ask for answers alone", () => {

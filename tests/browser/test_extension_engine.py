@@ -153,6 +153,13 @@ OUTSIDE = """async (extensionId) => {
     refused.push(engine.reload("hf:owner/repo/model.gguf"));
     return [text, engine.host, ...(await Promise.all(refused.map((each) => each.catch(String))))];
 }"""
+NUM_SESSIONS = """async () => {
+    const { ExtensionServiceWorkerMLCEngine: Engine } = await import("./client.js");
+    const engine = new Engine();
+    const { length } = await engine.listResumableSessions();
+    engine.terminate();
+    return length;
+}"""
 ASK_UNTIL_REFUSED = """async () => {
     for (;;) {
         try {
@@ -173,7 +180,7 @@ REFUSED = [
 
 async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
     matches = ["http://127.0.0.1/*", "http://localhost/*"]
-    folder = write_real_package(tmp_path, model, externally_connectable={"matches": matches})
+    folder = write_real_package(tmp_path, model, FILES, externally_connectable={"matches": matches})
     with serving({"": DIST, "tests": PAGES}) as site:
         async with running(folder) as extension:
             extension_id = extension.origin.removeprefix("chrome-extension://")
@@ -193,6 +200,8 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
             text, host, *refused = await asked(allowed, "#allow")
             assert (len(text) > 8, host) == (True, "offscreen")
             assert refused == REFUSED
+            async with extension.page("page.html") as own:
+                await until(own, NUM_SESSIONS, 0)  # the page's client has deleted its own
             denial = (
                 f"ServiceWorkerInitializationError: the extension {extension_id}: "
                 f"the user does not let {{}} use this extension's model"
