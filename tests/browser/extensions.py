@@ -13,7 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Page, Worker, async_playwright
+from playwright.async_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Worker,
+    async_playwright,
+)
 
 from browser.chat_page import until
 from browser.chromium import FLAGS, HARMLESS, TIMEOUT_S, watched_page
@@ -118,6 +125,15 @@ class Extension:
     async def end_engine(self) -> None:
         """Closes the offscreen document, as a crash would."""
         await (await self.background()).evaluate("chrome.offscreen.closeDocument()")
+
+
+async def decide(window: Page, button: str) -> None:
+    """Clicks a button of the window that asks the user, which closes before the click has ended."""
+    try:
+        await window.click(button)
+    except Error:
+        if not window.is_closed():
+            raise
 
 
 def browser_process(profile: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from browser.chat_page import until
-from browser.extensions import PAGES, Extension, running, write_fake_package
+from browser.extensions import PAGES, Extension, decide, running, write_fake_package
 from browser.site_server import DIST, serving
 
 CONNECT = """async (extensionId) => {
@@ -56,7 +56,7 @@ class Outsider:
 
     async def connected(self, button: str) -> Any:
         reply = self.connect()
-        await (await self.window()).click(button)
+        await decide(await self.window(), button)
         return await reply
 
 

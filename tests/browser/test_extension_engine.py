@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Page
 
 from browser.chat_page import until
-from browser.extensions import PAGES, Extension, running, write_real_package
+from browser.extensions import PAGES, Extension, decide, running, write_real_package
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
 from browser.site_server import DIST, ROOT, serving
@@ -193,7 +193,7 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
                 reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
                 if button:
                     window = await extension.context.wait_for_event("page")
-                    await window.click(button)
+                    await decide(window, button)
                 return await reply
 
             allowed, other = site.url, site.url.replace("127.0.0.1", "localhost")
