@@ -62,7 +62,9 @@ export class PageContext {
    */
   async take(conversationId: string): Promise<PageText | null | "failed"> {
     const tab = await this.find();
-    if (this.reason !== null || tab?.url !== this.tab?.url) await this.look(); // it may be another page
+    const mayDiffer = this.reason !== null || tab?.url !== this.tab?.url; // it may have been loading
+    if (mayDiffer) await this.look();
+    else this.tab = tab;
     if (!this.isOn || this.reason !== null || this.has(conversationId)) return null;
     this.say(t("readingPage"));
     try {

@@ -90,9 +90,11 @@ class ExtensionServiceWorkerMLCEngine(SharedEngine):
         super().__init__(open_watched, config, persist)
 
     async def close(self) -> None:
-        await super().close()
-        self._home.removeEventListener("close", self._on_home_close)
-        self._on_home_close.destroy()
+        try:
+            await super().close()
+        finally:
+            self._home.removeEventListener("close", self._on_home_close)
+            self._on_home_close.destroy()
 
 
 async def create_extension_service_worker_mlc_engine(
