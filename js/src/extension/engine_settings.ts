@@ -19,12 +19,12 @@ export function engineSettings(): HTMLElement[] {
   const lists = h("div", { class: "site-lists" });
   void readExtensionSettings().then((settings) => box.append(idleMinutes(settings), lists));
   void showSites(lists);
-  const { onChanged } = chrome!.storage!;
-  const follow: Parameters<typeof onChanged.addListener>[0] = (changes) => {
-    if (!box.isConnected) onChanged.removeListener(follow);
+  const kept = chrome!.storage!.onChanged;
+  const follow: Parameters<typeof kept.addListener>[0] = (changes) => {
+    if (!box.isConnected) kept.removeListener(follow);
     else if ("allowedOrigins" in changes || "deniedOrigins" in changes) void showSites(lists);
   };
-  onChanged.addListener(follow);
+  kept.addListener(follow);
   return [box];
 }
 
