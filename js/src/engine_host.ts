@@ -5,6 +5,7 @@ import type { PyodideAPI } from "pyodide";
 import { hasGpu } from "../../src/webllm/workers/homes.js";
 import { newUuid } from "../../src/webllm/workers/uuid.js";
 import type { BootOptions } from "./boot";
+import type { EngineStats } from "./client/api";
 import { PROTOCOL, type Greeting } from "./client/messages";
 import { replyStartFailure } from "./client/start_failure";
 import { Prefetch } from "./prefetch";
@@ -50,6 +51,7 @@ export class EngineHost {
   connect(post: Post): HostedClient {
     const client = new HostedClient(post, {
       greeting: () => (this.greeting ??= this.greet()),
+      hasStarted: () => this.starting !== undefined,
       onRequest: (message) => {
         if (!this.serve) this.start().observe(message, post);
       },
@@ -116,6 +118,8 @@ interface FatalHook {
 
 interface Host {
   greeting(): Promise<Greeting>;
+  /** Whether Python was started, and has not failed. */
+  hasStarted(): boolean;
   /** Called with each message that Python will answer. */
   onRequest(message: unknown): void;
   onClose(): void;
@@ -144,6 +148,7 @@ export class HostedClient {
     if (typeof kind !== "string") return; // of another protocol
     if (kind === "hello") void this.greet(uuid);
     else if (kind === "stay") this.stay(message as Stay);
+    else if (kind === "getEngineStats" && !this.host.hasStarted()) this.post(nothing(uuid));
     else if (kind !== "keepAlive") this.request(message);
     else if (uuid !== undefined) this.post({ kind: "heartbeat", uuid });
   }
@@ -179,6 +184,11 @@ export class HostedClient {
   private async greet(uuid: unknown): Promise<void> {
     this.post({ kind: "return", uuid, content: await this.host.greeting() });
   }
+}
+
+/** The statistics of an engine that has not started; to ask for them starts none. */
+function nothing(uuid: unknown): { kind: "return"; uuid: unknown; content: EngineStats } {
+  return { kind: "return", uuid, content: { models: [], loading: [] } };
 }
 
 /** The object that Python listens and posts to, like a worker's global scope. */

@@ -18,31 +18,19 @@ const ONE_ALREADY = /single offscreen document/; // Chrome's error
  * about to close: its worker does not answer then, and another one is opened.
  */
 export function offscreenHome(address: () => Promise<string>): Home {
-  let isSettled = false;
-  const settle = () => (isSettled = true);
-  const open = () => {
-    const link = offscreenLink();
-    const look = async () => {
-      while (!isSettled) {
-        await openOffscreen(address);
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-      }
-    };
-    look().catch((error: unknown) => link.onLost(String(error)));
-    return link;
-  };
-  const home = new Home({ host: "offscreen", open });
-  home.ready.then(settle, settle);
-  return home;
+  return watchedHome(() => openOffscreen(address));
 }
 
 export function ownHome(clients: HomeClients): Home {
   return new Home({ host: "service-worker", open: () => new OwnLink(clients) });
 }
 
-/** What the engine of the offscreen document does; nothing once it has ended. Opens none. */
-export async function offscreenStats(): Promise<EngineStats> {
-  const home = new Home({ host: "offscreen", open: offscreenLink });
+/**
+ * What the engine of the offscreen document does; nothing once it has ended. Opens none. `look`:
+ * rejects without a document; not in that document itself, which cannot find it.
+ */
+export async function offscreenStats(look = checkOffscreen): Promise<EngineStats> {
+  const home = watchedHome(look);
   const uuid = newUuid();
   const stats = await new Promise<EngineStats>((resolve) => {
     home.addEventListener("message", (event) => {
@@ -63,16 +51,40 @@ export function tellOffscreen(message: object): void {
   channel.close();
 }
 
-function offscreenLink(): ChannelLink {
-  return new ChannelLink("the extension's offscreen document", OFFSCREEN_CHANNEL);
+/** `look`: looks after the document again and again, until its worker has answered. */
+function watchedHome(look: () => Promise<void>): Home {
+  let isSettled = false;
+  const settle = () => (isSettled = true);
+  const open = () => {
+    const link = new ChannelLink("the extension's offscreen document", OFFSCREEN_CHANNEL);
+    const keepLooking = async () => {
+      while (!isSettled) {
+        await look();
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      }
+    };
+    keepLooking().catch((error: unknown) => link.onLost(String(error)));
+    return link;
+  };
+  const home = new Home({ host: "offscreen", open });
+  home.ready.then(settle, settle);
+  return home;
+}
+
+async function checkOffscreen(): Promise<void> {
+  if (!(await hasOffscreen())) throw new Error("it is not open");
+}
+
+async function hasOffscreen(): Promise<boolean> {
+  const found = await chrome!.runtime!.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
+  return found.length > 0;
 }
 
 /** Opens the offscreen document, unless the extension has one. */
 async function openOffscreen(address: () => Promise<string>): Promise<void> {
-  const { runtime, offscreen } = chrome ?? {};
-  if (!runtime || !offscreen) throw new Error('the manifest lacks the permission "offscreen"');
-  const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
-  if (found.length > 0) return;
+  const { offscreen } = chrome ?? {};
+  if (!offscreen) throw new Error('the manifest lacks the permission "offscreen"');
+  if (await hasOffscreen()) return;
   const url = await address();
   const reasons = ["WORKERS"];
   const justification = "Runs a language model in a Web Worker, which needs threads.";
@@ -83,6 +95,7 @@ async function openOffscreen(address: () => Promise<string>): Promise<void> {
 
 class OwnLink extends Listeners implements Link {
   readonly name = "this worker";
+  readonly hint = "does its console show an error?";
   readonly needsCalls = false; // those of the port are enough
   readonly mayWait = false;
 

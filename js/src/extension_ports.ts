@@ -6,7 +6,7 @@ import type { Port } from "./chrome";
 import { errorInfo } from "./client/error_base";
 import type { ErrorName } from "./client/error_codes";
 import { UNANSWERED } from "./client/messages";
-import { isForeign, refusal } from "./foreigners";
+import { claimSessions, isForeign, refusal } from "./foreigners";
 
 export type OpenHome = () => Home;
 
@@ -43,7 +43,7 @@ export class ExtensionPort {
     this.port.disconnect();
   }
 
-  /** `modelIds`: those that foreigners may name; by default any. */
+  /** `modelIds`: those that foreigners may name; by default any that is no source. */
   receive(data: unknown, modelIds?: ReadonlySet<string>): void {
     const { from, worker: _, ...message } = (data ?? {}) as Message;
     const { kind, uuid } = message;
@@ -52,9 +52,10 @@ export class ExtensionPort {
     if (isForeign(this.port)) {
       const reason = refusal(message, modelIds);
       if (reason !== null) return this.deny(message, reason);
+      claimSessions(message, this.port.sender?.origin ?? "");
       if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
-    if (kind === "bye") return this.home?.close();
+    if (kind === "bye") return this.leave();
     if (kind === "keepAlive" && !this.home) return; // which wakes no engine
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
@@ -62,6 +63,14 @@ export class ExtensionPort {
     if (from === undefined) this.note(kind, message);
     this.home ??= this.connect();
     this.home.postMessage(message);
+  }
+
+  /** Says to our client, if this is its greeting, that the reply comes once the user has decided. */
+  delay(data: unknown): void {
+    const { from, kind, uuid } = (data ?? {}) as Message;
+    if (from === undefined || kind !== "hello") return;
+    this.from = from;
+    this.say({ kind: "wait", uuid });
   }
 
   /** Answers a message with the reason why its sender gets no engine. */

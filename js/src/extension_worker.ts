@@ -4,12 +4,15 @@ import { boot } from "./boot";
 import type { Port } from "./chrome";
 import { errorInfo } from "./client/error_base";
 import { NonWorkerEnvironmentError } from "./client/error_classes";
+import { configError } from "./client/errors";
 import { SharedEngine } from "./client/shared_engine";
 import { EngineHost } from "./engine_host";
 import { offscreenHome, ownHome } from "./extension_homes";
 import { ExtensionPort, type OpenHome } from "./extension_ports";
 import { HomeClients } from "./home_clients";
 import { SERVE_ALL } from "./serving";
+
+const HOSTS = ["auto", "offscreen", "service-worker"];
 
 export interface ExtensionHandlerOptions {
   /**
@@ -73,6 +76,9 @@ export class ExtensionServiceWorkerMLCEngineHandler {
 }
 
 function homesOf({ host = "auto", root = "./" }: ExtensionHandlerOptions): OpenHome {
+  if (!HOSTS.includes(host)) {
+    throw configError(`host is ${JSON.stringify(host)}; known are ${HOSTS.join(", ")}`);
+  }
   const folder = new URL(root, location.href);
   const isOffscreen = host === "offscreen" || (host === "auto" && globalThis.chrome?.offscreen);
   const { href } = new URL("offscreen.html", folder);

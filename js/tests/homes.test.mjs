@@ -161,3 +161,67 @@ test("nothing waits for a worker that is gone when the first request is posted",
   assert.equal((await closed).detail, "it was unregistered");
   assert.deepEqual(lockRequests, []);
 });
+
+const HELLO_MS = 30_000; // in which a worker has to answer
+
+/** A page's connection to another extension, whose port it returns too. */
+function toExtension(t) {
+  const listeners = { onMessage: [], onDisconnect: [] };
+  const event = (name) => ({ addListener: (listener) => listeners[name].push(listener) });
+  const port = {
+    posted: [],
+    onMessage: event("onMessage"),
+    onDisconnect: event("onDisconnect"),
+    postMessage: (message) => port.posted.push(message),
+    disconnect() {},
+    say: (message) => listeners.onMessage.forEach((each) => each(message)),
+    lose: () => listeners.onDisconnect.forEach((each) => each(port)),
+  };
+  globalThis.chrome = { runtime: { connect: () => port } };
+  t.after(() => delete globalThis.chrome);
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+  const home = new Home({ host: "extension", extensionId: "abc" });
+  t.after(() => home.close());
+  return { home, port };
+}
+
+async function firstOf(port) {
+  while (port.posted.length === 0) await Promise.resolve();
+  return port.posted[0];
+}
+
+test("an extension that does not answer is not waited for", async (t) => {
+  const { home, port } = toExtension(t);
+  await firstOf(port);
+  t.mock.timers.tick(HELLO_MS);
+  await assert.rejects(home.ready, {
+    name: "ServiceWorkerInitializationError",
+    message: /^the extension abc: it does not answer; .*extension_service_worker.js/,
+  });
+});
+
+test("an extension whose user decides is waited for until then, or until it ends", async (t) => {
+  for (const end of ["answer", "lose"]) {
+    const { home, port } = toExtension(t);
+    const { from: to, uuid } = await firstOf(port);
+    port.say({ kind: "wait", uuid, to });
+    t.mock.timers.tick(20 * HELLO_MS);
+    if (end === "answer") port.say({ kind: "return", uuid, to, content: { host: "offscreen" } });
+    else port.lose();
+    if (end === "answer") await home.ready;
+    else await assert.rejects(home.ready, { message: /has stopped/ });
+    t.mock.timers.reset();
+  }
+});
+
+test("what to look at is said of the worker that does not answer", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { ChannelLink } = await import("../../src/webllm/workers/homes.js");
+  const opened = [];
+  const open = () => opened[opened.push(new ChannelLink("the document", "a room")) - 1];
+  const home = new Home({ host: "offscreen", open });
+  while (opened.length === 0) await Promise.resolve();
+  for (let each = 0; each < 9; each += 1) await Promise.resolve();
+  t.mock.timers.tick(HELLO_MS);
+  await assert.rejects(home.ready, { message: /^the document: it does not answer; is its worker/ });
+});

@@ -75,12 +75,14 @@ test("an event whose Python cannot start ends with its reply", async (t) => {
   assert.equal(said.mock.callCount(), 1);
 });
 
-test("messages that nobody answers end at once, and Python need not run", async () => {
+test("messages that Python need not answer do not start it", async () => {
   python = () => assert.fail("it is started");
   await send({ kind: "keepAlive", uuid: "2" });
   assert.deepEqual(replies.at(-1), { kind: "heartbeat", uuid: "2" });
   await send({ kind: "keepAlive" });
   assert.equal(send({ type: "of another protocol" }), undefined);
+  await send({ kind: "getEngineStats", uuid: "3", content: null });
+  assert.deepEqual(replies.at(-1).content, { models: [], loading: [] });
 });
 
 test("another Python takes the place of one that has crashed", async () => {

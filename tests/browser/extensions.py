@@ -13,25 +13,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Page, Worker, async_playwright
+from playwright.async_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Worker,
+    async_playwright,
+)
 
 from browser.chat_page import until
 from browser.chromium import FLAGS, HARMLESS, TIMEOUT_S, watched_page
 from browser.site_server import DIST, ROOT
+from webllm.cli.extension_manifest import Access, Kind, extension_manifest
 
 PAGES = ROOT / "tests" / "browser" / "pages"
-CSP = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
-    "style-src 'self'; font-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-)
 MODELS: list[dict[str, Any]] = [
     {"model": "hf:org/quick/quick.gguf", "model_id": "Quick-135M", "size_bytes": 98_362_432},
     {"model": "models/in.gguf", "model_id": "Inside-360M", "size_bytes": 270_000_000},
     {"model": "https://models.test/slow.gguf", "model_id": "Slow-270M", "size_bytes": 253_113_024},
 ]
 POPUP_FILES = ("popup.html", "popup.js", "popup.css", "icon.svg", "icon-*.png", "*.woff2")
-ENGINE_FILES = ("background.js", "offscreen.html", "offscreen.js", "chunk-*.js")
+ENGINE_FILES = ("background.js", "consent.*", "offscreen.html", "offscreen.js", "chunk-*.js")
 AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => undefined"
 TELL = """
 new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })
@@ -42,23 +45,9 @@ def write_package(
     folder: Path, models: list[dict[str, Any]], *, has_background: bool = True, **more: Any
 ) -> None:
     """Writes the files that are particular to a package. Tests may read pages of this machine."""
-    permissions = ["activeTab", "scripting", "storage", *(["offscreen"] * has_background)]
-    manifest: dict[str, Any] = {
-        "manifest_version": 3,
-        "name": "__MSG_appName__",
-        "description": "__MSG_appDescription__",
-        "default_locale": "en",
-        "version": "1",
-        "permissions": permissions,
-        "host_permissions": ["http://127.0.0.1/*"],
-        "cross_origin_embedder_policy": {"value": "require-corp"},
-        "cross_origin_opener_policy": {"value": "same-origin"},
-        "content_security_policy": {"extension_pages": CSP},
-        "icons": {size: f"icon-{size}.png" for size in ("16", "32", "48", "128")},
-        "action": {"default_popup": "popup.html"},
-    }
-    if has_background:
-        manifest["background"] = {"service_worker": "background.js", "type": "module"}
+    kind = Kind.BACKGROUND if has_background else Kind.POPUP
+    manifest = extension_manifest(kind, "1", Access())
+    manifest["host_permissions"] = ["http://127.0.0.1/*"]
     (folder / "manifest.json").write_text(json.dumps(manifest | more))
     (folder / "models.json").write_text(json.dumps({"model_list": models, "cacheBackend": "none"}))
 
@@ -136,6 +125,15 @@ class Extension:
     async def end_engine(self) -> None:
         """Closes the offscreen document, as a crash would."""
         await (await self.background()).evaluate("chrome.offscreen.closeDocument()")
+
+
+async def decide(window: Page, button: str) -> None:
+    """Clicks a button of the window that asks the user, which closes before the click has ended."""
+    try:
+        await window.click(button)
+    except Error:
+        if not window.is_closed():
+            raise
 
 
 def browser_process(profile: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Page
 
 from browser.chat_page import until
-from browser.extensions import PAGES, Extension, running, write_real_package
+from browser.extensions import PAGES, Extension, decide, running, write_real_package
 from browser.service_workers import WorkerVersions
 from browser.shared_engine import REQUESTS
 from browser.site_server import DIST, ROOT, serving
@@ -153,6 +153,13 @@ OUTSIDE = """async (extensionId) => {
     refused.push(engine.reload("hf:owner/repo/model.gguf"));
     return [text, engine.host, ...(await Promise.all(refused.map((each) => each.catch(String))))];
 }"""
+NUM_SESSIONS = """async () => {
+    const { ExtensionServiceWorkerMLCEngine: Engine } = await import("./client.js");
+    const engine = new Engine();
+    const { length } = await engine.listResumableSessions();
+    engine.terminate();
+    return length;
+}"""
 ASK_UNTIL_REFUSED = """async () => {
     for (;;) {
         try {
@@ -173,7 +180,7 @@ REFUSED = [
 
 async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: Path) -> None:
     matches = ["http://127.0.0.1/*", "http://localhost/*"]
-    folder = write_real_package(tmp_path, model, externally_connectable={"matches": matches})
+    folder = write_real_package(tmp_path, model, FILES, externally_connectable={"matches": matches})
     with serving({"": DIST, "tests": PAGES}) as site:
         async with running(folder) as extension:
             extension_id = extension.origin.removeprefix("chrome-extension://")
@@ -186,13 +193,15 @@ async def test_web_pages_connect_with_the_users_consent(model: Path, tmp_path: P
                 reply = asyncio.ensure_future(page.evaluate(OUTSIDE, extension_id))
                 if button:
                     window = await extension.context.wait_for_event("page")
-                    await window.click(button)
+                    await decide(window, button)
                 return await reply
 
             allowed, other = site.url, site.url.replace("127.0.0.1", "localhost")
             text, host, *refused = await asked(allowed, "#allow")
             assert (len(text) > 8, host) == (True, "offscreen")
             assert refused == REFUSED
+            async with extension.page("page.html") as own:
+                await until(own, NUM_SESSIONS, 0)  # the page's client has deleted its own
             denial = (
                 f"ServiceWorkerInitializationError: the extension {extension_id}: "
                 f"the user does not let {{}} use this extension's model"
@@ -215,9 +224,11 @@ CLIENT = """
 from webllm import create_extension_service_worker_mlc_engine
 
 disconnects = []
-engine = await create_extension_service_worker_mlc_engine(
-    "SmolLM2-135M", on_disconnect=lambda: disconnects.append(1)
-)
+
+def note():
+    disconnects.append(1)
+
+engine = await create_extension_service_worker_mlc_engine("SmolLM2-135M", on_disconnect=note)
 
 async def ask(max_tokens=24):
     reply = await engine.chat.completions.create(
@@ -229,7 +240,19 @@ async def ask(max_tokens=24):
 
 [engine.host, await ask()]
 """
+CLOSE = """
+from gc import collect
+from weakref import ref
+
+for _ in range(2):
+    await engine.close()
+noted = ref(note)
+del engine, note
+collect()
+noted() is None
+"""
 SERVER = """
+from gc import collect, get_objects
 from js import chrome
 from pyodide.ffi import create_proxy
 from webllm import ExtensionServiceWorkerMLCEngineHandler
@@ -244,6 +267,13 @@ def serve(port):
         handler.set_port(port)
 
 chrome.runtime.onConnect.addListener(create_proxy(serve))
+
+def is_listener(each):
+    return "set_port.<locals>" in getattr(each, "__qualname__", "")
+
+def num_listeners():
+    collect()
+    return sum(map(is_listener, get_objects()))
 """
 
 
@@ -258,6 +288,7 @@ async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> N
         await (await WorkerVersions.of(page)).stop()
         assert await page.evaluate("run('await ask()')") == text
         assert await page.evaluate("run('len(disconnects)')") == 1
+        assert await page.evaluate("(code) => run(code)", CLOSE), "the callback is kept"
     files = FILES | {"python.html": PAGE.replace("page.js", "python.js"), "python.js": PYTHON}
     folder = write_real_package(tmp_path / "two", model, files, has_background=False)
     async with running(folder) as extension, extension.page("python.html") as server:
@@ -269,3 +300,4 @@ async def test_python_in_pages_of_an_extension(model: Path, tmp_path: Path) -> N
                 assert (await page.evaluate("stream", asked))["0"]["text"]
                 assert await server.evaluate("run('handler.port is not None')")
             await until(server, "run('handler.port is None')")
+        await until(server, "run('num_listeners()')", 0)

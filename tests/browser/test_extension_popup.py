@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, begin, shorten_answers
+from browser.chat_page import ask, begin, shorten_answers, until
 from browser.extensions import Extension, running, write_fake_package, write_real_package
+from browser.service_workers import WorkerVersions
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_page_access import FOCUSED, OUTSIDE, violations
 from golden import compare
@@ -43,6 +44,12 @@ LAST_ANSWER = """() => new Promise((resolve) => {
 JSON_SETTINGS = '{"modelId": "ID"}'
 READY = "#model-dot[data-phase=ready]"
 ASLEEP = "#model-dot[data-phase=asleep]"
+NOTE_PHASES = """() => {
+    const dot = document.querySelector("#model-dot");
+    globalThis.phases = [];
+    const note = () => phases.push(dot.dataset.phase);
+    new MutationObserver(note).observe(dot, { attributeFilter: ["data-phase"] });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +244,41 @@ async def test_says_why_a_page_cannot_be_read(
             await load(popup)
             await ask(popup, "without it")
             await expect(popup.locator(".page-card")).to_have_count(0)
+
+
+async def test_a_page_that_could_not_be_read_is_left_behind(
+    popup_folder: Path, web: SiteServer
+) -> None:
+    """In a tab, the popup stays open when its page goes on to another address."""
+    async with running(popup_folder) as extension:
+        page = await open_web(extension, f"{web.url}/empty.html")
+        async with extension.popup(page) as popup:
+            await load(popup)
+            await popup.click("#page-chip")
+            await expect(popup.locator("#page-note")).to_contain_text("no text")
+            await page.goto(f"{web.url}/article.html")
+            await ask(popup, "what is it?")
+            await expect(popup.locator(".page-card-title")).to_have_text("Snails")
+            await expect(popup.locator("#page-note")).to_have_text("")
+            await expect(popup.locator("#page-chip")).to_have_text("This page: Snails")
+            await page.goto(f"{web.url}/empty.html")
+            await ask_again(popup, "and this?")
+            await expect(popup.locator(".page-card")).to_have_count(1)
+            await expect(popup.locator("#page-note")).to_contain_text("no text")
+
+
+async def test_the_model_stays_ready_without_the_background_worker(
+    background_folder: Path,
+) -> None:
+    """It is in the offscreen document, which goes on."""
+    async with running(background_folder) as extension, extension.popup() as popup:
+        await load_inside(popup)
+        await popup.evaluate(NOTE_PHASES)
+        await (await WorkerVersions.of(popup)).stop()
+        await until(popup, "phases.at(-1)", "ready")
+        assert "asleep" not in await popup.evaluate("phases")
+        await extension.sleep()
+        await popup.wait_for_selector(ASLEEP)
 
 
 async def test_the_engine_sleeps_and_wakes(background_folder: Path) -> None:

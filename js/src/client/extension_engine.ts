@@ -9,7 +9,10 @@ import { loaded, SharedEngine, type SharedEngineConfig } from "./shared_engine";
 export interface ExtensionMLCEngineConfig extends SharedEngineConfig {
   /** Whose engine it is. Default: the extension of this page. */
   extensionId?: string;
-  /** Called when the port is disconnected. The next call connects again. */
+  /**
+   * Called each time that the connection ends: the port is disconnected, the engine has ended (also if
+   * it only sleeps), or nobody has answered the first message. The next call connects again.
+   */
   onDisconnect?: () => void;
 }
 

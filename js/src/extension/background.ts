@@ -5,6 +5,7 @@ import { fetchCatalogue } from "../catalogue";
 import type { Port } from "../chrome";
 import { offscreenHome, tellOffscreen } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
+import { isForeign } from "../foreigners";
 import { CONSENT_PORT, Consents, originOf } from "./consents";
 import { idleMs, readExtensionSettings } from "./extension_storage";
 
@@ -12,23 +13,27 @@ const runtime = chrome!.runtime!;
 const storage = chrome!.storage!;
 const consents = new Consents();
 const foreigners = new Map<Port, ExtensionPort>();
-let modelIds: Promise<ReadonlySet<string>> | undefined;
 
 runtime.onConnect.addListener((port) => {
-  if (port.name.startsWith(CONSENT_PORT)) return consents.listen(port);
+  if (port.name.startsWith(CONSENT_PORT) && !isForeign(port)) return consents.listen(port);
   const client = new ExtensionPort(port, openHome);
   port.onMessage.addListener((message) => client.receive(message));
 });
 
 runtime.onConnectExternal.addListener((port) => {
   const client = new ExtensionPort(port, openHome);
-  const admitted = Promise.all([consents.ask(originOf(port)), catalogueIds()]);
+  const admission = admit(originOf(port));
+  let isDecided = false;
+  const decided = () => (isDecided = true);
+  admission.then(decided, decided);
   foreigners.set(port, client);
   port.onDisconnect.addListener(() => foreigners.delete(port));
-  port.onMessage.addListener(async (message) => {
-    const [isAllowed, ids] = await admitted;
-    if (isAllowed) client.receive(message, ids);
-    else client.refuse(message, denial(port));
+  port.onMessage.addListener((message) => {
+    if (!isDecided) client.delay(message);
+    admission.then(
+      (ids) => client.receive(message, ids),
+      (error: Error) => client.refuse(message, error.message),
+    );
   });
 });
 
@@ -49,16 +54,17 @@ async function revoke(before: string[]): Promise<void> {
   }
 }
 
-function catalogueIds(): Promise<ReadonlySet<string>> {
-  return (modelIds ??= fetchCatalogue(new URL(runtime.getURL(""))).then(
-    (catalogue) => new Set(catalogue?.model_list.map(({ model_id }) => model_id)),
-  ));
+/** Returns the models that an origin may use; throws if the user lets it use none. */
+async function admit(origin: string): Promise<ReadonlySet<string>> {
+  if (await consents.ask(origin)) return catalogueIds();
+  throw new Error(`the user does not let ${origin} use this extension's model`);
+}
+
+async function catalogueIds(): Promise<ReadonlySet<string>> {
+  const catalogue = await fetchCatalogue(new URL(runtime.getURL("")));
+  return new Set(catalogue?.model_list.map(({ model_id }) => model_id));
 }
 
 function openHome() {
   return offscreenHome(async () => runtime.getURL(`offscreen.html?idle=${await idleMs()}`));
-}
-
-function denial(port: Port): string {
-  return `the user does not let ${originOf(port)} use this extension's model`;
 }

@@ -12,10 +12,21 @@ import {
 export const CONSENT_PORT = "consent ";
 const SIZE = { width: 460, height: 420 };
 
+interface Question {
+  answer(isAllowed: boolean): void;
+  windowId?: number | undefined; // once it is known
+}
+
 export class Consents {
   private readonly asking = new Map<string, Promise<boolean>>(); // by origin
-  private readonly answers = new Map<string, (isAllowed: boolean) => void>(); // by origin
+  private readonly questions = new Map<string, Question>(); // by origin, while a window is open
   private last: Promise<unknown> = Promise.resolve(); // change of what is kept
+
+  constructor() {
+    chrome!.windows!.onRemoved.addListener((id) => {
+      for (const each of this.questions.values()) if (each.windowId === id) each.answer(false);
+    });
+  }
 
   /** Asks the user at the first time; resolves to whether the origin may use the engine. */
   ask(origin: string): Promise<boolean> {
@@ -27,13 +38,17 @@ export class Consents {
     return answer;
   }
 
-  /** The port of a window that asks, which keeps this worker alive; closing it is a refusal. */
+  /**
+   * The port of a window that asks, which keeps this worker alive; closing it is a refusal. A window
+   * that an earlier worker has opened asks in vain: the page has lost that worker, and asks anew.
+   */
   listen(port: Port): void {
-    const answer = this.answers.get(port.name.slice(CONSENT_PORT.length));
+    const question = this.questions.get(port.name.slice(CONSENT_PORT.length));
+    if (!question) return port.disconnect();
     port.onMessage.addListener(({ isAllowed }) => {
-      if (typeof isAllowed === "boolean") answer?.(isAllowed);
+      if (typeof isAllowed === "boolean") question.answer(isAllowed);
     });
-    port.onDisconnect.addListener(() => answer?.(false));
+    port.onDisconnect.addListener(() => question.answer(false));
   }
 
   /** Refuses an origin until the browser is started again. */
@@ -54,10 +69,17 @@ export class Consents {
   }
 
   private async askInWindow(origin: string): Promise<boolean> {
-    const answer = new Promise<boolean>((resolve) => this.answers.set(origin, resolve));
     const url = `consent.html?origin=${encodeURIComponent(origin)}`;
-    await chrome!.windows!.create({ url, type: "popup", focused: true, ...SIZE });
-    return answer.finally(() => this.answers.delete(origin));
+    try {
+      return await new Promise<boolean>((answer, fail) => {
+        const question: Question = { answer };
+        this.questions.set(origin, question);
+        const opened = chrome!.windows!.create({ url, type: "popup", focused: true, ...SIZE });
+        opened.then(({ id }) => (question.windowId = id), fail);
+      });
+    } finally {
+      this.questions.delete(origin);
+    }
   }
 
   private allow(origin: string): Promise<void> {

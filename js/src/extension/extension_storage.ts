@@ -42,6 +42,12 @@ export async function keepDeniedOrigins(deniedOrigins: string[]): Promise<void> 
   await areas().session.set({ deniedOrigins });
 }
 
+/** The next time that the origin connects, the user is asked again. */
+export async function forgetDenial(origin: string): Promise<void> {
+  const deniedOrigins = await readDeniedOrigins();
+  await keepDeniedOrigins(deniedOrigins.filter((each) => each !== origin));
+}
+
 function areas() {
   const { storage } = chrome ?? {};
   if (!storage) throw new Error('the manifest lacks the permission "storage"');

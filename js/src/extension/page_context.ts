@@ -52,6 +52,7 @@ export class PageContext {
     this.tab = tab;
     this.reason = this.whyClosed(tab);
     if (this.isOn) await this.probe();
+    if (this.reason === null) this.say("");
     this.show();
   }
 
@@ -60,8 +61,10 @@ export class PageContext {
    * conversation has it. Returns "failed", and says why, if reading failed only now.
    */
   async take(conversationId: string): Promise<PageText | null | "failed"> {
-    this.tab = await this.find();
-    this.reason ??= this.whyClosed(this.tab);
+    const tab = await this.find();
+    const mayDiffer = this.reason !== null || tab?.url !== this.tab?.url; // it may have been loading
+    if (mayDiffer) await this.look();
+    else this.tab = tab;
     if (!this.isOn || this.reason !== null || this.has(conversationId)) return null;
     this.say(t("readingPage"));
     try {

@@ -45,6 +45,7 @@ async function main(): Promise<void> {
   };
   let asking: Promise<boolean> | undefined;
   session.mayLoad = () => (asking ??= asks().finally(() => (asking = undefined)));
+  session.isLoaded = async (modelId) => (await loadedIds())?.includes(modelId) ?? false;
   new FirstRun(store, session, () => models.open());
   byId("quick-new", HTMLButtonElement).addEventListener("click", () => {
     store.set("currentId", newId());
@@ -86,10 +87,7 @@ async function loads({ store, session }: Chat): Promise<boolean> {
 
 /** The ids of the offscreen document's models; null if the engine is in the background worker. */
 async function loadedIds(): Promise<string[] | null> {
-  const { offscreen, runtime } = chrome ?? {};
-  if (!offscreen || !runtime) return null;
-  const found = await runtime.getContexts({ contextTypes: ["OFFSCREEN_DOCUMENT"] });
-  if (found.length === 0) return [];
+  if (!chrome?.offscreen) return null;
   const { models, loading = [] } = await offscreenStats();
   return [...loading, ...models.map((each) => each.model_id)];
 }

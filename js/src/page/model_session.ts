@@ -48,6 +48,8 @@ export interface Session {
 export class ModelSession {
   /** Asks the user whether a model may be loaded for a question. */
   mayLoad: () => Promise<boolean> = async () => true;
+  /** Whether the engine has a model, or loads it, although the way to it was lost. */
+  isLoaded: (modelId: string) => Promise<boolean> = async () => false;
   private session: Session | undefined;
   private engine: SharedEngine | undefined;
   private elsewhere = ""; // the model that another tab has begun to load
@@ -191,7 +193,7 @@ export class ModelSession {
       if (last.phase !== "loading") return;
       this.store.set("model", loading(report, last, this.isHere()));
     };
-    return this.connect(onProgress, () => this.lose());
+    return this.connect(onProgress, () => void this.lose());
   }
 
   /** Whether the model's file is on this device. */
@@ -202,11 +204,18 @@ export class ModelSession {
     return isLocal || this.store.get("kept").has(modelId);
   }
 
-  /** The worker has ended. Answers under way go on in the next one, which loads the model again. */
-  private lose(): void {
+  /**
+   * The worker has ended, or only the way to it. Answers under way go on in the next one, which loads
+   * the model again.
+   */
+  private async lose(): Promise<void> {
     const { session, engine } = this;
-    if (!session || !engine || this.store.get("model").phase !== "ready") return;
-    if (!this.store.get("conversations").some(isAnswering)) return this.sleep();
+    const isReady = () => this.session === session && this.store.get("model").phase === "ready";
+    if (!session || !engine || !isReady()) return;
+    const goesOn = () => this.store.get("conversations").some(isAnswering);
+    const isNeeded = goesOn() || (await this.isLoaded(session.modelId));
+    if (!isReady()) return; // meanwhile
+    if (!isNeeded && !goesOn()) return this.sleep();
     this.store.set("model", STARTING);
     this.showReady(session, engine).catch((error: unknown) => this.fail(session, error));
   }

@@ -219,6 +219,10 @@ export const GERMAN: Record<TextKey, string> = {
   noSites: "Keine. Eine Website, die danach fragt, steht hier, sobald du es erlaubst.",
   remove: "Entfernen",
   removeSite: "$1 entfernen",
+  deniedTitle: "Websites, die das Modell nicht verwenden dürfen",
+  deniedHint: "Sie dürfen wieder fragen, wenn der Browser neu gestartet ist.",
+  askAgain: "Darf wieder fragen",
+  askAgainSite: "Darf wieder fragen: $1",
 
   consentTitle: "Darf $1 dein Modell benutzen?",
   consentText:

@@ -209,6 +209,10 @@ export const ENGLISH = {
   noSites: "None. A website that asks for it is listed here once you allow it.",
   remove: "Remove",
   removeSite: "Remove $1",
+  deniedTitle: "Websites that may not use the model",
+  deniedHint: "They may ask again once the browser is started again.",
+  askAgain: "May ask again",
+  askAgainSite: "May ask again: $1",
 
   consentTitle: "Let $1 use your model?",
   consentText:

@@ -146,14 +146,17 @@ def _hold_lock(name: str, then: Callable[[bool], None]) -> None:
     """Takes a lock until this worker ends, then calls `then`: True if it got the lock."""
     never = js.Promise.race(to_js([]))
 
+    refused = create_once_callable(lambda _: then(False))
+
     def answer(lock: Any) -> Any:
+        refused.destroy()  # which would keep the port for as long as the lock
         then(lock is not None)
         return never
 
     if locks := _locks():
         options = js.Object.fromEntries(to_js([["ifAvailable", True]]))
         held = locks.request(name, options, create_once_callable(answer))
-        held.catch(create_once_callable(lambda _: then(False)))
+        held.catch(refused)
     else:
         then(False)
 

@@ -18,7 +18,7 @@ from webllm.config import ChatOptions, MLCEngineConfig
 from webllm.errors import ConfigError, NonWorkerEnvironmentError
 from webllm.workers.browser import BrowserPort
 from webllm.workers.browser_service_worker import ServiceWorkerMLCEngineHandler
-from webllm.workers.browser_shared_engine import SharedEngine, homes, loaded
+from webllm.workers.browser_shared_engine import OpenHome, SharedEngine, homes, loaded
 
 
 class ExtensionServiceWorkerMLCEngineHandler(ServiceWorkerMLCEngineHandler):
@@ -59,9 +59,11 @@ class ExtensionServiceWorkerMLCEngineHandler(ServiceWorkerMLCEngineHandler):
                 "ports; start it so, or use the handler of extension_service_worker.js"
             ) from error
         self.port = port
-        endpoint = homes_module.PortEndpoint.new(port)
-        endpoint.addEventListener("close", create_proxy(lambda _: self.on_port_disconnect(port)))
-        self.serve(BrowserPort(endpoint, port.disconnect))
+        self.serve(BrowserPort(homes_module.PortEndpoint.new(port), lambda: self._end(port)))
+
+    def _end(self, port: Any) -> None:
+        port.disconnect()
+        self.on_port_disconnect(port)
 
     def on_port_disconnect(self, port: Any) -> None:
         if self.port is not None and self.port == port:
@@ -70,6 +72,29 @@ class ExtensionServiceWorkerMLCEngineHandler(ServiceWorkerMLCEngineHandler):
 
 class ExtensionServiceWorkerMLCEngine(SharedEngine):
     """The engine of an extension; `create_extension_service_worker_mlc_engine` makes one."""
+
+    def __init__(
+        self,
+        open_home: OpenHome,
+        config: MLCEngineConfig | None,
+        persist: bool,
+        on_disconnect: Callable[[], None] | None,
+    ) -> None:
+        self._on_home_close = create_proxy(lambda _: on_disconnect and on_disconnect())
+
+        def open_watched() -> Any:
+            home = open_home()
+            home.addEventListener("close", self._on_home_close)
+            return home
+
+        super().__init__(open_watched, config, persist)
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:
+            self._home.removeEventListener("close", self._on_home_close)
+            self._on_home_close.destroy()
 
 
 async def create_extension_service_worker_mlc_engine(
@@ -86,9 +111,10 @@ async def create_extension_service_worker_mlc_engine(
 
     keep_alive_ms: between two messages that keep the extension's background worker alive, in
     milliseconds. extension_id: whose engine it is, by default that of this page's extension. Web
-    pages have to name one, whose manifest lists them. on_disconnect: called each time that the port
-    is disconnected; the next call connects again. persist: False keeps answers in memory alone;
-    then the end of the worker raises WorkerLostError in those under way.
+    pages have to name one, whose manifest lists them. on_disconnect: called each time that the
+    connection ends: the port is disconnected, the engine has ended (also if it only sleeps), or
+    nobody has answered the first message. The next call connects again. persist: False keeps
+    answers in memory alone; then the end of the worker raises WorkerLostError in those under way.
 
     Raises ConfigError for wrong settings, ServiceWorkerInitializationError if there is no such
     extension or it does not let this page in, and what `MLCEngine.reload` raises.
@@ -97,13 +123,6 @@ async def create_extension_service_worker_mlc_engine(
     if extension_id is not None:
         options["extensionId"] = extension_id
     open_home = await homes(options)
-    on_close = create_proxy(lambda _: on_disconnect and on_disconnect())
-
-    def open_watched() -> Any:
-        home = open_home()
-        home.addEventListener("close", on_close)
-        return home
-
-    engine = ExtensionServiceWorkerMLCEngine(open_watched, config, persist)
+    engine = ExtensionServiceWorkerMLCEngine(open_home, config, persist, on_disconnect)
     await loaded(engine, config, model_id, chat_options)
     return engine

@@ -10,8 +10,11 @@ const PORT_NAME = "web_llm_service_worker"; // WebLLM's
 
 /** @implements {Link} */
 export class ExtensionLink extends Listeners {
+  hint =
+    "does its background script import webllm's extension_service_worker.js, and give the handler " +
+    "the messages of each port?";
   needsCalls = true;
-  mayWait; // for the user's consent
+  mayWait = false; // for the user's consent the background says "wait"
   #isConnected = true;
   /** @type {Port} */
   port;
@@ -28,7 +31,6 @@ export class ExtensionLink extends Listeners {
       );
     }
     this.name = `the extension ${extensionId ?? runtime.id ?? ""}`;
-    this.mayWait = extensionId !== undefined;
     const info = { name: PORT_NAME };
     this.port = extensionId ? runtime.connect(extensionId, info) : runtime.connect(info);
     this.port.onMessage.addListener((data) => this.onMessage(data));

@@ -3,6 +3,7 @@
 /**
  * @typedef {object} Link
  * @property {string} name of the worker, for errors
+ * @property {string} hint what to look at if it does not answer
  * @property {boolean} needsCalls whether the worker ends without events
  * @property {boolean} mayWait whether the first reply comes only after another tab is closed
  * @property {(message: object) => void} post
@@ -42,6 +43,7 @@ export class Listeners {
 
 /** @implements {Link} */
 class ServiceWorkerLink extends Listeners {
+  hint = "does its script import webllm's service_worker.js?";
   needsCalls = true;
   mayWait = false;
   #registration;
@@ -131,6 +133,7 @@ function activated(worker) {
 
 /** @implements {Link} */
 export class SharedWorkerLink extends Listeners {
+  hint = "is it webllm's, and does its console show an error?";
   needsCalls = false;
   mayWait = false;
   #worker;
@@ -161,6 +164,7 @@ export class SharedWorkerLink extends Listeners {
  * @implements {Link}
  */
 export class ChannelLink extends Listeners {
+  hint = "is its worker webllm's, and does its console show an error?";
   needsCalls = false;
   mayWait = false;
   #channel;
@@ -192,7 +196,8 @@ export class ChannelLink extends Listeners {
       return;
     }
     // Before the first reply another worker may take its place.
-    if (data?.kind === "ended" && !this.#hello) return this.onLost(data.reason);
+    const isLost = data?.kind === "failed" || (data?.kind === "ended" && !this.#hello);
+    if (isLost) return this.onLost(data.reason);
     if (data?.to === undefined) return; // from another client to the worker
     if (data.kind === "return" && data.uuid === /** @type {any} */ (this.#hello)?.uuid) {
       this.#hello = undefined;

@@ -205,11 +205,12 @@ export class Home extends EventTarget {
         link.close();
         reject(new HomeError("ServiceWorkerInitializationError", `${link.name}: ${why}`));
       };
-      const isSilent = "it does not answer; does its script import webllm's service_worker.js?";
+      const isSilent = `it does not answer; ${link.hint}`;
       const timer = link.mayWait ? undefined : setTimeout(fail, HELLO_MS, isSilent);
       link.listen((data) => {
         if (data?.to !== this.#id || data.uuid !== uuid) return;
         clearTimeout(timer);
+        if (data.kind === "wait") return; // for the user, who decides
         this.#greeting.delete(link);
         if (data.kind === "lost") return fail(data.reason);
         resolve(data.content ?? {});
