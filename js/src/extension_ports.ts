@@ -54,7 +54,7 @@ export class ExtensionPort {
       if (reason !== null) return this.deny(message, reason);
       if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
-    if (kind === "bye") return this.home?.close();
+    if (kind === "bye") return this.bye();
     if (kind === "keepAlive" && !this.home) return; // which wakes no engine
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
@@ -81,7 +81,12 @@ export class ExtensionPort {
 
   private leave(): void {
     this.isConnected = false;
+    this.bye();
+  }
+
+  private bye(): void {
     this.home?.close();
+    this.home = undefined;
   }
 
   private connect(): Home {

@@ -2,16 +2,16 @@
 // offscreen document; the browser may stop it at any time, and a message starts it again.
 
 import { fetchCatalogue } from "../catalogue";
-import type { Port } from "../chrome";
 import { offscreenHome, tellOffscreen } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
-import { CONSENT_PORT, Consents, originOf } from "./consents";
-import { idleMs, readExtensionSettings } from "./extension_storage";
+import { CONSENT_PORT, Consents } from "./consents";
+import { denyOrigin, idleMs, readExtensionSettings } from "./extension_storage";
+import { ForeignPorts } from "./foreign_ports";
 
 const runtime = chrome!.runtime!;
 const storage = chrome!.storage!;
 const consents = new Consents();
-const foreigners = new Map<Port, ExtensionPort>();
+const foreigners = new ForeignPorts(consents, catalogueIds, openHome);
 let modelIds: Promise<ReadonlySet<string>> | undefined;
 
 runtime.onConnect.addListener((port) => {
@@ -20,17 +20,7 @@ runtime.onConnect.addListener((port) => {
   port.onMessage.addListener((message) => client.receive(message));
 });
 
-runtime.onConnectExternal.addListener((port) => {
-  const client = new ExtensionPort(port, openHome);
-  const admitted = Promise.all([consents.ask(originOf(port)), catalogueIds()]);
-  foreigners.set(port, client);
-  port.onDisconnect.addListener(() => foreigners.delete(port));
-  port.onMessage.addListener(async (message) => {
-    const [isAllowed, ids] = await admitted;
-    if (isAllowed) client.receive(message, ids);
-    else client.refuse(message, denial(port));
-  });
-});
+runtime.onConnectExternal.addListener((port) => foreigners.add(port));
 
 storage.onChanged.addListener(async ({ allowedOrigins, idleMinutes }) => {
   if (idleMinutes) tellOffscreen({ kind: "idle", idleMs: await idleMs() });
@@ -41,11 +31,9 @@ storage.onChanged.addListener(async ({ allowedOrigins, idleMinutes }) => {
 async function revoke(before: string[]): Promise<void> {
   const { allowedOrigins } = await readExtensionSettings();
   const revoked = before.filter((origin) => !allowedOrigins.includes(origin));
-  for (const origin of revoked) await consents.deny(origin);
-  for (const [port, client] of foreigners) {
-    if (!revoked.includes(originOf(port))) continue;
-    foreigners.delete(port);
-    client.disconnect();
+  for (const origin of revoked) {
+    await denyOrigin(origin);
+    foreigners.revoke(origin);
   }
 }
 
@@ -57,8 +45,4 @@ function catalogueIds(): Promise<ReadonlySet<string>> {
 
 function openHome() {
   return offscreenHome(async () => runtime.getURL(`offscreen.html?idle=${await idleMs()}`));
-}
-
-function denial(port: Port): string {
-  return `the user does not let ${originOf(port)} use this extension's model`;
 }

@@ -9,6 +9,7 @@ const BEAT_MS = 20_000; // by which the background worker stays alive until the 
 
 const origin = new URLSearchParams(location.search).get("origin") ?? "";
 const port = chrome!.runtime!.connect({ name: `${CONSENT_PORT}${origin}` });
+port.onDisconnect.addListener(() => close()); // nobody would hear the answer
 setInterval(() => port.postMessage({}), BEAT_MS);
 
 applyTheme(readSettings(() => {}).theme);

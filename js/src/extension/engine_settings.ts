@@ -7,6 +7,7 @@ import {
   keepExtensionSettings,
   MAX_IDLE_MINUTES,
   readExtensionSettings,
+  revokeOrigin,
   type ExtensionSettings,
 } from "./extension_storage";
 
@@ -53,10 +54,7 @@ function sites(origins: string[]): HTMLElement {
 function site(origin: string): HTMLElement {
   const click = async () => {
     item.remove();
-    const { allowedOrigins } = await readExtensionSettings();
-    await keepExtensionSettings({
-      allowedOrigins: allowedOrigins.filter((each) => each !== origin),
-    });
+    await revokeOrigin(origin);
   };
   const remove = { class: "button quiet", aria: { label: t("removeSite", origin) } };
   const item = h(
