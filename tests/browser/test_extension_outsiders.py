@@ -14,9 +14,9 @@ import pytest
 from playwright.async_api import Page
 
 from browser.chat_page import until
-from browser.extensions import Extension, running, write_fake_package
+from browser.extensions import PAGES, Extension, running, write_fake_package
 from browser.service_workers import WorkerVersions
-from browser.site_server import DIST, PAGES, serving
+from browser.site_server import DIST, serving
 
 MATCHES = {"matches": ["http://127.0.0.1/*", "http://localhost/*"]}
 # Opens a port, and keeps what comes from it.
@@ -103,9 +103,9 @@ async def test_a_window_closes_once_nobody_hears_its_answer(tmp_path: Path) -> N
     """The browser ends the background worker; the page asks the next one."""
     async with outside(tmp_path) as here:
         window = await here.greeted(here.page)
-        closed = window.wait_for_event("close")
-        await (await WorkerVersions.of(here.page)).stop()
-        await closed
+        workers = await WorkerVersions.of(here.page)
+        async with window.expect_event("close"):
+            await workers.stop()
         await until(here.page, "ports.at(-1).isOpen", wanted=False)
         await (await here.greeted(here.page)).click("#allow")
         await is_served(here.page)
