@@ -21,7 +21,7 @@ FLAGS = [
     "--use-webgpu-adapter=swiftshader",
     f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1",
 ]
-TIMEOUT_S = 20
+TIMEOUT_S = 120
 HARMLESS = ("No available adapters",)  # Chromium's warning without a WebGPU adapter
 
 expect.set_options(timeout=1000 * TIMEOUT_S)
