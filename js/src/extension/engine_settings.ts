@@ -39,9 +39,9 @@ function idleMinutes({ idleMinutes: minutes }: ExtensionSettings): HTMLElement {
 }
 
 function sites(origins: string[]): HTMLElement {
-  const list = h("ul", { class: "sites" }, ...origins.map((each) => site(each)));
   const empty = h("p", { class: "hint", hidden: origins.length > 0 }, t("noSites"));
-  list.addEventListener("click", () => (empty.hidden = list.childElementCount > 0));
+  const onRemoved = () => (empty.hidden = list.childElementCount > 0);
+  const list = h("ul", { class: "sites" }, ...origins.map((each) => site(each, onRemoved)));
   return h(
     "section",
     { class: "field", aria: { labelledby: "sites-title" } },
@@ -51,10 +51,12 @@ function sites(origins: string[]): HTMLElement {
   );
 }
 
-function site(origin: string): HTMLElement {
+/** It is shown until its removal is stored. */
+function site(origin: string, onRemoved: () => void): HTMLElement {
   const click = async () => {
-    item.remove();
     await revokeOrigin(origin);
+    item.remove();
+    onRemoved();
   };
   const remove = { class: "button quiet", aria: { label: t("removeSite", origin) } };
   const item = h(
