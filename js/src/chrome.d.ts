@@ -2,6 +2,7 @@
 
 interface Listening<Listener> {
   addListener(listener: Listener): void;
+  removeListener(listener: Listener): void;
 }
 
 export interface Sender {

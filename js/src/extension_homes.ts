@@ -11,7 +11,9 @@ import type { HomeClients } from "./home_clients";
 
 export const OFFSCREEN_CHANNEL = "webllm offscreen";
 const LOOK_MS = 500; // between two looks for the document, until its worker answers
-const ONE_ALREADY = /single offscreen document/; // Chrome's error
+// Chrome's errors after which the next look finds a document or opens one: another port was faster, or
+// it was closed at once.
+const PASSING = /single offscreen document|closed before fully loading/;
 
 /**
  * `address`: of the offscreen document, which is opened if it is not there. One that is there may be
@@ -89,7 +91,7 @@ async function openOffscreen(address: () => Promise<string>): Promise<void> {
   const reasons = ["WORKERS"];
   const justification = "Runs a language model in a Web Worker, which needs threads.";
   await offscreen.createDocument({ url, reasons, justification }).catch((error: unknown) => {
-    if (!ONE_ALREADY.test(String(error))) throw error; // another port was faster
+    if (!PASSING.test(String(error))) throw error;
   });
 }
 

@@ -55,7 +55,7 @@ export class ExtensionPort {
       claimSessions(message, this.port.sender?.origin ?? "");
       if (kind === "interruptGenerate") message.content = null; // its own answers, not those named
     }
-    if (kind === "bye") return this.leave();
+    if (kind === "bye") return this.bye();
     if (kind === "keepAlive" && !this.home) return; // which wakes no engine
     if (kind === "hello") this.hello = uuid;
     else if (from !== undefined && !this.home)
@@ -90,7 +90,12 @@ export class ExtensionPort {
 
   private leave(): void {
     this.isConnected = false;
+    this.bye();
+  }
+
+  private bye(): void {
     this.home?.close();
+    this.home = undefined;
   }
 
   private connect(): Home {

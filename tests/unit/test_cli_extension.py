@@ -441,6 +441,38 @@ def test_what_it_did_not_write_stays(built: Path, model: Path, tmp_path: Path) -
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_model_that_lies_in_the_folder_stays(built: Path, tmp_path: Path, link: bool) -> None:
+    file = tmp_path / "out" / "models" / "model.gguf"
+    file.parent.mkdir(parents=True)
+    source = tmp_path / "model.gguf" if link else file
+    source.write_bytes(WEIGHTS)
+    if link:
+        file.symlink_to(source)
+    assert included(tmp_path / "out", source, "--force").exit_code == 0
+    assert (source.read_bytes(), file.read_bytes()) == (WEIGHTS, WEIGHTS)
+    assert (file.is_symlink(), list(tmp_path.rglob("*.part"))) == (False, [])
+
+
+def test_odd_folders(built: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    for name, said in {
+        "dangling": "is a link to nothing",
+        "loop": "is a link to nothing",
+        "file": "is a file",
+        "file/out": "Not a directory",
+        "n" * 300: "File name too long",
+        "n" * 252: "File name too long",  # of its archive
+    }.items():
+        result = included(tmp_path / name, model)
+        assert (result.exit_code, said in result.stderr) == (1, True), (name, result)
+    for name in ("ünï 漢字", "a\nb"):
+        assert included(tmp_path / name, model).exit_code == 0
+        assert Package(tmp_path / name).files
+
+
 @pytest.mark.parametrize("name", ["popup.js", "offscreen.js", "_locales/en/messages.json"])
 def test_a_site_without_the_extension_s_files(
     built: Path, model: Path, tmp_path: Path, name: str

@@ -2,17 +2,17 @@
 // offscreen document; the browser may stop it at any time, and a message starts it again.
 
 import { fetchCatalogue } from "../catalogue";
-import type { Port } from "../chrome";
 import { offscreenHome, tellOffscreen } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
 import { isForeign } from "../foreigners";
-import { CONSENT_PORT, Consents, originOf } from "./consents";
-import { idleMs, readExtensionSettings } from "./extension_storage";
+import { CONSENT_PORT, Consents } from "./consents";
+import { denyOrigin, idleMs, readExtensionSettings } from "./extension_storage";
+import { ForeignPorts } from "./foreign_ports";
 
 const runtime = chrome!.runtime!;
 const storage = chrome!.storage!;
 const consents = new Consents();
-const foreigners = new Map<Port, ExtensionPort>();
+const foreigners = new ForeignPorts(consents, catalogueIds, openHome);
 
 runtime.onConnect.addListener((port) => {
   if (port.name.startsWith(CONSENT_PORT) && !isForeign(port)) return consents.listen(port);
@@ -20,22 +20,7 @@ runtime.onConnect.addListener((port) => {
   port.onMessage.addListener((message) => client.receive(message));
 });
 
-runtime.onConnectExternal.addListener((port) => {
-  const client = new ExtensionPort(port, openHome);
-  const admission = admit(originOf(port));
-  let isDecided = false;
-  const decided = () => (isDecided = true);
-  admission.then(decided, decided);
-  foreigners.set(port, client);
-  port.onDisconnect.addListener(() => foreigners.delete(port));
-  port.onMessage.addListener((message) => {
-    if (!isDecided) client.delay(message);
-    admission.then(
-      (ids) => client.receive(message, ids),
-      (error: Error) => client.refuse(message, error.message),
-    );
-  });
-});
+runtime.onConnectExternal.addListener((port) => foreigners.add(port));
 
 storage.onChanged.addListener(async ({ allowedOrigins, idleMinutes }) => {
   if (idleMinutes) tellOffscreen({ kind: "idle", idleMs: await idleMs() });
@@ -46,20 +31,13 @@ storage.onChanged.addListener(async ({ allowedOrigins, idleMinutes }) => {
 async function revoke(before: string[]): Promise<void> {
   const { allowedOrigins } = await readExtensionSettings();
   const revoked = before.filter((origin) => !allowedOrigins.includes(origin));
-  for (const origin of revoked) await consents.deny(origin);
-  for (const [port, client] of foreigners) {
-    if (!revoked.includes(originOf(port))) continue;
-    foreigners.delete(port);
-    client.disconnect();
+  for (const origin of revoked) {
+    await denyOrigin(origin);
+    foreigners.revoke(origin);
   }
 }
 
-/** Returns the models that an origin may use; throws if the user lets it use none. */
-async function admit(origin: string): Promise<ReadonlySet<string>> {
-  if (await consents.ask(origin)) return catalogueIds();
-  throw new Error(`the user does not let ${origin} use this extension's model`);
-}
-
+/** The models that an origin may use. */
 async function catalogueIds(): Promise<ReadonlySet<string>> {
   const catalogue = await fetchCatalogue(new URL(runtime.getURL("")));
   return new Set(catalogue?.model_list.map(({ model_id }) => model_id));

@@ -2,8 +2,8 @@
 
 import type { Port } from "../chrome";
 import {
-  keepDeniedOrigins,
-  keepExtensionSettings,
+  allowOrigin,
+  denyOrigin,
   readDeniedOrigins,
   readExtensionSettings,
 } from "./extension_storage";
@@ -12,27 +12,19 @@ import {
 export const CONSENT_PORT = "consent ";
 const SIZE = { width: 460, height: 420 };
 
-interface Question {
-  answer(isAllowed: boolean): void;
-  windowId?: number | undefined; // once it is known
-}
-
 export class Consents {
   private readonly asking = new Map<string, Promise<boolean>>(); // by origin
-  private readonly questions = new Map<string, Question>(); // by origin, while a window is open
-  private last: Promise<unknown> = Promise.resolve(); // change of what is kept
+  private readonly answers = new Map<string, (isAllowed: boolean) => void>(); // by origin
+  private lastWindow: Promise<unknown> = Promise.resolve();
 
-  constructor() {
-    chrome!.windows!.onRemoved.addListener((id) => {
-      for (const each of this.questions.values()) if (each.windowId === id) each.answer(false);
-    });
-  }
-
-  /** Asks the user at the first time; resolves to whether the origin may use the engine. */
-  ask(origin: string): Promise<boolean> {
+  /**
+   * Asks the user at the first time; resolves to whether the origin may use the engine. Asks about one
+   * origin after another, and about none that is not connected any more when its turn comes.
+   */
+  ask(origin: string, isConnected: () => boolean): Promise<boolean> {
     let answer = this.asking.get(origin);
     if (!answer) {
-      answer = this.decide(origin).finally(() => this.asking.delete(origin));
+      answer = this.decide(origin, isConnected).finally(() => this.asking.delete(origin));
       this.asking.set(origin, answer);
     }
     return answer;
@@ -43,57 +35,45 @@ export class Consents {
    * that an earlier worker has opened asks in vain: the page has lost that worker, and asks anew.
    */
   listen(port: Port): void {
-    const question = this.questions.get(port.name.slice(CONSENT_PORT.length));
-    if (!question) return port.disconnect();
+    const answer = this.answers.get(port.name.slice(CONSENT_PORT.length));
+    if (!answer) return port.disconnect();
     port.onMessage.addListener(({ isAllowed }) => {
-      if (typeof isAllowed === "boolean") question.answer(isAllowed);
+      if (typeof isAllowed === "boolean") answer(isAllowed);
     });
-    port.onDisconnect.addListener(() => question.answer(false));
+    port.onDisconnect.addListener(() => answer(false));
   }
 
-  /** Refuses an origin until the browser is started again. */
-  deny(origin: string): Promise<void> {
-    return this.change(async () => {
-      const denied = new Set([...(await readDeniedOrigins()), origin]);
-      await keepDeniedOrigins([...denied]);
-    });
-  }
-
-  private async decide(origin: string): Promise<boolean> {
+  private async decide(origin: string, isConnected: () => boolean): Promise<boolean> {
     if (!URL.canParse(origin)) return false; // of a frame without one
     if ((await readExtensionSettings()).allowedOrigins.includes(origin)) return true;
     if ((await readDeniedOrigins()).includes(origin)) return false;
-    const isAllowed = await this.askInWindow(origin);
-    await (isAllowed ? this.allow(origin) : this.deny(origin));
+    const turn = this.lastWindow;
+    const asked = turn.then(() => (isConnected() ? this.askInWindow(origin) : null));
+    this.lastWindow = asked.catch(() => {});
+    const isAllowed = await asked;
+    if (isAllowed === null) return false;
+    await (isAllowed ? allowOrigin(origin) : denyOrigin(origin));
     return isAllowed;
   }
 
   private async askInWindow(origin: string): Promise<boolean> {
+    const windows = chrome!.windows!;
+    const answer = new Promise<boolean>((resolve) => this.answers.set(origin, resolve));
     const url = `consent.html?origin=${encodeURIComponent(origin)}`;
+    const opening = windows.create({ url, type: "popup", focused: true, ...SIZE });
+    // It may be closed before its script has opened a port.
+    const onRemoved = async (id: number) => {
+      const { id: own } = await opening.catch(() => ({ id: undefined }));
+      if (id === own) this.answers.get(origin)?.(false);
+    };
+    windows.onRemoved.addListener(onRemoved);
     try {
-      return await new Promise<boolean>((answer, fail) => {
-        const question: Question = { answer };
-        this.questions.set(origin, question);
-        const opened = chrome!.windows!.create({ url, type: "popup", focused: true, ...SIZE });
-        opened.then(({ id }) => (question.windowId = id), fail);
-      });
+      await opening;
+      return await answer;
     } finally {
-      this.questions.delete(origin);
+      windows.onRemoved.removeListener(onRemoved);
+      this.answers.delete(origin);
     }
-  }
-
-  private allow(origin: string): Promise<void> {
-    return this.change(async () => {
-      const { allowedOrigins } = await readExtensionSettings();
-      await keepExtensionSettings({ allowedOrigins: [...allowedOrigins, origin] });
-    });
-  }
-
-  /** One after another, since each reads and writes a whole list. */
-  private change(act: () => Promise<void>): Promise<void> {
-    const changed = this.last.then(act);
-    this.last = changed.catch(() => {});
-    return changed;
   }
 }
 

@@ -10,6 +10,7 @@ import {
   MAX_IDLE_MINUTES,
   readDeniedOrigins,
   readExtensionSettings,
+  revokeOrigin,
   type ExtensionSettings,
 } from "./extension_storage";
 
@@ -55,14 +56,8 @@ function idleMinutes({ idleMinutes: minutes }: ExtensionSettings): HTMLElement {
 
 /** Removing one denies it. */
 function allowed(origins: string[]): HTMLElement {
-  const remove = async (origin: string) => {
-    const { allowedOrigins } = await readExtensionSettings();
-    await keepExtensionSettings({
-      allowedOrigins: allowedOrigins.filter((each) => each !== origin),
-    });
-  };
   const items = origins.map((each) => {
-    return site(each, t("remove"), t("removeSite", each), () => remove(each));
+    return site(each, t("remove"), t("removeSite", each), () => revokeOrigin(each));
   });
   const list = items.length > 0 ? h("ul", { class: "sites" }, ...items) : hint(t("noSites"));
   return section("sites-title", t("sitesTitle"), list);

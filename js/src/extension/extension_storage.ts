@@ -38,14 +38,43 @@ export async function readDeniedOrigins(): Promise<string[]> {
   return Array.isArray(deniedOrigins) ? deniedOrigins : [];
 }
 
-export async function keepDeniedOrigins(deniedOrigins: string[]): Promise<void> {
-  await areas().session.set({ deniedOrigins });
+/** Lets an origin use the engine from now on. */
+export function allowOrigin(origin: string): Promise<void> {
+  return inTurn(async () => {
+    const { allowedOrigins } = await readExtensionSettings();
+    await keepExtensionSettings({ allowedOrigins: [...new Set([...allowedOrigins, origin])] });
+  });
+}
+
+/** Takes an origin off the list of those that may use the engine. */
+export function revokeOrigin(origin: string): Promise<void> {
+  return inTurn(async () => {
+    const { allowedOrigins } = await readExtensionSettings();
+    await keepExtensionSettings({
+      allowedOrigins: allowedOrigins.filter((each) => each !== origin),
+    });
+  });
+}
+
+/** Refuses an origin until the browser is started again. */
+export function denyOrigin(origin: string): Promise<void> {
+  return inTurn(async () => {
+    const deniedOrigins = [...new Set([...(await readDeniedOrigins()), origin])];
+    await areas().session.set({ deniedOrigins });
+  });
 }
 
 /** The next time that the origin connects, the user is asked again. */
-export async function forgetDenial(origin: string): Promise<void> {
-  const deniedOrigins = await readDeniedOrigins();
-  await keepDeniedOrigins(deniedOrigins.filter((each) => each !== origin));
+export function forgetDenial(origin: string): Promise<void> {
+  return inTurn(async () => {
+    const deniedOrigins = await readDeniedOrigins();
+    await areas().session.set({ deniedOrigins: deniedOrigins.filter((each) => each !== origin) });
+  });
+}
+
+/** Changes a whole list, of which pages and the background worker would else undo another's change. */
+function inTurn(change: () => Promise<void>): Promise<void> {
+  return navigator.locks.request("webllm extension settings", change);
 }
 
 function areas() {

@@ -12,6 +12,7 @@ import { suggestion } from "../page/views/welcome";
 import { keepExtensionSettings, readExtensionSettings } from "./extension_storage";
 import { readPage, type ReadPage } from "./read_page";
 
+const READ_MS = 10_000; // after which a page does not answer: it may be busy, or load, for ever
 const WEB = /^(https?|file):$/;
 const STORES = /^https:\/\/(chromewebstore\.google\.com|chrome\.google\.com\/webstore)([/?#]|$)/;
 
@@ -88,10 +89,14 @@ export class PageContext {
   /** Tries to read the page, so that a page that is closed is shown as such. */
   private async probe(): Promise<void> {
     if (this.reason !== null) return;
+    this.say(t("readingPage"));
     try {
       await read(this.tab);
+      this.say("");
     } catch (error) {
-      if (error instanceof UnreadablePage) this.reason = error.reason;
+      this.say(errorText(error), true);
+      const isForGood = error instanceof UnreadablePage && error.reason !== "pageBusy";
+      if (isForGood) this.reason = error.reason;
     }
   }
 
@@ -157,14 +162,22 @@ async function read(tab: Tab | undefined): Promise<ReadPage> {
   let page: ReadPage | undefined;
   try {
     const target = { tabId: tab.id };
-    page = (await scripting?.executeScript({ target, func: readPage }))?.[0]?.result;
+    const reading = scripting?.executeScript({ target, func: readPage });
+    page = (await Promise.race([reading, tooLate()]))?.[0]?.result;
   } catch (error) {
+    if (error instanceof UnreadablePage) throw error;
     console.info(`the page cannot be read: ${String(error)}`);
     throw new UnreadablePage(isFile ? "pageFile" : isPdf ? "pagePdf" : "pageNotAllowed");
   }
   if (isPdf || page?.contentType === "application/pdf") throw new UnreadablePage("pagePdf");
   if (!page?.text) throw new UnreadablePage("pageEmpty");
   return page;
+}
+
+function tooLate(): Promise<never> {
+  return new Promise((_, reject) => {
+    setTimeout(() => reject(new UnreadablePage("pageBusy")), READ_MS);
+  });
 }
 
 function errorText(error: unknown): string {

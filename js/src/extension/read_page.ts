@@ -13,6 +13,7 @@ export interface ReadPage {
  */
 export function readPage(): ReadPage {
   const MAX_LENGTH = 400_000; // far more than any model takes
+  const MAX_TITLE_LENGTH = 300;
   const LEAST = 200; // characters of an article worth taking alone
   const LEFT_OUT =
     "script,style,noscript,template,nav,aside,footer,form,dialog,menu,button,input,select,textarea," +
@@ -20,6 +21,11 @@ export function readPage(): ReadPage {
     "body>header,[role=navigation],[role=search],[role=banner],[role=contentinfo],[role=dialog]";
   const BLOCK = /^(block|flex|grid|list-item|table|table-row|flow-root|table-caption)$/;
   const APART = /^(P|H[1-6]|PRE|UL|OL|TABLE|BLOCKQUOTE)$/; // after an empty line
+
+  // Names of form fields and images hide members of the elements that contain them.
+  const { matches } = Element.prototype;
+  const title: string = Reflect.get(Document.prototype, "title", document);
+  const body: HTMLElement | null = Reflect.get(Document.prototype, "body", document);
 
   function textOf(root: Element): string {
     const parts: string[] = [];
@@ -39,7 +45,7 @@ export function readPage(): ReadPage {
         const isPlain = !node.parentElement?.closest("pre");
         return add(isPlain ? node.data.replace(/\s+/g, " ") : node.data);
       }
-      if (!(node instanceof Element) || (node !== root && node.matches(LEFT_OUT))) return;
+      if (!(node instanceof Element) || (node !== root && matches.call(node, LEFT_OUT))) return;
       const { tagName } = node;
       const { display, visibility } = getComputedStyle(node);
       if (display === "none" || visibility === "hidden") return;
@@ -62,10 +68,15 @@ export function readPage(): ReadPage {
 
   const articles = document.querySelectorAll("article");
   const main = document.querySelector("main, [role=main]");
-  const roots = [articles.length === 1 ? articles[0] : null, main, document.body];
+  const roots = [articles.length === 1 ? articles[0] : null, main, body];
   let text = "";
   for (const root of roots) {
     if (root && text.length < LEAST) text = textOf(root) || text;
   }
-  return { contentType: document.contentType, url: location.href, title: document.title, text };
+  return {
+    contentType: document.contentType,
+    url: location.href,
+    title: title.slice(0, MAX_TITLE_LENGTH),
+    text,
+  };
 }

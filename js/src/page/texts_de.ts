@@ -207,6 +207,7 @@ export const GERMAN: Record<TextKey, string> = {
   pageNotAllowed:
     "Chrome lässt diese Seite lesen, sobald du das Fenster auf ihr öffnest, mit seinem Knopf.",
   pageNone: "In diesem Fenster ist keine Seite.",
+  pageBusy: "Diese Seite antwortet nicht: sie ist beschäftigt oder lädt noch.",
   pageEmpty: "Diese Seite hat keinen lesbaren Text.",
   pageWhole: "Die ganze Seite",
   pagePartWhy: "Die ersten $1 % der Seite: mehr nimmt das Modell nicht auf einmal",

@@ -197,6 +197,7 @@ export const ENGLISH = {
     "Files on this disk are closed to extensions, unless you allow it in the extension's details.",
   pageNotAllowed: "Chrome lets this page be read once you open the popup on it, by its button.",
   pageNone: "There is no page in this window.",
+  pageBusy: "This page does not answer: it is busy, or still loading.",
   pageEmpty: "This page has no text that could be read.",
   pageWhole: "The whole page",
   pagePartWhy: "The first $1 % of the page: the model takes no more at once",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -62,13 +65,18 @@ def bundle(
 
 
 def check_folder(out: Path, site: Path, force: bool) -> None:
-    """Raises ConfigError for a folder where a bundle or an extension would overwrite something."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; name a folder")
-    if out.resolve().is_relative_to(site.resolve()):
-        raise ConfigError(f"{out} lies in the site's own folder; name another one")
-    if force or not out.exists() or not any(out.iterdir()):
-        return
+    """Raises ConfigError for a folder where a bundle or an extension would overwrite something.
+
+    Raises ArtifactError for one that cannot be read.
+    """
+    with storage_errors(out, "name another folder"):
+        if os.path.lexists(out) and not out.is_dir():
+            what = "is a file" if out.exists() else "is a link to nothing"
+            raise ConfigError(f"{out} {what}; name a folder")
+        if out.resolve().is_relative_to(site.resolve()):
+            raise ConfigError(f"{out} lies in the site's own folder; name another one")
+        if force or not os.path.lexists(out) or not any(out.iterdir()):
+            return
     what = "is not empty"
     for file, written in ((MANIFEST, "extension"), (CATALOGUE, "bundle")):
         if (out / file).is_file():
@@ -115,11 +123,26 @@ def _write_service_worker(out: Path, hashes: dict[str, str], has_service_worker:
         page.write_bytes(without_service_worker(page.read_bytes()))
 
 
+@contextmanager
+def replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Opens a new file, which takes the place of `target` once it is complete.
+
+    Until then `target` can be read: it may be, or link to, the very file that is copied.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(".webllm.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _copy(source: Path, target: Path) -> str:
     """Copies a file; returns its SHA-256 in hex."""
     digest = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with source.open("rb") as reader, replacing(target) as writer:
         while chunk := reader.read(_CHUNK_BYTES):
             digest.update(chunk)
             writer.write(chunk)

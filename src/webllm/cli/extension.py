@@ -129,9 +129,9 @@ def _check_places(out: Path, archive: Path, site: Path, force: bool) -> None:
     if not out.name:
         raise ConfigError(f"{out} has no name, and no place beside it for an archive; name another")
     check_folder(out, site, force)
-    if archive.is_dir():
+    if os.path.isdir(archive):
         raise ConfigError(f"{archive} is a folder; name another folder than {out}")
-    if archive.exists() and not force:
+    if os.path.lexists(archive) and not force:
         raise ConfigError(f"{archive} exists; name another folder, or overwrite it with --force")
 
 

@@ -7,7 +7,6 @@ models: times, order and permissions are fixed, and nothing is compressed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import zipfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from webllm.artifacts.storage_errors import require_space, storage_errors
+from webllm.cli.bundle import replacing
 from webllm.cli.extension_manifest import ICON_SIZES, MESSAGES, Kind
 from webllm.cli.site import MANIFEST, site_files
 from webllm.errors import ArtifactError, ConfigError
@@ -105,28 +105,21 @@ def write_package(contents: Contents, out: Path, archive: Path) -> int:
         require_space(out, 2 * num_bytes, "the extension", _ANOTHER_FOLDER)
         (out / MANIFEST).unlink(missing_ok=True)
         for name in sorted(contents, key=lambda name: (name == MANIFEST, name)):
-            target = out / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _opened(contents[name]) as reader, target.open("wb") as writer:
+            with _opened(contents[name]) as reader, replacing(out / name) as writer:
                 shutil.copyfileobj(reader, writer)
         _write_archive(contents, archive)
         return archive.stat().st_size
 
 
 def _write_archive(contents: Contents, archive: Path) -> None:
-    partial = archive.with_name(f"{archive.name}.part")
-    try:
-        with zipfile.ZipFile(partial, "w") as file:
-            for name in sorted(contents):
-                entry = zipfile.ZipInfo(name, _TIME)
-                entry.create_system = 3  # Unix, whose permissions follow
-                entry.external_attr = _MODE << 16
-                entry.file_size = _num_bytes(contents[name])
-                with _opened(contents[name]) as reader, file.open(entry, "w") as writer:
-                    shutil.copyfileobj(reader, writer)
-        os.replace(partial, archive)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(archive) as whole, zipfile.ZipFile(whole, "w") as file:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name, _TIME)
+            entry.create_system = 3  # Unix, whose permissions follow
+            entry.external_attr = _MODE << 16
+            entry.file_size = _num_bytes(contents[name])
+            with _opened(contents[name]) as reader, file.open(entry, "w") as writer:
+                shutil.copyfileobj(reader, writer)
 
 
 def _num_bytes(content: Path | bytes) -> int:

@@ -4,6 +4,7 @@
 import { HomeError, Listeners } from "./home_links.js";
 
 const PORT_NAME = "web_llm_service_worker"; // WebLLM's
+const MAX_WORKERS = 5; // that may end, or not start, one after another before the first reply
 
 /** @typedef {import("../../../js/src/chrome").Port} Port */
 /** @typedef {import("./home_links.js").Link} Link */
@@ -16,6 +17,12 @@ export class ExtensionLink extends Listeners {
   needsCalls = true;
   mayWait = false; // for the user's consent the background says "wait"
   #isConnected = true;
+  /** @type {() => Port} */
+  #connect;
+  /** @type {{ kind?: string, uuid?: unknown } | undefined} */
+  #hello; // the first one
+  #isGreeted = false;
+  #numWorkers = 0;
   /** @type {Port} */
   port;
 
@@ -32,16 +39,13 @@ export class ExtensionLink extends Listeners {
     }
     this.name = `the extension ${extensionId ?? runtime.id ?? ""}`;
     const info = { name: PORT_NAME };
-    this.port = extensionId ? runtime.connect(extensionId, info) : runtime.connect(info);
-    this.port.onMessage.addListener((data) => this.onMessage(data));
-    this.port.onDisconnect.addListener(() => {
-      this.#isConnected = false;
-      const { message } = runtime.lastError ?? {};
-      this.onLost(message ?? "the browser has stopped the extension's background worker");
-    });
+    this.#connect = () =>
+      extensionId ? runtime.connect(extensionId, info) : runtime.connect(info);
+    this.port = this.#open();
   }
 
-  post(/** @type {object} */ message) {
+  post(/** @type {{ kind?: string, uuid?: unknown }} */ message) {
+    if (message.kind === "hello") this.#hello ??= message;
     try {
       this.port.postMessage(message);
     } catch (error) {
@@ -52,6 +56,34 @@ export class ExtensionLink extends Listeners {
 
   close() {
     this.port.disconnect();
+  }
+
+  #open() {
+    const port = this.#connect();
+    this.#numWorkers += 1;
+    port.onMessage.addListener((data) => {
+      this.#isGreeted ||= data?.uuid === this.#hello?.uuid;
+      this.onMessage(data);
+    });
+    port.onDisconnect.addListener(() => this.#lose(globalThis.chrome?.runtime?.lastError?.message));
+    return port;
+  }
+
+  /**
+   * Greets the next worker, if the browser stopped this one before it replied.
+   * @param {string} [failure] why there is no worker
+   */
+  #lose(failure = "the browser has stopped the extension's background worker") {
+    if (this.#hello && !this.#isGreeted && this.#numWorkers < MAX_WORKERS) {
+      try {
+        this.port = this.#open();
+        return this.port.postMessage(this.#hello);
+      } catch (error) {
+        failure = String(error); // the extension was removed
+      }
+    }
+    this.#isConnected = false;
+    this.onLost(failure);
   }
 }
 
