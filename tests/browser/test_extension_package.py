@@ -38,4 +38,6 @@ async def test_the_model_of_a_package_answers(kind: Kind, tmp_path: Path) -> Non
         async with extension.popup() as popup:
             await begin(popup, "Name three colours.")
             await expect(popup.locator(".answer .markdown")).to_contain_text("Red")
+            [command] = await popup.evaluate("chrome.commands.getAll()")
+            assert command["shortcut"] == "Ctrl+Shift+Y", "Chrome has these keys itself"
         assert [url for url in requested if not url.startswith(extension.origin)] == []

@@ -78,10 +78,10 @@ def extension_manifest(kind: Kind, version: str, access: Access) -> dict[str, An
             "default_popup": "popup.html",
             "default_icon": icons,
         },
-        # Command+Shift+L is the Mac's own, to search for a selected text.
+        # Keys that Chrome has itself, as Ctrl+Shift+L, stay unassigned; Command+Shift+Y is the Mac.s.
         "commands": {
             "_execute_action": {
-                "suggested_key": {"default": "Ctrl+Shift+L", "mac": "MacCtrl+Shift+L"}
+                "suggested_key": {"default": "Ctrl+Shift+Y", "mac": "MacCtrl+Shift+Y"}
             }
         },
         "permissions": list(PERMISSIONS[kind]),
