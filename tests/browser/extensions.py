@@ -36,6 +36,7 @@ ENGINE_FILES = ("background.js", "offscreen.html", "offscreen.js", "chunk-*.js")
 AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => undefined"
 # What the browser logs of any console, also of pages and workers that Playwright does not know.
 FAULTS = re.compile(r"INFO:CONSOLE.*(?:Content Security Policy|Uncaught).*")
+CONSOLE_LOG = "console.log"  # of the browser, in its profile
 TELL = """
 new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })
 """
@@ -179,7 +180,7 @@ async def running(
     folders = ",".join(map(str, (folder, *others)))
     async with async_playwright() as playwright:
         with TemporaryDirectory() if profile is None else nullcontext(str(profile)) as data:
-            log = Path(data) / "console.log"
+            log = Path(data) / CONSOLE_LOG
             context = await playwright.chromium.launch_persistent_context(
                 data,
                 executable_path=path,

@@ -12,6 +12,7 @@ const PORT_NAME = "web_llm_service_worker"; // WebLLM's
 export class ExtensionLink extends Listeners {
   needsCalls = true;
   mayWait; // for the user's consent
+  isStopped = false;
   #isConnected = true;
   /** @type {Port} */
   port;
@@ -35,6 +36,7 @@ export class ExtensionLink extends Listeners {
     this.port.onDisconnect.addListener(() => {
       this.#isConnected = false;
       const { message } = runtime.lastError ?? {};
+      this.isStopped = message === undefined;
       this.onLost(message ?? "the browser has stopped the extension's background worker");
     });
   }

@@ -17,6 +17,7 @@ export { PortEndpoint };
 
 const HELLO_MS = 30_000; // in which a worker's script has to answer
 const AUTO_MS = 5_000; // then other workers are tried, before the Service Worker again
+const MAX_GREETINGS = 5; // of an extension whose background worker is stopped before it replies
 const STAY_MS = 10_000; // for which a Service Worker is asked to stay alive, again and again
 const IDLE_MS = 1_000; // after which no call counts as under way
 const MAX_SILENT_BEATS = 3;
@@ -125,8 +126,15 @@ export class Home extends EventTarget {
 
   /** @param {string} host @param {() => Link | Promise<Link>} open */
   async #connectBy(host, open) {
-    const link = await open();
-    this.#settle(/** @type {HostName} */ (host), link, await this.#greet(link));
+    for (let num = 1; ; num++) {
+      const link = await open();
+      try {
+        const greeting = await this.#greet(link);
+        return this.#settle(/** @type {HostName} */ (host), link, greeting);
+      } catch (error) {
+        if (!link.isStopped || this.#isClosed || num === MAX_GREETINGS) throw error;
+      }
+    }
   }
 
   /** @param {HostName | "auto"} wanted @param {string | URL | undefined} root */
