@@ -29,6 +29,7 @@ HOSTS = ("127.0.0.1", "npm.localhost", "late.localhost", "stopped.localhost", "g
 CLIENTS = ("allowed", "denied", "unlisted")  # other extensions
 DENIED = "ServiceWorkerInitializationError: the extension {}: the user does not let {} use this "
 UNLISTED = "ServiceWorkerInitializationError: the extension {}: Could not establish connection"
+NO_ICON = '<link rel="icon" href="data:,">'
 # For the page's timers a minute passes in 60 ms.
 FAST = """
 const { setTimeout } = globalThis;
@@ -78,7 +79,7 @@ async def outside(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Out
     model = await compare.model_path("smollm2-135m")
     package = write_real_package(folder / "package", model, externally_connectable=may_connect)
     for name, text in FILES.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text.replace("<title>", f"{NO_ICON}<title>"))
     with serving({"": DIST, "tests": PAGES, "npm": folder}) as site:
         async with running(package, others=others) as extension:
             yield Outside(extension, site, clients)
