@@ -165,8 +165,8 @@ async def running(
 ) -> AsyncIterator[Extension]:
     """Starts Chromium with the extension in `folder`, by default in a new profile.
 
-    `others`: folders of more extensions. Fails if the console of a background worker has warnings or
-    errors, if an offscreen document or its worker throws, and if a policy is violated anywhere.
+    `others`: folders of more extensions. Fails if the console of a background worker has warnings
+    or errors, if an offscreen document or its worker throws, and if a policy is violated anywhere.
     """
     problems: list[str] = []
 

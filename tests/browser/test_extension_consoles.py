@@ -1,4 +1,4 @@
-"""A fault in the offscreen document or its workers, whose consoles Playwright lacks, fails a test."""
+"""Faults in the offscreen document and its workers fail a test, though Playwright knows neither."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ OPEN = """chrome.offscreen.createDocument({
 })"""
 
 
+async def open_offscreen(folder: Path) -> None:
+    async with running(folder) as extension:
+        await (await extension.background()).evaluate(OPEN)
+        log = Path(extension.profile) / CONSOLE_LOG
+        async with asyncio.timeout(TIMEOUT_S):
+            while not all(fault in log.read_text() for fault in FAULTS):
+                await asyncio.sleep(0.05)
+
+
 async def test_faults_in_the_offscreen_document_and_its_workers(tmp_path: Path) -> None:
     folder = write_fake_package(tmp_path, has_background=True)
     for name, script in SCRIPTS.items():
         with (folder / name).open("a") as file:
             file.write(f"\n{script}\n")
     with pytest.raises(AssertionError) as caught:
-        async with running(folder) as extension:
-            await (await extension.background()).evaluate(OPEN)
-            log = Path(extension.profile) / CONSOLE_LOG
-            async with asyncio.timeout(TIMEOUT_S):
-                while not all(fault in log.read_text() for fault in FAULTS):
-                    await asyncio.sleep(0.05)
+        await open_offscreen(folder)
     assert [fault for fault in FAULTS if fault not in str(caught.value)] == []

@@ -108,6 +108,7 @@ async def content_of(popup: Page, text: str) -> str:
 
 
 async def facts(popup: Page) -> dict[str, str]:
+    await popup.wait_for_selector("#first-run dd")
     names = await popup.locator("#first-run dt").all_inner_texts()
     return dict(zip(names, await popup.locator("#first-run dd").all_inner_texts(), strict=True))
 

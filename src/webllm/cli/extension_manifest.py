@@ -78,7 +78,8 @@ def extension_manifest(kind: Kind, version: str, access: Access) -> dict[str, An
             "default_popup": "popup.html",
             "default_icon": icons,
         },
-        # Keys that Chrome has itself, as Ctrl+Shift+L, stay unassigned; Command+Shift+Y is the Mac.s.
+        # Chrome leaves keys that it has itself, as Ctrl+Shift+L, unassigned. Command+Shift+Y is
+        # the Mac's own, for a note.
         "commands": {
             "_execute_action": {
                 "suggested_key": {"default": "Ctrl+Shift+Y", "mac": "MacCtrl+Shift+Y"}
