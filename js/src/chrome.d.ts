@@ -26,10 +26,7 @@ interface Runtime {
   onConnectExternal: Listening<(port: Port) => void>;
   connect(info: { name: string }): Port;
   connect(extensionId: string, info: { name: string }): Port;
-  getContexts(filter: {
-    contextTypes?: "OFFSCREEN_DOCUMENT"[];
-    documentUrls?: string[];
-  }): Promise<object[]>;
+  getContexts(filter: { contextTypes: "OFFSCREEN_DOCUMENT"[] }): Promise<object[]>;
   getManifest(): { background?: object };
   getURL(path: string): string;
 }

@@ -5,7 +5,6 @@ import { fetchCatalogue } from "../catalogue";
 import type { Port } from "../chrome";
 import { offscreenHome, tellOffscreen } from "../extension_homes";
 import { ExtensionPort } from "../extension_ports";
-import { isForeign } from "../foreigners";
 import { CONSENT_PORT, Consents, originOf } from "./consents";
 import { idleMs, readExtensionSettings } from "./extension_storage";
 
@@ -16,10 +15,7 @@ const foreigners = new Map<Port, ExtensionPort>();
 let modelIds: Promise<ReadonlySet<string>> | undefined;
 
 runtime.onConnect.addListener((port) => {
-  if (port.name.startsWith(CONSENT_PORT)) {
-    if (!isForeign(port)) consents.listen(port);
-    return;
-  }
+  if (port.name.startsWith(CONSENT_PORT)) return consents.listen(port);
   const client = new ExtensionPort(port, openHome);
   port.onMessage.addListener((message) => client.receive(message));
 });

@@ -27,28 +27,13 @@ export class Consents {
     return answer;
   }
 
-  /**
-   * The port of a window that asks, which keeps this worker alive; closing it is a refusal. The window
-   * may be one that an earlier worker opened, and its answer counts although nobody waits for it.
-   */
+  /** The port of a window that asks, which keeps this worker alive; closing it is a refusal. */
   listen(port: Port): void {
-    const origin = port.name.slice(CONSENT_PORT.length);
-    let [isOpen, isAnswered] = [true, false];
-    const answer = async (isAllowed: boolean) => {
-      if (isAnswered) return;
-      isAnswered = true;
-      await (isAllowed ? this.allow(origin) : this.deny(origin));
-      this.answers.get(origin)?.(isAllowed);
-    };
-    port.onMessage.addListener(async ({ isAllowed }) => {
-      if (typeof isAllowed !== "boolean") return;
-      await answer(isAllowed);
-      if (isOpen) port.postMessage({}); // which closes the window
+    const answer = this.answers.get(port.name.slice(CONSENT_PORT.length));
+    port.onMessage.addListener(({ isAllowed }) => {
+      if (typeof isAllowed === "boolean") answer?.(isAllowed);
     });
-    port.onDisconnect.addListener(() => {
-      isOpen = false;
-      void answer(false);
-    });
+    port.onDisconnect.addListener(() => answer?.(false));
   }
 
   /** Refuses an origin until the browser is started again. */
@@ -63,23 +48,22 @@ export class Consents {
     if (!URL.canParse(origin)) return false; // of a frame without one
     if ((await readExtensionSettings()).allowedOrigins.includes(origin)) return true;
     if ((await readDeniedOrigins()).includes(origin)) return false;
-    return this.askInWindow(origin);
+    const isAllowed = await this.askInWindow(origin);
+    await (isAllowed ? this.allow(origin) : this.deny(origin));
+    return isAllowed;
   }
 
   private async askInWindow(origin: string): Promise<boolean> {
     const answer = new Promise<boolean>((resolve) => this.answers.set(origin, resolve));
-    const url = chrome!.runtime!.getURL(`consent.html?origin=${encodeURIComponent(origin)}`);
-    const found = await chrome!.runtime!.getContexts({ documentUrls: [url] });
-    if (found.length === 0) {
-      await chrome!.windows!.create({ url, type: "popup", focused: true, ...SIZE });
-    }
+    const url = `consent.html?origin=${encodeURIComponent(origin)}`;
+    await chrome!.windows!.create({ url, type: "popup", focused: true, ...SIZE });
     return answer.finally(() => this.answers.delete(origin));
   }
 
   private allow(origin: string): Promise<void> {
     return this.change(async () => {
       const { allowedOrigins } = await readExtensionSettings();
-      await keepExtensionSettings({ allowedOrigins: [...new Set([...allowedOrigins, origin])] });
+      await keepExtensionSettings({ allowedOrigins: [...allowedOrigins, origin] });
     });
   }
 

@@ -12,10 +12,10 @@ const PORT_NAME = "web_llm_service_worker"; // WebLLM's
 export class ExtensionLink extends Listeners {
   needsCalls = true;
   mayWait; // for the user's consent
-  isStopped = false;
   #isConnected = true;
   /** @type {Port} */
   port;
+  isStopped = false;
 
   /** @param {string} [extensionId] another extension's, or the one that a web page asks */
   constructor(extensionId) {
