@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -36,6 +37,9 @@ MODELS: list[dict[str, Any]] = [
 POPUP_FILES = ("popup.html", "popup.js", "popup.css", "icon.svg", "icon-*.png", "*.woff2")
 ENGINE_FILES = ("background.js", "consent.*", "offscreen.html", "offscreen.js", "chunk-*.js")
 AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => undefined"
+# What the browser logs of any console, also of pages and workers that Playwright does not know.
+FAULTS = re.compile(r"INFO:CONSOLE.*(?:Content Security Policy|Uncaught).*")
+CONSOLE_LOG = "console.log"  # of the browser, in its profile
 TELL = """
 new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })
 """
@@ -154,11 +158,13 @@ async def running(
     language: str = "en",
     flags: Sequence[str] = (),
     profile: Path | None = None,
+    others: Sequence[Path] = (),
     **options: Any,
 ) -> AsyncIterator[Extension]:
     """Starts Chromium with the extension in `folder`, by default in a new profile.
 
-    Fails if the console of its background worker has warnings or errors.
+    `others`: folders of more extensions. Fails if the console of a background worker has warnings
+    or errors, if an offscreen document or its worker throws, and if a policy is violated anywhere.
     """
     problems: list[str] = []
 
@@ -169,8 +175,10 @@ async def running(
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path, "these tests need Chromium: apt-get install chromium"
     viewport = {"width": 400, "height": 600}
+    folders = ",".join(map(str, (folder, *others)))
     async with async_playwright() as playwright:
         with TemporaryDirectory() if profile is None else nullcontext(str(profile)) as data:
+            log = Path(data) / CONSOLE_LOG
             context = await playwright.chromium.launch_persistent_context(
                 data,
                 executable_path=path,
@@ -178,8 +186,10 @@ async def running(
                 args=[
                     *FLAGS,
                     "--headless=new",
-                    f"--disable-extensions-except={folder}",
-                    f"--load-extension={folder}",
+                    f"--disable-extensions-except={folders}",
+                    f"--load-extension={folders}",
+                    "--enable-logging",
+                    f"--log-file={log}",
                     *flags,
                 ],
                 env={**os.environ, "LANGUAGE": language},
@@ -190,6 +200,7 @@ async def running(
             await context.add_init_script(AS_POPUP)
             yield Extension(context, f"chrome-extension://{extension_id(folder)}", data)
             await context.close()
+            problems += FAULTS.findall(log.read_text(errors="replace"))
     assert not problems, problems
 
 

@@ -44,6 +44,7 @@ class SiteServer(ThreadingHTTPServer):
         self.folders = folders
         self.requested: list[str] = []
         self.isolated = False  # pages from other origins: what threads need
+        self.allows_all = False  # other origins read its files, as they may Hugging Face's
         self.models = ModelAnswers()
 
     @property
@@ -110,6 +111,9 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.server.isolated:
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        if self.server.allows_all:
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.send_header("Access-Control-Expose-Headers", "Accept-Ranges, Content-Range, ETag")
         super().end_headers()
 
     def copyfile(self, source: Any, outputfile: Any) -> None:

@@ -112,6 +112,7 @@ async def content_of(popup: Page, text: str) -> str:
 
 
 async def facts(popup: Page) -> dict[str, str]:
+    await popup.wait_for_selector("#first-run dd")
     names = await popup.locator("#first-run dt").all_inner_texts()
     return dict(zip(names, await popup.locator("#first-run dd").all_inner_texts(), strict=True))
 
@@ -345,23 +346,42 @@ async def test_settings_of_the_engine(background_folder: Path) -> None:
         assert await popup.evaluate("chrome.storage.local.get()") == wanted
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_axe_finds_nothing_in_the_popup(background_folder: Path, theme: str) -> None:
-    options: dict[str, Any] = {"color_scheme": theme, "bypass_csp": True}
-    async with running(background_folder, **options) as extension, extension.popup() as popup:
-        await popup.emulate_media(reduced_motion="reduce")
+async def violations_in_both_themes(page: Page) -> list[str]:
+    found = []
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        found += [f"{theme}: {each}" for each in await violations(page)]
+    return found
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+async def test_axe_finds_nothing_in_the_popup_and_the_window_that_asks(
+    background_folder: Path, language: str
+) -> None:
+    options: dict[str, Any] = {"language": language, "flags": [f"--lang={language}"]}
+    async with (
+        running(background_folder, **options, bypass_csp=True) as extension,
+        extension.popup() as popup,
+    ):
         await popup.wait_for_selector("#first-run dd")
-        assert await violations(popup) == []
+        await expect(popup.locator("html")).to_have_attribute("lang", language)
+        assert await violations_in_both_themes(popup) == []
         await load(popup)
         await ask(popup, "code")
-        assert await violations(popup) == []
+        assert await violations_in_both_themes(popup) == []
         await extension.sleep()
         await popup.wait_for_selector(ASLEEP)
-        assert await violations(popup) == []
+        assert await violations_in_both_themes(popup) == []
         await popup.click("#open-sidebar")
         await popup.click("#open-settings")
         await popup.wait_for_selector(".engine-settings .field")
-        assert await violations(popup) == []
+        assert await violations_in_both_themes(popup) == []
+        for origin in ("https://example.com", extension.origin):
+            await popup.goto(f"{extension.origin}/consent.html?origin={origin}")
+            await expect(popup.locator("html")).to_have_attribute("lang", language)
+            assert await violations_in_both_themes(popup) == []
+            await popup.keyboard.press("Tab")
+            assert await popup.evaluate(FOCUSED) == "deny"
 
 
 async def test_keys_reach_everything_in_the_popup(popup_folder: Path) -> None:

@@ -172,7 +172,7 @@ def test_the_manifest_of_a_popup() -> None:
         },
         "commands": {
             "_execute_action": {
-                "suggested_key": {"default": "Ctrl+Shift+L", "mac": "MacCtrl+Shift+L"}
+                "suggested_key": {"default": "Ctrl+Shift+Y", "mac": "MacCtrl+Shift+Y"}
             }
         },
         "permissions": ["activeTab", "scripting", "storage"],

@@ -78,10 +78,11 @@ def extension_manifest(kind: Kind, version: str, access: Access) -> dict[str, An
             "default_popup": "popup.html",
             "default_icon": icons,
         },
-        # Command+Shift+L is the Mac's own, to search for a selected text.
+        # Chrome leaves keys that it has itself, as Ctrl+Shift+L, unassigned. Command+Shift+Y is
+        # the Mac's own, for a note.
         "commands": {
             "_execute_action": {
-                "suggested_key": {"default": "Ctrl+Shift+L", "mac": "MacCtrl+Shift+L"}
+                "suggested_key": {"default": "Ctrl+Shift+Y", "mac": "MacCtrl+Shift+Y"}
             }
         },
         "permissions": list(PERMISSIONS[kind]),

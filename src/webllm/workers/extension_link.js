@@ -62,7 +62,7 @@ export class ExtensionLink extends Listeners {
     const port = this.#connect();
     this.#numWorkers += 1;
     port.onMessage.addListener((data) => {
-      this.#isGreeted ||= data?.uuid === this.#hello?.uuid;
+      this.#isGreeted ||= data?.uuid === this.#hello?.uuid && data.kind !== "wait";
       this.onMessage(data);
     });
     port.onDisconnect.addListener(() => this.#lose(globalThis.chrome?.runtime?.lastError?.message));

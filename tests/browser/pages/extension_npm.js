@@ -2,11 +2,11 @@
 
 import * as webllm from "./npm.js";
 
-export async function connect(config = {}) {
+export async function connect({ modelId = "smollm2", ...config } = {}) {
   const record = { model: "/models/smollm2.gguf", model_id: "smollm2", model_lib: "" };
   const appConfig = { model_list: [record], cacheBackend: "none" };
   globalThis.disconnects = 0;
-  globalThis.engine = await webllm.CreateExtensionServiceWorkerMLCEngine("smollm2", {
+  globalThis.engine = await webllm.CreateExtensionServiceWorkerMLCEngine(modelId, {
     appConfig,
     onDisconnect: () => (globalThis.disconnects += 1),
     ...config,
