@@ -31,7 +31,10 @@ MODELS: list[dict[str, Any]] = [
     {"model": "https://models.test/slow.gguf", "model_id": "Slow-270M", "size_bytes": 253_113_024},
 ]
 POPUP_FILES = ("popup.html", "popup.js", "popup.css", "icon.svg", "icon-*.png", "*.woff2")
-ENGINE_FILES = ("background.js", "offscreen.html", "offscreen.js", "chunk-*.js")
+ENGINE_FILES = (
+    *("background.js", "consent.html", "consent.js"),
+    *("offscreen.html", "offscreen.js", "chunk-*.js"),
+)
 AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => undefined"
 TELL = """
 new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })

@@ -14,7 +14,14 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import ask, begin, shorten_answers
-from browser.extensions import Extension, running, write_fake_package, write_real_package
+from browser.extensions import (
+    MODELS,
+    Extension,
+    running,
+    write_fake_package,
+    write_package,
+    write_real_package,
+)
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_page_access import FOCUSED, OUTSIDE, violations
 from golden import compare
@@ -41,6 +48,10 @@ LAST_ANSWER = """() => new Promise((resolve) => {
   };
 })"""
 JSON_SETTINGS = '{"modelId": "ID"}'
+HAS_GPU = """
+const gpu = { requestAdapter: async () => ({ info: {}, limits: {}, features: new Set() }) };
+Object.defineProperty(Navigator.prototype, "gpu", { value: gpu });
+"""
 READY = "#model-dot[data-phase=ready]"
 ASLEEP = "#model-dot[data-phase=asleep]"
 
@@ -138,6 +149,29 @@ async def test_a_model_of_the_package_needs_no_download(popup_folder: Path) -> N
         await load_inside(popup)
         await popup.reload()
         await popup.wait_for_selector(READY)  # as the one that was loaded last
+
+
+async def test_models_of_the_package_are_not_said_to_be_downloaded(tmp_path: Path) -> None:
+    folder = write_fake_package(tmp_path, has_background=False)
+    write_package(folder, [MODELS[1]], has_background=False)
+    async with running(folder) as extension:
+        await extension.context.add_init_script(HAS_GPU)
+        async with extension.popup() as popup:
+            await popup.click("#open-models")
+            text = popup.locator("#models .dialog-text")
+            await expect(text).to_have_text("All tabs use the one that is loaded.")
+
+
+async def test_the_package_s_name_is_shown(tmp_path: Path) -> None:
+    folder, name = write_fake_package(tmp_path, has_background=False), "Acme " * 15
+    for file in folder.glob("_locales/*/messages.json"):
+        messages = json.loads(file.read_text())
+        file.write_text(json.dumps(messages | {"appName": {"message": name}}))
+    async with running(folder) as extension, extension.popup() as popup:
+        await popup.click("#open-sidebar")
+        await expect(popup.locator(".brand")).to_have_text(name)
+        await expect(popup.locator("#close-sidebar")).to_be_in_viewport(ratio=1)
+        assert await popup.locator("#sidebar").evaluate(OUTSIDE) == []
 
 
 async def test_what_is_written_and_asked_stays(popup_folder: Path) -> None:

@@ -220,9 +220,12 @@ export const GERMAN: Record<TextKey, string> = {
   remove: "Entfernen",
   removeSite: "$1 entfernen",
 
-  consentTitle: "Darf $1 dein Modell benutzen?",
+  consentTitle: "Darf die Website $1 dein Modell benutzen?",
+  consentTitleExtension: "Darf eine andere Erweiterung dein Modell benutzen?",
   consentText:
-    "$1 möchte dem Sprachmodell dieser Erweiterung Nachrichten schicken und seine Antworten lesen. Deine Gespräche und Seiten sieht es nicht. Die Antworten brauchen Prozessor, Speicher und Strom dieses Rechners. In den Einstellungen kannst du das zurücknehmen.",
+    "Sie möchte dem Sprachmodell von „$1“ Nachrichten schicken und seine Antworten lesen. Deine " +
+    "Unterhaltungen und Seiten sieht sie nicht. Die Antworten brauchen Prozessor, Speicher und " +
+    "Strom dieses Rechners. In den Einstellungen von „$1“ kannst du das zurücknehmen.",
   consentDeny: "Nicht erlauben",
   consentAllow: "Erlauben",
 };

@@ -211,8 +211,11 @@ export const ENGLISH = {
   removeSite: "Remove $1",
 
   consentTitle: "Let $1 use your model?",
+  consentTitleExtension: "Let another extension use your model?",
   consentText:
-    "$1 wants to send messages to the language model of this extension and read its answers. It sees none of your conversations and pages. The answers take this computer’s processor, memory and power. You can take this back in the settings.",
+    "It wants to send messages to the language model of “$1” and read its answers. It sees none of " +
+    "your conversations and pages. The answers take this computer’s processor, memory and power. " +
+    "You can take this back in the settings of “$1”.",
   consentDeny: "Don’t allow",
   consentAllow: "Allow",
 } as const;
