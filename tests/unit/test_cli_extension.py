@@ -258,7 +258,7 @@ def test_a_version_of_one_s_own(built: Path, model: Path, tmp_path: Path, text: 
     ],
 )
 def test_versions_of_one_s_own_that_chrome_does_not_take(text: str) -> None:
-    with pytest.raises(ConfigError, match="--version is .* 1 to 4 numbers"):
+    with pytest.raises(ConfigError, match=r"--version is .* 1 to 4 numbers"):
         extension_version(text)
 
 
