@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from browser.chat_page import ask, begin, shorten_answers
+from browser.chat_page import ask, begin, shorten_answers, until
 from browser.extensions import (
     MODELS,
     Extension,
@@ -335,6 +335,26 @@ async def test_settings_of_the_engine(background_folder: Path) -> None:
         await expect(popup.locator("text=None. A website")).to_be_visible()
         wanted = {"idleMinutes": 25, "allowedOrigins": []}
         assert await popup.evaluate("chrome.storage.local.get()") == wanted
+        denied = "chrome.storage.session.get().then(({ deniedOrigins }) => deniedOrigins?.join())"
+        await until(popup, denied, ",".join(origins))
+        await popup.click("#settings .dialog-actions button")  # resets what is above it alone
+        await expect(popup.get_by_label("Sleep after")).to_have_value("25")
+        reset = popup.locator("#settings .dialog-actions ~ .engine-settings")
+        await expect(reset).to_contain_text("Refused until the browser is started again")
+
+
+async def test_who_was_refused_may_ask_again(background_folder: Path) -> None:
+    async with running(background_folder) as extension, extension.popup() as popup:
+        await popup.evaluate(
+            "(deniedOrigins) => chrome.storage.session.set({ deniedOrigins })",
+            ["https://one.test", "https://two.test"],
+        )
+        await popup.click("#open-sidebar")
+        await popup.click("#open-settings")
+        await popup.get_by_label("Let https://one.test ask again").click()
+        await expect(popup.locator(".sites li")).to_have_text(["https://two.testLet it ask"])
+        denied = "chrome.storage.session.get().then(({ deniedOrigins }) => deniedOrigins.join())"
+        await until(popup, denied, "https://two.test")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

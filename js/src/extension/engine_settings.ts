@@ -1,11 +1,13 @@
 // The settings of an extension's engine: when it sleeps, and which websites may use it.
 
 import { h } from "../page/dom";
-import { t } from "../page/texts";
+import { t, type TextKey } from "../page/texts";
 import {
   DEFAULT_IDLE_MINUTES,
+  keepDeniedOrigins,
   keepExtensionSettings,
   MAX_IDLE_MINUTES,
+  readDeniedOrigins,
   readExtensionSettings,
   type ExtensionSettings,
 } from "./extension_storage";
@@ -13,8 +15,8 @@ import {
 /** Returns elements for the settings dialog, which show what is saved as soon as it is read. */
 export function engineSettings(): HTMLElement[] {
   const box = h("div", { class: "engine-settings" });
-  void readExtensionSettings().then((settings) => {
-    box.replaceChildren(idleMinutes(settings), sites(settings.allowedOrigins));
+  void Promise.all([readExtensionSettings(), readDeniedOrigins()]).then(([settings, denied]) => {
+    box.replaceChildren(idleMinutes(settings), sites(settings.allowedOrigins, denied));
   });
   return [box];
 }
@@ -37,33 +39,51 @@ function idleMinutes({ idleMinutes: minutes }: ExtensionSettings): HTMLElement {
   );
 }
 
-function sites(origins: string[]): HTMLElement {
-  const list = h("ul", { class: "sites" }, ...origins.map((each) => site(each)));
-  const empty = h("p", { class: "hint", hidden: origins.length > 0 }, t("noSites"));
+function sites(allowed: string[], denied: string[]): HTMLElement {
+  const empty = h("p", { class: "hint", hidden: allowed.length > 0 }, t("noSites"));
+  const list = origins(allowed, "remove", "removeSite", async (origin) => {
+    const { allowedOrigins } = await readExtensionSettings();
+    await keepExtensionSettings({ allowedOrigins: without(allowedOrigins, origin) });
+  });
   list.addEventListener("click", () => (empty.hidden = list.childElementCount > 0));
+  const askAgain = async (origin: string) =>
+    keepDeniedOrigins(without(await readDeniedOrigins(), origin));
+  const refused = [
+    h("p", { class: "hint" }, t("sitesRefused")),
+    origins(denied, "askAgain", "askAgainSite", askAgain),
+  ];
   return h(
     "section",
     { class: "field", aria: { labelledby: "sites-title" } },
     h("h3", { class: "field-label", id: "sites-title" }, t("sitesTitle")),
     list,
     empty,
+    ...(denied.length > 0 ? refused : []),
   );
 }
 
-function site(origin: string): HTMLElement {
-  const click = async () => {
-    item.remove();
-    const { allowedOrigins } = await readExtensionSettings();
-    await keepExtensionSettings({
-      allowedOrigins: allowedOrigins.filter((each) => each !== origin),
+function origins(
+  all: string[],
+  text: TextKey,
+  label: TextKey,
+  act: (origin: string) => Promise<void>,
+): HTMLElement {
+  const item = (origin: string) => {
+    const button = h(
+      "button",
+      { class: "button quiet", aria: { label: t(label, origin) } },
+      t(text),
+    );
+    const entry = h("li", {}, h("span", {}, origin), button);
+    button.addEventListener("click", () => {
+      entry.remove();
+      void act(origin);
     });
+    return entry;
   };
-  const remove = { class: "button quiet", aria: { label: t("removeSite", origin) } };
-  const item = h(
-    "li",
-    {},
-    h("span", {}, origin),
-    h("button", { ...remove, on: { click: () => void click() } }, t("remove")),
-  );
-  return item;
+  return h("ul", { class: "sites" }, ...all.map(item));
+}
+
+function without(all: string[], origin: string): string[] {
+  return all.filter((each) => each !== origin);
 }
