@@ -392,6 +392,19 @@ async def test_keys_reach_everything_in_the_popup(popup_folder: Path) -> None:
         assert [each for each in reached if each in order] == order
 
 
+async def test_a_low_popup_shows_what_it_asks(popup_folder: Path, web: SiteServer) -> None:
+    options: dict[str, Any] = {"screen": {"width": 1280, "height": 690}}
+    low = running(popup_folder, viewport={"width": 400, "height": 480}, **options)
+    async with low as extension:
+        page = await open_web(extension, f"{web.url}/article.html")
+        async with extension.popup(page) as popup:
+            await expect(popup.locator("#page-chip")).to_have_text("This page: Snails")
+            assert await popup.evaluate("document.documentElement.scrollHeight") == 480
+            await expect(popup.locator("#first-run .primary")).to_be_in_viewport(ratio=1)
+            await popup.locator("#first-run .primary").click(trial=True)
+            await expect(popup.locator("#to-latest")).to_be_hidden()
+
+
 async def test_a_german_browser_has_a_german_popup(popup_folder: Path) -> None:
     german = running(popup_folder, language="de", flags=["--lang=de"])
     async with german as extension, extension.popup() as popup:
