@@ -22,6 +22,7 @@ NAMES = [
         "webllm_workers",
         "answering",
         "homes",
+        "format",
     ),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]

@@ -20,8 +20,8 @@ from webllm.browser_javascript import settled
 
 _STALL_S = 60.0  # a connection without a byte for this long counts as broken
 _UNREACHED = (
-    "the connection broke, the server does not let this site read it (CORS), or the page's policy "
-    "does not name the host (connect-src)"
+    "the connection broke, or the server (CORS) or the page's policy (connect-src) does not allow "
+    "this request"
 )
 # A server that never answers does most often not allow it (CORS).
 RETRY = RetryPolicy(unreached_attempts=3)
