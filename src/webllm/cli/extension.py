@@ -48,8 +48,8 @@ def extension(
         bool,
         typer.Option(
             "--include-models",
-            help="Put the models into the package. Otherwise the extension fetches them, from hf: or "
-            "https: sources only.",
+            help="Put the models into the package. Otherwise the extension fetches them, from hf: "
+            "or https: sources only.",
         ),
     ] = False,
     name: Annotated[
