@@ -22,7 +22,7 @@ form.addEventListener("submit", async (event) => {
 async function say(content) {
   answer.textContent = "";
   const messages = [{ role: "user", content }];
-  const request = { messages, max_tokens: MAX_TOKENS, stream: true };
+  const request = { messages, max_tokens: MAX_TOKENS, temperature: 0.3, stream: true };
   for await (const chunk of await engine.chat.completions.create(request)) {
     answer.textContent += chunk.choices[0]?.delta.content ?? "";
   }
@@ -39,8 +39,13 @@ async function pageText() {
 }
 
 const model_list = [{ model_id: "mine", model: "/models/model.gguf" }]; // or hf:…, https://…
-const engine = await CreateExtensionServiceWorkerMLCEngine("mine", {
-  appConfig: { model_list, cacheBackend: "none" },
-  initProgressCallback: ({ text }) => (status.textContent = text),
-});
-ask.disabled = false;
+let engine;
+try {
+  engine = await CreateExtensionServiceWorkerMLCEngine("mine", {
+    appConfig: { model_list, cacheBackend: "none" },
+    initProgressCallback: ({ text }) => (status.textContent = text),
+  });
+  ask.disabled = false;
+} catch (error) {
+  status.textContent = String(error);
+}

@@ -23,6 +23,7 @@ NAMES = [
         "answering",
         "homes",
         "foreigners",
+        "format",
     ),
 ]
 TESTS = [f"tests/{name}.test.mjs" for name in NAMES]

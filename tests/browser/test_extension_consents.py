@@ -79,12 +79,12 @@ async def test_a_denial_is_undone_in_the_settings(tmp_path: Path) -> None:
         async with web.extension.popup() as popup:
             await popup.click("#open-sidebar")
             await popup.click("#open-settings")
-            await popup.get_by_label("May ask again: http://127.0.0.1").click()
+            await popup.get_by_label("Let http://127.0.0.1").click()
             await expect(popup.locator(".denied-sites")).to_have_count(0)
             assert await web.connected("#allow") == "offscreen"
             await popup.get_by_label("Remove http://127.0.0.1").click()
             await expect(popup.locator(".denied-sites li")).to_have_count(1)
-            await popup.get_by_label("May ask again: http://127.0.0.1").click()
+            await popup.get_by_label("Let http://127.0.0.1").click()
             await expect(popup.locator(".denied-sites")).to_have_count(0)
         assert await web.connected("#allow") == "offscreen"
 

@@ -14,7 +14,14 @@ import pytest
 from playwright.async_api import Page, expect
 
 from browser.chat_page import ask, begin, shorten_answers, until
-from browser.extensions import Extension, running, write_fake_package, write_real_package
+from browser.extensions import (
+    MODELS,
+    Extension,
+    running,
+    write_fake_package,
+    write_package,
+    write_real_package,
+)
 from browser.service_workers import WorkerVersions
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_page_access import FOCUSED, OUTSIDE, violations
@@ -42,6 +49,10 @@ LAST_ANSWER = """() => new Promise((resolve) => {
   };
 })"""
 JSON_SETTINGS = '{"modelId": "ID"}'
+HAS_GPU = """
+const gpu = { requestAdapter: async () => ({ info: {}, limits: {}, features: new Set() }) };
+Object.defineProperty(Navigator.prototype, "gpu", { value: gpu });
+"""
 READY = "#model-dot[data-phase=ready]"
 ASLEEP = "#model-dot[data-phase=asleep]"
 NOTE_PHASES = """() => {
@@ -146,6 +157,29 @@ async def test_a_model_of_the_package_needs_no_download(popup_folder: Path) -> N
         await load_inside(popup)
         await popup.reload()
         await popup.wait_for_selector(READY)  # as the one that was loaded last
+
+
+async def test_models_of_the_package_are_not_said_to_be_downloaded(tmp_path: Path) -> None:
+    folder = write_fake_package(tmp_path, has_background=False)
+    write_package(folder, [MODELS[1]], has_background=False)
+    async with running(folder) as extension:
+        await extension.context.add_init_script(HAS_GPU)
+        async with extension.popup() as popup:
+            await popup.click("#open-models")
+            text = popup.locator("#models .dialog-text")
+            await expect(text).to_have_text("All tabs use the one that is loaded.")
+
+
+async def test_the_package_s_name_is_shown(tmp_path: Path) -> None:
+    folder, name = write_fake_package(tmp_path, has_background=False), "Acme " * 15
+    for file in folder.glob("_locales/*/messages.json"):
+        messages = json.loads(file.read_text())
+        file.write_text(json.dumps(messages | {"appName": {"message": name}}))
+    async with running(folder) as extension, extension.popup() as popup:
+        await popup.click("#open-sidebar")
+        await expect(popup.locator(".brand")).to_have_text(name)
+        await expect(popup.locator("#close-sidebar")).to_be_in_viewport(ratio=1)
+        assert await popup.locator("#sidebar").evaluate(OUTSIDE) == []
 
 
 async def test_what_is_written_and_asked_stays(popup_folder: Path) -> None:
@@ -344,6 +378,12 @@ async def test_settings_of_the_engine(background_folder: Path) -> None:
         await expect(popup.locator("text=None. A website")).to_be_visible()
         wanted = {"idleMinutes": 25, "allowedOrigins": []}
         assert await popup.evaluate("chrome.storage.local.get()") == wanted
+        denied = "chrome.storage.session.get().then(({ deniedOrigins }) => deniedOrigins?.join())"
+        await until(popup, denied, ",".join(origins))
+        await popup.click("#settings .dialog-actions button")  # resets what is above it alone
+        await expect(popup.get_by_label("Sleep after")).to_have_value("25")
+        reset = popup.locator("#settings .dialog-actions ~ .engine-settings")
+        await expect(reset).to_contain_text("may not use the model")
 
 
 async def violations_in_both_themes(page: Page) -> list[str]:
@@ -398,6 +438,19 @@ async def test_keys_reach_everything_in_the_popup(popup_folder: Path) -> None:
             reached.append(await popup.evaluate("document.activeElement.id"))
         order = ["open-sidebar", "open-models", "quick-new", "open-tab"]
         assert [each for each in reached if each in order] == order
+
+
+async def test_a_low_popup_shows_what_it_asks(popup_folder: Path, web: SiteServer) -> None:
+    options: dict[str, Any] = {"screen": {"width": 1280, "height": 690}}
+    low = running(popup_folder, viewport={"width": 400, "height": 480}, **options)
+    async with low as extension:
+        page = await open_web(extension, f"{web.url}/article.html")
+        async with extension.popup(page) as popup:
+            await expect(popup.locator("#page-chip")).to_have_text("This page: Snails")
+            assert await popup.evaluate("document.documentElement.scrollHeight") == 480
+            await expect(popup.locator("#first-run .primary")).to_be_in_viewport(ratio=1)
+            await popup.locator("#first-run .primary").click(trial=True)
+            await expect(popup.locator("#to-latest")).to_be_hidden()
 
 
 async def test_a_german_browser_has_a_german_popup(popup_folder: Path) -> None:

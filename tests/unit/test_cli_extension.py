@@ -26,6 +26,7 @@ from webllm.cli.extension_manifest import (
     content_security_policy,
     extension_id,
     extension_manifest,
+    extension_version,
     model_host,
     site_pattern,
 )
@@ -242,6 +243,25 @@ def test_versions_that_chrome_does_not_take(version: str) -> None:
         chrome_version(version)
 
 
+@pytest.mark.parametrize("text", ["1", "0.1", "1.0.2", "65535.0.10.65535"])
+def test_a_version_of_one_s_own(built: Path, model: Path, tmp_path: Path, text: str) -> None:
+    assert included(tmp_path / "out", model, "--version", text).exit_code == 0
+    manifest = Package(tmp_path / "out").json("manifest.json")
+    assert (manifest["version"], "version_name" in manifest) == (text, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "v1.2", "1.2.3.4.5", "65536", "1.70000", "01", "1.02", "0", "0.0.0.0", "1.", ".1"),
+        *("1..2", "-1", "+1", "1_0", "1.2rc3", " 1", "1\n", "\u0661", "9" * 5000),
+    ],
+)
+def test_versions_of_one_s_own_that_chrome_does_not_take(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--version is .* 1 to 4 numbers"):
+        extension_version(text)
+
+
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [
@@ -406,6 +426,7 @@ def test_a_template_of_the_catalogue_stays(
         (("--kind", "background", "--allow-site", "<all_urls>"), 1, "--allow-site"),
         (("--kind", "background", "--allow-extension", "*"), 1, "--allow-extension"),
         (("--kind", "popup", "--include-models", "--model-host", "a.b"), 2, "contradict"),
+        (("--kind", "popup", "--version", "1.0-beta"), 1, "--version is '1.0-beta'"),
         (("--kind", "popup", "--name", " "), 1, "--name"),
         (("--kind", "popup", "--name", "x" * 76), 1, "75 at most"),
         (("--kind", "popup", "--name", "a\tb"), 1, "--name"),

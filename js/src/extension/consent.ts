@@ -15,10 +15,16 @@ setInterval(() => port.postMessage({}), BEAT_MS);
 applyTheme(readSettings(() => {}).theme);
 document.documentElement.lang = t("language");
 document.title = t("appName");
-byId("question", HTMLElement).textContent = t("consentTitle", new URL(origin).host);
-byId("details", HTMLElement).textContent = t("consentText", origin);
+byId("question", HTMLElement).textContent = question(new URL(origin));
+byId("origin", HTMLElement).textContent = origin;
+byId("details", HTMLElement).textContent = t("consentText", t("appName"));
 show("deny", t("consentDeny"), false);
 show("allow", t("consentAllow"), true);
+
+/** An extension's host is its id, by which nobody knows it. */
+function question({ protocol, host }: URL): string {
+  return protocol === "chrome-extension:" ? t("consentTitleExtension") : t("consentTitle", host);
+}
 
 function show(id: string, text: string, isAllowed: boolean): void {
   const button = byId(id, HTMLButtonElement);

@@ -10,7 +10,7 @@ import {
 
 /** Begins the name of the window's port; the origin follows. */
 export const CONSENT_PORT = "consent ";
-const SIZE = { width: 460, height: 420 };
+const SIZE = { width: 480, height: 480 };
 
 export class Consents {
   private readonly asking = new Map<string, Promise<boolean>>(); // by origin

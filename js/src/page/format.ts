@@ -39,8 +39,9 @@ export function replacedText(by: string): string {
   return t("anotherLoaded", modelName(by) || t("anotherModel"));
 }
 
-/** The text with a capital first letter. */
+/** The text with a capital first letter, unless it begins with a source such as https://… or hf:… */
 export function sentence(text: string): string {
+  if (/^[a-z][a-z-]*:\S/.test(text)) return text;
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

@@ -216,18 +216,21 @@ export const GERMAN: Record<TextKey, string> = {
   memoryTitle: "Speicher",
   idleMinutes: "Schlafen nach",
   idleHint: "Minuten ohne Frage, nach denen das Modell seinen Speicher zurückgibt. 0: nie.",
-  sitesTitle: "Websites, die das Modell verwenden dürfen",
+  sitesTitle: "Websites und Erweiterungen, die das Modell verwenden dürfen",
   noSites: "Keine. Eine Website, die danach fragt, steht hier, sobald du es erlaubst.",
   remove: "Entfernen",
   removeSite: "$1 entfernen",
   deniedTitle: "Websites, die das Modell nicht verwenden dürfen",
   deniedHint: "Sie dürfen wieder fragen, wenn der Browser neu gestartet ist.",
-  askAgain: "Darf wieder fragen",
-  askAgainSite: "Darf wieder fragen: $1",
+  askAgain: "Fragen lassen",
+  askAgainSite: "$1 wieder fragen lassen",
 
-  consentTitle: "Darf $1 dein Modell benutzen?",
+  consentTitle: "Darf die Website $1 dein Modell benutzen?",
+  consentTitleExtension: "Darf eine andere Erweiterung dein Modell benutzen?",
   consentText:
-    "$1 möchte dem Sprachmodell dieser Erweiterung Nachrichten schicken und seine Antworten lesen. Deine Gespräche und Seiten sieht es nicht. Die Antworten brauchen Prozessor, Speicher und Strom dieses Rechners. In den Einstellungen kannst du das zurücknehmen.",
+    "Sie möchte dem Sprachmodell von „$1“ Nachrichten schicken und seine Antworten lesen. Deine " +
+    "Unterhaltungen und Seiten sieht sie nicht. Die Antworten brauchen Prozessor, Speicher und " +
+    "Strom dieses Rechners. In den Einstellungen von „$1“ kannst du das zurücknehmen.",
   consentDeny: "Nicht erlauben",
   consentAllow: "Erlauben",
 };

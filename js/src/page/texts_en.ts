@@ -206,18 +206,21 @@ export const ENGLISH = {
   memoryTitle: "Memory",
   idleMinutes: "Sleep after",
   idleHint: "Minutes without a question, after which the model gives its memory back. 0: never.",
-  sitesTitle: "Websites that may use the model",
+  sitesTitle: "Websites and extensions that may use the model",
   noSites: "None. A website that asks for it is listed here once you allow it.",
   remove: "Remove",
   removeSite: "Remove $1",
   deniedTitle: "Websites that may not use the model",
   deniedHint: "They may ask again once the browser is started again.",
-  askAgain: "May ask again",
-  askAgainSite: "May ask again: $1",
+  askAgain: "Let it ask",
+  askAgainSite: "Let $1 ask again",
 
   consentTitle: "Let $1 use your model?",
+  consentTitleExtension: "Let another extension use your model?",
   consentText:
-    "$1 wants to send messages to the language model of this extension and read its answers. It sees none of your conversations and pages. The answers take this computer’s processor, memory and power. You can take this back in the settings.",
+    "It wants to send messages to the language model of “$1” and read its answers. It sees none of " +
+    "your conversations and pages. The answers take this computer’s processor, memory and power. " +
+    "You can take this back in the settings of “$1”.",
   consentDeny: "Don’t allow",
   consentAllow: "Allow",
 } as const;

@@ -15,6 +15,7 @@ from webllm.cli.extension_manifest import (
     Kind,
     extension_id,
     extension_manifest,
+    extension_version,
     model_host,
     site_pattern,
 )
@@ -47,12 +48,22 @@ def extension(
         bool,
         typer.Option(
             "--include-models",
-            help="Put the models into the package. Otherwise the extension fetches them.",
+            help="Put the models into the package. Otherwise the extension fetches them, from hf: "
+            "or https: sources only.",
         ),
     ] = False,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="TEXT", help="The extension's name. [default: WebLLM Chat]"),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            metavar="NUMBERS",
+            help="The extension's version, 1 to 4 numbers such as 1.0.2. Chrome's store takes an "
+            "update only with a higher one. [default: webllm's version]",
+        ),
     ] = None,
     model_hosts: Annotated[
         list[str] | None,
@@ -98,6 +109,7 @@ def extension(
     sites = tuple(map(site_pattern, allow_site or ()))
     extensions = tuple(map(extension_id, allow_extension or ()))
     hosts = tuple(map(model_host, model_hosts or ()))
+    number = __version__ if version is None else extension_version(version)
     site, out = site_folder(), Path(os.path.abspath(out))
     archive = out.parent / f"{out.name}.zip"
     _check_places(out, archive, site, force)
@@ -106,7 +118,7 @@ def extension(
     models = _find_models(model, include_models)
     records = [each.record for each in models]
     access = Access(_hosts(models, include_models, hosts), sites, extensions)
-    manifest = extension_manifest(kind, __version__, access)
+    manifest = extension_manifest(kind, number, access)
     contents: Contents = {
         **{file: site / file for file in files},
         **translations,

@@ -45,6 +45,8 @@ MESSAGES = ("appName", "appDescription")  # of _locales, which the manifest name
 # from 109, runtime.getContexts is from 116.
 _MIN_CHROME = "124"
 _MAX_NUMBER = 65535  # in a version
+_NUMBER = r"(?:0|[1-9][0-9]{0,4})"
+_VERSION = re.compile(rf"{_NUMBER}(?:\.{_NUMBER}){{0,3}}")
 _HOST = r"[a-z0-9-]+(?:\.[a-z0-9-]+)+"
 _PORT = r"(?::[0-9]{1,5})?"
 _SITE = re.compile(
@@ -121,9 +123,20 @@ def chrome_version(version: str) -> str:
     if not any(numbers) or max(numbers) > _MAX_NUMBER:
         raise ConfigError(
             f"the version {version!r} begins with no version of Chrome's form, which is 1 to 4 "
-            f"numbers up to {_MAX_NUMBER} such as 1.2.3, not all 0; install a released webllm"
+            f"numbers up to {_MAX_NUMBER} such as 1.2.3, not all 0; give another with --version"
         )
     return ".".join(map(str, numbers))
+
+
+def extension_version(text: str) -> str:
+    """Returns a version that Chrome takes as it is; raises ConfigError."""
+    numbers = list(map(int, text.split("."))) if _VERSION.fullmatch(text) else []
+    if not any(numbers) or max(numbers) > _MAX_NUMBER:
+        raise ConfigError(
+            f"--version is {text!r}; give 1 to 4 numbers up to {_MAX_NUMBER} such as 1.2.3, not "
+            "all 0 and without zeros before them"
+        )
+    return text
 
 
 def site_pattern(text: str) -> str:

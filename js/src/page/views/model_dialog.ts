@@ -114,13 +114,7 @@ export class ModelDialog {
   private deviceText(): HTMLElement {
     const device = this.store.get("device");
     if (device === null || device.gpu) {
-      return h(
-        "p",
-        { class: "dialog-text" },
-        this.store.get("notKept").has("models")
-          ? t("downloadedAgain")
-          : `${t("downloadedOnce")}${sharing()}`,
-      );
+      return h("p", { class: "dialog-text" }, this.downloadText());
     }
     return h(
       "p",
@@ -128,6 +122,13 @@ export class ModelDialog {
       icon("chip"),
       h("span", {}, `${t("runsOnCpuHere", device.noGpuReason)}${sharing()}`),
     );
+  }
+
+  private downloadText(): string {
+    const models = this.store.get("models");
+    if (!models.some((each) => sourceOf(each).kind === "network")) return sharing();
+    const isKept = !this.store.get("notKept").has("models");
+    return isKept ? `${t("downloadedOnce")}${sharing()}` : t("downloadedAgain");
   }
 
   private option(model: ModelRecord): HTMLElement {

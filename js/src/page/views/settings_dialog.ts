@@ -40,7 +40,7 @@ const THEME_NAMES: Record<Theme, TextKey> = {
 export class SettingsDialog {
   private readonly dialog = byId("settings", HTMLDialogElement);
 
-  /** `more`: what follows the settings of the chat. */
+  /** `more`: what follows the settings of the chat, and is not reset with them. */
   constructor(
     private readonly store: Store<State>,
     private readonly more: () => HTMLElement[] = () => [],
@@ -73,13 +73,13 @@ export class SettingsDialog {
       this.themes(),
       this.systemPrompt(),
       h("div", { class: "number-fields" }, ...FIELDS.map((each) => this.number(each, sampling))),
-      ...this.more(),
       h(
         "div",
         { class: "dialog-actions" },
         h("span", { class: "hint" }, this.keptText()),
         h("button", { class: "button quiet", on: { click: () => this.reset() } }, t("reset")),
       ),
+      ...this.more(),
     );
   }
 

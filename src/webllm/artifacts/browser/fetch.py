@@ -19,6 +19,10 @@ from webllm.artifacts.retry import RetryPolicy
 from webllm.browser_javascript import settled
 
 _STALL_S = 60.0  # a connection without a byte for this long counts as broken
+_UNREACHED = (
+    "the connection broke, or the server (CORS) or the page's policy (connect-src) does not allow "
+    "this request"
+)
 # A server that never answers does most often not allow it (CORS).
 RETRY = RetryPolicy(unreached_attempts=3)
 
@@ -80,7 +84,10 @@ class JsChunk:
 async def _fetched(url: str, headers: Mapping[str, str], signal: Any) -> Any:
     # "no-store": the browser need not keep a second copy.
     options = {"signal": signal, "cache": "no-store", "headers": dict(headers)}
-    return await _in_time(js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries)))
+    response = js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries))
+    if url.startswith("chrome-extension:"):
+        return await _in_time(response, "the extension has no such file")
+    return await _in_time(response)
 
 
 async def _prefetched(url: str) -> Any | None:
@@ -93,14 +100,12 @@ async def _prefetched(url: str) -> Any | None:
         return None  # fetched again; that reports the error if it persists
 
 
-async def _in_time(promise: Any) -> Any:
+async def _in_time(promise: Any, failure: str = _UNREACHED) -> Any:
     try:
         return await asyncio.wait_for(settled(promise), _STALL_S)
     except TimeoutError:
         raise BrokenError(f"no data arrived for {_STALL_S:.0f} s") from None
     except JsException as error:
-        if getattr(js.navigator, "onLine", None) is False:
+        if failure == _UNREACHED and getattr(js.navigator, "onLine", None) is False:
             raise BrokenError("there is no network") from None
-        raise BrokenError(
-            f"the connection broke, or the server does not let this site read it (CORS): {error}"
-        ) from None
+        raise BrokenError(f"{failure}: {error}") from None
