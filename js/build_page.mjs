@@ -1,10 +1,9 @@
 // Bundles the chat page and the client for other pages into dist/.
 
-import { cp } from "node:fs/promises";
+import { cp, readFile, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 
 const COPIES = {
-  "src/page/index.html": "index.html",
   "src/page/icon.svg": "icon.svg",
   "src/client/prebuilt.json": "models.json",
   "../LICENSE": "license.txt",
@@ -36,4 +35,18 @@ await build({
 });
 for (const [from, to] of Object.entries(COPIES)) {
   await cp(new URL(from, import.meta.url), new URL(`dist/${to}`, import.meta.url));
+}
+
+// The page's icon is inside of it: browsers ask for icons late, in the midst of what the page does with
+// its Service Worker (see src/page/site_worker.ts).
+const icon = (await read("icon.svg")).replace(/\s+/g, " ");
+const page = await read("index.html");
+const link = `href="data:image/svg+xml,${encodeURIComponent(icon)}"`;
+await writeFile(
+  new URL("dist/index.html", import.meta.url),
+  page.replace('href="icon.svg"', () => link),
+);
+
+function read(name) {
+  return readFile(new URL(`src/page/${name}`, import.meta.url), "utf8");
 }

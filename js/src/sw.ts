@@ -16,7 +16,6 @@ import type { FetchEvent, ScopeMessageEvent, SiteScope } from "./site/scope";
 
 const MAX_EVENT_MS = 240_000; // Chrome ends a worker that has an event of five minutes
 const PATIENCE_MS = 3000; // with the network, if there is a kept copy of the catalogue
-const LEAVING_MS = 2000; // for which browsers list a page that was closed or reloaded
 
 const scope = self as unknown as SiteScope;
 const network = scope.fetch.bind(scope);
@@ -90,18 +89,11 @@ async function keepAll(): Promise<boolean> {
 
 /** Takes over unless other pages of the site are open, which may be about to fetch its old files. */
 async function skipWaiting(): Promise<boolean> {
-  const end = performance.now() + LEAVING_MS;
-  while ((await numPages()) > 1) {
-    if (performance.now() > end) return false;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  await scope.skipWaiting();
-  return true;
-}
-
-async function numPages(): Promise<number> {
+  const { scope: ours } = scope.registration;
   const pages = await scope.clients.matchAll({ type: "window", includeUncontrolled: true });
-  return pages.filter((page) => page.url.startsWith(scope.registration.scope)).length;
+  const isAlone = pages.filter((page) => page.url.startsWith(ours)).length <= 1;
+  if (isAlone) void scope.skipWaiting();
+  return isAlone;
 }
 
 /**

@@ -5,7 +5,7 @@ import { openChat } from "./chat";
 import { ROOT } from "./config";
 import { detectDevice } from "./device";
 import { keepOpened, openedConversation } from "./keeping";
-import { registerSiteWorker } from "./site_worker";
+import { SiteWorker } from "./site_worker";
 
 addEventListener("pageshow", ({ persisted }) => {
   if (persisted) location.reload(); // it has missed what other tabs did
@@ -13,8 +13,10 @@ addEventListener("pageshow", ({ persisted }) => {
 void main();
 
 async function main(): Promise<void> {
+  const siteWorker = new SiteWorker();
+  if (await siteWorker.takesUpdate()) return;
   const device = detectDevice();
-  const isReloading = registerSiteWorker(async () => (await device).gpu === null);
+  const isReloading = siteWorker.register(async () => (await device).gpu === null);
   const connect = (initProgressCallback: InitProgressCallback) =>
     new ServiceWorkerMLCEngine({ root: ROOT, initProgressCallback });
   const chat = await openChat({ connect, device, currentId: openedConversation() });

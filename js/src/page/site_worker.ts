@@ -1,52 +1,82 @@
 // Registers the site's Service Worker (sw.ts), by which the page works offline and has threads on any
 // host. Without it (plain http, private windows, a site that has none) the page works as it is.
 //
-// A page that has just been opened reloads itself for two reasons: its first worker can isolate it
-// from other origins, which matters only to the CPU kernels, or a new version of the site was
-// waiting. It does not if the user has touched it, or if the last load was a reload of its own.
+// A page that has just been opened reloads itself for two reasons: a new version of the site was
+// waiting, or its first worker can isolate it from other origins, which matters only to the CPU
+// kernels. It does not if the user has touched it, or if the last load was a reload of its own.
 
 const MARK = "webllm-reloaded"; // in sessionStorage, from a page's own reload until it has loaded
 const PATIENCE_MS = 10_000; // with a worker that is starting
+const TAKEOVER_MS = 2000; // after which a takeover that was granted waits for another load
 
-/**
- * Resolves, soon, to whether the page reloads itself; until then it should not begin to load a model.
- * Never rejects. `usesCpu`: whether models will run on the CPU.
- */
-export async function registerSiteWorker(usesCpu: () => Promise<boolean>): Promise<boolean> {
-  const script = scriptUrl();
-  if (!script || !navigator.serviceWorker) return false;
-  const { serviceWorker } = navigator;
-  try {
-    const mayReload = reloadOnce();
-    const claimed = controllerChange();
-    const isFirst = !(await registered())?.active;
-    await serviceWorker.register(script, { updateViaCache: "none" });
-    const isImproved =
-      (await takeUpdate()) || (isFirst && (await lacksThreads(usesCpu)) && (await claimed));
-    if (isImproved && mayReload()) return true;
-    void serviceWorker.ready.then(askToPrecache);
-  } catch (error) {
-    console.info(`this page does not work offline: ${String(error)}`);
+export class SiteWorker {
+  private readonly script = scriptUrl();
+  private readonly hasReloaded = takeMark();
+  private isTouched = false;
+
+  constructor() {
+    for (const kind of ["keydown", "pointerdown", "click", "input"]) {
+      addEventListener(kind, () => (this.isTouched = true), { once: true, capture: true });
+    }
   }
-  return false;
-}
 
-/**
- * Lets a version of the site that is waiting take over, and returns whether it has. Call it when
- * nothing runs in the worker. It refuses if other pages of the site are open.
- */
-export async function takeUpdate(): Promise<boolean> {
-  const waiting = (await registered())?.waiting;
-  if (!waiting) return false;
-  const { port1, port2 } = new MessageChannel();
-  const hasTakenOver = controllerChange();
-  const isWilling = new Promise<boolean>(
-    (resolve) => (port1.onmessage = ({ data }) => resolve(data)),
-  );
-  waiting.postMessage({ kind: "skipWaiting" }, [port2]);
-  const answer = await Promise.race([isWilling, hasTakenOver]);
-  port1.close();
-  return answer && hasTakenOver;
+  /**
+   * Lets a version of the site that is waiting take over, and returns whether the page reloads itself
+   * with it. The version refuses if other pages of the site are open. Meanwhile the page asks its worker
+   * for nothing: Chromium 156 puts the takeover off if a request comes in the midst of it, until the
+   * next load. Never rejects.
+   */
+  async takesUpdate(): Promise<boolean> {
+    const waiting = (await this.registered())?.waiting;
+    if (!waiting || !this.mayReload) return false;
+    await loaded();
+    const hasTakenOver = controllerChange(TAKEOVER_MS);
+    if (!(await asked(waiting, "skipWaiting"))) return false;
+    await hasTakenOver;
+    return this.reloads();
+  }
+
+  /**
+   * Registers the worker. Resolves, soon, to whether the page reloads itself; until then it should not
+   * begin to load a model. Never rejects. `usesCpu`: whether models will run on the CPU.
+   */
+  async register(usesCpu: () => Promise<boolean>): Promise<boolean> {
+    if (!this.script || !navigator.serviceWorker) return false;
+    const { serviceWorker } = navigator;
+    try {
+      const claimed = controllerChange(PATIENCE_MS);
+      const isFirst = !(await this.registered())?.active;
+      await serviceWorker.register(this.script, { updateViaCache: "none" });
+      if (isFirst && (await lacksThreads(usesCpu)) && (await claimed) && this.reloads())
+        return true;
+      void serviceWorker.ready.then(askToPrecache);
+    } catch (error) {
+      console.info(`this page does not work offline: ${String(error)}`);
+    }
+    return false;
+  }
+
+  private get mayReload(): boolean {
+    return !this.hasReloaded && !this.isTouched;
+  }
+
+  /** Reloads the page if it may, and returns whether it does. */
+  private reloads(): boolean {
+    if (!this.mayReload) return false;
+    sessionStorage.setItem(MARK, "");
+    location.reload();
+    return true;
+  }
+
+  /** This site's registration, and not that of a site around it; none if the page may not know. */
+  private async registered(): Promise<ServiceWorkerRegistration | undefined> {
+    const { script } = this;
+    const registration =
+      script && (await navigator.serviceWorker?.getRegistration(script).catch(() => {}));
+    return registration && registration.scope === new URL("./", script).href
+      ? registration
+      : undefined;
+  }
 }
 
 /** The address of the site's worker; null if it has none. */
@@ -55,13 +85,31 @@ function scriptUrl(): URL | null {
   return meta && new URL(meta.content, location.href);
 }
 
-/** This site's registration, and not that of a site around it. */
-async function registered(): Promise<ServiceWorkerRegistration | undefined> {
-  const script = scriptUrl();
-  const registration = script && (await navigator.serviceWorker?.getRegistration(script));
-  return registration && registration.scope === new URL("./", script).href
-    ? registration
-    : undefined;
+/** Whether this load is a reload of the page's own; true, too, without storage to know it by. */
+function takeMark(): boolean {
+  try {
+    const isMarked = sessionStorage.getItem(MARK) !== null;
+    sessionStorage.removeItem(MARK);
+    return isMarked;
+  } catch {
+    return true;
+  }
+}
+
+/** Resolves when the files that the document names have been fetched. */
+function loaded(): Promise<unknown> {
+  if (document.readyState === "complete") return Promise.resolve();
+  return new Promise((resolve) => addEventListener("load", resolve, { once: true }));
+}
+
+/** Resolves to a worker's answer; to false if none comes. */
+function asked(worker: ServiceWorker, kind: string): Promise<boolean> {
+  const { port1, port2 } = new MessageChannel();
+  worker.postMessage({ kind }, [port2]);
+  return new Promise<boolean>((resolve) => {
+    port1.onmessage = ({ data }) => resolve(data);
+    setTimeout(() => resolve(false), PATIENCE_MS);
+  }).finally(() => port1.close());
 }
 
 async function lacksThreads(usesCpu: () => Promise<boolean>): Promise<boolean> {
@@ -69,29 +117,13 @@ async function lacksThreads(usesCpu: () => Promise<boolean>): Promise<boolean> {
 }
 
 /** Whether another worker takes control of this page, soon. */
-function controllerChange(): Promise<boolean> {
+function controllerChange(patienceMs: number): Promise<boolean> {
   return new Promise((resolve) => {
     navigator.serviceWorker.addEventListener("controllerchange", () => resolve(true), {
       once: true,
     });
-    setTimeout(() => resolve(false), PATIENCE_MS);
+    setTimeout(() => resolve(false), patienceMs);
   });
-}
-
-/** Returns a function that reloads the page if it may, and says whether it does. */
-function reloadOnce(): () => boolean {
-  const hasReloaded = sessionStorage.getItem(MARK) !== null;
-  sessionStorage.removeItem(MARK);
-  let isTouched = false;
-  for (const kind of ["keydown", "pointerdown", "click", "input"]) {
-    addEventListener(kind, () => (isTouched = true), { once: true, capture: true });
-  }
-  return () => {
-    if (hasReloaded || isTouched) return false;
-    sessionStorage.setItem(MARK, "");
-    location.reload();
-    return true;
-  };
 }
 
 function askToPrecache({ active }: ServiceWorkerRegistration): void {
