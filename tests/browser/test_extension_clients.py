@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +14,15 @@ from playwright.async_api import Page
 
 from browser.chat_page import until
 from browser.chromium import watched_page
-from browser.extensions import PAGES, Extension, extension_id, running, write_real_package
+from browser.extensions import (
+    CLOCK,
+    PAGES,
+    Extension,
+    extension_id,
+    running,
+    write_client,
+    write_real_package,
+)
 from browser.service_workers import WorkerVersions
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_extension_engine import COLOURS, FILES, OUTSIDE, REFUSED
@@ -30,26 +35,6 @@ CLIENTS = ("allowed", "denied", "unlisted")  # other extensions
 DENIED = "ServiceWorkerInitializationError: the extension {}: the user does not let {} use this "
 UNLISTED = "ServiceWorkerInitializationError: the extension {}: Could not establish connection"
 NO_ICON = '<link rel="icon" href="data:,">'
-# Passes a minute for the page's timers.
-CLOCK = """
-const { setTimeout, clearTimeout } = globalThis;
-const pending = new Map();
-globalThis.setTimeout = (act, ms = 0, ...rest) => {
-  const id = setTimeout(act, ms, ...rest);
-  if (ms >= 1000 && ms <= 60_000) pending.set(id, act.bind(null, ...rest));
-  return id;
-};
-globalThis.clearTimeout = (id) => {
-  pending.delete(id);
-  clearTimeout(id);
-};
-globalThis.passMinute = () => {
-  for (const [id, act] of [...pending]) {
-    globalThis.clearTimeout(id);
-    act();
-  }
-};
-"""
 
 
 @dataclass(frozen=True)
@@ -97,15 +82,6 @@ async def outside(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Out
     with serving({"": DIST, "tests": PAGES, "npm": folder}) as site:
         async with running(package, others=others) as extension:
             yield Outside(extension, site, clients)
-
-
-def write_client(folder: Path) -> Path:
-    folder.mkdir()
-    manifest = {"manifest_version": 3, "name": folder.name, "version": "1"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "page.html").write_text("<!doctype html><title>Client</title>")
-    shutil.copy(DIST / "client.js", folder)
-    return folder
 
 
 async def test_other_extensions_connect_with_the_users_consent(outside: Outside) -> None:
