@@ -244,9 +244,11 @@ async def running(
             context.on("serviceworker", lambda worker: worker.on("console", on_console))
             await context.add_init_script(AS_POPUP)
             extension = Extension(context, f"chrome-extension://{extension_id(folder)}", data)
-            yield extension
-            await extension.until_logged(expected_faults)
-            await context.close()
+            try:
+                yield extension
+                await extension.until_logged(expected_faults)
+            finally:
+                await context.close()  # before its profile is removed
             problems += [
                 fault
                 for fault in FAULTS.findall(log.read_text(errors="replace"))
