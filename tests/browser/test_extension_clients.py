@@ -18,6 +18,7 @@ from browser.extensions import (
     CLOCK,
     PAGES,
     Extension,
+    decide,
     extension_id,
     running,
     write_client,
@@ -62,7 +63,7 @@ class Outside:
         """Clicks a button of the window that a request opens; returns the reply."""
         reply = asyncio.ensure_future(asked)
         window = await self.window()
-        await window.click(button)
+        await decide(window, button)
         return await reply
 
 
@@ -128,7 +129,7 @@ async def test_consent_after_a_minute(outside: Outside) -> None:
         reply = asyncio.ensure_future(page.evaluate(OUTSIDE, outside.extension_id))
         window = await outside.window()
         await page.evaluate("passMinute()")
-        await window.click("#allow")
+        await decide(window, "#allow")
         assert (await reply)[1:] == ["offscreen", *REFUSED]
 
 
@@ -146,7 +147,7 @@ async def test_the_background_worker_is_stopped_before_the_consent(outside: Outs
                 if not window.is_closed():
                     await window.wait_for_event("close")
                 window = await opened
-            await window.click("#allow")
+            await decide(window, "#allow")
             assert (await reply)[1:] == ["offscreen", *REFUSED]
 
 
@@ -159,6 +160,6 @@ async def test_consent_to_a_page_that_is_gone(outside: Outside) -> None:
         window = await outside.window()
         await page.goto("about:blank")
         await asyncio.gather(lost, return_exceptions=True)
-        await window.click("#allow")
+        await decide(window, "#allow")
         await page.goto(url)
         assert (await page.evaluate(OUTSIDE, outside.extension_id))[1:] == ["offscreen", *REFUSED]
