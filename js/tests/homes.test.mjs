@@ -163,9 +163,10 @@ test("nothing waits for a worker that is gone when the first request is posted",
 });
 
 const HELLO_MS = 30_000; // in which a worker has to answer
+const MAX_WORKERS = 5; // of an extension, that may end one after another before the first reply
 
-/** A page's connection to another extension, whose port it returns too. */
-function toExtension(t) {
+/** The port of a page to another extension's background worker. */
+function fakePort() {
   const listeners = { onMessage: [], onDisconnect: [] };
   const event = (name) => ({ addListener: (listener) => listeners[name].push(listener) });
   const port = {
@@ -177,41 +178,86 @@ function toExtension(t) {
     say: (message) => listeners.onMessage.forEach((each) => each(message)),
     lose: () => listeners.onDisconnect.forEach((each) => each(port)),
   };
-  globalThis.chrome = { runtime: { connect: () => port } };
+  return port;
+}
+
+/** A page's connection to another extension; its ports too, one for each worker. */
+function toExtension(t) {
+  const ports = [];
+  globalThis.chrome = { runtime: { connect: () => ports[ports.push(fakePort()) - 1] } };
   t.after(() => delete globalThis.chrome);
   t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
   const home = new Home({ host: "extension", extensionId: "abc" });
   t.after(() => home.close());
-  return { home, port };
+  return { home, ports };
 }
 
-async function firstOf(port) {
-  while (port.posted.length === 0) await Promise.resolve();
-  return port.posted[0];
+/** Waits for the greeting of the newest worker; returns a function that replies to it. */
+async function greeted(ports) {
+  while (ports.at(-1).posted.length === 0) await Promise.resolve();
+  const { from: to, uuid } = ports.at(-1).posted[0];
+  return (message) => ports.at(-1).say({ uuid, to, ...message });
 }
+
+const UNANSWERED = {
+  name: "ServiceWorkerInitializationError",
+  message: /^the extension abc: it does not answer; .*extension_service_worker.js/,
+};
 
 test("an extension that does not answer is not waited for", async (t) => {
-  const { home, port } = toExtension(t);
-  await firstOf(port);
+  const { home, ports } = toExtension(t);
+  await greeted(ports);
   t.mock.timers.tick(HELLO_MS);
-  await assert.rejects(home.ready, {
-    name: "ServiceWorkerInitializationError",
-    message: /^the extension abc: it does not answer; .*extension_service_worker.js/,
-  });
+  await assert.rejects(home.ready, UNANSWERED);
 });
 
-test("an extension whose user decides is waited for until then, or until it ends", async (t) => {
-  for (const end of ["answer", "lose"]) {
-    const { home, port } = toExtension(t);
-    const { from: to, uuid } = await firstOf(port);
-    port.say({ kind: "wait", uuid, to });
+test("an extension whose user decides is waited for until then, also by its next worker", async (t) => {
+  const { home, ports } = toExtension(t);
+  for (let number = 1; number <= 2; number += 1) {
+    const reply = await greeted(ports);
+    reply({ kind: "wait" });
     t.mock.timers.tick(20 * HELLO_MS);
-    if (end === "answer") port.say({ kind: "return", uuid, to, content: { host: "offscreen" } });
-    else port.lose();
-    if (end === "answer") await home.ready;
-    else await assert.rejects(home.ready, { message: /has stopped/ });
-    t.mock.timers.reset();
+    assert.equal(ports.length, number);
+    if (number === 1) ports[0].lose();
+    else reply({ kind: "return", content: { host: "offscreen" } });
   }
+  await home.ready;
+  assert.equal(home.host, "offscreen");
+});
+
+test("an extension whose workers end one after another is left, whatever they said", async (t) => {
+  const { home, ports } = toExtension(t);
+  for (let number = 1; number <= MAX_WORKERS; number += 1) {
+    (await greeted(ports))({ kind: "wait" });
+    assert.equal(ports.length, number);
+    ports.at(-1).lose();
+  }
+  await assert.rejects(home.ready, {
+    name: "ServiceWorkerInitializationError",
+    message: /^the extension abc: the browser has stopped the extension's background worker$/,
+  });
+  t.mock.timers.tick(20 * HELLO_MS);
+  assert.equal(ports.length, MAX_WORKERS);
+});
+
+test("an extension that is removed while its user decides is left at once", async (t) => {
+  const { home, ports } = toExtension(t);
+  (await greeted(ports))({ kind: "wait" });
+  globalThis.chrome.runtime.connect = () => {
+    throw new Error("Extension context invalidated.");
+  };
+  ports[0].lose();
+  await assert.rejects(home.ready, { message: /context invalidated/ });
+});
+
+test("a worker that is greeted while the user decides, and does not answer, is left", async (t) => {
+  const { home, ports } = toExtension(t);
+  (await greeted(ports))({ kind: "wait" });
+  t.mock.timers.tick(20 * HELLO_MS);
+  ports[0].lose();
+  await greeted(ports);
+  t.mock.timers.tick(HELLO_MS);
+  await assert.rejects(home.ready, UNANSWERED);
 });
 
 test("what to look at is said of the worker that does not answer", async (t) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -40,6 +41,26 @@ AS_POPUP = "if (globalThis.chrome?.tabs) chrome.tabs.getCurrent = async () => un
 # What the browser logs of any console, also of pages and workers that Playwright does not know.
 FAULTS = re.compile(r"INFO:CONSOLE.*(?:Content Security Policy|Uncaught).*")
 CONSOLE_LOG = "console.log"  # of the browser, in its profile
+# Lets a minute pass for the page's timers.
+CLOCK = """
+const { setTimeout, clearTimeout } = globalThis;
+const pending = new Map();
+globalThis.setTimeout = (act, ms = 0, ...rest) => {
+  const id = setTimeout(act, ms, ...rest);
+  if (ms >= 1000 && ms <= 60_000) pending.set(id, act.bind(null, ...rest));
+  return id;
+};
+globalThis.clearTimeout = (id) => {
+  pending.delete(id);
+  clearTimeout(id);
+};
+globalThis.passMinute = () => {
+  for (const [id, act] of [...pending]) {
+    globalThis.clearTimeout(id);
+    act();
+  }
+};
+"""
 TELL = """
 new BroadcastChannel("webllm offscreen").postMessage({ kind: "ended", reason: "it sleeps" })
 """
@@ -86,6 +107,16 @@ def write_real_package(
     return folder
 
 
+def write_client(folder: Path) -> Path:
+    """Writes another extension, whose page may connect to this one."""
+    folder.mkdir()
+    manifest = {"manifest_version": 3, "name": folder.name, "version": "1"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "page.html").write_text("<!doctype html><title>Client</title>")
+    shutil.copy(DIST / "client.js", folder)
+    return folder
+
+
 @dataclass(frozen=True)
 class Extension:
     """A running Chromium with an extension."""
@@ -120,6 +151,18 @@ class Extension:
     async def background(self) -> Worker:
         workers = self.context.service_workers
         return workers[0] if workers else await self.context.wait_for_event("serviceworker")
+
+    async def until_logged(self, texts: Sequence[str]) -> None:
+        """Waits until the browser has logged each of these."""
+        log = Path(self.profile) / CONSOLE_LOG
+        missing = list(texts)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                while missing:
+                    logged = log.read_text(errors="replace")
+                    missing = [text for text in missing if text not in logged]
+                    await asyncio.sleep(0.05)
+        assert not missing, f"not logged: {missing}"
 
     async def sleep(self) -> None:
         """Does to the offscreen document what it does by itself after some time without use."""
@@ -159,12 +202,14 @@ async def running(
     flags: Sequence[str] = (),
     profile: Path | None = None,
     others: Sequence[Path] = (),
+    expected_faults: Sequence[str] = (),
     **options: Any,
 ) -> AsyncIterator[Extension]:
     """Starts Chromium with the extension in `folder`, by default in a new profile.
 
     `others`: folders of more extensions. Fails if the console of a background worker has warnings
-    or errors, if an offscreen document or its worker throws, and if a policy is violated anywhere.
+    or errors, if an offscreen document or its worker throws, and if a policy is violated anywhere;
+    also if one of the `expected_faults` does not appear. Those are parts of what the browser logs.
     """
     problems: list[str] = []
 
@@ -198,9 +243,17 @@ async def running(
             context.set_default_timeout(1000 * TIMEOUT_S)
             context.on("serviceworker", lambda worker: worker.on("console", on_console))
             await context.add_init_script(AS_POPUP)
-            yield Extension(context, f"chrome-extension://{extension_id(folder)}", data)
-            await context.close()
-            problems += FAULTS.findall(log.read_text(errors="replace"))
+            extension = Extension(context, f"chrome-extension://{extension_id(folder)}", data)
+            try:
+                yield extension
+                await extension.until_logged(expected_faults)
+            finally:
+                await context.close()  # before its profile is removed
+            problems += [
+                fault
+                for fault in FAULTS.findall(log.read_text(errors="replace"))
+                if not any(expected in fault for expected in expected_faults)
+            ]
     assert not problems, problems
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +14,16 @@ from playwright.async_api import Page
 
 from browser.chat_page import until
 from browser.chromium import watched_page
-from browser.extensions import PAGES, Extension, extension_id, running, write_real_package
+from browser.extensions import (
+    CLOCK,
+    PAGES,
+    Extension,
+    decide,
+    extension_id,
+    running,
+    write_client,
+    write_real_package,
+)
 from browser.service_workers import WorkerVersions
 from browser.site_server import DIST, SiteServer, serving
 from browser.test_extension_engine import COLOURS, FILES, OUTSIDE, REFUSED
@@ -30,26 +36,6 @@ CLIENTS = ("allowed", "denied", "unlisted")  # other extensions
 DENIED = "ServiceWorkerInitializationError: the extension {}: the user does not let {} use this "
 UNLISTED = "ServiceWorkerInitializationError: the extension {}: Could not establish connection"
 NO_ICON = '<link rel="icon" href="data:,">'
-# Passes a minute for the page's timers.
-CLOCK = """
-const { setTimeout, clearTimeout } = globalThis;
-const pending = new Map();
-globalThis.setTimeout = (act, ms = 0, ...rest) => {
-  const id = setTimeout(act, ms, ...rest);
-  if (ms >= 1000 && ms <= 60_000) pending.set(id, act.bind(null, ...rest));
-  return id;
-};
-globalThis.clearTimeout = (id) => {
-  pending.delete(id);
-  clearTimeout(id);
-};
-globalThis.passMinute = () => {
-  for (const [id, act] of [...pending]) {
-    globalThis.clearTimeout(id);
-    act();
-  }
-};
-"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,7 @@ class Outside:
         """Clicks a button of the window that a request opens; returns the reply."""
         reply = asyncio.ensure_future(asked)
         window = await self.window()
-        await window.click(button)
+        await decide(window, button)
         return await reply
 
 
@@ -97,15 +83,6 @@ async def outside(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Out
     with serving({"": DIST, "tests": PAGES, "npm": folder}) as site:
         async with running(package, others=others) as extension:
             yield Outside(extension, site, clients)
-
-
-def write_client(folder: Path) -> Path:
-    folder.mkdir()
-    manifest = {"manifest_version": 3, "name": folder.name, "version": "1"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "page.html").write_text("<!doctype html><title>Client</title>")
-    shutil.copy(DIST / "client.js", folder)
-    return folder
 
 
 async def test_other_extensions_connect_with_the_users_consent(outside: Outside) -> None:
@@ -152,7 +129,7 @@ async def test_consent_after_a_minute(outside: Outside) -> None:
         reply = asyncio.ensure_future(page.evaluate(OUTSIDE, outside.extension_id))
         window = await outside.window()
         await page.evaluate("passMinute()")
-        await window.click("#allow")
+        await decide(window, "#allow")
         assert (await reply)[1:] == ["offscreen", *REFUSED]
 
 
@@ -170,7 +147,7 @@ async def test_the_background_worker_is_stopped_before_the_consent(outside: Outs
                 if not window.is_closed():
                     await window.wait_for_event("close")
                 window = await opened
-            await window.click("#allow")
+            await decide(window, "#allow")
             assert (await reply)[1:] == ["offscreen", *REFUSED]
 
 
@@ -183,6 +160,6 @@ async def test_consent_to_a_page_that_is_gone(outside: Outside) -> None:
         window = await outside.window()
         await page.goto("about:blank")
         await asyncio.gather(lost, return_exceptions=True)
-        await window.click("#allow")
+        await decide(window, "#allow")
         await page.goto(url)
         assert (await page.evaluate(OUTSIDE, outside.extension_id))[1:] == ["offscreen", *REFUSED]

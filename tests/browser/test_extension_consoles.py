@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from browser.chromium import TIMEOUT_S
-from browser.extensions import CONSOLE_LOG, running, write_fake_package
+from browser.extensions import running, write_fake_package
 
 FETCH = 'fetch("https://{}.test/").catch(() => {{}});'
 SCRIPTS = {
@@ -25,10 +23,7 @@ OPEN = """chrome.offscreen.createDocument({
 async def open_offscreen(folder: Path) -> None:
     async with running(folder) as extension:
         await (await extension.background()).evaluate(OPEN)
-        log = Path(extension.profile) / CONSOLE_LOG
-        async with asyncio.timeout(TIMEOUT_S):
-            while not all(fault in log.read_text() for fault in FAULTS):
-                await asyncio.sleep(0.05)
+        await extension.until_logged(FAULTS)
 
 
 async def test_faults_in_the_offscreen_document_and_its_workers(tmp_path: Path) -> None:
@@ -39,3 +34,12 @@ async def test_faults_in_the_offscreen_document_and_its_workers(tmp_path: Path) 
     with pytest.raises(AssertionError) as caught:
         await open_offscreen(folder)
     assert [fault for fault in FAULTS if fault not in str(caught.value)] == []
+
+
+async def test_a_fault_that_is_expected_has_to_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_fake_package(tmp_path, has_background=True)
+    with pytest.raises(AssertionError, match=r"not logged: \['an error'\]"):
+        async with running(folder, expected_faults=["an error"]):
+            monkeypatch.setattr("browser.extensions.TIMEOUT_S", 0)

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from browser.chat_page import ask
-from browser.extensions import running, write_fake_package
+from browser.extensions import CLOCK, running, write_fake_package
 from browser.site_server import SiteServer, serving
 from browser.test_extension_popup import content_of, load, open_web
 
@@ -72,12 +72,17 @@ async def test_says_that_a_page_does_not_answer(popup_folder: Path, web: SiteSer
         page = await open_web(extension, f"{web.url}/busy.html")
         async with extension.popup(page) as popup:
             await load(popup)
+            await popup.evaluate(f"() => {{ {CLOCK} }}")
             await page.evaluate("void setTimeout(() => { for (;;); })")
             await popup.click("#page-chip")
             note = popup.locator("#page-note")
+            await expect(note).to_have_text("Reading the page")
+            await popup.evaluate("passMinute()")
             await expect(note).to_contain_text("does not answer")
             await popup.fill("#prompt", "with")
             await popup.press("#prompt", "Enter")
+            await expect(note).to_have_text("Reading the page")
+            await popup.evaluate("passMinute()")
             await expect(note).to_contain_text("Turn off")
             await popup.click("#page-chip")
             await ask(popup, "without")
@@ -98,5 +103,6 @@ async def test_two_changes_at_once_are_both_kept(tmp_path: Path) -> None:
         await popup.evaluate(
             "document.querySelectorAll('.sites button').forEach((each) => each.click())"
         )
-        await popup.wait_for_selector(".sites:empty", state="attached")
+        await popup.wait_for_selector(".site-lists .hint:text-matches('^None\\.')")
+        await expect(popup.locator(".sites")).to_have_count(0)
         assert await popup.evaluate("chrome.storage.local.get()") == {"allowedOrigins": []}

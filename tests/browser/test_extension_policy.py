@@ -71,9 +71,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def blocked(url: str) -> list[str]:
+    """What the browser logs if the policy blocks each way of a background worker's."""
+    socket = url.replace("http", "ws")
+    return [
+        *(f"Connecting to '{each}' violates the following Content" for each in (url, socket)),
+        f"Fetch API cannot load {url}. Refused to connect because it violates the document's Cont",
+    ]
+
+
+def blocked_in_pages(url: str) -> list[str]:
+    """As `blocked`, of pages and their workers."""
+    ways = [
+        *("Loading the script", "Loading the image", "Loading the stylesheet"),
+        *("Fetching content from", "Loading media from "),
+    ]
+    ends = [f"{way} '{url}' violates the following Content Security Policy" for way in ways]
+    return [*blocked(url), *ends, 'Uncaught 1", source: blob:chrome-extension://']
+
+
 async def test_nothing_gets_out_of_pages_and_their_workers(folder: Path) -> None:
     with serving({"": PAGES}) as site:
-        async with running(folder) as extension:
+        url = f"{site.url}/empty.html"
+        async with running(folder, expected_faults=blocked_in_pages(url)) as extension:
             for name in ("popup.html", "offscreen.html"):
                 page = await extension.context.new_page()
                 async with page.expect_worker() as worker:
@@ -81,13 +101,14 @@ async def test_nothing_gets_out_of_pages_and_their_workers(folder: Path) -> None
                     if name == "popup.html":
                         await page.evaluate(START)
                 for place in (page, await worker.value):
-                    assert await place.evaluate(TRY, f"{site.url}/empty.html") == []
+                    assert await place.evaluate(TRY, url) == []
         assert site.requested == []
 
 
 async def test_nothing_gets_out_of_the_background(folder: Path) -> None:
     with serving({"": PAGES}) as site:
-        async with running(folder) as extension:
+        url = f"{site.url}/empty.html"
+        async with running(folder, expected_faults=blocked(url)) as extension:
             worker = await extension.background()
-            assert await worker.evaluate(TRY, f"{site.url}/empty.html") == []
+            assert await worker.evaluate(TRY, url) == []
         assert site.requested == []

@@ -35,6 +35,14 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
+async def violations_in_both_themes(page: Page) -> list[str]:
+    found = []
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        found += [f"{theme}: {each}" for each in await violations(page)]
+    return found
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 async def test_axe_finds_nothing(open_chat: OpenChat, theme: str, width: int) -> None:

@@ -77,7 +77,8 @@ export class ExtensionLink extends Listeners {
     if (this.#hello && !this.#isGreeted && this.#numWorkers < MAX_WORKERS) {
       try {
         this.port = this.#open();
-        return this.port.postMessage(this.#hello);
+        this.port.postMessage(this.#hello);
+        return this.onNext();
       } catch (error) {
         failure = String(error); // the extension was removed
       }

@@ -8,8 +8,8 @@
  * @property {boolean} mayWait whether the first reply comes only after another tab is closed
  * @property {boolean} [isStopped] whether the browser has stopped the worker, which the next link starts
  * @property {(message: object) => void} post
- * @property {(onMessage: (data: any) => void, onLost: (reason: string) => void) => void} listen
- *   replaces earlier listeners
+ * @property {(onMessage: OnMessage, onLost: OnLost, onNext?: () => void) => void} listen replaces earlier
+ *   listeners; `onNext`: the worker has ended before its first reply, and the next one is greeted
  * @property {() => void} close
  */
 
@@ -34,11 +34,13 @@ export class Listeners {
   onMessage = () => {};
   /** @type {OnLost} */
   onLost = () => {};
+  onNext = () => {};
 
-  /** @param {OnMessage} onMessage @param {OnLost} onLost */
-  listen(onMessage, onLost) {
+  /** @param {OnMessage} onMessage @param {OnLost} onLost @param {() => void} [onNext] */
+  listen(onMessage, onLost, onNext = () => {}) {
     this.onMessage = onMessage;
     this.onLost = onLost;
+    this.onNext = onNext;
   }
 }
 

@@ -205,16 +205,23 @@ export class Home extends EventTarget {
         link.close();
         reject(new HomeError("ServiceWorkerInitializationError", `${link.name}: ${why}`));
       };
-      const isSilent = `it does not answer; ${link.hint}`;
-      const timer = link.mayWait ? undefined : setTimeout(fail, HELLO_MS, isSilent);
-      link.listen((data) => {
+      /** @type {ReturnType<typeof setTimeout> | undefined} */
+      let timer;
+      const expectReply = () => {
+        clearTimeout(timer);
+        if (link.mayWait) return;
+        timer = setTimeout(fail, HELLO_MS, `it does not answer; ${link.hint}`);
+      };
+      const onReply = (/** @type {any} */ data) => {
         if (data?.to !== this.#id || data.uuid !== uuid) return;
         clearTimeout(timer);
         if (data.kind === "wait") return; // for the user, who decides
         this.#greeting.delete(link);
         if (data.kind === "lost") return fail(data.reason);
         resolve(data.content ?? {});
-      }, fail);
+      };
+      link.listen(onReply, fail, expectReply);
+      expectReply();
       if (this.#isClosed) return fail(CLOSED);
       this.#greeting.set(link, fail);
       link.post({ kind: "hello", uuid, content: null, from: this.#id });
