@@ -107,11 +107,14 @@ async function isGone(): Promise<boolean> {
   return response.ok && !/javascript/.test(response.headers.get("content-type") ?? "");
 }
 
-/** Gives the site's pages back to a host that no longer has this script; returns whether it did. */
+/**
+ * Gives the site's pages back to a host that no longer has this script; returns whether it did. The
+ * browser may stop a worker that is not registered any more, and never starts it again.
+ */
 async function leaveIfGone(): Promise<boolean> {
   if (!(await isGone())) return false;
-  await scope.registration.unregister();
   await precache.delete();
+  await scope.registration.unregister();
   const pages = await scope.clients.matchAll({ type: "window" });
   await Promise.all(pages.map((page) => page.navigate(page.url)));
   return true;
