@@ -1,31 +1,86 @@
-// Asks a model, about the open page if that is wanted. The engine stays as the popup is closed.
+// A chat with a model, about the open page if that is wanted. It is kept, and an answer goes on when the
+// popup is opened again.
 
-import { CreateExtensionServiceWorkerMLCEngine } from "./webllm/client.js";
+import { createEngine } from "./engine.js";
+import { model_list } from "./models.js";
 
-const MAX_CHARS = 6000; // of the page, so that it fits into the model's context window
+const MAX_CHARS = 6000; // of a page, so that it fits into the model's context window
 const MAX_TOKENS = 400; // of an answer
-const [form, question, page, ask, status, answer] = [
-  ...["form", "question", "page", "ask", "status", "answer"],
+const [model, clear, log, status, form, question, page, stop, ask] = [
+  ...["model", "clear", "log", "status", "form", "question", "page", "stop", "ask"],
 ].map((id) => document.getElementById(id));
 
-form.addEventListener("submit", async (event) => {
+const chat = JSON.parse(localStorage.getItem("chat")) ?? { model: "", messages: [] };
+let engine;
+
+model.append(...model_list.map(({ model_id }) => new Option(model_id)));
+if (model_list.some(({ model_id }) => model_id === chat.model)) model.value = chat.model;
+for (const { role, content } of chat.messages) show(role, content);
+await attempt(load);
+if (engine && chat.sessionId) await attempt(answer);
+
+model.addEventListener("change", () => attempt(load));
+stop.addEventListener("click", () => engine.interruptGenerate());
+clear.addEventListener("click", () => {
+  keep({ messages: [] });
+  log.replaceChildren();
+});
+form.addEventListener("submit", (event) => {
   event.preventDefault();
-  ask.disabled = true;
-  try {
-    await say(page.checked ? `${await pageText()}\n\n${question.value}` : question.value);
-  } catch (error) {
-    status.textContent = String(error);
-  }
-  ask.disabled = false;
+  attempt(send);
 });
 
-async function say(content) {
-  answer.textContent = "";
-  const messages = [{ role: "user", content }];
-  const request = { messages, max_tokens: MAX_TOKENS, temperature: 0.3, stream: true };
-  for await (const chunk of await engine.chat.completions.create(request)) {
-    answer.textContent += chunk.choices[0]?.delta.content ?? "";
+async function load() {
+  const config = {
+    appConfig: { model_list, cacheBackend: "none" }, // the files are on this disk already
+    initProgressCallback: ({ text }) => (status.textContent = text),
+  };
+  keep({ model: model.value });
+  if (engine) await engine.reload(model.value);
+  else engine = await createEngine(model.value, config);
+}
+
+async function send() {
+  const message = { role: "user", content: question.value };
+  if (page.checked) message.page = await pageText();
+  // The request's name in the engine's journal, by which it goes on with an answer.
+  keep({ messages: [...chat.messages, message], sessionId: crypto.randomUUID() });
+  show(message.role, message.content);
+  form.reset();
+  await answer();
+}
+
+/** Asked again with the same session, the engine gives what there is of the answer, and goes on. */
+async function answer() {
+  const { sessionId } = chat;
+  const line = show("assistant", "");
+  stop.hidden = false;
+  try {
+    const chunks = await engine.chat.completions.create({
+      messages: toSend(),
+      max_tokens: MAX_TOKENS,
+      temperature: 0.3,
+      stream: true,
+      extra_body: { resumable: { enabled: true, sessionId } },
+    });
+    for await (const chunk of chunks) {
+      line.textContent += chunk.choices[0]?.delta.content ?? "";
+      log.scrollTop = log.scrollHeight;
+    }
+  } finally {
+    const message = { role: "assistant", content: line.textContent };
+    keep({ messages: [...chat.messages, message], sessionId: undefined });
   }
+  await engine.deleteResumableSession(sessionId);
+}
+
+/** The messages, with the page that was asked about last. */
+function toSend() {
+  const last = chat.messages.findLastIndex((each) => each.page);
+  return chat.messages.map(({ role, content, page }, index) => ({
+    role,
+    content: index === last ? `${page}\n\n${content}` : content,
+  }));
 }
 
 /** Chrome allows this in the tab where the popup was opened by its button. */
@@ -38,14 +93,31 @@ async function pageText() {
   return `The page “${tab.title}” says:\n\n${result.slice(0, MAX_CHARS)}`;
 }
 
-const model_list = [{ model_id: "mine", model: "/models/model.gguf" }]; // or hf:…, https://…
-let engine;
-try {
-  engine = await CreateExtensionServiceWorkerMLCEngine("mine", {
-    appConfig: { model_list, cacheBackend: "none" },
-    initProgressCallback: ({ text }) => (status.textContent = text),
-  });
-  ask.disabled = false;
-} catch (error) {
-  status.textContent = String(error);
+function show(role, text) {
+  const line = document.createElement("p");
+  line.className = role;
+  line.textContent = text;
+  log.append(line);
+  log.scrollTop = log.scrollHeight;
+  return line;
+}
+
+function keep(changes) {
+  Object.assign(chat, changes);
+  localStorage.setItem("chat", JSON.stringify(chat));
+}
+
+/** Acts while nothing else can be asked for, and says what fails. */
+async function attempt(act) {
+  for (const each of [model, clear, ask]) each.disabled = true;
+  status.textContent = "";
+  try {
+    await act();
+    status.textContent = "";
+  } catch (error) {
+    status.textContent = String(error);
+  }
+  stop.hidden = true;
+  for (const each of [model, clear]) each.disabled = false;
+  ask.disabled = !engine;
 }
