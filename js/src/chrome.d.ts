@@ -74,10 +74,6 @@ interface StorageArea {
 
 type OnChanged = (changes: Record<string, { oldValue?: any; newValue?: any }>) => void;
 
-interface Changes extends Listening<OnChanged> {
-  removeListener(listener: OnChanged): void;
-}
-
 interface I18n {
   getMessage(key: string, substitutions?: string[]): string; // "" for an unknown key
 }
@@ -87,7 +83,7 @@ interface Chrome {
   offscreen?: Offscreen;
   runtime?: Runtime;
   scripting?: Scripting;
-  storage?: { local: StorageArea; session: StorageArea; onChanged: Changes };
+  storage?: { local: StorageArea; session: StorageArea; onChanged: Listening<OnChanged> };
   tabs?: Tabs;
   windows?: Windows;
 }

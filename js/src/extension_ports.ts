@@ -18,6 +18,8 @@ interface Message {
   content?: unknown;
 }
 
+const MAX_WORKERS = 5; // that may end one after another before the first reply
+
 /**
  * If the worker is lost, our client is told so, and greets the next one. WebLLM's client is not told:
  * its calls under way throw, and its next one goes to the next worker, with its settings.
@@ -27,6 +29,8 @@ export class ExtensionPort {
   private isConnected = true;
   private from: unknown;
   private hello: unknown; // uuid of the last one
+  private greeting: Message | null | undefined; // our client's first; null once it is answered
+  private numWorkers = 0;
   private readonly waiting = new Set<unknown>(); // uuids of WebLLM's calls
   private readonly settings = new Map<string, Message>(); // of WebLLM's client
 
@@ -46,7 +50,7 @@ export class ExtensionPort {
   /** `modelIds`: those that foreigners may name; by default any that is no source. */
   receive(data: unknown, modelIds?: ReadonlySet<string>): void {
     const { from, worker: _, ...message } = (data ?? {}) as Message;
-    const { kind, uuid } = message;
+    const { kind } = message;
     if (typeof kind !== "string" || !this.isConnected) return; // of another protocol
     this.from = from;
     if (isForeign(this.port)) {
@@ -57,7 +61,7 @@ export class ExtensionPort {
     }
     if (kind === "bye") return this.bye();
     if (kind === "keepAlive" && !this.home) return; // which wakes no engine
-    if (kind === "hello") this.hello = uuid;
+    if (kind === "hello") this.greet(message);
     else if (from !== undefined && !this.home)
       return this.say({ kind: "lost", reason: "it ended" });
     if (from === undefined) this.note(kind, message);
@@ -93,6 +97,11 @@ export class ExtensionPort {
     this.bye();
   }
 
+  private greet(message: Message): void {
+    this.hello = message.uuid;
+    if (this.greeting !== null) this.greeting = message;
+  }
+
   private bye(): void {
     this.home?.close();
     this.home = undefined;
@@ -100,19 +109,18 @@ export class ExtensionPort {
 
   private connect(): Home {
     const home = this.openHome();
+    this.numWorkers += 1;
     home.addEventListener("message", (event) => {
       const { data } = event as MessageEvent<Message & { content?: object }>;
       if (data.kind === "heartbeat" && this.from === undefined) return; // it knows no such kind
       if (data.kind !== "initProgressCallback") this.waiting.delete(data.uuid);
       const isGreeting = data.kind === "return" && data.uuid === this.hello;
+      if (isGreeting) this.greeting = null;
       const { content } = data;
       // The client sees where the engine is. Its end it hears from here: sites cannot see locks.
       this.say(isGreeting ? { ...data, content: { ...content, host: home.host } } : data);
     });
-    home.addEventListener("close", (event) => {
-      const { detail } = event as CustomEvent<unknown>;
-      this.lose(detail instanceof Error ? detail.message : String(detail));
-    });
+    home.addEventListener("close", (event) => this.lose((event as CustomEvent<unknown>).detail));
     for (const setting of this.settings.values()) home.postMessage(setting);
     return home;
   }
@@ -122,8 +130,18 @@ export class ExtensionPort {
     else if (kind !== "keepAlive" && !UNANSWERED.has(kind)) this.waiting.add(message.uuid);
   }
 
-  private lose(reason: string): void {
+  /** `reason`: an error if there was no worker at all. */
+  private lose(reason: unknown): void {
     this.home = undefined;
+    const { greeting } = this;
+    if (greeting && !(reason instanceof Error) && this.numWorkers < MAX_WORKERS) {
+      this.home = this.connect(); // nothing else has been asked
+      return this.home.postMessage(greeting);
+    }
+    this.sayLost(reason instanceof Error ? reason.message : String(reason));
+  }
+
+  private sayLost(reason: string): void {
     if (this.from !== undefined) return this.say({ kind: "lost", uuid: this.hello, reason });
     for (const uuid of this.waiting) {
       this.fail(uuid, "WorkerLostError", `the worker is lost: ${reason}; ask again`);

@@ -167,11 +167,15 @@ class Extension:
     async def sleep(self) -> None:
         """Does to the offscreen document what it does by itself after some time without use."""
         await self.end_engine()
-        await (await self.background()).evaluate(TELL)
+        await self._own_page().evaluate(TELL)
 
     async def end_engine(self) -> None:
         """Closes the offscreen document, as a crash would."""
-        await (await self.background()).evaluate("chrome.offscreen.closeDocument()")
+        await self._own_page().evaluate("chrome.offscreen.closeDocument()")
+
+    def _own_page(self) -> Page:
+        """Returns a page that is open: the background worker may end while it is asked."""
+        return next(each for each in self.context.pages if each.url.startswith(self.origin))
 
 
 async def decide(window: Page, button: str) -> None:

@@ -22,6 +22,7 @@ NAMES = [
         "webllm_workers",
         "answering",
         "homes",
+        "extension_ports",
         "foreigners",
         "format",
     ),

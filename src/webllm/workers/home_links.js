@@ -6,7 +6,6 @@
  * @property {string} hint what to look at if it does not answer
  * @property {boolean} needsCalls whether the worker ends without events
  * @property {boolean} mayWait whether the first reply comes only after another tab is closed
- * @property {boolean} [isStopped] whether the browser has stopped the worker, which the next link starts
  * @property {(message: object) => void} post
  * @property {(onMessage: OnMessage, onLost: OnLost, onNext?: () => void) => void} listen replaces earlier
  *   listeners; `onNext`: the worker has ended before its first reply, and the next one is greeted
