@@ -16,6 +16,7 @@ from playwright.async_api import Browser, Page
 
 from browser.chat_page import chat_page, serving_fake
 from browser.chromium import TIMEOUT_S, new_context, watched_page
+from browser.extensions import write_fake_package
 from browser.site_server import DIST, ROOT, SiteServer, serving
 from golden import compare
 
@@ -83,3 +84,15 @@ def open_chat(fake_site: SiteServer, chromium: Browser) -> OpenChat:
 async def chat(open_chat: OpenChat) -> AsyncIterator[Page]:
     async with open_chat() as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def popup_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package whose engine runs in the popup, without a model."""
+    return write_fake_package(tmp_path_factory.mktemp("popup"), has_background=False)
+
+
+@pytest.fixture(scope="module")
+def background_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package whose engine runs behind the background worker, without a model."""
+    return write_fake_package(tmp_path_factory.mktemp("background"), has_background=True)

@@ -24,11 +24,6 @@ PAGES = {"hidden": HIDDEN, "control": CONTROL, "huge": HUGE, "title": LONG_TITLE
 
 
 @pytest.fixture(scope="module")
-def popup_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_fake_package(tmp_path_factory.mktemp("popup"), has_background=False)
-
-
-@pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
     folder = tmp_path_factory.mktemp("web")
     for name, html in PAGES.items():

@@ -64,18 +64,6 @@ NOTE_PHASES = """() => {
 
 
 @pytest.fixture(scope="module")
-def popup_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package whose engine runs in the popup, without a model."""
-    return write_fake_package(tmp_path_factory.mktemp("popup"), has_background=False)
-
-
-@pytest.fixture(scope="module")
-def background_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package whose engine runs behind the background worker, without a model."""
-    return write_fake_package(tmp_path_factory.mktemp("background"), has_background=True)
-
-
-@pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteServer]:
     """Serves the web pages that the popup reads."""
     folder = tmp_path_factory.mktemp("web")
@@ -327,7 +315,8 @@ async def test_the_engine_sleeps_and_wakes(background_folder: Path) -> None:
             await ask_again(popup, "two")
             await popup.wait_for_selector(READY)
             await expect(popup.locator(".answer .markdown").last).to_contain_text("“two”")
-        await extension.sleep()
+            await extension.sleep()
+            await popup.wait_for_selector(ASLEEP)
         async with extension.popup() as popup:
             await popup.wait_for_selector(ASLEEP)  # opening it wakes nothing
             worker = await extension.background()

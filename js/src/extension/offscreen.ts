@@ -7,7 +7,7 @@ const LOOK_MS = 5_000;
 // What is no use of the engine.
 const QUIET = new Set(["bye", "here", "idle", "getEngineStats", "hello", "keepAlive", "stay"]);
 
-let idleMs = Number(new URLSearchParams(location.search).get("idle") ?? Infinity);
+let idleMs = Number(new URLSearchParams(location.search).get("idle")) || Infinity;
 const channel = new BroadcastChannel(OFFSCREEN_CHANNEL);
 let usedMs = performance.now();
 let hasBegun = false; // the worker

@@ -124,8 +124,8 @@ export class PortEndpoint extends EventTarget {
   }
 
   /** Replies later, which keeps the background worker alive. */
-  #stay(/** @type {{ uuid: unknown, content: { ms: number } }} */ { uuid, content }) {
-    setTimeout(() => this.postMessage({ kind: "heartbeat", uuid }), content.ms);
+  #stay(/** @type {{ uuid: unknown, content?: { ms: number } }} */ { uuid, content }) {
+    setTimeout(() => this.postMessage({ kind: "heartbeat", uuid }), content?.ms);
   }
 
   #close(/** @type {string} */ detail) {
