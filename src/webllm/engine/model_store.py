@@ -46,10 +46,11 @@ async def delete_chat_config_in_cache(model_id: str, app_config: AppConfig | Non
 async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord:
     """Returns a record of a file that the user picked in a page; it is read in place, not copied.
 
-    `file` is a JavaScript File or FileSystemFileHandle; `model_id` is the file's name by default.
-    The record works in every worker of the site while this page is open.
+    `file` is a JavaScript File or FileSystemFileHandle, or a list of them for a model of several
+    files; `model_id` is the name of the first by default. The record works in every worker of the
+    site while this page is open.
     """
-    source = await auto.offer_file(file)
+    source = await auto.offer_files(file)
     name = source.rpartition("/")[2].removesuffix(".gguf")
     return ModelRecord(model=source, model_id=model_id or name)
 
