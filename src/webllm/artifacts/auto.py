@@ -8,10 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.artifacts.files import Files
 from webllm.artifacts.hub_access import HubAccess
 from webllm.artifacts.progress import ProgressCallback
-from webllm.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from webllm.errors import ConfigError, ModelNotFoundError
 from webllm.host import THIS_HOST
 
 
@@ -23,49 +22,17 @@ async def open_model(
 ) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
-    `store` and `hub`: see `open_files`. Raises what that raises, and UnsupportedModelError for a
-    model that we do not read.
-    """
-    entry, files = await open_files(source, store, on_progress, hub)
-    try:
-        if len(files.names) > 1 or not entry.endswith(".gguf"):
-            raise UnsupportedModelError(f"{files.place(entry)} is of a format that is not read")
-        if THIS_HOST.is_browser:
-            from webllm.artifacts.browser.checkpoint import open_gguf_file
-            from webllm.artifacts.browser.files import WindowedFiles
-
-            assert isinstance(files, WindowedFiles)
-            return await open_gguf_file(entry, files)
-
-        from webllm.artifacts.gguf import open_gguf
-
-        path = files.place(entry)
-        files.close()
-        return open_gguf(path)
-    except BaseException:
-        files.close()
-        raise
-
-
-async def open_files(
-    source: str,
-    store: str | None,
-    on_progress: ProgressCallback | None,
-    hub: HubAccess | None = None,
-) -> tuple[str, Files]:
-    """Opens the files of `source`, fetching those that the store does not have.
-
-    Returns the name of the file at which the model begins, and all files. `store` names a browser's
-    store, see `openBlobs` in browser/blobs.js; natively the store is a directory. `hub` is for
-    browsers; natively `huggingface_hub` has its own settings. Raises ConfigError for a source or
-    store that is not understood, an ArtifactError or ModelNotFoundError for what cannot be had.
+    `store` names a browser's store, see `openBlobs` in browser/blobs.js; natively the store is a
+    directory. `hub` is for browsers; natively `huggingface_hub` has its own settings. Raises
+    ConfigError for a source or store that is not understood, an ArtifactError or ModelNotFoundError
+    where a file cannot be had, UnsupportedModelError for a model that webllm does not read.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
-        return await browser.open_files(source, store, on_progress, hub or HubAccess())
+        return await browser.open_model(source, store, on_progress, hub or HubAccess())
 
-    from webllm.artifacts.mapped_files import MappedFiles
+    from webllm.artifacts.local_files import open_paths
     from webllm.artifacts.resolve import ensure_model
     from webllm.artifacts.store import DirectoryStore
 
@@ -79,8 +46,7 @@ async def open_files(
             "hub_url and hub_token are for browsers; here set HF_ENDPOINT, and log in by "
             "`hf auth login` or HF_TOKEN"
         )
-    found = await ensure_model(source, DirectoryStore(), on_progress)
-    return found.entry, MappedFiles(found.paths)
+    return open_paths(await ensure_model(source, DirectoryStore(), on_progress))
 
 
 async def has_model(source: str, store: str | None) -> bool:

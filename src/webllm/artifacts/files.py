@@ -1,17 +1,13 @@
-"""The files of one model, by their names: what to fetch, and how to read what is there.
+"""The files of a model before they are fetched. `checkpoint.Files` are the open ones.
 
 A name is a path relative to the model's folder, with slashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from webllm.artifacts.checkpoint import RawBytes
-
-Span = tuple[int, int]  # start and end, in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +35,3 @@ class Folder(Protocol):
 
     async def names(self) -> Sequence[str] | None:
         """Returns the names of all files, sorted; None for a site, which does not list them."""
-
-
-class Files(Protocol):
-    """The open files of one model. All methods raise KeyError for a name that is not in `names`."""
-
-    @property
-    def names(self) -> Collection[str]: ...
-
-    def place(self, name: str) -> str:
-        """Returns the path or URL of a file, for people."""
-
-    def size(self, name: str) -> int:
-        """Returns the bytes of a file."""
-
-    async def load(self, name: str) -> bytes:
-        """Returns a small file, whole."""
-
-    async def peek(self, name: str, start: int, num_bytes: int) -> bytes:
-        """Returns part of a file, or less at its end, to be parsed in Python."""
-
-    async def read(self, name: str, start: int, num_bytes: int) -> RawBytes:
-        """Reads part of a file for a device; in a browser the bytes never enter Python."""
-
-    async def gather(self, name: str, spans: Sequence[Span]) -> list[bytes]:
-        """Returns the bytes of small spans from all over a file."""
-
-    def close(self) -> None:
-        """Closes the files; does nothing if they are closed. Natively views stay valid."""

@@ -13,7 +13,10 @@ from webllm.errors import ModelNotFoundError
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """The files of a model on this disk by their names, and the name of the first to read."""
+    """The files of a model on this disk, by their names; the only file of one by its path.
+
+    entry: the name of the file at which it begins, which tells the format.
+    """
 
     entry: str
     paths: Mapping[str, Path]
@@ -54,13 +57,15 @@ async def local_model(path: Path) -> ModelPaths:
         entry = await find_entry(folder)
     elif path.is_file():
         if not is_entry(path.name):
-            return ModelPaths(SINGLE_FILE, {SINGLE_FILE: path})
+            return ModelPaths(SINGLE_FILE, {str(path): path})
         folder, entry = LocalFolder(path.parent), path.name
     else:
         raise ModelNotFoundError(f"{path} does not exist; {_way_out(path)}")
     files = {each.name: folder.path(each.name) for each in await needed(entry, folder)}
     for file in files.values():
         file.open("rb").close()
+    if len(files) == 1:
+        files = {str(file): file for file in files.values()}
     return ModelPaths(entry, files)
 
 

@@ -71,7 +71,7 @@ async def ensure_model(
             manifest, paths = await ensure_members(members, source, reporter)
         return ModelPaths(manifest.entry, paths)
     file = await _ensure_file(source, store, reporter, options)
-    return ModelPaths(SINGLE_FILE, {SINGLE_FILE: file})
+    return ModelPaths(SINGLE_FILE, {str(file): file})
 
 
 async def ensure_artifact(
@@ -84,7 +84,8 @@ async def ensure_artifact(
     found = await ensure_model(source, store, on_progress, options)
     if len(found.paths) > 1:
         raise ConfigError(f"{source} has several files: {', '.join(found.paths)}; name one file")
-    return found.paths[found.entry]
+    [path] = found.paths.values()
+    return path
 
 
 async def _local(source: LocalSource) -> ModelPaths:
@@ -93,7 +94,7 @@ async def _local(source: LocalSource) -> ModelPaths:
     found = await local_model(source.path)
     if len(found.paths) > 1:
         raise one_hash_of_several(source)
-    await asyncio.to_thread(_verify, found.paths[found.entry], source.sha256)
+    await asyncio.to_thread(_verify, next(iter(found.paths.values())), source.sha256)
     return found
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pyodide.ffi import to_js
 
 from webllm.artifacts.browser.store import answered
 from webllm.artifacts.checkpoint import JsBytes
-from webllm.artifacts.files import Span
-from webllm.errors import CheckpointError, IntegrityError
+from webllm.errors import IntegrityError, ModelNotFoundError
 
 Repair = Callable[[], Awaitable[Any]]  # fetches damaged parts anew, returns another WindowedFile
 
@@ -30,12 +29,14 @@ class SourceFile:
         """Returns bytes `start` to `end` as a Uint8Array."""
         return await self._repaired(lambda: self._windows.read(start, end))
 
-    async def gather(self, ranges: Sequence[Span], num_kept: int = _NUM_GATHERED) -> list[bytes]:
+    async def gather(
+        self, ranges: list[tuple[int, int]], num_kept: int = _NUM_GATHERED
+    ) -> list[bytes]:
         """Returns the bytes of small ranges from all over the file.
 
         Keeps `num_kept` of the windows that it reads for `read`.
         """
-        pairs = to_js(list(ranges))
+        pairs = to_js(ranges)
         found = await self._repaired(lambda: self._windows.gather(pairs, num_kept))
         return [data.to_bytes() for data in found]
 
@@ -53,49 +54,41 @@ class SourceFile:
         return await answered(read())
 
 
-class WindowedFiles:
-    """The open files of one model; see `Files` for its members. `place` says where they are."""
+class BrowserFiles:
+    """`Files` of a browser, whose bytes enter Python by `load` and `gather` only."""
 
-    def __init__(self, place: str, files: Mapping[str, SourceFile]) -> None:
-        self._place, self._files = place, dict(files)
-        self._sizes = {name: file.num_bytes for name, file in files.items()}
+    def __init__(self, files: Mapping[str, SourceFile]) -> None:
+        self._files = dict(files)
         self._warm: list[str] = []  # the last is the one read last
 
-    @property
-    def names(self) -> Collection[str]:
-        return self._sizes.keys()
-
-    def place(self, name: str) -> str:
-        return self._place if len(self._sizes) == 1 else f"{name} of {self._place}"
-
     def size(self, name: str) -> int:
-        return self._sizes[name]
+        return self._file(name).num_bytes
 
-    async def load(self, name: str) -> bytes:
-        return await self.peek(name, 0, self._sizes[name])
-
-    async def peek(self, name: str, start: int, num_bytes: int) -> bytes:
-        data: bytes = (await self.read(name, start, num_bytes)).to_bytes()  # type: ignore[attr-defined]
+    async def load(self, name: str, start: int, end: int) -> bytes:
+        data: bytes = (await self._warmed(name).read(start, end)).to_bytes()
         return data
 
-    async def read(self, name: str, start: int, num_bytes: int) -> JsBytes:
-        end = min(start + num_bytes, self._sizes[name])
-        data: JsBytes = await self._file(name).read(start, end)
-        return data
+    async def gather(self, name: str, ranges: list[tuple[int, int]]) -> list[bytes]:
+        return await self._warmed(name).gather(ranges, _NUM_GATHERED // len(self._files))
 
-    async def gather(self, name: str, spans: Sequence[Span]) -> list[bytes]:
-        return await self._file(name).gather(spans, _NUM_GATHERED // len(self._sizes))
+    async def read(self, name: str, start: int, end: int) -> JsBytes:
+        data: JsBytes = await self._warmed(name).read(start, end)
+        return data
 
     def close(self) -> None:
         self._files.clear()
 
     def _file(self, name: str) -> SourceFile:
-        """Returns a file; of those that were read before it, all but a few free their windows."""
         if name not in self._files:
-            raise CheckpointError(f"{self.place(name)}: is closed; open the model again to read it")
+            raise ModelNotFoundError(f"the model lacks the file {name}")
+        return self._files[name]
+
+    def _warmed(self, name: str) -> SourceFile:
+        """Returns a file; of those that were read before it, all but a few free their windows."""
+        file = self._file(name)
         if name in self._warm:
             self._warm.remove(name)
         self._warm.append(name)
         if len(self._warm) > _NUM_WARM:
             self._files[self._warm.pop(0)].forget()
-        return self._files[name]
+        return file

@@ -14,7 +14,7 @@ from typing import Any
 from js import URL, location
 
 from webllm.artifacts.browser.fetch import RETRY, FetchClient
-from webllm.artifacts.browser.files import SourceFile, WindowedFiles
+from webllm.artifacts.browser.files import BrowserFiles, SourceFile
 from webllm.artifacts.browser.hub import list_files
 from webllm.artifacts.browser.picked import PickedFolder, is_picked, open_picked
 from webllm.artifacts.browser.store import (
@@ -24,7 +24,9 @@ from webllm.artifacts.browser.store import (
     ask_to_keep,
     stores_module,
 )
+from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.download import download
+from webllm.artifacts.formats import open_checkpoint
 from webllm.artifacts.hub_access import HubAccess
 from webllm.artifacts.manifest import Manifest
 from webllm.artifacts.members import ensure_members
@@ -53,39 +55,38 @@ _log = logging.getLogger(__name__)
 _WAITING = "Waiting for another tab that is downloading this model"
 
 
-async def open_files(
+async def open_model(
     source: str,
     cache_backend: str | None,
     on_progress: ProgressCallback | None,
     hub: HubAccess,
-) -> tuple[str, WindowedFiles]:
-    """Opens the files of `source`, fetching those that the store does not have.
+) -> Checkpoint:
+    """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
-    Returns the name of the first to read, and the files. Raises ConfigError, ModelNotFoundError,
-    FetchError, IntegrityError, StorageFullError, CheckpointError.
+    Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and the
+    errors of `open_checkpoint`.
     """
     if is_picked(source):
-        return await _open_picked(source)
+        entry, files = await _open_picked(source)
+        return await open_checkpoint(entry, files, BrowserFiles(files))
     place, store = _place(source), await ModelStore.open(cache_backend)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
     if has_several_files(place):
-        members = _Members(place, store, hub)
-        manifest, files = await ensure_members(members, place, reporter)
-        return manifest.entry, WindowedFiles(str(place), files)
-    remote = replace(hub.locate(place), sha256=place.sha256)
-    address = _address(place)
+        manifest, files = await ensure_members(_Members(place, store, hub), place, reporter)
+        return await open_checkpoint(manifest.entry, files, BrowserFiles(files))
+    address, remote = _address(place), replace(hub.locate(place), sha256=place.sha256)
     file = await _ensure_file(store.file(address, place.sha256), remote, reporter)
-    return SINGLE_FILE, WindowedFiles(address, {SINGLE_FILE: file})
+    return await open_checkpoint(SINGLE_FILE, [address], BrowserFiles({address: file}))
 
 
-async def _open_picked(source: str) -> tuple[str, WindowedFiles]:
+async def _open_picked(source: str) -> tuple[str, dict[str, SourceFile]]:
+    """Returns the entry of the picked model, and its files."""
     files = await open_picked(source)
     if len(files) == 1:
-        return SINGLE_FILE, WindowedFiles(source, {SINGLE_FILE: next(iter(files.values()))})
+        return SINGLE_FILE, {source: next(iter(files.values()))}
     folder = PickedFolder(source, files)
     entry = await find_entry(folder)
-    names = [each.name for each in await needed(entry, folder)]
-    return entry, WindowedFiles(source, {name: files[name] for name in names})
+    return entry, {each.name: files[each.name] for each in await needed(entry, folder)}
 
 
 async def has_model(source: str, cache_backend: str | None) -> bool:

@@ -1,0 +1,31 @@
+"""The file formats of models: how each is opened from the file at which a model begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from webllm.artifacts.checkpoint import Checkpoint, Description, Files
+from webllm.artifacts.gguf.reader import describe as describe_gguf
+from webllm.errors import UnsupportedModelError
+
+
+async def open_checkpoint(entry: str, names: Iterable[str], files: Files) -> Checkpoint:
+    """Opens a model: checks all headers and reads all vectors. Closes the files if that fails.
+
+    `entry` is the file at which it begins, and `names` are those of all files, as `needed` has
+    them. Raises CheckpointError if one is malformed or truncated, UnsupportedModelError for a valid
+    model that webllm does not read.
+    """
+    try:
+        checkpoint = Checkpoint(await _describe(entry, list(names), files), files)
+        await checkpoint.read_vectors()
+    except BaseException:
+        files.close()
+        raise
+    return checkpoint
+
+
+async def _describe(entry: str, names: list[str], files: Files) -> Description:
+    if entry.endswith(".gguf"):
+        return await describe_gguf(names, files)
+    raise UnsupportedModelError(f"{entry} is of a format that is not read")
