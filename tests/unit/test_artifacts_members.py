@@ -1,23 +1,25 @@
-"""Models of several files: found, fetched from a server on this machine, stored, shared, deleted."""
+"""Models of several files: found, fetched from a server here, stored, shared, deleted."""
 
 import asyncio
 import json
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
-from typing import Any
 
 import pytest
 from file_server import PART, Departure, FileServer, serving
 
 from webllm.artifacts import hub
 from webllm.artifacts.fetch_source import FetchOptions
+from webllm.artifacts.files import FileSpec
 from webllm.artifacts.local_folder import ModelPaths, local_model
 from webllm.artifacts.progress import InitProgressReport
+from webllm.artifacts.remote_folder import Listing
 from webllm.artifacts.resolve import ensure_model
 from webllm.artifacts.retry import RetryPolicy
 from webllm.artifacts.source import HTTPSource, HubSource, parse_source
 from webllm.artifacts.store import DirectoryStore
+from webllm.artifacts.transfer import RemoteFile
 from webllm.errors import (
     ArtifactError,
     CheckpointError,
@@ -422,8 +424,8 @@ async def test_models_of_a_repository(
     found: str,
 ) -> None:
     server.files = {f"/{name}": b"x" * size for name, size in FILES_OF_HUB.items()}
-    files = {name: hub.FileSpec(name, size) for name, size in FILES_OF_HUB.items()}
-    monkeypatch.setattr(hub, "list_files", lambda source: hub.Listing("c0ffee", files))
+    files = {name: FileSpec(name, size) for name, size in FILES_OF_HUB.items()}
+    monkeypatch.setattr(hub, "list_files", lambda source: Listing("c0ffee", files))
     monkeypatch.setattr(hub, "address", lambda source: located(server, source))
     if " " in found:
         with pytest.raises(ModelNotFoundError, match=found):
@@ -435,9 +437,9 @@ async def test_models_of_a_repository(
         assert len(model.paths) == 3
 
 
-def located(server: FileServer, source: HubSource) -> hub.RemoteFile:
+def located(server: FileServer, source: HubSource) -> RemoteFile:
     assert source.revision == "c0ffee"
-    return hub.RemoteFile(server.url.replace("model.gguf", source.filename))
+    return RemoteFile(server.url.replace("model.gguf", source.filename))
 
 
 async def test_a_repository_without_its_prefix(store: DirectoryStore) -> None:

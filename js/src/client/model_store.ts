@@ -93,9 +93,7 @@ function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
 }
 
 const REVISION = String.raw`(refs/(?:pr/\d+|convert/[^/\s]+)|[^/\s:?]+)`;
-const HUB = new RegExp(
-  String.raw`^hf:([\w.-]+/[\w.-]+)(?:@${REVISION})?(?:/(\S*)|:([\w.-]+))?$`,
-);
+const HUB = new RegExp(String.raw`^hf:([\w.-]+/[\w.-]+)(?:@${REVISION})?(?:/(\S*)|:([\w.-]+))?$`);
 const HUB_PAGE = new RegExp(
   String.raw`^https://huggingface\.co/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)` +
     String.raw`(?:/(?:tree|blob|resolve)/${REVISION}(?:/([^?]*))?)?/?$`,
@@ -106,8 +104,7 @@ const ENTRY = /(\.gguf|\.safetensors|(^|\/)(mlc-chat-config|model\.safetensors\.
 function urlOf(source: string, isFile: boolean): string {
   if (/^pypi:/.test(source)) throw configError(`${source} cannot be kept in a browser`);
   const page = HUB_PAGE.exec(source); // its path is quoted
-  const [, repository, revision = "main", path = "", quantization] =
-    HUB.exec(source) ?? page ?? [];
+  const [, repository, revision = "main", path = "", quantization] = HUB.exec(source) ?? page ?? [];
   if (repository) {
     const decoded = revision.replace(/%2f/gi, "/").replaceAll("%25", "%");
     const name = path === "" || isFile ? path : asFolder(path);

@@ -16,6 +16,6 @@ export async function modelFromFile(
   modelId?: string,
 ): Promise<ModelRecord> {
   const model = await stored(() => offerFiles(picked));
-  const name = model.replace(/^.*\//, "").replace(/\.gguf$/, "");
+  const name = model.replace(/^.*\//, "").replace(/(-\d{5}-of-\d{5})?\.gguf$/, "");
   return { model, model_id: modelId ?? name };
 }

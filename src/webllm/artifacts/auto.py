@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.hub_access import HubAccess
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import ProgressCallback
 from webllm.errors import ConfigError, ModelNotFoundError
 from webllm.host import THIS_HOST
@@ -19,18 +20,20 @@ async def open_model(
     store: str | None,
     on_progress: ProgressCallback | None,
     hub: HubAccess | None = None,
+    integrity: Integrity | None = None,
 ) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
     `store` names a browser's store, see `openBlobs` in browser/blobs.js; natively the store is a
-    directory. `hub` is for browsers; natively `huggingface_hub` has its own settings. Raises
-    ConfigError for a source or store that is not understood, an ArtifactError or ModelNotFoundError
-    where a file cannot be had, UnsupportedModelError for a model that webllm does not read.
+    directory. `hub` is for browsers; natively `huggingface_hub` has its own settings. `integrity`
+    has hashes of files. Raises ConfigError for a source or store that is not understood, an
+    ArtifactError or ModelNotFoundError where a file cannot be had, UnsupportedModelError for a
+    model that webllm does not read.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
-        return await browser.open_model(source, store, on_progress, hub or HubAccess())
+        return await browser.open_model(source, store, on_progress, hub or HubAccess(), integrity)
 
     from webllm.artifacts.local_files import open_paths
     from webllm.artifacts.resolve import ensure_model
@@ -46,7 +49,7 @@ async def open_model(
             "hub_url and hub_token are for browsers; here set HF_ENDPOINT, and log in by "
             "`hf auth login` or HF_TOKEN"
         )
-    return open_paths(await ensure_model(source, DirectoryStore(), on_progress))
+    return open_paths(await ensure_model(source, DirectoryStore(), on_progress), integrity)
 
 
 async def has_model(source: str, store: str | None) -> bool:

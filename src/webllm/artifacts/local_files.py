@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.formats import open_checkpoint
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.local_folder import ModelPaths, local_model
 from webllm.errors import CheckpointError, ModelNotFoundError
 
@@ -67,9 +68,9 @@ def open_local(path: str | PathLike[str]) -> Checkpoint:
     return open_paths(_finish(local_model(Path(path))))
 
 
-def open_paths(model: ModelPaths) -> Checkpoint:
+def open_paths(model: ModelPaths, integrity: Integrity | None = None) -> Checkpoint:
     """Opens a model of this disk; raises what `open_checkpoint` raises."""
-    return _finish(open_checkpoint(model.entry, model.paths, LocalFiles(model.paths)))
+    return _finish(open_checkpoint(model.entry, model.paths, LocalFiles(model.paths), integrity))
 
 
 def _finish(coroutine: Coroutine[None, None, _T]) -> _T:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from webllm.artifacts.auto import open_model
 from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, JSONTokenizer
+from webllm.artifacts.hub_access import HubAccess
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import Phase, ProgressReporter
+from webllm.artifacts.source import HUB_URL
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
@@ -23,7 +26,7 @@ from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loop import GenerationLoop
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
-from webllm.errors import ConfigError, DeviceMemoryError
+from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
 from webllm.host import Host
 from webllm.models import registry
 from webllm.ops.program import BatchShape, Program
@@ -70,9 +73,8 @@ async def load_model(
     Raises what the steps raise: artifact, checkpoint, model and device errors.
     """
     started = time.perf_counter()
-    store, on_progress = config.app_config.cache_backend, config.init_progress_callback
     async with _opening_backend(config) as opening:
-        with await open_model(record.source, store, on_progress) as checkpoint:
+        with await _open(record, config) as checkpoint:
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
             tokenizing = asyncio.create_task(
                 in_background(host, _make_tokenizer, checkpoint, options)
@@ -110,6 +112,23 @@ async def load_model(
         time.perf_counter() - started,
     )
     return model
+
+
+async def _open(record: ModelRecord, config: MLCEngineConfig) -> Checkpoint:
+    """Opens the model of a record, fetched if necessary; raises what `open_model` raises."""
+    if record.model_manifest is not None:
+        raise UnsupportedModelError(
+            f"{record.model_id} has the model_manifest {record.model_manifest!r}, which names "
+            "tasks such as images and audio that are not run here; leave it out for text alone"
+        )
+    app, integrity = config.app_config, None
+    if (promised := record.integrity) is not None:
+        if promised.model_lib is not None:
+            _log.info("%s: integrity.model_lib is not checked: it is not used", record.model_id)
+        integrity = Integrity(promised.hashes, promised.on_failure != "warn")
+    hub = HubAccess(app.hub_url or HUB_URL, app.hub_token)
+    progress = config.init_progress_callback
+    return await open_model(record.source, app.cache_backend, progress, hub, integrity)
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.download import download
 from webllm.artifacts.formats import open_checkpoint
 from webllm.artifacts.hub_access import HubAccess
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.manifest import Manifest
 from webllm.artifacts.members import ensure_members
 from webllm.artifacts.needed import SINGLE_FILE, find_entry, needed
@@ -60,6 +61,7 @@ async def open_model(
     cache_backend: str | None,
     on_progress: ProgressCallback | None,
     hub: HubAccess,
+    integrity: Integrity | None,
 ) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
@@ -68,15 +70,16 @@ async def open_model(
     """
     if is_picked(source):
         entry, files = await _open_picked(source)
-        return await open_checkpoint(entry, files, BrowserFiles(files))
+        return await open_checkpoint(entry, files, BrowserFiles(files), integrity)
     place, store = _place(source), await ModelStore.open(cache_backend)
     reporter = ProgressReporter(on_progress, Phase.FETCH)
     if has_several_files(place):
         manifest, files = await ensure_members(_Members(place, store, hub), place, reporter)
-        return await open_checkpoint(manifest.entry, files, BrowserFiles(files))
+        return await open_checkpoint(manifest.entry, files, BrowserFiles(files), integrity)
     address, remote = _address(place), replace(hub.locate(place), sha256=place.sha256)
     file = await _ensure_file(store.file(address, place.sha256), remote, reporter)
-    return await open_checkpoint(SINGLE_FILE, [address], BrowserFiles({address: file}))
+    files = {address: file}
+    return await open_checkpoint(SINGLE_FILE, files, BrowserFiles(files), integrity)
 
 
 async def _open_picked(source: str) -> tuple[str, dict[str, SourceFile]]:
