@@ -138,10 +138,11 @@ class TensorInfo:
         return prod(self.shape[:-1]) * sum(self.row_bytes)
 
     def rows(self, name: str, first: int, count: int) -> TensorInfo:
-        """Returns the tensor `name`, which is rows `first` to `first + count` of this matrix."""
+        """Returns the tensor `name`: rows `first` to `first + count` of this matrix or vector."""
+        sizes = self.row_bytes if len(self.shape) > 1 else (self.dtype.block_bytes,)
         planes = [
             replace(plane, offset=plane.offset + first * size)
-            for plane, size in zip(self.planes, self.row_bytes, strict=True)
+            for plane, size in zip(self.planes, sizes, strict=True)
         ]
         return replace(self, name=name, shape=(count, *self.shape[1:]), planes=tuple(planes))
 

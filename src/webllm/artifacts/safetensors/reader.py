@@ -1,0 +1,53 @@
+"""Reads the documents and headers of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from zlib import crc32
+
+from webllm.artifacts.checkpoint import Description, Files, TensorInfo
+from webllm.artifacts.json_files import json_object, tokenizer_of
+from webllm.artifacts.safetensors.config import adds_one, config_from_json, defaults_from_json
+from webllm.artifacts.safetensors.header import LENGTH, MAX_HEADER_BYTES, tensors_from_header
+from webllm.errors import CheckpointError
+
+_GENERATION = "generation_config.json"
+
+
+async def describe(names: Collection[str], files: Files) -> Description:
+    """Describes the model in a folder of Hugging Face.
+
+    Raises CheckpointError for malformed files, UnsupportedModelError for storage types, a
+    quantization or a tokenizer that webllm does not read.
+    """
+    config = config_from_json(await json_object("config.json", files))
+    tensors: dict[str, TensorInfo] = {}
+    checksum = crc32(repr(sorted(config.items(), key=str)).encode())
+    for name in sorted(each for each in names if each.endswith(".safetensors")):
+        header = await _read_header(name, files)
+        checksum = crc32(header, checksum)
+        for tensor in tensors_from_header(header, name, files.size(name)).values():
+            if tensor.name in tensors:
+                raise CheckpointError(f"tensor {tensor.name!r} is in several files")
+            plus = 1.0 if adds_one(config, tensor.name) else 0.0
+            tensors[tensor.name] = replace(tensor, plus=plus)
+    defaults = {}
+    if _GENERATION in names:
+        defaults = defaults_from_json(await json_object(_GENERATION, files))
+    config.setdefault("tie_word_embeddings", "lm_head.weight" not in tensors)
+    tokenizer = await tokenizer_of(names, files)
+    return Description(config, tensors, tokenizer, f"{checksum:08x}", defaults=defaults)
+
+
+async def _read_header(name: str, files: Files) -> bytes:
+    size = files.size(name)
+    if size < LENGTH.size:
+        raise CheckpointError(f"{name} has {size} bytes; it is no safetensors file")
+    (num_bytes,) = LENGTH.unpack(bytes(await files.load(name, 0, LENGTH.size)))
+    if num_bytes > min(size - LENGTH.size, MAX_HEADER_BYTES):
+        raise CheckpointError(
+            f"{name} announces a header of {num_bytes} bytes, but has {size}; it is truncated, or "
+            "no safetensors file"
+        )
+    return bytes(await files.load(name, LENGTH.size, LENGTH.size + num_bytes))
