@@ -16,7 +16,7 @@ from browser.kernel_sources import LIMITS, FakeBuffer, Shapes
 from webllm.artifacts.checkpoint import GGMLType
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Slice
 from webllm.backends.webgpu.kernels.kv_cache import KVSlices
-from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS
+from webllm.backends.webgpu.kernels.matrix import format_of
 from webllm.backends.webgpu.kernels.rope_kv import Rope
 from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.lowering import Lowering, Memory
@@ -224,7 +224,8 @@ async def formats_table() -> str:
     software = KINDS[-1]
     head = ["weights", "in memory", "decode, GPU", "prefill, GPU", "software adapter"]
     rows = []
-    for dtype, format in WEIGHT_FORMATS.items():
+    for dtype in (dtype for dtype in GGMLType if dtype.supported):
+        format = format_of(dtype.storage)
         cells = [
             await _product(kind, dtype, shape)
             for kind, shape in (

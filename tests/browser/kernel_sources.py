@@ -16,13 +16,14 @@ from webllm.artifacts.checkpoint import GGMLType, TensorInfo
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits, Slice
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
-from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, allocate, common_format
+from webllm.backends.webgpu.kernels.matrix import allocate, common_format
 from webllm.backends.webgpu.kernels.repack import PARAMS, repack
 from webllm.backends.webgpu.kernels.variant import SCALAR, KernelVariant
 from webllm.errors import UnsupportedModelError
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 
+_TYPES = [dtype for dtype in GGMLType if dtype.supported]
 I8, F32 = ActivationFormat
 VARIANTS = {
     "scalar": SCALAR,
@@ -224,15 +225,16 @@ async def _compile_all(device: Any, variant: KernelVariant, checkpoint: Shapes) 
 def _repack_all(device: Any) -> None:
     params = Slice(device.buffer(PARAMS.size), 0, PARAMS.size)
     for pair in _repackable():
-        matrix = allocate(device, 256, 256, common_format(list(pair)))
+        matrix = allocate(device, 256, 256, common_format(dtype.storage for dtype in pair))
         for dtype in pair:
-            repack(device, dtype, matrix, matrix.shards[0], params, params, 1)
+            planes = [params] * len(dtype.planes)
+            repack(device, dtype, matrix, matrix.shards[0], params, planes, 1, params)
 
 
 def _repackable() -> Iterator[tuple[GGMLType, GGMLType]]:
-    for pair in combinations_with_replacement(WEIGHT_FORMATS, 2):
+    for pair in combinations_with_replacement(_TYPES, 2):
         try:
-            common_format(list(pair))
+            common_format(dtype.storage for dtype in pair)
         except UnsupportedModelError:
             continue
         yield pair

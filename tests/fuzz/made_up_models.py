@@ -16,7 +16,7 @@ from webllm.text.vocabulary import byte_level_alphabet
 LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 UINT32, FLOAT32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
-SUPPORTED = [dtype for dtype in GGMLType if dtype.supported]
+SUPPORTED = [dtype for dtype in GGMLType if dtype.supported and len(dtype.planes) == 1]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
 
@@ -112,7 +112,7 @@ def halves_of(dtype: GGMLType) -> tuple[int, ...]:
 _HALVES = {
     GGMLType.Q4_0: (0,), GGMLType.Q4_1: (0, 2), GGMLType.Q5_0: (0,), GGMLType.Q5_1: (0, 2),
     GGMLType.Q8_0: (0,), GGMLType.Q2_K: (80, 82), GGMLType.Q3_K: (108,), GGMLType.Q4_K: (0, 2),
-    GGMLType.Q5_K: (0, 2), GGMLType.Q6_K: (208,),
+    GGMLType.Q5_K: (0, 2), GGMLType.Q6_K: (208,), GGMLType.IQ4_NL: (0,), GGMLType.IQ4_XS: (0,),
 }  # fmt: skip
 
 

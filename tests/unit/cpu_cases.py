@@ -44,7 +44,7 @@ from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
 from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
-TYPES = [t for t in GGMLType if t.supported]
+TYPES = [t for t in GGMLType if t.supported and len(t.planes) == 1]
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -54,17 +54,15 @@ _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_serv
 class DequantizingKernels(NativeKernels):
     """The native kernels with `dequantize` of kernels.c, which only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""
-        address, word = ctypes.c_void_p, ctypes.c_uint32
-        arguments = word(type_id), address(source), word(num_weights), address(out)
-        self._library.dequantize(*arguments)
+    def dequantize(self, packing: int, out: int) -> None:
+        """Writes the source of a `Packing` as f32."""
+        self._library.dequantize(ctypes.c_void_p(packing), ctypes.c_void_p(out))
 
 
 class KernelsUnderTest(Kernels, Protocol):
     """Kernels with the function that only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None: ...
+    def dequantize(self, packing: int, out: int) -> None: ...
 
 
 KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {

@@ -85,7 +85,7 @@ class CPUBackend:
             loaded = 0
             for piece in loader.pieces:
                 data = await checkpoint.read(piece.tensor, piece.start, piece.num_bytes)
-                await asyncio.wrap_future(self.kernels.submit(partial(loader.pack, piece, data)))
+                await asyncio.wrap_future(self.kernels.submit(partial(loader.pack, piece, (data,))))
                 loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:
