@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType, TensorInfo
 
 Array = np.ndarray
 
-TYPES = [dtype for dtype in GGMLType if dtype.supported]
-GGUF_TYPES = [dtype for dtype in TYPES if len(dtype.planes) == 1]
-PLANE_TYPES = [dtype for dtype in TYPES if len(dtype.planes) > 1]
+TYPES = [dtype for dtype in StorageType if dtype.supported]
+GGUF_TYPES = [dtype for dtype in TYPES if dtype.is_ggml]
+PLANE_TYPES = [dtype for dtype in TYPES if len(dtype.plane_bytes) > 1]
 
 
-def plane_floats(dtype: GGMLType, values: Array) -> Array:
+def plane_floats(dtype: StorageType, values: Array) -> Array:
     """Returns f32 values as the bytes of a plane of scales or minimums."""
     if not dtype.storage.bf16:
         return values.astype("<f2").view(np.uint8)
     return (values.astype("<f4").view("<u4") >> 16).astype("<u2").view(np.uint8)
 
 
-def random_planes(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: int) -> list[Array]:
+def random_planes(
+    rng: np.random.Generator, dtype: StorageType, rows: int, cols: int
+) -> list[Array]:
     """Returns random planes of a type that has several, uint8 [rows, bytes]: all codes are valid.
 
     A code of 15 is rare in MLC_Q4: its writers do not emit it.
@@ -35,7 +38,7 @@ def random_planes(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
         codes = np.where(rng.random((rows, 1)) < 0.7, np.minimum(codes, 14), codes)
     numbers = [
         rng.uniform(0.001, 0.05, (rows, blocks)) * rng.choice([-1, 1], (rows, blocks))
-        for _ in dtype.planes[1:]
+        for _ in dtype.plane_bytes[1:]
     ]
     return [codes[:, ::2] | codes[:, 1::2] << 4, *(plane_floats(dtype, each) for each in numbers)]
 
@@ -49,18 +52,27 @@ def as_q4_0(planes: Sequence[Array]) -> Array:
     return np.concatenate([scales, nibbles.astype(np.uint8)], axis=-1).reshape(rows, -1)
 
 
-def values_of(dtype: GGMLType, planes: Sequence[Array]) -> Array:
+def planes_in(tensor: TensorInfo, data: bytes | memoryview) -> list[Array]:
+    """Returns the planes of a tensor, uint8 [rows, bytes]; in `data` one follows the other."""
+    rows, planes, start = prod(tensor.shape[:-1]), [], 0
+    for size in tensor.row_bytes:
+        planes.append(np.frombuffer(data, np.uint8, rows * size, start).reshape(rows, size))
+        start += rows * size
+    return planes
+
+
+def values_of(dtype: StorageType, planes: Sequence[Array]) -> Array:
     """Returns the values of rows that are stored in these planes: f32 [rows, cols]."""
     if len(planes) == 1:
         stored: Array = dequantize(planes[0], GGMLQuantizationType(dtype))
         return stored
     codes = np.stack([planes[0] & 15, planes[0] >> 4], axis=-1).reshape(len(planes[0]), -1)
     scale, *minimum = (_repeated(dtype, plane) for plane in planes[1:])
-    shifted = (codes.astype(np.float32) - dtype.storage.zero) * scale
-    return shifted + minimum[0] if minimum else shifted
+    values: Array = (codes.astype(np.float32) - dtype.storage.zero) * scale
+    return values + minimum[0] if minimum else values
 
 
-def _repeated(dtype: GGMLType, plane: Array) -> Array:
+def _repeated(dtype: StorageType, plane: Array) -> Array:
     if dtype.storage.bf16:
         numbers = (np.ascontiguousarray(plane).view("<u2").astype("<u4") << 16).view("<f4")
     else:

@@ -12,7 +12,7 @@ import pytest
 from made_up_models import halves_of
 
 from storage_cases import PLANE_TYPES, TYPES, plane_floats, random_planes, values_of
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
 from webllm.backends.webgpu.kernels.matrix import (
@@ -42,7 +42,7 @@ VALUES = """
 
 
 def random_rows(
-    dtype: GGMLType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
+    dtype: StorageType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
 ) -> list[np.ndarray]:
     """Returns planes, uint8 [rows, bytes]: any bits, except scales of largest / 10 and up."""
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def random_rows(
 
 def upload(
     device: NativeDevice,
-    dtype: GGMLType,
+    dtype: StorageType,
     planes: Sequence[np.ndarray],
     matrix: Matrix,
     chunk: Chunk,
@@ -103,7 +103,7 @@ def tolerance(format: WeightFormat, values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
-async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) -> None:
+async def test_every_type_against_gguf(device: NativeDevice, dtype: StorageType) -> None:
     rows, cols = 5, 768
     planes = random_rows(dtype, rows, cols)
     matrix = allocate(device, rows, cols, format_of(dtype.storage))
@@ -119,23 +119,23 @@ async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) ->
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (GGMLType.Q4_K, GGMLType.Q6_K),
-        (GGMLType.Q4_0, GGMLType.Q8_0),
-        (GGMLType.Q5_0, GGMLType.Q4_0),
-        (GGMLType.Q3_K, GGMLType.Q5_K),
-        (GGMLType.Q6_K, GGMLType.Q8_0),
-        (GGMLType.F16, GGMLType.Q4_1),
-        (GGMLType.BF16, GGMLType.F32),
-        (GGMLType.MLC_Q4, GGMLType.Q4_0),
-        (GGMLType.MLC_Q4, GGMLType.Q4_1),
-        (GGMLType.MLC_Q4_BF16, GGMLType.Q6_K),
-        (GGMLType.AFFINE4, GGMLType.GROUP4),
-        (GGMLType.MLC_Q4, GGMLType.F16),
+        (StorageType.Q4_K, StorageType.Q6_K),
+        (StorageType.Q4_0, StorageType.Q8_0),
+        (StorageType.Q5_0, StorageType.Q4_0),
+        (StorageType.Q3_K, StorageType.Q5_K),
+        (StorageType.Q6_K, StorageType.Q8_0),
+        (StorageType.F16, StorageType.Q4_1),
+        (StorageType.BF16, StorageType.F32),
+        (StorageType.MLC_Q4, StorageType.Q4_0),
+        (StorageType.MLC_Q4, StorageType.Q4_1),
+        (StorageType.MLC_Q4_BF16, StorageType.Q6_K),
+        (StorageType.AFFINE4, StorageType.GROUP4),
+        (StorageType.MLC_Q4, StorageType.F16),
     ],
     ids=lambda dtype: dtype.name,
 )
 async def test_parts_of_two_types_join(
-    device: NativeDevice, first: GGMLType, second: GGMLType
+    device: NativeDevice, first: StorageType, second: StorageType
 ) -> None:
     a, b = random_rows(first, 3, 512, 1), random_rows(second, 4, 512, 2)
     matrix = allocate(device, 7, 512, common_format([first.storage, second.storage]))
@@ -146,8 +146,10 @@ async def test_parts_of_two_types_join(
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=tolerance(matrix.format, want))
 
 
-@pytest.mark.parametrize("dtype", [GGMLType.Q4_0, GGMLType.MLC_Q4], ids=lambda dtype: dtype.name)
-async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice, dtype: GGMLType) -> None:
+@pytest.mark.parametrize(
+    "dtype", [StorageType.Q4_0, StorageType.MLC_Q4], ids=lambda dtype: dtype.name
+)
+async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice, dtype: StorageType) -> None:
     rows, head_dim, cols = 24, 8, 96
     planes = random_rows(dtype, rows, cols)
     matrix = allocate(device, rows, cols, format_of(dtype.storage))
@@ -160,13 +162,13 @@ async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice, dtype: G
 
 
 async def test_gate_and_up_interleave(device: NativeDevice) -> None:
-    gate, up = (random_rows(GGMLType.Q8_0, 9, 96, seed) for seed in (1, 2))
-    matrix = allocate(device, 18, 96, format_of(GGMLType.Q8_0.storage))
-    upload(device, GGMLType.Q8_0, gate, matrix, Chunk(0, 9, 0, 0, 2))
-    upload(device, GGMLType.Q8_0, up, matrix, Chunk(0, 9, 0, 1, 2))
+    gate, up = (random_rows(StorageType.Q8_0, 9, 96, seed) for seed in (1, 2))
+    matrix = allocate(device, 18, 96, format_of(StorageType.Q8_0.storage))
+    upload(device, StorageType.Q8_0, gate, matrix, Chunk(0, 9, 0, 0, 2))
+    upload(device, StorageType.Q8_0, up, matrix, Chunk(0, 9, 0, 1, 2))
     got = await read_back(device, matrix)
-    np.testing.assert_array_equal(got[0::2], values_of(GGMLType.Q8_0, gate))
-    np.testing.assert_array_equal(got[1::2], values_of(GGMLType.Q8_0, up))
+    np.testing.assert_array_equal(got[0::2], values_of(StorageType.Q8_0, gate))
+    np.testing.assert_array_equal(got[1::2], values_of(StorageType.Q8_0, up))
 
 
 async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
@@ -174,21 +176,23 @@ async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
 ) -> None:
     low = replace(device.limits, max_binding_bytes=1 << 15)
     monkeypatch.setattr(device, "limits", low)
-    [blocks] = random_rows(GGMLType.Q4_0, 700, 96)
-    matrix = allocate(device, 700, 96, format_of(GGMLType.Q4_0.storage))
+    [blocks] = random_rows(StorageType.Q4_0, 700, 96)
+    matrix = allocate(device, 700, 96, format_of(StorageType.Q4_0.storage))
     assert [(s.first_row, s.rows) for s in matrix.shards] == [(0, 512), (512, 188)]
     for first in range(0, 700, 300):
         part = blocks[first : first + 300]
-        upload(device, GGMLType.Q4_0, [part], matrix, Chunk(first, len(part), 0, 0, 1))
+        upload(device, StorageType.Q4_0, [part], matrix, Chunk(first, len(part), 0, 0, 1))
     np.testing.assert_array_equal(
-        await read_back(device, matrix), values_of(GGMLType.Q4_0, [blocks])
+        await read_back(device, matrix), values_of(StorageType.Q4_0, [blocks])
     )
 
 
 @pytest.mark.parametrize("dtype", PLANE_TYPES, ids=lambda dtype: dtype.name)
-async def test_scales_that_f16_cannot_hold_are_told(device: NativeDevice, dtype: GGMLType) -> None:
+async def test_scales_that_f16_cannot_hold_are_told(
+    device: NativeDevice, dtype: StorageType
+) -> None:
     matrix = allocate(device, 5, 256, format_of(dtype.storage))
-    for plane in range(1, len(dtype.planes)):
+    for plane in range(1, len(dtype.plane_bytes)):
         for value in (7e4, -7e4, np.inf, np.nan) if dtype.storage.bf16 else (np.inf, np.nan):
             planes = random_rows(dtype, 5, 256)
             planes[plane][3, -2:] = plane_floats(dtype, np.array([value]))
@@ -197,10 +201,10 @@ async def test_scales_that_f16_cannot_hold_are_told(device: NativeDevice, dtype:
 
 
 def test_formats_are_the_narrowest() -> None:
-    assert common_format([GGMLType.Q4_K.storage, GGMLType.Q6_K.storage]) == WeightFormat(
+    assert common_format([StorageType.Q4_K.storage, StorageType.Q6_K.storage]) == WeightFormat(
         6, 16, mins=True
     )
-    assert common_format([GGMLType.Q4_0.storage] * 3) == WeightFormat(4, 32)
+    assert common_format([StorageType.Q4_0.storage] * 3) == WeightFormat(4, 32)
     for bits, group, mins in product((4, 5, 6, 8), (16, 32), (False, True)):
         format = WeightFormat(bits, group, mins)
         assert format.scales_bytes(8) >= 8 * (4 * format.high_words + 2 * 32 // group)
@@ -208,4 +212,4 @@ def test_formats_are_the_narrowest() -> None:
 
 def test_odd_columns_are_refused(device: NativeDevice) -> None:
     with pytest.raises(UnsupportedModelError, match="33"):
-        allocate(device, 4, 33, format_of(GGMLType.F32.storage))
+        allocate(device, 4, 33, format_of(StorageType.F32.storage))

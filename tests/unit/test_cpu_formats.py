@@ -8,12 +8,16 @@ import pytest
 from cpu_cases import KERNELS, KernelsUnderTest, random_tensor
 
 from storage_cases import GGUF_TYPES, PLANE_TYPES, random_planes, values_of
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.cpu.structs import PackingStruct
 
 
 def decoded(
-    kernels: KernelsUnderTest, dtype: GGMLType, planes: Sequence[np.ndarray], rows: int, cols: int
+    kernels: KernelsUnderTest,
+    dtype: StorageType,
+    planes: Sequence[np.ndarray],
+    rows: int,
+    cols: int,
 ) -> np.ndarray:
     struct = PackingStruct(0, dtype, 0, rows, cols, 0, pair_head_dim=0)
     packing, out = kernels.allocate(PackingStruct.SIZE), kernels.allocate(4 * rows * cols)
@@ -31,7 +35,7 @@ def decoded(
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [*GGUF_TYPES, *PLANE_TYPES], ids=lambda dtype: dtype.name)
-def test_dequantizes_random_blocks(name: str, dtype: GGMLType) -> None:
+def test_dequantizes_random_blocks(name: str, dtype: StorageType) -> None:
     rng = np.random.default_rng(1)
     if dtype in PLANE_TYPES:
         planes = random_planes(rng, dtype, 4, 512)
@@ -48,7 +52,7 @@ def test_reads_every_half() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16)
     expected = halves.view(np.float16).astype(np.float32)
     kernels = next(iter(KERNELS.values()))()
-    got = decoded(kernels, GGMLType.F16, [halves], 1, 1 << 16)[0]
+    got = decoded(kernels, StorageType.F16, [halves], 1, 1 << 16)[0]
     np.testing.assert_array_equal(got[~np.isnan(expected)], expected[~np.isnan(expected)])
     assert np.isnan(got[np.isnan(expected)]).all()
     kernels.close()

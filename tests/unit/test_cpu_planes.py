@@ -10,7 +10,7 @@ import pytest
 from cpu_cases import KERNELS, KernelsUnderTest
 
 from storage_cases import PLANE_TYPES, as_q4_0, plane_floats, random_planes, values_of
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.cpu.formats import Format, format_of
 from webllm.backends.cpu.structs import PackingStruct
 
@@ -18,7 +18,7 @@ ROWS, COLS = 37, 256
 
 
 def packed(
-    kernels: KernelsUnderTest, dtype: GGMLType, planes: Sequence[np.ndarray], format: Format
+    kernels: KernelsUnderTest, dtype: StorageType, planes: Sequence[np.ndarray], format: Format
 ) -> tuple[bytes, bool]:
     """Returns the panels of all rows, and whether f16 cannot hold a scale."""
     num_bytes = -(-ROWS // 16) * format.panel_bytes(COLS)
@@ -54,7 +54,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[KernelsUnderTest]:
 
 
 @pytest.mark.parametrize("dtype", PLANE_TYPES, ids=lambda dtype: dtype.name)
-def test_four_bits_hold_every_value_exactly(kernels: KernelsUnderTest, dtype: GGMLType) -> None:
+def test_four_bits_hold_every_value_exactly(kernels: KernelsUnderTest, dtype: StorageType) -> None:
     """Also MLC's code 15, which its writers do not emit."""
     planes = random_planes(np.random.default_rng(2), dtype, ROWS, COLS)
     assert (planes[0] >> 4 == 15).any()
@@ -66,17 +66,19 @@ def test_four_bits_hold_every_value_exactly(kernels: KernelsUnderTest, dtype: GG
 
 @pytest.mark.parametrize("format", [Format(flags) for flags in range(8)])
 def test_mlc_has_the_bits_of_q4_0(kernels: KernelsUnderTest, format: Format) -> None:
-    planes = random_planes(np.random.default_rng(3), GGMLType.MLC_Q4, ROWS, COLS)
+    planes = random_planes(np.random.default_rng(3), StorageType.MLC_Q4, ROWS, COLS)
     low, high = np.minimum(planes[0] & 15, 14), np.minimum(planes[0] >> 4, 14)
     planes[0] = low | high << 4
-    got = packed(kernels, GGMLType.MLC_Q4, planes, format)
-    assert got == packed(kernels, GGMLType.Q4_0, [as_q4_0(planes)], format)
+    got = packed(kernels, StorageType.MLC_Q4, planes, format)
+    assert got == packed(kernels, StorageType.Q4_0, [as_q4_0(planes)], format)
 
 
 @pytest.mark.parametrize("dtype", PLANE_TYPES, ids=lambda dtype: dtype.name)
-def test_scales_that_f16_cannot_hold_are_told(kernels: KernelsUnderTest, dtype: GGMLType) -> None:
+def test_scales_that_f16_cannot_hold_are_told(
+    kernels: KernelsUnderTest, dtype: StorageType
+) -> None:
     values = (65536.0, -65536.0, np.inf, np.nan) if dtype.storage.bf16 else (np.inf, np.nan)
-    for plane in range(1, len(dtype.planes)):
+    for plane in range(1, len(dtype.plane_bytes)):
         for value in values:
             planes = random_planes(np.random.default_rng(4), dtype, ROWS, COLS)
             planes[plane][ROWS - 1, -2:] = plane_floats(dtype, np.array([value]))

@@ -1,4 +1,4 @@
-"""The interface of a model file: metadata, tensor descriptions and raw bytes.
+"""A model file of any format: its configuration, tensors and tokenizer, and the bytes of tensors.
 
 Has the table of storage types. Knows no file format and no arithmetic.
 """
@@ -6,20 +6,23 @@ Has the table of storage types. Knows no file format and no arithmetic.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from types import TracebackType
+from math import prod
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
-from webllm.errors import UnsupportedModelError
+from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 OnBytes = Callable[[int, int], None]  # called with (loaded, total) bytes
+
+_MAX_VECTOR_BYTES = 4 << 20  # beyond every real one
 
 GROUP_COLS = 32  # columns quantized together: of int8 activations, and of a block at least
 MAX_PLANES = 3  # of a storage type
 
 
-class GGMLType(IntEnum):
+class StorageType(IntEnum):
     """How a tensor is stored: GGUF's types with its numbers (ggml's `enum ggml_type`), then ours.
 
     Ours are those of compressed-tensors (GROUP4), MLX (AFFINE4) and MLC, with the size of a group
@@ -80,6 +83,11 @@ class GGMLType(IntEnum):
         return self in _STORAGE
 
     @property
+    def is_ggml(self) -> bool:
+        """Whether GGUF has this type."""
+        return self < StorageType.GROUP4
+
+    @property
     def storage(self) -> Storage:
         """Its row in the table of types. KeyError unless `supported`; see `TensorInfo.storage`."""
         return _STORAGE[self]
@@ -90,17 +98,17 @@ class GGMLType(IntEnum):
         return self.storage.block_elements
 
     @property
-    def planes(self) -> tuple[int, ...]:
+    def plane_bytes(self) -> tuple[int, ...]:
         """Bytes of one block in each plane."""
-        return self.storage.planes
+        return self.storage.plane_bytes
 
     @property
     def block_bytes(self) -> int:
         """Bytes of one block in all planes."""
-        return sum(self.storage.planes)
+        return sum(self.storage.plane_bytes)
 
     @property
-    def unpacked_as(self) -> GGMLType:
+    def unpacked_as(self) -> StorageType:
         """The type whose functions, in C and in WGSL, unpack this one too."""
         return self.storage.like or self
 
@@ -115,13 +123,13 @@ class Storage:
     """
 
     block_elements: int
-    planes: tuple[int, ...]
+    plane_bytes: tuple[int, ...]
     bits: int
     scale_group: int = 0  # columns that share a scale; 0 for floats
     zero: int = 0
     mins: bool = False
     bf16: bool = False  # floats, or scales and minimums in planes of their own; else they are f16
-    like: GGMLType | None = None  # the type with the same fields: only sizes and `zero` differ
+    like: StorageType | None = None  # the type with the same fields: only sizes and `zero` differ
 
     @property
     def is_float(self) -> bool:
@@ -131,63 +139,77 @@ class Storage:
 # A new type is a row here and a function in each backend: docs/adding.md. Sums list the fields of a
 # block in the order of the file.
 _STORAGE = {
-    GGMLType.F32: Storage(1, (4,), 32),
-    GGMLType.F16: Storage(1, (2,), 16),
-    GGMLType.BF16: Storage(1, (2,), 16, bf16=True),
+    StorageType.F32: Storage(1, (4,), 32),
+    StorageType.F16: Storage(1, (2,), 16),
+    StorageType.BF16: Storage(1, (2,), 16, bf16=True),
     # scale, nibbles
-    GGMLType.Q4_0: Storage(32, (2 + 16,), 4, 32, zero=8),
+    StorageType.Q4_0: Storage(32, (2 + 16,), 4, 32, zero=8),
     # scale, minimum, nibbles
-    GGMLType.Q4_1: Storage(32, (2 + 2 + 16,), 4, 32, mins=True),
+    StorageType.Q4_1: Storage(32, (2 + 2 + 16,), 4, 32, mins=True),
     # scale, fifth bits, nibbles
-    GGMLType.Q5_0: Storage(32, (2 + 4 + 16,), 5, 32, zero=16),
+    StorageType.Q5_0: Storage(32, (2 + 4 + 16,), 5, 32, zero=16),
     # scale, minimum, fifth bits, nibbles
-    GGMLType.Q5_1: Storage(32, (2 + 2 + 4 + 16,), 5, 32, mins=True),
+    StorageType.Q5_1: Storage(32, (2 + 2 + 4 + 16,), 5, 32, mins=True),
     # scale, bytes
-    GGMLType.Q8_0: Storage(32, (2 + 32,), 8, 32),
+    StorageType.Q8_0: Storage(32, (2 + 32,), 8, 32),
     # scales, 2-bit values, scale, minimum
-    GGMLType.Q2_K: Storage(256, (16 + 64 + 2 + 2,), 2, 16, mins=True),
+    StorageType.Q2_K: Storage(256, (16 + 64 + 2 + 2,), 2, 16, mins=True),
     # third bits, 2-bit values, scales, scale
-    GGMLType.Q3_K: Storage(256, (32 + 64 + 12 + 2,), 3, 16, zero=4),
+    StorageType.Q3_K: Storage(256, (32 + 64 + 12 + 2,), 3, 16, zero=4),
     # scale, minimum, scales, nibbles
-    GGMLType.Q4_K: Storage(256, (2 + 2 + 12 + 128,), 4, 32, mins=True),
+    StorageType.Q4_K: Storage(256, (2 + 2 + 12 + 128,), 4, 32, mins=True),
     # scale, minimum, scales, fifth bits, nibbles
-    GGMLType.Q5_K: Storage(256, (2 + 2 + 12 + 32 + 128,), 5, 32, mins=True),
+    StorageType.Q5_K: Storage(256, (2 + 2 + 12 + 32 + 128,), 5, 32, mins=True),
     # nibbles, upper bits, scales, scale
-    GGMLType.Q6_K: Storage(256, (128 + 64 + 16 + 2,), 6, 16, zero=32),
+    StorageType.Q6_K: Storage(256, (128 + 64 + 16 + 2,), 6, 16, zero=32),
     # scale, nibbles: each is the place of an int8 in a table of sixteen
-    GGMLType.IQ4_NL: Storage(32, (2 + 16,), 8, 32),
+    StorageType.IQ4_NL: Storage(32, (2 + 16,), 8, 32),
     # scale, upper bits of scales, scales, nibbles as in IQ4_NL
-    GGMLType.IQ4_XS: Storage(256, (2 + 2 + 4 + 128,), 8, 32),
+    StorageType.IQ4_XS: Storage(256, (2 + 2 + 4 + 128,), 8, 32),
     # Planes of codes, the first in the lowest bits, and of scales.
-    GGMLType.GROUP4: Storage(128, (64, 2), 4, 128, zero=8),
-    GGMLType.GROUP4_BF16: Storage(128, (64, 2), 4, 128, 8, bf16=True, like=GGMLType.GROUP4),
-    GGMLType.GROUP4_64: Storage(64, (32, 2), 4, 64, 8, like=GGMLType.GROUP4),
-    GGMLType.GROUP4_64_BF16: Storage(64, (32, 2), 4, 64, 8, bf16=True, like=GGMLType.GROUP4),
-    GGMLType.GROUP4_32: Storage(32, (16, 2), 4, 32, 8, like=GGMLType.GROUP4),
-    GGMLType.GROUP4_32_BF16: Storage(32, (16, 2), 4, 32, 8, bf16=True, like=GGMLType.GROUP4),
-    GGMLType.MLC_Q4: Storage(32, (16, 2), 4, 32, 7, like=GGMLType.GROUP4),
-    GGMLType.MLC_Q4_BF16: Storage(32, (16, 2), 4, 32, 7, bf16=True, like=GGMLType.GROUP4),
+    StorageType.GROUP4: Storage(128, (64, 2), 4, 128, zero=8),
+    StorageType.GROUP4_BF16: Storage(128, (64, 2), 4, 128, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.GROUP4_64: Storage(64, (32, 2), 4, 64, 8, like=StorageType.GROUP4),
+    StorageType.GROUP4_64_BF16: Storage(64, (32, 2), 4, 64, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.GROUP4_32: Storage(32, (16, 2), 4, 32, 8, like=StorageType.GROUP4),
+    StorageType.GROUP4_32_BF16: Storage(32, (16, 2), 4, 32, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.MLC_Q4: Storage(32, (16, 2), 4, 32, 7, like=StorageType.GROUP4),
+    StorageType.MLC_Q4_BF16: Storage(32, (16, 2), 4, 32, 7, bf16=True, like=StorageType.GROUP4),
     # Planes of codes, of scales and of minimums.
-    GGMLType.AFFINE4: Storage(64, (32, 2, 2), 4, 64, mins=True),
-    GGMLType.AFFINE4_BF16: Storage(
-        64, (32, 2, 2), 4, 64, mins=True, bf16=True, like=GGMLType.AFFINE4
+    StorageType.AFFINE4: Storage(64, (32, 2, 2), 4, 64, mins=True),
+    StorageType.AFFINE4_BF16: Storage(
+        64, (32, 2, 2), 4, 64, mins=True, bf16=True, like=StorageType.AFFINE4
     ),
-    GGMLType.AFFINE4_32: Storage(32, (16, 2, 2), 4, 32, mins=True, like=GGMLType.AFFINE4),
-    GGMLType.AFFINE4_32_BF16: Storage(
-        32, (16, 2, 2), 4, 32, mins=True, bf16=True, like=GGMLType.AFFINE4
+    StorageType.AFFINE4_32: Storage(32, (16, 2, 2), 4, 32, mins=True, like=StorageType.AFFINE4),
+    StorageType.AFFINE4_32_BF16: Storage(
+        32, (16, 2, 2), 4, 32, mins=True, bf16=True, like=StorageType.AFFINE4
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
+class Plane:
+    """A place of rows, one after the other, in one of a model's files."""
+
+    file: str
+    offset: int  # bytes from the start of the file
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """The name, shape, storage type and place of one tensor."""
+    """The name, shape, storage type and place of one tensor.
+
+    is_paired: the rows of a rotary projection are stored so that the two of each pair lie side by
+    side, as GGUF has llama's; Hugging Face has the first halves of a head before the second ones.
+    plus: is added to the stored values of a vector.
+    """
 
     name: str
-    shape: tuple[int, ...]  # row-major, (rows, cols) for a matrix: the reverse of GGUF's order
-    dtype: GGMLType
-    offset: int  # bytes from the start of the file
-    nbytes: int
+    shape: tuple[int, ...]  # row-major, (rows, cols) for a matrix
+    dtype: StorageType
+    planes: tuple[Plane, ...]
+    is_paired: bool = False
+    plus: float = 0.0
 
     @property
     def storage(self) -> Storage:
@@ -199,6 +221,24 @@ class TensorInfo:
             )
         return self.dtype.storage
 
+    @property
+    def row_bytes(self) -> tuple[int, ...]:
+        """Bytes of a row in each plane; a vector is one row."""
+        blocks = self.shape[-1] // self.dtype.block_elements
+        return tuple(blocks * size for size in self.dtype.plane_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape[:-1]) * sum(self.row_bytes)
+
+    def rows(self, name: str, first: int, count: int) -> TensorInfo:
+        """Returns the tensor `name`, which is rows `first` to `first + count` of this matrix."""
+        planes = [
+            replace(plane, offset=plane.offset + first * size)
+            for plane, size in zip(self.planes, self.row_bytes, strict=True)
+        ]
+        return replace(self, name=name, shape=(count, *self.shape[1:]), planes=tuple(planes))
+
 
 class JsBytes(Protocol):
     """A browser's Uint8Array: bytes outside Python's memory."""
@@ -209,43 +249,122 @@ class JsBytes(Protocol):
 RawBytes = memoryview | JsBytes
 
 
-class Checkpoint(Protocol):
-    """An open model file."""
+class Files(Protocol):
+    """The open files of one model, by name. Methods raise ModelNotFoundError for another name."""
 
-    @property
-    def metadata(self) -> Mapping[str, object]:
-        """Key to int, float, bool, str, or a sequence of these; valid after `close`."""
+    def size(self, name: str) -> int:
+        """Returns the bytes of a file."""
 
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Tensor name to description, in file order; valid after `close`."""
+    async def load(self, name: str, start: int, end: int) -> bytes | memoryview:
+        """Returns bytes `start` to `end` in Python's memory."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Eight hex digits of the file's header: files of other metadata or tensors have others."""
+    async def gather(self, name: str, ranges: list[tuple[int, int]]) -> list[bytes]:
+        """Returns the bytes of small ranges (start, end) from all over a file."""
+
+    async def read(self, name: str, start: int, end: int) -> RawBytes:
+        """Returns bytes `start` to `end` for a device; in a browser they never enter Python."""
+
+    def close(self) -> None:
+        """Closes the files; does nothing if they are closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFTokenizer:
+    """The tokenizer and chat templates of a GGUF file: its `tokenizer.*` keys."""
+
+    metadata: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class JSONTokenizer:
+    """The tokenizer and chat templates of Hugging Face's files, as they are."""
+
+    document: bytes  # tokenizer.json
+    config: bytes | None = None  # tokenizer_config.json
+    chat_template: str | None = None  # chat_template.jinja
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model file without the contents of its tensors, as its format reads it.
+
+    `config` has the names of Hugging Face's config.json, and `tensors` those of its checkpoints.
+    Where a file has a key or a tensor that has no such name, it keeps its own: `models/` refuses
+    what it does not read. Norms are stored as they multiply (Gemma: with the 1 added, or `plus`).
+    `defaults` has the fields of WebLLM's ChatOptions that the file gives, such as temperature.
+    """
+
+    config: Mapping[str, object]
+    tensors: Mapping[str, TensorInfo]
+    tokenizer: GGUFTokenizer | JSONTokenizer
+    fingerprint: str  # eight hex digits: files of other settings or tensors have others
+    conv_template: Mapping[str, object] | None = None  # WebLLM's chat template
+    defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Checkpoint:
+    """An open model file; a description and the files with the tensors' bytes."""
+
+    def __init__(self, description: Description, files: Files) -> None:
+        self.config = description.config
+        self.tensors = description.tensors
+        self.tokenizer = description.tokenizer
+        self.conv_template = description.conv_template
+        self.defaults = description.defaults
+        self.fingerprint = description.fingerprint
+        self._files: Files | None = files
+        self._vectors: dict[str, bytes] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    async def read_vectors(self) -> None:
+        """Reads all vectors, which `data` returns from then on."""
+        of_file: dict[str, list[TensorInfo]] = {}
+        for tensor in self.tensors.values():
+            if len(tensor.shape) == 1 and tensor.nbytes <= _MAX_VECTOR_BYTES:
+                of_file.setdefault(tensor.planes[0].file, []).append(tensor)
+        for name, tensors in of_file.items():
+            starts = [tensor.planes[0].offset for tensor in tensors]
+            ranges = [(at, at + each.nbytes) for at, each in zip(starts, tensors, strict=True)]
+            found = await self._open_files("the vectors").gather(name, ranges)
+            self._vectors |= {each.name: data for each, data in zip(tensors, found, strict=True)}
 
     def data(self, name: str) -> memoryview:
-        """Returns the tensor's bytes, read-only and uncopied; in a browser of vectors only.
+        """Returns the bytes of a vector. Raises ModelNotFoundError if there is none."""
+        if name not in self._vectors:
+            raise ModelNotFoundError(f"the model file has no vector {name!r}")
+        return memoryview(self._vectors[name]).toreadonly()
 
-        A view stays valid after `close`: the file is unmapped when the last view is dropped.
-        Raises ModelNotFoundError if there is no such tensor.
-        """
+    async def read(self, name: str, first_row: int, num_rows: int) -> tuple[RawBytes, ...]:
+        """Reads rows of a matrix for a device, the bytes of each plane."""
+        tensor, files = self.tensors[name], self._open_files(name)
+        found = []
+        for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True):
+            start = plane.offset + first_row * size
+            found.append(await files.read(plane.file, start, start + num_rows * size))
+        return tuple(found)
 
-    async def read(self, name: str, start: int, num_bytes: int) -> RawBytes:
-        """Reads part of a tensor for a device; in a browser the bytes never enter Python."""
+    def _open_files(self, what: str) -> Files:
+        if self._files is None:
+            raise CheckpointError(f"the model file is closed; open it again to read {what}")
+        return self._files
 
     def close(self) -> None:
-        """Closes the file; does nothing if it is closed."""
+        """Closes the files; does nothing if they are closed."""
+        files, self._files = self._files, None
+        if files is not None:
+            files.close()
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()

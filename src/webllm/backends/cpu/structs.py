@@ -8,7 +8,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import ClassVar
 
-from webllm.artifacts.checkpoint import MAX_PLANES, GGMLType
+from webllm.artifacts.checkpoint import MAX_PLANES, StorageType
 from webllm.ops.step import StepLayout
 
 OP_BYTES = 96
@@ -100,7 +100,7 @@ class PackingStruct:
     OUT_OF_RANGE: ClassVar[int] = SIZE - 4  # offset of the u32 that the kernels set
 
     panels: int
-    dtype: GGMLType
+    dtype: StorageType
     format: int
     rows: int
     cols: int
@@ -113,7 +113,7 @@ class PackingStruct:
         missing = MAX_PLANES - len(planes)
         return Struct(f"<{MAX_PLANES + 1}Q{MAX_PLANES + 4 + 7}I").pack(
             *planes, *[planes[0]] * missing, self.panels,
-            self.dtype.unpacked_as, storage.block_elements, *storage.planes, *[0] * missing,
+            self.dtype.unpacked_as, storage.block_elements, *storage.plane_bytes, *[0] * missing,
             storage.zero, storage.bf16,
             self.format, self.rows, self.cols, self.first_row, self.pair_head_dim, 0, 0,
         )  # fmt: skip

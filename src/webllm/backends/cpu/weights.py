@@ -38,7 +38,8 @@ class Piece:
     """Rows of a tensor that one call packs."""
 
     tensor: str
-    start: int  # bytes within the tensor
+    first_row: int
+    num_rows: int
     num_bytes: int
     packing: PackingStruct
 
@@ -105,7 +106,7 @@ class WeightLoader:
         self, part: Part, cols: int, format: Format, panels: int, first_row: int
     ) -> Iterator[Piece]:
         info = self._checkpoint.tensors[part.tensor]
-        row_bytes = cols // info.dtype.block_elements * info.dtype.block_bytes
+        row_bytes = sum(info.row_bytes)
         pairs = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
         unit = pairs or PANEL_ROWS  # rows are reordered within whole heads only
         step = max(_PIECE_BYTES // (row_bytes * unit), 1) * unit
@@ -114,7 +115,7 @@ class WeightLoader:
             packing = PackingStruct(
                 panels, info.dtype, format, rows, cols, first_row + row, pair_head_dim=pairs
             )
-            yield Piece(part.tensor, row * row_bytes, rows * row_bytes, packing)
+            yield Piece(part.tensor, row, rows, rows * row_bytes, packing)
 
     def _write_small(self) -> None:
         """Writes everything that is not packed: vectors, rotary tables, Matrix structs."""

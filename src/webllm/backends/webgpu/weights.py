@@ -104,7 +104,7 @@ class _Loader:
         self.on_bytes = on_bytes
         self.staging = device.buffer(CHUNK_BYTES + MAX_PLANES * aligned(1), "staging")
         self.params = device.buffer(PARAMS.size, "repack parameters")
-        in_planes = [tensor.name for tensor in tensors if len(tensor.dtype.planes) > 1]
+        in_planes = [tensor.name for tensor in tensors if len(tensor.dtype.plane_bytes) > 1]
         self.faults = Faults(device, in_planes)
         self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
         self.running_bytes = 0
@@ -126,18 +126,28 @@ class _Loader:
         return matrix
 
     async def _load_part(self, part: Part, matrix: Matrix, first_row: int, stride: int) -> None:
-        dtype = self.checkpoint.tensors[part.tensor].dtype
-        blocks = matrix.cols // dtype.block_elements
-        row_bytes = blocks * dtype.block_bytes
+        tensor = self.checkpoint.tensors[part.tensor]
+        row_bytes = sum(tensor.row_bytes)
         rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
-        planes = self._staged([rows_at_once * blocks * size for size in dtype.planes])
+        planes = self._staged([rows_at_once * size for size in tensor.row_bytes])
         params = Slice(self.params, 0, PARAMS.size)
         fault = self.faults.of(part.tensor) if len(planes) > 1 else None
         recordings = [
             (
                 shard,
                 self.device.record(
-                    [repack(self.device, dtype, matrix, shard, params, planes, rows_at_once, fault)]
+                    [
+                        repack(
+                            self.device,
+                            tensor.dtype,
+                            matrix,
+                            shard,
+                            params,
+                            planes,
+                            rows_at_once,
+                            fault,
+                        )
+                    ]
                 ),
             )
             for shard in matrix.shards
@@ -146,7 +156,7 @@ class _Loader:
         for row in range(0, part.rows, rows_at_once):
             rows = min(rows_at_once, part.rows - row)
             chunk = Chunk(row, rows, head_dim, first_row, stride)
-            data = (await self.checkpoint.read(part.tensor, row * row_bytes, rows * row_bytes),)
+            data = await self.checkpoint.read(part.tensor, row, rows)
             for plane, stored in zip(planes, data, strict=True):
                 self.device.write(plane, stored)
             for shard, recording in recordings:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.activation import GROUP
 from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, WeightFormat
@@ -47,7 +47,7 @@ class Chunk:
 
 def repack(
     device: Device,
-    dtype: GGMLType,
+    dtype: StorageType,
     matrix: Matrix,
     shard: Shard,
     params: Slice,
@@ -75,11 +75,11 @@ def repack(
     )
 
 
-def _source(dtype: GGMLType, format: WeightFormat) -> str:
+def _source(dtype: StorageType, format: WeightFormat) -> str:
     elements, storage = dtype.block_elements, dtype.storage
     return source(
         "repack/repack",
-        block_bytes=str(storage.planes[0] * max(1, GROUP // elements)),
+        block_bytes=str(storage.plane_bytes[0] * max(1, GROUP // elements)),
         block_groups=str(max(1, elements // GROUP)),
         source_zero=str(storage.zero),
         block=_block(dtype, format),
@@ -87,7 +87,7 @@ def _source(dtype: GGMLType, format: WeightFormat) -> str:
     )
 
 
-def _block(dtype: GGMLType, format: WeightFormat) -> str:
+def _block(dtype: StorageType, format: WeightFormat) -> str:
     """Returns the part that unpacks a type: the one that has the type's name."""
     name, storage = dtype.unpacked_as.name.lower(), dtype.storage
     if format.bits == 16:
@@ -105,7 +105,7 @@ def _block(dtype: GGMLType, format: WeightFormat) -> str:
     return source(f"repack/parts/{name}", negates=str(narrow).lower(), **included)
 
 
-def _store(dtype: GGMLType, format: WeightFormat) -> str:
+def _store(dtype: StorageType, format: WeightFormat) -> str:
     if format.bits == 16:
         return ""
     if format.is_float:
