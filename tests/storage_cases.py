@@ -53,12 +53,12 @@ def as_q4_0(planes: Sequence[Array]) -> Array:
 
 
 def planes_in(tensor: TensorInfo, data: bytes | memoryview) -> list[Array]:
-    """Returns the planes of a tensor, uint8 [rows, bytes]; in `data` one follows the other."""
-    rows, planes, start = prod(tensor.shape[:-1]), [], 0
-    for size in tensor.row_bytes:
-        planes.append(np.frombuffer(data, np.uint8, rows * size, start).reshape(rows, size))
-        start += rows * size
-    return planes
+    """Returns the planes of a tensor whose file is `data`, uint8 [rows, bytes]."""
+    rows = prod(tensor.shape[:-1])
+    return [
+        np.frombuffer(data, np.uint8, rows * size, plane.offset).reshape(rows, size)
+        for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True)
+    ]
 
 
 def values_of(dtype: StorageType, planes: Sequence[Array]) -> Array:

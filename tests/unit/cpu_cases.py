@@ -51,7 +51,7 @@ from webllm.ops.program import (
 )
 from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
-from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
+from webllm.ops.values import Encoding, Part, RopeTable, RowOrder, Rows, Value, Weight
 
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
@@ -129,6 +129,12 @@ class FakeCheckpoint(Checkpoint):
         self.bytes_of[name] = data
         return name
 
+    def rows(self, tensor: str, name: str, first: int, count: int) -> str:
+        """Adds some rows of a tensor as a tensor of their own."""
+        self.tensors[name] = self.tensors[tensor].rows(name, first, count)
+        self.bytes_of[name] = self.bytes_of[tensor]
+        return name
+
     def weight(self, dtype: StorageType, rows: int, cols: int = 1) -> Weight:
         return Weight.of(self.add(dtype, rows, cols), rows, cols)
 
@@ -195,6 +201,24 @@ def program_of_every_op(checkpoint: FakeCheckpoint, dtype: StorageType) -> Progr
     missing = set(get_args(Op)) - {type(op) for op in program.ops}
     assert not missing, f"add {missing} to the ops of program_of_every_op, in {__file__}"
     return program
+
+
+def program_of_fused_rows(checkpoint: FakeCheckpoint, dtype: StorageType) -> Program:
+    """Returns a product by rows of one tensor: two of them rotary projections, one of odd rows."""
+    fused = checkpoint.add(dtype, 131, 256)
+    halves = RowOrder.HALVES_TO_PAIRS
+    parts = (
+        Part(checkpoint.rows(fused, "k", 48, 24), 24, halves, head_dim=24),
+        Part(checkpoint.rows(fused, "v", 72, 59), 59),
+        Part(checkpoint.rows(fused, "q", 0, 48), 48, halves, head_dim=24),
+    )
+    build = ProgramBuilder(checkpoint, 256)
+    x, out = build.activation(256), build.value(131)
+    build.ops += [
+        Norm(build.x, checkpoint.weight(StorageType.F32, 256), 1e-5, x),
+        Linear(x, Weight(parts, 256), out),
+    ]
+    return build.program(out)
 
 
 class Runner:

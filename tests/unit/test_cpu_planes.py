@@ -7,12 +7,20 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from cpu_cases import KERNELS, KernelsUnderTest
+from cpu_cases import (
+    KERNELS,
+    FakeCheckpoint,
+    KernelsUnderTest,
+    Runner,
+    program_of_fused_rows,
+)
 
 from storage_cases import PLANE_TYPES, as_q4_0, plane_floats, random_planes, values_of
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.cpu.formats import Format, format_of
+from webllm.backends.cpu.native import NativeKernels
 from webllm.backends.cpu.structs import PackingStruct
+from webllm.errors import CheckpointError
 
 ROWS, COLS = 37, 256
 
@@ -84,3 +92,13 @@ def test_scales_that_f16_cannot_hold_are_told(
             planes[plane][ROWS - 1, -2:] = plane_floats(dtype, np.array([value]))
             assert packed(kernels, dtype, planes, format_of(dtype.storage))[1], (plane, value)
             assert packed(kernels, dtype, planes, Format.F32)[1], (plane, value)
+
+
+def test_a_tensor_with_such_scales_is_refused() -> None:
+    checkpoint = FakeCheckpoint()
+    program = program_of_fused_rows(checkpoint, StorageType.MLC_Q4_BF16)
+    data = bytearray(checkpoint.bytes_of["v"])
+    data[-2:] = plane_floats(StorageType.MLC_Q4_BF16, np.array([1e5])).tobytes()
+    checkpoint.bytes_of["v"] = bytes(data)
+    with pytest.raises(CheckpointError, match="v has scales beyond 65504"):
+        Runner(NativeKernels(1), program, checkpoint)
