@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_up_models import halves_of
 
-from storage_cases import PLANE_TYPES, TYPES, plane_floats, random_planes, values_of
+from storage_cases import PLANE_TYPES, TYPES, as_q4_0, plane_floats, random_planes, values_of
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
@@ -185,6 +185,21 @@ async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
     np.testing.assert_array_equal(
         await read_back(device, matrix), values_of(StorageType.Q4_0, [blocks])
     )
+
+
+async def test_mlc_has_the_bits_of_q4_0(device: NativeDevice) -> None:
+    planes = random_rows(StorageType.MLC_Q4, 9, 96)
+    planes[0] = np.minimum(planes[0] & 15, 14) | np.minimum(planes[0] >> 4, 14) << 4
+    found = []
+    for dtype, stored in (
+        (StorageType.MLC_Q4, planes),
+        (StorageType.Q4_0, [as_q4_0(planes)]),
+    ):
+        matrix = allocate(device, 9, 96, format_of(dtype.storage))
+        upload(device, dtype, stored, matrix, Chunk(0, 9, 0, 0, 1))
+        [shard] = matrix.shards
+        found.append([await device.read(each) for each in (shard.quants, shard.scales)])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("dtype", PLANE_TYPES, ids=lambda dtype: dtype.name)
