@@ -13,7 +13,7 @@ import pytest
 from cpu_cases import FakeCheckpoint, program_of_every_op
 from cpu_reference import Reference
 from kernel_case import I8, subgroup_size, variant_of
-from test_repack import random_blocks
+from test_repack import random_rows
 
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from webllm.artifacts.checkpoint import StorageType
@@ -79,8 +79,8 @@ class SmallCheckpoint(FakeCheckpoint):
 
     def _matrix(self, name: str, dtype: StorageType, shape: tuple[int, int]) -> None:
         largest = 2e-4 if dtype.block_elements == 256 else 0.01  # their scales have scales
-        data = random_blocks(dtype, *shape, len(self.tensors), largest).tobytes()
-        self.put(name, dtype, shape, data)
+        [blocks] = random_rows(dtype, *shape, len(self.tensors), largest)
+        self.put(name, dtype, shape, blocks.tobytes())
 
 
 CHECKPOINT = SmallCheckpoint()

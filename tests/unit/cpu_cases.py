@@ -7,18 +7,19 @@ import ctypes
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import accumulate, count
+from math import prod
 from types import MappingProxyType
 from typing import Protocol, Self, cast, get_args
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from made_up_models import halves_of
 
+from storage_cases import PLANE_TYPES, planes_in, random_planes, values_of
 from webllm.artifacts.checkpoint import (
     Checkpoint,
     Description,
@@ -50,9 +51,8 @@ from webllm.ops.program import (
 )
 from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
-from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
+from webllm.ops.values import Encoding, Part, RopeTable, RowOrder, Rows, Value, Weight
 
-TYPES = [t for t in StorageType if t.supported]
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -62,17 +62,15 @@ _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_serv
 class DequantizingKernels(NativeKernels):
     """The native kernels with `dequantize` of kernels.c, which only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""
-        address, word = ctypes.c_void_p, ctypes.c_uint32
-        arguments = word(type_id), address(source), word(num_weights), address(out)
-        self._library.dequantize(*arguments)
+    def dequantize(self, packing: int, out: int) -> None:
+        """Writes the source of a `Packing` as f32."""
+        self._library.dequantize(ctypes.c_void_p(packing), ctypes.c_void_p(out))
 
 
 class KernelsUnderTest(Kernels, Protocol):
     """Kernels with the function that only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None: ...
+    def dequantize(self, packing: int, out: int) -> None: ...
 
 
 KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
@@ -83,7 +81,7 @@ KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
 
 
 def random_tensor(rng: np.random.Generator, dtype: StorageType, rows: int, cols: int) -> bytes:
-    """Returns random blocks. Any quants are valid; scales are finite and of a usual size."""
+    """Returns random blocks, one plane after the other; scales are finite and of a usual size."""
     if dtype is StorageType.F32:
         return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
     if dtype is StorageType.F16:
@@ -92,6 +90,8 @@ def random_tensor(rng: np.random.Generator, dtype: StorageType, rows: int, cols:
         return (
             (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
         )
+    if dtype in PLANE_TYPES:
+        return b"".join(plane.tobytes() for plane in random_planes(rng, dtype, rows, cols))
     blocks = rng.integers(
         0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
     )
@@ -119,9 +119,20 @@ class FakeCheckpoint(Checkpoint):
         return self.put(name, dtype, (rows, cols) if cols > 1 else (rows,), data)
 
     def put(self, name: str, dtype: StorageType, shape: tuple[int, ...], data: bytes) -> str:
-        self.tensors[name] = TensorInfo(name, shape, dtype, (Plane("", 0),))
-        assert self.tensors[name].nbytes == len(data)
+        """Adds a tensor whose planes follow each other in `data`."""
+        tensor = TensorInfo(name, shape, dtype, ())
+        rows = prod(shape[:-1])
+        starts = list(accumulate((rows * size for size in tensor.row_bytes), initial=0))
+        assert starts[-1] == len(data)
+        planes = tuple(Plane("", start) for start in starts[:-1])
+        self.tensors[name] = replace(tensor, planes=planes)
         self.bytes_of[name] = data
+        return name
+
+    def rows(self, tensor: str, name: str, first: int, count: int) -> str:
+        """Adds some rows of a tensor as a tensor of their own."""
+        self.tensors[name] = self.tensors[tensor].rows(name, first, count)
+        self.bytes_of[name] = self.bytes_of[tensor]
         return name
 
     def weight(self, dtype: StorageType, rows: int, cols: int = 1) -> Weight:
@@ -131,13 +142,16 @@ class FakeCheckpoint(Checkpoint):
         return memoryview(self.bytes_of[name])
 
     async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
-        [size] = self.tensors[name].row_bytes
-        return (self.data(name)[first_row * size : (first_row + num_rows) * size],)
+        tensor, data, found = self.tensors[name], self.data(name), []
+        for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True):
+            start = plane.offset + first_row * size
+            found.append(data[start : start + num_rows * size])
+        return tuple(found)
 
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
-        data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)
-        return dequantize(data, GGMLQuantizationType(info.dtype))
+        floats = values_of(info.dtype, planes_in(info, self.bytes_of[name]))
+        return floats.reshape(info.shape[0], -1)
 
 
 class ProgramBuilder:
@@ -187,6 +201,24 @@ def program_of_every_op(checkpoint: FakeCheckpoint, dtype: StorageType) -> Progr
     missing = set(get_args(Op)) - {type(op) for op in program.ops}
     assert not missing, f"add {missing} to the ops of program_of_every_op, in {__file__}"
     return program
+
+
+def program_of_fused_rows(checkpoint: FakeCheckpoint, dtype: StorageType) -> Program:
+    """Returns a product by rows of one tensor: two of them rotary projections, one of odd rows."""
+    fused = checkpoint.add(dtype, 131, 256)
+    halves = RowOrder.HALVES_TO_PAIRS
+    parts = (
+        Part(checkpoint.rows(fused, "k", 48, 24), 24, halves, head_dim=24),
+        Part(checkpoint.rows(fused, "v", 72, 59), 59),
+        Part(checkpoint.rows(fused, "q", 0, 48), 48, halves, head_dim=24),
+    )
+    build = ProgramBuilder(checkpoint, 256)
+    x, out = build.activation(256), build.value(131)
+    build.ops += [
+        Norm(build.x, checkpoint.weight(StorageType.F32, 256), 1e-5, x),
+        Linear(x, Weight(parts, 256), out),
+    ]
+    return build.program(out)
 
 
 class Runner:

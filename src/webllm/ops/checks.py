@@ -173,3 +173,10 @@ def _check_part(part: Part, checkpoint: Checkpoint, shape: tuple[int, ...]) -> N
     if part.order is RowOrder.HALVES_TO_PAIRS:
         whole = part.head_dim > 0 and part.head_dim % 2 == 0 and part.rows % part.head_dim == 0
         _require(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")
+
+
+def out_of_range(tensor: str) -> CheckpointError:
+    """The error of kernels that find a scale or a minimum which f16 cannot hold."""
+    return CheckpointError(
+        f"{tensor} has scales beyond 65504, the largest f16, or not finite; the file is damaged"
+    )
