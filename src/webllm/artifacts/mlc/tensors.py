@@ -1,15 +1,14 @@
 """Reads `tensor-cache.json`: where each tensor lies in the shards, by Hugging Face's names.
 
-Group quantization "q4*_1": `name.q_weight` has eight 4-bit codes in a u32, the first one lowest, and
-`name.q_scale` a scale for 32 columns; a weight is (code - 7) * scale. MLC fuses projections: their
-rows, one after the other, are here tensors of their own. See mlc-llm's
+Group quantization q4*_1: `name.q_weight` has eight 4-bit codes in a u32, the first one lowest,
+and `name.q_scale` a scale for 32 columns; a weight is (code - 7) * scale. MLC fuses projections:
+their rows, one after the other, are tensors of their own here. See mlc-llm's
 `quantization/group_quantization.py` and tvm's `contrib/tvmjs.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
