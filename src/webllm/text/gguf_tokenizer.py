@@ -14,6 +14,7 @@ from enum import IntEnum
 from functools import partial
 
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.bpe_model import UnknownChars
 from webllm.text.byte_level_bpe import ByteLevelBpe
 from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
 from webllm.text.gguf_fields import GgufFields
@@ -170,8 +171,10 @@ def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
     bpe = SentencePieceBpe(
         scores,
         index_tokens(tokens.texts),
-        byte_ids if len(byte_ids) == 256 else {},
-        fields.token_id("unknown_token_id", num_tokens, default=0),
+        UnknownChars(
+            byte_ids if len(byte_ids) == 256 else {},
+            fields.token_id("unknown_token_id", num_tokens, default=0),
+        ),
     )
     spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
     coverage = Coverage() if len(byte_ids) == 256 else None
