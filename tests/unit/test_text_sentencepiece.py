@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from text_references import PREFIX, TEXTS, sentencepiece_of, train_sentencepiece
 
 from webllm.errors import CheckpointError
+from webllm.text.bpe_model import UnknownChars
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.sentencepiece_bpe import SentencePieceBpe
 from webllm.text.steps import finish
@@ -102,14 +103,20 @@ def test_bytes_of_tokens() -> None:
 
 
 def test_equal_scores_merge_from_the_left() -> None:
-    bpe = SentencePieceBpe({"ab": 0.0, "ba": 0.0}, {"ab": 1, "ba": 2, "a": 3, "b": 4}, {}, None)
+    ids = {"ab": 1, "ba": 2, "a": 3, "b": 4}
+    bpe = SentencePieceBpe({"ab": 0.0, "ba": 0.0}, ids, UnknownChars())
     assert finish(bpe.encode("aba")) == [1, 3]
     assert finish(bpe.encode("bab")) == [2, 4]
 
 
 def test_without_byte_tokens_a_run_of_unknown_characters_is_one_unknown_token() -> None:
-    assert finish(SentencePieceBpe({}, {"a": 1}, {}, 0).encode("a你好a你")) == [1, 0, 1, 0]
-    assert finish(SentencePieceBpe({}, {"a": 1}, {}, None).encode("a你")) == [1]
+    assert finish(SentencePieceBpe({}, {"a": 1}, UnknownChars({}, 0)).encode("a你好a你")) == [
+        1,
+        0,
+        1,
+        0,
+    ]
+    assert finish(SentencePieceBpe({}, {"a": 1}, UnknownChars()).encode("a你")) == [1]
 
 
 def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:

@@ -75,7 +75,9 @@ def parts(part: Part | None, key: str) -> list[Part]:
         if each is None:
             continue
         if not isinstance(each, dict):
-            raise CheckpointError(f"tokenizer.json is malformed: {str(each)[:80]!r} is no component")
+            raise CheckpointError(
+                f"tokenizer.json is malformed: {str(each)[:80]!r} is no component"
+            )
         inner = each.get(key) if each.get("type") == "Sequence" else None
         if isinstance(inner, list):
             pending += reversed(inner)
