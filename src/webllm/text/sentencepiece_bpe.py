@@ -12,28 +12,29 @@ import re
 from collections.abc import Iterable, Mapping
 
 from webllm.text.bpe_merge import WordEncoder
-from webllm.text.bpe_model import BpeModel, UnknownChars
+from webllm.text.bpe_model import BpeModel
 from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 
 class SentencePieceBpe:
-    """Encodes text in which U+2581 already replaces spaces.
+    """Encodes text in which U+2581 already replaces spaces; `tokens` are all that it may become."""
 
-    `scores` has the tokens that merging may make; `ids` has at least those.
-    """
-
-    def __init__(
-        self, scores: Mapping[str, float], ids: Mapping[str, int], unknown: UnknownChars
-    ) -> None:
-        self._scores = scores
-        self._pattern = word_pattern(scores)
-        self._words = WordEncoder(BpeModel(ids, self._rank, unknown).encode)
+    def __init__(self, tokens: Iterable[str], model: BpeModel) -> None:
+        self._pattern = word_pattern(tokens)
+        self._words = WordEncoder(model.encode)
 
     def encode(self, text: str) -> Steps[list[int]]:
         return self._words.encode(match[0] for match in self._pattern.finditer(text))
 
-    def _rank(self, left: str, right: str) -> float | None:
+
+class ScoreRanks:
+    """Ranks a merge by the score of the token that it makes; `scores` has all that may be made."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self._scores = scores
+
+    def __call__(self, left: str, right: str) -> float | None:
         score = self._scores.get(left + right)
         return None if score is None else -score
 
