@@ -24,7 +24,7 @@ from webllm.text.model_template import template_from_gguf
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, recognized
 
 Metadata = dict[str, Any]
-BYTE_LEVEL = byte_level_metadata(train_byte_level())
+BYTE_LEVEL: Metadata = byte_level_metadata(train_byte_level())
 USER = [{"role": "user", "content": "hi"}]
 
 
@@ -132,7 +132,7 @@ def test_bos_that_no_token_is_named_for(none: int | None, caplog: pytest.LogCapt
 
 def test_without_scores_neighbours_merge_from_the_left(caplog: pytest.LogCaptureFixture) -> None:
     tokens = ["<unk>", "a", "b", "ab", "ba", "aba"]
-    metadata = {PREFIX + "model": "llama", PREFIX + "tokens": tokens}
+    metadata: Metadata = {PREFIX + "model": "llama", PREFIX + "tokens": tokens}
     flags = {PREFIX + "add_bos_token": False, PREFIX + "add_space_prefix": False}
     tokenizer = tokenizer_from_gguf(metadata | flags)
     assert tokenizer.encode("abab") == [5, 2]
