@@ -228,7 +228,7 @@ def test_answers_before_the_last_question_lose_their_thoughts(answer: str, kept:
 
 
 def test_separators_that_a_template_does_not_have_are_those_of_webllm() -> None:
-    value = {"roles": {"user": "U", "assistant": "A"}, "seps": ["\n"]}
+    value: dict[str, Any] = {"roles": {"user": "U", "assistant": "A"}, "seps": ["\n"]}
     for more in ({}, {"role_content_sep": None, "role_empty_sep": None, "role_templates": None}):
         assert conv_template_from_json(value | more).render(TALK[:1]) == "U: hi\nA: "
 
@@ -268,7 +268,7 @@ def test_names_of_mlc_templates() -> None:
     prompt = conv_template_from_json("llama-2").render(TALK[:1])
     assert prompt.startswith("[INST] <<SYS>>\nYou are a helpful, respectful and honest assistant.")
     assert conv_template_from_json("qwen3").strip_reasoning_in_history
-    with pytest.raises(ConfigError, match="'vicuna_v1.1' is not known; known are LM, chatml,"):
+    with pytest.raises(ConfigError, match=r"'vicuna_v1\.1' is not known; known are LM, chatml,"):
         conv_template_from_json("vicuna_v1.1")
 
 
