@@ -15,7 +15,7 @@ CONFIG = json.dumps(
     {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "lstrip": False}}
 ).encode()
 # Llama 2's form: the normalizer adds a space, missing characters become bytes.
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "version": "1.0",
     "added_tokens": [
         {"id": i, "content": content, "special": True, "normalized": False}

@@ -7,12 +7,14 @@ SentencePiece models are built from such metadata.
 import io
 import json
 import struct
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import sentencepiece
 import tokenizers
+from hypothesis import strategies as st
 
 from webllm.engine.chat_format import ChatFormat, guarded
 from webllm.text.steps import finish
@@ -31,6 +33,13 @@ def encoded(
     """Encodes a conversation as the engine does."""
     prompt = chat_format.render(finish(guarded(messages, tokenizer)))
     return [*chat_format.prefix_ids, *tokenizer.encode_prompt(prompt)]
+
+
+def known_chars() -> st.SearchStrategy[str]:
+    """Characters in the Unicode versions of both Python and the `tokenizers` library."""
+    return st.characters(exclude_categories=["Cs", "Cn"]).filter(
+        lambda char: unicodedata.ucd_3_2_0.category(char) == unicodedata.category(char)
+    )
 
 
 def train_sentencepiece(**options: Any) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Makes a tokenizer from Hugging Face's `tokenizer.json` and `tokenizer_config.json`.
 
-The `tokenizers` library encodes. The vocabulary is read here, so that decoding and streaming work
-the same for every model file.
+The `tokenizers` library encodes where it is installed, else our `JsonEncoder`, which gives the same
+ids. The vocabulary is read here, so that decoding and streaming work the same for every model file.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from typing import Any
 import msgspec
 
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.guarded_encoder import GuardedEncoder, PlainEncoder
+from webllm.text.json_encoder import AddedToken, BpeTable, JsonEncoder, matcher
 from webllm.text.tokenizer import ModelTokenizer
-from webllm.text.tokenizer_library import load_encoder
+from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
+    END_NAMES,
+    END_NAMES_IF_CONTROL,
     SPACE_MARK,
     Vocabulary,
     byte_level_speller,
     end_ids,
-    index_tokens,
+    find_tokens,
     sentencepiece_bytes,
 )
 
@@ -27,23 +31,12 @@ from webllm.text.vocabulary import (
 _MAX_TOKENS = 2**21
 
 
-class _Model(msgspec.Struct):
-    vocab: dict[str, int] | list[tuple[str, float]]
-    type: str = "BPE"
-    byte_fallback: bool = False
-
-
-class _AddedToken(msgspec.Struct):
-    id: int
-    content: str
-    special: bool = False
-
-
 class _Document(msgspec.Struct):
-    model: _Model
-    added_tokens: list[_AddedToken] = []
+    model: BpeTable
+    added_tokens: list[AddedToken] = []
     normalizer: Any = None
     pre_tokenizer: Any = None
+    post_processor: Any = None
     decoder: Any = None
 
 
@@ -56,13 +49,15 @@ class _BosEos(msgspec.Struct):
     eos_token: str | _Named | None = None
 
 
-def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTokenizer:
+def tokenizer_from_json(
+    document: bytes, config: bytes | None = None, vocab_size: int | None = None
+) -> ModelTokenizer:
     """Makes the tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it.
 
-    Raises CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens
-    have no fixed bytes (WordPiece).
+    vocab_size: rows of the model's embedding table; tokens beyond them are left out. Raises
+    CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens have no
+    fixed bytes (WordPiece) and, without the `tokenizers` library, for components that only it has.
     """
-    encoder = load_encoder(document)
     try:
         parsed = msgspec.json.decode(document, type=_Document)
         settings = msgspec.json.decode(config, type=_BosEos) if config else _BosEos()
@@ -76,22 +71,34 @@ def tokenizer_from_json(document: bytes, config: bytes | None = None) -> ModelTo
             f"tokenizer.json of kind {parsed.model.type!r} is not supported: neither byte-level "
             "nor SentencePiece-like"
         )
-    tokens = _tokens(parsed)
-    ids = index_tokens(tokens)
-    ids.pop("", None)
-    special_ids = frozenset(token.id for token in parsed.added_tokens if token.special)
-    bos_id = ids.get(_name(settings.bos_token))
-    eos_id = ids.get(_name(settings.eos_token))
+    tokens = _tokens(parsed)[:vocab_size]
+    special = [token for token in parsed.added_tokens if token.special]
+    special_ids = frozenset(token.id for token in special)
+    bos, eos = _name(settings.bos_token), _name(settings.eos_token)
+    ids = find_tokens(tokens, END_NAMES | END_NAMES_IF_CONTROL | {bos, eos} - {""})
     vocabulary = Vocabulary(
         tokens,
         byte_level_speller() if is_byte_level else sentencepiece_bytes,
         special_ids,
         frozenset(t.id for t in parsed.added_tokens if is_byte_level and not t.special),
-        bos_id,
-        end_ids(ids, special_ids, [eos_id]),
+        ids.get(bos),
+        end_ids(ids, special_ids, [ids.get(eos)]),
         not is_byte_level and any(_adds_space(part) for part in parts),
     )
+    encoder = GuardedEncoder(_encoder(document, parsed), matcher(special))
     return ModelTokenizer(vocabulary, encoder)
+
+
+def _encoder(document: bytes, parsed: _Document) -> PlainEncoder:
+    if has_library():
+        return load_encoder(document)
+    return JsonEncoder(
+        parsed.model,
+        parsed.added_tokens,
+        parsed.normalizer,
+        parsed.pre_tokenizer,
+        parsed.post_processor,
+    )
 
 
 def _tokens(parsed: _Document) -> list[str]:
