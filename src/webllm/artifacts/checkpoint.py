@@ -283,6 +283,7 @@ class JSONTokenizer:
     document: bytes  # tokenizer.json
     config: bytes | None = None  # tokenizer_config.json
     chat_template: str | None = None  # chat_template.jinja
+    eos_ids: tuple[int, ...] = ()  # eos_token_id of config.json and generation_config.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,7 @@ class Description:
     tensors: Mapping[str, TensorInfo]
     tokenizer: GGUFTokenizer | JSONTokenizer
     fingerprint: str  # eight hex digits: files of other settings or tensors have others
-    conv_template: Mapping[str, object] | None = None  # WebLLM's chat template
+    conv_template: Mapping[str, object] | str | None = None  # WebLLM's chat template, or its name
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from webllm.artifacts.checkpoint import Files, JSONTokenizer
+import msgspec
+
+from webllm.artifacts.checkpoint import Files, JSONTokenizer, TensorInfo
 from webllm.errors import CheckpointError, UnsupportedModelError
 
 
@@ -31,8 +33,13 @@ def parsed(data: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-async def tokenizer_of(names: Collection[str], files: Files) -> JSONTokenizer:
-    """Returns the tokenizer's files. Raises UnsupportedModelError if there is no tokenizer.json."""
+async def tokenizer_of(
+    names: Collection[str], files: Files, *settings: Mapping[str, Any]
+) -> JSONTokenizer:
+    """Returns the tokenizer's files; `settings` may name more tokens that end a generation.
+
+    Raises UnsupportedModelError if there is no tokenizer.json.
+    """
     if "tokenizer.json" not in names:
         raise UnsupportedModelError(
             "the model has no tokenizer.json; its repository, or another copy of the model, may "
@@ -44,4 +51,53 @@ async def tokenizer_of(names: Collection[str], files: Files) -> JSONTokenizer:
         await whole("tokenizer.json", files),
         await whole(config, files) if config in names else None,
         (await whole(template, files)).decode(errors="replace") if template in names else None,
+        tuple(token for each in settings for token in _eos_ids(each)),
     )
+
+
+def _eos_ids(settings: Mapping[str, Any]) -> list[int]:
+    value = settings.get("eos_token_id")
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if type(each) is int and each >= 0]
+
+
+class _Model(msgspec.Struct):
+    vocab: dict[str, int] | list[Any]
+
+
+class _Added(msgspec.Struct):
+    id: int
+
+
+class _Tokens(msgspec.Struct):
+    model: _Model
+    added_tokens: list[_Added] = []
+
+
+def without_padding(
+    tensors: Mapping[str, TensorInfo], tokenizer: JSONTokenizer
+) -> dict[str, TensorInfo]:
+    """Returns the tensors with a row of the embedding table and the output for each token.
+
+    Checkpoints pad them with rows that no token has, so that none of those is ever drawn. Raises
+    CheckpointError for a malformed tokenizer.json.
+    """
+    try:
+        found = msgspec.json.decode(tokenizer.document, type=_Tokens)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"tokenizer.json is malformed: {error}") from None
+    vocab = found.model.vocab
+    last = max(vocab.values(), default=-1) if isinstance(vocab, dict) else len(vocab) - 1
+    num_tokens = max([last, *(token.id for token in found.added_tokens)]) + 1
+    trimmed = dict(tensors)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensor = tensors.get(name)
+        if tensor is not None and 0 < num_tokens < tensor.shape[0]:
+            trimmed[name] = tensor.rows(name, 0, num_tokens)
+    return trimmed
+
+
+def num_rows(tensors: Mapping[str, TensorInfo]) -> int | None:
+    """Returns the rows of the embedding table; None if there is none."""
+    embedding = tensors.get("model.embed_tokens.weight")
+    return embedding.shape[0] if embedding else None

@@ -72,12 +72,17 @@ def _source(metadata: Mapping[str, object], name: str) -> str | None:
 
 
 def template_from_config(
-    config: bytes, tokenizer: Tokenizer, name: str | None = None, source: str | None = None
+    config: bytes,
+    tokenizer: Tokenizer,
+    name: str | None = None,
+    source: str | None = None,
+    builtin: str | None = None,
 ) -> ChatTemplate | None:
     """Returns the chat template of a `tokenizer_config.json`; None as in `template_from_gguf`.
 
     `name` picks one of several; without it, "default" or else the first is taken. `source` (the
-    `chat_template.jinja` beside it) replaces the document's. Raises CheckpointError if the document
+    `chat_template.jinja` beside it) replaces the document's, and `builtin` names the built-in
+    template that replaces both. Raises CheckpointError if the document
     is malformed.
     """
     try:
@@ -90,6 +95,8 @@ def template_from_config(
         first = next(iter(named.values()), None)
         found = named.get(name or "default", named.get("default", first))
     source = found if source is None else source
+    if builtin is not None:
+        source = BUILTIN_TEMPLATES[builtin]
     return _template(source, tokenizer, _content(parsed.bos_token), _content(parsed.eos_token))
 
 

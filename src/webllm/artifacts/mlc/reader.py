@@ -6,7 +6,14 @@ from collections.abc import Collection
 from zlib import crc32
 
 from webllm.artifacts.checkpoint import Description, Files
-from webllm.artifacts.json_files import json_object, parsed, tokenizer_of, whole
+from webllm.artifacts.json_files import (
+    json_object,
+    num_rows,
+    parsed,
+    tokenizer_of,
+    whole,
+    without_padding,
+)
 from webllm.artifacts.mlc.config import config_from_chat_config, defaults_from_chat_config
 from webllm.artifacts.mlc.tensors import tensors_from_cache
 from webllm.artifacts.needed import MLC_CONFIG, TENSOR_CACHES
@@ -29,14 +36,14 @@ async def describe(names: Collection[str], files: Files) -> Description:
             if plane.file not in names:
                 raise CheckpointError(f"{cache_name} places {tensor.name} in no known shard")
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
-    template = chat.get("conv_template")
-    if isinstance(template, str):  # of 2024: the name of a template that MLC's program knows
-        template = None
+    tokenizer = await tokenizer_of(names, files)
+    tensors = without_padding(tensors, tokenizer)
+    config["vocab_size"] = num_rows(tensors)
     return Description(
         config,
         tensors,
-        await tokenizer_of(names, files),
+        tokenizer,
         f"{crc32(cache, crc32(repr(sorted(config.items(), key=str)).encode())):08x}",
-        conv_template=template,
+        conv_template=chat.get("conv_template"),
         defaults=defaults_from_chat_config(chat),
     )

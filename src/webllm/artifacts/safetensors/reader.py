@@ -7,7 +7,7 @@ from dataclasses import replace
 from zlib import crc32
 
 from webllm.artifacts.checkpoint import Description, Files, TensorInfo
-from webllm.artifacts.json_files import json_object, tokenizer_of
+from webllm.artifacts.json_files import json_object, num_rows, tokenizer_of, without_padding
 from webllm.artifacts.safetensors.config import adds_one, config_from_json, defaults_from_json
 from webllm.artifacts.safetensors.header import LENGTH, MAX_HEADER_BYTES, tensors_from_header
 from webllm.errors import CheckpointError
@@ -32,12 +32,18 @@ async def describe(names: Collection[str], files: Files) -> Description:
                 raise CheckpointError(f"tensor {tensor.name!r} is in several files")
             plus = 1.0 if adds_one(config, tensor.name) else 0.0
             tensors[tensor.name] = replace(tensor, plus=plus)
-    defaults = {}
-    if _GENERATION in names:
-        defaults = defaults_from_json(await json_object(_GENERATION, files))
+    generation = await json_object(_GENERATION, files) if _GENERATION in names else {}
     config.setdefault("tie_word_embeddings", "lm_head.weight" not in tensors)
-    tokenizer = await tokenizer_of(names, files)
-    return Description(config, tensors, tokenizer, f"{checksum:08x}", defaults=defaults)
+    tokenizer = await tokenizer_of(names, files, config, generation)
+    tensors = without_padding(tensors, tokenizer)
+    config["vocab_size"] = num_rows(tensors)
+    return Description(
+        config,
+        tensors,
+        tokenizer,
+        f"{checksum:08x}",
+        defaults=defaults_from_json(generation),
+    )
 
 
 async def _read_header(name: str, files: Files) -> bytes:
