@@ -15,15 +15,14 @@ import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from statistics import median
 from time import perf_counter
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, cast
 
 from results import Figures, add_save_option, save
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import Checkpoint, Files, Plane, StorageType, TensorInfo
+from webllm.artifacts.gguf.reader import translated
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.native_adapters import find_adapter
@@ -60,7 +59,7 @@ SHAPES = {
 }
 
 
-class MadeUpCheckpoint:
+class MadeUpCheckpoint(Checkpoint):
     """A llama checkpoint of Q4_0 tensors that all hold the same random blocks."""
 
     def __init__(self, shape: Shape) -> None:
@@ -76,33 +75,23 @@ class MadeUpCheckpoint:
             "llama.rope.freq_base": 500000.0,
             "llama.context_length": 8192,
         }
-        self.tensors = {info.name: info for info in _tensors(shape)}
-        self.nbytes = sum(info.nbytes for info in self.tensors.values())
+        self.gguf_tensors = _tensors(shape)
+        described = translated(self.metadata, self.gguf_tensors, "0badcafe")
+        super().__init__(described, cast(Files, None))
         largest = max(info.nbytes for info in self.tensors.values())
         self._blocks = memoryview(_random_blocks(largest))
         self._ones = memoryview(struct.pack("<f", 1.0) * shape.hidden)
 
     def data(self, name: str) -> memoryview:
-        info = self.tensors[name]
-        source = self._ones if info.dtype is GGMLType.F32 else self._blocks
+        return self.bytes_of(self.tensors[name])
+
+    async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
+        [size] = self.tensors[name].row_bytes
+        return (self.data(name)[first_row * size : (first_row + num_rows) * size],)
+
+    def bytes_of(self, info: TensorInfo) -> memoryview:
+        source = self._ones if info.dtype is StorageType.F32 else self._blocks
         return source[: info.nbytes]
-
-    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
-        return self.data(name)[start : start + num_bytes]
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
 
 def _random_blocks(num_bytes: int) -> bytes:
@@ -139,9 +128,8 @@ def _tensors(shape: Shape) -> list[TensorInfo]:
 
 
 def _tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
-    dtype = GGMLType.Q4_0 if len(shape) == 2 else GGMLType.F32
-    nbytes = prod(shape) // dtype.block_elements * dtype.block_bytes
-    return TensorInfo(name, shape, dtype, 0, nbytes)
+    dtype = StorageType.Q4_0 if len(shape) == 2 else StorageType.F32
+    return TensorInfo(name, shape, dtype, (Plane("", 0),))
 
 
 def a_step(token_ids: Sequence[int], context: int) -> Step:

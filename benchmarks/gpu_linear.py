@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpu_decode import TIMESTAMPS, gpu_seconds
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.native_adapters import find_adapter
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
@@ -91,7 +91,7 @@ class Bench:
         return Encoded(I8, self.filled(rows * values), self.filled(2 * rows * scales, True))
 
     def matrices(self, case: Case) -> list[Matrix]:
-        format = format_of(GGMLType.Q4_0)
+        format = format_of(StorageType.Q4_0)
         found = []
         size = case.rows * case.cols * 18 // 32
         for _ in range(max(1, round(ROTATED_BYTES / size))):

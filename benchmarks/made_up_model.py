@@ -29,14 +29,14 @@ def write(shape_name: str, tokenizer: gguf.GGUFReader, file: Path) -> None:
     for name, field in texts.items():
         kind, *item_kind = field.types
         writer.add_key_value(name, field.contents(), kind, *item_kind[-1:])
-    for name, info in checkpoint.tensors.items():
+    for info in checkpoint.gguf_tensors:
         kind = gguf.GGMLQuantizationType[info.dtype.name]
-        data = np.frombuffer(checkpoint.data(name), np.uint8)
+        data = np.frombuffer(checkpoint.bytes_of(info), np.uint8)
         rows = data.reshape(*info.shape[:-1], -1)
         if kind is gguf.GGMLQuantizationType.F32:
-            writer.add_tensor(name, rows.view(np.float32))
+            writer.add_tensor(info.name, rows.view(np.float32))
         else:
-            writer.add_tensor(name, rows, raw_dtype=kind)
+            writer.add_tensor(info.name, rows, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from browser.kernel_sources import LIMITS, FakeBuffer, Shapes
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Slice
 from webllm.backends.webgpu.kernels.kv_cache import KVSlices
 from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS
@@ -116,7 +116,7 @@ def _kernel(dispatch: Any) -> str:
     return f"`{dispatch.label}` ({'int8' if 'dot4I8Packed' in dispatch.pipeline else 'f32'})"
 
 
-async def lowered(kind: DeviceKind, dtype: GGMLType, shape: BatchShape) -> ExplainedLowering:
+async def lowered(kind: DeviceKind, dtype: StorageType, shape: BatchShape) -> ExplainedLowering:
     device: Any = FakeDevice(kind)
     checkpoint: Any = Shapes("llama", 1024, 3072, 16, 8, 64, 32000, {"": dtype})
     program = registry.record(checkpoint, 16 * BLOCKS)
@@ -185,7 +185,7 @@ async def ops_tables() -> str:
     titles: dict[str, list[str]] = {}
     for kind in KINDS:
         columns = {
-            name: (await lowered(kind, GGMLType.Q4_0, shape)).kernels
+            name: (await lowered(kind, StorageType.Q4_0, shape)).kernels
             for name, shape in shapes().items()
         }
         titles.setdefault(_ops_table(columns), []).append(kind.title)
@@ -243,7 +243,7 @@ async def formats_table() -> str:
     return table(head, rows)
 
 
-async def _product(kind: DeviceKind, dtype: GGMLType, shape: BatchShape) -> str:
+async def _product(kind: DeviceKind, dtype: StorageType, shape: BatchShape) -> str:
     """Returns the program's first product, which stores its result."""
     kernels = (await lowered(kind, dtype, shape)).kernels
     return next(found for op, (found, *_) in kernels if op == "Linear")

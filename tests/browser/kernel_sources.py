@@ -10,9 +10,10 @@ from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import Checkpoint, Files, Plane, StorageType, TensorInfo
+from webllm.artifacts.gguf.reader import translated
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits, Slice
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
@@ -99,7 +100,7 @@ class CollectingDevice:
 
 
 @dataclass
-class Shapes:
+class Shapes(Checkpoint):
     """A checkpoint of zeros; `types` maps the ends of matrices' names to their storage types."""
 
     architecture: str
@@ -109,7 +110,7 @@ class Shapes:
     kv_heads: int
     head_dim: int
     vocab: int
-    types: dict[str, GGMLType]
+    types: dict[str, StorageType]
     layers: int = 2
     fingerprint: str = "0badcafe"
 
@@ -125,17 +126,19 @@ class Shapes:
             f"{prefix}.attention.key_length": self.head_dim,
             f"{prefix}.attention.value_length": self.head_dim,
             f"{prefix}.attention.layer_norm_rms_epsilon": 1e-5,
-            f"{prefix}.attention.sliding_window": 512,
             f"{prefix}.context_length": 2048,
             f"{prefix}.rope.freq_base": 1e6,
         }
-        self.tensors: dict[str, TensorInfo] = {}
+        if prefix == "gemma3":
+            self.metadata[f"{prefix}.attention.sliding_window"] = 512
+        self._gguf_tensors: list[TensorInfo] = []
         self._add("token_embd.weight", self.vocab, self.hidden)
         self._add("output_norm.weight", self.hidden)
         for layer in range(self.layers):
             for name, shape in self._layer().items():
                 self._add(f"blk.{layer}.{name}", *shape)
-        self.nbytes = sum(info.nbytes for info in self.tensors.values())
+        described = translated(self.metadata, self._gguf_tensors, "0badcafe")
+        super().__init__(described, cast(Files, None))
         self._zeros = bytes(max(info.nbytes for info in self.tensors.values()))
 
     def _layer(self) -> dict[str, tuple[int, ...]]:
@@ -161,19 +164,18 @@ class Shapes:
         return shapes
 
     def _add(self, name: str, *shape: int) -> None:
-        dtype = GGMLType.F32
+        dtype = StorageType.F32
         if len(shape) == 2:
             kind = name.rsplit(".", 2)[-2]
             dtype = self.types.get(kind, self.types[""])
-        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-        nbytes = count // dtype.block_elements * dtype.block_bytes
-        self.tensors[name] = TensorInfo(name, shape, dtype, 0, nbytes)
+        self._gguf_tensors.append(TensorInfo(name, shape, dtype, (Plane("", 0),)))
 
     def data(self, name: str) -> memoryview:
         return memoryview(self._zeros)[: self.tensors[name].nbytes]
 
-    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
-        return memoryview(self._zeros)[:num_bytes]
+    async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
+        [size] = self.tensors[name].row_bytes
+        return (memoryview(self._zeros)[: num_rows * size],)
 
     def close(self) -> None:
         """Does nothing."""
@@ -187,7 +189,7 @@ class Shapes:
 
 def models() -> list[Shapes]:
     """Returns shapes of SmolLM2, Gemma 3 270M, Llama 3.2 1B, Qwen2.5 0.5B and Qwen3 0.6B."""
-    kinds = GGMLType
+    kinds = StorageType
     small = {"": kinds.Q4_1, "token_embd": kinds.Q8_0}
     mixed = {"": kinds.Q4_K, "attn_v": kinds.Q6_K, "ffn_down": kinds.Q6_K, "token_embd": kinds.Q6_K}
     fives = {"": kinds.Q5_0, "attn_v": kinds.Q8_0, "ffn_down": kinds.Q4_0}
@@ -229,7 +231,7 @@ def _repack_all(device: Any) -> None:
             repack(device, dtype, matrix, matrix.shards[0], params, params, 1)
 
 
-def _repackable() -> Iterator[tuple[GGMLType, GGMLType]]:
+def _repackable() -> Iterator[tuple[StorageType, StorageType]]:
     for pair in combinations_with_replacement(WEIGHT_FORMATS, 2):
         try:
             common_format(list(pair))

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from webllm.artifacts.gguf_header import GGUFHeader, MoreBytesNeeded, parse_header
-from webllm.artifacts.packed_arrays import StringArray
+from webllm.artifacts.gguf.header import GGUFHeader, MoreBytesNeeded, parse_header
+from webllm.artifacts.gguf.packed_arrays import StringArray
 from webllm.errors import WebLLMError
 
 MAX_CPU_S = 0.1  # per input; a hundred times the slowest seen
@@ -172,10 +172,10 @@ def check(data: bytes, shown_bytes: int) -> str:
 def check_parsed(header: GGUFHeader, data: bytes) -> None:
     """Asserts that a header describes tensors and strings inside the file `data`."""
     end = 0
-    for tensor in sorted(header.tensors.values(), key=lambda each: each.offset):
-        assert tensor.offset % header.alignment == 0, "tensor is not aligned"
-        assert end <= tensor.offset, "tensors overlap"
-        end = tensor.offset + tensor.nbytes
+    for tensor in sorted(header.tensors.values(), key=lambda each: each.planes[0].offset):
+        assert tensor.planes[0].offset % header.alignment == 0, "tensor is not aligned"
+        assert end <= tensor.planes[0].offset, "tensors overlap"
+        end = tensor.planes[0].offset + tensor.nbytes
         assert tensor.nbytes > 0, "tensor is empty"
     assert end <= len(data), "tensor leaves the file"
     for value in header.metadata.values():

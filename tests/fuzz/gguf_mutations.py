@@ -24,7 +24,7 @@ from made_up_models import (
     random_bytes,
 )
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 
 NUMBERS = [
     *(
@@ -171,7 +171,7 @@ def change_tensor(rng: random.Random, draft: Draft) -> str:
         case "axis":
             tensor.sizes.insert(rng.randrange(3), 1)
         case "type":
-            tensor.type_id = rng.choice([*GGMLType, 4, 99, 2**31])
+            tensor.type_id = rng.choice([*StorageType, 4, 99, 2**31])
         case "offset":
             tensor.offset = rng.choice([*whole, 32, 64, 1 << 16])
         case "name":
@@ -243,11 +243,11 @@ def odd_sizes(rng: random.Random, arch: str) -> Sizes:
         sizes[name] = rng.choice(
             choice.get(name, [*edges, 512, 528] if name == "head_dim" else edges)
         )
-    return Sizes(arch, **sizes, dtype=GGMLType.F32)
+    return Sizes(arch, **sizes, dtype=StorageType.F32)
 
 
 def usual_sizes(rng: random.Random, arch: str) -> Sizes:
-    dtype = rng.choice([*SUPPORTED, GGMLType.Q8_0, GGMLType.Q4_0])
+    dtype = rng.choice([*SUPPORTED, StorageType.Q8_0, StorageType.Q4_0])
     wide = dtype.block_elements > 32
     tokenizer = "llama" if arch == "gemma3" or rng.random() < 0.3 else "gpt2"
     return Sizes(
@@ -257,7 +257,7 @@ def usual_sizes(rng: random.Random, arch: str) -> Sizes:
         heads=16 if wide else 4,
         layers=1 if wide else 2,
         dtype=dtype,
-        norms=rng.choice([GGMLType.F32, GGMLType.F32, GGMLType.F16, GGMLType.BF16]),
+        norms=rng.choice([StorageType.F32, StorageType.F32, StorageType.F16, StorageType.BF16]),
         tokenizer=tokenizer,
     )
 

@@ -10,13 +10,13 @@ from math import prod
 
 import numpy as np
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.text.vocabulary import byte_level_alphabet
 
 LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 UINT32, FLOAT32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
-SUPPORTED = [dtype for dtype in GGMLType if dtype.supported]
+SUPPORTED = [dtype for dtype in StorageType if dtype.supported]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
 
@@ -86,14 +86,14 @@ def _value(type_id: int, value: object) -> bytes:
 
 
 def random_bytes(
-    rng: random.Random, dtype: GGMLType, num_values: int, scale: float = 0.001123
+    rng: random.Random, dtype: StorageType, num_values: int, scale: float = 0.001123
 ) -> bytearray:
     """Returns valid blocks of weights; `scale` is that of quantized ones."""
-    if dtype in (GGMLType.F32, GGMLType.F16, GGMLType.BF16):
+    if dtype in (StorageType.F32, StorageType.F16, StorageType.BF16):
         values = np.frombuffer(rng.randbytes(num_values), np.int8) / np.float32(512)
-        if dtype is GGMLType.F32:
+        if dtype is StorageType.F32:
             return bytearray(values.astype("<f4").tobytes())
-        if dtype is GGMLType.F16:
+        if dtype is StorageType.F16:
             return bytearray(values.astype("<f2").tobytes())
         return bytearray((values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes())
     blocks = num_values // dtype.block_elements * dtype.block_bytes
@@ -103,17 +103,24 @@ def random_bytes(
     return bytearray(data.tobytes())
 
 
-def halves_of(dtype: GGMLType) -> tuple[int, ...]:
+def halves_of(dtype: StorageType) -> tuple[int, ...]:
     """Returns the byte offsets of the half floats in a block, for all makers of random blocks."""
     assert dtype in _HALVES, f"add {dtype.name} to _HALVES, in {__file__}"
     return _HALVES[dtype]
 
 
 _HALVES = {
-    GGMLType.Q4_0: (0,), GGMLType.Q4_1: (0, 2), GGMLType.Q5_0: (0,), GGMLType.Q5_1: (0, 2),
-    GGMLType.Q8_0: (0,), GGMLType.Q2_K: (80, 82), GGMLType.Q3_K: (108,), GGMLType.Q4_K: (0, 2),
-    GGMLType.Q5_K: (0, 2), GGMLType.Q6_K: (208,),
-}  # fmt: skip
+    StorageType.Q4_0: (0,),
+    StorageType.Q4_1: (0, 2),
+    StorageType.Q5_0: (0,),
+    StorageType.Q5_1: (0, 2),
+    StorageType.Q8_0: (0,),
+    StorageType.Q2_K: (80, 82),
+    StorageType.Q3_K: (108,),
+    StorageType.Q4_K: (0, 2),
+    StorageType.Q5_K: (0, 2),
+    StorageType.Q6_K: (208,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,8 @@ class Sizes:
     kv_heads: int = 2
     head_dim: int = 16
     layers: int = 2
-    dtype: GGMLType = GGMLType.Q8_0
-    norms: GGMLType = GGMLType.F32
+    dtype: StorageType = StorageType.Q8_0
+    norms: StorageType = StorageType.F32
     tokenizer: str = "gpt2"
 
 
@@ -152,7 +159,7 @@ def draft_of(rng: random.Random, sizes: Sizes) -> Draft:
     for name, shape in _shapes(sizes, num_tokens).items():
         dtype = sizes.norms if len(shape) == 1 else sizes.dtype
         if shape[-1] % dtype.block_elements:
-            dtype = GGMLType.F32
+            dtype = StorageType.F32
         data = random_bytes(rng, dtype, prod(shape))
         draft.tensors.append(Tensor(name, [*reversed(shape)], dtype, data))
     return draft

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer
+from webllm.artifacts.local_files import open_local
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.store import DirectoryStore
 from webllm.backends.protocol import Backend, Executable
@@ -34,8 +36,14 @@ async def model_path(name: str) -> Path:
     return await ensure_artifact(record.source, DirectoryStore())
 
 
+def gguf_metadata(checkpoint: Checkpoint) -> Mapping[str, object]:
+    """Returns the metadata of an open GGUF file."""
+    assert isinstance(checkpoint.tokenizer, GGUFTokenizer)
+    return checkpoint.tokenizer.metadata
+
+
 async def load(backend: Backend, path: Path) -> Executable:
-    with open_gguf(path) as checkpoint:
+    with open_local(path) as checkpoint:
         program = registry.record(checkpoint, LIMITS.max_blocks * BLOCK_SIZE)
         await backend.load(program, checkpoint, LIMITS.max_blocks, LIMITS, lambda *_: None)
     return backend.compile(program, LIMITS)

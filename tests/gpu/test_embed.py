@@ -5,7 +5,7 @@ import pytest
 from kernel_case import Array, Bench
 
 import reference
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.embed import embed
 from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, Matrix, Shard
@@ -17,26 +17,26 @@ VOCAB, COLS = 70, 96
 
 
 def upload_shard(
-    bench: Bench, kind: GGMLType, random: np.random.Generator, rows: int, first_row: int
+    bench: Bench, kind: StorageType, random: np.random.Generator, rows: int, first_row: int
 ) -> tuple[Shard, Array]:
     """Uploads a shard; returns it with the numbers it holds."""
     groups = rows * COLS // 32
-    if kind is GGMLType.Q4_0:
+    if kind is StorageType.Q4_0:
         nibbles = random.integers(0, 16, (groups, 32), np.uint8)
         scales = random.normal(0, 1, (groups, 1)).astype(np.float16)
         quants = (nibbles[:, :16] | (nibbles[:, 16:] << 4)).astype(np.uint8)
         numbers = scales.astype(np.float32) * (nibbles.astype(np.float32) - 8)
         shard = Shard(first_row, rows, bench.upload(quants), bench.upload(scales))
     else:
-        dtype = np.float32 if kind is GGMLType.F32 else np.float16
+        dtype = np.float32 if kind is StorageType.F32 else np.float16
         numbers = random.normal(0, 1, (groups, 32)).astype(dtype)
         unused = bench.upload(np.zeros(1, np.uint32))
         shard = Shard(first_row, rows, bench.upload(numbers), unused)
     return shard, numbers.reshape(rows, COLS)
 
 
-@pytest.mark.parametrize("kind", [GGMLType.F32, GGMLType.F16, GGMLType.Q4_0])
-def test_embed(device: Device, kind: GGMLType) -> None:
+@pytest.mark.parametrize("kind", [StorageType.F32, StorageType.F16, StorageType.Q4_0])
+def test_embed(device: Device, kind: StorageType) -> None:
     bench = Bench(device)
     random = np.random.default_rng(5)
     shards, numbers = zip(

@@ -10,7 +10,7 @@ import pytest
 from kernel_case import F32, I8, Bench, variant_of
 from test_repack import random_blocks
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Slice
 from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded
 from webllm.backends.webgpu.kernels.linear import gated, linear
@@ -38,7 +38,7 @@ class Case(Bench):
     """A matrix on the device, its values, and rows of x."""
 
     def __init__(
-        self, device: Device, dtype: GGMLType, rows: int, cols: int, tokens: int, seed: int = 0
+        self, device: Device, dtype: StorageType, rows: int, cols: int, tokens: int, seed: int = 0
     ) -> None:
         super().__init__(device)
         self.random = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ class Case(Bench):
         self.steps = self.step(Step([StepSequence([1] * used, used, [0] * 9, [0])]), shape)
         self.x = self.random.normal(0, 1, (tokens, cols)).astype(np.float32)
 
-    def _repack(self, dtype: GGMLType, blocks: np.ndarray) -> None:
+    def _repack(self, dtype: StorageType, blocks: np.ndarray) -> None:
         chunk = Chunk(0, len(blocks), 0, 0, 1)
         staged = self.upload(blocks)
         for shard in self.matrix.shards:
@@ -89,7 +89,7 @@ def choices(rows: int) -> list[tuple[str, ActivationFormat]]:
 
 @pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("tokens", [GEMV_ROWS, GEMM_ROWS])
-def test_every_format(device: Device, dtype: GGMLType, tokens: int) -> None:
+def test_every_format(device: Device, dtype: StorageType, tokens: int) -> None:
     case = Case(device, dtype, 100, 256, tokens)
     for name, format in [("scalar", F32), ("workgroup", I8), ("workgroup", F32)]:
         variant = variant_of(device, name, format)
@@ -110,7 +110,7 @@ def test_every_format(device: Device, dtype: GGMLType, tokens: int) -> None:
     ],
 )
 def test_shapes_off_the_tiles(device: Device, tokens: int, rows: int, cols: int) -> None:
-    case = Case(device, GGMLType.Q4_0, rows, cols, tokens)
+    case = Case(device, StorageType.Q4_0, rows, cols, tokens)
     for name, format in choices(tokens):
         x, values = case.encode(format)
         bias = case.random.normal(0, 1, rows).astype(np.float32)
@@ -132,7 +132,7 @@ def test_shapes_off_the_tiles(device: Device, tokens: int, rows: int, cols: int)
     [(1, 576, "silu"), (8, 576, "gelu_tanh"), (16, 96, "silu"), (70, 96, "silu")],
 )
 def test_gated(device: Device, tokens: int, cols: int, activation: str) -> None:
-    case = Case(device, GGMLType.Q4_0 if cols % 256 else GGMLType.Q4_K, 192, cols, tokens)
+    case = Case(device, StorageType.Q4_0 if cols % 256 else StorageType.Q4_K, 192, cols, tokens)
     for name, format in choices(tokens):
         x, values = case.encode(format)
         y = (values @ case.values.T).astype(np.float64)
@@ -162,8 +162,8 @@ def read_rows(case: Case, out: Encoded) -> np.ndarray:
 @pytest.mark.parametrize("cols", [96, 576])
 def test_norm_fused_into_producer_and_consumer(device: Device, tokens: int, cols: int) -> None:
     variant = variant_of(device, "subgroup")
-    first = Case(device, GGMLType.Q4_0, 128, cols, tokens)
-    second = Case(device, GGMLType.Q4_0, 64, 128, tokens, seed=1)
+    first = Case(device, StorageType.Q4_0, 128, cols, tokens)
+    second = Case(device, StorageType.Q4_0, 64, 128, tokens, seed=1)
     step = first.steps
     assert can_fuse_norm(variant, step.tokens)
     x, values = first.encode(I8)
@@ -197,7 +197,7 @@ def test_norm_fused_into_producer_and_consumer(device: Device, tokens: int, cols
 
 @pytest.mark.parametrize("tokens", [2, 66])
 def test_shards(device: Device, tokens: int) -> None:
-    case = Case(device, GGMLType.Q4_0, 512, 64, tokens)
+    case = Case(device, StorageType.Q4_0, 512, 64, tokens)
     whole = case.matrix.shards[0]
     quants, scales = 256 * 2 * 16, 256 * 2 * 2
     shards = tuple(

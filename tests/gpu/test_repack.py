@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_up_models import halves_of
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
 from webllm.backends.webgpu.kernels.matrix import (
@@ -41,7 +41,7 @@ VALUES = """
 
 
 def random_blocks(
-    dtype: GGMLType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
+    dtype: StorageType, rows: int, cols: int, seed: int = 0, largest: float = 0.01
 ) -> np.ndarray:
     """Returns bytes [rows, row bytes]: any bits, except f16 scales of largest / 10 and up."""
     rng = np.random.default_rng(seed)
@@ -56,12 +56,12 @@ def random_blocks(
     return blocks.reshape(rows, -1)
 
 
-def expected(dtype: GGMLType, blocks: np.ndarray) -> np.ndarray:
+def expected(dtype: StorageType, blocks: np.ndarray) -> np.ndarray:
     return gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(dtype)))
 
 
 def upload(
-    device: NativeDevice, dtype: GGMLType, blocks: np.ndarray, matrix: Matrix, chunk: Chunk
+    device: NativeDevice, dtype: StorageType, blocks: np.ndarray, matrix: Matrix, chunk: Chunk
 ) -> None:
     data = blocks.tobytes()
     data += bytes(-len(data) % 4)
@@ -94,7 +94,7 @@ def tolerance(format: WeightFormat, values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
-async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) -> None:
+async def test_every_type_against_gguf(device: NativeDevice, dtype: StorageType) -> None:
     rows, cols = 5, 768
     blocks = random_blocks(dtype, rows, cols)
     matrix = allocate(device, rows, cols, format_of(dtype))
@@ -109,18 +109,18 @@ async def test_every_type_against_gguf(device: NativeDevice, dtype: GGMLType) ->
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (GGMLType.Q4_K, GGMLType.Q6_K),
-        (GGMLType.Q4_0, GGMLType.Q8_0),
-        (GGMLType.Q5_0, GGMLType.Q4_0),
-        (GGMLType.Q3_K, GGMLType.Q5_K),
-        (GGMLType.Q6_K, GGMLType.Q8_0),
-        (GGMLType.F16, GGMLType.Q4_1),
-        (GGMLType.BF16, GGMLType.F32),
+        (StorageType.Q4_K, StorageType.Q6_K),
+        (StorageType.Q4_0, StorageType.Q8_0),
+        (StorageType.Q5_0, StorageType.Q4_0),
+        (StorageType.Q3_K, StorageType.Q5_K),
+        (StorageType.Q6_K, StorageType.Q8_0),
+        (StorageType.F16, StorageType.Q4_1),
+        (StorageType.BF16, StorageType.F32),
     ],
     ids=lambda dtype: dtype.name,
 )
 async def test_parts_of_two_types_join(
-    device: NativeDevice, first: GGMLType, second: GGMLType
+    device: NativeDevice, first: StorageType, second: StorageType
 ) -> None:
     a, b = random_blocks(first, 3, 512, 1), random_blocks(second, 4, 512, 2)
     matrix = allocate(device, 7, 512, common_format([first, second]))
@@ -133,24 +133,24 @@ async def test_parts_of_two_types_join(
 
 async def test_halves_become_pairs_chunk_by_chunk(device: NativeDevice) -> None:
     rows, head_dim, cols = 24, 8, 96
-    blocks = random_blocks(GGMLType.Q4_0, rows, cols)
-    matrix = allocate(device, rows, cols, format_of(GGMLType.Q4_0))
+    blocks = random_blocks(StorageType.Q4_0, rows, cols)
+    matrix = allocate(device, rows, cols, format_of(StorageType.Q4_0))
     for first, count in ((0, 10), (10, 6), (16, 8)):
         chunk = Chunk(first, count, head_dim, 0, 1)
-        upload(device, GGMLType.Q4_0, blocks[first : first + count], matrix, chunk)
-    halves = expected(GGMLType.Q4_0, blocks).reshape(-1, 2, head_dim // 2, cols)
+        upload(device, StorageType.Q4_0, blocks[first : first + count], matrix, chunk)
+    halves = expected(StorageType.Q4_0, blocks).reshape(-1, 2, head_dim // 2, cols)
     want = halves.transpose(0, 2, 1, 3).reshape(rows, cols)
     np.testing.assert_array_equal(await values_of(device, matrix), want)
 
 
 async def test_gate_and_up_interleave(device: NativeDevice) -> None:
-    gate, up = (random_blocks(GGMLType.Q8_0, 9, 96, seed) for seed in (1, 2))
-    matrix = allocate(device, 18, 96, format_of(GGMLType.Q8_0))
-    upload(device, GGMLType.Q8_0, gate, matrix, Chunk(0, 9, 0, 0, 2))
-    upload(device, GGMLType.Q8_0, up, matrix, Chunk(0, 9, 0, 1, 2))
+    gate, up = (random_blocks(StorageType.Q8_0, 9, 96, seed) for seed in (1, 2))
+    matrix = allocate(device, 18, 96, format_of(StorageType.Q8_0))
+    upload(device, StorageType.Q8_0, gate, matrix, Chunk(0, 9, 0, 0, 2))
+    upload(device, StorageType.Q8_0, up, matrix, Chunk(0, 9, 0, 1, 2))
     got = await values_of(device, matrix)
-    np.testing.assert_array_equal(got[0::2], expected(GGMLType.Q8_0, gate))
-    np.testing.assert_array_equal(got[1::2], expected(GGMLType.Q8_0, up))
+    np.testing.assert_array_equal(got[0::2], expected(StorageType.Q8_0, gate))
+    np.testing.assert_array_equal(got[1::2], expected(StorageType.Q8_0, up))
 
 
 async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
@@ -158,18 +158,20 @@ async def test_a_matrix_larger_than_a_binding_is_split_by_rows(
 ) -> None:
     low = replace(device.limits, max_binding_bytes=1 << 15)
     monkeypatch.setattr(device, "limits", low)
-    blocks = random_blocks(GGMLType.Q4_0, 700, 96)
-    matrix = allocate(device, 700, 96, format_of(GGMLType.Q4_0))
+    blocks = random_blocks(StorageType.Q4_0, 700, 96)
+    matrix = allocate(device, 700, 96, format_of(StorageType.Q4_0))
     assert [(s.first_row, s.rows) for s in matrix.shards] == [(0, 512), (512, 188)]
     for first in range(0, 700, 300):
         part = blocks[first : first + 300]
-        upload(device, GGMLType.Q4_0, part, matrix, Chunk(first, len(part), 0, 0, 1))
-    np.testing.assert_array_equal(await values_of(device, matrix), expected(GGMLType.Q4_0, blocks))
+        upload(device, StorageType.Q4_0, part, matrix, Chunk(first, len(part), 0, 0, 1))
+    np.testing.assert_array_equal(
+        await values_of(device, matrix), expected(StorageType.Q4_0, blocks)
+    )
 
 
 def test_formats_are_the_narrowest() -> None:
-    assert common_format([GGMLType.Q4_K, GGMLType.Q6_K]) == WeightFormat(6, 16, mins=True)
-    assert common_format([GGMLType.Q4_0] * 3) == WeightFormat(4, 32)
+    assert common_format([StorageType.Q4_K, StorageType.Q6_K]) == WeightFormat(6, 16, mins=True)
+    assert common_format([StorageType.Q4_0] * 3) == WeightFormat(4, 32)
     for bits, group, mins in product((4, 5, 6, 8), (16, 32), (False, True)):
         format = WeightFormat(bits, group, mins)
         assert format.scales_bytes(8) >= 8 * (4 * format.high_words + 2 * 32 // group)
@@ -177,4 +179,4 @@ def test_formats_are_the_narrowest() -> None:
 
 def test_odd_columns_are_refused(device: NativeDevice) -> None:
     with pytest.raises(UnsupportedModelError, match="33"):
-        allocate(device, 4, 33, format_of(GGMLType.F32))
+        allocate(device, 4, 33, format_of(StorageType.F32))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 from threading import current_thread
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from kernel_case import I8, subgroup_size, variant_of
 from test_repack import random_blocks
 
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.backend import WebGPUBackend, WebGPUExecutable
 from webllm.backends.webgpu.device.native import NativeDevice, NativePipeline
 from webllm.backends.webgpu.device.native_adapters import find_adapter
@@ -37,71 +36,51 @@ KV_COLS = 2 * HEAD_DIM
 BLOCKS = 8
 LIMITS = BatchShape(max_tokens=96, max_seqs=4, max_outputs=4, max_blocks=BLOCKS)
 MATRICES = {
-    "attn_q": (GGMLType.Q4_K, (HIDDEN, HIDDEN)),
-    "attn_k": (GGMLType.Q4_K, (KV_COLS, HIDDEN)),
-    "attn_v": (GGMLType.Q6_K, (KV_COLS, HIDDEN)),
-    "attn_output": (GGMLType.Q5_0, (HIDDEN, HIDDEN)),
-    "ffn_gate": (GGMLType.Q4_0, (WIDE, HIDDEN)),
-    "ffn_up": (GGMLType.Q4_0, (WIDE, HIDDEN)),
-    "ffn_down": (GGMLType.Q8_0, (HIDDEN, WIDE)),
+    "self_attn.q_proj": (StorageType.Q4_K, (HIDDEN, HIDDEN)),
+    "self_attn.k_proj": (StorageType.Q4_K, (KV_COLS, HIDDEN)),
+    "self_attn.v_proj": (StorageType.Q6_K, (KV_COLS, HIDDEN)),
+    "self_attn.o_proj": (StorageType.Q5_0, (HIDDEN, HIDDEN)),
+    "mlp.gate_proj": (StorageType.Q4_0, (WIDE, HIDDEN)),
+    "mlp.up_proj": (StorageType.Q4_0, (WIDE, HIDDEN)),
+    "mlp.down_proj": (StorageType.Q8_0, (HIDDEN, WIDE)),
 }
 
 
-class SmallCheckpoint:
+class SmallCheckpoint(FakeCheckpoint):
     """A llama model with weights of many types; embedding and output are one F16 matrix."""
 
     def __init__(self) -> None:
-        self.metadata = {
-            "general.architecture": "llama",
-            "llama.embedding_length": HIDDEN,
-            "llama.block_count": LAYERS,
-            "llama.feed_forward_length": WIDE,
-            "llama.attention.head_count": HIDDEN // HEAD_DIM,
-            "llama.attention.head_count_kv": 2,
-            "llama.attention.layer_norm_rms_epsilon": 1e-5,
-            "llama.context_length": 128,
-        }
-        self.tensors: dict[str, TensorInfo] = {}
-        self._data: dict[str, bytes] = {}
+        super().__init__(
+            {
+                "model_type": "llama",
+                "hidden_size": HIDDEN,
+                "num_hidden_layers": LAYERS,
+                "intermediate_size": WIDE,
+                "num_attention_heads": HIDDEN // HEAD_DIM,
+                "num_key_value_heads": 2,
+                "rms_norm_eps": 1e-5,
+                "max_position_embeddings": 128,
+                "vocab_size": VOCAB,
+                "tie_word_embeddings": True,
+            }
+        )
         self.random = np.random.default_rng(0)
-        self._vector("output_norm.weight")
-        self._matrix("token_embd.weight", GGMLType.F16, (VOCAB, HIDDEN))
+        self._vector("model.norm.weight")
+        self._matrix("model.embed_tokens.weight", StorageType.F16, (VOCAB, HIDDEN))
         for layer in range(LAYERS):
-            for name in ("attn_norm", "ffn_norm"):
-                self._vector(f"blk.{layer}.{name}.weight")
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                self._vector(f"model.layers.{layer}.{name}.weight")
             for name, (dtype, shape) in MATRICES.items():
-                self._matrix(f"blk.{layer}.{name}.weight", dtype, shape)
-        self.nbytes = sum(info.nbytes for info in self.tensors.values())
-        self.fingerprint = "0badcafe"
+                self._matrix(f"model.layers.{layer}.{name}.weight", dtype, shape)
 
     def _vector(self, name: str) -> None:
         data = self.random.normal(1, 0.2, HIDDEN).astype("<f4").tobytes()
-        self._add(name, GGMLType.F32, (HIDDEN,), data)
+        self.put(name, StorageType.F32, (HIDDEN,), data)
 
-    def _matrix(self, name: str, dtype: GGMLType, shape: tuple[int, int]) -> None:
+    def _matrix(self, name: str, dtype: StorageType, shape: tuple[int, int]) -> None:
         largest = 2e-4 if dtype.block_elements == 256 else 0.01  # their scales have scales
         data = random_blocks(dtype, *shape, len(self.tensors), largest).tobytes()
-        self._add(name, dtype, shape, data)
-
-    def _add(self, name: str, dtype: GGMLType, shape: tuple[int, ...], data: bytes) -> None:
-        assert len(data) == prod(shape) // dtype.block_elements * dtype.block_bytes
-        self.tensors[name] = TensorInfo(name, shape, dtype, 0, len(data))
-        self._data[name] = data
-
-    def data(self, name: str) -> memoryview:
-        return memoryview(self._data[name])
-
-    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
-        return self.data(name)[start : start + num_bytes]
-
-    def close(self) -> None:
-        """Does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Does nothing."""
+        self.put(name, dtype, shape, data)
 
 
 CHECKPOINT = SmallCheckpoint()
@@ -150,7 +129,7 @@ async def test_logits_of_batches(device: NativeDevice, name: str) -> None:
 @pytest.mark.parametrize("name", ["scalar", "workgroup f32"])
 async def test_every_op(device: NativeDevice, name: str) -> None:
     checkpoint = FakeCheckpoint()
-    program = program_of_every_op(checkpoint, GGMLType.Q4_0)
+    program = program_of_every_op(checkpoint, StorageType.Q4_0)
     backend = WebGPUBackend(device, variant_of(device, name))
     await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
     executable = backend.compile(program, LIMITS)

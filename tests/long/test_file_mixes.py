@@ -20,12 +20,12 @@ from made_up_models import ARCHITECTURES, SUPPORTED, Draft, Sizes, draft_of, ran
 from golden import compare, together
 from long.figures import SEED, AddFigures, count
 from webllm import MLCEngine, MLCEngineConfig
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.auto import open_backend
 
 NUM_MIXES = count("MIXES", 60)
 SIZES = Sizes("llama", hidden=256, wide=512, heads=8, head_dim=32)  # rows of any storage type
-FLOATS = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+FLOATS = (StorageType.F32, StorageType.F16, StorageType.BF16)
 SPREAD = 0.06  # standard deviation of weights
 DEVICES = ("cpu", "webgpu")
 WORST = 0.2  # error of a logit, relative to the spread of all; int8 activations: seldom over 0.1
@@ -65,7 +65,7 @@ async def test_mixed_storage_types(tmp_path: Path, add_figures: AddFigures) -> N
     add_figures("files, mixed types", {"files": NUM_MIXES, **described(worst)})
 
 
-def made_up(rng: random.Random, sizes: Sizes, dtypes: list[GGMLType]) -> Draft:
+def made_up(rng: random.Random, sizes: Sizes, dtypes: list[StorageType]) -> Draft:
     """Makes a model whose matrices have random types of `dtypes`."""
     draft = draft_of(rng, sizes)
     for tensor in draft.tensors:
@@ -75,24 +75,24 @@ def made_up(rng: random.Random, sizes: Sizes, dtypes: list[GGMLType]) -> Draft:
     return draft
 
 
-def weights(rng: random.Random, dtype: GGMLType, num_values: int) -> bytearray:
+def weights(rng: random.Random, dtype: StorageType, num_values: int) -> bytearray:
     if dtype not in FLOATS:
         return blocks(rng, dtype, num_values, block_scale(dtype))
     values = np.random.default_rng(rng.randrange(2**32)).normal(0, SPREAD, num_values)
     return bytearray(quantize(values.astype(np.float32), GGMLQuantizationType(dtype)).tobytes())
 
 
-def blocks(rng: random.Random, dtype: GGMLType, num_values: int, scale: float) -> bytearray:
+def blocks(rng: random.Random, dtype: StorageType, num_values: int, scale: float) -> bytearray:
     """Returns random blocks; the middle of the values is 0, also of types with a minimum."""
     data = random_bytes(rng, dtype, num_values, scale)
-    if middle := {GGMLType.Q4_1: 7.5, GGMLType.Q5_1: 15.5}.get(dtype):
+    if middle := {StorageType.Q4_1: 7.5, StorageType.Q5_1: 15.5}.get(dtype):
         for block in range(0, len(data), dtype.block_bytes):
             data[block + 2 : block + 4] = np.float16(-middle * scale).tobytes()
     return data
 
 
 @cache
-def block_scale(dtype: GGMLType) -> float:
+def block_scale(dtype: StorageType) -> float:
     """Returns the scale of blocks that gives random weights their spread."""
     stored = np.frombuffer(blocks(random.Random(0), dtype, 1 << 16, 1.0), np.uint8)
     return SPREAD / float(dequantize(stored, GGMLQuantizationType(dtype)).std())
@@ -104,7 +104,7 @@ def stored_as_f32(draft: Draft) -> Draft:
         stored = np.frombuffer(tensor.data, np.uint8)
         values = dequantize(stored, GGMLQuantizationType(tensor.type_id))
         data = bytearray(values.astype("<f4").tobytes())
-        plain.tensors.append(replace(tensor, type_id=GGMLType.F32, data=data))
+        plain.tensors.append(replace(tensor, type_id=StorageType.F32, data=data))
     return plain
 
 

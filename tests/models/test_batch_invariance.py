@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from golden import compare
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.local_files import open_local
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.native import NativeKernels
 from webllm.models import registry
@@ -35,7 +35,7 @@ class Logits:
         ]
 
     async def load(self) -> None:
-        with open_gguf(self.path) as checkpoint:
+        with open_local(self.path) as checkpoint:
             program = registry.record(checkpoint, 16 * SEQUENCE_BLOCKS)
             num_blocks = SEQUENCE_BLOCKS * len(self.sequences)
             await self.backend.load(program, checkpoint, num_blocks, LIMITS, lambda *_: None)

@@ -9,8 +9,9 @@ import tokenizers
 from text_references import PREFIX, TEXTS, encoded, sentencepiece_of
 from tokenizers import Regex, pre_tokenizers
 
+from golden import compare
 from webllm import MLCEngineConfig, create_mlc_engine
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.local_files import open_local
 from webllm.engine.chat_format import JinjaFormat
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
@@ -38,8 +39,8 @@ def plain_smollm2(metadata: dict[str, object], text: str) -> list[int]:
 
 
 def test_smollm2(smollm2: Path) -> None:
-    with open_gguf(smollm2) as checkpoint:
-        metadata = dict(checkpoint.metadata)
+    with open_local(smollm2) as checkpoint:
+        metadata = dict(compare.gguf_metadata(checkpoint))
     tokenizer = tokenizer_from_gguf(metadata)
     template = template_from_gguf(metadata, tokenizer)
     assert template is not None
@@ -61,8 +62,8 @@ def test_smollm2(smollm2: Path) -> None:
 
 
 def test_gemma3(gemma3: Path) -> None:
-    with open_gguf(gemma3) as checkpoint:
-        metadata = dict(checkpoint.metadata)
+    with open_local(gemma3) as checkpoint:
+        metadata = dict(compare.gguf_metadata(checkpoint))
     tokenizer, reference = tokenizer_from_gguf(metadata), sentencepiece_of(metadata)
     template = template_from_gguf(metadata, tokenizer)
     assert template is not None
@@ -84,8 +85,8 @@ async def test_a_conversation(smollm2: Path) -> None:
     async with await create_mlc_engine(str(smollm2), MLCEngineConfig(device="cpu")) as engine:
         chat = await engine.chat.completions.create(messages=messages, max_tokens=1)
         raw = await engine.completions.create(prompt=SMOLLM2, max_tokens=1)
-    with open_gguf(smollm2) as checkpoint:
-        tokenizer = tokenizer_from_gguf(checkpoint.metadata)
+    with open_local(smollm2) as checkpoint:
+        tokenizer = tokenizer_from_gguf(compare.gguf_metadata(checkpoint))
     as_text = tokenizer.encode(SMOLLM2, add_special=False)
     as_tokens = tokenizer.encode(SMOLLM2, parse_special=True, add_special=False)
     assert raw.usage is not None

@@ -4,7 +4,7 @@ import pytest
 from text_references import GOLDEN, TEXTS, sentencepiece_of
 
 from golden import compare
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.local_files import open_local
 from webllm.text.builtin_templates import equal_builtin
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
@@ -23,8 +23,8 @@ TALKS = [
 
 @pytest.mark.parametrize("name", GOLDEN["models"])
 async def test_against_other_readers_of_the_same_file(name: str) -> None:
-    with open_gguf(await compare.model_path(NAMES[name])) as checkpoint:
-        metadata = checkpoint.metadata
+    with open_local(await compare.model_path(NAMES[name])) as checkpoint:
+        metadata = compare.gguf_metadata(checkpoint)
         tokenizer = tokenizer_from_gguf(metadata)
         template = template_from_gguf(metadata, tokenizer)
         golden = GOLDEN["models"][name]
@@ -50,8 +50,8 @@ async def test_against_other_readers_of_the_same_file(name: str) -> None:
 @pytest.mark.parametrize(("name", "builtin"), [("smollm2", "smollm2"), ("gemma3-270m", "gemma")])
 async def test_a_builtin_template_renders_as_the_file_does(name: str, builtin: str) -> None:
     """Chrome extensions that fetch the file use it: none of the file's text is run."""
-    with open_gguf(await compare.model_path(NAMES[name])) as checkpoint:
-        metadata = checkpoint.metadata
+    with open_local(await compare.model_path(NAMES[name])) as checkpoint:
+        metadata = compare.gguf_metadata(checkpoint)
         tokenizer = tokenizer_from_gguf(metadata)
         own = template_from_gguf(metadata, tokenizer)
         ours = template_from_gguf(metadata, tokenizer, builtin=builtin)

@@ -6,11 +6,11 @@ import asyncio
 import ctypes
 import os
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Protocol, Self, get_args
+from types import MappingProxyType
+from typing import Protocol, Self, cast, get_args
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
@@ -19,7 +19,15 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from made_up_models import halves_of
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import (
+    Checkpoint,
+    Description,
+    Files,
+    GGUFTokenizer,
+    Plane,
+    StorageType,
+    TensorInfo,
+)
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
@@ -44,7 +52,7 @@ from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
 from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
 
-TYPES = [t for t in GGMLType if t.supported]
+TYPES = [t for t in StorageType if t.supported]
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -74,13 +82,13 @@ KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
 }
 
 
-def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: int) -> bytes:
+def random_tensor(rng: np.random.Generator, dtype: StorageType, rows: int, cols: int) -> bytes:
     """Returns random blocks. Any quants are valid; scales are finite and of a usual size."""
-    if dtype is GGMLType.F32:
+    if dtype is StorageType.F32:
         return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
-    if dtype is GGMLType.F16:
+    if dtype is StorageType.F16:
         return rng.normal(size=(rows, cols)).astype("<f2").tobytes()
-    if dtype is GGMLType.BF16:
+    if dtype is StorageType.BF16:
         return (
             (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
         )
@@ -90,53 +98,46 @@ def random_tensor(rng: np.random.Generator, dtype: GGMLType, rows: int, cols: in
     for at in halves_of(dtype):
         scale = rng.normal(scale=0.02, size=len(blocks)).astype("<f2")
         blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
-    if dtype is GGMLType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
+    if dtype is StorageType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
         blocks[:, 2:][blocks[:, 2:] == 128] = 129
     return blocks.tobytes()
 
 
-@dataclass
-class FakeCheckpoint:
+class FakeCheckpoint(Checkpoint):
     """A checkpoint whose tensors are random and made on demand."""
 
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    tensors: dict[str, TensorInfo] = field(default_factory=dict)
-    bytes_of: dict[str, bytes] = field(default_factory=dict)
-    metadata: dict[str, object] = field(default_factory=dict)
-    fingerprint: str = "0badcafe"
+    def __init__(self, config: Mapping[str, object] = MappingProxyType({})) -> None:
+        self.rng = np.random.default_rng(0)
+        self.bytes_of: dict[str, bytes] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+        described = Description(config, self.tensors, GGUFTokenizer({}), "0badcafe")
+        super().__init__(described, cast(Files, None))
 
-    def add(self, dtype: GGMLType, rows: int, cols: int = 1) -> str:
+    def add(self, dtype: StorageType, rows: int, cols: int = 1) -> str:
         name = f"tensor.{len(self.tensors)}"
         data = random_tensor(self.rng, dtype, rows, cols)
-        shape = (rows, cols) if cols > 1 else (rows,)
-        self.tensors[name] = TensorInfo(name, shape, dtype, 0, len(data))
+        return self.put(name, dtype, (rows, cols) if cols > 1 else (rows,), data)
+
+    def put(self, name: str, dtype: StorageType, shape: tuple[int, ...], data: bytes) -> str:
+        self.tensors[name] = TensorInfo(name, shape, dtype, (Plane("", 0),))
+        assert self.tensors[name].nbytes == len(data)
         self.bytes_of[name] = data
         return name
 
-    def weight(self, dtype: GGMLType, rows: int, cols: int = 1) -> Weight:
+    def weight(self, dtype: StorageType, rows: int, cols: int = 1) -> Weight:
         return Weight.of(self.add(dtype, rows, cols), rows, cols)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(len(data) for data in self.bytes_of.values())
 
     def data(self, name: str) -> memoryview:
         return memoryview(self.bytes_of[name])
 
-    async def read(self, name: str, start: int, num_bytes: int) -> memoryview:
-        return self.data(name)[start : start + num_bytes]
+    async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
+        [size] = self.tensors[name].row_bytes
+        return (self.data(name)[first_row * size : (first_row + num_rows) * size],)
 
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
         data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)
         return dequantize(data, GGMLQuantizationType(info.dtype))
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> FakeCheckpoint:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 class ProgramBuilder:
@@ -152,7 +153,7 @@ class ProgramBuilder:
         self.ids = count()
         self.ops: list[Op] = []
         self.x = self.value(cols)
-        self.ops.append(Embed(checkpoint.weight(GGMLType.F32, self.VOCAB, cols), 1.0, self.x))
+        self.ops.append(Embed(checkpoint.weight(StorageType.F32, self.VOCAB, cols), 1.0, self.x))
 
     def value(self, cols: int, encoding: Encoding = Encoding.F32) -> Value:
         return Value(next(self.ids), Rows.TOKENS, cols, encoding)
@@ -166,7 +167,7 @@ class ProgramBuilder:
         return Program(ops, self.kv, out.cols)
 
 
-def program_of_every_op(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
+def program_of_every_op(checkpoint: FakeCheckpoint, dtype: StorageType) -> Program:
     """Returns a program with every kind of op and matrices of `dtype`."""
     weight, heads = checkpoint.weight, Heads(16, 8, 16)
     build = ProgramBuilder(checkpoint, 256, KVCacheShape(1, 8, 16))
@@ -174,7 +175,7 @@ def program_of_every_op(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
     qkv, out = build.value(heads.qkv_cols), build.value(40)
     rope = RopeTable.build([0.5**i for i in range(8)], 256)
     build.ops += [
-        Norm(build.x, weight(GGMLType.F32, 256), 1e-5, x),
+        Norm(build.x, weight(StorageType.F32, 256), 1e-5, x),
         Linear(x, weight(dtype, heads.qkv_cols, 256), qkv),
         RopeKV(qkv, heads, rope, 0),
         Attention(qkv, heads, 0, 0.25, y),

@@ -3,7 +3,7 @@
 import importlib.util
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -11,14 +11,14 @@ import gguf
 import numpy as np
 import pytest
 
-from webllm.artifacts.checkpoint import Checkpoint, GGMLType
-from webllm.artifacts.gguf import open_gguf
-from webllm.artifacts.gguf_header import MoreBytesNeeded, parse_header
-from webllm.artifacts.packed_arrays import StringArray
+from webllm.artifacts.checkpoint import GGUFTokenizer, StorageType
+from webllm.artifacts.gguf.header import MoreBytesNeeded, parse_header
+from webllm.artifacts.gguf.packed_arrays import StringArray
+from webllm.artifacts.local_files import open_local
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
-SUPPORTED = [dtype for dtype in GGMLType if dtype.supported]
-UNSUPPORTED = [dtype for dtype in GGMLType if not dtype.supported]
+SUPPORTED = [dtype for dtype in StorageType if dtype.supported]
+UNSUPPORTED = [dtype for dtype in StorageType if not dtype.supported]
 
 
 def write_gguf(path: Path, fill: Callable[[gguf.GGUFWriter], None]) -> Path:
@@ -31,13 +31,19 @@ def write_gguf(path: Path, fill: Callable[[gguf.GGUFWriter], None]) -> Path:
     return path
 
 
-def raw_tensor(dtype: GGMLType, rows: int = 3) -> np.ndarray:
+def metadata_of(path: Path) -> Mapping[str, object]:
+    tokenizer = open_local(path).tokenizer
+    assert isinstance(tokenizer, GGUFTokenizer)
+    return tokenizer.metadata
+
+
+def raw_tensor(dtype: StorageType, rows: int = 3) -> np.ndarray:
     num_bytes = rows * 2 * dtype.block_bytes
     return (np.arange(num_bytes) % 251).astype(np.uint8).reshape(rows, -1)
 
 
 def test_ggml_types_are_those_of_the_reference() -> None:
-    assert {t.name: t.value for t in GGMLType} == {
+    assert {t.name: t.value for t in StorageType} == {
         t.name: t.value for t in gguf.GGMLQuantizationType
     }
     for dtype in SUPPORTED:
@@ -66,7 +72,7 @@ def test_metadata_of_every_type_comes_back(tmp_path: Path) -> None:
             writer.add_array(f"a.{name}", values)
         writer.add_string("k.text", "grüße\n")
 
-    metadata = open_gguf(write_gguf(tmp_path / "m.gguf", fill)).metadata
+    metadata = metadata_of(write_gguf(tmp_path / "m.gguf", fill))
     assert {kind: metadata[f"k.{kind}"] for kind in numbers} == numbers
     assert metadata["k.bool"] is True
     assert metadata["k.text"] == "grüße\n"
@@ -81,7 +87,7 @@ def test_metadata_of_every_type_comes_back(tmp_path: Path) -> None:
 def test_string_array_is_a_sequence(tmp_path: Path) -> None:
     words = ["a", "", "ccc"]
     path = write_gguf(tmp_path / "m.gguf", lambda writer: writer.add_array("w", words))
-    array = open_gguf(path).metadata["w"]
+    array = metadata_of(path)["w"]
     assert isinstance(array, StringArray)
     assert (list(array), len(array)) == (words, 3)
     assert (array[0], array[-1], array[1:], array[::-1]) == (
@@ -95,23 +101,26 @@ def test_string_array_is_a_sequence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", SUPPORTED, ids=lambda dtype: dtype.name)
-def test_tensor_of_every_type_comes_back(tmp_path: Path, dtype: GGMLType) -> None:
+async def test_tensor_of_every_type_comes_back(tmp_path: Path, dtype: StorageType) -> None:
     raw = raw_tensor(dtype)
 
     def fill(writer: gguf.GGUFWriter) -> None:
         writer.add_tensor("first", np.ones(3, np.float32))
         writer.add_tensor("t", raw, raw_dtype=gguf.GGMLQuantizationType(dtype))
 
-    with open_gguf(write_gguf(tmp_path / "m.gguf", fill)) as checkpoint:
+    with open_local(write_gguf(tmp_path / "m.gguf", fill)) as checkpoint:
         info = checkpoint.tensors["t"]
         assert (info.shape, info.dtype) == ((3, 2 * dtype.block_elements), dtype)
         assert (info.nbytes, checkpoint.nbytes) == (raw.nbytes, raw.nbytes + 12)
-        assert info.offset % 32 == 0
-        data = checkpoint.data("t")
+        assert info.planes[0].offset % 32 == 0
+        [data] = await checkpoint.read("t", 0, 3)
+        assert isinstance(data, memoryview)
         assert data.readonly
         assert bytes(data) == raw.tobytes()
+        [data] = await checkpoint.read("t", 1, 1)
+        assert isinstance(data, memoryview)
+        assert bytes(data) == raw[1].tobytes()
         assert bytes(checkpoint.data("first")) == np.ones(3, np.float32).tobytes()
-        data.release()
 
 
 def test_shape_is_row_major_and_alignment_is_honoured(tmp_path: Path) -> None:
@@ -120,39 +129,41 @@ def test_shape_is_row_major_and_alignment_is_honoured(tmp_path: Path) -> None:
         writer.add_tensor("a", np.zeros((5, 4, 3, 2), np.float16))
         writer.add_tensor("b", np.zeros(7, np.float32))
 
-    checkpoint: Checkpoint = open_gguf(write_gguf(tmp_path / "m.gguf", fill))
+    checkpoint = open_local(write_gguf(tmp_path / "m.gguf", fill))
     assert [info.shape for info in checkpoint.tensors.values()] == [(5, 4, 3, 2), (7,)]
-    assert all(info.offset % 128 == 0 for info in checkpoint.tensors.values())
+    assert all(info.planes[0].offset % 128 == 0 for info in checkpoint.tensors.values())
 
 
-def test_views_outlive_close(tmp_path: Path) -> None:
-    path = write_gguf(
-        tmp_path / "m.gguf", lambda writer: writer.add_tensor("t", np.arange(8, dtype=np.float32))
-    )
-    checkpoint = open_gguf(path)
-    view = checkpoint.data("t")
-    array = np.frombuffer(checkpoint.data("t"), np.float32)
+async def test_views_outlive_close(tmp_path: Path) -> None:
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    path = write_gguf(tmp_path / "m.gguf", lambda writer: writer.add_tensor("t", rows))
+    checkpoint = open_local(path)
+    [view] = await checkpoint.read("t", 0, 2)
+    [other] = await checkpoint.read("t", 0, 2)
+    assert isinstance(other, memoryview)
+    array = np.frombuffer(other, np.float32)
     checkpoint.close()
     checkpoint.close()
+    assert isinstance(view, memoryview)
     assert array.tolist() == np.frombuffer(view, np.float32).tolist() == list(range(8))
-    assert checkpoint.metadata["general.architecture"] == "llama"
+    assert checkpoint.config["model_type"] == "llama"
     with pytest.raises(CheckpointError, match="closed"):
-        checkpoint.data("t")
+        await checkpoint.read("t", 0, 1)
 
 
 def test_unknown_tensor_and_missing_file(tmp_path: Path) -> None:
     path = write_gguf(
         tmp_path / "m.gguf", lambda writer: writer.add_tensor("known", np.zeros(4, np.float32))
     )
-    with open_gguf(path) as checkpoint, pytest.raises(ModelNotFoundError, match="known"):
+    with open_local(path) as checkpoint, pytest.raises(ModelNotFoundError, match=r"blk\.0"):
         checkpoint.data("blk.0")
     with pytest.raises(ModelNotFoundError, match="absent"):
-        open_gguf(tmp_path / "absent.gguf")
+        open_local(tmp_path / "absent.gguf")
     with pytest.raises(ModelNotFoundError):
-        open_gguf(tmp_path)
+        open_local(tmp_path)
     (tmp_path / "empty.gguf").touch()
     with pytest.raises(CheckpointError, match="empty"):
-        open_gguf(tmp_path / "empty.gguf")
+        open_local(tmp_path / "empty.gguf")
 
 
 def test_big_endian_file_of_the_reference_writer_is_refused(tmp_path: Path) -> None:
@@ -162,7 +173,7 @@ def test_big_endian_file_of_the_reference_writer_is_refused(tmp_path: Path) -> N
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(UnsupportedModelError, match="big endian"):
-        open_gguf(tmp_path / "m.gguf")
+        open_local(tmp_path / "m.gguf")
 
 
 def text(value: bytes) -> bytes:
@@ -270,11 +281,11 @@ def test_path_is_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGML" + bytes(50))
     with pytest.raises(CheckpointError, match=r"m\.gguf: .*not a GGUF"):
-        open_gguf(path)
+        open_local(path)
 
 
 @pytest.mark.parametrize("dtype", UNSUPPORTED, ids=lambda dtype: dtype.name)
-def test_tensor_types_not_read_are_named(dtype: GGMLType) -> None:
+def test_tensor_types_not_read_are_named(dtype: StorageType) -> None:
     with pytest.raises(UnsupportedModelError, match=f"stored as {dtype.name};.*Q4_K"):
         parse(gguf_bytes([], [tensor(b"t", [256], dtype)], data_bytes=999))
 

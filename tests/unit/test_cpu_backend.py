@@ -7,7 +7,7 @@ import pytest
 from cpu_cases import WASM, FakeCheckpoint, ProgramBuilder, Runner
 from cpu_wasm_kernels import WasmKernels
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import StorageType, TensorInfo
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.formats import Format, runs_of
 from webllm.backends.cpu.native import NativeKernels
@@ -31,8 +31,8 @@ def wide_program(checkpoint: FakeCheckpoint) -> Program:
     build = ProgramBuilder(checkpoint, 1024)
     x, out = build.activation(1024), build.value(1024)
     build.ops += [
-        Norm(build.x, checkpoint.weight(GGMLType.F32, 1024), 1e-5, x),
-        Linear(x, checkpoint.weight(GGMLType.F32, 1024, 1024), out),
+        Norm(build.x, checkpoint.weight(StorageType.F32, 1024), 1e-5, x),
+        Linear(x, checkpoint.weight(StorageType.F32, 1024, 1024), out),
     ]
     return build.program(out)
 
@@ -151,7 +151,7 @@ def test_wasm_works(name: str) -> None:
 
 def test_unknown_tensor_types_are_refused() -> None:
     checkpoint = FakeCheckpoint()
-    checkpoint.tensors["odd"] = TensorInfo("odd", (32, 256), GGMLType.IQ2_S, 0, 0)
+    checkpoint.tensors["odd"] = TensorInfo("odd", (32, 256), StorageType.IQ2_S, ())
     with pytest.raises(UnsupportedModelError, match="odd is stored as IQ2_S"):
         runs_of(Weight.of("odd", 32, 256), checkpoint)
 
@@ -160,7 +160,7 @@ def test_parts_on_panel_borders_keep_their_formats() -> None:
     checkpoint = FakeCheckpoint()
     parts = [
         checkpoint.weight(dtype, rows, 256)
-        for dtype, rows in ((GGMLType.Q4_K, 32), (GGMLType.Q4_1, 16), (GGMLType.Q6_K, 8))
+        for dtype, rows in ((StorageType.Q4_K, 32), (StorageType.Q4_1, 16), (StorageType.Q6_K, 8))
     ]
     runs = runs_of(Weight.concat(parts), checkpoint)
     assert [(run.rows, run.format) for run in runs] == [

@@ -6,12 +6,12 @@ from cpu_cases import KERNELS, TYPES, random_tensor
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
-def test_dequantizes_random_blocks(name: str, dtype: GGMLType) -> None:
+def test_dequantizes_random_blocks(name: str, dtype: StorageType) -> None:
     data = random_tensor(np.random.default_rng(1), dtype, 4, 512)
     expected = dequantize(np.frombuffer(data, np.uint8).reshape(4, -1), GGMLQuantizationType(dtype))
     kernels = KERNELS[name]()
@@ -31,7 +31,7 @@ def test_reads_every_half() -> None:
     kernels = next(iter(KERNELS.values()))()
     out = kernels.allocate(4 << 16)
     with kernels.source(memoryview(halves.tobytes())) as source:
-        kernels.dequantize(GGMLType.F16, source, 1 << 16, out.address)
+        kernels.dequantize(StorageType.F16, source, 1 << 16, out.address)
     got = np.array(out.read(0, 4 << 16)).view(np.float32)
     np.testing.assert_array_equal(got[~np.isnan(expected)], expected[~np.isnan(expected)])
     assert np.isnan(got[np.isnan(expected)]).all()

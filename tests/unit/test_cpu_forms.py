@@ -19,7 +19,7 @@ import pytest
 from cpu_cases import KERNELS, FakeCheckpoint, ProgramBuilder, Runner
 from made_up_models import halves_of
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.cpu.backend import FORMS_VERSION
 from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
@@ -44,7 +44,7 @@ LENGTH = 300  # attention merges two splits of the context
 BLOCKS = array("I", range(19))[::-1]
 LIMITS = BatchShape(max_tokens=64, max_seqs=1, max_outputs=4, max_blocks=32)
 # One of each kind of product: 4 bits, with minima, 8 bits, groups of 16, floats.
-TYPES = (GGMLType.Q4_0, GGMLType.Q4_K, GGMLType.Q8_0, GGMLType.Q6_K, GGMLType.BF16)
+TYPES = (StorageType.Q4_0, StorageType.Q4_K, StorageType.Q8_0, StorageType.Q6_K, StorageType.BF16)
 
 # CRC-32 of the logits, by forms, for each of TYPES.
 BITS = {
@@ -60,22 +60,21 @@ BITS = {
 class PortableCheckpoint(FakeCheckpoint):
     """A checkpoint of the same bytes on every machine, with values below 1/2."""
 
-    def add(self, dtype: GGMLType, rows: int, cols: int = 1) -> str:
+    def add(self, dtype: StorageType, rows: int, cols: int = 1) -> str:
         name = f"tensor.{len(self.tensors)}"
         data = _portable_bytes(random.Random(len(self.tensors)), dtype, rows * cols)
-        shape = (rows, cols) if cols > 1 else (rows,)
-        self.tensors[name] = TensorInfo(name, shape, dtype, 0, len(data))
-        self.bytes_of[name] = data
-        return name
+        return self.put(name, dtype, (rows, cols) if cols > 1 else (rows,), data)
 
 
-def _portable_bytes(rng: random.Random, dtype: GGMLType, num_weights: int) -> bytes:
-    if dtype in (GGMLType.F32, GGMLType.BF16):
+def _portable_bytes(rng: random.Random, dtype: StorageType, num_weights: int) -> bytes:
+    if dtype in (StorageType.F32, StorageType.BF16):
         floats = array("f", (byte / 256 - 0.5 for byte in rng.randbytes(num_weights))).tobytes()
-        return floats if dtype is GGMLType.F32 else array("H", array("H", floats)[1::2]).tobytes()
+        if dtype is StorageType.F32:
+            return floats
+        return array("H", array("H", floats)[1::2]).tobytes()
     size = dtype.block_bytes
     data = bytearray(rng.randbytes(num_weights // dtype.block_elements * size))
-    if dtype is GGMLType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
+    if dtype is StorageType.Q8_0:  # no writer emits -128, and relaxed SIMD may not hold it
         data = data.replace(b"\x80", b"\x81")
     for half in halves_of(dtype):
         for at in range(half + 1, len(data), size):
@@ -83,9 +82,9 @@ def _portable_bytes(rng: random.Random, dtype: GGMLType, num_weights: int) -> by
     return bytes(data)
 
 
-def program_of_every_form(checkpoint: FakeCheckpoint, dtype: GGMLType) -> Program:
+def program_of_every_form(checkpoint: FakeCheckpoint, dtype: StorageType) -> Program:
     """Returns a program with every kind of op and every option of an op that is arithmetic."""
-    weight, heads, f32 = checkpoint.weight, Heads(4, 2, 64), GGMLType.F32
+    weight, heads, f32 = checkpoint.weight, Heads(4, 2, 64), StorageType.F32
     build = ProgramBuilder(checkpoint, 256, KVCacheShape(2, 2, 64))
     rope = RopeTable.build([0.75**i for i in range(32)], 512)
     residual = build.x

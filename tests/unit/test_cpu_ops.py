@@ -7,7 +7,7 @@ import pytest
 from cpu_cases import KERNELS, TYPES, FakeCheckpoint, ProgramBuilder, Runner, relative_error
 from cpu_reference import Reference
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
 from webllm.backends.cpu.native_library import variants
@@ -28,8 +28,8 @@ from webllm.ops.program import (
 from webllm.ops.step import Step, StepSequence
 from webllm.ops.values import Part, RopeTable, RowOrder, Weight
 
-FLOATS = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
-MODEL_TYPES = (GGMLType.Q4_1, GGMLType.Q8_0, GGMLType.F16)
+FLOATS = (StorageType.F32, StorageType.F16, StorageType.BF16)
+MODEL_TYPES = (StorageType.Q4_1, StorageType.Q8_0, StorageType.F16)
 
 
 @pytest.fixture(params=KERNELS)
@@ -70,15 +70,15 @@ def linear_program(
 ) -> Program:
     build = ProgramBuilder(checkpoint, weight.cols)
     x = build.activation(weight.cols)
-    build.ops.append(Norm(build.x, checkpoint.weight(GGMLType.F32, weight.cols), 1e-5, x))
+    build.ops.append(Norm(build.x, checkpoint.weight(StorageType.F32, weight.cols), 1e-5, x))
     out = build.x if accumulate else build.value(weight.rows)
-    vector = checkpoint.weight(GGMLType.F32, weight.rows) if bias else None
+    vector = checkpoint.weight(StorageType.F32, weight.rows) if bias else None
     build.ops.append(Linear(x, weight, out, vector, accumulate))
     return build.program(out)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
-def test_linear(kernels: Kernels, dtype: GGMLType) -> None:
+def test_linear(kernels: Kernels, dtype: StorageType) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(checkpoint, checkpoint.weight(dtype, 72, 512))
     check(kernels, program, checkpoint, *(Step([prompt(n)]) for n in (1, 2, 3, 7, 33)))
@@ -86,7 +86,7 @@ def test_linear(kernels: Kernels, dtype: GGMLType) -> None:
 
 @pytest.mark.parametrize("dtype", MODEL_TYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("rows", [1, 15, 16, 50])
-def test_linear_with_odd_rows_and_bias(kernels: Kernels, dtype: GGMLType, rows: int) -> None:
+def test_linear_with_odd_rows_and_bias(kernels: Kernels, dtype: StorageType, rows: int) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(checkpoint, checkpoint.weight(dtype, rows, 32), bias=True)
     check(kernels, program, checkpoint, Step([prompt(1)]), Step([prompt(9)]))
@@ -95,7 +95,7 @@ def test_linear_with_odd_rows_and_bias(kernels: Kernels, dtype: GGMLType, rows: 
 def test_linear_accumulates(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     program = linear_program(
-        checkpoint, checkpoint.weight(GGMLType.Q4_1, 96, 96), bias=True, accumulate=True
+        checkpoint, checkpoint.weight(StorageType.Q4_1, 96, 96), bias=True, accumulate=True
     )
     check(kernels, program, checkpoint, Step([prompt(1)]), Step([prompt(13)]))
 
@@ -104,15 +104,15 @@ def test_linear_accumulates(kernels: Kernels) -> None:
 @pytest.mark.parametrize(
     "dtypes",
     [
-        (GGMLType.Q5_K, GGMLType.Q5_K, GGMLType.Q6_K),
-        (GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q8_0),
-        (GGMLType.Q3_K, GGMLType.Q2_K, GGMLType.Q4_0),
-        (GGMLType.Q4_K, GGMLType.F16, GGMLType.Q4_K),
+        (StorageType.Q5_K, StorageType.Q5_K, StorageType.Q6_K),
+        (StorageType.Q4_0, StorageType.Q4_1, StorageType.Q8_0),
+        (StorageType.Q3_K, StorageType.Q2_K, StorageType.Q4_0),
+        (StorageType.Q4_K, StorageType.F16, StorageType.Q4_K),
     ],
     ids=lambda dtypes: "-".join(dtype.name for dtype in dtypes),
 )
 def test_parts_of_several_types(
-    kernels: Kernels, dtypes: tuple[GGMLType, ...], rows: tuple[int, ...]
+    kernels: Kernels, dtypes: tuple[StorageType, ...], rows: tuple[int, ...]
 ) -> None:
     checkpoint = FakeCheckpoint()
     weight = Weight.concat(
@@ -124,7 +124,7 @@ def test_parts_of_several_types(
 
 def test_halves_to_pairs(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
-    tensors = [checkpoint.add(GGMLType.Q8_0, 96, 64) for _ in range(2)]
+    tensors = [checkpoint.add(StorageType.Q8_0, 96, 64) for _ in range(2)]
     parts = (
         Part(tensors[0], 96, RowOrder.HALVES_TO_PAIRS, head_dim=24),
         Part(tensors[1], 96, RowOrder.HALVES_TO_PAIRS, head_dim=32),
@@ -134,13 +134,13 @@ def test_halves_to_pairs(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("activation", Activation)
 @pytest.mark.parametrize("dtype", MODEL_TYPES, ids=lambda dtype: dtype.name)
-def test_gated_linear(kernels: Kernels, dtype: GGMLType, activation: Activation) -> None:
+def test_gated_linear(kernels: Kernels, dtype: StorageType, activation: Activation) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 64)
     x, wide, out = build.activation(64), build.activation(96), build.value(48)
-    up = GGMLType.Q4_0 if dtype is GGMLType.Q4_1 else dtype
+    up = StorageType.Q4_0 if dtype is StorageType.Q4_1 else dtype
     build.ops += [
-        Norm(build.x, checkpoint.weight(GGMLType.F32, 64), 1e-5, x),
+        Norm(build.x, checkpoint.weight(StorageType.F32, 64), 1e-5, x),
         GatedLinear(
             x, checkpoint.weight(dtype, 96, 64), checkpoint.weight(up, 96, 64), activation, wide
         ),
@@ -152,7 +152,7 @@ def test_gated_linear(kernels: Kernels, dtype: GGMLType, activation: Activation)
 
 def test_refuses_odd_columns() -> None:
     checkpoint = FakeCheckpoint()
-    program = linear_program(checkpoint, checkpoint.weight(GGMLType.F32, 16, 48))
+    program = linear_program(checkpoint, checkpoint.weight(StorageType.F32, 16, 48))
     with pytest.raises(UnsupportedModelError, match="48 columns"):
         Runner(NativeKernels(1), program, checkpoint)
 
@@ -164,17 +164,17 @@ def test_norm_with_branch(kernels: Kernels) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 96)
     x, branch, out = build.activation(96), build.value(96), build.value(96)
-    gammas = [checkpoint.weight(GGMLType.F32, 96) for _ in range(3)]
+    gammas = [checkpoint.weight(StorageType.F32, 96) for _ in range(3)]
     build.ops += [
         Norm(build.x, gammas[0], 1e-6, x),
-        Linear(x, checkpoint.weight(GGMLType.F32, 96, 96), branch),
+        Linear(x, checkpoint.weight(StorageType.F32, 96, 96), branch),
         Norm(build.x, gammas[1], 1e-6, out, branch, gammas[2]),
     ]
     check(kernels, build.program(out), checkpoint, Step([prompt(3)]), within=1e-5)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
-def test_embeds_from_packed_rows(dtype: GGMLType) -> None:
+def test_embeds_from_packed_rows(dtype: StorageType) -> None:
     checkpoint = FakeCheckpoint()
     build = ProgramBuilder(checkpoint, 256)
     table = checkpoint.weight(dtype, build.VOCAB, 256)
@@ -205,10 +205,12 @@ def attention_program(
     rope = RopeTable.build(inv_freq, 1024)
     x, qkv = build.activation(32), build.value(heads.qkv_cols)
     out = build.value(heads.num_q * heads.head_dim)
-    gammas = [checkpoint.weight(GGMLType.F32, heads.head_dim) if norms else None for _ in range(2)]
+    gammas = [
+        checkpoint.weight(StorageType.F32, heads.head_dim) if norms else None for _ in range(2)
+    ]
     build.ops += [
-        Norm(build.x, checkpoint.weight(GGMLType.F32, 32), 1e-5, x),
-        Linear(x, checkpoint.weight(GGMLType.F32, heads.qkv_cols, 32), qkv),
+        Norm(build.x, checkpoint.weight(StorageType.F32, 32), 1e-5, x),
+        Linear(x, checkpoint.weight(StorageType.F32, heads.qkv_cols, 32), qkv),
         RopeKV(qkv, heads, rope, 1, gammas[0], gammas[1], eps=1e-6),
         Attention(qkv, heads, 1, 0.1 * heads.head_dim**-0.5, out, window),
     ]
@@ -287,11 +289,11 @@ def test_threads_do_not_change_a_bit(variant: str) -> None:
     rope = RopeTable.build([0.5**i for i in range(16)], 512)
     x, qkv, out = build.activation(128), build.value(heads.qkv_cols), build.activation(192)
     build.ops += [
-        Norm(build.x, checkpoint.weight(GGMLType.F32, 128), 1e-5, x),
-        Linear(x, checkpoint.weight(GGMLType.Q4_1, heads.qkv_cols, 128), qkv),
+        Norm(build.x, checkpoint.weight(StorageType.F32, 128), 1e-5, x),
+        Linear(x, checkpoint.weight(StorageType.Q4_1, heads.qkv_cols, 128), qkv),
         RopeKV(qkv, heads, rope, 0),
         Attention(qkv, heads, 0, 0.2, out),
-        Linear(out, checkpoint.weight(GGMLType.Q8_0, 128, 192), build.x, accumulate=True),
+        Linear(out, checkpoint.weight(StorageType.Q8_0, 128, 192), build.x, accumulate=True),
     ]
     program = build.program(build.x)
     limits = BatchShape(64, 1, 64, 32)

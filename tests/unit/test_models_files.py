@@ -9,32 +9,39 @@ from typing import cast
 import pytest
 
 from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.gguf.config import config_from_metadata
+from webllm.artifacts.gguf.names import hugging_face_name
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
-from webllm.models.gguf_names import llama_names
-from webllm.models.metadata import Metadata
+from webllm.models.config import Config
 from webllm.models.rope import RopeScaling, frequencies
 
 
-def checkpoint(metadata: Mapping[str, object]) -> Checkpoint:
-    return cast(Checkpoint, SimpleNamespace(metadata=metadata, tensors={}))
+def checkpoint(config: Mapping[str, object]) -> Checkpoint:
+    return cast(Checkpoint, SimpleNamespace(config=config, tensors={}))
 
 
 @pytest.mark.parametrize("architecture", [None, "rwkv", 3, ["llama"]])
 def test_an_architecture_nobody_runs(architecture: object) -> None:
     with pytest.raises(UnsupportedModelError, match="is not one of those we run"):
-        registry.architecture(checkpoint({"general.architecture": architecture}))
+        registry.model_type(checkpoint({"model_type": architecture}))
 
 
-def test_tensors_with_odd_names_are_left_out() -> None:
-    names = llama_names(["blk.0.weight", "blk.", "blk.3.attn_q.weight", "weight", ""])
-    assert names == {"model.layers.3.self_attn.q_proj.weight": "blk.3.attn_q.weight"}
+def test_tensors_with_odd_names_keep_them() -> None:
+    names = ["blk.0.weight", "blk.", "blk.3.attn_q.weight", "weight", ""]
+    assert [hugging_face_name(name, "llama") for name in names] == [
+        "blk.0.weight",
+        "blk.",
+        "model.layers.3.self_attn.q_proj.weight",
+        "weight",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan"), "1", True])
 def test_numbers_are_positive_and_finite(value: object) -> None:
-    with pytest.raises(CheckpointError, match=r"llama\.rope\.freq_base must be a positive number"):
-        Metadata({"llama.rope.freq_base": value}, "llama").number("rope.freq_base")
+    with pytest.raises(CheckpointError, match="rope_theta must be a positive number"):
+        Config({"rope_theta": value}).number("rope_theta")
 
 
 def test_rotations_that_cannot_be_computed() -> None:
@@ -43,9 +50,10 @@ def test_rotations_that_cannot_be_computed() -> None:
     with pytest.raises(CheckpointError, match="rope_freqs"):
         frequencies(4, 1e4, RopeScaling(), [1.0, 0.0])
     metadata = {
+        "general.architecture": "llama",
         "llama.rope.scaling.type": "yarn",
         "llama.rope.scaling.factor": 1e9,
         "llama.context_length": 4096,
     }
-    scaling = RopeScaling.of(Metadata(metadata, "llama"))
+    scaling = RopeScaling.of(Config(config_from_metadata(metadata)))
     assert len(frequencies(64, 1e4, scaling).inv_freq) == 32

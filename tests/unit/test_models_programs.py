@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.local_files import open_local
 from webllm.backends.cpu.memory_plan import plan_arena
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.models import registry
@@ -68,7 +68,7 @@ def tensors(arch: str) -> dict[str, tuple[int, ...]]:
 
 
 def record(tmp_path: Path, arch: str) -> Program:
-    with open_gguf(write_checkpoint(tmp_path / "m.gguf", arch)) as checkpoint:
+    with open_local(write_checkpoint(tmp_path / "m.gguf", arch)) as checkpoint:
         return registry.record(checkpoint, 128)
 
 
@@ -127,7 +127,7 @@ def test_gemma_alternates_windows_and_ropes(tmp_path: Path) -> None:
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "m.gguf", "llama", drop="blk.1.ffn_up.weight")
     with (
-        open_gguf(path) as checkpoint,
+        open_local(path) as checkpoint,
         pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj"),
     ):
         registry.record(checkpoint, 128)
@@ -136,7 +136,7 @@ def test_missing_tensor_is_named(tmp_path: Path) -> None:
 def test_unknown_architecture_is_named(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "m.gguf", "mamba")
     with (
-        open_gguf(path) as checkpoint,
+        open_local(path) as checkpoint,
         pytest.raises(UnsupportedModelError, match=r"'mamba' is not one of .* llama"),
     ):
         registry.record(checkpoint, 128)

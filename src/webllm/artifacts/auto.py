@@ -27,7 +27,7 @@ async def open_model(
 
         return await browser.open_model(source, store, on_progress)
 
-    from webllm.artifacts.gguf import open_gguf
+    from webllm.artifacts.local_files import open_local
     from webllm.artifacts.resolve import ensure_artifact
     from webllm.artifacts.store import DirectoryStore
 
@@ -36,7 +36,7 @@ async def open_model(
             "cache_backend='none' is for browsers; here set WEBLLM_HOME to a folder that may be "
             "deleted, or give the path of a file"
         )
-    return open_gguf(await ensure_artifact(source, DirectoryStore(), on_progress))
+    return open_local(await ensure_artifact(source, DirectoryStore(), on_progress))
 
 
 async def has_model(source: str, store: str | None) -> bool:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from webllm.artifacts.gguf import open_gguf
+from webllm.artifacts.checkpoint import GGUFTokenizer
+from webllm.artifacts.local_files import open_local
 from webllm.artifacts.progress import ProgressCallback
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.source import HTTPSource, HubSource, parse_source
@@ -129,8 +130,9 @@ def _without_file_template(record: ModelRecord, file: Path) -> ChatOptions:
     options = record.overrides or ChatOptions()
     if options.conv_template is not None or options.builtin_template is not None:
         return options
-    with open_gguf(file) as checkpoint:
-        metadata = checkpoint.metadata
+    with open_local(file) as checkpoint:
+        assert isinstance(checkpoint.tokenizer, GGUFTokenizer)
+        metadata = checkpoint.tokenizer.metadata
         template = template_from_gguf(metadata, tokenizer_from_gguf(metadata))
     if template is None:
         raise ConfigError(

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from webllm.artifacts.auto import open_model
-from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, JSONTokenizer
 from webllm.artifacts.progress import Phase, ProgressReporter
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend
@@ -149,11 +149,14 @@ def _make_tokenizer(
     checkpoint: Checkpoint, options: ChatOptions
 ) -> tuple[Tokenizer, ChatFormat | None]:
     """Returns the tokenizer, and the chat format if there is a template."""
-    tokenizer = tokenizer_from_gguf(checkpoint.metadata)
+    match checkpoint.tokenizer:
+        case GGUFTokenizer(metadata):
+            tokenizer = tokenizer_from_gguf(metadata)
+            template = template_from_gguf(metadata, tokenizer, builtin=options.builtin_template)
+        case JSONTokenizer():
+            raise NotImplementedError
     if options.conv_template is not None:
         return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
-    builtin = options.builtin_template
-    template = template_from_gguf(checkpoint.metadata, tokenizer, builtin=builtin)
     return tokenizer, JinjaFormat(template) if template else None
 
 

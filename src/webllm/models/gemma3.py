@@ -9,19 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webllm import ops
-from webllm.artifacts.checkpoint import Checkpoint
-from webllm.models.gguf_names import gemma_names
-from webllm.models.metadata import MAX_HEAD_DIM, Metadata
+from webllm.models.config import MAX_HEAD_DIM, Config
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.models.weights import NamedWeights, vocab_size
-from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
-
-_LAYERS_OF_27B = 62
+from webllm.models.weights import NamedWeights
+from webllm.ops import Activation, Graph, Heads, RopeTable, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class ModelArgs:
-    """The hyperparameters, read from GGUF metadata."""
+    """The hyperparameters."""
 
     hidden_size: int
     num_layers: int
@@ -33,34 +29,35 @@ class ModelArgs:
     rope_scaling: RopeScaling
     max_positions: int
     sliding_window: int
-    rope_local_theta: float = 10000.0
-    sliding_window_pattern: int = 6  # every sixth layer is global
+    sliding_window_pattern: int  # one layer of so many is global, the last one
+    rope_local_theta: float
+    query_pre_attn_scalar: float
+    tie_word_embeddings: bool
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
-        m = Metadata(checkpoint.metadata, "gemma3")
-        num_q = m.integer("attention.head_count")
-        head_dim = m.integer("attention.key_length", 256, high=MAX_HEAD_DIM)
-        heads = Heads(num_q, m.integer("attention.head_count_kv"), head_dim)
+    def from_config(cls, c: Config) -> ModelArgs:
+        for name in ("hidden_activation", "hidden_act"):
+            c.expect(name, "gelu_pytorch_tanh")
+        num_layers, num_q = c.integer("num_hidden_layers"), c.integer("num_attention_heads")
+        head_dim = c.integer("head_dim", 256, high=MAX_HEAD_DIM)
+        pattern = c.integer("sliding_window_pattern", 6)
+        c.expect_layers(lambda i: "sliding" if (i + 1) % pattern else "full")
         return cls(
-            hidden_size=m.integer("embedding_length"),
-            num_layers=m.integer("block_count"),
-            intermediate_size=m.integer("feed_forward_length"),
-            heads=heads,
-            vocab_size=vocab_size(checkpoint),
-            rms_norm_eps=m.number("attention.layer_norm_rms_epsilon"),
-            rope_theta=m.number("rope.freq_base", 1000000.0),
-            rope_scaling=RopeScaling.of(m),
-            max_positions=m.integer("context_length"),
-            sliding_window=m.integer("attention.sliding_window"),
+            hidden_size=c.integer("hidden_size"),
+            num_layers=num_layers,
+            intermediate_size=c.integer("intermediate_size"),
+            heads=Heads(num_q, c.integer("num_key_value_heads"), head_dim),
+            vocab_size=c.integer("vocab_size"),
+            rms_norm_eps=c.number("rms_norm_eps"),
+            rope_theta=c.number("rope_theta", 1000000.0),
+            rope_scaling=RopeScaling.of(c),
+            max_positions=c.integer("max_position_embeddings"),
+            sliding_window=c.integer("sliding_window"),
+            sliding_window_pattern=pattern,
+            rope_local_theta=c.number("rope_local_base_freq", 10000.0),
+            query_pre_attn_scalar=c.number("query_pre_attn_scalar", head_dim),
+            tie_word_embeddings=c.flag("tie_word_embeddings", default=True),
         )
-
-    @property
-    def attention_scale(self) -> float:
-        """1 / sqrt(head_dim), but for 27B 1 / sqrt(hidden_size / num_q)."""
-        if self.num_layers == _LAYERS_OF_27B:
-            return float((self.hidden_size // self.heads.num_q) ** -0.5)
-        return float(self.heads.head_dim**-0.5)
 
     def is_sliding(self, layer: int) -> bool:
         return (layer + 1) % self.sliding_window_pattern != 0
@@ -69,17 +66,18 @@ class ModelArgs:
 class Attention:
     def __init__(self, args: ModelArgs, weights: NamedWeights, layer: int, rope: RopeTable) -> None:
         self.heads, self.layer, self.rope = args.heads, layer, rope
-        self.eps, self.scale = args.rms_norm_eps, args.attention_scale
+        self.eps = args.rms_norm_eps
+        self.scale = args.query_pre_attn_scalar**-0.5
         self.window = args.sliding_window if args.is_sliding(layer) else None
         name = f"model.layers.{layer}.self_attn"
         heads, hidden = args.heads, args.hidden_size
         q_size, kv_size = heads.num_q * heads.head_dim, heads.num_kv * heads.head_dim
-        pairs = RowOrder.HALVES_TO_PAIRS, heads.head_dim
-        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), *pairs)
-        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), *pairs)
+        rotary = heads.head_dim
+        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), rotary)
+        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), rotary)
         self.v_proj = weights.matrix(f"{name}.v_proj.weight", (kv_size, hidden))
-        self.q_norm = weights.vector(f"{name}.q_norm.weight", heads.head_dim, *pairs)
-        self.k_norm = weights.vector(f"{name}.k_norm.weight", heads.head_dim, *pairs)
+        self.q_norm = weights.vector(f"{name}.q_norm.weight", heads.head_dim, rotary)
+        self.k_norm = weights.vector(f"{name}.k_norm.weight", heads.head_dim, rotary)
         self.o_proj = weights.matrix(f"{name}.o_proj.weight", (hidden, q_size))
 
     def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
@@ -126,9 +124,8 @@ class TransformerBlock:
 
 
 class Model:
-    def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
-        self.args = args = ModelArgs.from_checkpoint(checkpoint)
-        weights = NamedWeights(checkpoint, self.sanitize(checkpoint))
+    def __init__(self, args: ModelArgs, weights: NamedWeights, max_positions: int) -> None:
+        self.args = args
         hidden, head_dim = args.hidden_size, args.heads.head_dim
         global_freqs = frequencies(head_dim, args.rope_theta, args.rope_scaling)
         local_freqs = frequencies(head_dim, args.rope_local_theta, RopeScaling())
@@ -141,13 +138,10 @@ class Model:
         ]
         self.norm = weights.vector("model.norm.weight", hidden)
         self.lm_head = self.embed_tokens
-        if "lm_head.weight" in weights:
+        if args.tie_word_embeddings:
+            weights.skip("lm_head.weight")
+        else:
             self.lm_head = weights.matrix("lm_head.weight", (args.vocab_size, hidden))
-
-    @staticmethod
-    def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
-        """Maps the names used here, Hugging Face's, to those of the checkpoint's tensors."""
-        return gemma_names(checkpoint.tensors)
 
     def __call__(self, graph: Graph) -> Tensor:
         scale = float(self.args.hidden_size**0.5)

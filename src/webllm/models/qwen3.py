@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webllm import ops
-from webllm.artifacts.checkpoint import Checkpoint
-from webllm.models.gguf_names import llama_names
-from webllm.models.metadata import MAX_HEAD_DIM, Metadata
+from webllm.models.config import MAX_HEAD_DIM, Config
 from webllm.models.rope import RopeScaling, frequencies
-from webllm.models.weights import NamedWeights, vocab_size
-from webllm.ops import Activation, Graph, Heads, RopeTable, RowOrder, Tensor
+from webllm.models.weights import NamedWeights
+from webllm.ops import Activation, Graph, Heads, RopeTable, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class ModelArgs:
-    """The hyperparameters, read from GGUF metadata."""
+    """The hyperparameters."""
 
     hidden_size: int
     num_layers: int
@@ -26,23 +24,27 @@ class ModelArgs:
     rope_theta: float
     rope_scaling: RopeScaling
     max_positions: int
+    tie_word_embeddings: bool
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelArgs:
-        m = Metadata(checkpoint.metadata, "qwen3")
-        hidden_size, num_q = m.integer("embedding_length"), m.integer("attention.head_count")
-        default = hidden_size // num_q
-        head_dim = m.integer("attention.key_length", default, high=MAX_HEAD_DIM)
+    def from_config(cls, c: Config) -> ModelArgs:
+        c.expect("hidden_act", "silu")
+        c.expect("use_sliding_window", False)
+        c.skip("sliding_window")
+        c.expect_layers(lambda _: "full")
+        hidden_size, num_q = c.integer("hidden_size"), c.integer("num_attention_heads")
+        head_dim = c.integer("head_dim", hidden_size // num_q, high=MAX_HEAD_DIM)
         return cls(
             hidden_size=hidden_size,
-            num_layers=m.integer("block_count"),
-            intermediate_size=m.integer("feed_forward_length"),
-            heads=Heads(num_q, m.integer("attention.head_count_kv", num_q), head_dim),
-            vocab_size=vocab_size(checkpoint),
-            rms_norm_eps=m.number("attention.layer_norm_rms_epsilon"),
-            rope_theta=m.number("rope.freq_base", 10000.0),
-            rope_scaling=RopeScaling.of(m),
-            max_positions=m.integer("context_length"),
+            num_layers=c.integer("num_hidden_layers"),
+            intermediate_size=c.integer("intermediate_size"),
+            heads=Heads(num_q, c.integer("num_key_value_heads", num_q), head_dim),
+            vocab_size=c.integer("vocab_size"),
+            rms_norm_eps=c.number("rms_norm_eps"),
+            rope_theta=c.number("rope_theta", 10000.0),
+            rope_scaling=RopeScaling.of(c),
+            max_positions=c.integer("max_position_embeddings"),
+            tie_word_embeddings=c.flag("tie_word_embeddings"),
         )
 
 
@@ -53,12 +55,12 @@ class Attention:
         name = f"model.layers.{layer}.self_attn"
         heads, hidden = args.heads, args.hidden_size
         q_size, kv_size = heads.num_q * heads.head_dim, heads.num_kv * heads.head_dim
-        pairs = RowOrder.HALVES_TO_PAIRS, heads.head_dim
-        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), *pairs)
-        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), *pairs)
+        rotary = heads.head_dim
+        self.q_proj = weights.matrix(f"{name}.q_proj.weight", (q_size, hidden), rotary)
+        self.k_proj = weights.matrix(f"{name}.k_proj.weight", (kv_size, hidden), rotary)
         self.v_proj = weights.matrix(f"{name}.v_proj.weight", (kv_size, hidden))
-        self.q_norm = weights.vector(f"{name}.q_norm.weight", heads.head_dim, *pairs)
-        self.k_norm = weights.vector(f"{name}.k_norm.weight", heads.head_dim, *pairs)
+        self.q_norm = weights.vector(f"{name}.q_norm.weight", heads.head_dim, rotary)
+        self.k_norm = weights.vector(f"{name}.k_norm.weight", heads.head_dim, rotary)
         self.o_proj = weights.matrix(f"{name}.o_proj.weight", (hidden, q_size))
 
     def __call__(self, x: Tensor) -> Tensor:  # [tokens, hidden]
@@ -100,9 +102,8 @@ class TransformerBlock:
 
 
 class Model:
-    def __init__(self, checkpoint: Checkpoint, max_positions: int) -> None:
-        self.args = args = ModelArgs.from_checkpoint(checkpoint)
-        weights = NamedWeights(checkpoint, self.sanitize(checkpoint))
+    def __init__(self, args: ModelArgs, weights: NamedWeights, max_positions: int) -> None:
+        self.args = args
         hidden = args.hidden_size
         f = frequencies(args.heads.head_dim, args.rope_theta, args.rope_scaling)
         rope = RopeTable.build(f.inv_freq, max_positions, f.scale)
@@ -110,13 +111,10 @@ class Model:
         self.layers = [TransformerBlock(args, weights, i, rope) for i in range(args.num_layers)]
         self.norm = weights.vector("model.norm.weight", hidden)
         self.lm_head = self.embed_tokens
-        if "lm_head.weight" in weights:
+        if args.tie_word_embeddings:
+            weights.skip("lm_head.weight")
+        else:
             self.lm_head = weights.matrix("lm_head.weight", (args.vocab_size, hidden))
-
-    @staticmethod
-    def sanitize(checkpoint: Checkpoint) -> dict[str, str]:
-        """Maps the names used here, Hugging Face's, to those of the checkpoint's tensors."""
-        return llama_names(checkpoint.tensors)
 
     def __call__(self, graph: Graph) -> Tensor:
         x = ops.embedding(graph, self.embed_tokens)  # [tokens, hidden]

@@ -1,14 +1,14 @@
-"""Finds the model file for a checkpoint by its `general.architecture`, and records its program."""
+"""Finds the model file for a checkpoint by its `model_type`, and records its program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.errors import UnsupportedModelError
 from webllm.models import gemma3, llama, qwen2, qwen3
-from webllm.models.metadata import Metadata
+from webllm.models.config import Config
+from webllm.models.weights import NamedWeights
 from webllm.ops import Graph, Tensor
 from webllm.ops.fusion import fuse
 from webllm.ops.program import Program
@@ -33,24 +33,26 @@ class Model(Protocol):
     def __call__(self, graph: Graph) -> Tensor: ...
 
 
-_MODELS: dict[str, Callable[[Checkpoint, int], Model]] = {
-    "llama": llama.Model,
-    "qwen2": qwen2.Model,
-    "qwen3": qwen3.Model,
-    "gemma3": gemma3.Model,
+_FILES = {
+    "llama": llama,
+    "mistral": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gemma3_text": gemma3,
 }
 
 
 def trained_context(checkpoint: Checkpoint) -> int:
     """Returns the number of positions the model was trained for."""
-    return Metadata(checkpoint.metadata, architecture(checkpoint)).integer("context_length")
+    model_type(checkpoint)
+    return Config(checkpoint.config).integer("max_position_embeddings")
 
 
-def architecture(checkpoint: Checkpoint) -> str:
+def model_type(checkpoint: Checkpoint) -> str:
     """Returns the architecture's name; raises UnsupportedModelError if it has no model file."""
-    name = checkpoint.metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in _MODELS:
-        known = ", ".join(_MODELS)
+    name = checkpoint.config.get("model_type")
+    if not isinstance(name, str) or name not in _FILES:
+        known = ", ".join(_FILES)
         raise UnsupportedModelError(f"architecture {name!r} is not one of those we run: {known}")
     return name
 
@@ -58,10 +60,15 @@ def architecture(checkpoint: Checkpoint) -> str:
 def record(checkpoint: Checkpoint, max_positions: int) -> Program:
     """Records the program of a checkpoint, for contexts of up to `max_positions`.
 
-    Raises UnsupportedModelError for an architecture that is not supported, CheckpointError for a
-    tensor that is missing or has another shape.
+    Raises UnsupportedModelError for an architecture that is not supported and for a setting or a
+    tensor that its model file does not compute, CheckpointError for a tensor that is missing or has
+    another shape.
     """
-    model = _MODELS[architecture(checkpoint)](checkpoint, max_positions)
+    file = _FILES[model_type(checkpoint)]
+    config, weights = Config(checkpoint.config), NamedWeights(checkpoint)
+    model: Model = file.Model(file.ModelArgs.from_config(config), weights, max_positions)
+    config.refuse_unread()
+    weights.refuse_unread()
     graph = Graph()
     model(graph)
     return fuse(graph)

@@ -6,7 +6,7 @@ wherever a program's sizes lead them. docs/kernel-contract.md lists what each of
 
 from __future__ import annotations
 
-from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, GGMLType
+from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, StorageType
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.ops.program import (
     Attention,
@@ -27,7 +27,7 @@ from webllm.ops.program import (
 from webllm.ops.values import Encoding, Part, RowOrder, Rows, Value, Weight
 
 _HEAD_DIM_STEP = 16
-_VECTOR_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+_VECTOR_TYPES = (StorageType.F32, StorageType.F16, StorageType.BF16)
 
 
 def check_program(
@@ -154,7 +154,7 @@ def _check_matrix(weight: Weight, checkpoint: Checkpoint) -> None:
         dtype = checkpoint.tensors[part.tensor].dtype
         if not dtype.supported or cols % dtype.block_elements:
             raise UnsupportedModelError(f"{part.tensor} has {cols} columns of {dtype.name}")
-        _check_part(part, checkpoint, cols // dtype.block_elements * dtype.block_bytes)
+        _check_part(part, checkpoint, (part.rows, cols))
 
 
 def _check_vector(weight: Weight, checkpoint: Checkpoint) -> None:
@@ -163,13 +163,13 @@ def _check_vector(weight: Weight, checkpoint: Checkpoint) -> None:
         dtype = checkpoint.tensors[part.tensor].dtype
         if dtype not in _VECTOR_TYPES:
             raise UnsupportedModelError(f"the vector {part.tensor} is stored as {dtype.name}")
-        _check_part(part, checkpoint, dtype.block_bytes)
+        _check_part(part, checkpoint, (part.rows,))
 
 
-def _check_part(part: Part, checkpoint: Checkpoint, row_bytes: int) -> None:
-    found = checkpoint.tensors[part.tensor].nbytes
-    if part.rows < 1 or found != part.rows * row_bytes:
-        raise CheckpointError(f"{part.tensor} has {found} bytes instead of {part.rows * row_bytes}")
+def _check_part(part: Part, checkpoint: Checkpoint, shape: tuple[int, ...]) -> None:
+    found = checkpoint.tensors[part.tensor].shape
+    if part.rows < 1 or found != shape:
+        raise CheckpointError(f"{part.tensor} has the shape {found} instead of {shape}")
     if part.order is RowOrder.HALVES_TO_PAIRS:
         whole = part.head_dim > 0 and part.head_dim % 2 == 0 and part.rows % part.head_dim == 0
         _require(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from struct import unpack
 
-from webllm.artifacts.checkpoint import Checkpoint, GGMLType
+from webllm.artifacts.checkpoint import Checkpoint, StorageType
 from webllm.errors import UnsupportedModelError
 from webllm.ops.values import Part, RowOrder, Weight
 
@@ -19,6 +19,8 @@ def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
     values = array("f")
     for part in weight.parts:
         numbers = _floats(part.tensor, checkpoint)
+        if plus := checkpoint.tensors[part.tensor].plus:
+            numbers = array("f", (number + plus for number in numbers))
         if part.order is RowOrder.HALVES_TO_PAIRS:
             numbers = array("f", (numbers[i] for i in _pair_order(part)))
         values.extend(numbers)
@@ -28,11 +30,11 @@ def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
 def _floats(tensor: str, checkpoint: Checkpoint) -> array[float]:
     data = checkpoint.data(tensor)
     match checkpoint.tensors[tensor].dtype:
-        case GGMLType.F32:
+        case StorageType.F32:
             return array("f", bytes(data))
-        case GGMLType.F16:
+        case StorageType.F16:
             return array("f", unpack(f"<{len(data) // 2}e", data))
-        case GGMLType.BF16:
+        case StorageType.BF16:
             words = array("I", (half << 16 for half in memoryview(bytes(data)).cast("H")))
             return array("f", words.tobytes())
         case other:

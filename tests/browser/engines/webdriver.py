@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -26,8 +28,17 @@ class Command(Enum):
     EXECUTE = Names("WebDriver:ExecuteScript", "/execute/sync")
 
 
+IS_LOADED = """(url) => document.readyState === "complete" && !globalThis.isOld &&
+    (!url || location.href === url)"""
+POLL_S = 0.05
+
+
 class ScriptError(Exception):
     """A function in the page threw an error."""
+
+
+class LostPageError(Exception):
+    """The page was replaced while a function ran in it."""
 
 
 class Browser:
@@ -41,10 +52,23 @@ class Browser:
     def open(self, url: str) -> None:
         """Opens a page; returns when it is loaded."""
         self._value(Command.NAVIGATE, {"url": url})
+        self._wait_until_loaded(url)
 
     def reload(self) -> None:
         """Reloads the page; returns when it is loaded."""
+        self.evaluate("() => { globalThis.isOld = true; }")
         self._value(Command.REFRESH, {})
+        self._wait_until_loaded(None)
+
+    def _wait_until_loaded(self, url: str | None) -> None:
+        """Waits for the new page; WebKitGTK may report the end of an earlier page's load."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            with suppress(LostPageError):
+                if self.evaluate(IS_LOADED, url):
+                    return
+            time.sleep(POLL_S)
+        raise AssertionError(f"{url or 'the page'} was not loaded in {TIMEOUT_S} s")
 
     def evaluate(self, function: str, *arguments: Any) -> Any:
         """Calls a JavaScript function in the page and awaits its value. Raises ScriptError."""

@@ -14,10 +14,11 @@ from typing import Any
 
 from browser.chromium import TIMEOUT_S
 from browser.engines.processes import connected, free_port, running
-from browser.engines.webdriver import CAPABILITIES, Browser, Command
+from browser.engines.webdriver import CAPABILITIES, Browser, Command, LostPageError
 
 PYTHON = "/usr/bin/python3"  # of the system, which has the bindings to GTK
 WINDOW = Path(__file__).with_name("webkit_window.py")
+NO_RESULT = "Could not parse script result"  # of a script whose page, or its process, is gone
 PACKAGES = "webkit2gtk-driver xvfb python3-gi gir1.2-webkit2-4.1"
 
 
@@ -63,5 +64,7 @@ class Session:
         self._connection.request("POST", self._path + path, json.dumps(parameters))
         with self._connection.getresponse() as response:
             value = json.load(response)["value"]
+            if response.status == 500 and value["message"] == NO_RESULT:
+                raise LostPageError(path)
             assert response.status == 200, (path, value)
         return value

@@ -12,7 +12,7 @@ from typing import Any
 
 from js import URL, location
 
-from webllm.artifacts.browser.checkpoint import BrowserCheckpoint, SourceFile, open_gguf_file
+from webllm.artifacts.browser.checkpoint import SourceFile, open_gguf_file
 from webllm.artifacts.browser.fetch import RETRY, FetchClient
 from webllm.artifacts.browser.picked import is_picked, open_picked
 from webllm.artifacts.browser.store import (
@@ -22,6 +22,7 @@ from webllm.artifacts.browser.store import (
     open_model_file,
     stores_module,
 )
+from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.download import download
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
 from webllm.artifacts.source import (
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 async def open_model(
     source: str, cache_backend: str | None, on_progress: ProgressCallback | None
-) -> BrowserCheckpoint:
+) -> Checkpoint:
     """Opens the checkpoint of `source`, fetching the file if the store does not have it.
 
     Raises ConfigError, ModelNotFoundError, FetchError, IntegrityError, StorageFullError, and the

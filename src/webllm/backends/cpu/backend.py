@@ -84,8 +84,8 @@ class CPUBackend:
         try:
             loaded = 0
             for piece in loader.pieces:
-                data = await checkpoint.read(piece.tensor, piece.start, piece.num_bytes)
-                await asyncio.wrap_future(self.kernels.submit(partial(loader.pack, piece, data)))
+                planes = await checkpoint.read(piece.tensor, piece.first_row, piece.num_rows)
+                await asyncio.wrap_future(self.kernels.submit(partial(loader.pack, piece, planes)))
                 loaded += piece.num_bytes
                 on_bytes(loaded, loader.total_bytes)
         except BaseException:

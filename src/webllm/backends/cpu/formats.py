@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, GGMLType
+from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, StorageType
 from webllm.errors import UnsupportedModelError
 from webllm.ops.program import Program
 from webllm.ops.values import Part, Weight
@@ -50,19 +50,19 @@ class Format(IntFlag):
 
 
 _FORMAT_OF = {
-    GGMLType.F32: Format.F32,
-    GGMLType.F16: Format.F16,
-    GGMLType.BF16: Format.BF16,
-    GGMLType.Q4_0: Format.BITS4,
-    GGMLType.Q4_1: Format.MINS,
-    GGMLType.Q5_0: Format.BITS8,
-    GGMLType.Q5_1: Format.BITS8 | Format.MINS,
-    GGMLType.Q8_0: Format.BITS8,
-    GGMLType.Q2_K: Format.GROUPS_OF_16 | Format.MINS,
-    GGMLType.Q3_K: Format.GROUPS_OF_16,
-    GGMLType.Q4_K: Format.MINS,
-    GGMLType.Q5_K: Format.BITS8 | Format.MINS,
-    GGMLType.Q6_K: Format.BITS8 | Format.GROUPS_OF_16,
+    StorageType.F32: Format.F32,
+    StorageType.F16: Format.F16,
+    StorageType.BF16: Format.BF16,
+    StorageType.Q4_0: Format.BITS4,
+    StorageType.Q4_1: Format.MINS,
+    StorageType.Q5_0: Format.BITS8,
+    StorageType.Q5_1: Format.BITS8 | Format.MINS,
+    StorageType.Q8_0: Format.BITS8,
+    StorageType.Q2_K: Format.GROUPS_OF_16 | Format.MINS,
+    StorageType.Q3_K: Format.GROUPS_OF_16,
+    StorageType.Q4_K: Format.MINS,
+    StorageType.Q5_K: Format.BITS8 | Format.MINS,
+    StorageType.Q6_K: Format.BITS8 | Format.GROUPS_OF_16,
 }
 
 

@@ -5,7 +5,7 @@ A piece is some rows of one tensor: it is read from the checkpoint, then packed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from webllm.artifacts.checkpoint import Checkpoint, RawBytes
@@ -36,7 +36,8 @@ class Piece:
     """Rows of a tensor that one call packs."""
 
     tensor: str
-    start: int  # bytes within the tensor
+    first_row: int
+    num_rows: int
     num_bytes: int
     packing: PackingStruct
 
@@ -78,8 +79,9 @@ class WeightLoader:
             self.memory.close()
             raise
 
-    def pack(self, piece: Piece, data: RawBytes) -> None:
-        """Packs `data`, the piece's bytes in the checkpoint."""
+    def pack(self, piece: Piece, planes: Sequence[RawBytes]) -> None:
+        """Packs the piece's rows in the checkpoint."""
+        [data] = planes
         with self._kernels.source(data) as source:
             self.memory.write(self._packing_offset, piece.packing.pack(source))
             self._kernels.pack(self.memory.address + self._packing_offset)
@@ -97,7 +99,7 @@ class WeightLoader:
         self, part: Part, cols: int, format: Format, panels: int, first_row: int
     ) -> Iterator[Piece]:
         info = self._checkpoint.tensors[part.tensor]
-        row_bytes = cols // info.dtype.block_elements * info.dtype.block_bytes
+        row_bytes = sum(info.row_bytes)
         pairs = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
         unit = pairs or PANEL_ROWS  # rows are reordered within whole heads only
         step = max(_PIECE_BYTES // (row_bytes * unit), 1) * unit
@@ -106,7 +108,7 @@ class WeightLoader:
             packing = PackingStruct(
                 panels, info.dtype, format, rows, cols, first_row + row, pair_head_dim=pairs
             )
-            yield Piece(part.tensor, row * row_bytes, rows * row_bytes, packing)
+            yield Piece(part.tensor, row, rows, rows * row_bytes, packing)
 
     def _write_small(self) -> None:
         """Writes everything that is not packed: vectors, rotary tables, Matrix structs."""

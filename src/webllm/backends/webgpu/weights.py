@@ -125,7 +125,7 @@ class _Loader:
 
     async def _load_part(self, part: Part, matrix: Matrix, first_row: int, stride: int) -> None:
         tensor = self.checkpoint.tensors[part.tensor]
-        row_bytes = tensor.nbytes // part.rows
+        row_bytes = sum(tensor.row_bytes)
         rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
         params = Slice(self.params, 0, PARAMS.size)
         blocks = Slice(self.staging, 0, self.staging.size)
@@ -142,7 +142,7 @@ class _Loader:
         for row in range(0, part.rows, rows_at_once):
             rows = min(rows_at_once, part.rows - row)
             chunk = Chunk(row, rows, head_dim, first_row, stride)
-            data = await self.checkpoint.read(part.tensor, row * row_bytes, rows * row_bytes)
+            [data] = await self.checkpoint.read(part.tensor, row, rows)
             self.device.write(blocks, data)
             for shard, recording in recordings:
                 self.device.write(params, chunk.params(matrix, shard))

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Slice
 from webllm.backends.webgpu.kernels.activation import GROUP
 from webllm.backends.webgpu.kernels.template import part, source
@@ -83,23 +83,23 @@ class WeightFormat:
 
 
 WEIGHT_FORMATS = {
-    GGMLType.F32: WeightFormat(32),
-    GGMLType.F16: WeightFormat(16),
-    GGMLType.BF16: WeightFormat(16, bf16=True),
-    GGMLType.Q4_0: WeightFormat(4, 32),
-    GGMLType.Q4_1: WeightFormat(4, 32, mins=True),
-    GGMLType.Q5_0: WeightFormat(5, 32),
-    GGMLType.Q5_1: WeightFormat(5, 32, mins=True),
-    GGMLType.Q8_0: WeightFormat(8, 32),
-    GGMLType.Q2_K: WeightFormat(4, 16, mins=True),
-    GGMLType.Q3_K: WeightFormat(4, 16),
-    GGMLType.Q4_K: WeightFormat(4, 32, mins=True),
-    GGMLType.Q5_K: WeightFormat(5, 32, mins=True),
-    GGMLType.Q6_K: WeightFormat(6, 16),
+    StorageType.F32: WeightFormat(32),
+    StorageType.F16: WeightFormat(16),
+    StorageType.BF16: WeightFormat(16, bf16=True),
+    StorageType.Q4_0: WeightFormat(4, 32),
+    StorageType.Q4_1: WeightFormat(4, 32, mins=True),
+    StorageType.Q5_0: WeightFormat(5, 32),
+    StorageType.Q5_1: WeightFormat(5, 32, mins=True),
+    StorageType.Q8_0: WeightFormat(8, 32),
+    StorageType.Q2_K: WeightFormat(4, 16, mins=True),
+    StorageType.Q3_K: WeightFormat(4, 16),
+    StorageType.Q4_K: WeightFormat(4, 32, mins=True),
+    StorageType.Q5_K: WeightFormat(5, 32, mins=True),
+    StorageType.Q6_K: WeightFormat(6, 16),
 }
 
 
-def format_of(dtype: GGMLType) -> WeightFormat:
+def format_of(dtype: StorageType) -> WeightFormat:
     """Returns the narrowest format that holds a GGML type's quants exactly.
 
     Raises UnsupportedModelError.
@@ -109,7 +109,7 @@ def format_of(dtype: GGMLType) -> WeightFormat:
     return WEIGHT_FORMATS[dtype]
 
 
-def common_format(dtypes: list[GGMLType]) -> WeightFormat:
+def common_format(dtypes: list[StorageType]) -> WeightFormat:
     """Returns the narrowest format that holds all of them exactly, for the parts of one weight."""
     return reduce(_wider, (format_of(dtype) for dtype in dtypes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
-from webllm.artifacts.checkpoint import GGMLType
+from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
 from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, WeightFormat
 from webllm.backends.webgpu.kernels.template import part, source
@@ -14,21 +14,21 @@ PARAMS = Struct("=8I")
 _THREADS = 64
 
 _FLOATS = {
-    GGMLType.F32: "repack/parts/floats#f32",
-    GGMLType.F16: "repack/parts/floats#f16",
-    GGMLType.BF16: "repack/parts/floats#bf16",
+    StorageType.F32: "repack/parts/floats#f32",
+    StorageType.F16: "repack/parts/floats#f16",
+    StorageType.BF16: "repack/parts/floats#bf16",
 }
 _INTEGERS = {
-    GGMLType.Q4_0: ("repack/parts/q4_0",),
-    GGMLType.Q4_1: ("repack/parts/q4_1",),
-    GGMLType.Q5_0: ("repack/parts/q5_0",),
-    GGMLType.Q5_1: ("repack/parts/q5_1",),
-    GGMLType.Q8_0: ("repack/parts/q8_0",),
-    GGMLType.Q2_K: ("repack/parts/q2_k",),
-    GGMLType.Q3_K: ("repack/parts/q3_k",),
-    GGMLType.Q4_K: ("repack/parts/k_scales", "repack/parts/q4_k"),
-    GGMLType.Q5_K: ("repack/parts/k_scales", "repack/parts/q5_k"),
-    GGMLType.Q6_K: ("repack/parts/q6_k",),
+    StorageType.Q4_0: ("repack/parts/q4_0",),
+    StorageType.Q4_1: ("repack/parts/q4_1",),
+    StorageType.Q5_0: ("repack/parts/q5_0",),
+    StorageType.Q5_1: ("repack/parts/q5_1",),
+    StorageType.Q8_0: ("repack/parts/q8_0",),
+    StorageType.Q2_K: ("repack/parts/q2_k",),
+    StorageType.Q3_K: ("repack/parts/q3_k",),
+    StorageType.Q4_K: ("repack/parts/k_scales", "repack/parts/q4_k"),
+    StorageType.Q5_K: ("repack/parts/k_scales", "repack/parts/q5_k"),
+    StorageType.Q6_K: ("repack/parts/q6_k",),
 }
 
 
@@ -63,7 +63,7 @@ class Chunk:
 
 def repack(
     device: Device,
-    dtype: GGMLType,
+    dtype: StorageType,
     matrix: Matrix,
     shard: Shard,
     params: Slice,
@@ -82,7 +82,7 @@ def repack(
     )
 
 
-def _source(dtype: GGMLType, format: WeightFormat) -> str:
+def _source(dtype: StorageType, format: WeightFormat) -> str:
     if format.bits == 16:
         assert dtype in _FLOATS, dtype
         return source("repack/repack", block=part("repack/parts/floats#copy16"), store="")

@@ -10,11 +10,10 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass, replace
-from math import prod
 from zlib import crc32
 
-from webllm.artifacts.checkpoint import GGMLType, TensorInfo
-from webllm.artifacts.packed_arrays import NumberArray, StringArray
+from webllm.artifacts.checkpoint import Plane, StorageType, TensorInfo
+from webllm.artifacts.gguf.packed_arrays import NumberArray, StringArray
 from webllm.errors import CheckpointError, UnsupportedModelError
 
 _SCALARS = {
@@ -55,8 +54,10 @@ class GGUFHeader:
     fingerprint: str  # CRC-32 of the header's bytes, eight hex digits
 
 
-def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
+def parse_header(buffer: memoryview, file_bytes: int, file: str = "") -> GGUFHeader:
     """Parses the header of a GGUF file of `file_bytes` bytes from its first `len(buffer)` bytes.
+
+    The tensors have GGUF's names and the place `file`.
 
     Raises CheckpointError for a malformed file, UnsupportedModelError for a version, byte order or
     tensor type webllm does not read, MoreBytesNeeded if the header continues after `buffer`.
@@ -74,7 +75,7 @@ def parse_header(buffer: memoryview, file_bytes: int) -> GGUFHeader:
         metadata[key] = _read_value(reader, reader.number(_UINT32, f"the type of {key!r}"), key)
     alignment = _alignment(metadata)
     reader.require_count(num_tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MAX_TENSORS)
-    tensors = [_read_tensor(reader, alignment) for _ in range(num_tensors)]
+    tensors = [_read_tensor(reader, alignment, file) for _ in range(num_tensors)]
     data_start = reader.position + -reader.position % alignment
     placed = _place(tensors, data_start, file_bytes)
     fingerprint = f"{crc32(buffer[: reader.position]):08x}"
@@ -229,7 +230,7 @@ def _alignment(metadata: dict[str, object]) -> int:
     return value
 
 
-def _read_tensor(reader: _HeaderReader, alignment: int) -> TensorInfo:
+def _read_tensor(reader: _HeaderReader, alignment: int, file: str) -> TensorInfo:
     """Reads one tensor's description; its offset is relative to the data section."""
     name = reader.name("a tensor name")
     num_dimensions = reader.number(_UINT32, f"the number of dimensions of {name!r}")
@@ -252,20 +253,19 @@ def _read_tensor(reader: _HeaderReader, alignment: int) -> TensorInfo:
             f"tensor {name!r} begins at offset {offset}, which is not a multiple of the alignment "
             f"{alignment}"
         )
-    nbytes = prod(sizes) // dtype.block_elements * dtype.block_bytes
-    return TensorInfo(name, tuple(reversed(sizes)), dtype, offset, nbytes)
+    return TensorInfo(name, tuple(reversed(sizes)), dtype, (Plane(file, offset),))
 
 
-def _tensor_type(type_id: int, name: str) -> GGMLType:
+def _tensor_type(type_id: int, name: str) -> StorageType:
     try:
-        dtype = GGMLType(type_id)
+        dtype = StorageType(type_id)
     except ValueError:
         raise CheckpointError(
             f"tensor {name!r} has the unknown type id {type_id}; "
             "the file is damaged or newer than this version of webllm"
         ) from None
     if not dtype.supported:
-        known = ", ".join(each.name for each in GGMLType if each.supported)
+        known = ", ".join(each.name for each in StorageType if each.supported)
         raise UnsupportedModelError(
             f"tensor {name!r} is stored as {dtype.name}; webllm reads {known}: "
             "choose another quantization of this model"
@@ -279,12 +279,15 @@ def _place(tensors: list[TensorInfo], data_start: int, file_bytes: int) -> dict[
     for tensor in tensors:
         if tensor.name in placed:
             raise CheckpointError(f"tensor {tensor.name!r} occurs twice; the file is damaged")
-        placed[tensor.name] = replace(tensor, offset=data_start + tensor.offset)
+        [plane] = tensor.planes
+        plane = replace(plane, offset=data_start + plane.offset)
+        placed[tensor.name] = replace(tensor, planes=(plane,))
     end = data_start
-    for tensor in sorted(placed.values(), key=lambda each: each.offset):
-        if tensor.offset < end:
+    for tensor in sorted(placed.values(), key=lambda each: each.planes[0].offset):
+        start = tensor.planes[0].offset
+        if start < end:
             raise CheckpointError(f"tensor {tensor.name!r} overlaps the one stored before it")
-        end = tensor.offset + tensor.nbytes
+        end = start + tensor.nbytes
         if end > file_bytes:
             raise CheckpointError(
                 f"tensor {tensor.name!r} ends at byte {end}, but the file has {file_bytes}; "

@@ -1,0 +1,1 @@
+"""GGUF files (version 2 and 3), of one part or several."""
