@@ -230,18 +230,22 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [round(v, 5) for v in values.tolist()]
 
 
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "gguf": version("gguf"),
+    }
+
+
 def header(name: str, path: Path) -> dict[str, Any]:
     return {
         "model": name,
         "file": path.name,
         "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "gguf": version("gguf"),
-        },
+        "versions": versions(),
         "how": "float32 on CPU, eager attention; greedy without stopping at end tokens; "
         "`text` ends before the first end token (min_text_margin includes it); log-probs (natural) "
         "teacher-forced without a KV cache; "
