@@ -5,26 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from webllm.errors import UnsupportedModelError
-
 # Architectures whose norms multiply by 1 + weight.
 _PLUS_ONE = ("gemma", "gemma2", "gemma3_text")
 _SAMPLING = ("temperature", "top_p", "repetition_penalty")
 
 
 def config_from_json(document: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the configuration with `rope_theta` and `rope_scaling`, as before transformers 5.
-
-    Raises UnsupportedModelError for a quantization that is not read.
-    """
+    """Returns the configuration with `rope_theta` and `rope_scaling`, as before transformers 5."""
     config = dict(document)
-    for key in ("quantization_config", "quantization"):
-        if settings := config.pop(key, None):
-            kind = settings.get("quant_method", "MLX") if isinstance(settings, dict) else settings
-            raise UnsupportedModelError(
-                f"the weights are quantized ({key}: {kind}), which webllm does not read; take a "
-                "copy in F16 or BF16, a GGUF file or MLC's form"
-            )
     rope = config.pop("rope_parameters", None)
     if isinstance(rope, dict):
         sliding = rope.get("sliding_attention")
