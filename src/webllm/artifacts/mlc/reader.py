@@ -15,7 +15,7 @@ from webllm.artifacts.json_files import (
     without_padding,
 )
 from webllm.artifacts.mlc.config import config_from_chat_config, defaults_from_chat_config
-from webllm.artifacts.mlc.tensors import tensors_from_cache
+from webllm.artifacts.mlc.tensors import read_cache, shard_sizes, tensors_from_cache
 from webllm.artifacts.needed import MLC_CONFIG, TENSOR_CACHES
 from webllm.errors import CheckpointError
 
@@ -28,13 +28,16 @@ async def describe(names: Collection[str], files: Files) -> Description:
     """
     chat = await json_object(MLC_CONFIG, files)
     cache_name = next(name for name in TENSOR_CACHES if name in names)
-    cache = await whole(cache_name, files)
-    config = config_from_chat_config(chat)
-    tensors = tensors_from_cache(parsed(cache, cache_name), config)
-    for tensor in tensors.values():
-        for plane in tensor.planes:
-            if plane.file not in names:
-                raise CheckpointError(f"{cache_name} places {tensor.name} in no known shard")
+    document = await whole(cache_name, files)
+    config, cache = config_from_chat_config(chat), read_cache(parsed(document, cache_name))
+    tensors = tensors_from_cache(cache, config)
+    for name, size in shard_sizes(cache).items():
+        if name not in names:
+            raise CheckpointError(f"{cache_name} places tensors in no known shard: {name}")
+        if files.size(name) != size:
+            raise CheckpointError(
+                f"{name} has {files.size(name)} bytes, expected {size}; download it again"
+            )
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     tokenizer = await tokenizer_of(names, files)
     tensors = without_padding(tensors, tokenizer)
@@ -43,7 +46,7 @@ async def describe(names: Collection[str], files: Files) -> Description:
         config,
         tensors,
         tokenizer,
-        f"{crc32(cache, crc32(repr(sorted(config.items(), key=str)).encode())):08x}",
+        f"{crc32(document, crc32(repr(sorted(config.items(), key=str)).encode())):08x}",
         conv_template=chat.get("conv_template"),
         defaults=defaults_from_chat_config(chat),
     )

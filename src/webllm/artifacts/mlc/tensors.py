@@ -48,24 +48,33 @@ class _Shard(msgspec.Struct):
     records: list[_Record]
 
 
-class _Cache(msgspec.Struct):
+class Cache(msgspec.Struct):
+    """`tensor-cache.json`."""
+
     records: list[_Shard]
 
 
-def tensors_from_cache(
-    cache: Mapping[str, Any], config: Mapping[str, object]
-) -> dict[str, TensorInfo]:
-    """Returns the tensors by name; `config` has the sizes of what is fused.
-
-    Raises CheckpointError for a malformed or contradictory cache, UnsupportedModelError for a
-    storage type that is not read.
-    """
+def read_cache(document: Mapping[str, Any]) -> Cache:
+    """Reads the document; raises CheckpointError if it is malformed."""
     try:
-        shards = msgspec.convert(cache, _Cache).records
+        return msgspec.convert(document, Cache)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"tensor-cache.json is malformed: {error}") from None
+
+
+def shard_sizes(cache: Cache) -> dict[str, int]:
+    """Returns the bytes of each shard by its name."""
+    return {shard.dataPath: shard.nbytes for shard in cache.records}
+
+
+def tensors_from_cache(cache: Cache, config: Mapping[str, object]) -> dict[str, TensorInfo]:
+    """Returns the tensors by name; `config` has the sizes of what is fused.
+
+    Raises CheckpointError for a contradictory cache, UnsupportedModelError for a
+    storage type that is not read.
+    """
     records: dict[str, tuple[_Record, Plane]] = {}
-    for shard in shards:
+    for shard in cache.records:
         for record in _checked(shard):
             if record.name in records:
                 raise CheckpointError(f"tensor {record.name!r} occurs twice in tensor-cache.json")
