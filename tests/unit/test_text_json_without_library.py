@@ -90,7 +90,7 @@ FALCON: list[Document] = [
 ]
 DOCUMENTS: dict[str, Document] = {
     "trained": BYTE_LEVEL,
-    "nfc": byte_level(normalizer={"type": "NFC"}),
+    "nfc of json": byte_level(normalizer={"type": "NFC"}),
     "several normalizers": byte_level(
         normalizer=sequence(
             "normalizers",
