@@ -44,22 +44,28 @@ def known_chars() -> st.SearchStrategy[str]:
     )
 
 
+def sentencepiece_model(**options: Any) -> bytes:
+    """Trains a SentencePiece vocabulary with these options and returns its `tokenizer.model`."""
+    model = io.BytesIO()
+    defaults: dict[str, Any] = {
+        "model_type": "bpe",
+        "vocab_size": 700,
+        "byte_fallback": True,
+        "character_coverage": 0.99,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_TRAINING), model_writer=model, **defaults | options
+    )
+    return model.getvalue()
+
+
 def train_sentencepiece(**options: Any) -> dict[str, object]:
     """Trains a SentencePiece BPE vocabulary with these options; returns it as GGUF metadata."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_TRAINING),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=700,
-        byte_fallback=True,
-        character_coverage=0.99,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        **options,
-    )
-    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    model = sentencepiece_model(**options)
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = range(trained.get_piece_size())
     user_defined = options.get("user_defined_symbols", [])
 
