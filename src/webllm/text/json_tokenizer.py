@@ -6,7 +6,7 @@ ids. The vocabulary is read here, so that decoding and streaming work the same f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -53,13 +53,18 @@ class _BosEos(msgspec.Struct):
 
 
 def tokenizer_from_json(
-    document: bytes, config: bytes | None = None, vocab_size: int | None = None
+    document: bytes,
+    config: bytes | None = None,
+    vocab_size: int | None = None,
+    eos_ids: Iterable[int] = (),
 ) -> ModelTokenizer:
     """Makes the tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it.
 
-    vocab_size: rows of the model's embedding table; tokens beyond them are left out. Raises
-    CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens have no
-    fixed bytes (WordPiece) and, without the `tokenizers` library, for components that only it has.
+    vocab_size: rows of the model's embedding table; tokens beyond them are left out. eos_ids: end
+    a generation according to the model's other files, besides those that the tokenizer names.
+    Raises CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens
+    have no fixed bytes (WordPiece) and, without the `tokenizers` library, for components that only
+    it has.
     """
     try:
         parsed = msgspec.json.decode(document, type=_Document)
@@ -86,7 +91,7 @@ def tokenizer_from_json(
         special_ids,
         frozenset(t.id for t in parsed.added_tokens if is_byte_level and not t.special),
         ids.get(bos),
-        end_ids(ids, special_ids, [ids.get(eos)]),
+        end_ids(ids, special_ids, [ids.get(eos), *eos_ids]),
         not is_byte_level and any(_adds_space(part) for part in parts),
     )
     encoder = GuardedEncoder(_encoder(document, parsed), matcher(special))
