@@ -61,6 +61,7 @@ def test_special_tokens_are_parsed_only_on_demand() -> None:
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, frozenset({0, 2}))
     assert tokenizer.special_ids == {0, 1, 2}
     assert tokenizer_from_json(DOCUMENT).bos_id is None
+    assert tokenizer_from_json(DOCUMENT, CONFIG, eos_ids=[7]).eos_ids == {0, 2, 7}
 
 
 def test_sentencepiece_like_documents() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_text_json import DOCUMENT, LLAMA, REFERENCE
 from text_references import PREFIX as GGML
-from text_references import TEXTS, known_chars, train_sentencepiece
+from text_references import TEXTS, known_chars, ranked_merges, train_sentencepiece
 
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.text import json_tokenizer
@@ -50,9 +50,7 @@ def sentencepiece(**parts: Any) -> Document:
     tokens: list[str] = metadata[GGML + "tokens"]
     ids = {text: i for i, text in enumerate(tokens)}
     scores = dict(zip(tokens, metadata[GGML + "scores"], strict=True))
-    splits = [(t[:i], t[i:]) for t in tokens for i in range(1, len(t))]
-    merges = [[left, right] for left, right in splits if left in ids and right in ids]
-    merges.sort(key=lambda pair: (-scores["".join(pair)], ids[pair[0]], ids[pair[1]]))
+    merges = ranked_merges(tokens, scores, tokens)
     added = [
         {"id": ids[text], "content": text, "special": True} | FLAGS for text in ("<s>", "</s>")
     ]
@@ -90,7 +88,7 @@ FALCON: list[Document] = [
 ]
 DOCUMENTS: dict[str, Document] = {
     "trained": BYTE_LEVEL,
-    "nfc": byte_level(normalizer={"type": "NFC"}),
+    "nfc of json": byte_level(normalizer={"type": "NFC"}),
     "several normalizers": byte_level(
         normalizer=sequence(
             "normalizers",

@@ -24,7 +24,7 @@ from webllm.text.gguf_fields import GgufFields
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, recognized
 from webllm.text.sentencepiece_bpe import ScoreRanks, SentencePieceBpe
 from webllm.text.steps import Steps
-from webllm.text.tokenizer import Coverage, ModelTokenizer
+from webllm.text.tokenizer import Coverage, ModelTokenizer, byte_level_coverage
 from webllm.text.tokenizer_json_writer import byte_level_json
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
@@ -42,9 +42,6 @@ from webllm.text.vocabulary import (
 _log = logging.getLogger(__name__)
 
 _LINES = re.compile(r"\n+|[^\n]+")
-_NFC_CHARS = 4  # most characters that NFC composes into one
-_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # characters that NFC never makes
-_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # bytes; every non-ASCII character has one or more
 
 
 class TokenType(IntEnum):
@@ -123,6 +120,7 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
     tokens = _read_tokens(fields, read("tokens"))
     pre = _pre_tokenizer(fields, tokens.texts)
     encode = _byte_level_encode(tokens, read("merges"), pre)
+    control = tokens.control_ids
     return _assemble(
         fields,
         tokens,
@@ -130,7 +128,7 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
         byte_level_speller(),
         SpacePolicy(),
         pre.add_bos,
-        _byte_level_coverage(tokens, pre),
+        byte_level_coverage((c for c, i in tokens.named.items() if i not in control), pre.nfc),
     )
 
 
@@ -151,21 +149,6 @@ def _pre_tokenizer(fields: GgufFields, texts: Sequence[str]) -> PreTokenizer:
             "tokenizer.json may work instead"
         )
     return pre
-
-
-def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
-    """Returns the characters that become tokens; None if any text may become no token at all.
-
-    Bytes without a token are dropped. Often these are a few control characters.
-    """
-    control, alphabet = tokens.control_ids, byte_level_alphabet()
-    found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
-    if not found.issuperset(_UTF8_CONTINUATIONS):
-        return None
-    dropped = "".join(chr(byte) for byte in range(0x80) if byte not in found)
-    if pre.nfc and dropped.strip(_NEVER_COMPOSED):
-        return None
-    return Coverage(_NFC_CHARS if pre.nfc else 1, dropped)
 
 
 def _byte_level_encode(

@@ -6,7 +6,7 @@ ids. The vocabulary is read here, so that decoding and streaming work the same f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -14,13 +14,14 @@ import msgspec
 from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.text.guarded_encoder import GuardedEncoder, PlainEncoder
 from webllm.text.json_encoder import AddedToken, BpeTable, JsonEncoder, matcher
-from webllm.text.tokenizer import ModelTokenizer
+from webllm.text.tokenizer import Coverage, ModelTokenizer, byte_level_coverage
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
     END_NAMES,
     END_NAMES_IF_CONTROL,
     SPACE_MARK,
     Vocabulary,
+    byte_level_alphabet,
     byte_level_speller,
     end_ids,
     find_tokens,
@@ -29,6 +30,8 @@ from webllm.text.vocabulary import (
 
 # A file with larger ids is malformed: the largest known vocabulary has 262,144 tokens.
 _MAX_TOKENS = 2**21
+# Normalizers and pre-tokenizers that leave out nothing; NFC composes characters.
+_KEEPING_TEXT = frozenset({"ByteLevel", "Digits", "Metaspace", "NFC", "Prepend", "Sequence"})
 
 
 class _Document(msgspec.Struct):
@@ -57,10 +60,11 @@ def tokenizer_from_json(
 ) -> ModelTokenizer:
     """Makes the tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it.
 
-    vocab_size: rows of the model's embedding table; tokens beyond them are left out. eos_ids: more
-    tokens that end a generation. Raises
-    CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens have no
-    fixed bytes (WordPiece) and, without the `tokenizers` library, for components that only it has.
+    vocab_size: rows of the model's embedding table; tokens beyond them are left out. eos_ids: end
+    a generation according to the model's other files, besides those that the tokenizer names.
+    Raises CheckpointError for malformed documents, UnsupportedModelError for kinds whose tokens
+    have no fixed bytes (WordPiece) and, without the `tokenizers` library, for components that only
+    it has.
     """
     try:
         parsed = msgspec.json.decode(document, type=_Document)
@@ -79,7 +83,8 @@ def tokenizer_from_json(
     special = [token for token in parsed.added_tokens if token.special]
     special_ids = frozenset(token.id for token in special)
     bos, eos = _name(settings.bos_token), _name(settings.eos_token)
-    ids = find_tokens(tokens, END_NAMES | END_NAMES_IF_CONTROL | {bos, eos} - {""})
+    names = END_NAMES | END_NAMES_IF_CONTROL | {bos, eos} | byte_level_alphabet().keys()
+    ids = find_tokens(tokens, names - {""})
     vocabulary = Vocabulary(
         tokens,
         byte_level_speller() if is_byte_level else sentencepiece_bytes,
@@ -90,7 +95,25 @@ def tokenizer_from_json(
         not is_byte_level and any(_adds_space(part) for part in parts),
     )
     encoder = GuardedEncoder(_encoder(document, parsed), matcher(special))
-    return ModelTokenizer(vocabulary, encoder)
+    return ModelTokenizer(vocabulary, encoder, _coverage(parsed, ids, is_byte_level))
+
+
+def _coverage(parsed: _Document, ids: Mapping[str, int], is_byte_level: bool) -> Coverage | None:
+    parts = list(_parts([parsed.normalizer, parsed.pre_tokenizer]))
+    strips = any(token.lstrip or token.rstrip for token in parsed.added_tokens)
+    if strips or any(map(_may_shorten, parts)):
+        return None
+    if is_byte_level:
+        return byte_level_coverage(ids, nfc=any(part["type"] == "NFC" for part in parts))
+    return Coverage() if parsed.model.byte_fallback else None
+
+
+def _may_shorten(part: dict[str, Any]) -> bool:
+    if part["type"] == "Replace":
+        return (_text(part.get("pattern")), part.get("content")) != (" ", SPACE_MARK)
+    if "behavior" in part:
+        return bool(part["behavior"] == "Removed")
+    return part["type"] not in _KEEPING_TEXT
 
 
 def _encoder(document: bytes, parsed: _Document) -> PlainEncoder:
