@@ -148,6 +148,9 @@ class FakeCheckpoint(Checkpoint):
             found.append(data[start : start + num_rows * size])
         return tuple(found)
 
+    async def load(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
+        return await self.read(name, first_row, num_rows)
+
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
         floats = values_of(info.dtype, planes_in(info, self.bytes_of[name]))
@@ -221,6 +224,48 @@ def program_of_fused_rows(checkpoint: FakeCheckpoint, dtype: StorageType) -> Pro
     return build.program(out)
 
 
+def program_of_odd_sizes(
+    checkpoint: FakeCheckpoint, dtype: StorageType, wide: StorageType, order: RowOrder
+) -> Program:
+    """Returns a layer as tiny models have it: heads of 8, a feed-forward size of 172, biases.
+
+    wide: the storage type of the matrices that have padded columns.
+    """
+    heads, rows, weight = Heads(8, 4, 8), (64, 32, 32), checkpoint.weight
+    orders = order, order, RowOrder.AS_STORED
+    qkv_weights, biases = (
+        Weight.concat(
+            [
+                replace_order(weight(kind, r, cols), each)
+                for r, each in zip(rows, orders, strict=True)
+            ]
+        )
+        for kind, cols in ((dtype, 64), (StorageType.F32, 1))
+    )
+    build = ProgramBuilder(checkpoint, 64, KVCacheShape(1, 4, 8))
+    x, y, z, w = (build.activation(size) for size in (64, 64, 64, 172))
+    qkv, out = build.value(heads.qkv_cols), build.value(40)
+    rope = RopeTable.build([0.5**i for i in range(4)], 256)
+    build.ops += [
+        Norm(build.x, weight(StorageType.F32, 64), 1e-5, x),
+        Linear(x, qkv_weights, qkv, biases),
+        RopeKV(qkv, heads, rope, 0),
+        Attention(qkv, heads, 0, 8**-0.5, y),
+        Linear(y, weight(wide, 64, 64), build.x, accumulate=True),
+        Norm(build.x, weight(StorageType.F32, 64), 1e-5, z),
+        GatedLinear(z, weight(dtype, 172, 64), weight(dtype, 172, 64), Activation.SILU, w),
+        Linear(w, weight(wide, 40, 172), out),
+    ]
+    return build.program(out)
+
+
+def replace_order(weight: Weight, order: RowOrder) -> Weight:
+    head_dim = 8 if order is RowOrder.HALVES_TO_PAIRS else 0
+    return Weight(
+        tuple(replace(p, order=order, head_dim=head_dim) for p in weight.parts), weight.cols
+    )
+
+
 class Runner:
     """Runs steps of one program on one kind of kernels."""
 
@@ -228,7 +273,7 @@ class Runner:
         self,
         kernels: Kernels,
         program: Program,
-        checkpoint: FakeCheckpoint,
+        checkpoint: Checkpoint,
         limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:

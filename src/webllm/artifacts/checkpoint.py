@@ -5,7 +5,7 @@ Has the table of storage types. Knows no file format and no arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
@@ -342,12 +342,24 @@ class Checkpoint:
 
     async def read(self, name: str, first_row: int, num_rows: int) -> tuple[RawBytes, ...]:
         """Reads rows of a matrix for a device, the bytes of each plane."""
-        tensor, files = self.tensors[name], self._open_files(name)
-        found = []
+        files = self._open_files(name)
+        places = self._places(name, first_row, num_rows)
+        return tuple([await files.read(*place) for place in places])
+
+    async def load(
+        self, name: str, first_row: int, num_rows: int
+    ) -> tuple[bytes | memoryview, ...]:
+        """Reads rows of a matrix into Python's memory, the bytes of each plane."""
+        files = self._open_files(name)
+        places = self._places(name, first_row, num_rows)
+        return tuple([await files.load(*place) for place in places])
+
+    def _places(self, name: str, first_row: int, num_rows: int) -> Iterator[tuple[str, int, int]]:
+        """Yields (file, start, end) of rows in each plane."""
+        tensor = self.tensors[name]
         for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True):
             start = plane.offset + first_row * size
-            found.append(await files.read(plane.file, start, start + num_rows * size))
-        return tuple(found)
+            yield plane.file, start, start + num_rows * size
 
     def _open_files(self, what: str) -> Files:
         if self._files is None:

@@ -29,6 +29,7 @@ from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
 from webllm.host import Host
 from webllm.models import registry
+from webllm.ops.padding import padded
 from webllm.ops.program import BatchShape, Program
 
 _log = logging.getLogger(__name__)
@@ -77,9 +78,9 @@ async def load_model(
             )
             try:
                 context = context_window(checkpoint, options)
-                program = registry.record(checkpoint, context)
+                program, weights = padded(registry.record(checkpoint, context), checkpoint)
                 await asyncio.wait([opening])  # does not cancel it; `_opening_backend` closes it
-                plan = plan_memory(opening.result(), program, checkpoint, context, config, host)
+                plan = plan_memory(opening.result(), program, weights, context, config, host)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:

@@ -91,7 +91,7 @@ INLINE void nibbles5(int8_t *q, const uint8_t *high, const uint8_t *bytes) {
     uint32_t bits;
     memcpy(&bits, high, 4);
     nibbles(q, bytes);
-    for (int i = 0; i < 32; i++) q[i] = (int8_t)(q[i] | (bits >> i & 1) << 4);
+    for (int i = 0; i < 32; i++) q[i] = (int8_t)(q[i] | (int)(bits >> i & 1) << 4);
 }
 
 // Reads the 6-bit scale and minimum of group `g` of 8; Q4_K and Q5_K pack them into 12 bytes.

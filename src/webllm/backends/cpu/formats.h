@@ -33,11 +33,12 @@ INLINE void store_scale(uint8_t *p, uint32_t row, float scale) {
     memcpy(p + 2 * row, &half, 2);
 }
 
-// MLC's codes reach 8 where its writers clamp nothing, and four bits hold -8 .. 7.
+// Four bits hold -8 .. 7. A group with 8, MLC's code 15, which its writers do not emit, is stored as
+// the negative numbers with a negative scale.
 INLINE void negate_if_large(Group *g) {
-    int largest = 0;
-    for (int i = 0; i < 32; i++) largest = MAX(largest, g->q[i]);
-    if (largest < 8) return;
+    uint8_t bits = 0;
+    for (int i = 0; i < 32; i++) bits |= (uint8_t)(g->q[i] + 8);
+    if (bits < 16) return;
     for (int i = 0; i < 32; i++) g->q[i] = (int8_t)-g->q[i];
     g->scale[0] = -g->scale[0];
     g->scale[1] = -g->scale[1];

@@ -87,22 +87,27 @@ def _source(dtype: StorageType, format: WeightFormat) -> str:
     )
 
 
+def unpacking_part(dtype: StorageType) -> str:
+    """Returns the name of the part that unpacks a type, which is the type's own."""
+    name = dtype.unpacked_as.name.lower()
+    return f"repack/parts/floats#{name}" if dtype.storage.is_float else f"repack/parts/{name}"
+
+
 def _block(dtype: StorageType, format: WeightFormat) -> str:
-    """Returns the part that unpacks a type: the one that has the type's name."""
-    name, storage = dtype.unpacked_as.name.lower(), dtype.storage
+    storage = dtype.storage
     if format.bits == 16:
         assert storage.bits == 16, dtype
         return part("repack/parts/floats#copy16")
     if storage.is_float:
-        return part(f"repack/parts/floats#{name}")
+        return part(unpacking_part(dtype))
     bf16 = str(storage.bf16).lower()
     included = {
         "k_scales": part("repack/parts/k_scales"),
         "iq4_values": part("repack/parts/iq4_values"),
         "planes": source("repack/parts/planes", bf16=bf16),
     }
-    narrow = format.bits == 4 and not format.mins and storage.zero < format.zero
-    return source(f"repack/parts/{name}", negates=str(narrow).lower(), **included)
+    overflows = format.bits == 4 and not format.mins and storage.zero < format.zero  # the code 15
+    return source(unpacking_part(dtype), negates=str(overflows).lower(), **included)
 
 
 def _store(dtype: StorageType, format: WeightFormat) -> str:
