@@ -89,7 +89,12 @@ def made_up(name: str) -> Model:
         tensor: partial(_weight, name, tensor, shape, is_gemma)
         for tensor, shape in shapes(config).items()
     }
-    generation = {"do_sample": True, "temperature": 0.75, "top_p": 0.875, "eos_token_id": vocabulary.ids["eos"]}
+    generation = {
+        "do_sample": True,
+        "temperature": 0.75,
+        "top_p": 0.875,
+        "eos_token_id": vocabulary.ids["eos"],
+    }
     return Model(config, tensors, vocabulary, generation)
 
 
