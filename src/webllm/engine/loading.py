@@ -26,6 +26,7 @@ from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError
 from webllm.host import Host
 from webllm.models import registry
+from webllm.ops.padding import padded
 from webllm.ops.program import BatchShape, Program
 from webllm.text.conv_template import conv_template_from_json
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
@@ -79,9 +80,9 @@ async def load_model(
             )
             try:
                 context = context_window(checkpoint, options)
-                program = registry.record(checkpoint, context)
+                program, weights = padded(registry.record(checkpoint, context), checkpoint)
                 await asyncio.wait([opening])  # does not cancel it; `_opening_backend` closes it
-                plan = plan_memory(opening.result(), program, checkpoint, context, config, host)
+                plan = plan_memory(opening.result(), program, weights, context, config, host)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:
