@@ -12,6 +12,7 @@ from model_files.model import Model, Vocabulary
 from webllm.text.pre_tokenizers import PRE_TOKENIZERS
 
 ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN, TokenType.UNUSED)
+SPACE, MARK = " ", "▁"
 SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN)
 CLASSES = {
     "llama": "PreTrainedTokenizerFast",
@@ -33,19 +34,30 @@ def tokenizer_files(model: Model) -> dict[str, bytes]:
     }
 
 
+def _spellings(vocabulary: Vocabulary) -> list[str]:
+    """Returns the tokens as Hugging Face spells them; GGUF has spaces in user-defined ones."""
+    tokens = vocabulary.tokens[: vocabulary.num_active]
+    if vocabulary.scores is None:
+        return tokens
+    return [
+        text.replace(SPACE, MARK) if kind == TokenType.USER_DEFINED else text
+        for text, kind in zip(tokens, vocabulary.types, strict=False)
+    ]
+
+
 def _added(vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
     """Returns the added tokens by id."""
     return {
         token_id: {
-            "content": vocabulary.tokens[token_id],
+            "content": text,
             "single_word": False,
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
             "special": kind in SPECIAL,
         }
-        for token_id, kind in enumerate(vocabulary.types[: vocabulary.num_active])
-        if kind in ADDED
+        for token_id, text in enumerate(_spellings(vocabulary))
+        if (kind := vocabulary.types[token_id]) in ADDED
     }
 
 
@@ -55,12 +67,7 @@ def _document(vocabulary: Vocabulary, parts: dict[str, Any]) -> dict[str, Any]:
     return head | parts
 
 
-def _model(vocabulary: Vocabulary, **settings: object) -> dict[str, Any]:
-    ids = {text: i for i, text in enumerate(vocabulary.tokens[: vocabulary.num_active])}
-    for token_id in sorted(_added(vocabulary), reverse=True):
-        if token_id != len(ids) - 1:
-            break
-        del ids[vocabulary.tokens[token_id]]  # added tokens at the end stand in their list alone
+def _model(**settings: object) -> dict[str, Any]:
     return {
         "type": "BPE",
         "dropout": None,
@@ -70,7 +77,6 @@ def _model(vocabulary: Vocabulary, **settings: object) -> dict[str, Any]:
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": ids,
         **settings,
     }
 
@@ -90,13 +96,18 @@ def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
     if vocabulary.pre == "smollm":  # Hugging Face writes the same with parts of its own
         splits = [{"type": "Digits", "individual_digits": True}]
         to_bytes |= {"trim_offsets": True, "use_regex": True}
+    vocab = {text: i for i, text in enumerate(_spellings(vocabulary))}
+    for token_id in sorted(_added(vocabulary), reverse=True):
+        if token_id != len(vocab) - 1:
+            break
+        del vocab[vocabulary.tokens[token_id]]  # added tokens at the end stand in their list alone
     parts = {
         "normalizer": {"type": "NFC"} if pre.nfc else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, to_bytes]},
         "post_processor": to_bytes,
         "decoder": to_bytes | {"use_regex": True},
         "model": _model(
-            vocabulary,
+            vocab=vocab,
             ignore_merges=pre.ignore_merges,
             merges=[merge.split(" ", 1) for merge in vocabulary.merges or []],
         ),
@@ -107,7 +118,6 @@ def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
 def _sentencepiece(vocabulary: Vocabulary) -> dict[str, Any]:
     """Returns Gemma's form: spaces are replaced, and scores have become an order of merges."""
     tokens = vocabulary.tokens
-    mark, space = "▁", " "
     bos = vocabulary.ids["bos"]
     texts = [
         ([{"SpecialToken": {"id": tokens[bos], "type_id": i}}] if vocabulary.add_bos else [])
@@ -115,10 +125,10 @@ def _sentencepiece(vocabulary: Vocabulary) -> dict[str, Any]:
         for i, name in enumerate("AB")
     ]
     parts = {
-        "normalizer": {"type": "Replace", "pattern": {"String": space}, "content": mark},
+        "normalizer": {"type": "Replace", "pattern": {"String": SPACE}, "content": MARK},
         "pre_tokenizer": {
             "type": "Split",
-            "pattern": {"String": space},
+            "pattern": {"String": SPACE},
             "behavior": "MergedWithPrevious",
             "invert": False,
         },
@@ -133,13 +143,13 @@ def _sentencepiece(vocabulary: Vocabulary) -> dict[str, Any]:
         "decoder": {
             "type": "Sequence",
             "decoders": [
-                {"type": "Replace", "pattern": {"String": mark}, "content": space},
+                {"type": "Replace", "pattern": {"String": MARK}, "content": SPACE},
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
             ],
         },
         "model": _model(
-            vocabulary,
+            vocab={text: i for i, text in enumerate(_spellings(vocabulary))},
             unk_token=tokens[vocabulary.ids["unknown"]],
             fuse_unk=True,
             byte_fallback=True,
@@ -155,17 +165,14 @@ def _merges(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
     Follows `generate_merges` of its `convert_slow_tokenizer`.
     """
     assert vocabulary.scores is not None
-    ids = {text: i for i, text in enumerate(vocabulary.tokens)}
+    spellings = _spellings(vocabulary)
+    ids = {text: i for i, text in enumerate(spellings)}
     found: list[tuple[float, int, int, str, str]] = []
-    for token_id, text in enumerate(vocabulary.tokens):
+    for text, kind, score in zip(spellings, vocabulary.types, vocabulary.scores, strict=False):
         pairs = [(text[:i], text[i:]) for i in range(1, len(text))]
-        known = [
-            (ids[left], ids[right], left, right)
-            for left, right in pairs
-            if {left, right} <= ids.keys()
-        ]
-        score = vocabulary.scores[token_id]
-        found += [(score, len(left), len(right), left, right) for *_, left, right in sorted(known)]
+        known = [(ids[a], ids[b], a, b) for a, b in pairs if a in ids and b in ids]
+        first = 0.0 if kind == TokenType.USER_DEFINED else score  # GGUF has -1000
+        found += [(first, len(a), len(b), a, b) for *_, a, b in sorted(known)]
     found.sort(key=lambda pair: pair[:3], reverse=True)
     yield from ((left, right) for *_, left, right in found)
 
