@@ -185,7 +185,7 @@ def test_storage_types_that_are_not_read() -> None:
 
 
 def test_no_tokenizer() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"no tokenizer\.json"):
+    with pytest.raises(UnsupportedModelError, match=r"neither tokenizer\.json nor"):
         opened(ENTRY, {"config.json": CONFIG, ENTRY: file_of(PLAIN)})
 
 

@@ -277,10 +277,11 @@ class GGUFTokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class JSONTokenizer:
+class TokenizerFiles:
     """The tokenizer and chat templates of Hugging Face's files, as they are."""
 
-    document: bytes  # tokenizer.json
+    document: bytes  # tokenizer.json; SentencePiece's tokenizer.model if there is only that
+    is_json: bool = True
     config: bytes | None = None  # tokenizer_config.json
     chat_template: str | None = None  # chat_template.jinja
     eos_ids: tuple[int, ...] = ()  # eos_token_id of config.json and generation_config.json
@@ -298,7 +299,7 @@ class Description:
 
     config: Mapping[str, object]
     tensors: Mapping[str, TensorInfo]
-    tokenizer: GGUFTokenizer | JSONTokenizer
+    tokenizer: GGUFTokenizer | TokenizerFiles
     fingerprint: str  # eight hex digits: files of other settings or tensors have others
     conv_template: Mapping[str, object] | str | None = None  # WebLLM's chat template, or its name
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))

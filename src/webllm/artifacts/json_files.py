@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from webllm.artifacts.checkpoint import Files, JSONTokenizer, TensorInfo
+from webllm.artifacts.checkpoint import Files, TensorInfo, TokenizerFiles
 from webllm.errors import CheckpointError, UnsupportedModelError
 
 
@@ -35,20 +35,21 @@ def parsed(data: bytes, name: str) -> dict[str, Any]:
 
 async def tokenizer_of(
     names: Collection[str], files: Files, *settings: Mapping[str, Any]
-) -> JSONTokenizer:
+) -> TokenizerFiles:
     """Returns the tokenizer's files; `settings` may name more tokens that end a generation.
 
-    Raises UnsupportedModelError if there is no tokenizer.json.
+    Raises UnsupportedModelError if there is no tokenizer.
     """
-    if "tokenizer.json" not in names:
+    document = next((name for name in ("tokenizer.json", "tokenizer.model") if name in names), None)
+    if document is None:
         raise UnsupportedModelError(
-            "the model has no tokenizer.json; its repository, or another copy of the model, may "
-            "have one to put beside the weights"
+            "the model has neither tokenizer.json nor tokenizer.model; its repository, or another "
+            "copy of the model, may have one to put beside the weights"
         )
-    config = "tokenizer_config.json"
-    template = "chat_template.jinja"
-    return JSONTokenizer(
-        await whole("tokenizer.json", files),
+    config, template = "tokenizer_config.json", "chat_template.jinja"
+    return TokenizerFiles(
+        await whole(document, files),
+        document == "tokenizer.json",
         await whole(config, files) if config in names else None,
         (await whole(template, files)).decode(errors="replace") if template in names else None,
         tuple(token for each in settings for token in _eos_ids(each)),
@@ -75,13 +76,15 @@ class _Tokens(msgspec.Struct):
 
 
 def without_padding(
-    tensors: Mapping[str, TensorInfo], tokenizer: JSONTokenizer
+    tensors: Mapping[str, TensorInfo], tokenizer: TokenizerFiles
 ) -> dict[str, TensorInfo]:
     """Returns the tensors with a row of the embedding table and the output for each token.
 
-    Checkpoints pad them with rows that no token has, so that none of those is ever drawn. Raises
-    CheckpointError for a malformed tokenizer.json.
+    Checkpoints pad them with rows that no token has; without these rows none of them is drawn.
+    Raises CheckpointError for a malformed tokenizer.json.
     """
+    if not tokenizer.is_json:
+        return dict(tensors)  # the vocabularies of SentencePiece have no padding
     try:
         found = msgspec.json.decode(tokenizer.document, type=_Tokens)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, JSONTokenizer
+from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, TokenizerFiles
 from webllm.config import ChatOptions, read_config
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.errors import ConfigError
@@ -15,6 +15,7 @@ from webllm.text.conv_template import conv_template_from_json
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.json_tokenizer import tokenizer_from_json
 from webllm.text.model_template import template_from_config, template_from_gguf
+from webllm.text.sentencepiece_model import tokenizer_from_sentencepiece
 from webllm.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -46,9 +47,12 @@ def _tokenizer_and_template(
         case GGUFTokenizer(metadata):
             tokenizer = tokenizer_from_gguf(metadata)
             return tokenizer, template_from_gguf(metadata, tokenizer, builtin=builtin)
-        case JSONTokenizer(document, config, source, eos_ids):
-            num_rows = checkpoint.tensors["model.embed_tokens.weight"].shape[0]
-            tokenizer = tokenizer_from_json(document, config, num_rows, eos_ids)
+        case TokenizerFiles(document, is_json, config, source, eos_ids):
+            if is_json:
+                num_rows = checkpoint.tensors["model.embed_tokens.weight"].shape[0]
+                tokenizer = tokenizer_from_json(document, config, num_rows, eos_ids)
+            else:
+                tokenizer = tokenizer_from_sentencepiece(document)
             return tokenizer, template_from_config(
                 config or b"{}", tokenizer, source=source, builtin=builtin
             )
