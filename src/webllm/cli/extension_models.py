@@ -98,8 +98,8 @@ def remarks(records: Sequence[ModelRecord]) -> list[str]:
             )
         elif isinstance(source, HubSource) and source.revision is None:
             texts.append(
-                f"{record.model_id}: the extension takes no other version of the file; name the "
-                f"commit, hf:{source.repository}@COMMIT/{source.filename}, so that it stays there"
+                f"{record.model_id}: the extension takes no other version of the model; name the "
+                f"commit, {replace(source, revision='COMMIT', sha256=None)}, so that it stays there"
             )
     return texts
 
