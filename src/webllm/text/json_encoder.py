@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from webllm.errors import CheckpointError, UnsupportedModelError
-from webllm.text.bpe_merge import WordEncoder
+from webllm.text.bpe_merge import Rank, WordEncoder
 from webllm.text.bpe_model import BpeModel, MergeRanks, UnknownChars
 from webllm.text.json_components import Part, affixes, normalizer, pre_tokenizer
 from webllm.text.sentencepiece_bpe import word_pattern
@@ -151,21 +151,31 @@ def _vocabulary(table: BpeTable) -> Mapping[str, int]:
 
 
 def _model(table: BpeTable, ids: Mapping[str, int]) -> BpeModel:
-    byte_ids = {}
-    if table.byte_fallback:
-        byte_ids = {byte: ids[text] for byte, text in enumerate(_BYTE_TOKENS) if text in ids}
-        if 0 < len(byte_ids) < len(_BYTE_TOKENS):
-            raise UnsupportedModelError(
-                f"byte_fallback with {len(byte_ids)} tokens of bytes instead of 256 in "
-                f"tokenizer.json is not supported here; {_OTHER_WAY}"
-            )
+    rank = MergeRanks(_merges(table.merges, ids))
+    byte_ids = _byte_ids(ids, rank) if table.byte_fallback else {}
     unk_id = None if table.unk_token is None else ids.get(table.unk_token)
-    return BpeModel(
-        ids,
-        MergeRanks(_merges(table.merges, ids)),
-        UnknownChars(byte_ids, unk_id, table.fuse_unk),
-        ignore_merges=table.ignore_merges,
-    )
+    unknown = UnknownChars(byte_ids, unk_id, table.fuse_unk)
+    return BpeModel(ids, rank, unknown, ignore_merges=table.ignore_merges)
+
+
+def _byte_ids(ids: Mapping[str, int], rank: Rank) -> dict[int, int]:
+    """Returns the tokens of bytes: all 256, or none. Here they are the last resort, not merged."""
+    byte_ids = {byte: ids[text] for byte, text in enumerate(_BYTE_TOKENS) if text in ids}
+    if 0 < len(byte_ids) < len(_BYTE_TOKENS):
+        raise UnsupportedModelError(
+            f"byte_fallback with {len(byte_ids)} tokens of bytes instead of 256 in tokenizer.json "
+            f"is not supported here; {_OTHER_WAY}"
+        )
+    names = frozenset(_BYTE_TOKENS)
+    for text in ids:
+        pairs = [(text[:6], text[6:])] if text[:6] in names else []
+        pairs += [(text[:-6], text[-6:])] if text[-6:] in names else []
+        if any(rank(*pair) is not None for pair in pairs):
+            raise UnsupportedModelError(
+                f"a merge of the token of a byte ({text[:80]!r}) in tokenizer.json is not "
+                f"supported here; {_OTHER_WAY}"
+            )
+    return byte_ids
 
 
 def _merges(merges: msgspec.Raw, ids: Mapping[str, int]) -> Iterator[str]:
