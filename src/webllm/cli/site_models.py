@@ -16,6 +16,7 @@ from webllm.artifacts.store import DirectoryStore
 from webllm.cli.site import MODELS
 from webllm.config import AppConfig, ModelRecord, prebuilt_app_config
 from webllm.errors import ConfigError
+from webllm.webllm_list import require_supported
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ async def site_models(names: Sequence[str], on_progress: ProgressCallback) -> li
     """
     known = prebuilt_app_config()
     records = [known.find(name) for name in names]
+    for record in records:
+        require_supported(record)
     paths = [f"{MODELS}/{_file_name(record.model_id)}" for record in records]
     for path, name in zip(paths, names, strict=True):
         if paths.count(path) > 1:
