@@ -16,6 +16,7 @@ from webllm.artifacts.auto import has_model
 from webllm.backends.auto import DeviceFacts, device_facts
 from webllm.config import AppConfig, MLCEngineConfig, ModelRecord
 from webllm.errors import FeatureSupportError, ShaderF16SupportError
+from webllm.host import Host
 from webllm.webllm_list import parse_name, why_unsupported
 
 _log = logging.getLogger(__name__)
@@ -23,19 +24,18 @@ _log = logging.getLogger(__name__)
 F16 = "shader-f16"
 
 
-async def require_fit(record: ModelRecord, config: MLCEngineConfig) -> None:
+async def require_fit(record: ModelRecord, config: MLCEngineConfig, host: Host) -> None:
     """Raises FeatureSupportError for a record that requires a feature which the GPU lacks.
 
-    Warns if a model that has to be fetched takes more memory than the device has. Raises
-    DeviceNotFoundError if there is no such device.
+    Warns if a model that has to be fetched takes more memory than the device is known to have;
+    no browser tells that. Raises DeviceNotFoundError if there is no such device.
     """
-    catalogue = config.app_config
-    is_fetched = record.vram_required_mb and not await _is_here(record, catalogue)
+    is_fetched = not host.is_browser and await _is_fetched(record, config.app_config)
     if not record.required_features and not is_fetched:
         return
     device = await device_facts(config.device)
     if missing := missing_features(record, device):
-        raise _lacking(record, missing, device, catalogue)
+        raise _lacking(record, missing, device, config.app_config)
     if is_fetched and (problem := memory_problem(record, device)):
         _log.warning("%s may not fit: it %s", record.model_id, problem)
 
@@ -96,8 +96,11 @@ def _is_f16(record: ModelRecord) -> bool:
     return name is not None and "f16" in name.quantization
 
 
-async def _is_here(record: ModelRecord, catalogue: AppConfig) -> bool:
-    return await has_model(record.source, catalogue.cache_backend)
+async def _is_fetched(record: ModelRecord, catalogue: AppConfig) -> bool:
+    """Whether a load has to fetch a model whose memory is known."""
+    if record.vram_required_mb is None:
+        return False
+    return not await has_model(record.source, catalogue.cache_backend)
 
 
 def _lacking(

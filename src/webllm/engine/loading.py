@@ -71,7 +71,7 @@ async def load_model(
     Raises what the steps raise: artifact, checkpoint, model and device errors.
     """
     started = time.perf_counter()
-    await require_fit(record, config)
+    await require_fit(record, config, host)
     store, on_progress = config.app_config.cache_backend, config.init_progress_callback
     async with _opening_backend(config) as opening:
         with await open_model(record.source, store, on_progress) as checkpoint:
