@@ -1,41 +1,27 @@
-// WebLLM's functions for stored models. stores.js stores them, here and in Python.
+// Stored models. stores.js stores them, here and in Python.
 
 import { askToKeep, ModelFile, openBlobs } from "../../../src/webllm/artifacts/browser/stores.js";
 import { ModelNotFoundError } from "./error_classes";
 import { errorInfo } from "./error_base";
 import { configError, stored } from "./errors";
 import type { ModelRecord } from "./messages";
-import { modelsOf, prebuiltAppConfig, type AppConfigLike } from "./config";
+import { namedModels, type AppConfigLike } from "./config";
+import { choose, gpuFeatures, variants } from "./variants";
 
-/** Whether the whole model is stored. Paths are those of the page's site. */
-export async function hasModelInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<boolean> {
-  return stored(async () => (await locate(modelId, appConfig)?.has()) ?? false);
+const MAX_LISTED = 4; // ids in an error
+
+/**
+ * Whether the whole model is stored. Paths are those of the page's site. An id without its
+ * quantization stands for the variant that this browser loads.
+ */
+export async function hasStoredModel(modelId: string, appConfig: AppConfigLike): Promise<boolean> {
+  return stored(async () => (await (await locate(modelId, appConfig))?.has()) ?? false);
 }
 
 /** Deletes the model, even if only a part of it is stored. */
-export async function deleteModelAllInfoInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<void> {
-  await stored(async () => locate(modelId, appConfig)?.delete());
+export async function deleteStoredModel(modelId: string, appConfig: AppConfigLike): Promise<void> {
+  await stored(async () => (await locate(modelId, appConfig))?.delete());
 }
-
-/** As deleteModelAllInfoInCache: weights, tokenizer and options are one file. */
-export const deleteModelInCache = deleteModelAllInfoInCache;
-
-/** Deletes nothing: a model's chat configuration is part of its file. */
-export async function deleteChatConfigInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<void> {
-  find(modelId, appConfig);
-}
-
-/** Deletes nothing: the kernels are part of webllm. */
-export const deleteModelWasmInCache = deleteChatConfigInCache;
 
 /** Asks the browser not to evict this site's storage, unless models are not stored. */
 export function askToKeepModels(appConfig?: AppConfigLike): void {
@@ -61,8 +47,8 @@ export function namedStore(appConfig: AppConfigLike): string | null {
 }
 
 /** The file of a model; undefined if it is never stored. */
-function locate(modelId: string, appConfig: AppConfigLike): ModelFile | undefined {
-  const record = find(modelId, appConfig);
+async function locate(modelId: string, appConfig: AppConfigLike): Promise<ModelFile | undefined> {
+  const record = await findModel(modelId, appConfig);
   const blobs = openBlobs(namedStore(appConfig));
   const source = record.model || record.model_path || "";
   if (source.startsWith("picked:")) return undefined;
@@ -70,12 +56,17 @@ function locate(modelId: string, appConfig: AppConfigLike): ModelFile | undefine
   return new ModelFile(blobs, urlOf(place), record.sha256 ?? hash ?? null);
 }
 
-function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
-  const models = modelsOf(appConfig);
+/** Returns a model's record; throws ModelNotFoundError. */
+export async function findModel(modelId: string, appConfig: AppConfigLike): Promise<ModelRecord> {
+  const models = namedModels(appConfig) ?? [];
   const record = models.find((each) => each.model_id === modelId);
   if (record) return record;
-  const known = models.map((each) => each.model_id).join(", ");
-  const message = `no model called "${modelId}"; known are ${known || "none"}`;
+  const choice = variants(modelId, models);
+  const chosen = choice.length > 1 ? choose(choice, await gpuFeatures()) : choice[0];
+  if (chosen) return chosen;
+  const known = models.slice(0, MAX_LISTED).map((each) => each.model_id);
+  const more = models.length > MAX_LISTED ? ` and ${models.length - MAX_LISTED} more` : "";
+  const message = `no model called "${modelId}"; known are ${known.join(", ") || "none"}${more}`;
   throw new ModelNotFoundError(errorInfo("ModelNotFoundError", message));
 }
 

@@ -12,6 +12,7 @@ import {
   modelFromFile,
   type AppConfig,
   type InitProgressCallback,
+  type ModelRecord,
 } from "../client";
 import { askToKeepModels, namedStore, withStore } from "../client/model_store";
 import type { SharedEngine } from "../client/shared_engine";
@@ -98,12 +99,16 @@ export class ModelSession {
     this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
   }
 
-  /** Loads a model file from this disk; the browser reads it in place. */
-  async loadFile(file: File): Promise<void> {
-    const record = { ...(await modelFromFile(file)), size_bytes: file.size };
+  /** Loads a model that is not in this site's catalogue. */
+  loadOther(record: ModelRecord): void {
     const others = this.store.get("models").filter((each) => each.model_id !== record.model_id);
     this.store.set("models", [...others, record]);
     this.load(record.model_id);
+  }
+
+  /** Loads a model file from this disk; the browser reads it in place. */
+  async loadFile(file: File): Promise<void> {
+    this.loadOther({ ...(await modelFromFile(file)), size_bytes: file.size });
   }
 
   /**

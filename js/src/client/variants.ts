@@ -1,0 +1,48 @@
+// Ids without the end that names the quantization, as config.py has them in Python.
+
+import type { ModelRecord } from "./messages";
+
+const ID = /^(.+)-(q\d+f\d+(?:_\d+)?)-MLC(?:-(\w+))?$/;
+
+/** The parts of an id in WebLLM's form. `form`: "1k" stands for a smaller context window. */
+export interface Name {
+  model: string;
+  quantization: string;
+  form: string;
+}
+
+/** Returns the parts of an id in WebLLM's form; null for any other id. */
+export function parseName(modelId: string): Name | null {
+  const [, model, quantization, form = ""] = ID.exec(modelId) ?? [];
+  return model && quantization ? { model, quantization, form } : null;
+}
+
+/** The records whose id is `model` with a quantization, the preferred one first: the smallest. */
+export function variants(model: string, records: readonly ModelRecord[]): ModelRecord[] {
+  const named = records.flatMap((record) => {
+    const name = parseName(record.model_id);
+    return name?.model === model ? [{ record, isWhole: name.form === "" }] : [];
+  });
+  const size = ({ vram_required_MB: memory }: ModelRecord) => memory ?? Infinity;
+  const wholes = named.filter(({ isWhole }) => isWhole);
+  const found = (wholes.length ? wholes : named).map(({ record }) => record);
+  return found.sort((one, other) => size(one) - size(other));
+}
+
+/** The variant for a GPU with these features; null: for the CPU, which needs none. */
+export function choose(
+  records: readonly ModelRecord[],
+  features: ReadonlySet<string> | null,
+): ModelRecord | undefined {
+  const isF16 = ({ model_id: id }: ModelRecord) => !!parseName(id)?.quantization.includes("f16");
+  const avoidsF16 = features !== null && !features.has("shader-f16");
+  const ordered = avoidsF16 ? [...records].sort((a, b) => +isF16(a) - +isF16(b)) : records;
+  const has = (name: string) => features === null || features.has(name);
+  return ordered.find((each) => (each.required_features ?? []).every(has)) ?? records[0];
+}
+
+/** The features of the GPU that runs models in this browser; null if the CPU runs them. */
+export async function gpuFeatures(): Promise<ReadonlySet<string> | null> {
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
+  return adapter && !adapter.info?.isFallbackAdapter ? new Set(adapter.features) : null;
+}

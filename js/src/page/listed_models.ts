@@ -1,0 +1,38 @@
+// WebLLM's list of models: fetched when it is looked at, searched, and those that fit chosen.
+
+import type { ModelRecord } from "../client";
+import { choose, parseName, variants } from "../client/variants";
+import { ROOT } from "./config";
+import type { Device } from "./device";
+import { fit } from "./fit";
+
+/** Returns the models of WebLLM's list that run; throws if the site's file cannot be fetched. */
+export async function fetchListed(): Promise<ModelRecord[]> {
+  const response = await fetch(new URL("webllm_models.json", ROOT));
+  if (!response.ok) throw new Error(`${response.url}: ${response.status}`);
+  const { model_list: records }: { model_list: ModelRecord[] } = await response.json();
+  // Python leaves out what is false.
+  return records.map((each) => ({ low_resource_required: false, ...each }));
+}
+
+/**
+ * The models that a list shows. Without a text, those that fit the device, each in the variant for it;
+ * with one, all variants whose id has each of its words.
+ */
+export function found(
+  listed: readonly ModelRecord[],
+  text: string,
+  device: Device | null,
+): ModelRecord[] {
+  const words = text.toLowerCase().split(/[\s_-]+/);
+  if (text.trim() !== "") return listed.filter((each) => hasWords(each.model_id, words));
+  const names = new Set(listed.map((each) => parseName(each.model_id)?.model ?? each.model_id));
+  const features = device?.gpu?.features ?? null;
+  const chosen = [...names].flatMap((name) => choose(variants(name, listed), features) ?? []);
+  return device ? chosen.filter((each) => fit(each, device, false).fits) : chosen;
+}
+
+function hasWords(modelId: string, words: string[]): boolean {
+  const id = modelId.toLowerCase();
+  return words.every((word) => id.includes(word));
+}
