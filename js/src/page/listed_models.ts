@@ -17,19 +17,23 @@ export async function fetchListed(): Promise<ModelRecord[]> {
 
 /**
  * The models that a list shows. Without a text, those that fit the device, each in the variant for it;
- * with one, all variants whose id has each of its words.
+ * with one, all variants whose id has each of its words, those that fit first.
  */
 export function found(
   listed: readonly ModelRecord[],
   text: string,
   device: Device | null,
 ): ModelRecord[] {
-  const words = text.toLowerCase().split(/[\s_-]+/);
-  if (text.trim() !== "") return listed.filter((each) => hasWords(each.model_id, words));
+  const fits = (each: ModelRecord) => device === null || fit(each, device, false).fits;
+  if (text.trim() !== "") {
+    const words = text.toLowerCase().split(/\s+/);
+    const having = listed.filter((each) => hasWords(each.model_id, words));
+    return having.sort((one, other) => +fits(other) - +fits(one));
+  }
   const names = new Set(listed.map((each) => parseName(each.model_id)?.model ?? each.model_id));
   const features = device?.gpu?.features ?? null;
   const chosen = [...names].flatMap((name) => choose(variants(name, listed), features) ?? []);
-  return device ? chosen.filter((each) => fit(each, device, false).fits) : chosen;
+  return chosen.filter(fits);
 }
 
 function hasWords(modelId: string, words: string[]): boolean {

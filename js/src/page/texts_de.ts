@@ -118,7 +118,7 @@ export const GERMAN: Record<TextKey, string> = {
   modelsLoading: "Holt die Liste",
   modelsFailed:
     "Die Liste konnte nicht geholt werden ($1). Schließe sie und öffne sie noch einmal.",
-  modelsFitting: "$1 Modelle passen auf dieses Gerät. Die Suche zeigt alle.",
+  modelsFitting: "$1 Modelle von huggingface.co passen auf dieses Gerät. Die Suche zeigt alle.",
   modelsFound: "$1 gefunden",
 
   privacy: "Was du schreibst, verlässt dieses Gerät nicht.",

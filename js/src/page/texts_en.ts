@@ -114,7 +114,7 @@ export const ENGLISH = {
   search: "Search",
   modelsLoading: "Fetching the list",
   modelsFailed: "The list could not be fetched ($1). Close it and open it again.",
-  modelsFitting: "$1 models fit this device. Search to see all.",
+  modelsFitting: "$1 models from huggingface.co fit this device. Search to see all.",
   modelsFound: "$1 found",
 
   privacy: "Nothing you type leaves this device.",

@@ -36,7 +36,9 @@ export class ModelDialog {
     private readonly confirm: Confirm,
     fetchListed?: () => Promise<ModelRecord[]>,
   ) {
-    this.list = fetchListed ? new ModelList(store, () => this.choice(), fetchListed) : null;
+    this.list = fetchListed
+      ? new ModelList(store, () => this.choice("listed-model"), fetchListed)
+      : null;
     this.dialog.append(
       h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, t("chooseModel"))),
       this.text,
@@ -66,7 +68,7 @@ export class ModelDialog {
   private build(error?: string): void {
     const hasFocus = this.options.contains(document.activeElement);
     const models = this.store.get("models").filter(isLanguageModel);
-    const choice = this.choice();
+    const choice = this.choice("model");
     this.text.replaceChildren(error === undefined ? this.deviceText() : failure(error));
     this.options.replaceChildren(...models.map((each) => modelOption(each, this.store, choice)));
     this.list?.build();
@@ -78,9 +80,10 @@ export class ModelDialog {
     this.options.querySelector<HTMLInputElement>("input:checked")?.focus({ preventScroll: true });
   }
 
-  private choice(): Choice {
+  private choice(group: Choice["group"]): Choice {
     return {
       chosen: this.chosen,
+      group,
       choose: (model) => this.choose(model),
       delete: (modelId) => void this.delete(modelId),
     };
@@ -113,6 +116,9 @@ export class ModelDialog {
   private choose(model: ModelRecord): void {
     this.chosen = model.model_id;
     this.listed = this.store.get("models").includes(model) ? null : model;
+    for (const radio of this.dialog.querySelectorAll<HTMLInputElement>("input[type=radio]")) {
+      radio.checked = radio.value === this.chosen;
+    }
     this.showAction();
   }
 

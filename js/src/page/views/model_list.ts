@@ -68,5 +68,6 @@ export class ModelList {
       }
     }
     this.build();
+    if (this.element.open) this.element.scrollIntoView({ block: "start" });
   }
 }

@@ -3,7 +3,7 @@
 import type { ModelRecord } from "../../client";
 import { parseName } from "../../client/variants";
 import { h } from "../dom";
-import { fit } from "../fit";
+import { fit, type Fit } from "../fit";
 import { bytes, modelName } from "../format";
 import { icon } from "../icons";
 import { sourceOf } from "../model_source";
@@ -20,6 +20,7 @@ const WHERE = {
 
 export interface Choice {
   chosen: string; // a model's id
+  group: "model" | "listed-model"; // of radio buttons, so that Tab stops once in each list
   choose: (model: ModelRecord) => void;
   delete: (modelId: string) => void;
 }
@@ -31,7 +32,7 @@ export function modelOption(model: ModelRecord, store: Store<State>, choice: Cho
   const fits = device && fit(model, device, isKept);
   const radio = h("input", {
     type: "radio",
-    name: "model",
+    name: choice.group,
     value: id,
     checked: id === choice.chosen,
     on: { change: () => choice.choose(model) },
@@ -44,11 +45,15 @@ export function modelOption(model: ModelRecord, store: Store<State>, choice: Cho
       "span",
       { class: "model-option-text" },
       h("span", { class: "model-option-name" }, modelName(id)),
-      h("span", { class: "model-option-detail" }, details(model, isKept)),
+      h("span", { class: "model-option-detail" }, details(model, isKept, fits?.fits)),
     ),
-    fits && h("span", { class: fits.fits ? "fit yes" : "fit no" }, fits.text),
+    fits && (!fits.fits || choice.group === "model") && fitNote(fits),
   );
   return h("div", { class: "model-option" }, label, isKept && deletion(id, choice));
+}
+
+function fitNote({ fits, text }: Fit): HTMLElement {
+  return h("span", { class: fits ? "fit yes" : "fit no" }, text);
 }
 
 function deletion(modelId: string, choice: Choice): HTMLButtonElement {
@@ -58,7 +63,7 @@ function deletion(modelId: string, choice: Choice): HTMLButtonElement {
   return h("button", { ...properties, on: { click } }, icon("trash"));
 }
 
-function details(model: ModelRecord, isKept: boolean): string {
+function details(model: ModelRecord, isKept: boolean, doesFit = true): string {
   const { size_bytes: size, vram_required_MB: memory } = model;
   const name = parseName(model.model_id);
   const context = name?.form && model.overrides?.context_window_size;
@@ -68,7 +73,7 @@ function details(model: ModelRecord, isKept: boolean): string {
     memory && t("sizeMemory", bytes(memory * 1e6)),
     name?.quantization,
     context && t("contextOf", context),
-    name && model.low_resource_required && t("forSmall"),
+    name && doesFit && model.low_resource_required && t("forSmall"),
   ];
   return parts.filter(Boolean).join(" · ") || t("sizeUnknown");
 }
