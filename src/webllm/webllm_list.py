@@ -15,7 +15,7 @@ from webllm.errors import UnsupportedModelError
 from webllm.model_record import ChatOptions, ModelRecord
 
 _HUB = "https://huggingface.co/mlc-ai/"
-_SOURCE = re.compile(r"(?:https://huggingface\.co/|hf:)mlc-ai/([\w.-]+)")
+_SOURCE = r"(?:https://huggingface\.co/|hf:)mlc-ai/([\w.-]+)"  # compiled when it is used
 _NOT_YET = "its architecture does not run yet"
 _IMAGES = "models that see images do not run yet"
 
@@ -63,12 +63,12 @@ class Name(NamedTuple):
         return list(QUANTIZATIONS).index(self.quantization)
 
 
-_ID = re.compile(rf"(.+)-({'|'.join(QUANTIZATIONS)})-MLC(?:-(\w+))?")
+_ID = rf"(.+)-({'|'.join(QUANTIZATIONS)})-MLC(?:-(\w+))?"
 
 
 def parse_name(model_id: str) -> Name | None:
     """Returns the parts of an id in WebLLM's form; None for any other id."""
-    found = _ID.fullmatch(model_id)
+    found = re.fullmatch(_ID, model_id)
     return found and Name(found[1], found[2], found[3] or "")
 
 
@@ -128,7 +128,7 @@ def facts(record: ModelRecord) -> tuple[str, str] | None:
 
     None for a record with another source.
     """
-    source = _SOURCE.match(record.model)
+    source = re.match(_SOURCE, record.model)
     architecture = _architectures().get(source[1]) if source else None
     if source is None or architecture is None:
         return None
