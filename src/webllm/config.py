@@ -168,14 +168,13 @@ class AppConfig(
         """Returns the records whose id is `model` with a quantization, the preferred ones first.
 
         They are one model in q4f16_1, q4f32_1, q0f16 and q0f32, in this order; the first is the
-        smallest. An id with a further end, such as "-1k", is found only if the model
-        has no other.
+        smallest. Ids with a further end, such as "-1k", count only if the model has no others.
         """
         named = [(parse_name(record.model_id), record) for record in self.model_list]
         found = [(name, record) for name, record in named if name and name.model == model]
-        found.sort(key=lambda each: (each[0].form != "", each[0].preference))
-        best_form = found[0][0].form if found else ""
-        return [record for name, record in found if name.form == best_form]
+        found = [each for each in found if not each[0].form] or found
+        found.sort(key=lambda each: (each[0].preference, each[1].vram_required_mb or 0))
+        return [record for _, record in found]
 
     def choices(self, found: ModelRecord) -> list[ModelRecord]:
         """Returns the `variants` of which `find` took the first; empty if the id left no choice."""

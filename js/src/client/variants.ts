@@ -2,7 +2,8 @@
 
 import type { ModelRecord } from "./messages";
 
-const ID = /^(.+)-(q\d+f\d+(?:_\d+)?)-MLC(?:-(\w+))?$/;
+const QUANTIZATIONS = ["q4f16_1", "q4f32_1", "q0f16", "q0f32", "q3f16_1"]; // the preferred first
+const ID = new RegExp(`^(.+)-(${QUANTIZATIONS.join("|")})-MLC(?:-(\\w+))?$`);
 
 /** The parts of an id in WebLLM's form. `form`: "1k" stands for a smaller context window. */
 export interface Name {
@@ -21,12 +22,14 @@ export function parseName(modelId: string): Name | null {
 export function variants(model: string, records: readonly ModelRecord[]): ModelRecord[] {
   const named = records.flatMap((record) => {
     const name = parseName(record.model_id);
-    return name?.model === model ? [{ record, isWhole: name.form === "" }] : [];
+    if (name?.model !== model) return [];
+    const preference = QUANTIZATIONS.indexOf(name.quantization);
+    return [{ record, form: name.form, preference, memory: record.vram_required_MB ?? 0 }];
   });
-  const size = ({ vram_required_MB: memory }: ModelRecord) => memory ?? Infinity;
-  const wholes = named.filter(({ isWhole }) => isWhole);
-  const found = (wholes.length ? wholes : named).map(({ record }) => record);
-  return found.sort((one, other) => size(one) - size(other));
+  const wholes = named.filter(({ form }) => form === "");
+  const found = wholes.length ? wholes : named;
+  found.sort((a, b) => a.preference - b.preference || a.memory - b.memory);
+  return found.map(({ record }) => record);
 }
 
 /** The variant for a GPU with these features; null: for the CPU, which needs none. */
