@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, Route, expect
 
 from browser.chat_page import ask
-from browser.conftest import OpenChat, RunPython
+from browser.conftest import OpenChat
 from browser.test_page_access import OUTSIDE, violations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the shared browser's event loop
@@ -159,19 +159,3 @@ async def test_axe_finds_nothing_and_buttons_stay_in_sight(
         assert await violations(page) == []
         await page.locator(".more-models label").last.click()
         await expect(load).to_be_in_viewport(ratio=1)
-
-
-async def test_python_in_a_browser_has_the_list_and_the_features_of_the_gpu(
-    run_python: RunPython,
-) -> None:
-    found = await run_python("""
-        from webllm.backends.auto import device_facts
-        from webllm.webllm_list import webllm_models
-        gpu, cpu = await device_facts("webgpu"), await device_facts("cpu")
-        found = [len(webllm_models()), sorted(gpu.features), gpu.memory_bytes, cpu.features]
-        found
-    """)
-    num_models, features, *others = found
-    assert num_models == 165
-    assert "core-features-and-limits" in features
-    assert others == [None, None]
