@@ -118,6 +118,13 @@ async def test_a_small_device_is_offered_what_is_made_for_it(open_chat: OpenChat
         await page.get_by_label("Search").fill("Coder-1.5B")
         notes = page.locator(".more-models .fit.no")
         await expect(notes.first).to_have_text("Made for devices with more memory than this one")
+        for text, num_found in (
+            ("TinyLlama 3", 0),
+            ("gemma3 1b q4", 1),
+            (" gemma3-1b-it-q4f16_1 ", 1),
+        ):
+            await page.get_by_label("Search").fill(text)
+            await expect(page.locator(".more-models .hint")).to_have_text(f"{num_found} found")
         await page.get_by_label("Search").fill("no such model")
         await expect(page.locator(".more-models .hint")).to_have_text("0 found")
 

@@ -26,7 +26,7 @@ export function found(
 ): ModelRecord[] {
   const fits = (each: ModelRecord) => device === null || fit(each, device, false).fits;
   if (text.trim() !== "") {
-    const words = text.toLowerCase().split(/\s+/);
+    const words = text.trim().toLowerCase().split(/\s+/);
     const having = listed.filter((each) => hasWords(each.model_id, words));
     return having.sort((one, other) => +fits(other) - +fits(one));
   }
@@ -36,7 +36,11 @@ export function found(
   return chosen.filter(fits);
 }
 
+/** A quantization is found by its beginning: "3" is not "q4f32_1". */
 function hasWords(modelId: string, words: string[]): boolean {
   const id = modelId.toLowerCase();
-  return words.every((word) => id.includes(word));
+  const { model = id, quantization = "", form = "" } = parseName(modelId) ?? {};
+  const name = `${model} ${form}`.toLowerCase();
+  const has = (word: string) => name.includes(word) || quantization.startsWith(word);
+  return words.every((word) => has(word) || id.startsWith(word));
 }
