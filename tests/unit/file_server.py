@@ -1,4 +1,4 @@
-"""An HTTP server of one file that misbehaves according to a script."""
+"""An HTTP server of one file, or of several, that misbehaves according to a script."""
 
 import threading
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import BaseServer
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 Server = TypeVar("Server", bound=BaseServer)
 
@@ -42,13 +43,19 @@ class Departure:
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `body` at every path; `script` holds departures for the next requests."""
+    """Serves `body` at every path, or `files` at theirs.
+
+    `script` holds departures for the next requests of any file, `scripts` for those at a path.
+    """
 
     daemon_threads = False  # joined on closing, so that no socket is left open
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body = BODY
+        self.files: dict[str, bytes] | None = None
+        self.scripts: dict[str, list[Departure]] = {}
+        self.requested: list[str] = []
         self.headers: dict[str, str] = {"ETag": '"v1"'}
         self.script: list[Departure] = []
         self.ranges: list[str | None] = []
@@ -62,25 +69,30 @@ class Handler(BaseHTTPRequestHandler):
     server: FileServer
 
     def do_GET(self) -> None:
-        server = self.server
+        server, path = self.server, urlsplit(self.path).path
         wanted = self.headers.get("Range")
         server.ranges.append(wanted)
-        departure = server.script.pop(0) if server.script else Departure()
+        server.requested.append(path)
+        body = server.body if server.files is None else server.files.get(path)
+        if body is None:
+            return self.answer(404, {"Content-Length": "0"}, b"")
+        script = server.scripts.get(path) or server.script
+        departure = script.pop(0) if script else Departure()
         if departure.status is not None:
             return self.answer(departure.status, {"Content-Length": "0", **departure.headers}, b"")
         valid = self.headers.get("If-Range") in (None, *server.headers.values())
         if wanted is None or departure.ignore_range or not valid:
-            length = str(len(server.body) + departure.extra_length)
+            length = str(len(body) + departure.extra_length)
             return self.answer(
-                200, {"Content-Length": length, **server.headers}, server.body[: departure.cut]
+                200, {"Content-Length": length, **server.headers}, body[: departure.cut]
             )
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start = int(first) + departure.shift
-        end = min(int(last) + 1, len(server.body)) if last else len(server.body)
-        if start >= len(server.body):
+        end = min(int(last) + 1, len(body)) if last else len(body)
+        if start >= len(body):
             return self.answer(416, {"Content-Length": "0"}, b"")
-        rest = server.body[start:end]
-        described = f"bytes {start}-{end - 1}/{len(server.body)}"
+        rest = body[start:end]
+        described = f"bytes {start}-{end - 1}/{len(body)}"
         headers = {"Content-Length": str(len(rest)), "Content-Range": described}
         return self.answer(206, {**headers, **server.headers}, rest[: departure.cut])
 

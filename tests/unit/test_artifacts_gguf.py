@@ -160,8 +160,9 @@ def test_unknown_tensor_and_missing_file(tmp_path: Path) -> None:
         checkpoint.data("blk.0")
     with pytest.raises(ModelNotFoundError, match="absent"):
         open_local(tmp_path / "absent.gguf")
-    with pytest.raises(ModelNotFoundError):
-        open_local(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ModelNotFoundError, match="no model"):
+        open_local(tmp_path / "folder")
     (tmp_path / "empty.gguf").touch()
     with pytest.raises(CheckpointError, match="empty"):
         open_local(tmp_path / "empty.gguf")

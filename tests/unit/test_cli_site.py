@@ -171,14 +171,14 @@ def test_what_cannot_be_written_is_an_error(
     record = ModelRecord(model="models/m.gguf", model_id="m", sha256="0" * 64)
     out = tmp_path / "out"
     with pytest.raises(IntegrityError, match="webllm rm m"):
-        bundle.write_bundle(built, [SiteModel(record, model)], out)
+        bundle.write_bundle(built, [SiteModel(record, {record.model: model})], out)
     assert not (out / "models.json").exists()
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot be read or written"):
         bundle.write_bundle(built, [], tmp_path / "file" / "out")
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(StorageFullError, match="1000 bytes free"):
-        bundle.write_bundle(built, [SiteModel(record, model)], out)
+        bundle.write_bundle(built, [SiteModel(record, {record.model: model})], out)
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def get(
 
 def test_the_server_has_the_site_and_the_models(built: Path, model: Path) -> None:
     record = ModelRecord(model="models/m.gguf", model_id="m")
-    with served([SiteModel(record, model)]) as connection:
+    with served([SiteModel(record, {record.model: model})]) as connection:
         status, headers, body = get(connection, "/")
         page = (built / "index.html").read_bytes()
         assert (status, body) == (200, page)
@@ -235,7 +235,7 @@ def test_the_server_has_the_site_and_the_models(built: Path, model: Path) -> Non
 def test_the_server_resumes_and_revalidates(built: Path, model: Path) -> None:
     record = ModelRecord(model="models/m.gguf", model_id="m", sha256="0" * 64)
     path = "/models/m.gguf"
-    with served([SiteModel(record, model)]) as connection:
+    with served([SiteModel(record, {record.model: model})]) as connection:
         _, headers, body = get(connection, path, "HEAD")
         tag = headers["ETag"]
         assert (headers["Content-Length"], headers["Accept-Ranges"], body) == ("1024", "bytes", b"")

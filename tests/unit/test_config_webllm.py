@@ -63,7 +63,10 @@ def test_a_store_alone_keeps_the_built_in_catalogue(name: str) -> None:
         ({"cache_backend": "opfs"}, "unknown field 'cache_backend'; did you mean cacheBackend"),
         ({"modelList": []}, "unknown field 'modelList'; did you mean model_list"),
         ({"useIndexedDb": True}, "unknown field 'useIndexedDb'; did you mean useIndexedDB"),
-        ({"bogus": 1}, "unknown field 'bogus'; known are cacheBackend, model_list, models"),
+        (
+            {"bogus": 1},
+            "unknown field 'bogus'; known are cacheBackend, hubToken, hubUrl, model_list, models",
+        ),
         ({"models": [], "model_list": []}, "models is another name for model_list"),
         ({"useIndexedDB": True, "cacheBackend": "opfs"}, "cacheBackend is 'opfs' and useIndexed"),
         ({"model_list": 3}, "model_list: expected array, got int, received 3"),

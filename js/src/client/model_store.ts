@@ -1,6 +1,11 @@
 // WebLLM's functions for stored models. stores.js stores them, here and in Python.
 
-import { askToKeep, ModelFile, openBlobs } from "../../../src/webllm/artifacts/browser/stores.js";
+import {
+  askToKeep,
+  ModelFile,
+  ModelSet,
+  openBlobs,
+} from "../../../src/webllm/artifacts/browser/stores.js";
 import { ModelNotFoundError } from "./error_classes";
 import { errorInfo } from "./error_base";
 import { configError, stored } from "./errors";
@@ -12,7 +17,11 @@ export async function hasModelInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<boolean> {
-  return stored(async () => (await locate(modelId, appConfig)?.has()) ?? false);
+  return stored(async () => {
+    const places = locate(modelId, appConfig);
+    for (const place of places) if (await place.has()) return true;
+    return false;
+  });
 }
 
 /** Deletes the model, even if only a part of it is stored. */
@@ -20,13 +29,15 @@ export async function deleteModelAllInfoInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
 ): Promise<void> {
-  await stored(async () => locate(modelId, appConfig)?.delete());
+  await stored(async () => {
+    for (const place of locate(modelId, appConfig)) await place.delete();
+  });
 }
 
-/** As deleteModelAllInfoInCache: weights, tokenizer and options are one file. */
+/** As deleteModelAllInfoInCache: weights, tokenizer and options are one model. */
 export const deleteModelInCache = deleteModelAllInfoInCache;
 
-/** Deletes nothing: a model's chat configuration is part of its file. */
+/** Deletes nothing: a model's chat configuration is part of the model. */
 export async function deleteChatConfigInCache(
   modelId: string,
   appConfig: AppConfigLike = prebuiltAppConfig,
@@ -60,14 +71,16 @@ export function namedStore(appConfig: AppConfigLike): string | null {
   );
 }
 
-/** The file of a model; undefined if it is never stored. */
-function locate(modelId: string, appConfig: AppConfigLike): ModelFile | undefined {
+/** Where a model may be stored: it is one file or a set of them. Nowhere, if it is never stored. */
+function locate(modelId: string, appConfig: AppConfigLike): (ModelFile | ModelSet)[] {
   const record = find(modelId, appConfig);
   const blobs = openBlobs(namedStore(appConfig));
   const source = record.model || record.model_path || "";
-  if (source.startsWith("picked:")) return undefined;
-  const [place = "", hash] = source.split("#sha256=");
-  return new ModelFile(blobs, urlOf(place), record.sha256 ?? hash ?? null);
+  if (source.startsWith("picked:")) return [];
+  const [place = "", itsHash] = source.split("#sha256=");
+  const hash = record.sha256 ?? itsHash ?? null;
+  const url = urlOf(place, hash !== null);
+  return [new ModelSet(blobs, url), new ModelFile(blobs, url, hash)];
 }
 
 function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
@@ -79,20 +92,33 @@ function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
   throw new ModelNotFoundError(errorInfo("ModelNotFoundError", message));
 }
 
-const HUB = /^hf:([\w.-]+\/[\w.-]+)(?:@(refs\/(?:pr\/\d+|convert\/[^/\s]+)|[^/\s]+))?\/(\S+)$/;
+const REVISION = String.raw`(refs/(?:pr/\d+|convert/[^/\s]+)|[^/\s:?]+)`;
+const HUB = new RegExp(String.raw`^hf:([\w.-]+/[\w.-]+)(?:@${REVISION})?(?:/(\S*)|:([\w.-]+))?$`);
+const HUB_PAGE = new RegExp(
+  String.raw`^https://huggingface\.co/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)` +
+    String.raw`(?:/(?:tree|blob|resolve)/${REVISION}(?:/([^?]*))?)?/?$`,
+);
+const ENTRY = /(\.gguf|\.safetensors|(^|\/)(mlc-chat-config|model\.safetensors\.index)\.json)$/;
 
-/** The URL of a source, as artifacts/source.py has it in Python. */
-function urlOf(source: string): string {
-  const [, repository, revision = "main", file] = HUB.exec(source) ?? [];
-  if (repository && file) {
-    const decoded = revision.replace(/%2f/gi, "/").replaceAll("%25", "%");
-    const path = file.split("/").map(quoted).join("/");
-    return `https://huggingface.co/${repository}/resolve/${quoted(decoded)}/${path}`;
-  }
+/** The URL of a file or folder, as artifacts/source.py has it in Python. */
+function urlOf(source: string, isFile: boolean): string {
   if (/^pypi:/.test(source)) throw configError(`${source} cannot be kept in a browser`);
-  if (/^[a-z][a-z0-9.-]+:/i.test(source)) return source;
-  const path = source.endsWith(".gguf") ? source : `${source.replace(/\/+$/, "")}/model.gguf`;
-  return new URL(path, location.href).href;
+  const page = HUB_PAGE.exec(source); // its path is quoted
+  const [, repository, revision = "main", path = "", quantization] = HUB.exec(source) ?? page ?? [];
+  if (repository) {
+    const decoded = revision.replace(/%2f/gi, "/").replaceAll("%25", "%");
+    const name = path === "" || isFile ? path : asFolder(path);
+    const file = page ? name : name.split("/").map(quoted).join("/");
+    const end = quantization ? `:${quantization}` : "";
+    return `https://huggingface.co/${repository}/resolve/${quoted(decoded)}/${file}${end}`;
+  }
+  const url = new URL(source, location.href);
+  return isFile || url.search ? url.href : asFolder(url.href);
+}
+
+/** The address of a file, or that of a folder with a slash at its end. */
+function asFolder(path: string): string {
+  return ENTRY.test(path) ? path : `${path.replace(/\/+$/, "")}/`;
 }
 
 /** As Python's `quote`: encodeURIComponent leaves some characters that it does not. */

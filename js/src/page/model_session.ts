@@ -98,9 +98,10 @@ export class ModelSession {
     this.load(this.store.get("modelId"), withStore(this.appConfig, "none"));
   }
 
-  /** Loads a model file from this disk; the browser reads it in place. */
-  async loadFile(file: File): Promise<void> {
-    const record = { ...(await modelFromFile(file)), size_bytes: file.size };
+  /** Loads the files of a model from this disk; the browser reads them in place. */
+  async loadFiles(files: File[]): Promise<void> {
+    const size_bytes = files.reduce((sum, { size }) => sum + size, 0);
+    const record = { ...(await modelFromFile(files)), size_bytes };
     const others = this.store.get("models").filter((each) => each.model_id !== record.model_id);
     this.store.set("models", [...others, record]);
     this.load(record.model_id);

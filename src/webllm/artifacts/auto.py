@@ -8,27 +8,35 @@ from __future__ import annotations
 from contextlib import suppress
 
 from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.hub_access import HubAccess
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import ProgressCallback
 from webllm.errors import ConfigError, ModelNotFoundError
 from webllm.host import THIS_HOST
 
 
 async def open_model(
-    source: str, store: str | None, on_progress: ProgressCallback | None
+    source: str,
+    store: str | None,
+    on_progress: ProgressCallback | None,
+    hub: HubAccess | None = None,
+    integrity: Integrity | None = None,
 ) -> Checkpoint:
-    """Opens the checkpoint of `source`, fetching the file if the store does not have it.
+    """Opens the checkpoint of `source`, fetching the files that the store does not have.
 
     `store` names a browser's store, see `openBlobs` in browser/blobs.js; natively the store is a
-    directory. Raises ConfigError for a source or store that is not understood, an ArtifactError or
-    ModelNotFoundError where the file cannot be had, UnsupportedModelError for one we do not read.
+    directory. `hub` is for browsers; natively `huggingface_hub` has its own settings. `integrity`
+    has hashes of files. Raises ConfigError for a source or store that is not understood, an
+    ArtifactError or ModelNotFoundError where a file cannot be had, UnsupportedModelError for a
+    model that webllm does not read.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
-        return await browser.open_model(source, store, on_progress)
+        return await browser.open_model(source, store, on_progress, hub or HubAccess(), integrity)
 
-    from webllm.artifacts.local_files import open_local
-    from webllm.artifacts.resolve import ensure_artifact
+    from webllm.artifacts.local_files import open_paths
+    from webllm.artifacts.resolve import ensure_model
     from webllm.artifacts.store import DirectoryStore
 
     if store == "none":
@@ -36,11 +44,16 @@ async def open_model(
             "cache_backend='none' is for browsers; here set WEBLLM_HOME to a folder that may be "
             "deleted, or give the path of a file"
         )
-    return open_local(await ensure_artifact(source, DirectoryStore(), on_progress))
+    if hub is not None and hub != HubAccess():
+        raise ConfigError(
+            "hub_url and hub_token are for browsers; here set HF_ENDPOINT, and log in by "
+            "`hf auth login` or HF_TOKEN"
+        )
+    return open_paths(await ensure_model(source, DirectoryStore(), on_progress), integrity)
 
 
 async def has_model(source: str, store: str | None) -> bool:
-    """Returns whether the store has the whole file; False for a local file, which is not stored."""
+    """Returns whether the store has all files; False for local ones, which are not stored."""
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
 
@@ -54,9 +67,9 @@ async def has_model(source: str, store: str | None) -> bool:
 
 
 async def delete_model(source: str, store: str | None) -> None:
-    """Deletes the file and any partial download of it from the store; does nothing if absent.
+    """Deletes the files and any partial download from the store; does nothing if absent.
 
-    Raises ArtifactError if the file is in use or being fetched.
+    Raises ArtifactError if one is in use or being fetched.
     """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import models as browser
@@ -73,12 +86,15 @@ async def delete_model(source: str, store: str | None) -> None:
             DirectoryStore().delete(remote)
 
 
-async def offer_file(file: object) -> str:
-    """Returns a source for a File that the user picked; raises ConfigError outside a browser."""
+async def offer_files(files: object) -> str:
+    """Returns a source for a File, or several, that the user picked.
+
+    Raises ConfigError outside a browser.
+    """
     if THIS_HOST.is_browser:
         from webllm.artifacts.browser import picked
 
-        return await picked.offer_file(file)
+        return await picked.offer_files(files)
     raise ConfigError(
-        f"{file!r} is not a file of a page; outside of a browser give ModelRecord a path"
+        f"{files!r} is not a file of a page; outside of a browser give ModelRecord a path"
     )

@@ -232,10 +232,11 @@ class TensorInfo:
         return prod(self.shape[:-1]) * sum(self.row_bytes)
 
     def rows(self, name: str, first: int, count: int) -> TensorInfo:
-        """Returns the tensor `name`, which is rows `first` to `first + count` of this matrix."""
+        """Returns the tensor `name`: rows `first` to `first + count` of this matrix or vector."""
+        sizes = self.row_bytes if len(self.shape) > 1 else (self.dtype.block_bytes,)
         planes = [
             replace(plane, offset=plane.offset + first * size)
-            for plane, size in zip(self.planes, self.row_bytes, strict=True)
+            for plane, size in zip(self.planes, sizes, strict=True)
         ]
         return replace(self, name=name, shape=(count, *self.shape[1:]), planes=tuple(planes))
 
@@ -276,12 +277,14 @@ class GGUFTokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class JSONTokenizer:
+class TokenizerFiles:
     """The tokenizer and chat templates of Hugging Face's files, as they are."""
 
-    document: bytes  # tokenizer.json
+    document: bytes  # tokenizer.json; SentencePiece's tokenizer.model if there is only that
+    is_json: bool = True
     config: bytes | None = None  # tokenizer_config.json
     chat_template: str | None = None  # chat_template.jinja
+    eos_ids: tuple[int, ...] = ()  # eos_token_id of config.json and generation_config.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +299,9 @@ class Description:
 
     config: Mapping[str, object]
     tensors: Mapping[str, TensorInfo]
-    tokenizer: GGUFTokenizer | JSONTokenizer
+    tokenizer: GGUFTokenizer | TokenizerFiles
     fingerprint: str  # eight hex digits: files of other settings or tensors have others
-    conv_template: Mapping[str, object] | None = None  # WebLLM's chat template
+    conv_template: Mapping[str, object] | str | None = None  # WebLLM's chat template, or its name
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 

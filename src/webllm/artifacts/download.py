@@ -132,7 +132,7 @@ class _Download:
             began = time.monotonic()
             async for chunk in response.chunks():
                 parts = transfer.received(span, chunk)
-                self._report()
+                self._reporter.fetched(transfer.loaded, transfer.version.size)
                 if await self._store(parts):
                     if transfer.should_split(span, time.monotonic() - began):
                         return
@@ -159,9 +159,3 @@ class _Download:
 
     async def _hash(self, part: int, chunks: list[Chunk]) -> None:
         self._transfer.stored(part, chunks)
-
-    def _report(self) -> None:
-        loaded, total = self._transfer.loaded, self._transfer.version.size
-        of_total = f" of {total / 1e6:.1f}" if total is not None else ""
-        text = f"Fetching model: {loaded / 1e6:.1f}{of_total} MB"
-        self._reporter.update(text, loaded, total)

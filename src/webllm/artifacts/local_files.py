@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from webllm.artifacts.checkpoint import Checkpoint
-from webllm.artifacts.gguf.reader import describe
+from webllm.artifacts.formats import open_checkpoint
+from webllm.artifacts.integrity import Integrity
+from webllm.artifacts.local_folder import ModelPaths, local_model
 from webllm.errors import CheckpointError, ModelNotFoundError
 
 _T = TypeVar("_T")
@@ -47,7 +49,7 @@ class LocalFiles:
         if name not in self._mapped:
             path = self._paths.get(name)
             if path is None:
-                raise ModelNotFoundError(f"the model file lacks {name}")
+                raise ModelNotFoundError(f"the model lacks the file {name}")
             try:
                 with path.open("rb") as file:
                     self._mapped[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -59,23 +61,16 @@ class LocalFiles:
 
 
 def open_local(path: str | PathLike[str]) -> Checkpoint:
-    """Opens the GGUF file at `path` and checks its whole header.
+    """Opens the model at `path`: a file, or the folder of several.
 
-    Raises ModelNotFoundError if it cannot be opened, and the errors of `describe`.
+    Raises what `local_model` and `open_checkpoint` raise.
     """
-    path = Path(path)
-    files = LocalFiles({str(path): path})
-    return _finish(_open([str(path)], files))
+    return open_paths(_finish(local_model(Path(path))))
 
 
-async def _open(names: list[str], files: LocalFiles) -> Checkpoint:
-    try:
-        checkpoint = Checkpoint(await describe(names, files), files)
-        await checkpoint.read_vectors()
-    except BaseException:
-        files.close()
-        raise
-    return checkpoint
+def open_paths(model: ModelPaths, integrity: Integrity | None = None) -> Checkpoint:
+    """Opens a model of this disk; raises what `open_checkpoint` raises."""
+    return _finish(open_checkpoint(model.entry, model.paths, LocalFiles(model.paths), integrity))
 
 
 def _finish(coroutine: Coroutine[None, None, _T]) -> _T:

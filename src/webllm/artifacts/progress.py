@@ -50,6 +50,17 @@ class ProgressReporter:
         self._started = clock()
         self._last = float("-inf")
         self._progress = 0.0
+        self._before_bytes, self._all_bytes = 0, 0
+
+    def begin_file(self, before_bytes: int, all_bytes: int) -> None:
+        """Makes `fetched` count on from the files before, up to the bytes of all together."""
+        self._before_bytes, self._all_bytes = before_bytes, all_bytes
+
+    def fetched(self, loaded_bytes: int, total_bytes: int | None) -> None:
+        """Reports the bytes of the file that is being fetched; its total may be unknown."""
+        loaded, total = self._before_bytes + loaded_bytes, self._all_bytes or total_bytes
+        of_total = f" of {total / 1e6:.1f}" if total is not None else ""
+        self.update(f"Fetching model: {loaded / 1e6:.1f}{of_total} MB", loaded, total)
 
     def update(self, text: str, loaded_bytes: int = 0, total_bytes: int | None = None) -> None:
         """Reports progress; reports between the first and the last byte may be skipped."""

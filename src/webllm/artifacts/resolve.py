@@ -1,4 +1,4 @@
-"""Turns a model source into a file on this disk: a local one, or one fetched into the store."""
+"""Turns a model source into files on this disk: local ones, or ones fetched into the store."""
 
 from __future__ import annotations
 
@@ -6,33 +6,54 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webllm.artifacts.local_folder import ModelPaths, local_model
+from webllm.artifacts.members import ensure_members
+from webllm.artifacts.needed import SINGLE_FILE
 from webllm.artifacts.progress import Phase, ProgressCallback, ProgressReporter
-from webllm.artifacts.source import LocalSource, RemoteSource, Source, parse_source
+from webllm.artifacts.source import (
+    HTTPSource,
+    HubSource,
+    LocalSource,
+    MemberSource,
+    PyPISource,
+    Source,
+    StoredSource,
+    has_several_files,
+    one_hash_of_several,
+    parse_source,
+)
 from webllm.artifacts.storage_errors import storage_errors
 from webllm.artifacts.store import DirectoryStore
-from webllm.errors import IntegrityError, ModelNotFoundError, StorageFullError, WebLLMError
+from webllm.errors import (
+    ConfigError,
+    IntegrityError,
+    ModelNotFoundError,
+    StorageFullError,
+    WebLLMError,
+)
 
 if TYPE_CHECKING:
     from webllm.artifacts.fetch_source import FetchOptions
+    from webllm.artifacts.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 _LOCK_POLL_S = 0.2
 
 
-async def ensure_artifact(
+async def ensure_model(
     source: Source | str,
     store: DirectoryStore,
     on_progress: ProgressCallback | None = None,
     options: FetchOptions | None = None,
-) -> Path:
-    """Returns a file with the bytes of `source`, fetching it into `store` if it is not there.
+) -> ModelPaths:
+    """Returns the files of the model at `source`, fetching those that `store` does not have.
 
-    A local source is a file or a folder with a single .gguf file; it is hashed if `source` has a
-    hash. A stored file is verified, and damaged parts of it are fetched again.
+    A local source is a file or a folder; a file is hashed if `source` has a hash. Stored files are
+    verified, and damaged parts of them are fetched again.
 
     Raises ConfigError for a source that cannot be parsed; FetchError, ModelNotFoundError,
     IntegrityError, StorageFullError or another ArtifactError if it cannot be had. Cancelling keeps
@@ -42,14 +63,84 @@ async def ensure_artifact(
         source = parse_source(source)
     if isinstance(source, LocalSource):
         with storage_errors(source.path, "name another file"):
-            file = local_file(source.path)
-            if source.sha256 is not None:
-                await asyncio.to_thread(_verify, file, source.sha256)
-            return file
+            return await _local(source)
+    reporter = ProgressReporter(on_progress, Phase.FETCH)
+    if not isinstance(source, PyPISource) and has_several_files(source):
+        with storage_errors(store.root):
+            members = _Members(source, store, options)
+            manifest, paths = await ensure_members(members, source, reporter)
+        return ModelPaths(manifest.entry, paths)
+    file = await _ensure_file(source, store, reporter, options)
+    return ModelPaths(SINGLE_FILE, {str(file): file})
+
+
+async def ensure_artifact(
+    source: Source | str,
+    store: DirectoryStore,
+    on_progress: ProgressCallback | None = None,
+    options: FetchOptions | None = None,
+) -> Path:
+    """As `ensure_model`, for a model that is one file; raises ConfigError for any other."""
+    found = await ensure_model(source, store, on_progress, options)
+    if len(found.paths) > 1:
+        raise ConfigError(f"{source} has several files: {', '.join(found.paths)}; name one file")
+    [path] = found.paths.values()
+    return path
+
+
+async def _local(source: LocalSource) -> ModelPaths:
+    if source.sha256 is None:
+        return await local_model(source.path)
+    found = await local_model(source.path)
+    if len(found.paths) > 1:
+        raise one_hash_of_several(source)
+    await asyncio.to_thread(_verify, next(iter(found.paths.values())), source.sha256)
+    return found
+
+
+class _Members:
+    """The files of a source in a directory; see `MemberStore`."""
+
+    def __init__(
+        self, source: HTTPSource | HubSource, store: DirectoryStore, options: FetchOptions | None
+    ) -> None:
+        self._source, self._store, self._options = source, store, options
+
+    async def manifest(self) -> Manifest | None:
+        return self._store.manifest(self._source)
+
+    async def has(self) -> bool:
+        return self._store.has(self._source)
+
+    def locked(self, reporter: ProgressReporter) -> AbstractAsyncContextManager[None]:
+        return _locked(self._source, self._store, reporter)
+
+    async def find(self) -> Manifest:
+        from webllm.artifacts.fetch_source import find_files
+
+        return await find_files(self._source, self._options)
+
+    async def put(self, manifest: Manifest) -> None:
+        self._store.put_manifest(self._source, manifest)
+
+    async def delete(self, member: MemberSource) -> None:
+        with suppress(ModelNotFoundError):
+            await asyncio.to_thread(self._store.delete, member)
+
+    async def ensure(self, member: MemberSource, reporter: ProgressReporter) -> Path:
+        return await _ensure_file(member, self._store, reporter, self._options)
+
+
+async def _ensure_file(
+    source: StoredSource,
+    store: DirectoryStore,
+    reporter: ProgressReporter,
+    options: FetchOptions | None,
+) -> Path:
+    """Returns the stored and verified file of a source that has one, fetching what is missing."""
     damaged = await asyncio.to_thread(store.damaged_parts, source)
     if damaged == []:
         return store.path(source)
-    reporter = ProgressReporter(on_progress, Phase.FETCH)
     try:
         with storage_errors(store.root):
             async with _locked(source, store, reporter):
@@ -65,7 +156,7 @@ async def ensure_artifact(
 
 
 async def _fetch(
-    source: RemoteSource,
+    source: StoredSource,
     store: DirectoryStore,
     reporter: ProgressReporter,
     options: FetchOptions | None,
@@ -74,6 +165,7 @@ async def _fetch(
     damaged = await asyncio.to_thread(store.damaged_parts, source)
     if damaged == []:  # another process has fetched or repaired it meanwhile
         return store.path(source)
+    sha256 = source.file.sha256 if isinstance(source, MemberSource) else source.sha256
     if damaged:
         _log.warning(
             "the stored file of %s is damaged (parts: %d); fetching those again",
@@ -81,33 +173,12 @@ async def _fetch(
             len(damaged),
         )
         await asyncio.to_thread(store.reopen, source, damaged)
-    elif source.sha256 is not None and (
-        adopted := await asyncio.to_thread(store.adopt, source, source.sha256)
-    ):
+    elif sha256 is not None and (adopted := await asyncio.to_thread(store.adopt, source, sha256)):
         return adopted
     # Imported here, because most starts fetch nothing.
     from webllm.artifacts.fetch_source import fetch_source
 
     return await fetch_source(source, store, reporter, options)
-
-
-def local_file(path: Path) -> Path:
-    """Returns `path` if it is a file, or the single .gguf file in it if it is a folder.
-
-    Raises ModelNotFoundError if there is none or several, OSError if it may not be read.
-    """
-    if path.is_file():
-        path.open("rb").close()
-        return path
-    if not path.is_dir():
-        raise ModelNotFoundError(f"{path} does not exist; check the path")
-    candidates = sorted(path.glob("*.gguf"))
-    if len(candidates) == 1:
-        return local_file(candidates[0])
-    if not candidates:
-        raise ModelNotFoundError(f"{path} contains no .gguf file; name another folder or a file")
-    names = ", ".join(candidate.name for candidate in candidates)
-    raise ModelNotFoundError(f"{path} contains several .gguf files: {names}; name one of them")
 
 
 def _verify(path: Path, sha256: str) -> None:
@@ -119,7 +190,7 @@ def _verify(path: Path, sha256: str) -> None:
 
 @asynccontextmanager
 async def _locked(
-    source: RemoteSource, store: DirectoryStore, reporter: ProgressReporter
+    source: StoredSource, store: DirectoryStore, reporter: ProgressReporter
 ) -> AsyncIterator[None]:
     lock = store.lock(source)
     if not lock.try_acquire():

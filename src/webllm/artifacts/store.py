@@ -1,7 +1,8 @@
 """A folder of model files, each stored once under its hash, with an index from source to hash.
 
     blobs/…             complete files and their checksums; see `blob`
-    index/….json        one entry per source: the source, its blob's hash and size, its version
+    index/….json        one entry per file: its source, its blob's hash and size, its version
+    sets/….json         one manifest per source of several files, each of which has an entry
     partial/…           downloads in progress; see `partial`
     locks/…             one per source that was ever fetched, and one for the index
 
@@ -20,14 +21,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from webllm.artifacts.blob import Blob, write_whole
 from webllm.artifacts.destination import PART_BYTES, WINDOW_BYTES, RemoteVersion
 from webllm.artifacts.file_lock import FileLock
+from webllm.artifacts.manifest import Manifest, decode_manifest, encode_manifest
 from webllm.artifacts.partial import PartialFile
-from webllm.artifacts.source import RemoteSource
+from webllm.artifacts.source import RemoteSource, StoredSource
 from webllm.artifacts.storage_errors import storage_errors
 from webllm.errors import ArtifactError, ConfigError, ModelNotFoundError
 
@@ -37,13 +40,20 @@ _WINDOWS = PART_BYTES // WINDOW_BYTES  # of a part
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """One source in the index, its blob, and the version that the server named."""
+    """One file in the index, its blob, and the version that the server named."""
 
     source: str
     sha256: str
     size_bytes: int
     etag: str | None = None
     last_modified: str | None = None
+
+
+class StoredModel(NamedTuple):
+    """A source in the store, and the bytes of its files together."""
+
+    source: str
+    size_bytes: int
 
 
 def default_root() -> Path:
@@ -67,7 +77,7 @@ class DirectoryStore:
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
         try:
-            for name in ("blobs", "index", "partial", "locks"):
+            for name in ("blobs", "index", "sets", "partial", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
@@ -75,19 +85,41 @@ class DirectoryStore:
                 "set WEBLLM_HOME to a folder that can be written"
             ) from error
 
-    def has(self, source: RemoteSource) -> bool:
-        """Returns whether the complete file of `source` is stored."""
+    def has(self, source: StoredSource) -> bool:
+        """Returns whether all files of `source` are stored, complete."""
+        manifest = self.manifest(source)
+        if manifest is not None:
+            return all(self._find(member) is not None for member in manifest.members)
         return self._find(source) is not None
 
-    def path(self, source: RemoteSource) -> Path:
-        """Returns the file of `source`; raises ModelNotFoundError if it is not stored."""
+    def manifest(self, source: StoredSource) -> Manifest | None:
+        """Returns the files of a source of several; None if it is not known which they are."""
+        return self._read_manifest(self._manifest_file(source))
+
+    def put_manifest(self, source: StoredSource, manifest: Manifest) -> None:
+        """Enters the files of a source, before the first of them is stored."""
+        with storage_errors(self.root):
+            write_whole(self._manifest_file(source), encode_manifest(manifest))
+
+    def models(self) -> list[StoredModel]:
+        """Returns all complete models in order; two of them may share blobs."""
+        entries = {entry.source: entry.size_bytes for entry in self.entries()}
+        found = []
+        for manifest in filter(None, map(self._read_manifest, self._manifest_files())):
+            sizes = [entries.pop(str(member), None) for member in manifest.members]
+            if None not in sizes:
+                found.append(StoredModel(manifest.source, sum(filter(None, sizes))))
+        return sorted(found + [StoredModel(*each) for each in entries.items()])
+
+    def path(self, source: StoredSource) -> Path:
+        """Returns the only file of `source`; raises ModelNotFoundError if it is not stored."""
         entry = self._find(source)
         if entry is None:
             raise ModelNotFoundError(f"{source} is not in the store {self.root}; download it first")
         return self._blob(entry.sha256).path
 
     def entries(self) -> list[StoreEntry]:
-        """Returns all stored sources in order; two of them may share one blob.
+        """Returns all stored files in order; two of them may share one blob.
 
         An index file that cannot be read is skipped with a warning.
         """
@@ -102,7 +134,7 @@ class DirectoryStore:
                 found.append(entry)
         return sorted(found, key=lambda entry: entry.source)
 
-    def damaged_parts(self, source: RemoteSource) -> list[int] | None:
+    def damaged_parts(self, source: StoredSource) -> list[int] | None:
         """Reads the file of `source` and returns its damaged parts; None if it is not stored."""
         with storage_errors(self.root):
             entry = self._find(source)
@@ -116,7 +148,7 @@ class DirectoryStore:
 
     def put(
         self,
-        source: RemoteSource,
+        source: StoredSource,
         file: Path,
         sha256: str,
         version: RemoteVersion,
@@ -139,7 +171,7 @@ class DirectoryStore:
                     raise
                 _log.info("%s is in use (Windows) and stays", blob.path)
 
-    def adopt(self, source: RemoteSource, sha256: str) -> Path | None:
+    def adopt(self, source: StoredSource, sha256: str) -> Path | None:
         """Adds `source` to the index if an undamaged blob with its hash is stored.
 
         Returns the blob's file, or None.
@@ -157,7 +189,7 @@ class DirectoryStore:
             return blob.path
         return None
 
-    def reopen(self, source: RemoteSource, damaged: Collection[int]) -> None:
+    def reopen(self, source: StoredSource, damaged: Collection[int]) -> None:
         """Makes the file of `source` a partial download that lacks the damaged parts.
 
         The caller holds `lock(source)`. Other sources of the same file lose it until it is whole.
@@ -174,27 +206,41 @@ class DirectoryStore:
             self.partial(source).take(blob.path, version, good)
             blob.unlink()
 
-    def delete(self, source: RemoteSource) -> int:
-        """Deletes `source`, its partial download, and its blob unless another source shares it.
+    def delete(self, source: StoredSource) -> int:
+        """Deletes `source`, partial downloads, and its blobs unless other sources share them.
 
         Returns the bytes freed. Raises ModelNotFoundError if nothing of it is stored, ArtifactError
         while it is being fetched, in use (Windows), or if an index file cannot be read.
         """
-        partial, scratch = self.partial(source), self.root / "partial" / _key(source)
         lock = self.lock(source)
         with storage_errors(self.root):
             if not lock.try_acquire():
                 raise ArtifactError(f"{source} is being downloaded; stop that, then delete it")
             try:
-                freed, entered = self._delete_entry(source)
-                if not (entered or partial.path.exists() or scratch.exists()):
-                    raise ModelNotFoundError(f"{source} is not in the store {self.root}")
-                shutil.rmtree(scratch, ignore_errors=True)
-                return freed + partial.delete()
+                manifest = self.manifest(source)
+                if manifest is None:
+                    return self._delete_file(source)
+                return self._delete_members(source, manifest)
             finally:
                 lock.release()
 
-    def _delete_entry(self, source: RemoteSource) -> tuple[int, bool]:
+    def _delete_members(self, source: StoredSource, manifest: Manifest) -> int:
+        freed = 0
+        for member in manifest.members:
+            with suppress(ModelNotFoundError):
+                freed += self.delete(member)
+        self._manifest_file(source).unlink(missing_ok=True)  # last: without it nothing finds them
+        return freed
+
+    def _delete_file(self, source: StoredSource) -> int:
+        partial, scratch = self.partial(source), self.root / "partial" / _key(source)
+        freed, entered = self._delete_entry(source)
+        if not (entered or partial.path.exists() or scratch.exists()):
+            raise ModelNotFoundError(f"{source} is not in the store {self.root}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        return freed + partial.delete()
+
+    def _delete_entry(self, source: StoredSource) -> tuple[int, bool]:
         """Deletes the entry of `source` and its blob; returns the bytes freed and if it had one."""
         with self._index_lock():
             entry = self._read(self._index_file(source))
@@ -213,7 +259,7 @@ class DirectoryStore:
             self._index_file(source).unlink(missing_ok=True)
         return 0 if shared else entry.size_bytes, True
 
-    def partial(self, source: RemoteSource) -> PartialFile:
+    def partial(self, source: StoredSource) -> PartialFile:
         """Returns the partial download of `source`; its user holds `lock(source)` meanwhile."""
         path = self.root / "partial" / f"{_key(source)}.part"
         return PartialFile(path, source, partial(self.put, source))
@@ -225,7 +271,7 @@ class DirectoryStore:
         folder.mkdir()
         return folder
 
-    def lock(self, source: RemoteSource) -> FileLock:
+    def lock(self, source: StoredSource) -> FileLock:
         """Returns the lock that is held while `source` is fetched."""
         return FileLock(self.root / "locks" / f"{_key(source)}.lock")
 
@@ -238,10 +284,24 @@ class DirectoryStore:
     def _index_files(self) -> Iterator[Path]:
         return (self.root / "index").glob("*.json")
 
-    def _index_file(self, source: RemoteSource) -> Path:
+    def _index_file(self, source: StoredSource) -> Path:
         return self.root / "index" / f"{_key(source)}.json"
 
-    def _find(self, source: RemoteSource) -> StoreEntry | None:
+    def _manifest_files(self) -> Iterator[Path]:
+        return (self.root / "sets").glob("*.json")
+
+    def _manifest_file(self, source: StoredSource) -> Path:
+        return self.root / "sets" / f"{_key(source)}.json"
+
+    def _read_manifest(self, file: Path) -> Manifest | None:
+        """Reads a manifest; None if it is absent or damaged."""
+        with storage_errors(self.root):
+            try:
+                return decode_manifest(file.read_bytes())
+            except FileNotFoundError:
+                return None
+
+    def _find(self, source: StoredSource) -> StoreEntry | None:
         """Returns the entry of `source`; None if its blob does not have its full size."""
         entry = self._read(self._index_file(source))
         if entry is None or not self._blob(entry.sha256).has_size(entry.size_bytes):
@@ -256,7 +316,7 @@ class DirectoryStore:
             except (FileNotFoundError, ValueError, RecursionError):
                 return None
 
-    def _write(self, source: RemoteSource, entry: StoreEntry) -> None:
+    def _write(self, source: StoredSource, entry: StoreEntry) -> None:
         """Writes an index entry; the caller holds the index's lock.
 
         The file has ordinary permissions: other users may read it if the folder lets them.
@@ -264,5 +324,5 @@ class DirectoryStore:
         write_whole(self._index_file(source), json.dumps(asdict(entry)).encode())
 
 
-def _key(source: RemoteSource) -> str:
+def _key(source: StoredSource) -> str:
     return hashlib.sha256(str(source).encode()).hexdigest()[:32]

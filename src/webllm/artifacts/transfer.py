@@ -24,12 +24,13 @@ _MIN_PARALLEL_PARTS = 2  # fewer are not worth new connections
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at a URL, with its size and hash if they are known beforehand."""
+    """A file at a URL, with its size and hashes if they are known beforehand."""
 
     url: str
     sha256: str | None = None  # in hex
     size: int | None = None  # bytes
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a token
+    md5: str | None = None  # in hex; notices damage, not forgery
 
 
 Part = tuple[int, list[Chunk]]  # its number and its bytes
@@ -118,7 +119,7 @@ class Transfer:
         self._stored: set[int] = set()
         self._requested: set[int] = set()  # parts under way
         self._early: dict[int, Sequence[Chunk]] = {}  # stored parts that are not hashed yet
-        self._hash = hashlib.sha256()
+        self._begin_hash()
         self._stream = Span(0)  # the only one without an end: it counts its failures
         self._takes_ranges: bool | None = None  # None: unknown
         self._was_reached = False
@@ -133,7 +134,11 @@ class Transfer:
     @property
     def _resumable(self) -> bool:
         """Whether a part of this version can be told from a part of another one."""
-        return self.version.identified or self.file.sha256 is not None
+        return self.version.identified or self._has_hash
+
+    @property
+    def _has_hash(self) -> bool:
+        return self.file.sha256 is not None or self.file.md5 is not None
 
     @property
     def stored_bytes(self) -> int:
@@ -150,7 +155,11 @@ class Transfer:
         """Forgets all parts; later ones belong to `version`."""
         self.version, self.loaded, self.num_hashed = version, 0, 0
         self._stored, self._requested, self._early = set(), set(), {}
+        self._begin_hash()
+
+    def _begin_hash(self) -> None:
         self._hash = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if self.file.md5 else None
 
     def stream(self) -> Span | None:
         """Returns the rest of the file; None if parts of it are stored: then ranges are missing."""
@@ -229,7 +238,7 @@ class Transfer:
         if version.size not in (None, self.version.size):
             return False
         if not (version.identified and self.version.identified):
-            return self.file.sha256 is not None
+            return self._has_hash
         return replace(version, size=self.version.size).same_as(self.version)
 
     def received(self, span: Span, chunk: Chunk) -> list[Part]:
@@ -303,8 +312,10 @@ class Transfer:
         self._requested.discard(part)
         self._early[part] = chunks
         while (next_chunks := self._early.pop(self.num_hashed, None)) is not None:
-            for chunk in next_chunks:
-                self._hash.update(bytes(chunk))
+            for data in map(bytes, next_chunks):
+                self._hash.update(data)
+                if self._md5 is not None:
+                    self._md5.update(data)
             self.num_hashed += 1
 
     def part_to_read(self) -> int | None:
@@ -327,6 +338,9 @@ class Transfer:
         if self.file.sha256 not in (None, digest):
             reason = f"its SHA-256 is {digest}, expected {self.file.sha256}"
             raise self._discarded(reason, self.file.sha256, digest)
+        if self._md5 is not None and (md5 := self._md5.hexdigest()) != self.file.md5:
+            reason = f"its MD5 is {md5}, expected {self.file.md5}"
+            raise self._discarded(reason, self.file.md5, md5)
         return digest
 
     def _discarded(

@@ -16,7 +16,7 @@ from webllm.cli.options import SiteModelsOption
 from webllm.cli.site import CATALOGUE, MANIFEST, page_files, site_folder
 from webllm.cli.site_worker import PAGE, SERVICE_WORKER, with_hashes, without_service_worker
 from webllm.cli.terminal import progress_bar, say, size
-from webllm.errors import ConfigError, IntegrityError
+from webllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from webllm.cli.site_models import SiteModel
@@ -104,13 +104,12 @@ def write_bundle(
     with storage_errors(out, _ANOTHER_FOLDER):
         out.mkdir(parents=True, exist_ok=True)
         num_bytes = sum((site / name).stat().st_size for name in files)
-        num_bytes += sum(model.file.stat().st_size for model in models)
+        num_bytes += sum(model.nbytes for model in models)
         require_space(out, num_bytes, "the bundle", _ANOTHER_FOLDER)
         (out / CATALOGUE).unlink(missing_ok=True)
         hashes = {name: _copy(site / name, out / name) for name in files}
         _write_service_worker(out, hashes, has_service_worker)
-        hashed = [with_hash(model, _copy(model.file, out / model.path)) for model in models]
-        (out / CATALOGUE).write_bytes(catalogue(hashed))
+        (out / CATALOGUE).write_bytes(catalogue([_copy_model(model, out) for model in models]))
     return num_bytes
 
 
@@ -149,15 +148,21 @@ def _copy(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def with_hash(model: SiteModel, sha256: str) -> SiteModel:
-    import msgspec
+def _copy_model(model: SiteModel, out: Path) -> SiteModel:
+    """Copies a model; returns it as it is there. Several files are hashed before."""
+    if len(model.files) > 1:
+        model = hashed(model)
+        for path, file in model.files.items():
+            _copy(file, out / path)
+        return model
+    return model.with_hashes({path: _copy(file, out / path) for path, file in model.files.items()})
 
-    from webllm.cli.site_models import SiteModel
 
-    promised = model.record.sha256
-    if promised not in (None, sha256):
-        raise IntegrityError(
-            f"{model.file} has the SHA-256 {sha256}, expected {promised}; delete it "
-            f"(webllm rm {model.record.model_id}) and try again"
-        )
-    return SiteModel(msgspec.structs.replace(model.record, sha256=sha256), model.file)
+def hashed(model: SiteModel) -> SiteModel:
+    """Returns the model with the SHA-256 of its files; raises what `with_hashes` raises."""
+    return model.with_hashes({path: sha256_of(file) for path, file in model.files.items()})
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as reader:
+        return hashlib.file_digest(reader, "sha256").hexdigest()

@@ -122,7 +122,7 @@ def extension(
     contents: Contents = {
         **{file: site / file for file in files},
         **translations,
-        **({each.path: each.file for each in models} if include_models else {}),
+        **_included(models if include_models else []),
         CATALOGUE: catalogue(models, include_models),
         MANIFEST: f"{json.dumps(manifest, indent=2)}\n".encode(),
     }
@@ -134,6 +134,10 @@ def extension(
     if num_bytes > _MAX_STORE_BYTES:
         note("Chrome's store takes 2 GB at most; leave out --include-models or name other models.")
     note("To try it, open chrome://extensions, switch on developer mode and load the folder.")
+
+
+def _included(models: list[SiteModel]) -> Contents:
+    return {path: file for model in models for path, file in model.files.items()}
 
 
 def _check_places(out: Path, archive: Path, site: Path, force: bool) -> None:

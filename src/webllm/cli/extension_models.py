@@ -6,22 +6,21 @@ so a model that is fetched gets a built-in template that renders the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from webllm.artifacts.checkpoint import GGUFTokenizer
-from webllm.artifacts.local_files import open_local
+from webllm.artifacts.local_files import open_paths
+from webllm.artifacts.local_folder import ModelPaths
 from webllm.artifacts.progress import ProgressCallback
-from webllm.artifacts.resolve import ensure_artifact
+from webllm.artifacts.resolve import ensure_model
 from webllm.artifacts.source import HTTPSource, HubSource, parse_source
 from webllm.artifacts.store import DirectoryStore
-from webllm.cli.bundle import with_hash
+from webllm.cli.bundle import hashed
 from webllm.cli.site_models import SiteModel, site_models
 from webllm.config import AppConfig, BuiltinTemplate, ChatOptions, ModelRecord, prebuilt_app_config
 from webllm.errors import ConfigError
@@ -41,15 +40,14 @@ _WAY_OUT = "put it into the package with --include-models"
 
 async def included_models(names: Sequence[str], on_progress: ProgressCallback) -> list[SiteModel]:
     """Returns the models as files of the package; raises what `site_models` raises."""
-    models = await site_models(names, on_progress)
-    return [with_hash(model, _sha256(model.file)) for model in models]
+    return [hashed(model) for model in await site_models(names, on_progress)]
 
 
 async def fetched_models(names: Sequence[str], on_progress: ProgressCallback) -> list[SiteModel]:
     """Returns the models with the sources that the extension fetches them from.
 
     Downloads those that are not on this disk, to read their templates. The records have the size
-    and the hash. Raises what `ensure_artifact` raises, and ConfigError for a source that an
+    and the hash. Raises what `ensure_model` raises, and ConfigError for a source that an
     extension cannot fetch and for a model without a built-in template.
     """
     known = prebuilt_app_config()
@@ -62,15 +60,17 @@ async def fetched_models(names: Sequence[str], on_progress: ProgressCallback) ->
     store = DirectoryStore()
     models = []
     for record, source in zip(records, sources, strict=True):
-        file = await ensure_artifact(source, store, on_progress)
+        found = await ensure_model(source, store, on_progress)
+        model = SiteModel(record, found.paths)
         there = msgspec.structs.replace(
             record,
             model=str(replace(source, sha256=None)),
-            size_bytes=file.stat().st_size,
+            size_bytes=model.nbytes,
             sha256=source.sha256,
-            overrides=_without_file_template(record, file),
+            overrides=_without_file_template(record, found),
         )
-        models.append(with_hash(SiteModel(there, file), _sha256(file)))
+        model = SiteModel(there, found.paths)
+        models.append(model if len(found.paths) > 1 else hashed(model))
     return models
 
 
@@ -126,12 +126,17 @@ def _origin(source: HTTPSource) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _without_file_template(record: ModelRecord, file: Path) -> ChatOptions:
+def _without_file_template(record: ModelRecord, found: ModelPaths) -> ChatOptions:
     options = record.overrides or ChatOptions()
     if options.conv_template is not None or options.builtin_template is not None:
         return options
-    with open_local(file) as checkpoint:
-        assert isinstance(checkpoint.tokenizer, GGUFTokenizer)
+    with open_paths(found) as checkpoint:
+        if not isinstance(checkpoint.tokenizer, GGUFTokenizer):
+            raise ConfigError(
+                f"{record.model_id} is no GGUF file, so its chat template cannot be compared with "
+                f"the built-in ones; {_WAY_OUT}, or give its record a conv_template in the file of "
+                "WEBLLM_MODELS"
+            )
         metadata = checkpoint.tokenizer.metadata
         template = template_from_gguf(metadata, tokenizer_from_gguf(metadata))
     if template is None:
@@ -147,8 +152,3 @@ def _without_file_template(record: ModelRecord, file: Path) -> ChatOptions:
             "a part of it, or give its record a conv_template in the file of WEBLLM_MODELS"
         )
     return ChatOptions(builtin_template=cast(BuiltinTemplate, name)).over(options)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()

@@ -21,7 +21,7 @@ def models() -> None:
     from webllm.config import prebuilt_app_config
 
     store = DirectoryStore()
-    here = {entry.source: entry for entry in store.entries()}
+    here = {model.source: model for model in store.models()}
     rows = []
     for record in prebuilt_app_config().model_list:
         entry = here.pop(str(parse_source(record.source)), None)
@@ -35,13 +35,14 @@ def pull(model: ModelArgument) -> None:
     """Download a model."""
     import asyncio
 
-    from webllm.artifacts.resolve import ensure_artifact
+    from webllm.artifacts.resolve import ensure_model
     from webllm.artifacts.store import DirectoryStore
 
     source = _source(model)
     with progress_bar() as on_progress:
-        path = asyncio.run(ensure_artifact(source, DirectoryStore(), on_progress))
-    say(str(path))
+        found = asyncio.run(ensure_model(source, DirectoryStore(), on_progress))
+    for path in found.paths.values():
+        say(str(path))
 
 
 def rm(model: ModelArgument) -> None:

@@ -63,13 +63,16 @@ def open_server(models: list[SiteModel], port: int | None) -> SiteServer:
     Without a port, tries the default one and then any free one. Raises ConfigError if the port is
     not available.
     """
-    from webllm.cli.site_models import catalogue, with_version
+    from webllm.cli.site_models import catalogue
     from webllm.cli.site_server import SiteServer
     from webllm.cli.site_worker import SERVICE_WORKER, service_worker
 
     site = site_folder()
-    extra: dict[str, Path | bytes] = {f"/{model.path}": model.file for model in models}
-    extra[f"/{CATALOGUE}"] = catalogue([with_version(model) for model in models])
+    models = [model.with_dates() for model in models]
+    extra: dict[str, Path | bytes] = {
+        f"/{path}": file for model in models for path, file in model.files.items()
+    }
+    extra[f"/{CATALOGUE}"] = catalogue(models)
     extra[f"/{SERVICE_WORKER}"] = service_worker(site)
     for attempt in [DEFAULT_PORT, 0] if port is None else [port]:
         try:

@@ -10,28 +10,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from webllm.artifacts.auto import open_model
-from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, JSONTokenizer
+from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.hub_access import HubAccess
+from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import Phase, ProgressReporter
+from webllm.artifacts.source import HUB_URL
 from webllm.backends.auto import open_backend
 from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.background import ignore_result, in_background, to_its_end
 from webllm.engine.block_manager import BlockManager
-from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loop import GenerationLoop
+from webllm.engine.model_text import make_tokenizer, with_defaults
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
-from webllm.errors import ConfigError, DeviceMemoryError
+from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
 from webllm.host import Host
 from webllm.models import registry
 from webllm.ops.padding import padded
 from webllm.ops.program import BatchShape, Program
-from webllm.text.conv_template import conv_template_from_json
-from webllm.text.gguf_tokenizer import tokenizer_from_gguf
-from webllm.text.model_template import template_from_gguf
-from webllm.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +70,11 @@ async def load_model(
     Raises what the steps raise: artifact, checkpoint, model and device errors.
     """
     started = time.perf_counter()
-    store, on_progress = config.app_config.cache_backend, config.init_progress_callback
     async with _opening_backend(config) as opening:
-        with await open_model(record.source, store, on_progress) as checkpoint:
+        with await _open(record, config) as checkpoint:
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
             tokenizing = asyncio.create_task(
-                in_background(host, _make_tokenizer, checkpoint, options)
+                in_background(host, make_tokenizer, checkpoint, options)
             )
             try:
                 context = context_window(checkpoint, options)
@@ -93,7 +91,7 @@ async def load_model(
     loop = GenerationLoop(new_scheduler(plan, config), runner, host)
     model = LoadedModel(
         model_id=record.model_id,
-        options=options,
+        options=with_defaults(options, checkpoint),
         context_window_size=context,
         tokenizer=tokenizer,
         chat_format=chat_format,
@@ -111,6 +109,23 @@ async def load_model(
         time.perf_counter() - started,
     )
     return model
+
+
+async def _open(record: ModelRecord, config: MLCEngineConfig) -> Checkpoint:
+    """Opens the model of a record, fetched if necessary; raises what `open_model` raises."""
+    if record.model_manifest is not None:
+        raise UnsupportedModelError(
+            f"{record.model_id} has the model_manifest {record.model_manifest!r}, which names "
+            "tasks such as images and audio that are not run here; leave it out for text alone"
+        )
+    app, integrity = config.app_config, None
+    if (promised := record.integrity) is not None:
+        if promised.model_lib is not None:
+            _log.info("%s: integrity.model_lib is not checked: it is not used", record.model_id)
+        integrity = Integrity(promised.hashes, promised.on_failure != "warn")
+    hub = HubAccess(app.hub_url or HUB_URL, app.hub_token)
+    progress = config.init_progress_callback
+    return await open_model(record.source, app.cache_backend, progress, hub, integrity)
 
 
 @asynccontextmanager
@@ -144,21 +159,6 @@ def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
             f"context_window_size is {wanted}, more than the {trained} the model was trained for"
         )
     return wanted
-
-
-def _make_tokenizer(
-    checkpoint: Checkpoint, options: ChatOptions
-) -> tuple[Tokenizer, ChatFormat | None]:
-    """Returns the tokenizer, and the chat format if there is a template."""
-    match checkpoint.tokenizer:
-        case GGUFTokenizer(metadata):
-            tokenizer = tokenizer_from_gguf(metadata)
-            template = template_from_gguf(metadata, tokenizer, builtin=options.builtin_template)
-        case JSONTokenizer():
-            raise NotImplementedError
-    if options.conv_template is not None:
-        return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
-    return tokenizer, JinjaFormat(template) if template else None
 
 
 def plan_memory(

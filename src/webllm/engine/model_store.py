@@ -1,4 +1,4 @@
-"""WebLLM's functions for stored models. Here a model is one file, tokenizer and options included.
+"""WebLLM's functions for stored models, with all of their files.
 
 Each takes the id or source of a model, and the catalogue, which also names the store of a browser.
 The catalogue may be a mapping in WebLLM's spelling; None means the built-in one. Each raises
@@ -7,6 +7,7 @@ ModelNotFoundError for an id that is not in the catalogue.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from webllm.artifacts import auto
@@ -34,23 +35,24 @@ async def delete_model_all_info_in_cache(
 
 
 async def delete_model_in_cache(model_id: str, app_config: AppConfig | None = None) -> None:
-    """Same as `delete_model_all_info_in_cache`: weights, tokenizer and options are one file."""
+    """Same as `delete_model_all_info_in_cache`: weights, tokenizer and options are one model."""
     await delete_model_all_info_in_cache(model_id, app_config)
 
 
 async def delete_chat_config_in_cache(model_id: str, app_config: AppConfig | None = None) -> None:
-    """Deletes nothing: a model's chat configuration is part of its file."""
+    """Deletes nothing: a model's chat configuration is part of the model."""
     _catalogue(app_config).find(model_id)
 
 
 async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord:
     """Returns a record of a file that the user picked in a page; it is read in place, not copied.
 
-    `file` is a JavaScript File or FileSystemFileHandle; `model_id` is the file's name by default.
-    The record works in every worker of the site while this page is open.
+    `file` is a JavaScript File or FileSystemFileHandle, or a list of them for a model of several
+    files; `model_id` is the name of the first by default. The record works in every worker of the
+    site while this page is open.
     """
-    source = await auto.offer_file(file)
-    name = source.rpartition("/")[2].removesuffix(".gguf")
+    source = await auto.offer_files(file)
+    name = re.sub(r"(-[0-9]{5}-of-[0-9]{5})?\.gguf$", "", source.rpartition("/")[2])
     return ModelRecord(model=source, model_id=model_id or name)
 
 

@@ -68,8 +68,9 @@ export class ModelDialog {
 
   private actions(): HTMLElement {
     const file = h("input", { type: "file", hidden: true });
-    file.accept = ".gguf";
-    file.addEventListener("change", () => void this.loadFile(file.files?.[0]));
+    file.multiple = true; // the files of one model
+    file.accept = ".gguf,.safetensors,.json,.bin,.model,.jinja";
+    file.addEventListener("change", () => void this.loadFiles([...(file.files ?? [])]));
     const pick = { class: "button quiet from-disk", type: "button" };
     const cancel = { class: "button quiet", type: "button" };
     return h(
@@ -101,10 +102,10 @@ export class ModelDialog {
     this.session.load(this.chosen);
   }
 
-  private async loadFile(file: File | undefined): Promise<void> {
-    if (file === undefined) return;
+  private async loadFiles(files: File[]): Promise<void> {
+    if (files.length === 0) return;
     try {
-      await this.session.loadFile(file);
+      await this.session.loadFiles(files);
       this.dialog.close();
     } catch (error) {
       this.build(errorText(error));

@@ -37,7 +37,7 @@ class FetchClient:
         abort = js.AbortController.new()
         response = None
         try:
-            found = None if "Range" in headers else await _prefetched(url)
+            found = None if headers else await _prefetched(url)
             response = FetchResponse(found or await _fetched(url, headers, abort.signal))
             yield response
         finally:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
-from js import Object
+from js import Object, location
 from pyodide.ffi import JsException, to_js
 
 from webllm.artifacts.destination import RemoteVersion
+from webllm.artifacts.manifest import Manifest, decode_manifest, encode_manifest
 from webllm.browser_javascript import browser_module, handled, settled, typed_error
 from webllm.errors import ArtifactError, ConfigError, WebLLMError
 
@@ -25,33 +26,15 @@ class StoredFile:
     sha256: str  # in hex
 
 
-class ModelFile:
-    """One model file in a store, and the `Destination` of its download: `ModelFile` of stores.js.
-
-    Every method raises StorageFullError where the site may store nothing, ArtifactError for any
-    other failure of the store.
-    """
+class _Locked:
+    """What has a lock over all tabs."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self.part_bytes: int = handle.partBytes
-
-    async def has(self) -> bool:
-        """Returns whether all of the file is stored."""
-        return bool(await answered(self._handle.has()))
-
-    async def find(self) -> StoredFile | None:
-        """Opens the file; returns None unless all of it is stored."""
-        found = await answered(self._handle.find())
-        return StoredFile(found.file, found.sha256) if found else None
-
-    async def delete(self) -> None:
-        """Deletes the file and any part of it; raises ArtifactError while it is downloaded."""
-        await answered(self._handle.delete())
 
     @asynccontextmanager
     async def locked(self, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-        """Holds the file's lock over all tabs; `on_wait` is called if another holds it."""
+        """Holds the lock; `on_wait` is called if another holds it."""
         async with self._lock(if_free=True) as is_ours:
             if is_ours:
                 yield
@@ -67,6 +50,52 @@ class ModelFile:
             yield await answered(lock.granted)
         finally:
             await answered(lock.release())
+
+
+class ModelSet(_Locked):
+    """A source of several files in a store: `ModelSet` of stores.js, with its errors."""
+
+    async def manifest(self) -> Manifest | None:
+        """Returns which files there are; None if that is not known."""
+        text = await answered(self._handle.manifest())
+        return decode_manifest(text.encode(), str(location.origin)) if text else None
+
+    async def put(self, manifest: Manifest) -> None:
+        """Enters the files, before the first of them is stored."""
+        await _written(self._handle.keep(encode_manifest(manifest).decode()))
+
+    async def has(self) -> bool:
+        """Returns whether all files are stored."""
+        return bool(await answered(self._handle.has()))
+
+    async def delete(self) -> None:
+        """Deletes all files; raises ArtifactError while they are downloaded."""
+        await answered(self._handle.delete())
+
+
+class ModelFile(_Locked):
+    """One model file in a store, and the `Destination` of its download: `ModelFile` of stores.js.
+
+    Every method raises StorageFullError where the site may store nothing, ArtifactError for any
+    other failure of the store.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        self.part_bytes: int = handle.partBytes
+
+    async def has(self) -> bool:
+        """Returns whether all of the file is stored."""
+        return bool(await answered(self._handle.has()))
+
+    async def find(self) -> StoredFile | None:
+        """Opens the file; returns None unless all of it is stored."""
+        found = await answered(self._handle.find())
+        return StoredFile(found.file, found.sha256) if found else None
+
+    async def delete(self) -> None:
+        """Deletes the file and any part of it; raises ArtifactError while it is downloaded."""
+        await answered(self._handle.delete())
 
     async def recover(self) -> tuple[RemoteVersion, set[int]]:
         found = await answered(self._handle.recover())
@@ -100,18 +129,30 @@ def _version(version: RemoteVersion) -> Any:
     return to_js(asdict(version), dict_converter=Object.fromEntries)
 
 
-async def open_model_file(backend: str | None, url: str, sha256: str | None) -> ModelFile:
-    """Opens the file of a URL in the store that `AppConfig.cache_backend` names.
+class ModelStore:
+    """The store that `AppConfig.cache_backend` names."""
 
-    Raises ConfigError if this browser has no such store.
-    """
-    stores = await stores_module()
-    wasm = (files("webllm.artifacts") / "lib" / "webllm_checksum.wasm").read_bytes()
-    try:
-        checksum = await settled(stores.Checksum.load(to_js(wasm)))
-        return ModelFile(stores.ModelFile.new(stores.openBlobs(backend), url, sha256, checksum))
-    except JsException as error:
-        raise _typed(error) from None
+    def __init__(self, stores: Any, blobs: Any, checksum: Any) -> None:
+        self._stores, self._blobs, self._checksum = stores, blobs, checksum
+
+    @staticmethod
+    async def open(backend: str | None) -> ModelStore:
+        """Raises ConfigError if this browser has no such store."""
+        stores = await stores_module()
+        wasm = (files("webllm.artifacts") / "lib" / "webllm_checksum.wasm").read_bytes()
+        try:
+            checksum = await settled(stores.Checksum.load(to_js(wasm)))
+            return ModelStore(stores, stores.openBlobs(backend), checksum)
+        except JsException as error:
+            raise _typed(error) from None
+
+    def file(self, address: str, sha256: str | None = None) -> ModelFile:
+        """Returns the file at an address: its URL, or in a set its `MemberSource`."""
+        return ModelFile(self._stores.ModelFile.new(self._blobs, address, sha256, self._checksum))
+
+    def set(self, source: str) -> ModelSet:
+        """Returns the files of a source of several, by its address."""
+        return ModelSet(self._stores.ModelSet.new(self._blobs, source))
 
 
 async def ask_to_keep() -> None:

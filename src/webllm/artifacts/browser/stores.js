@@ -4,10 +4,11 @@
 //
 //     <name>.note                 JSON: URL, size, version, and the SHA-256 once the file is whole
 //     <name>.00000.<checksums>    its parts, which all have PART_BYTES, except for the last one
+//     <name>.set                  JSON: the files of a source of several, as manifest.py writes it
 //
 // A part's checksums are in its key, so that both are stored in one step and listing the keys finds
 // them. The name is the file's SHA-256 if that is known, else a hash of its URL; the note tells two
-// URLs of one hash apart.
+// URLs of one hash apart. In a set a file's "URL" is "<file> of <source>": sets share no files.
 
 import { StoreError, storeError, UNSTORED } from "./blobs.js";
 import { Lock } from "./locks.js";
@@ -77,10 +78,7 @@ export class ModelFile {
   async delete() {
     const lock = this.lock(true);
     try {
-      if (!(await lock.granted)) {
-        const message = `${this.#url} is being downloaded; stop that, then delete it`;
-        throw new StoreError("ArtifactError", message);
-      }
+      if (!(await lock.granted)) throw isDownloaded(this.#url);
       await this.drop();
     } finally {
       await lock.release();
@@ -252,6 +250,94 @@ export class ModelFile {
   }
 }
 
+/** A source of several files in a store, of which each is a ModelFile. */
+export class ModelSet {
+  #blobs;
+  #source;
+  #name;
+
+  /** @param {Blobs} blobs @param {string} source as Python writes it */
+  constructor(blobs, source) {
+    this.#blobs = blobs;
+    this.#source = source;
+    this.#name = `set-${fnv1a(source)}`;
+  }
+
+  /** Returns the JSON of its files; undefined if it is not known which they are. */
+  async manifest() {
+    const text = await (await this.#blobs.get(`${this.#name}.set`))?.text();
+    return filesOf(text, this.#source) && text;
+  }
+
+  /** Enters the files, before the first of them is stored. @param {string} manifest */
+  async keep(manifest) {
+    await this.#blobs.put(`${this.#name}.set`, new Blob([manifest]));
+  }
+
+  /** Returns whether all files are stored, whole. */
+  async has() {
+    const keys = await this.#blobs.keys("");
+    const keysOf = async (/** @type {string} */ prefix) =>
+      keys.filter((key) => key.startsWith(prefix));
+    const files = await this.#files({ ...this.#blobs, keys: keysOf });
+    if (!files) return false;
+    const found = await Promise.all(files.map((file) => file.has()));
+    return found.every(Boolean);
+  }
+
+  /** Deletes all files and any part of them. Throws ArtifactError while it is being downloaded. */
+  async delete() {
+    const lock = this.lock(true);
+    try {
+      if (!(await lock.granted)) throw isDownloaded(this.#source);
+      for (const file of (await this.#files(this.#blobs)) ?? []) await file.delete();
+      await this.#blobs.delete(`${this.#name}.set`); // last: without it nothing finds the files
+    } finally {
+      await lock.release();
+    }
+  }
+
+  /** @param {boolean} ifFree */
+  lock(ifFree) {
+    return new Lock(this.#blobs.isKept ? `webllm ${this.#name}` : undefined, ifFree);
+  }
+
+  /** @param {Blobs} blobs */
+  async #files(blobs) {
+    const files = filesOf(await this.manifest(), this.#source);
+    return files?.map(({ name }) => new ModelFile(blobs, memberOf(name, this.#source)));
+  }
+}
+
+/**
+ * Returns the key of a file in a set.
+ * @param {string} name @param {string} source
+ */
+function memberOf(name, source) {
+  return `${name} of ${source}`;
+}
+
+/** @param {string} what */
+function isDownloaded(what) {
+  const message = `${what} is being downloaded; stop that, then delete it`;
+  return new StoreError("ArtifactError", message);
+}
+
+/**
+ * Returns the files that a manifest lists; undefined if it is absent, damaged or another source's.
+ * @param {string | undefined} manifest @param {string} source
+ * @returns {{ name: string }[] | undefined}
+ */
+function filesOf(manifest, source) {
+  try {
+    const { source: its, files } = JSON.parse(manifest ?? "null");
+    const isWhole = Array.isArray(files) && files.every(({ name }) => typeof name === "string");
+    return its === source && isWhole ? files : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Returns a part of a Blob; undefined if there is none, or none that can be read any more.
  * @param {Blob | undefined} blob @param {number} start @param {number} end
@@ -284,39 +370,47 @@ function fnv1a(text) {
 const CHANNEL = "webllm-picked";
 
 /**
- * Offers a file that the user picked to all workers of this site, which read it in place while this
- * page is open. Returns its source: "picked:<id>/<name>".
- * @param {File | FileSystemFileHandle} picked
+ * Offers files that the user picked, of one model, to all workers of this site, which read them in
+ * place while this page is open. Returns their source: "picked:<id>/<name of the first>".
+ * @param {File | FileSystemFileHandle | readonly (File | FileSystemFileHandle)[]} picked
  */
-export async function offerFile(picked) {
-  const file = "getFile" in picked ? await picked.getFile() : picked;
+export async function offerFiles(picked) {
+  const each = Array.isArray(picked) ? picked : [picked];
+  /** @type {File[]} */
+  const files = await Promise.all(each.map((one) => ("getFile" in one ? one.getFile() : one)));
+  if (!files[0]) throw new StoreError("ConfigError", "no file was picked; pick one or several");
   const random = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs https
   const id = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => {
-    if (data.want === id) channel.postMessage({ id, file });
+    if (data.want === id) channel.postMessage({ id, files });
   };
-  return `picked:${id}/${file.name}`;
+  return `picked:${id}/${files[0].name}`;
 }
 
 /**
- * Opens the file of a source from `offerFile`. Throws ModelNotFoundError if its page was closed.
+ * Opens the files of a source from `offerFiles`, by their names. Throws ModelNotFoundError if its
+ * page was closed.
  * @param {string} source
  * @param {number} [timeoutMs] a busy page may take seconds to answer
- * @returns {Promise<WindowedFile>}
+ * @returns {Promise<[string, WindowedFile][]>}
  */
 export async function openPicked(source, timeoutMs = 10_000) {
   const id = source.slice("picked:".length).split("/")[0];
   const channel = new BroadcastChannel(CHANNEL);
   try {
-    /** @type {Blob} */
-    const blob = await new Promise((resolve, reject) => {
-      channel.onmessage = ({ data }) => data.id === id && resolve(data.file);
+    /** @type {File[]} */
+    const files = await new Promise((resolve, reject) => {
+      channel.onmessage = ({ data }) => data.id === id && resolve(data.files);
       const message = `${source} is no longer open in any page of this site; pick the file again`;
       setTimeout(() => reject(new StoreError("ModelNotFoundError", message)), timeoutMs);
       channel.postMessage({ want: id });
     });
-    return new WindowedFile(blob.size, (start, end) => bytesOf(blob, start, end));
+    return files.map((file) => {
+      const read = (/** @type {number} */ start, /** @type {number} */ end) =>
+        bytesOf(file, start, end);
+      return [file.name, new WindowedFile(file.size, read)];
+    });
   } finally {
     channel.close();
   }

@@ -47,12 +47,13 @@ export class WindowedFile {
 
   /**
    * Returns copies of small ranges from all over the file. Only whole windows can be verified, so
-   * theirs are read, and kept for later calls of `read`, up to 64 MiB.
+   * theirs are read, and some are kept for later calls of `read`: by default up to 64 MiB.
    * @param {[number, number][]} ranges start, end
+   * @param {number} [numKept] windows
    */
-  async gather(ranges) {
+  async gather(ranges, numKept = NUM_GATHERED) {
     const needed = new Set(ranges.flatMap(([start, end]) => windowsOf(start, end)));
-    for (const index of [...needed].slice(0, NUM_GATHERED)) {
+    for (const index of [...needed].slice(0, numKept)) {
       this.#gathered.set(index, this.#recent.get(index) ?? this.#begin(index));
     }
     const found = [];
@@ -63,6 +64,11 @@ export class WindowedFile {
       found.push(joined(await this.#all(windows), start % WINDOW_BYTES, end - start).slice());
     }
     return found;
+  }
+
+  /** Frees the windows of earlier calls of `read`. */
+  forget() {
+    this.#recent.clear();
   }
 
   /** @param {number} index */
