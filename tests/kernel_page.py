@@ -16,7 +16,7 @@ from browser.kernel_sources import LIMITS, FakeBuffer, Shapes
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Slice
 from webllm.backends.webgpu.kernels.kv_cache import KVSlices
-from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS
+from webllm.backends.webgpu.kernels.matrix import format_of
 from webllm.backends.webgpu.kernels.rope_kv import Rope
 from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.lowering import Lowering, Memory
@@ -74,6 +74,9 @@ class FakeDevice:
 
     def replay(self, recording: object, readback: object = None) -> Any:
         return asyncio.sleep(0, b"")
+
+    async def read(self, source: Slice) -> bytes:
+        return bytes(source.size)
 
 
 class ExplainedLowering(Lowering):
@@ -223,8 +226,9 @@ def _merged(
 async def formats_table() -> str:
     software = KINDS[-1]
     head = ["weights", "in memory", "decode, GPU", "prefill, GPU", "software adapter"]
-    rows = []
-    for dtype, format in WEIGHT_FORMATS.items():
+    names: dict[tuple[str, ...], list[str]] = {}
+    for dtype in (dtype for dtype in StorageType if dtype.supported):
+        format = format_of(dtype.storage)
         cells = [
             await _product(kind, dtype, shape)
             for kind, shape in (
@@ -239,8 +243,8 @@ async def formats_table() -> str:
             memory = (
                 f"{format.bits} bits, a scale{' and a min' * format.mins} for {format.scale_group}"
             )
-        rows.append([dtype.name, memory, *cells])
-    return table(head, rows)
+        names.setdefault((memory, *cells), []).append(dtype.name)
+    return table(head, [[", ".join(types), *cells] for cells, types in names.items()])
 
 
 async def _product(kind: DeviceKind, dtype: StorageType, shape: BatchShape) -> str:
@@ -279,7 +283,7 @@ most steps have neither, and leave out `sample/edit` and `sample/logprobs`. A pr
 
 ## Weight formats
 
-The kernel of a product, by the GGML type of its weight. A weight whose parts have several types
+The kernel of a product, by the storage type of its weight. A weight whose parts have several types
 has the narrowest format that holds them all (`matrix.common_format`).
 
 {await formats_table()}

@@ -17,13 +17,14 @@ from webllm.artifacts.gguf.reader import translated
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device.protocol import AdapterInfo, AdapterKind, Features, Limits, Slice
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
-from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, allocate, common_format
+from webllm.backends.webgpu.kernels.matrix import allocate, common_format
 from webllm.backends.webgpu.kernels.repack import PARAMS, repack
 from webllm.backends.webgpu.kernels.variant import SCALAR, KernelVariant
 from webllm.errors import UnsupportedModelError
 from webllm.models import registry
 from webllm.ops.program import BatchShape
 
+_TYPES = [dtype for dtype in StorageType if dtype.supported]
 I8, F32 = ActivationFormat
 VARIANTS = {
     "scalar": SCALAR,
@@ -91,6 +92,9 @@ class CollectingDevice:
         done: Future[bytes] = get_running_loop().create_future()
         done.set_result(b"")
         return done
+
+    async def read(self, source: Slice) -> bytes:
+        return bytes(source.size)
 
     def memory_bytes(self) -> None:
         """Returns None: the size is unknown."""
@@ -174,8 +178,8 @@ class Shapes(Checkpoint):
         return memoryview(self._zeros)[: self.tensors[name].nbytes]
 
     async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
-        [size] = self.tensors[name].row_bytes
-        return (memoryview(self._zeros)[: num_rows * size],)
+        sizes = self.tensors[name].row_bytes
+        return tuple(memoryview(self._zeros)[: num_rows * size] for size in sizes)
 
     def close(self) -> None:
         """Does nothing."""
@@ -226,15 +230,16 @@ async def _compile_all(device: Any, variant: KernelVariant, checkpoint: Shapes) 
 def _repack_all(device: Any) -> None:
     params = Slice(device.buffer(PARAMS.size), 0, PARAMS.size)
     for pair in _repackable():
-        matrix = allocate(device, 256, 256, common_format(list(pair)))
+        matrix = allocate(device, 256, 256, common_format(dtype.storage for dtype in pair))
         for dtype in pair:
-            repack(device, dtype, matrix, matrix.shards[0], params, params, 1)
+            planes = [params] * len(dtype.plane_bytes)
+            repack(device, dtype, matrix, matrix.shards[0], params, planes, 1, params)
 
 
 def _repackable() -> Iterator[tuple[StorageType, StorageType]]:
-    for pair in combinations_with_replacement(WEIGHT_FORMATS, 2):
+    for pair in combinations_with_replacement(_TYPES, 2):
         try:
-            common_format(list(pair))
+            common_format(dtype.storage for dtype in pair)
         except UnsupportedModelError:
             continue
         yield pair

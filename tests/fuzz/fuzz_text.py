@@ -10,14 +10,18 @@ pieces of Jinja. Inputs that load are used: they encode texts, decode ids, rende
 import argparse
 import copy
 import json
+import logging
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 from webllm.errors import WebLLMError
+from webllm.text import json_tokenizer
 from webllm.text.chat_template import ChatTemplate
 from webllm.text.detokenizer import StreamingDetokenizer
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
@@ -35,6 +39,30 @@ VALUES: list[Any] = [
     *([], {}, [[]], ["a"], [1], {"type": "ByteLevel"}, {"String": "▁"}),
 ]
 TEXTS = ["", " ", "hello  wörld", "<s>a</s>", "<|im_end|>", "\ud83d\ude00 \ud800", "▁a\nb\0", "你"]
+PATTERN = {"type": "Split", "pattern": {"Regex": r" ?\p{L}+|[^\s\p{L}]{1,3}|\s+(?!\S)"}}
+TEMPLATE = {
+    "single": [
+        {"SpecialToken": {"id": "x", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ],
+    "pair": [],
+    "special_tokens": {"x": {"id": "x", "ids": [260], "tokens": ["x"]}},
+}
+PARTS: list[dict[str, Any]] = [  # that replace those of a document
+    {},
+    {"normalizer": {"type": "NFC"}, "post_processor": {"type": "TemplateProcessing", **TEMPLATE}},
+    {
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                PATTERN | {"behavior": "Isolated", "invert": False},
+                {"type": "Digits", "individual_digits": True},
+                {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True},
+            ],
+        }
+    },
+    {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}},
+]
 JINJA = """
     {{ }} {% %} {%- -%} {# #} if else endif for in endfor set endset macro endmacro f ( ) [ ] { }
     messages tools ns namespace loop self range 'a' '%s' "b" 1 0 -1 9999 1.5 none true x m . , :
@@ -134,7 +162,7 @@ def mutate(value: Any, rng: random.Random) -> Any:
 
 
 def fuzz_json(rng: random.Random) -> None:
-    document = json_document()
+    document = json_document() | rng.choice(PARTS)
     for _ in range(rng.randrange(3)):
         document = mutate(document, rng)
     data = bytearray(json.dumps(document).encode())
@@ -144,6 +172,8 @@ def fuzz_json(rng: random.Random) -> None:
             [b"", b'"', b"{", b"\xff", b"9", b","]
         )
     config = rng.choice([None, b"{}", b'{"bos_token": "<|im_end|>"}', bytes(data[:50])])
+    with patch.object(json_tokenizer, "has_library", lambda: False), suppress(WebLLMError):
+        use_tokenizer(tokenizer_from_json(bytes(data), config), rng)
     use_tokenizer(tokenizer_from_json(bytes(data), config), rng)
 
 
@@ -195,6 +225,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    logging.disable(logging.WARNING)
     for outcome, number in sorted(fuzz(options.count, options.seed).items()):
         print(f"{number:8} {outcome}")
 

@@ -16,7 +16,7 @@ from webllm.text.vocabulary import byte_level_alphabet
 LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 UINT32, FLOAT32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
-SUPPORTED = [dtype for dtype in StorageType if dtype.supported]
+SUPPORTED = [dtype for dtype in StorageType if dtype.supported and dtype.is_ggml]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
 
@@ -120,6 +120,8 @@ _HALVES = {
     StorageType.Q4_K: (0, 2),
     StorageType.Q5_K: (0, 2),
     StorageType.Q6_K: (208,),
+    StorageType.IQ4_NL: (0,),
+    StorageType.IQ4_XS: (0,),
 }
 
 

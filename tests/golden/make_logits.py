@@ -4,6 +4,7 @@ Run by hand, in an environment of its own (it needs torch, transformers and gguf
 
     python tests/golden/make_logits.py smollm2-135m /work/models/smollm2.gguf
     python tests/golden/make_logits.py gemma3-270m /work/models/gemma3-270m.gguf
+    python tests/golden/make_logits.py qwen2.5-coder-0.5b /work/models/qwen2.5-coder-0.5b.gguf
 
 transformers' GGUF import is not trusted: before anything is computed, every weight is compared
 with the `gguf` package's own dequantization, and every setting with the file's metadata.
@@ -32,7 +33,7 @@ PROMPTS = json.loads(Path(__file__).with_name("prompts.json").read_text(encoding
 NUM_TOKENS = 64
 NUM_TOP = 32
 WIDE_MARGIN = 0.3
-END_TOKENS = {"llama": {0, 2}, "gemma3": {1, 106}}
+END_TOKENS = {"llama": {0, 2}, "gemma3": {1, 106}, "qwen2": {151643, 151645}}
 
 NAMES = {
     "attn_norm": "input_layernorm",
@@ -48,6 +49,7 @@ NAMES = {
 }
 FFN_NORMS = {
     "llama": {"ffn_norm": "post_attention_layernorm"},
+    "qwen2": {"ffn_norm": "post_attention_layernorm"},
     "gemma3": {
         "post_attention_norm": "post_attention_layernorm",
         "ffn_norm": "pre_feedforward_layernorm",
@@ -91,6 +93,8 @@ def hf_name(arch: str, name: str) -> str:
         return "model.embed_tokens.weight"
     if name == "output_norm.weight":
         return "model.norm.weight"
+    if name == "output.weight":
+        return "lm_head.weight"
     _, layer_id, part, suffix = name.split(".")
     return f"model.layers.{layer_id}.{(NAMES | FFN_NORMS[arch])[part]}.{suffix}"
 
@@ -125,14 +129,20 @@ def check_weights(reference: Reference) -> None:
         assert torch.equal(state.pop(name).data, expected), f"{name} is not {tensor.name}"
     assert not state, f"not in the file: {sorted(state)}"
     model = reference.model
-    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    tied = model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert tied == is_tied(reference)
+
+
+def is_tied(reference: Reference) -> bool:
+    return all(tensor.name != "output.weight" for tensor in reference.reader.tensors)
 
 
 def check_config(reference: Reference) -> None:
     """Checks the settings that the import takes from the metadata or has built in."""
     arch, metadata, config = reference.arch, reference.metadata, reference.model.config
     dimensions = "attention.key_length" if arch == "gemma3" else "rope.dimension_count"
-    head_dim = metadata[f"{arch}.{dimensions}"]
+    heads = metadata[f"{arch}.attention.head_count"]
+    head_dim = metadata.get(f"{arch}.{dimensions}", metadata[f"{arch}.embedding_length"] // heads)
     expected = {
         "hidden_size": metadata[f"{arch}.embedding_length"],
         "num_hidden_layers": metadata[f"{arch}.block_count"],
@@ -140,9 +150,10 @@ def check_config(reference: Reference) -> None:
         "num_attention_heads": metadata[f"{arch}.attention.head_count"],
         "num_key_value_heads": metadata[f"{arch}.attention.head_count_kv"],
         "rms_norm_eps": metadata[f"{arch}.attention.layer_norm_rms_epsilon"],
-        "head_dim": head_dim,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": is_tied(reference),
     }
+    if arch != "qwen2":  # transformers derives it there
+        expected["head_dim"] = head_dim
     if arch == "gemma3":
         expected |= {
             "sliding_window": metadata["gemma3.attention.sliding_window"],
@@ -230,18 +241,22 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [round(v, 5) for v in values.tolist()]
 
 
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "gguf": version("gguf"),
+    }
+
+
 def header(name: str, path: Path) -> dict[str, Any]:
     return {
         "model": name,
         "file": path.name,
         "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "gguf": version("gguf"),
-        },
+        "versions": versions(),
         "how": "float32 on CPU, eager attention; greedy without stopping at end tokens; "
         "`text` ends before the first end token (min_text_margin includes it); log-probs (natural) "
         "teacher-forced without a KV cache; "

@@ -8,7 +8,7 @@ import reference
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device
 from webllm.backends.webgpu.kernels.embed import embed
-from webllm.backends.webgpu.kernels.matrix import WEIGHT_FORMATS, Matrix, Shard
+from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, format_of
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence, sampled_by
 
@@ -43,7 +43,7 @@ def test_embed(device: Device, kind: StorageType) -> None:
         *(upload_shard(bench, kind, random, rows, first) for first, rows in ((0, 40), (40, 30))),
         strict=True,
     )
-    table = Matrix(VOCAB, COLS, WEIGHT_FORMATS[kind], shards)
+    table = Matrix(VOCAB, COLS, format_of(kind.storage), shards)
     step = bench.step(
         Step(
             [

@@ -6,9 +6,13 @@ int8 activations allow.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from golden import compare
+from model_files.forms import write_form
+from model_files.made_up import CONFIGS, made_up
 from webllm.backends.webgpu.backend import WebGPUBackend
 from webllm.backends.webgpu.device import auto
 from webllm.backends.webgpu.kernels.activation import ActivationFormat
@@ -29,6 +33,20 @@ async def test_logits(name: str) -> None:
         backend.close()
     is_int8 = backend.variant.activation is ActivationFormat.I8
     (compare.check_int8 if is_int8 else compare.check_float)(agreements)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+async def test_made_up_logits(name: str, tmp_path: Path) -> None:
+    write_form(made_up(name), tmp_path / "model.gguf", "gguf-f32")
+    backend = WebGPUBackend(await auto.open_device(await auto.find_adapter()))
+    try:
+        executable = await compare.load(backend, tmp_path / "model.gguf")
+        prompts = compare.read(name)["prompts"]
+        agreements = [await compare.teacher_forced(executable, prompt) for prompt in prompts]
+    finally:
+        backend.close()
+    is_int8 = backend.variant.activation is ActivationFormat.I8
+    compare.check_made_up(agreements, compare.TINY_CPU if is_int8 else compare.TINY_GPU)
 
 
 async def test_greedy_text() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from kernel_case import F32, I8, Bench, variant_of
-from test_repack import random_blocks
+from test_repack import random_rows
 
+from storage_cases import TYPES, values_of
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Slice
 from webllm.backends.webgpu.kernels.activation import ActivationFormat, Encoded
@@ -20,13 +20,7 @@ from webllm.backends.webgpu.kernels.linear.gemv import (
     gemv_tiling,
     linear_residual,
 )
-from webllm.backends.webgpu.kernels.matrix import (
-    WEIGHT_FORMATS,
-    Matrix,
-    Shard,
-    allocate,
-    format_of,
-)
+from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, allocate, format_of
 from webllm.backends.webgpu.kernels.repack import Chunk, repack
 from webllm.ops.program import BatchShape
 from webllm.ops.step import Step, StepSequence
@@ -43,22 +37,24 @@ class Case(Bench):
         super().__init__(device)
         self.random = np.random.default_rng(seed)
         self.tokens = tokens
-        blocks = random_blocks(dtype, rows, cols, seed)
-        self.values = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(dtype)))
-        self.matrix = allocate(device, rows, cols, format_of(dtype))
-        self._repack(dtype, blocks)
+        planes = random_rows(dtype, rows, cols, seed)
+        self.values = values_of(dtype, planes)
+        self.matrix = allocate(device, rows, cols, format_of(dtype.storage))
+        self._repack(dtype, planes)
         used = max(1, tokens - 1)  # the step does not fill its shape
         self.used = used
         shape = BatchShape(tokens, 2, tokens, 9)
         self.steps = self.step(Step([StepSequence([1] * used, used, [0] * 9, [0])]), shape)
         self.x = self.random.normal(0, 1, (tokens, cols)).astype(np.float32)
 
-    def _repack(self, dtype: StorageType, blocks: np.ndarray) -> None:
-        chunk = Chunk(0, len(blocks), 0, 0, 1)
-        staged = self.upload(blocks)
+    def _repack(self, dtype: StorageType, planes: list[np.ndarray]) -> None:
+        rows = len(planes[0])
+        chunk = Chunk(0, rows, 0, 0, 1)
+        staged = [self.upload(plane) for plane in planes]
+        fault = self.upload(np.zeros(1, np.uint32))
         for shard in self.matrix.shards:
             params = self.upload(np.frombuffer(chunk.params(self.matrix, shard), np.uint32))
-            self.run(repack(self.device, dtype, self.matrix, shard, params, staged, len(blocks)))
+            self.run(repack(self.device, dtype, self.matrix, shard, params, staged, rows, fault))
 
     def encode(self, format: ActivationFormat) -> tuple[Encoded, np.ndarray]:
         """Encodes x in an activation format; returns it and its rounded values."""
@@ -87,7 +83,7 @@ def choices(rows: int) -> list[tuple[str, ActivationFormat]]:
     return [("scalar", F32), *((name, format) for name in names for format in (I8, F32))]
 
 
-@pytest.mark.parametrize("dtype", list(WEIGHT_FORMATS), ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("tokens", [GEMV_ROWS, GEMM_ROWS])
 def test_every_format(device: Device, dtype: StorageType, tokens: int) -> None:
     case = Case(device, dtype, 100, 256, tokens)

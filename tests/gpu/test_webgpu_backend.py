@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_cases import FakeCheckpoint, program_of_every_op
+from cpu_cases import FakeCheckpoint, program_of_every_op, program_of_odd_sizes
 from cpu_reference import Reference
 from kernel_case import I8, subgroup_size, variant_of
-from test_repack import random_blocks
+from test_repack import random_rows
 
 from sampling_cases import INF, PENALTIES, check_logprobs, edits_of, expected
 from webllm.artifacts.checkpoint import StorageType
@@ -26,10 +26,12 @@ from webllm.backends.webgpu.kernels.variant import KernelVariant
 from webllm.backends.webgpu.self_test import working_variant
 from webllm.errors import DeviceError, DeviceMemoryError
 from webllm.models import registry
+from webllm.ops.padding import padded
 from webllm.ops.program import BatchShape
 from webllm.ops.sampled import Sampled
 from webllm.ops.sampling import IN_PROMPT, SamplingParams
 from webllm.ops.step import Step, StepSequence, sampled_by
+from webllm.ops.values import RowOrder
 
 LAYERS, HIDDEN, WIDE, VOCAB, HEAD_DIM = 2, 256, 512, 300, 32
 KV_COLS = 2 * HEAD_DIM
@@ -79,8 +81,8 @@ class SmallCheckpoint(FakeCheckpoint):
 
     def _matrix(self, name: str, dtype: StorageType, shape: tuple[int, int]) -> None:
         largest = 2e-4 if dtype.block_elements == 256 else 0.01  # their scales have scales
-        data = random_blocks(dtype, *shape, len(self.tensors), largest).tobytes()
-        self.put(name, dtype, shape, data)
+        [blocks] = random_rows(dtype, *shape, len(self.tensors), largest)
+        self.put(name, dtype, shape, blocks.tobytes())
 
 
 CHECKPOINT = SmallCheckpoint()
@@ -137,6 +139,21 @@ async def test_every_op(device: NativeDevice, name: str) -> None:
     executable.submit(step)
     await executable.sampled()
     want = Reference(program, checkpoint).logits(step)
+    logits = np.array(await executable.logits()).reshape(want.shape)
+    assert np.abs(logits - want).max() < 1e-2 * want.std()
+
+
+async def test_sizes_that_no_kernel_has(device: NativeDevice) -> None:
+    stored, f32 = FakeCheckpoint(), StorageType.F32
+    original = program_of_odd_sizes(stored, f32, f32, RowOrder.HALVES_TO_PAIRS)
+    program, checkpoint = padded(original, stored)
+    backend = WebGPUBackend(device, variant_of(device, "workgroup f32"))
+    await backend.load(program, checkpoint, BLOCKS, LIMITS, lambda *_: None)
+    executable = backend.compile(program, LIMITS)
+    step = Step((StepSequence([1, 2, 3, 4, 5], 5, [3], range(3)),))
+    executable.submit(step)
+    await executable.sampled()
+    want = Reference(original, stored).logits(step)
     logits = np.array(await executable.logits()).reshape(want.shape)
     assert np.abs(logits - want).max() < 1e-2 * want.std()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from golden import compare
+from model_files.forms import write_form
+from model_files.made_up import CONFIGS, made_up
 from webllm.backends.cpu.backend import CPUBackend
 from webllm.backends.cpu.native import NativeKernels
 from webllm.config import MLCEngineConfig
@@ -24,6 +26,18 @@ async def test_logits(name: str) -> None:
     ]
     backend.close()
     compare.check_int8(agreements)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+async def test_made_up_logits(name: str, tmp_path: Path) -> None:
+    write_form(made_up(name), tmp_path / "model.gguf", "gguf-f32")
+    backend = CPUBackend(NativeKernels(2))
+    executable = await compare.load(backend, tmp_path / "model.gguf")
+    agreements = [
+        await compare.teacher_forced(executable, prompt) for prompt in compare.read(name)["prompts"]
+    ]
+    backend.close()
+    compare.check_made_up(agreements, compare.TINY_CPU)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -7,18 +7,19 @@ import ctypes
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import accumulate, count
+from math import prod
 from types import MappingProxyType
 from typing import Protocol, Self, cast, get_args
 
 import numpy as np
 from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from made_up_models import halves_of
 
+from storage_cases import PLANE_TYPES, planes_in, random_planes, values_of
 from webllm.artifacts.checkpoint import (
     Checkpoint,
     Description,
@@ -50,9 +51,8 @@ from webllm.ops.program import (
 )
 from webllm.ops.sampled import Sampled
 from webllm.ops.step import Step
-from webllm.ops.values import Encoding, RopeTable, Rows, Value, Weight
+from webllm.ops.values import Encoding, Part, RopeTable, RowOrder, Rows, Value, Weight
 
-TYPES = [t for t in StorageType if t.supported]
 _LIMITS = BatchShape(max_tokens=64, max_seqs=4, max_outputs=64, max_blocks=8)
 # Built by `make test`; a test of one that is missing fails.
 WASM = {name: FOLDER / f"webllm_cpu_{name}.wasm" for name in ("relaxed", "simd128")}
@@ -62,17 +62,15 @@ _SERVERS = shlex.split(os.environ.get("WEBLLM_CPU_SERVERS", ""))  # see cpu_serv
 class DequantizingKernels(NativeKernels):
     """The native kernels with `dequantize` of kernels.c, which only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        """Writes weights of a GGML type as f32; `num_weights` is a multiple of 32."""
-        address, word = ctypes.c_void_p, ctypes.c_uint32
-        arguments = word(type_id), address(source), word(num_weights), address(out)
-        self._library.dequantize(*arguments)
+    def dequantize(self, packing: int, out: int) -> None:
+        """Writes the source of a `Packing` as f32."""
+        self._library.dequantize(ctypes.c_void_p(packing), ctypes.c_void_p(out))
 
 
 class KernelsUnderTest(Kernels, Protocol):
     """Kernels with the function that only tests use."""
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None: ...
+    def dequantize(self, packing: int, out: int) -> None: ...
 
 
 KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
@@ -83,7 +81,7 @@ KERNELS: dict[str, Callable[[], KernelsUnderTest]] = {
 
 
 def random_tensor(rng: np.random.Generator, dtype: StorageType, rows: int, cols: int) -> bytes:
-    """Returns random blocks. Any quants are valid; scales are finite and of a usual size."""
+    """Returns random blocks, one plane after the other; scales are finite and of a usual size."""
     if dtype is StorageType.F32:
         return rng.normal(size=(rows, cols)).astype("<f4").tobytes()
     if dtype is StorageType.F16:
@@ -92,6 +90,8 @@ def random_tensor(rng: np.random.Generator, dtype: StorageType, rows: int, cols:
         return (
             (rng.normal(size=(rows, cols)).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
         )
+    if dtype in PLANE_TYPES:
+        return b"".join(plane.tobytes() for plane in random_planes(rng, dtype, rows, cols))
     blocks = rng.integers(
         0, 256, (rows * cols // dtype.block_elements, dtype.block_bytes), dtype=np.uint8
     )
@@ -119,9 +119,20 @@ class FakeCheckpoint(Checkpoint):
         return self.put(name, dtype, (rows, cols) if cols > 1 else (rows,), data)
 
     def put(self, name: str, dtype: StorageType, shape: tuple[int, ...], data: bytes) -> str:
-        self.tensors[name] = TensorInfo(name, shape, dtype, (Plane("", 0),))
-        assert self.tensors[name].nbytes == len(data)
+        """Adds a tensor whose planes follow each other in `data`."""
+        tensor = TensorInfo(name, shape, dtype, ())
+        rows = prod(shape[:-1])
+        starts = list(accumulate((rows * size for size in tensor.row_bytes), initial=0))
+        assert starts[-1] == len(data)
+        planes = tuple(Plane("", start) for start in starts[:-1])
+        self.tensors[name] = replace(tensor, planes=planes)
         self.bytes_of[name] = data
+        return name
+
+    def rows(self, tensor: str, name: str, first: int, count: int) -> str:
+        """Adds some rows of a tensor as a tensor of their own."""
+        self.tensors[name] = self.tensors[tensor].rows(name, first, count)
+        self.bytes_of[name] = self.bytes_of[tensor]
         return name
 
     def weight(self, dtype: StorageType, rows: int, cols: int = 1) -> Weight:
@@ -131,13 +142,19 @@ class FakeCheckpoint(Checkpoint):
         return memoryview(self.bytes_of[name])
 
     async def read(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
-        [size] = self.tensors[name].row_bytes
-        return (self.data(name)[first_row * size : (first_row + num_rows) * size],)
+        tensor, data, found = self.tensors[name], self.data(name), []
+        for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True):
+            start = plane.offset + first_row * size
+            found.append(data[start : start + num_rows * size])
+        return tuple(found)
+
+    async def load(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
+        return await self.read(name, first_row, num_rows)
 
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]
-        data = np.frombuffer(self.bytes_of[name], np.uint8).reshape(info.shape[0], -1)
-        return dequantize(data, GGMLQuantizationType(info.dtype))
+        floats = values_of(info.dtype, planes_in(info, self.bytes_of[name]))
+        return floats.reshape(info.shape[0], -1)
 
 
 class ProgramBuilder:
@@ -189,6 +206,66 @@ def program_of_every_op(checkpoint: FakeCheckpoint, dtype: StorageType) -> Progr
     return program
 
 
+def program_of_fused_rows(checkpoint: FakeCheckpoint, dtype: StorageType) -> Program:
+    """Returns a product by rows of one tensor: two of them rotary projections, one of odd rows."""
+    fused = checkpoint.add(dtype, 131, 256)
+    halves = RowOrder.HALVES_TO_PAIRS
+    parts = (
+        Part(checkpoint.rows(fused, "k", 48, 24), 24, halves, head_dim=24),
+        Part(checkpoint.rows(fused, "v", 72, 59), 59),
+        Part(checkpoint.rows(fused, "q", 0, 48), 48, halves, head_dim=24),
+    )
+    build = ProgramBuilder(checkpoint, 256)
+    x, out = build.activation(256), build.value(131)
+    build.ops += [
+        Norm(build.x, checkpoint.weight(StorageType.F32, 256), 1e-5, x),
+        Linear(x, Weight(parts, 256), out),
+    ]
+    return build.program(out)
+
+
+def program_of_odd_sizes(
+    checkpoint: FakeCheckpoint, dtype: StorageType, wide: StorageType, order: RowOrder
+) -> Program:
+    """Returns a layer as tiny models have it: heads of 8, a feed-forward size of 172, biases.
+
+    wide: the storage type of the matrices that have padded columns.
+    """
+    heads, rows, weight = Heads(8, 4, 8), (64, 32, 32), checkpoint.weight
+    orders = order, order, RowOrder.AS_STORED
+    qkv_weights, biases = (
+        Weight.concat(
+            [
+                replace_order(weight(kind, r, cols), each)
+                for r, each in zip(rows, orders, strict=True)
+            ]
+        )
+        for kind, cols in ((dtype, 64), (StorageType.F32, 1))
+    )
+    build = ProgramBuilder(checkpoint, 64, KVCacheShape(1, 4, 8))
+    x, y, z, w = (build.activation(size) for size in (64, 64, 64, 172))
+    qkv, out = build.value(heads.qkv_cols), build.value(40)
+    rope = RopeTable.build([0.5**i for i in range(4)], 256)
+    build.ops += [
+        Norm(build.x, weight(StorageType.F32, 64), 1e-5, x),
+        Linear(x, qkv_weights, qkv, biases),
+        RopeKV(qkv, heads, rope, 0),
+        Attention(qkv, heads, 0, 8**-0.5, y),
+        Linear(y, weight(wide, 64, 64), build.x, accumulate=True),
+        Norm(build.x, weight(StorageType.F32, 64), 1e-5, z),
+        GatedLinear(z, weight(dtype, 172, 64), weight(dtype, 172, 64), Activation.SILU, w),
+        Linear(w, weight(wide, 40, 172), out),
+    ]
+    return build.program(out)
+
+
+def replace_order(weight: Weight, order: RowOrder) -> Weight:
+    head_dim = 8 if order is RowOrder.HALVES_TO_PAIRS else 0
+    return Weight(
+        tuple(replace(p, order=order, head_dim=head_dim) for p in weight.parts), weight.cols
+    )
+
+
 class Runner:
     """Runs steps of one program on one kind of kernels."""
 
@@ -196,7 +273,7 @@ class Runner:
         self,
         kernels: Kernels,
         program: Program,
-        checkpoint: FakeCheckpoint,
+        checkpoint: Checkpoint,
         limits: BatchShape = _LIMITS,
         num_blocks: int = 32,
     ) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 
+from storage_cases import planes_in, values_of
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.ops.program import (
     Activation,
@@ -43,8 +42,7 @@ class Reference:
         rows = []
         for part in weight.parts:
             info = self.checkpoint.tensors[part.tensor]
-            data = np.frombuffer(self.checkpoint.data(part.tensor), np.uint8)
-            floats = dequantize(data.reshape(info.shape[0], -1), GGMLQuantizationType(info.dtype))
+            floats = values_of(info.dtype, planes_in(info, self.checkpoint.data(part.tensor)))
             floats = floats.reshape(part.rows, weight.cols)
             if part.order is RowOrder.HALVES_TO_PAIRS:
                 heads = floats.reshape(-1, 2, part.head_dim // 2, weight.cols)

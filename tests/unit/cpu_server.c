@@ -23,8 +23,7 @@ int main(void) {
             case READ: fwrite(AT(void, a[0]), 1, a[1], stdout); break;
             case RUN: run(pool, AT(Plan, a[0])); break;
             case PACK: pack(pool, AT(Packing, a[0])); break;
-            case DEQUANTIZE: dequantize((uint32_t)a[0], AT(uint8_t, a[1]), (uint32_t)a[2],
-                                        AT(float, a[3])); break;
+            case DEQUANTIZE: dequantize(AT(Packing, a[0]), AT(float, a[1])); break;
             case DESCRIBE: answer = kv_element_bytes(); break;
         }
         fwrite(&answer, sizeof answer, 1, stdout);

@@ -81,8 +81,8 @@ class ServerKernels:
     def pack(self, packing_address: int) -> None:
         self.call(_PACK, packing_address)
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        self.call(_DEQUANTIZE, type_id, source, num_weights, out)
+    def dequantize(self, packing: int, out: int) -> None:
+        self.call(_DEQUANTIZE, packing, out)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         done: Future[None] = Future()

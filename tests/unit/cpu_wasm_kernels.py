@@ -106,8 +106,8 @@ class WasmKernels:
     def pack(self, packing_address: int) -> None:
         self.call("pack", self._pool, packing_address)
 
-    def dequantize(self, type_id: int, source: int, num_weights: int, out: int) -> None:
-        self.call("dequantize", type_id, source, num_weights, out)
+    def dequantize(self, packing: int, out: int) -> None:
+        self.call("dequantize", packing, out)
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         done: Future[None] = Future()

@@ -17,8 +17,9 @@ from webllm.artifacts.gguf.packed_arrays import StringArray
 from webllm.artifacts.local_files import open_local
 from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
-SUPPORTED = [dtype for dtype in StorageType if dtype.supported]
-UNSUPPORTED = [dtype for dtype in StorageType if not dtype.supported]
+GGML_TYPES = [dtype for dtype in StorageType if dtype.is_ggml]
+SUPPORTED = [dtype for dtype in GGML_TYPES if dtype.supported]
+UNSUPPORTED = [dtype for dtype in GGML_TYPES if not dtype.supported]
 
 
 def write_gguf(path: Path, fill: Callable[[gguf.GGUFWriter], None]) -> Path:
@@ -43,7 +44,7 @@ def raw_tensor(dtype: StorageType, rows: int = 3) -> np.ndarray:
 
 
 def test_ggml_types_are_those_of_the_reference() -> None:
-    assert {t.name: t.value for t in StorageType} == {
+    assert {t.name: t.value for t in GGML_TYPES} == {
         t.name: t.value for t in gguf.GGMLQuantizationType
     }
     for dtype in SUPPORTED:
@@ -289,6 +290,11 @@ def test_path_is_named_in_errors(tmp_path: Path) -> None:
 def test_tensor_types_not_read_are_named(dtype: StorageType) -> None:
     with pytest.raises(UnsupportedModelError, match=f"stored as {dtype.name};.*Q4_K"):
         parse(gguf_bytes([], [tensor(b"t", [256], dtype)], data_bytes=999))
+
+
+def test_a_type_of_another_format_is_unknown() -> None:
+    with pytest.raises(CheckpointError, match="unknown type id 1010"):
+        parse(gguf_bytes([], [tensor(b"t", [256], StorageType.AFFINE4)], data_bytes=999))
 
 
 @pytest.mark.parametrize("version", [0, 1, 4, 1 << 24])

@@ -1,27 +1,50 @@
-"""The kernels decode every GGML type as the `gguf` package does."""
+"""The kernels decode every storage type: GGUF's as the `gguf` package does."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from cpu_cases import KERNELS, TYPES, random_tensor
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
+from cpu_cases import KERNELS, KernelsUnderTest, random_tensor
 
+from storage_cases import GGUF_TYPES, PLANE_TYPES, random_planes, values_of
 from webllm.artifacts.checkpoint import StorageType
+from webllm.backends.cpu.structs import PackingStruct
+
+
+def decoded(
+    kernels: KernelsUnderTest,
+    dtype: StorageType,
+    planes: Sequence[np.ndarray],
+    rows: int,
+    cols: int,
+) -> np.ndarray:
+    struct = PackingStruct(0, dtype, 0, rows, cols, 0, pair_head_dim=0)
+    packing, out = kernels.allocate(PackingStruct.SIZE), kernels.allocate(4 * rows * cols)
+    with ExitStack() as stack:
+        sources = [
+            stack.enter_context(kernels.source(memoryview(plane.tobytes()))) for plane in planes
+        ]
+        packing.write(0, struct.pack(sources))
+        kernels.dequantize(packing.address, out.address)
+    values = np.array(out.read(0, 4 * rows * cols)).view(np.float32).reshape(rows, cols)
+    out.close()
+    packing.close()
+    return values
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", [*GGUF_TYPES, *PLANE_TYPES], ids=lambda dtype: dtype.name)
 def test_dequantizes_random_blocks(name: str, dtype: StorageType) -> None:
-    data = random_tensor(np.random.default_rng(1), dtype, 4, 512)
-    expected = dequantize(np.frombuffer(data, np.uint8).reshape(4, -1), GGMLQuantizationType(dtype))
+    rng = np.random.default_rng(1)
+    if dtype in PLANE_TYPES:
+        planes = random_planes(rng, dtype, 4, 512)
+    else:
+        planes = [np.frombuffer(random_tensor(rng, dtype, 4, 512), np.uint8).reshape(4, -1)]
     kernels = KERNELS[name]()
-    out = kernels.allocate(4 * 2048)
-    with kernels.source(memoryview(data)) as source:
-        kernels.dequantize(dtype, source, 2048, out.address)
-    got = np.array(out.read(0, 4 * 2048)).view(np.float32).reshape(4, 512)
-    hint = "see decode_group in formats.h; `make .venv/.installed-dev` compiles it"
-    np.testing.assert_array_equal(got, expected, err_msg=hint)
-    out.close()
+    got = decoded(kernels, dtype, planes, 4, 512)
+    hint = "see decode_group in blocks.h; `make .venv/.installed-dev` compiles it"
+    np.testing.assert_array_equal(got, values_of(dtype, planes), err_msg=hint)
     kernels.close()
 
 
@@ -29,11 +52,7 @@ def test_reads_every_half() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16)
     expected = halves.view(np.float16).astype(np.float32)
     kernels = next(iter(KERNELS.values()))()
-    out = kernels.allocate(4 << 16)
-    with kernels.source(memoryview(halves.tobytes())) as source:
-        kernels.dequantize(StorageType.F16, source, 1 << 16, out.address)
-    got = np.array(out.read(0, 4 << 16)).view(np.float32)
+    got = decoded(kernels, StorageType.F16, [halves], 1, 1 << 16)[0]
     np.testing.assert_array_equal(got[~np.isnan(expected)], expected[~np.isnan(expected)])
     assert np.isnan(got[np.isnan(expected)]).all()
-    out.close()
     kernels.close()

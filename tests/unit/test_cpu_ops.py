@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cpu_cases import KERNELS, TYPES, FakeCheckpoint, ProgramBuilder, Runner, relative_error
+from cpu_cases import (
+    KERNELS,
+    FakeCheckpoint,
+    ProgramBuilder,
+    Runner,
+    program_of_fused_rows,
+    relative_error,
+)
 from cpu_reference import Reference
 
+from storage_cases import TYPES
 from webllm.artifacts.checkpoint import StorageType
+from webllm.backends.cpu import weights
 from webllm.backends.cpu.kernels import Kernels
 from webllm.backends.cpu.native import NativeKernels
 from webllm.backends.cpu.native_library import variants
@@ -130,6 +139,15 @@ def test_halves_to_pairs(kernels: Kernels) -> None:
         Part(tensors[1], 96, RowOrder.HALVES_TO_PAIRS, head_dim=32),
     )
     check(kernels, linear_program(checkpoint, Weight(parts, 64)), checkpoint, Step([prompt(4)]))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
+def test_rows_of_a_fused_tensor(dtype: StorageType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces that end inside a panel."""
+    monkeypatch.setattr(weights, "_PIECE_BYTES", 1)
+    checkpoint = FakeCheckpoint()
+    program = program_of_fused_rows(checkpoint, dtype)
+    check(NativeKernels(2), program, checkpoint, Step([prompt(1)]), Step([prompt(9)]))
 
 
 @pytest.mark.parametrize("activation", Activation)

@@ -1,4 +1,4 @@
-"""ops.h and structs.py describe the same ops."""
+"""ops.h and structs.py describe the same ops, blocks.h and checkpoint.py the same types."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from struct import Struct
 
 import pytest
 
+from webllm.artifacts.checkpoint import MAX_PLANES, StorageType
 from webllm.backends.cpu import structs
 from webllm.backends.cpu.structs import OpKind
 
@@ -33,6 +34,15 @@ def _fields_in_c(kind: OpKind) -> str:
 def test_the_kinds_have_the_same_numbers() -> None:
     assert [f"OP_{kind.name}" for kind in OpKind] == _kinds()
     assert [kind.value for kind in OpKind] == list(range(len(OpKind)))
+
+
+def test_storage_types_have_the_same_numbers() -> None:
+    text = (Path(structs.__file__).parent / "blocks.h").read_text()
+    named = {name: int(number) for name, number in re.findall(r"TYPE_(\w+) = (\d+)", text)}
+    supported = (dtype.unpacked_as for dtype in StorageType if dtype.supported)
+    assert named == {dtype.name: dtype.value for dtype in supported}
+    assert f"#define MAX_PLANES {MAX_PLANES}\n" in text
+    assert max(len(dtype.plane_bytes) for dtype in StorageType if dtype.supported) == MAX_PLANES
 
 
 @pytest.mark.parametrize("kind", OpKind, ids=lambda kind: kind.name)

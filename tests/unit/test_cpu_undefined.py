@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cpu_cases import TYPES, FakeCheckpoint, Runner, program_of_every_op
+from cpu_cases import FakeCheckpoint, Runner, program_of_every_op
 from sanitized_kernels import FLAGS
 
+from storage_cases import TYPES
 from webllm.backends.cpu import native_library
 from webllm.backends.cpu.native import NativeKernels
 from webllm.ops.sampling import SamplingParams, edit

@@ -76,6 +76,7 @@ def test_every_family_gives_back_every_text(metadata: Metadata, pre: str) -> Non
         ("falcon", "a, b 12345!", "a|,| b| |123|45|!"),
         ("deepseek-v3", "a中文 1234.x", "a|中文| |123|4|.x"),
         ("deepseek-coder", "a1 中文,\n", "a|1| |中文|,|\n"),
+        ("deepseek-llm", "Aé12 中文, b!\n  ", "A|é|1|2| |中文|,| b|!|\n|  "),
     ],
 )
 def test_where_a_family_cuts_words(pre: str, text: str, words: str) -> None:

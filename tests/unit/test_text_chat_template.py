@@ -6,6 +6,7 @@ import sys
 from datetime import datetime
 from typing import Any, get_args
 
+import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from text_references import byte_level_metadata, train_byte_level, train_sentencepiece
@@ -324,3 +325,29 @@ def test_nothing_of_jinja_is_imported_before_the_first_chat() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "hi\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (
+            "{% for k, g in x | groupby('k') %}{{ k }}{{ g | map(attribute='v') | join }},"
+            "{% endfor %}",
+            "A13,b2,",
+        ),
+        ("{{ (x | groupby('k', case_sensitive=true))[0].grouper }}", "A"),
+        ("{{ (x | groupby('k') | first).list | length }}", "2"),
+        ("{{ x | groupby('none', default='-') | map('first') | join }}", "-"),
+        ("{{ 42.55 | round }} {{ 42.55 | round(1, 'floor') }} {{ 7 | round }}", "43.0 42.5 7"),
+        ("{{ [1, 2.5] | sum }} {{ x | sum(attribute='v') }} {{ [] | sum(start=3) }}", "3.5 6 3"),
+        ("{{ [[1], [2]] | sum(start=[]) }}", "[1, 2]"),
+        ("{{ range(5) | batch(2) | list }}", "[[0, 1], [2, 3], [4]]"),
+        ("{{ range(3) | batch(2, '-') | list }}", "[[0, 1], [2, '-']]"),
+        ("{{ '%s has %d' | format('a', 3) }} {{ '%(b)s' | format(b=1) }}", "a has 3 1"),
+        ("{{ 'one two  three' | wordcount }}", "3"),
+    ],
+)
+def test_filters_are_jinjas(source: str, shown: str) -> None:
+    x = [{"k": "A", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": 3}]
+    assert jinja2.Template(source).render(x=x) == shown
+    assert ChatTemplate(source).render([], x=x) == shown

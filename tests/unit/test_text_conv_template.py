@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from webllm.errors import ConfigError, RequestError
-from webllm.text.conv_template import conv_template_from_json, describe_tools
+from webllm.text.conv_template import (
+    conv_template_from_json,
+    describe_tools,
+    hermes_system_message,
+)
+from webllm.text.mlc_templates import MLC_TEMPLATES
+from webllm.text.special_tokens import GUARD
 
 LLAMA2: dict[str, Any] = {
     "name": "llama-2",
@@ -192,9 +198,84 @@ def test_messages_it_cannot_render(message: dict[str, Any]) -> None:
         conv_template_from_json(CHATML).render([message])
 
 
+QWEN3 = CHATML | {"system_message": "", "strip_reasoning_in_history": True}
+THOUGHT = "<think>\nhm </think> no\n</think>\n\nyo"
+
+
+def _answer(content: object) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (THOUGHT, "yo"),
+        (f"<think>a<{GUARD}/think>\nyo", "yo"),  # where it is a control token
+        ("</think>yo", "yo"),
+        ("<think>yo", "<think>yo"),
+        ("\nyo", "\nyo"),
+    ],
+)
+def test_answers_before_the_last_question_lose_their_thoughts(answer: str, kept: str) -> None:
+    ask = {"role": "user", "content": "hi"}
+    talk = [ask, _answer(answer), ask, _answer(answer), ask, _answer(answer)]
+    plain = [ask, _answer(kept), ask, _answer(kept), ask, _answer(answer)]
+    with_thoughts = conv_template_from_json(QWEN3 | {"strip_reasoning_in_history": False})
+    template = conv_template_from_json(QWEN3)
+    assert template.render(talk) == with_thoughts.render(plain)
+    assert template.render([_answer(answer)]) == with_thoughts.render([_answer(answer)])
+    assert template.render([_answer(None), ask]) == with_thoughts.render([_answer(None), ask])
+
+
+def test_separators_that_a_template_does_not_have_are_those_of_webllm() -> None:
+    value: dict[str, Any] = {"roles": {"user": "U", "assistant": "A"}, "seps": ["\n"]}
+    for more in ({}, {"role_content_sep": None, "role_empty_sep": None, "role_templates": None}):
+        assert conv_template_from_json(value | more).render(TALK[:1]) == "U: hi\nA: "
+
+
+def test_an_empty_system_message_may_have_no_turn() -> None:
+    value = CHATML | {"system_message": "", "render_empty_system_message": False}
+    empty = {"role": "system", "content": ""}
+    for messages in (TALK[:1], [empty, *TALK[:1]]):
+        prompt = conv_template_from_json(value).render(messages)
+        assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert "system" in conv_template_from_json(value).render([empty | {"content": "x"}, *TALK[:1]])
+
+
+def test_the_answer_may_begin_with_given_text() -> None:
+    value = CHATML | {"role_content_sep": "\n", "role_empty_sep": ""}
+    template = conv_template_from_json(value)
+    assert template.render(TALK[:1]).endswith("<|im_start|>assistant")
+    assert template.render(TALK[:1], reply_start="No.").endswith("<|im_start|>assistant\nNo.")
+
+
+def test_tools_for_hermes() -> None:
+    tools = [{"type": "function", "function": {"name": "é"}}]
+    compact = '[{"type":"function","function":{"name":"é"}}]'
+    message = hermes_system_message(tools)
+    assert message.startswith("You are a function calling AI model. You are \nprovided")
+    assert f"<tools> {compact}  </tools>. \nUse" in message
+    template = conv_template_from_json(CHATML | {"system_message": "Tools: {hermes_tools}"})
+    assert f"Tools: {compact}<|im_end|>" in template.render(TALK, tools=tools)
+    assert "Tools: <|im_end|>" in template.render(TALK)
+    asked = [{"role": "system", "content": "{hermes_tools}"}, *TALK]
+    assert "system\n{hermes_tools}<|im_end|>" in template.render(asked, tools=tools)
+
+
+def test_names_of_mlc_templates() -> None:
+    for name in MLC_TEMPLATES:
+        assert conv_template_from_json(name).name == name
+    prompt = conv_template_from_json("llama-2").render(TALK[:1])
+    assert prompt.startswith("[INST] <<SYS>>\nYou are a helpful, respectful and honest assistant.")
+    assert conv_template_from_json("qwen3").strip_reasoning_in_history
+    with pytest.raises(ConfigError, match=r"'vicuna_v1\.1' is not known; known are LM, chatml,"):
+        conv_template_from_json("vicuna_v1.1")
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"separator_style": 1}, "separator_style"),
         ({"seps": []}, "seps"),
         ({"seps": ["a", "b", "c"]}, "seps"),
         ({"seps": "a"}, "seps"),

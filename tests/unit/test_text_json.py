@@ -15,7 +15,7 @@ CONFIG = json.dumps(
     {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "lstrip": False}}
 ).encode()
 # Llama 2's form: the normalizer adds a space, missing characters become bytes.
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "version": "1.0",
     "added_tokens": [
         {"id": i, "content": content, "special": True, "normalized": False}
@@ -61,6 +61,7 @@ def test_special_tokens_are_parsed_only_on_demand() -> None:
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, frozenset({0, 2}))
     assert tokenizer.special_ids == {0, 1, 2}
     assert tokenizer_from_json(DOCUMENT).bos_id is None
+    assert tokenizer_from_json(DOCUMENT, CONFIG, eos_ids=[7]).eos_ids == {0, 2, 7}
 
 
 def test_sentencepiece_like_documents() -> None:

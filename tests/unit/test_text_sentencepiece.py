@@ -11,8 +11,9 @@ from sentencepiece import SentencePieceProcessor
 from text_references import PREFIX, TEXTS, sentencepiece_of, train_sentencepiece
 
 from webllm.errors import CheckpointError
+from webllm.text.bpe_model import BpeModel, UnknownChars
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
-from webllm.text.sentencepiece_bpe import SentencePieceBpe
+from webllm.text.sentencepiece_bpe import ScoreRanks, SentencePieceBpe
 from webllm.text.steps import finish
 from webllm.text.tokenizer import Tokenizer
 
@@ -102,14 +103,20 @@ def test_bytes_of_tokens() -> None:
 
 
 def test_equal_scores_merge_from_the_left() -> None:
-    bpe = SentencePieceBpe({"ab": 0.0, "ba": 0.0}, {"ab": 1, "ba": 2, "a": 3, "b": 4}, {}, None)
+    ids = {"ab": 1, "ba": 2, "a": 3, "b": 4}
+    bpe = _bpe({"ab": 0.0, "ba": 0.0}, ids)
     assert finish(bpe.encode("aba")) == [1, 3]
     assert finish(bpe.encode("bab")) == [2, 4]
 
 
 def test_without_byte_tokens_a_run_of_unknown_characters_is_one_unknown_token() -> None:
-    assert finish(SentencePieceBpe({}, {"a": 1}, {}, 0).encode("a你好a你")) == [1, 0, 1, 0]
-    assert finish(SentencePieceBpe({}, {"a": 1}, {}, None).encode("a你")) == [1]
+    assert finish(_bpe({}, {"a": 1}, UnknownChars({}, 0)).encode("a你好a你")) == [
+        1,
+        0,
+        1,
+        0,
+    ]
+    assert finish(_bpe({}, {"a": 1}).encode("a你")) == [1]
 
 
 def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:
@@ -126,7 +133,7 @@ def test_a_long_text_without_spaces_takes_no_quadratic_time() -> None:
         ("scores", [0.5]),
         ("scores", None),
         ("token_type", ["x"] * 700),
-        ("add_space_prefix", 1),
+        ("add_space_prefix", 2),
         ("bos_token_id", "1"),
         ("bos_token_id", 700),
     ],
@@ -135,6 +142,12 @@ def test_malformed_metadata(name: str, value: object) -> None:
     metadata = _metadata("llama") | {PREFIX + name: value}
     with pytest.raises(CheckpointError, match=r"tokenizer\.ggml"):
         tokenizer_from_gguf(metadata)
+
+
+def _bpe(
+    scores: dict[str, float], ids: dict[str, int], unknown: UnknownChars | None = None
+) -> SentencePieceBpe:
+    return SentencePieceBpe(ids, BpeModel(ids, ScoreRanks(scores), unknown))
 
 
 def _id(tokenizer: Tokenizer, text: str) -> int:

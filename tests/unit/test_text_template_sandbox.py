@@ -133,6 +133,16 @@ WAYS_TO_SHOW = [
     *("[X] | map('upper') | list", "[X] | map(X) | list", "[1] | select(X) | list", "X + 1"),
     *("namespace(unsafe_callable=true, x=X)()", "X()()", "','.join([X])", "X is lower"),
     *("{X: 1}", "1 % X", "{'a': X} | dictsort | string", "[X] | unique | join", "strftime_now(X)"),
+    *(
+        "X | groupby('a')",
+        "[X] | groupby('a') | string",
+        "[X] | groupby(X)",
+        "X | sum",
+        "[X] | sum",
+    ),
+    *("[1] | sum(start=X)", "[X] | sum(attribute=X)", "X | batch(2)", "[X] | batch(1) | string"),
+    *("[1] | batch(X)", "[1] | batch(2, X) | list", "X | round", "1 | round(X)", "1 | round(1, X)"),
+    *("'%s' | format(X)", "X | format(1)", "'%(a)s' | format(a=X)", "X | wordcount"),
 ]
 
 

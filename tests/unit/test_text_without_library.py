@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_references import PREFIX, TEXTS, byte_level_metadata, train_byte_level
+from text_references import PREFIX, TEXTS, byte_level_metadata, known_chars, train_byte_level
 
 from webllm.errors import CheckpointError
 from webllm.text import gguf_tokenizer
@@ -40,19 +39,13 @@ def test_every_family_gives_the_librarys_ids(metadata: Metadata, pre: str) -> No
         assert ours.encode(text, parse_special=True) == expected, text
 
 
-# Characters in the Unicode versions of both Python and the library.
-_KNOWN = st.characters(exclude_categories=["Cs", "Cn"]).filter(
-    lambda char: unicodedata.ucd_3_2_0.category(char) == unicodedata.category(char)
-)
-
-
 @pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2", "tekken", "deepseek-v3", "default"])
 def test_any_text_gives_the_librarys_ids(metadata: Metadata, pre: str) -> None:
     family = metadata | {PREFIX + "pre": pre}
     ours, library = _ours(family), tokenizer_from_gguf(family)
 
     @settings(max_examples=100, deadline=None)
-    @given(st.text(_KNOWN, max_size=40))
+    @given(st.text(known_chars(), max_size=40))
     def same(text: str) -> None:
         assert ours.encode(text) == library.encode(text)
 

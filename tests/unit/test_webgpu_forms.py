@@ -22,7 +22,7 @@ INFO = AdapterInfo("H200", "NVIDIA", "580", "Vulkan", AdapterKind.DISCRETE, comp
 
 VERSION = 1
 CHECKSUMS = {
-    "scalar": "b763de36",
+    "scalar": "e60e2818",
     "workgroup": "9ed6a318",
     "workgroup_f32": "1bf21d08",
     "subgroup16": "7f0485c0",

@@ -7,16 +7,20 @@ SentencePiece models are built from such metadata.
 import io
 import json
 import struct
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import sentencepiece
 import tokenizers
+from hypothesis import strategies as st
 
 from webllm.engine.chat_format import ChatFormat, guarded
+from webllm.text.pre_tokenizers import PRE_TOKENIZERS
 from webllm.text.steps import finish
 from webllm.text.tokenizer import Tokenizer
+from webllm.text.tokenizer_json_writer import byte_level_json
 
 PREFIX = "tokenizer.ggml."
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokenizers.json").read_text())
@@ -33,22 +37,35 @@ def encoded(
     return [*chat_format.prefix_ids, *tokenizer.encode_prompt(prompt)]
 
 
+def known_chars() -> st.SearchStrategy[str]:
+    """Characters in the Unicode versions of both Python and the `tokenizers` library."""
+    return st.characters(exclude_categories=["Cs", "Cn"]).filter(
+        lambda char: unicodedata.ucd_3_2_0.category(char) == unicodedata.category(char)
+    )
+
+
+def sentencepiece_model(**options: Any) -> bytes:
+    """Trains a SentencePiece vocabulary with these options and returns its `tokenizer.model`."""
+    model = io.BytesIO()
+    defaults: dict[str, Any] = {
+        "model_type": "bpe",
+        "vocab_size": 700,
+        "byte_fallback": True,
+        "character_coverage": 0.99,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_TRAINING), model_writer=model, **defaults | options
+    )
+    return model.getvalue()
+
+
 def train_sentencepiece(**options: Any) -> dict[str, object]:
     """Trains a SentencePiece BPE vocabulary with these options; returns it as GGUF metadata."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_TRAINING),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=700,
-        byte_fallback=True,
-        character_coverage=0.99,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        **options,
-    )
-    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    model = sentencepiece_model(**options)
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = range(trained.get_piece_size())
     user_defined = options.get("user_defined_symbols", [])
 
@@ -97,6 +114,49 @@ def byte_level_metadata(trained: tokenizers.Tokenizer, pre: str = "gpt-2") -> di
         PREFIX + "bos_token_id": tokens.index("<|im_start|>"),
         PREFIX + "eos_token_id": tokens.index("<|im_end|>"),
     }
+
+
+def json_document(metadata: Mapping[str, object]) -> bytes:
+    """Returns the `tokenizer.json` that converters would have made beside this GGUF metadata."""
+    tokens = list(cast(Sequence[str], metadata[PREFIX + "tokens"]))
+    types = list(cast(Sequence[int], metadata[PREFIX + "token_type"]))
+    added = [
+        {"id": i, "content": tokens[i], "special": kind == 3}
+        | dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+        for i, kind in enumerate(types)
+        if kind in (3, 4)
+    ]
+    if metadata[PREFIX + "model"] == "gpt2":
+        pre = PRE_TOKENIZERS[str(metadata[PREFIX + "pre"])]
+        merges = cast(Sequence[str], metadata[PREFIX + "merges"])
+        document = json.loads(byte_level_json(tokens, (), merges, pre))
+        return json.dumps(document | {"added_tokens": added}).encode()
+    scores = dict(zip(tokens, cast(Sequence[float], metadata[PREFIX + "scores"]), strict=True))
+    normal = [text for text, kind in zip(tokens, types, strict=True) if kind == 1]
+    document = {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "model": {
+            "type": "BPE",
+            "byte_fallback": True,
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "vocab": {text: i for i, text in enumerate(tokens)},
+            "merges": ranked_merges(tokens, scores, normal),
+        },
+    }
+    return json.dumps(document).encode()
+
+
+def ranked_merges(
+    tokens: Sequence[str], scores: Mapping[str, float], merged: Sequence[str]
+) -> list[list[str]]:
+    """Returns the merges that make the tokens in `merged`, the best score first."""
+    ids = {text: i for i, text in enumerate(tokens)}
+    splits = [[text[:i], text[i:]] for text in merged for i in range(1, len(text))]
+    pairs = [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+    return sorted(pairs, key=lambda pair: (-scores["".join(pair)], ids[pair[0]], ids[pair[1]]))
 
 
 def sentencepiece_of(metadata: Mapping[str, object]) -> sentencepiece.SentencePieceProcessor:

@@ -13,6 +13,7 @@ export interface ConvTemplateConfig {
   stop_str?: string[];
   system_prefix_token_ids?: number[] | null;
   stop_token_ids?: number[];
+  strip_reasoning_in_history?: boolean;
   add_role_after_system_message?: boolean;
   render_empty_system_message?: boolean;
   name?: string | null;

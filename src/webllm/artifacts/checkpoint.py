@@ -1,32 +1,32 @@
 """A model file of any format: its configuration, tensors and tokenizer, and the bytes of tensors.
 
-Names storage types and their block sizes. Knows no file format and no arithmetic.
+Has the table of storage types. Knows no file format and no arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
-from webllm.errors import CheckpointError, ModelNotFoundError
+from webllm.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 OnBytes = Callable[[int, int], None]  # called with (loaded, total) bytes
 
 _MAX_VECTOR_BYTES = 4 << 20  # beyond every real one
 
 GROUP_COLS = 32  # columns quantized together: of int8 activations, and of a block at least
+MAX_PLANES = 3  # of a storage type
 
 
 class StorageType(IntEnum):
-    """A storage type, numbered as GGUF numbers it (ggml's `enum ggml_type`).
+    """How a tensor is stored: GGUF's types with its numbers (ggml's `enum ggml_type`), then ours.
 
-    A row is a run of blocks of `block_elements` values. The fields of a block lie together, in one
-    plane, or in several: then each plane has one field of all blocks of the row. Types without a
-    block size are listed only so that an error can name them.
+    Ours are those of compressed-tensors (GROUP4), MLX (AFFINE4) and MLC, with the size of a group
+    where it is not the usual one. Types without a `Storage` are here so that errors can name them.
     """
 
     F32 = 0
@@ -64,42 +64,126 @@ class StorageType(IntEnum):
     NVFP4 = 40
     Q1_0 = 41
 
+    GROUP4 = 1000
+    GROUP4_BF16 = 1001
+    GROUP4_64 = 1002
+    GROUP4_64_BF16 = 1003
+    GROUP4_32 = 1004
+    GROUP4_32_BF16 = 1005
+    MLC_Q4 = 1006
+    MLC_Q4_BF16 = 1007
+    AFFINE4 = 1010
+    AFFINE4_BF16 = 1011
+    AFFINE4_32 = 1012
+    AFFINE4_32_BF16 = 1013
+
     @property
     def supported(self) -> bool:
         """Whether webllm reads tensors of this type."""
-        return self in _BLOCKS
+        return self in _STORAGE
+
+    @property
+    def is_ggml(self) -> bool:
+        """Whether GGUF has this type."""
+        return self < StorageType.GROUP4
+
+    @property
+    def storage(self) -> Storage:
+        """Its row in the table of types. KeyError unless `supported`; see `TensorInfo.storage`."""
+        return _STORAGE[self]
 
     @property
     def block_elements(self) -> int:
-        """Values in one block; a row is a whole number of blocks. KeyError unless `supported`."""
-        return _BLOCKS[self][0]
+        """Values in one block; a row is a whole number of blocks."""
+        return self.storage.block_elements
 
     @property
     def plane_bytes(self) -> tuple[int, ...]:
-        """Bytes of one block in each plane. KeyError unless `supported`."""
-        return _BLOCKS[self][1:]
+        """Bytes of one block in each plane."""
+        return self.storage.plane_bytes
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block in all planes. KeyError unless `supported`."""
-        return sum(self.plane_bytes)
+        """Bytes of one block in all planes."""
+        return sum(self.storage.plane_bytes)
+
+    @property
+    def unpacked_as(self) -> StorageType:
+        """The type whose functions, in C and in WGSL, unpack this one too."""
+        return self.storage.like or self
 
 
-# (values, bytes in each plane) of one block; the sums list a block's fields in storage order.
-_BLOCKS: dict[StorageType, tuple[int, ...]] = {
-    StorageType.F32: (1, 4),
-    StorageType.F16: (1, 2),
-    StorageType.BF16: (1, 2),
-    StorageType.Q4_0: (32, 2 + 16),  # scale, nibbles
-    StorageType.Q4_1: (32, 2 + 2 + 16),  # scale, minimum, nibbles
-    StorageType.Q5_0: (32, 2 + 4 + 16),  # scale, fifth bits, nibbles
-    StorageType.Q5_1: (32, 2 + 2 + 4 + 16),  # scale, minimum, fifth bits, nibbles
-    StorageType.Q8_0: (32, 2 + 32),  # scale, bytes
-    StorageType.Q2_K: (256, 16 + 64 + 2 + 2),  # scales, 2-bit values, scale, minimum
-    StorageType.Q3_K: (256, 32 + 64 + 12 + 2),  # third bits, 2-bit values, scales, scale
-    StorageType.Q4_K: (256, 2 + 2 + 12 + 128),  # scale, minimum, scales, nibbles
-    StorageType.Q5_K: (256, 2 + 2 + 12 + 32 + 128),  # scale, minimum, scales, fifth bits, nibbles
-    StorageType.Q6_K: (256, 128 + 64 + 16 + 2),  # nibbles, upper bits, scales, scale
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The blocks of a storage type and the numbers in them.
+
+    A row is a run of blocks. A block has some bytes in each plane, and a plane holds the blocks of
+    all rows. An integer q of `bits` bits is the weight scale * (q - zero), or scale * q + minimum
+    if there are `mins`; 16 and 32 bits are floats. Each backend derives the format that holds them.
+    """
+
+    block_elements: int
+    plane_bytes: tuple[int, ...]
+    bits: int
+    scale_group: int = 0  # columns that share a scale; 0 for floats
+    zero: int = 0
+    mins: bool = False
+    bf16: bool = False  # floats, or scales and minimums in planes of their own; else they are f16
+    like: StorageType | None = None  # the type with the same fields: only sizes and `zero` differ
+
+    @property
+    def is_float(self) -> bool:
+        return self.bits >= 16
+
+
+# A new type is a row here and a function in each backend: docs/adding.md. Sums list the fields of a
+# block in the order of the file.
+_STORAGE = {
+    StorageType.F32: Storage(1, (4,), 32),
+    StorageType.F16: Storage(1, (2,), 16),
+    StorageType.BF16: Storage(1, (2,), 16, bf16=True),
+    # scale, nibbles
+    StorageType.Q4_0: Storage(32, (2 + 16,), 4, 32, zero=8),
+    # scale, minimum, nibbles
+    StorageType.Q4_1: Storage(32, (2 + 2 + 16,), 4, 32, mins=True),
+    # scale, fifth bits, nibbles
+    StorageType.Q5_0: Storage(32, (2 + 4 + 16,), 5, 32, zero=16),
+    # scale, minimum, fifth bits, nibbles
+    StorageType.Q5_1: Storage(32, (2 + 2 + 4 + 16,), 5, 32, mins=True),
+    # scale, bytes
+    StorageType.Q8_0: Storage(32, (2 + 32,), 8, 32),
+    # scales, 2-bit values, scale, minimum
+    StorageType.Q2_K: Storage(256, (16 + 64 + 2 + 2,), 2, 16, mins=True),
+    # third bits, 2-bit values, scales, scale
+    StorageType.Q3_K: Storage(256, (32 + 64 + 12 + 2,), 3, 16, zero=4),
+    # scale, minimum, scales, nibbles
+    StorageType.Q4_K: Storage(256, (2 + 2 + 12 + 128,), 4, 32, mins=True),
+    # scale, minimum, scales, fifth bits, nibbles
+    StorageType.Q5_K: Storage(256, (2 + 2 + 12 + 32 + 128,), 5, 32, mins=True),
+    # nibbles, upper bits, scales, scale
+    StorageType.Q6_K: Storage(256, (128 + 64 + 16 + 2,), 6, 16, zero=32),
+    # scale, nibbles: each is the place of an int8 in a table of sixteen
+    StorageType.IQ4_NL: Storage(32, (2 + 16,), 8, 32),
+    # scale, upper bits of scales, scales, nibbles as in IQ4_NL
+    StorageType.IQ4_XS: Storage(256, (2 + 2 + 4 + 128,), 8, 32),
+    # Planes of codes, the first in the lowest bits, and of scales.
+    StorageType.GROUP4: Storage(128, (64, 2), 4, 128, zero=8),
+    StorageType.GROUP4_BF16: Storage(128, (64, 2), 4, 128, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.GROUP4_64: Storage(64, (32, 2), 4, 64, 8, like=StorageType.GROUP4),
+    StorageType.GROUP4_64_BF16: Storage(64, (32, 2), 4, 64, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.GROUP4_32: Storage(32, (16, 2), 4, 32, 8, like=StorageType.GROUP4),
+    StorageType.GROUP4_32_BF16: Storage(32, (16, 2), 4, 32, 8, bf16=True, like=StorageType.GROUP4),
+    StorageType.MLC_Q4: Storage(32, (16, 2), 4, 32, 7, like=StorageType.GROUP4),
+    StorageType.MLC_Q4_BF16: Storage(32, (16, 2), 4, 32, 7, bf16=True, like=StorageType.GROUP4),
+    # Planes of codes, of scales and of minimums.
+    StorageType.AFFINE4: Storage(64, (32, 2, 2), 4, 64, mins=True),
+    StorageType.AFFINE4_BF16: Storage(
+        64, (32, 2, 2), 4, 64, mins=True, bf16=True, like=StorageType.AFFINE4
+    ),
+    StorageType.AFFINE4_32: Storage(32, (16, 2, 2), 4, 32, mins=True, like=StorageType.AFFINE4),
+    StorageType.AFFINE4_32_BF16: Storage(
+        32, (16, 2, 2), 4, 32, mins=True, bf16=True, like=StorageType.AFFINE4
+    ),
 }
 
 
@@ -128,6 +212,16 @@ class TensorInfo:
     plus: float = 0.0
 
     @property
+    def storage(self) -> Storage:
+        """The storage of its type. Raises UnsupportedModelError if webllm does not read it."""
+        if not self.dtype.supported:
+            raise UnsupportedModelError(
+                f"{self.name} is stored as {self.dtype.name}, which webllm cannot read; choose "
+                "another quantization of this model"
+            )
+        return self.dtype.storage
+
+    @property
     def row_bytes(self) -> tuple[int, ...]:
         """Bytes of a row in each plane; a vector is one row."""
         blocks = self.shape[-1] // self.dtype.block_elements
@@ -138,10 +232,11 @@ class TensorInfo:
         return prod(self.shape[:-1]) * sum(self.row_bytes)
 
     def rows(self, name: str, first: int, count: int) -> TensorInfo:
-        """Returns the tensor `name`, which is rows `first` to `first + count` of this matrix."""
+        """Returns the tensor `name`: rows `first` to `first + count` of this matrix or vector."""
+        sizes = self.row_bytes if len(self.shape) > 1 else (self.dtype.block_bytes,)
         planes = [
             replace(plane, offset=plane.offset + first * size)
-            for plane, size in zip(self.planes, self.row_bytes, strict=True)
+            for plane, size in zip(self.planes, sizes, strict=True)
         ]
         return replace(self, name=name, shape=(count, *self.shape[1:]), planes=tuple(planes))
 
@@ -182,12 +277,14 @@ class GGUFTokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class JSONTokenizer:
+class TokenizerFiles:
     """The tokenizer and chat templates of Hugging Face's files, as they are."""
 
-    document: bytes  # tokenizer.json
+    document: bytes  # tokenizer.json; SentencePiece's tokenizer.model if there is only that
+    is_json: bool = True
     config: bytes | None = None  # tokenizer_config.json
     chat_template: str | None = None  # chat_template.jinja
+    eos_ids: tuple[int, ...] = ()  # eos_token_id of config.json and generation_config.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +299,9 @@ class Description:
 
     config: Mapping[str, object]
     tensors: Mapping[str, TensorInfo]
-    tokenizer: GGUFTokenizer | JSONTokenizer
+    tokenizer: GGUFTokenizer | TokenizerFiles
     fingerprint: str  # eight hex digits: files of other settings or tensors have others
-    conv_template: Mapping[str, object] | None = None  # WebLLM's chat template
+    conv_template: Mapping[str, object] | str | None = None  # WebLLM's chat template, or its name
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -246,12 +343,24 @@ class Checkpoint:
 
     async def read(self, name: str, first_row: int, num_rows: int) -> tuple[RawBytes, ...]:
         """Reads rows of a matrix for a device, the bytes of each plane."""
-        tensor, files = self.tensors[name], self._open_files(name)
-        found = []
+        files = self._open_files(name)
+        places = self._places(name, first_row, num_rows)
+        return tuple([await files.read(*place) for place in places])
+
+    async def load(
+        self, name: str, first_row: int, num_rows: int
+    ) -> tuple[bytes | memoryview, ...]:
+        """Reads rows of a matrix into Python's memory, the bytes of each plane."""
+        files = self._open_files(name)
+        places = self._places(name, first_row, num_rows)
+        return tuple([await files.load(*place) for place in places])
+
+    def _places(self, name: str, first_row: int, num_rows: int) -> Iterator[tuple[str, int, int]]:
+        """Yields (file, start, end) of rows in each plane."""
+        tensor = self.tensors[name]
         for plane, size in zip(tensor.planes, tensor.row_bytes, strict=True):
             start = plane.offset + first_row * size
-            found.append(await files.read(plane.file, start, start + num_rows * size))
-        return tuple(found)
+            yield plane.file, start, start + num_rows * size
 
     def _open_files(self, what: str) -> Files:
         if self._files is None:

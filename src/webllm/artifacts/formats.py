@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from webllm.artifacts.checkpoint import Checkpoint, Description, Files
 from webllm.artifacts.gguf.reader import describe as describe_gguf
 from webllm.artifacts.integrity import Integrity
-from webllm.errors import UnsupportedModelError
+from webllm.artifacts.mlc.reader import describe as describe_mlc
+from webllm.artifacts.needed import MLC_CONFIG, SAFETENSORS_INDEX
+from webllm.artifacts.safetensors.reader import describe as describe_safetensors
+
+Describe = Callable[[list[str], Files], Awaitable[Description]]
+
+# The ends of the names of entries, and what reads the model's files.
+FORMATS: dict[str, Describe] = {
+    ".gguf": describe_gguf,
+    MLC_CONFIG: describe_mlc,
+    ".safetensors": describe_safetensors,
+    SAFETENSORS_INDEX: describe_safetensors,
+}
 
 
 async def open_checkpoint(
@@ -31,6 +43,4 @@ async def open_checkpoint(
 
 
 async def _describe(entry: str, names: list[str], files: Files) -> Description:
-    if entry.endswith(".gguf"):
-        return await describe_gguf(names, files)
-    raise UnsupportedModelError(f"{entry} is of a format that is not read")
+    return await next(read for end, read in FORMATS.items() if entry.endswith(end))(names, files)

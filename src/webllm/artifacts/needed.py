@@ -24,7 +24,7 @@ MLC_CONFIG = "mlc-chat-config.json"
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 SINGLE_FILE = "model.gguf"  # the name of a file whose own name says nothing
 
-_TENSOR_CACHES = ("tensor-cache.json", "ndarray-cache.json")  # of today, and of 2024
+TENSOR_CACHES = ("tensor-cache.json", "ndarray-cache.json")  # of today, and of 2024
 _SPLIT = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)")
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _HINT = (
@@ -155,12 +155,12 @@ async def _found(spec: FileSpec, folder: Folder) -> FileSpec | None:
 
 async def _mlc(folder: Folder) -> list[FileSpec]:
     config = await _document(folder, MLC_CONFIG)
-    for cache in _TENSOR_CACHES:
+    for cache in TENSOR_CACHES:
         if await folder.find(cache):
             break
     else:
         raise ModelNotFoundError(
-            f"{_TENSOR_CACHES[0]} is missing in {folder}; the model is not complete"
+            f"{TENSOR_CACHES[0]} is missing in {folder}; the model is not complete"
         )
     records = (await _document(folder, cache)).get("records")
     if not isinstance(records, list) or not records:

@@ -63,8 +63,7 @@ class ConvFormat:
         self.prefix_ids = tuple(template.system_prefix_token_ids or ())
 
     def render(self, messages: Messages, enable_thinking: bool = True) -> str:
-        prompt = self._template.render(messages)
-        return prompt if enable_thinking else prompt + _NO_THOUGHT
+        return self._template.render(messages, reply_start="" if enable_thinking else _NO_THOUGHT)
 
 
 def guarded(value: Any, tokenizer: Tokenizer) -> Steps[Any]:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from webllm.artifacts.auto import open_model
-from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, JSONTokenizer
+from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.hub_access import HubAccess
 from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import Phase, ProgressReporter
@@ -20,20 +20,17 @@ from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.background import ignore_result, in_background, to_its_end
 from webllm.engine.block_manager import BlockManager
-from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loop import GenerationLoop
+from webllm.engine.model_text import make_tokenizer, with_defaults
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
 from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
 from webllm.host import Host
 from webllm.models import registry
+from webllm.ops.padding import padded
 from webllm.ops.program import BatchShape, Program
-from webllm.text.conv_template import conv_template_from_json
-from webllm.text.gguf_tokenizer import tokenizer_from_gguf
-from webllm.text.model_template import template_from_gguf
-from webllm.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +74,13 @@ async def load_model(
         with await _open(record, config) as checkpoint:
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
             tokenizing = asyncio.create_task(
-                in_background(host, _make_tokenizer, checkpoint, options)
+                in_background(host, make_tokenizer, checkpoint, options)
             )
             try:
                 context = context_window(checkpoint, options)
-                program = registry.record(checkpoint, context)
+                program, weights = padded(registry.record(checkpoint, context), checkpoint)
                 await asyncio.wait([opening])  # does not cancel it; `_opening_backend` closes it
-                plan = plan_memory(opening.result(), program, checkpoint, context, config, host)
+                plan = plan_memory(opening.result(), program, weights, context, config, host)
                 await upload(plan, config)
                 runner = await warm_up(plan, record.model_id, config)
             except BaseException:
@@ -94,7 +91,7 @@ async def load_model(
     loop = GenerationLoop(new_scheduler(plan, config), runner, host)
     model = LoadedModel(
         model_id=record.model_id,
-        options=options,
+        options=with_defaults(options, checkpoint),
         context_window_size=context,
         tokenizer=tokenizer,
         chat_format=chat_format,
@@ -162,21 +159,6 @@ def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
             f"context_window_size is {wanted}, more than the {trained} the model was trained for"
         )
     return wanted
-
-
-def _make_tokenizer(
-    checkpoint: Checkpoint, options: ChatOptions
-) -> tuple[Tokenizer, ChatFormat | None]:
-    """Returns the tokenizer, and the chat format if there is a template."""
-    match checkpoint.tokenizer:
-        case GGUFTokenizer(metadata):
-            tokenizer = tokenizer_from_gguf(metadata)
-            template = template_from_gguf(metadata, tokenizer, builtin=options.builtin_template)
-        case JSONTokenizer():
-            raise NotImplementedError
-    if options.conv_template is not None:
-        return tokenizer, ConvFormat(conv_template_from_json(options.conv_template))
-    return tokenizer, JinjaFormat(template) if template else None
 
 
 def plan_memory(

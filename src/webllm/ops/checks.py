@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, StorageType
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.ops.padding import HEAD_DIM_STEP
 from webllm.ops.program import (
     Attention,
     BatchShape,
@@ -26,7 +27,6 @@ from webllm.ops.program import (
 )
 from webllm.ops.values import Encoding, Part, RowOrder, Rows, Value, Weight
 
-_HEAD_DIM_STEP = 16
 _VECTOR_TYPES = (StorageType.F32, StorageType.F16, StorageType.BF16)
 
 
@@ -121,15 +121,18 @@ def _shape(value: Value) -> tuple[Rows, int]:
 
 def _check_group(size: int, name: str) -> None:
     if size < GROUP_COLS or size % GROUP_COLS:
-        raise UnsupportedModelError(f"{name} is {size}; only multiples of {GROUP_COLS} run")
+        raise UnsupportedModelError(
+            f"{name} is {size}; only multiples of {GROUP_COLS} run: choose another model"
+        )
 
 
 def _check_heads(heads: Heads, layer: int, program: Program, max_head_dim: int) -> None:
     dim = heads.head_dim
-    if dim % _HEAD_DIM_STEP or not 0 < dim <= max_head_dim or heads.num_q % heads.num_kv:
+    if dim % HEAD_DIM_STEP or not 0 < dim <= max_head_dim or heads.num_q % heads.num_kv:
         raise UnsupportedModelError(
             f"heads of {dim} dimensions, {heads.num_q} over {heads.num_kv}: this device needs "
-            f"multiples of {_HEAD_DIM_STEP} up to {max_head_dim}, and whole groups"
+            f"multiples of {HEAD_DIM_STEP} up to {max_head_dim}, and whole groups: choose another "
+            "model"
         )
     kv = program.kv_cache
     _require((heads.num_kv, dim) == (kv.num_kv_heads, kv.head_dim) and layer < kv.num_layers, kv)
@@ -148,12 +151,15 @@ def _check_matrix(weight: Weight, checkpoint: Checkpoint) -> None:
     name, cols = weight.parts[0].tensor, weight.cols
     if cols < GROUP_COLS or cols % GROUP_COLS:
         raise UnsupportedModelError(
-            f"{name} has {cols} columns; only multiples of {GROUP_COLS} run"
+            f"{name} has {cols} columns; only multiples of {GROUP_COLS} run: choose another model"
         )
     for part in weight.parts:
         dtype = checkpoint.tensors[part.tensor].dtype
-        if not dtype.supported or cols % dtype.block_elements:
-            raise UnsupportedModelError(f"{part.tensor} has {cols} columns of {dtype.name}")
+        if cols % checkpoint.tensors[part.tensor].storage.block_elements:
+            raise UnsupportedModelError(
+                f"{part.tensor} has {cols} columns of {dtype.name}, which are stored in blocks of "
+                f"{dtype.block_elements}: choose another quantization"
+            )
         _check_part(part, checkpoint, (part.rows, cols))
 
 
@@ -173,3 +179,10 @@ def _check_part(part: Part, checkpoint: Checkpoint, shape: tuple[int, ...]) -> N
     if part.order is RowOrder.HALVES_TO_PAIRS:
         whole = part.head_dim > 0 and part.head_dim % 2 == 0 and part.rows % part.head_dim == 0
         _require(whole, f"{part.tensor} has {part.rows} rows in heads of {part.head_dim}")
+
+
+def out_of_range(tensor: str) -> CheckpointError:
+    """The error of kernels that find a scale or a minimum which f16 cannot hold."""
+    return CheckpointError(
+        f"{tensor} has scales beyond 65504, the largest f16, or not finite; the file is damaged"
+    )

@@ -5,13 +5,13 @@ It gives the library's ids. On usual text, whose words repeat, it is about as fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from unicodedata import normalize
 
-from webllm.errors import CheckpointError
-from webllm.text.bpe_merge import WordEncoder, merge
+from webllm.text.bpe_merge import WordEncoder
+from webllm.text.bpe_model import BpeModel, MergeRanks
 from webllm.text.pre_tokenizers import PreTokenizer
-from webllm.text.steps import Steps, collect
+from webllm.text.steps import Steps
 from webllm.text.vocabulary import byte_level_alphabet
 from webllm.text.word_splitter import WordSplitter
 
@@ -24,31 +24,20 @@ class ByteLevelBpe:
     """
 
     def __init__(self, ids: Mapping[str, int], merges: Iterable[str], pre: PreTokenizer) -> None:
-        self._ids = ids
-        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._pre = pre
+        self._model = BpeModel(ids, MergeRanks(merges), ignore_merges=pre.ignore_merges)
+        self._nfc = pre.nfc
         self._split = WordSplitter(pre.patterns).split
-        self._alphabet = {byte: char for char, byte in byte_level_alphabet().items()}
-        self._words = WordEncoder(self._merge)
+        self._to_chars = bytes_to_chars()
+        self._words = WordEncoder(self._encode_word)
 
     def encode(self, text: str) -> Steps[list[int]]:
-        return self._words.encode(self._split(normalize("NFC", text) if self._pre.nfc else text))
+        return self._words.encode(self._split(normalize("NFC", text) if self._nfc else text))
 
-    def _merge(self, word: str) -> Steps[list[int]]:
-        chars = word.encode().decode("latin-1").translate(self._alphabet)
-        if self._pre.ignore_merges and chars in self._ids:
-            return [self._ids[chars]]
-        pieces = yield from merge(list(chars), self._rank)
-        return (yield from collect(self._token_ids(pieces)))
+    def _encode_word(self, word: str) -> Steps[list[int]]:
+        return self._model.encode(self._to_chars(word))
 
-    def _rank(self, left: str, right: str) -> int | None:
-        return self._ranks.get(f"{left} {right}")
 
-    def _token_ids(self, pieces: Iterable[str]) -> Iterator[int]:
-        for piece in pieces:
-            if piece in self._ids:
-                yield self._ids[piece]
-            elif len(piece) > 1:
-                raise CheckpointError(
-                    f"the tokenizer data is malformed: {piece!r} is merged but is not a token"
-                )
+def bytes_to_chars() -> Callable[[str], str]:
+    """Returns the function that writes the UTF-8 bytes of a text as GPT-2's characters."""
+    alphabet = {byte: char for char, byte in byte_level_alphabet().items()}
+    return lambda text: text.encode().decode("latin-1").translate(alphabet)

@@ -1,26 +1,30 @@
 """Makes a tokenizer from a GGUF file's `tokenizer.ggml.*` metadata.
 
-There are two kinds. "gpt2" is byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`; it
-runs on the `tokenizers` library or, without it, on our `ByteLevelBpe`. "llama" is SentencePiece's
-BPE and runs on our `SentencePieceBpe`. Where GGUF says less than the original tokenizer, we do what
-llama.cpp does. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
+There are three kinds. "gpt2" is byte-level BPE with a word pattern chosen by `tokenizer.ggml.pre`;
+it runs on the `tokenizers` library or, without it, on our `ByteLevelBpe`. "llama" is
+SentencePiece's BPE, "gemma4" the same with ranks of merges; they run on our `SentencePieceBpe`.
+Where GGUF says less than the original tokenizer, we do what llama.cpp does. Keys:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 
 from webllm.errors import CheckpointError, UnsupportedModelError
+from webllm.text.bpe_model import BpeModel, MergeRanks, UnknownChars
 from webllm.text.byte_level_bpe import ByteLevelBpe
 from webllm.text.fragment_encoder import FragmentEncoder, SpacePolicy
 from webllm.text.gguf_fields import GgufFields
-from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
-from webllm.text.sentencepiece_bpe import SentencePieceBpe
+from webllm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, recognized
+from webllm.text.sentencepiece_bpe import ScoreRanks, SentencePieceBpe
 from webllm.text.steps import Steps
-from webllm.text.tokenizer import Coverage, ModelTokenizer
+from webllm.text.tokenizer import Coverage, ModelTokenizer, byte_level_coverage
 from webllm.text.tokenizer_json_writer import byte_level_json
 from webllm.text.tokenizer_library import has_library, load_encoder
 from webllm.text.vocabulary import (
@@ -35,9 +39,9 @@ from webllm.text.vocabulary import (
     sentencepiece_bytes,
 )
 
-_NFC_CHARS = 4  # most characters that NFC composes into one
-_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # characters that NFC never makes
-_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # bytes; every non-ASCII character has one or more
+_log = logging.getLogger(__name__)
+
+_LINES = re.compile(r"\n+|[^\n]+")
 
 
 class TokenType(IntEnum):
@@ -63,8 +67,11 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> ModelTokenizer:
         return _byte_level(fields)
     if model == "llama":
         return _sentencepiece(fields)
+    if model == "gemma4":
+        return _gemma4(fields)
     raise UnsupportedModelError(
-        f"tokenizer kind {model!r} (tokenizer.ggml.model) is not supported; 'gpt2' and 'llama' are"
+        f"tokenizer kind {model!r} (tokenizer.ggml.model) is not supported; 'gpt2', 'llama' and "
+        "'gemma4' are"
     )
 
 
@@ -109,16 +116,11 @@ def _read_tokens(fields: GgufFields, texts: Sequence[str]) -> _Tokens:
 
 
 def _byte_level(fields: GgufFields) -> ModelTokenizer:
-    name = fields.text("pre", "default")
-    pre = PRE_TOKENIZERS.get(name)
-    if pre is None:
-        raise UnsupportedModelError(
-            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; the model's "
-            "tokenizer.json may work instead"
-        )
     read = fields.strings if has_library() else fields.string_list
     tokens = _read_tokens(fields, read("tokens"))
+    pre = _pre_tokenizer(fields, tokens.texts)
     encode = _byte_level_encode(tokens, read("merges"), pre)
+    control = tokens.control_ids
     return _assemble(
         fields,
         tokens,
@@ -126,23 +128,27 @@ def _byte_level(fields: GgufFields) -> ModelTokenizer:
         byte_level_speller(),
         SpacePolicy(),
         pre.add_bos,
-        _byte_level_coverage(tokens, pre),
+        byte_level_coverage((c for c, i in tokens.named.items() if i not in control), pre.nfc),
     )
 
 
-def _byte_level_coverage(tokens: _Tokens, pre: PreTokenizer) -> Coverage | None:
-    """Returns the characters that become tokens; None if any text may become no token at all.
-
-    Bytes without a token are dropped. Often these are a few control characters.
-    """
-    control, alphabet = tokens.control_ids, byte_level_alphabet()
-    found = {alphabet[c] for c, i in tokens.named.items() if c in alphabet and i not in control}
-    if not found.issuperset(_UTF8_CONTINUATIONS):
-        return None
-    dropped = "".join(chr(byte) for byte in range(0x80) if byte not in found)
-    if pre.nfc and dropped.strip(_NEVER_COMPOSED):
-        return None
-    return Coverage(_NFC_CHARS if pre.nfc else 1, dropped)
+def _pre_tokenizer(fields: GgufFields, texts: Sequence[str]) -> PreTokenizer:
+    name = fields.text("pre", "") or recognized(texts)
+    if name is None:
+        name = "default"
+        _log.warning(
+            "the file does not say how its tokenizer cuts words (tokenizer.ggml.pre), and its "
+            "vocabulary of %d tokens is not a known one: they are cut as by llama.cpp, perhaps "
+            "not as in training",
+            len(texts),
+        )
+    pre = PRE_TOKENIZERS.get(name)
+    if pre is None:
+        raise UnsupportedModelError(
+            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported; the model's "
+            "tokenizer.json may work instead"
+        )
+    return pre
 
 
 def _byte_level_encode(
@@ -157,25 +163,65 @@ def _byte_level_encode(
 
 def _sentencepiece(fields: GgufFields) -> ModelTokenizer:
     tokens = _read_tokens(fields, fields.string_list("tokens"))
-    num_tokens = len(tokens.texts)
-    scores = dict(zip(tokens.texts, fields.numbers("scores", num_tokens), strict=True))
+    scores = dict(zip(tokens.texts, _scores(fields, len(tokens.texts)), strict=True))
     for token_ids in tokens.of_type.values():  # only normal tokens are merged
         for token_id in token_ids:
             scores.pop(tokens.texts[token_id], None)
+    unknown = _unknown_chars(fields, tokens)
+    model = BpeModel(index_tokens(tokens.texts), ScoreRanks(scores), unknown)
+    spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
+    return _assemble(
+        fields,
+        tokens,
+        SentencePieceBpe(scores, model).encode,
+        sentencepiece_bytes,
+        spaces,
+        True,
+        Coverage() if unknown.byte_ids else None,
+    )
+
+
+def _scores(fields: GgufFields, num_tokens: int) -> list[float]:
+    if fields.has("scores"):
+        return fields.numbers("scores", num_tokens)
+    _log.warning(
+        "the file has no tokenizer.ggml.scores: its tokens count as equally likely, as in llama.cpp"
+    )
+    return [0.0] * num_tokens
+
+
+def _gemma4(fields: GgufFields) -> ModelTokenizer:
+    """SentencePiece's spelling with ranks of merges, which cross no newline."""
+    tokens = _read_tokens(fields, fields.string_list("tokens"))
+    unknown = _unknown_chars(fields, tokens)
+    ids = tokens.ids_in_text()
+    lines = {text: token_id for text, token_id in ids.items() if not text.strip("\n")}
+    words = SentencePieceBpe(ids, BpeModel(ids, MergeRanks(fields.strings("merges")), unknown))
+
+    def encode(text: str) -> Steps[list[int]]:
+        token_ids: list[int] = []
+        for match in _LINES.finditer(text):
+            if match[0] in lines:
+                token_ids.append(lines[match[0]])
+            else:
+                token_ids += yield from words.encode(match[0])
+        return token_ids
+
+    spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", False))
+    coverage = Coverage() if unknown.byte_ids else None
+    return _assemble(fields, tokens, encode, sentencepiece_bytes, spaces, True, coverage)
+
+
+def _unknown_chars(fields: GgufFields, tokens: _Tokens) -> UnknownChars:
     byte_ids = {
         sentencepiece_bytes(tokens.texts[i])[0]: i
         for i in tokens.of_type.get(TokenType.BYTE, [])
         if len(sentencepiece_bytes(tokens.texts[i])) == 1
     }
-    bpe = SentencePieceBpe(
-        scores,
-        index_tokens(tokens.texts),
+    return UnknownChars(
         byte_ids if len(byte_ids) == 256 else {},
-        fields.token_id("unknown_token_id", num_tokens, default=0),
+        fields.token_id("unknown_token_id", len(tokens.texts), default=0),
     )
-    spaces = SpacePolicy(mark=True, prefix=fields.flag("add_space_prefix", True))
-    coverage = Coverage() if len(byte_ids) == 256 else None
-    return _assemble(fields, tokens, bpe.encode, sentencepiece_bytes, spaces, True, coverage)
 
 
 def _assemble(
@@ -190,8 +236,10 @@ def _assemble(
     num_tokens = len(tokens.texts)
     is_llama = spaces.mark
     bos_id = fields.token_id("bos_token_id", num_tokens, default=1 if is_llama else None)
-    eos_id = fields.token_id("eos_token_id", num_tokens, default=2 if is_llama else None)
-    others = [fields.token_id(name, num_tokens) for name in ("eot_token_id", "eom_token_id")]
+    eos_ids = fields.token_ids("eos_token_id", num_tokens, default=2 if is_llama else None)
+    ends = [*eos_ids]
+    for name in ("eot_token_id", "eom_token_id"):
+        ends += fields.token_ids(name, num_tokens)
     special = [TokenType.CONTROL, TokenType.UNKNOWN, TokenType.UNUSED]
     special_ids = frozenset(i for kind in special for i in tokens.of_type.get(kind, []))
     encoder = FragmentEncoder(
@@ -199,8 +247,8 @@ def _assemble(
         tokens.spelled(TokenType.USER_DEFINED),
         tokens.spelled(TokenType.CONTROL, TokenType.UNKNOWN),
         (
-            _affix("bos", bos_id, fields.flag("add_bos_token", add_bos)),
-            _affix("eos", eos_id, fields.flag("add_eos_token", False)),
+            _affix(fields, "bos", [] if bos_id is None else [bos_id], num_tokens, add_bos),
+            _affix(fields, "eos", eos_ids[:1], num_tokens, False),
         ),
         spaces,
     )
@@ -210,19 +258,31 @@ def _assemble(
         special_ids,
         frozenset() if is_llama else frozenset(tokens.of_type[TokenType.USER_DEFINED]),
         bos_id,
-        end_ids(tokens.named, special_ids, [eos_id, *others]),
+        end_ids(tokens.named, special_ids, ends),
         spaces.prefix,
     )
     return ModelTokenizer(vocabulary, encoder, coverage)
 
 
-def _affix(name: str, token_id: int | None, is_added: bool) -> list[int]:
-    """Returns the tokens that are put before ("bos") or after ("eos") every text."""
-    if not is_added:
+def _affix(
+    fields: GgufFields, name: str, token_ids: list[int], num_tokens: int, default: bool
+) -> list[int]:
+    """Returns the tokens that are put before ("bos") or after ("eos") every text.
+
+    default: whether they are if the file does not say so.
+    """
+    if not fields.flag(f"add_{name}_token", default):
         return []
-    if token_id is None:
+    if fields.is_beyond(f"{name}_token_id", num_tokens):
         raise CheckpointError(
             f"tokenizer.ggml.add_{name}_token is set, but tokenizer.ggml.{name}_token_id names no "
             "token of the vocabulary"
         )
-    return [token_id]
+    if not token_ids:
+        _log.warning(
+            "the file has tokenizer.ggml.add_%s_token but no tokenizer.ggml.%s_token_id: nothing "
+            "is added to texts",
+            name,
+            name,
+        )
+    return token_ids

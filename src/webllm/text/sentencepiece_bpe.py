@@ -9,60 +9,37 @@ tokenizer, so the ids agree. The `tokenizers` library would need a table of merg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-from webllm.text.bpe_merge import WordEncoder, merge
-from webllm.text.steps import Steps, collect
+from webllm.text.bpe_merge import WordEncoder
+from webllm.text.bpe_model import BpeModel
+from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 
 class SentencePieceBpe:
-    """Encodes text in which U+2581 already replaces spaces.
+    """Encodes text in which U+2581 already replaces spaces; `tokens` are all that it may become."""
 
-    `scores` has the tokens that merging may make; `ids` has at least those. Characters without a
-    token become the tokens of their bytes, or `unknown_id` (if there is one) if `byte_ids` is
-    empty.
-    """
-
-    def __init__(
-        self,
-        scores: Mapping[str, float],
-        ids: Mapping[str, int],
-        byte_ids: Mapping[int, int],
-        unknown_id: int | None,
-    ) -> None:
-        self._ids = ids
-        self._scores = scores
-        self._byte_ids = byte_ids
-        self._unknown_id = unknown_id
-        self._pattern = _word_pattern(scores)
-        self._words = WordEncoder(self._merge)
+    def __init__(self, tokens: Iterable[str], model: BpeModel) -> None:
+        self._pattern = word_pattern(tokens)
+        self._words = WordEncoder(model.encode)
 
     def encode(self, text: str) -> Steps[list[int]]:
         return self._words.encode(match[0] for match in self._pattern.finditer(text))
 
-    def _merge(self, word: str) -> Steps[list[int]]:
-        pieces = yield from merge(list(word), self._rank)
-        return (yield from collect(self._token_ids(pieces)))
 
-    def _rank(self, left: str, right: str) -> float | None:
+class ScoreRanks:
+    """Ranks a merge by the score of the token that it makes; `scores` has all that may be made."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self._scores = scores
+
+    def __call__(self, left: str, right: str) -> float | None:
         score = self._scores.get(left + right)
         return None if score is None else -score
 
-    def _token_ids(self, pieces: Iterable[str]) -> Iterator[int]:
-        was_unknown = False
-        for piece in pieces:
-            token_id = self._ids.get(piece)
-            if token_id is not None:
-                yield token_id
-            elif self._byte_ids:
-                yield from (self._byte_ids[byte] for byte in piece.encode())
-            elif self._unknown_id is not None and not was_unknown:
-                yield self._unknown_id
-            was_unknown = token_id is None
 
-
-def _word_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+def word_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     """Matches words: pieces of text that can be encoded alone without changing the result.
 
     Text is cut before a space, unless a token has a space after the same character, as Gemma's

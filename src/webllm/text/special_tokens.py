@@ -12,12 +12,16 @@ first character. Encoders remove the guards when they tokenize the text between 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from webllm.text.steps import Steps
 
 GUARD = "\udfff"  # half a surrogate pair, which well-formed text never has
 _STEP_TRIES = 1024  # tried matches in one step
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+_SPACES_HERE = re.compile(f"[{_SPACES}]*")
 
 
 def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
@@ -35,11 +39,15 @@ def with_guards(text: str, starts: Iterable[int | None]) -> Steps[str]:
 class SpecialTokens:
     """Splits text at the tokens in `ids`, a map from spelling to token id.
 
-    Its iterators yield None now and then while they find no token: a step of `steps`.
+    Tokens in `left` and `right` take the white space on that side of them as well. Its iterators
+    yield None now and then while they find no token: a step of `steps`.
     """
 
-    def __init__(self, ids: Mapping[str, int]) -> None:
+    def __init__(
+        self, ids: Mapping[str, int], left: Collection[str] = (), right: Collection[str] = ()
+    ) -> None:
         self._ids = {text: token_id for text, token_id in ids.items() if text}
+        self._left, self._right = frozenset(left), frozenset(right)
         lengths: dict[str, set[int]] = {}
         for text in self._ids:
             lengths.setdefault(text[0], set()).add(len(text))
@@ -49,22 +57,30 @@ class SpecialTokens:
     def __bool__(self) -> bool:
         return bool(self._ids)
 
-    def split(self, text: str) -> Iterator[str | int | None]:
-        """Yields stretches of plain text (never empty) and token ids, in order."""
+    def split(self, text: str, plain: Collection[int] = ()) -> Iterator[str | int | None]:
+        """Yields stretches of plain text (never empty) and token ids, in order.
+
+        Tokens whose ids are in `plain` are matched, but stay text.
+        """
         plain_from = position = num_tries = 0
         while self._start and (found := self._start.search(text, position)):
             position = found.start()
             token = self._match(text, position)
-            if token is None:
-                position += 1
+            if token is None or self._ids[token] in plain:
+                position += 1 if token is None else len(token)
                 num_tries += 1
                 if num_tries % _STEP_TRIES == 0:
                     yield None
                 continue
-            if plain_from < position:
-                yield text[plain_from:position]
+            start, position = position, position + len(token)
+            if token in self._left:
+                start = plain_from + len(text[plain_from:start].rstrip(_SPACES))
+            if plain_from < start:
+                yield text[plain_from:start]
             yield self._ids[token]
-            plain_from = position = position + len(token)
+            plain_from = position
+            if token in self._right and (spaces := _SPACES_HERE.match(text, position)):
+                plain_from = spaces.end()
         if plain_from < len(text):
             yield text[plain_from:]
 

@@ -7,12 +7,13 @@ the like call them for every item.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from jinja2 import Undefined, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS as JINJA_FILTERS
+from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.tests import TESTS as JINJA_TESTS
 
@@ -21,11 +22,13 @@ from webllm.text.template_operations import (
     compare,
     replaced_chars,
     spend_on_comparison,
+    spend_on_operator,
     spend_on_search,
 )
 
 _MAX_INDENT = 16
 _MAX_DIGITS = 1000
+_MAX_PRECISION = 300
 # Costs in characters.
 _SORTED_CHARS = 32  # an item that is sorted, whose key is computed
 _GROWING_CHARS = 16  # a character that becomes several, or a string of its own
@@ -121,7 +124,7 @@ def _one_by_one_by_attribute(budget: Budget, value: Any, *names: Any, **kwargs: 
     return _one_by_one(budget, value, *names, **kwargs)
 
 
-def _remainder(budget: Budget, value: Any, *_: Any) -> Any:
+def _only_number(budget: Budget, value: Any, *_: Any) -> Any:
     if not isinstance(value, int | float | Undefined):
         raise SecurityError(f"a {type(value).__name__} is not a number")  # text % is a format
     budget.spend()
@@ -208,6 +211,82 @@ def _tojson(
     return "".join(chunks)
 
 
+class Group(NamedTuple):
+    """A group of `groupby`, with Jinja's names."""
+
+    grouper: Any
+    list: Any
+
+    def __repr__(self) -> str:
+        return tuple.__repr__(self)
+
+
+@pass_context
+def _groupby(
+    context: Context,
+    value: Iterable[Any],
+    attribute: str | int,
+    default: Any = None,
+    case_sensitive: bool = False,
+) -> list[Group]:
+    budget = budget_of(context)
+    items = _sorted(budget, value, attribute)
+    budget.spend_value(default, times=_GROWING_CHARS * len(items), plain=True)
+    budget.spend(2 * OBJECT_CHARS * len(items))
+    group = JINJA_FILTERS["groupby"]
+    found = group(context.environment, items, attribute, default, case_sensitive)
+    return [Group(*each) for each in found]
+
+
+@pass_context
+def _sum(
+    context: Context, iterable: Iterable[Any], attribute: str | int | None = None, start: Any = 0
+) -> Any:
+    budget = budget_of(context)
+    values: Iterable[Any] = budget.items(iterable)
+    if attribute is not None:
+        values = map(make_attrgetter(context.environment, plain_key(budget, attribute)), values)
+    total = start
+    for value in values:
+        spend_on_operator(budget, "+", total, value)
+        total = total + value
+    return total
+
+
+@pass_context
+def _batch(
+    context: Context, value: Iterable[Any], linecount: int, fill_with: Any = None
+) -> Iterator[Any]:
+    budget = budget_of(context)
+    if not isinstance(linecount, int) or linecount < 1:
+        raise SecurityError("batch needs a number of items above 0")
+    budget.spend(8 * OBJECT_CHARS + (0 if fill_with is None else ITEM_CHARS * linecount))
+    lines = JINJA_FILTERS["batch"](budget.items(value), linecount, fill_with)
+    return _paid_objects(budget, lines)
+
+
+def _paid_objects(budget: Budget, values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        budget.spend(OBJECT_CHARS)
+        yield value
+
+
+@pass_context
+def _format(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+    budget = budget_of(context)
+    text = budget.text(value)
+    spend_on_operator(budget, "%", text, kwargs or args)
+    return JINJA_FILTERS["format"](text, *args, **kwargs)
+
+
+@pass_context
+def _round(context: Context, value: Any, precision: int = 0, method: str = "common") -> Any:
+    _only_number(budget_of(context), value)
+    if not isinstance(precision, int) or abs(precision) > _MAX_PRECISION:
+        raise SecurityError(f"a precision beyond {_MAX_PRECISION} digits is not allowed")
+    return JINJA_FILTERS["round"](value, precision, plain_key(budget_of(context), method))
+
+
 @pass_context
 def _in(context: Context, value: Any, seq: Any) -> bool:
     return value in spend_on_search(budget_of(context), value, seq)
@@ -263,7 +342,7 @@ def _compare(context: Context, left: Any, *operands: Any) -> Any:
 _PAYMENTS: dict[str, Payment] = {
     "items": _object,
     **dict.fromkeys(["capitalize", "lower", "safe", "string", "trim", "truncate", "upper"], _text),
-    **dict.fromkeys(["e", "escape", "title"], _growing_text),
+    **dict.fromkeys(["e", "escape", "title", "wordcount"], _growing_text),
     **dict.fromkeys(["float", "int"], _number),
     **dict.fromkeys(["list", "reverse"], _items),
     **dict.fromkeys(["dictsort", "sort"], _sorted),
@@ -275,9 +354,14 @@ _FREE = ["abs", "count", "d", "default", "first", "last", "length"]
 FILTERS: dict[str, Any] = {
     **{name: JINJA_FILTERS[name] for name in _FREE},
     **{name: _paying(JINJA_FILTERS[name], pay) for name, pay in _PAYMENTS.items()},
+    "batch": _batch,
+    "format": _format,
+    "groupby": _groupby,
     "indent": _indent,
     "join": _join,
     "replace": _replace,
+    "round": _round,
+    "sum": _sum,
     "tojson": _tojson,
     "_compare": _compare,
     "_concat": _concat,
@@ -289,7 +373,7 @@ _COMPARISONS = "== eq equalto != ne < lt lessthan <= le > gt greaterthan >= ge"
 _TEST_PAYMENTS: dict[str, Payment] = {
     **dict.fromkeys(_COMPARISONS.split(), _comparison),
     **dict.fromkeys(["lower", "upper"], _text),
-    **dict.fromkeys(["divisibleby", "even", "odd"], _remainder),
+    **dict.fromkeys(["divisibleby", "even", "odd"], _only_number),
     **dict.fromkeys(["filter", "test"], _name),
 }
 TESTS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from webllm.text.template_budget import Budget
-from webllm.text.template_filters import FILTERS, TESTS, plain_key
+from webllm.text.template_filters import FILTERS, TESTS, Group, plain_key
 from webllm.text.template_operations import spend_on_method, spend_on_operator
 from webllm.text.template_rewriter import BudgetRewriter
 
@@ -35,6 +35,7 @@ _METHODS: tuple[tuple[type, frozenset[str]], ...] = (
     (str, frozenset(_STR_METHODS.split())),
     (dict, frozenset({"get", "items", "keys", "values"})),
     (list, frozenset({"count", "index"})),
+    (Group, frozenset({"grouper", "list"})),
     (tuple, frozenset({"count", "index"})),
     (int, frozenset()),
     (float, frozenset()),

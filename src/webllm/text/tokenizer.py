@@ -13,9 +13,12 @@ from typing import Protocol
 
 from webllm.text.special_tokens import GUARD
 from webllm.text.steps import Steps, finish
-from webllm.text.vocabulary import Vocabulary
+from webllm.text.vocabulary import Vocabulary, byte_level_alphabet
 
 _REPAIRED_CHARS = 1 << 14  # repaired at once
+_NFC_CHARS = 4  # most characters that NFC composes into one
+_NEVER_COMPOSED = "".join(map(chr, [*range(0x20), 0x7F]))  # characters that NFC never makes
+_UTF8_CONTINUATIONS = range(0x80, 0xC0)  # bytes; every non-ASCII character has one or more
 
 
 class Tokenizer(Protocol):
@@ -106,6 +109,22 @@ class Coverage:
 
     num_composed: int = 1
     dropped: str = ""
+
+
+def byte_level_coverage(tokens: Iterable[str], nfc: bool) -> Coverage | None:
+    """Returns the coverage of a byte-level vocabulary; `tokens` has at least those of one byte.
+
+    Bytes without a token are dropped. Often these are a few control characters. None: any text may
+    become no token at all.
+    """
+    alphabet = byte_level_alphabet()
+    found = {alphabet[token] for token in tokens if token in alphabet}
+    if not found.issuperset(_UTF8_CONTINUATIONS):
+        return None
+    dropped = "".join(chr(byte) for byte in range(0x80) if byte not in found)
+    if nfc and dropped.strip(_NEVER_COMPOSED):
+        return None
+    return Coverage(_NFC_CHARS if nfc else 1, dropped)
 
 
 class ModelTokenizer:

@@ -11,10 +11,9 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from webllm.errors import CheckpointError, UnsupportedModelError
-from webllm.text.special_tokens import GUARD, SpecialTokens, with_guards
+from webllm.errors import CheckpointError
+from webllm.text.guarded_encoder import PlainEncoder
 from webllm.text.steps import Steps
-from webllm.text.tokenizer import Encoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -23,39 +22,28 @@ _LONG_CHARS = 10_000  # longer texts are encoded without the GIL
 
 
 class LibraryEncoder:
-    """An `Encoder` that uses a `tokenizers.Tokenizer`."""
+    """A `PlainEncoder` that uses a `tokenizers.Tokenizer`."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
         self._lock = Lock()
-        added = library.get_added_tokens_decoder().items()
-        self._special = SpecialTokens({token.content: i for i, token in added if token.special})
+        added = library.get_added_tokens_decoder().values()
+        self._has_special = any(token.special for token in added)
+        self._pre = library.pre_tokenizer
+        self._has_start = getattr(self._pre, "prepend_scheme", None) == "first"
 
-    def guard(self, text: str) -> Steps[str]:
-        return with_guards(text, self._special.starts(text))
-
-    def encode(self, text: str, *, parse_special: bool, add_special: bool) -> Steps[list[int]]:
+    def encode(
+        self, text: str, *, parse_special: bool, add_special: bool, is_start: bool = True
+    ) -> Steps[list[int]]:
         yield
-        if not self._special:
+        if not self._has_special and not self._has_start:
             return self._encode(text, add_special)
-        if parse_special and GUARD in text:
-            return (yield from self._encode_guarded(text))
-        # The switch belongs to the library's object, not to the call: threads must take turns.
+        # The switches belong to the library's object, not to the call: threads must take turns.
         with self._lock:
             self._library.encode_special_tokens = not parse_special
+            if self._has_start:
+                self._pre.prepend_scheme = "first" if is_start else "never"
             return self._encode(text, add_special)
-
-    def _encode_guarded(self, text: str) -> Steps[list[int]]:
-        """Encodes a prompt piece by piece, because the library does not know guards."""
-        token_ids: list[int] = []
-        for part in self._special.split(text):
-            yield
-            if isinstance(part, int):
-                token_ids.append(part)
-            elif part is not None:
-                plain = part.replace(GUARD, "")
-                token_ids += yield from self.encode(plain, parse_special=False, add_special=False)
-        return token_ids
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         try:
@@ -72,17 +60,13 @@ def has_library() -> bool:
     return find_spec("tokenizers") is not None
 
 
-def load_encoder(document: bytes) -> Encoder:
-    """Makes an encoder from a `tokenizer.json` document.
+def load_encoder(document: bytes) -> PlainEncoder:
+    """Makes an encoder from a `tokenizer.json`; raises CheckpointError if the library rejects it.
 
-    Raises CheckpointError if the library rejects it, UnsupportedModelError without the library.
+    Call it only if `has_library` says so.
     """
-    try:
-        from tokenizers import Tokenizer as Library
-    except ImportError as error:
-        raise UnsupportedModelError(
-            "this model's tokenizer needs the `tokenizers` package: pip install 'webllm[native]'"
-        ) from error
+    from tokenizers import Tokenizer as Library
+
     try:
         library = Library.from_buffer(document)
         library.no_truncation()

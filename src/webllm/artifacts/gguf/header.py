@@ -22,6 +22,7 @@ _SCALARS = {
 }
 _UINT32, _BOOL, _STRING, _ARRAY, _UINT64 = 4, 7, 8, 9, 10  # GGUF's metadata value types
 _LENGTH = _SCALARS[_UINT64]
+_TYPES = {dtype.value: dtype for dtype in StorageType if dtype.is_ggml}
 
 _MAX_NAME_BYTES = 65_535  # keys and tensor names; GGUF's own limit for keys
 _MAX_ARRAY_DEPTH = 8
@@ -257,15 +258,14 @@ def _read_tensor(reader: _HeaderReader, alignment: int, file: str) -> TensorInfo
 
 
 def _tensor_type(type_id: int, name: str) -> StorageType:
-    try:
-        dtype = StorageType(type_id)
-    except ValueError:
+    dtype = _TYPES.get(type_id)
+    if dtype is None:
         raise CheckpointError(
             f"tensor {name!r} has the unknown type id {type_id}; "
             "the file is damaged or newer than this version of webllm"
-        ) from None
+        )
     if not dtype.supported:
-        known = ", ".join(each.name for each in StorageType if each.supported)
+        known = ", ".join(each.name for each in _TYPES.values() if each.supported)
         raise UnsupportedModelError(
             f"tensor {name!r} is stored as {dtype.name}; webllm reads {known}: "
             "choose another quantization of this model"

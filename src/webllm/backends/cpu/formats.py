@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, StorageType
-from webllm.errors import UnsupportedModelError
+from webllm.artifacts.checkpoint import GROUP_COLS, Checkpoint, Storage
 from webllm.ops.program import Program
 from webllm.ops.values import Part, Weight
 
@@ -49,21 +48,15 @@ class Format(IntFlag):
         return cols // GROUP_COLS * ((512 if self & Format.BITS8 else 256) + scales)
 
 
-_FORMAT_OF = {
-    StorageType.F32: Format.F32,
-    StorageType.F16: Format.F16,
-    StorageType.BF16: Format.BF16,
-    StorageType.Q4_0: Format.BITS4,
-    StorageType.Q4_1: Format.MINS,
-    StorageType.Q5_0: Format.BITS8,
-    StorageType.Q5_1: Format.BITS8 | Format.MINS,
-    StorageType.Q8_0: Format.BITS8,
-    StorageType.Q2_K: Format.GROUPS_OF_16 | Format.MINS,
-    StorageType.Q3_K: Format.GROUPS_OF_16,
-    StorageType.Q4_K: Format.MINS,
-    StorageType.Q5_K: Format.BITS8 | Format.MINS,
-    StorageType.Q6_K: Format.BITS8 | Format.GROUPS_OF_16,
-}
+def format_of(storage: Storage) -> Format:
+    """Returns the smallest format that holds the numbers of a storage type exactly."""
+    if storage.is_float:
+        half = Format.BF16 if storage.bf16 else Format.F16
+        return Format.F32 if storage.bits == 32 else half
+    format = Format.BITS4 if storage.bits <= 4 else Format.BITS8
+    if storage.scale_group == GROUP_COLS // 2:
+        format |= Format.GROUPS_OF_16
+    return format | Format.MINS if storage.mins else format
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +82,16 @@ def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
     """Divides a weight into runs.
 
     A part joins the run before it if their formats are equal, or if that run ends inside a panel.
-    Raises UnsupportedModelError for a storage type without a format.
+    Raises UnsupportedModelError for a type that is not read.
     """
     runs: list[Run] = []
     for part in weight.parts:
-        run = Run((part,), _format(checkpoint, part.tensor))
+        run = Run((part,), format_of(checkpoint.tensors[part.tensor].storage))
         if runs and (runs[-1].rows % PANEL_ROWS or runs[-1].format == run.format):
             last = runs.pop()
             run = Run((*last.parts, part), last.format.union(run.format))
         runs.append(run)
     return runs
-
-
-def _format(checkpoint: Checkpoint, tensor: str) -> Format:
-    dtype = checkpoint.tensors[tensor].dtype
-    if dtype not in _FORMAT_OF:
-        raise UnsupportedModelError(f"{tensor} is stored as {dtype.name}, which webllm cannot read")
-    return _FORMAT_OF[dtype]
 
 
 def packed_bytes(program: Program, checkpoint: Checkpoint) -> int:

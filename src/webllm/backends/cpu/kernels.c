@@ -3,6 +3,7 @@
 //
 //   ops.h            the structs that Python passes
 //   packing.h        rows of a model file -> panels     formats.h    formats of weights
+//   blocks.h         storage types of model files
 //   matmul.h         activations, matrix products       rope_kv.h    rotary embedding, KV cache
 //   attention.h      attention over the KV cache        sample.h     sampling
 //   threads.h        the thread pool                    system.h     threads of each system
@@ -303,9 +304,14 @@ EXPORT void run(Pool *pool, const Plan *plan) {
 
 EXPORT void pack(Pool *pool, Packing *packing) { pool_run(pool, pack_panels, packing); }
 
-// Decodes the first n weights of a tensor to f32, for tests; n is a multiple of 32.
-EXPORT void dequantize(uint32_t type, const uint8_t *source, uint32_t n, float *out) {
-    for (uint32_t b = 0; b < n / 32; b++) decode_floats(out + 32 * b, type, source, b);
+// Decodes all rows of a packing's source to f32, for tests.
+EXPORT void dequantize(const Packing *packing, float *out) {
+    for (uint32_t i = 0; i < packing->rows; i++) {
+        Row row = row_of(packing, i);
+        for (uint32_t b = 0; b < packing->cols / 32; b++, out += 32) {
+            decode_floats(out, &packing->storage, &row, b);
+        }
+    }
 }
 
 EXPORT const char *isa(void) { return ISA; }

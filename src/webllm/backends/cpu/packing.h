@@ -7,12 +7,14 @@
 
 // One call's work: some rows of a tensor go to a run of a packed weight. structs.py packs it.
 typedef struct {
-    Address source;  // the rows as the file stores them
-    Address panels;  // the run's first panel
-    uint32_t type, format, rows, cols;
+    Address planes[MAX_PLANES];  // the rows as the file stores them; unused ones repeat the first
+    Address panels;              // the run's first panel
+    Storage storage;
+    uint32_t format, rows, cols;
     uint32_t first_row;      // row of the run that the first of these rows becomes
     uint32_t pair_head_dim;  // if not 0: a head's rows (i, i + dim / 2) become (2i, 2i + 1)
-    uint32_t claimed, reserved;  // claimed: panels that threads have taken
+    uint32_t claimed;        // panels that threads have taken
+    uint32_t out_of_range;   // panels with scales that f16 cannot hold
 } Packing;
 
 static uint32_t source_row(const Packing *packing, uint32_t row) {
@@ -21,18 +23,26 @@ static uint32_t source_row(const Packing *packing, uint32_t row) {
     return row / dim * dim + row % dim / 2 + row % 2 * (dim / 2);
 }
 
-static void pack_panel(const Packing *packing, uint32_t panel) {
+static Row row_of(const Packing *packing, uint32_t index) {
+    size_t block = (size_t)index * (packing->cols / packing->storage.block_elements);
+    Row row;
+    for (int p = 0; p < MAX_PLANES; p++) {
+        row.planes[p] = AT(uint8_t, packing->planes[p]) + block * packing->storage.block_bytes[p];
+    }
+    return row;
+}
+
+static int pack_panel(const Packing *packing, uint32_t panel) {
     uint32_t first = panel * PANEL, end = packing->first_row + packing->rows;
-    size_t bytes = file_row_bytes(packing->type, packing->cols);
-    const uint8_t *source[PANEL] = {0};
     uint32_t from = MAX(first, packing->first_row) - first, to = MIN(end - first, PANEL);
+    Row source[PANEL];
     for (uint32_t row = from; row < to; row++) {
         uint32_t index = source_row(packing, first + row - packing->first_row);
-        source[row] = AT(uint8_t, packing->source) + index * bytes;
+        source[row] = row_of(packing, index);
     }
     uint8_t *out = AT(uint8_t, packing->panels) +
                    panel * panel_bytes(packing->format, packing->cols);
-    pack_rows(out, packing->format, packing->type, packing->cols, from, to, source);
+    return pack_rows(out, packing->format, &packing->storage, packing->cols, from, to, source);
 }
 
 static void pack_panels(void *argument, uint32_t thread) {
@@ -43,6 +53,6 @@ static void pack_panels(void *argument, uint32_t thread) {
     for (;;) {
         uint32_t panel = first + atomic_add(&packing->claimed, 1);
         if (panel >= end) return;
-        pack_panel(packing, panel);
+        if (!pack_panel(packing, panel)) atomic_add(&packing->out_of_range, 1);
     }
 }

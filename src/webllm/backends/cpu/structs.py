@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from enum import IntEnum
 from struct import Struct
 from typing import ClassVar
 
+from webllm.artifacts.checkpoint import MAX_PLANES, StorageType
 from webllm.ops.step import StepLayout
 
 OP_BYTES = 96
@@ -92,17 +94,26 @@ class PlanStruct:
 
 @dataclass(frozen=True, slots=True)
 class PackingStruct:
-    """A `Packing`; `pack` adds the address of its source."""
+    """A `Packing`; `pack` adds the addresses of its source."""
 
-    SIZE: ClassVar[int] = 16 + 32
+    SIZE: ClassVar[int] = 8 * (MAX_PLANES + 1) + 4 * (MAX_PLANES + 4 + 7)
+    OUT_OF_RANGE: ClassVar[int] = SIZE - 4  # offset of the u32 that the kernels set
 
     panels: int
-    type_id: int
+    dtype: StorageType
     format: int
     rows: int
     cols: int
     first_row: int
     pair_head_dim: int
 
-    def pack(self, source: int) -> bytes:
-        return Struct("<2Q8I").pack(source, *astuple(self), 0, 0)
+    def pack(self, planes: Sequence[int]) -> bytes:
+        """Returns the struct for a source whose planes are at these addresses."""
+        storage = self.dtype.storage
+        missing = MAX_PLANES - len(planes)
+        return Struct(f"<{MAX_PLANES + 1}Q{MAX_PLANES + 4 + 7}I").pack(
+            *planes, *[planes[0]] * missing, self.panels,
+            self.dtype.unpacked_as, storage.block_elements, *storage.plane_bytes, *[0] * missing,
+            storage.zero, storage.bf16,
+            self.format, self.rows, self.cols, self.first_row, self.pair_head_dim, 0, 0,
+        )  # fmt: skip

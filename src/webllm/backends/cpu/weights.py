@@ -6,6 +6,7 @@ A piece is some rows of one tensor: it is read from the checkpoint, then packed 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from webllm.artifacts.checkpoint import Checkpoint, RawBytes
@@ -13,6 +14,7 @@ from webllm.backends.cpu.formats import PANEL_ROWS, Format, Run, runs_of
 from webllm.backends.cpu.kernels import Allocation, Bytes, Kernels
 from webllm.backends.cpu.memory_plan import BumpAllocator
 from webllm.backends.cpu.structs import PackingStruct, matrix_bytes, pack_matrix
+from webllm.ops.checks import out_of_range
 from webllm.ops.program import Program, RopeKV
 from webllm.ops.values import Part, RopeTable, RowOrder, Weight
 from webllm.ops.vectors import read_vector
@@ -80,11 +82,16 @@ class WeightLoader:
             raise
 
     def pack(self, piece: Piece, planes: Sequence[RawBytes]) -> None:
-        """Packs the piece's rows in the checkpoint."""
-        [data] = planes
-        with self._kernels.source(data) as source:
-            self.memory.write(self._packing_offset, piece.packing.pack(source))
+        """Packs the piece's rows, as the checkpoint has them in each plane.
+
+        Raises CheckpointError for scales that f16 cannot hold.
+        """
+        with ExitStack() as stack:
+            sources = [stack.enter_context(self._kernels.source(plane)) for plane in planes]
+            self.memory.write(self._packing_offset, piece.packing.pack(sources))
             self._kernels.pack(self.memory.address + self._packing_offset)
+        if any(self.memory.read(self._packing_offset + PackingStruct.OUT_OF_RANGE, 4)):
+            raise out_of_range(piece.tensor)
 
     def _pieces(self) -> Iterator[Piece]:
         for weight, runs in self._layout.runs.items():

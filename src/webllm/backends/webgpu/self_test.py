@@ -91,12 +91,12 @@ class _Run:
             for row in range(_ROWS)
             for first in range(0, _COLS, GROUP)
         )
-        matrix = allocate(self.device, _ROWS, _COLS, format_of(StorageType.Q4_0))
+        matrix = allocate(self.device, _ROWS, _COLS, format_of(StorageType.Q4_0.storage))
         (shard,) = matrix.shards
         self.slices += [shard.quants, shard.scales]
         params = self.upload(Chunk(0, _ROWS, 0, 0, 1).params(matrix, shard))
         staged = self.upload(blocks)
-        launch = repack(self.device, StorageType.Q4_0, matrix, shard, params, staged, _ROWS)
+        launch = repack(self.device, StorageType.Q4_0, matrix, shard, params, [staged], _ROWS)
         self.device.replay(self.device.record([launch]))
         return matrix
 

@@ -6,18 +6,21 @@ Besides the weights themselves, this takes the memory of two chunks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
-from webllm.artifacts.checkpoint import Checkpoint, OnBytes
+from webllm.artifacts.checkpoint import MAX_PLANES, Checkpoint, OnBytes, TensorInfo
 from webllm.backends.webgpu.device.protocol import Device, Slice, aligned
 from webllm.backends.webgpu.kernels.matrix import Matrix, WeightFormat, allocate, common_format
 from webllm.backends.webgpu.kernels.repack import PARAMS, Chunk, repack
+from webllm.ops.checks import out_of_range
 from webllm.ops.program import Embed, GatedLinear, Linear, Op, Program
 from webllm.ops.values import Part, RowOrder, Weight
 from webllm.ops.vectors import read_vector
 
 CHUNK_BYTES = 16 << 20
+_WORD_STEP = aligned(4)
 
 Key = tuple[Weight, ...]  # one weight, or (gate, up), whose rows interleave
 
@@ -36,7 +39,7 @@ def keys_of(op: Op) -> list[Key]:
 
 def key_format(key: Key, checkpoint: Checkpoint) -> WeightFormat:
     tensors = [part.tensor for weight in key for part in weight.parts]
-    return common_format([checkpoint.tensors[tensor].dtype for tensor in tensors])
+    return common_format(checkpoint.tensors[tensor].storage for tensor in tensors)
 
 
 def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
@@ -74,13 +77,9 @@ async def load_weights(
     """
     weights = Weights()
     keys = list(dict.fromkeys(key for op in program.ops for key in keys_of(op)))
-    total = sum(
-        checkpoint.tensors[part.tensor].nbytes
-        for key in keys
-        for weight in key
-        for part in weight.parts
-    )
-    loader = _Loader(device, checkpoint, total, on_bytes)
+    parts = (part for key in keys for weight in key for part in weight.parts)
+    tensors = [checkpoint.tensors[part.tensor] for part in parts]
+    loader = _Loader(device, checkpoint, tensors, on_bytes)
     try:
         weights.vectors = _load_vectors(device, program, checkpoint)
         for key in keys:
@@ -96,21 +95,24 @@ async def load_weights(
 
 class _Loader:
     def __init__(
-        self, device: Device, checkpoint: Checkpoint, total: int, on_bytes: OnBytes
+        self, device: Device, checkpoint: Checkpoint, tensors: list[TensorInfo], on_bytes: OnBytes
     ) -> None:
         self.device = device
         self.checkpoint = checkpoint
-        self.total = total
+        self.total = sum(tensor.nbytes for tensor in tensors)
         self.loaded = 0
         self.on_bytes = on_bytes
-        self.staging = device.buffer(CHUNK_BYTES, "staging")
+        self.staging = device.buffer(CHUNK_BYTES + MAX_PLANES * aligned(1), "staging")
         self.params = device.buffer(PARAMS.size, "repack parameters")
+        in_planes = [tensor.name for tensor in tensors if len(tensor.dtype.plane_bytes) > 1]
+        self.faults = Faults(device, in_planes)
         self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
         self.running_bytes = 0
 
     def close(self) -> None:
         self.staging.destroy()
         self.params.destroy()
+        self.faults.destroy()
 
     async def load(self, key: Key) -> Matrix:
         format = key_format(key, self.checkpoint)
@@ -127,13 +129,25 @@ class _Loader:
         tensor = self.checkpoint.tensors[part.tensor]
         row_bytes = sum(tensor.row_bytes)
         rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
+        planes = self._staged([rows_at_once * size for size in tensor.row_bytes])
         params = Slice(self.params, 0, PARAMS.size)
-        blocks = Slice(self.staging, 0, self.staging.size)
+        fault = self.faults.of(part.tensor) if len(planes) > 1 else None
         recordings = [
             (
                 shard,
                 self.device.record(
-                    [repack(self.device, tensor.dtype, matrix, shard, params, blocks, rows_at_once)]
+                    [
+                        repack(
+                            self.device,
+                            tensor.dtype,
+                            matrix,
+                            shard,
+                            params,
+                            planes,
+                            rows_at_once,
+                            fault,
+                        )
+                    ]
                 ),
             )
             for shard in matrix.shards
@@ -142,14 +156,20 @@ class _Loader:
         for row in range(0, part.rows, rows_at_once):
             rows = min(rows_at_once, part.rows - row)
             chunk = Chunk(row, rows, head_dim, first_row, stride)
-            [data] = await self.checkpoint.read(part.tensor, row, rows)
-            self.device.write(blocks, data)
+            data = await self.checkpoint.read(part.tensor, row, rows)
+            for plane, stored in zip(planes, data, strict=True):
+                self.device.write(plane, stored)
             for shard, recording in recordings:
                 self.device.write(params, chunk.params(matrix, shard))
                 done = self.device.replay(recording)
             self.running.append((rows * row_bytes, done))
             self.running_bytes += rows * row_bytes
             await self._wait(CHUNK_BYTES)
+
+    def _staged(self, sizes: list[int]) -> list[Slice]:
+        """Returns a place of each size in the staging buffer."""
+        ends = list(accumulate(map(aligned, sizes), initial=0))
+        return [Slice(self.staging, start, end - start) for start, end in pairwise(ends)]
 
     async def _wait(self, bytes_left: int) -> None:
         """Waits until at most `bytes_left` are in flight: the queue holds copies of them."""
@@ -161,7 +181,33 @@ class _Loader:
             self.on_bytes(self.loaded, self.total)
 
     async def finish(self) -> None:
+        """Waits for all rows. Raises CheckpointError for scales that f16 cannot hold."""
         await self._wait(0)
+        await self.faults.check()
+
+
+class Faults:
+    """A word on the device for each tensor of several planes: 1 if f16 cannot hold its scales."""
+
+    def __init__(self, device: Device, tensors: Sequence[str]) -> None:
+        self._device, self._tensors = device, tensors
+        self._words = device.buffer(_WORD_STEP * len(tensors), "faults")
+
+    def of(self, tensor: str) -> Slice:
+        return Slice(self._words, _WORD_STEP * self._tensors.index(tensor), 4)
+
+    async def check(self) -> None:
+        """Raises CheckpointError if a word is set."""
+        if not self._tensors:
+            return
+        size = _WORD_STEP * len(self._tensors)
+        data = await self._device.read(Slice(self._words, 0, size))
+        for tensor, fault in zip(self._tensors, data[::_WORD_STEP], strict=True):
+            if fault:
+                raise out_of_range(tensor)
+
+    def destroy(self) -> None:
+        self._words.destroy()
 
 
 def _load_vectors(device: Device, program: Program, checkpoint: Checkpoint) -> dict[Weight, Slice]:

@@ -21,10 +21,11 @@ A kernel that reads weights declares both bindings under these names and include
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
-from webllm.artifacts.checkpoint import StorageType
+from webllm.artifacts.checkpoint import Storage
 from webllm.backends.webgpu.device.protocol import Device, Slice
 from webllm.backends.webgpu.kernels.activation import GROUP
 from webllm.backends.webgpu.kernels.template import part, source
@@ -82,36 +83,16 @@ class WeightFormat:
         return 4 * groups * self.scale_words or 4 * -(-groups // 2)
 
 
-WEIGHT_FORMATS = {
-    StorageType.F32: WeightFormat(32),
-    StorageType.F16: WeightFormat(16),
-    StorageType.BF16: WeightFormat(16, bf16=True),
-    StorageType.Q4_0: WeightFormat(4, 32),
-    StorageType.Q4_1: WeightFormat(4, 32, mins=True),
-    StorageType.Q5_0: WeightFormat(5, 32),
-    StorageType.Q5_1: WeightFormat(5, 32, mins=True),
-    StorageType.Q8_0: WeightFormat(8, 32),
-    StorageType.Q2_K: WeightFormat(4, 16, mins=True),
-    StorageType.Q3_K: WeightFormat(4, 16),
-    StorageType.Q4_K: WeightFormat(4, 32, mins=True),
-    StorageType.Q5_K: WeightFormat(5, 32, mins=True),
-    StorageType.Q6_K: WeightFormat(6, 16),
-}
+def format_of(storage: Storage) -> WeightFormat:
+    """Returns the narrowest format that holds the numbers of a storage type exactly."""
+    if storage.is_float:
+        return WeightFormat(storage.bits, bf16=storage.bf16)
+    return WeightFormat(max(storage.bits, 4), min(storage.scale_group, GROUP), storage.mins)
 
 
-def format_of(dtype: StorageType) -> WeightFormat:
-    """Returns the narrowest format that holds a GGML type's quants exactly.
-
-    Raises UnsupportedModelError.
-    """
-    if dtype not in WEIGHT_FORMATS:
-        raise UnsupportedModelError(f"weights of type {dtype.name} are not read; convert them")
-    return WEIGHT_FORMATS[dtype]
-
-
-def common_format(dtypes: list[StorageType]) -> WeightFormat:
+def common_format(storages: Iterable[Storage]) -> WeightFormat:
     """Returns the narrowest format that holds all of them exactly, for the parts of one weight."""
-    return reduce(_wider, (format_of(dtype) for dtype in dtypes))
+    return reduce(_wider, map(format_of, storages))
 
 
 def _wider(a: WeightFormat, b: WeightFormat) -> WeightFormat:

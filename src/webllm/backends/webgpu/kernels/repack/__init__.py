@@ -1,35 +1,19 @@
-"""Converts uploaded GGML blocks to the layout of `matrix.py`, on the device."""
+"""Converts uploaded blocks of weights to the layout of `matrix.py`, on the device."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.protocol import Device, Dispatch, Slice
+from webllm.backends.webgpu.kernels.activation import GROUP
 from webllm.backends.webgpu.kernels.matrix import Matrix, Shard, WeightFormat
 from webllm.backends.webgpu.kernels.template import part, source
 
 PARAMS = Struct("=8I")
 _THREADS = 64
-
-_FLOATS = {
-    StorageType.F32: "repack/parts/floats#f32",
-    StorageType.F16: "repack/parts/floats#f16",
-    StorageType.BF16: "repack/parts/floats#bf16",
-}
-_INTEGERS = {
-    StorageType.Q4_0: ("repack/parts/q4_0",),
-    StorageType.Q4_1: ("repack/parts/q4_1",),
-    StorageType.Q5_0: ("repack/parts/q5_0",),
-    StorageType.Q5_1: ("repack/parts/q5_1",),
-    StorageType.Q8_0: ("repack/parts/q8_0",),
-    StorageType.Q2_K: ("repack/parts/q2_k",),
-    StorageType.Q3_K: ("repack/parts/q3_k",),
-    StorageType.Q4_K: ("repack/parts/k_scales", "repack/parts/q4_k"),
-    StorageType.Q5_K: ("repack/parts/k_scales", "repack/parts/q5_k"),
-    StorageType.Q6_K: ("repack/parts/q6_k",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +51,76 @@ def repack(
     matrix: Matrix,
     shard: Shard,
     params: Slice,
-    blocks: Slice,
+    planes: Sequence[Slice],
     num_rows: int,
+    out_of_range: Slice | None = None,
 ) -> Dispatch:
-    """Converts at most `num_rows` rows of `dtype` in `blocks`; params: `Chunk.params`."""
+    """Converts at most `num_rows` rows of `dtype`.
+
+    params: `Chunk.params`. planes: the rows as a file has them, in each plane. out_of_range: a u32
+    that becomes 1 if f16 cannot hold a scale; types of several planes need it.
+    """
     workgroups = -(-num_rows * matrix.groups // _THREADS)
     assert workgroups <= device.limits.max_workgroups, workgroups
     label = f"repack {dtype.name}"
+    bindings: tuple[Slice, ...] = params, planes[0], shard.quants, shard.scales
+    if len(planes) > 1:
+        assert out_of_range is not None, dtype
+        bindings = *bindings, out_of_range, *planes[1:]
     return Dispatch(
         device.pipeline(_source(dtype, matrix.format), label=label),
-        (params, blocks, shard.quants, shard.scales),
+        bindings,
         (workgroups, 1, 1),
         label,
     )
 
 
 def _source(dtype: StorageType, format: WeightFormat) -> str:
+    elements, storage = dtype.block_elements, dtype.storage
+    return source(
+        "repack/repack",
+        block_bytes=str(storage.plane_bytes[0] * max(1, GROUP // elements)),
+        block_groups=str(max(1, elements // GROUP)),
+        source_zero=str(storage.zero),
+        block=_block(dtype, format),
+        store=_store(dtype, format),
+    )
+
+
+def unpacking_part(dtype: StorageType) -> str:
+    """Returns the name of the part that unpacks a type, which is the type's own."""
+    name = dtype.unpacked_as.name.lower()
+    return f"repack/parts/floats#{name}" if dtype.storage.is_float else f"repack/parts/{name}"
+
+
+def _block(dtype: StorageType, format: WeightFormat) -> str:
+    storage = dtype.storage
     if format.bits == 16:
-        assert dtype in _FLOATS, dtype
-        return source("repack/repack", block=part("repack/parts/floats#copy16"), store="")
-    if dtype in _FLOATS:
-        block = part(_FLOATS[dtype])
-    else:
-        block = "\n".join(part(name) for name in _INTEGERS[dtype])
+        assert storage.bits == 16, dtype
+        return part("repack/parts/floats#copy16")
+    if storage.is_float:
+        return part(unpacking_part(dtype))
+    bf16 = str(storage.bf16).lower()
+    included = {
+        "k_scales": part("repack/parts/k_scales"),
+        "iq4_values": part("repack/parts/iq4_values"),
+        "planes": source("repack/parts/planes", bf16=bf16),
+    }
+    overflows = format.bits == 4 and not format.mins and storage.zero < format.zero  # the code 15
+    return source(unpacking_part(dtype), negates=str(overflows).lower(), **included)
+
+
+def _store(dtype: StorageType, format: WeightFormat) -> str:
+    if format.bits == 16:
+        return ""
     if format.is_float:
-        values = "" if dtype in _FLOATS else part("repack/repack#value")
-        store = values + part("repack/repack#store_float32")
-    else:
-        store = source(
-            "repack/repack#store_quantized",
-            bits=str(format.bits),
-            high_words=str(format.high_words),
-            scale_words=str(format.scale_words),
-            mins=str(format.mins).lower(),
-            zero=str(format.zero),
-        )
-    return source("repack/repack", block=block, store=store)
+        values = "" if dtype.storage.is_float else part("repack/repack#value")
+        return values + part("repack/repack#store_float32")
+    return source(
+        "repack/repack#store_quantized",
+        bits=str(format.bits),
+        high_words=str(format.high_words),
+        scale_words=str(format.scale_words),
+        mins=str(format.mins).lower(),
+        zero=str(format.zero),
+    )

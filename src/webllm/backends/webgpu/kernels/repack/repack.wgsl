@@ -1,9 +1,11 @@
-// Converts GGML blocks to the layout of matrix.py, one thread for each group of 32 columns.
+// Converts blocks of a storage type to the layout of matrix.py, one thread for each group of 32
+// columns.
 //
-// The part for the GGML type defines BLOCK_BYTES, BLOCK_GROUPS, SOURCE_ZERO and
+// The part for the type defines
 //     unpack(byte, group)   sets q, scale, low_value from the block that starts at `byte`:
 //                           value = scale[half] * (q - SOURCE_ZERO) + low_value[half]
 //                           (blocks of floats keep what store_group or value(e) needs)
+// A type of several planes has its first in `blocks`, and binds the others from 5 on.
 // The part for our format defines store_group(i).
 
 struct Params {
@@ -21,6 +23,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read> blocks: array<u32>;
 @group(0) @binding(2) var<storage, read_write> quants: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scales: array<atomic<u32>>;
+
+const BLOCK_BYTES = ${block_bytes}u;  // in the first plane
+const BLOCK_GROUPS = ${block_groups}u;
+const SOURCE_ZERO = ${source_zero};
 
 var<private> q: array<i32, 32>;
 var<private> scale: array<f32, 2>;

@@ -1,9 +1,6 @@
-// Floats in groups of 32, one group a block.
+// Floats: a block is 32 of them.
 
 //# f32
-const BLOCK_BYTES = 128u;
-const BLOCK_GROUPS = 1u;
-
 var<private> values: array<f32, 32>;
 
 fn unpack(at: u32, group: u32) {
@@ -17,9 +14,6 @@ fn value(e: u32) -> f32 {
 }
 
 //# f16
-const BLOCK_BYTES = 64u;
-const BLOCK_GROUPS = 1u;
-
 var<private> values: array<f32, 32>;
 
 fn unpack(at: u32, group: u32) {
@@ -33,9 +27,6 @@ fn value(e: u32) -> f32 {
 }
 
 //# bf16
-const BLOCK_BYTES = 64u;
-const BLOCK_GROUPS = 1u;
-
 var<private> values: array<f32, 32>;
 
 fn unpack(at: u32, group: u32) {
@@ -50,8 +41,6 @@ fn value(e: u32) -> f32 {
 
 //# copy16
 // Copies two-byte floats as they are.
-const BLOCK_BYTES = 64u;
-const BLOCK_GROUPS = 1u;
 
 var<private> source: u32;
 

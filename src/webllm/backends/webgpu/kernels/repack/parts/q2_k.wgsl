@@ -1,8 +1,4 @@
 // scales[16], quants[64], d, dmin
-const BLOCK_BYTES = 84u;
-const BLOCK_GROUPS = 8u;
-const SOURCE_ZERO = 0;
-
 fn unpack(at: u32, group: u32) {
   let d = half_at(at + 80u);
   let dmin = half_at(at + 82u);

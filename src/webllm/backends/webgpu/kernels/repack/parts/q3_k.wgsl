@@ -1,7 +1,4 @@
 // third bits[32], quants[64], scales[12], d
-const BLOCK_BYTES = 110u;
-const BLOCK_GROUPS = 8u;
-const SOURCE_ZERO = 4;
 
 fn sub_scale(at: u32, i: u32) -> f32 {
   let low = (byte_at(at + i % 8u) >> (4u * (i / 8u))) & 15u;

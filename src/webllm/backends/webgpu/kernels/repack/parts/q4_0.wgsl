@@ -1,7 +1,3 @@
-const BLOCK_BYTES = 18u;
-const BLOCK_GROUPS = 1u;
-const SOURCE_ZERO = 8;
-
 fn unpack(at: u32, group: u32) {
   scale = both(half_at(at));
   for (var i = 0u; i < 16u; i++) {

@@ -1,7 +1,3 @@
-const BLOCK_BYTES = 20u;
-const BLOCK_GROUPS = 1u;
-const SOURCE_ZERO = 0;
-
 fn unpack(at: u32, group: u32) {
   scale = both(half_at(at));
   low_value = both(half_at(at + 2u));

@@ -1,7 +1,3 @@
-const BLOCK_BYTES = 22u;
-const BLOCK_GROUPS = 1u;
-const SOURCE_ZERO = 16;
-
 fn unpack(at: u32, group: u32) {
   scale = both(half_at(at));
   let fifth = word_at(at + 2u);

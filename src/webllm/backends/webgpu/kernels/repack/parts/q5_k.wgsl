@@ -1,7 +1,5 @@
 // d, dmin, scales[12], fifth bits[32], quants[128]
-const BLOCK_BYTES = 176u;
-const BLOCK_GROUPS = 8u;
-const SOURCE_ZERO = 0;
+$k_scales
 
 fn unpack(at: u32, group: u32) {
   let sub = sub_scales(at + 4u, group);

@@ -1,8 +1,4 @@
 // quants[128], upper bits[64], scales[16], d
-const BLOCK_BYTES = 210u;
-const BLOCK_GROUPS = 8u;
-const SOURCE_ZERO = 32;
-
 fn unpack(at: u32, group: u32) {
   let d = half_at(at + 208u);
   for (var half = 0u; half < 2u; half++) {

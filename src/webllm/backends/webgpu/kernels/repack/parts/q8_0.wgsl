@@ -1,7 +1,3 @@
-const BLOCK_BYTES = 34u;
-const BLOCK_GROUPS = 1u;
-const SOURCE_ZERO = 0;
-
 fn unpack(at: u32, group: u32) {
   scale = both(half_at(at));
   for (var i = 0u; i < 32u; i++) {

@@ -1,0 +1,52 @@
+"""Reads the documents of an MLC folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from zlib import crc32
+
+from webllm.artifacts.checkpoint import Description, Files
+from webllm.artifacts.json_files import (
+    json_object,
+    num_rows,
+    parsed,
+    tokenizer_of,
+    whole,
+    without_padding,
+)
+from webllm.artifacts.mlc.config import config_from_chat_config, defaults_from_chat_config
+from webllm.artifacts.mlc.tensors import read_cache, shard_sizes, tensors_from_cache
+from webllm.artifacts.needed import MLC_CONFIG, TENSOR_CACHES
+from webllm.errors import CheckpointError
+
+
+async def describe(names: Collection[str], files: Files) -> Description:
+    """Describes the model in an MLC folder.
+
+    Raises CheckpointError for a malformed or incomplete one, UnsupportedModelError for a
+    quantization or tokenizer that webllm does not read.
+    """
+    chat = await json_object(MLC_CONFIG, files)
+    cache_name = next(name for name in TENSOR_CACHES if name in names)
+    document = await whole(cache_name, files)
+    config, cache = config_from_chat_config(chat), read_cache(parsed(document, cache_name))
+    tensors = tensors_from_cache(cache, config)
+    for name, size in shard_sizes(cache).items():
+        if name not in names:
+            raise CheckpointError(f"{cache_name} places tensors in no known shard: {name}")
+        if files.size(name) != size:
+            raise CheckpointError(
+                f"{name} has {files.size(name)} bytes, expected {size}; download it again"
+            )
+    config["tie_word_embeddings"] = "lm_head.weight" not in tensors
+    tokenizer = await tokenizer_of(names, files)
+    tensors = without_padding(tensors, tokenizer)
+    config["vocab_size"] = num_rows(tensors)
+    return Description(
+        config,
+        tensors,
+        tokenizer,
+        f"{crc32(document, crc32(repr(sorted(config.items(), key=str)).encode())):08x}",
+        conv_template=chat.get("conv_template"),
+        defaults=defaults_from_chat_config(chat),
+    )
