@@ -80,7 +80,8 @@ export class Starting {
     if (model === undefined) return;
     const url = new URL(model, location.href);
     url.hash = ""; // it may be the file's hash
-    if (/^https?:.*\.gguf$/.test(url.href)) this.prefetch.begin(url); // Python resolves other sources
+    const isSingle = /^https?:.*\.gguf$/.test(url.href) && !/-\d{5}-of-\d{5}\.gguf$/.test(url.href);
+    if (isSingle) this.prefetch.begin(url); // Python resolves other sources
   }
 }
 

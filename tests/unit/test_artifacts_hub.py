@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from file_server import serving
@@ -18,12 +20,18 @@ SOURCE = str(Path(hub.__file__).parents[2])
 
 LOCATE = """
 import json, sys
-from webllm.artifacts.hub import locate
+from webllm.artifacts.hub import address, list_files, locate
 from webllm.artifacts.source import parse_source
 
-for source in sys.argv[1:]:
+for source in map(parse_source, sys.argv[1:]):
     try:
-        print(json.dumps([locate(parse_source(source)).url, ""]))
+        if source.filename:
+            print(json.dumps([locate(source).url, ""]))
+            continue
+        root, files = list_files(source).folder(source)
+        found = [[each.name, each.size, each.sha256] for each in files.values()]
+        file = address(root.beside("m.gguf"))
+        print(json.dumps([str(root), json.dumps([found, file.url, dict(file.headers)])]))
     except Exception as error:
         print(json.dumps([type(error).__name__, str(error)]))
 """
@@ -40,9 +48,36 @@ ANSWERS = {
 }
 
 
+LFS = {"size": 5, "sha256": "ab" * 32, "pointerSize": 130}
+REPOSITORY = {
+    "id": "o/r",
+    "sha": "c0ffee",
+    "siblings": [
+        {"rfilename": "config.json", "size": 4, "blobId": "1"},
+        {"rfilename": "sub/m.gguf", "size": 5, "blobId": "2", "lfs": LFS},
+    ],
+}
+
+
 class Hub(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
-        status, code, _, _ = ANSWERS[self.path.split("/")[2]]
+        self._refuse(self.path.split("/")[2])
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path)
+        refused = re.search(r"/api/models/o/(\w+)/revision/v1$", path.path)
+        if refused or (path.path, path.query) != ("/api/models/o/r/revision/a%2Fb", "blobs=true"):
+            self._refuse(refused[1] if refused else "absent")
+            return
+        body = json.dumps(REPOSITORY).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _refuse(self, name: str) -> None:
+        status, code, _, _ = ANSWERS[name]
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", "the hub's\twords")
@@ -81,6 +116,24 @@ def test_what_the_hub_refuses(endpoint: str, tmp_path: Path) -> None:
         assert (name, "\n" in text) == (kind, False), text
         assert said in text
         assert source in text
+
+
+def test_the_files_of_a_repository(endpoint: str, tmp_path: Path) -> None:
+    found = located(tmp_path, "hf:o/r@a%2Fb", HF_ENDPOINT=endpoint, HF_TOKEN="hf_secret")
+    [(root, text)] = found
+    files, url, headers = json.loads(text)
+    assert root == "hf:o/r@c0ffee"
+    assert files == [["config.json", 4, None], ["sub/m.gguf", 5, "ab" * 32]]
+    assert url == f"{endpoint}/o/r/resolve/c0ffee/m.gguf"
+    assert headers == {"Authorization": "Bearer hf_secret"}
+    sources = [f"hf:o/{name}@v1" for name in ANSWERS]
+    found = located(tmp_path, *sources, HF_ENDPOINT=endpoint)
+    for source, (_, _, kind, said), (name, error) in zip(
+        sources, ANSWERS.values(), found, strict=True
+    ):
+        assert (source, name) == (source, kind), error
+        assert said in error
+        assert source in error
 
 
 def test_without_a_hub(endpoint: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands through typer's runner, on a fake engine."""
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,9 @@ from typer.testing import CliRunner, Result
 from webllm import __version__, cli
 from webllm.artifacts.checksum import checksums
 from webllm.artifacts.destination import RemoteVersion
-from webllm.artifacts.source import RemoteSource, parse_source
+from webllm.artifacts.files import FileSpec
+from webllm.artifacts.manifest import Manifest
+from webllm.artifacts.source import HubSource, RemoteSource, parse_source
 from webllm.artifacts.store import DirectoryStore
 from webllm.cli.main import app
 from webllm.config import DEFAULT_MODEL_ID, prebuilt_app_config
@@ -363,3 +366,28 @@ def test_nothing_piped_holds_escape_codes() -> None:
         result = webllm(*arguments)
         assert result.exit_code == 0
         assert "\x1b" not in result.output
+
+
+def test_a_model_of_several_files_is_one_model(tmp_path: Path) -> None:
+    source = parse_source("hf:owner/split:Q8_0")
+    assert isinstance(source, HubSource)
+    names = [f"m-Q8_0-0000{part}-of-00002.gguf" for part in (1, 2)]
+    files = tuple(FileSpec(name, 9000) for name in names)
+    manifest = Manifest(str(source), source.beside(""), names[0], files)
+    store = DirectoryStore()
+    store.put_manifest(source, manifest)
+    for member in manifest.members:
+        assert "hf:owner/split" not in webllm("models").stdout  # not whole
+        file = tmp_path / member.file.name
+        file.write_bytes(bytes(9000))
+        sums = checksums(bytes(9000))
+        store.put(member, file, hashlib.sha256(bytes(9000)).hexdigest(), RemoteVersion(), sums)
+    rows = [line for line in webllm("models").stdout.splitlines() if "owner/split" in line]
+    assert [row.split() for row in rows] == [["hf:owner/split:Q8_0", "18", "kB", "yes"]]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    pulled = webllm("pull", str(tmp_path / names[1])).stdout
+    assert pulled.split() == [str(tmp_path / name) for name in names]
+    assert webllm("rm", "hf:owner/split:Q8_0").exit_code == 0
+    assert "owner/split" not in webllm("models").stdout
+    assert not store.has(source)

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import os
 import shutil
 import socket
 import threading
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from webllm.cli import bundle, site, web
 from webllm.cli.main import app
-from webllm.cli.site_models import SiteModel
+from webllm.cli.site_models import SiteModel, site_models
 from webllm.cli.site_server import HEADERS, byte_range
 from webllm.config import ModelRecord
 from webllm.errors import ArtifactError, ConfigError, IntegrityError, StorageFullError
@@ -274,3 +275,57 @@ def test_a_port_in_use(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(web, "DEFAULT_PORT", port)
         with web.open_server([], None) as server:
             assert server.server_port != port
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> dict[str, bytes]:
+    """Writes a model of two files into the folder "split"."""
+    parts = {f"m-0000{part}-of-00002.gguf": bytes([part]) * 9 for part in (1, 2)}
+    (tmp_path / "split").mkdir()
+    for name, data in parts.items():
+        (tmp_path / "split" / name).write_bytes(data)
+    return parts
+
+
+def listed_in(catalogue: bytes) -> dict[str, str | int]:
+    (listed,) = json.loads(catalogue)["model_list"]
+    assert isinstance(listed, dict)
+    return listed
+
+
+def test_a_model_of_several_files_has_a_folder_on_a_site(
+    built: Path, split: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert webllm("bundle", tmp_path / "one", "--model", tmp_path / "split").exit_code == 0
+    assert webllm("bundle", tmp_path / "two", "--model", tmp_path / "split").exit_code == 0
+    one, two = (
+        listed_in((tmp_path / each / "models.json").read_bytes()) for each in ("one", "two")
+    )
+    assert one == two
+    assert one["size_bytes"] == 18
+    entry = tmp_path / "one" / str(one["model"])
+    assert {file.name: file.read_bytes() for file in entry.parent.iterdir()} == split
+    assert entry.name == "m-00001-of-00002.gguf"
+    (tmp_path / "split" / "m-00002-of-00002.gguf").write_bytes(b"another")
+    assert (
+        webllm("bundle", tmp_path / "two", "--model", tmp_path / "split", "--force").exit_code == 0
+    )
+    two = listed_in((tmp_path / "two" / "models.json").read_bytes())
+    assert two["model"] != one["model"]  # browsers store it by its URL
+
+
+async def test_the_server_has_all_files_of_a_model(
+    built: Path, split: dict[str, bytes], tmp_path: Path
+) -> None:
+    models = await site_models([str(tmp_path / "split")], lambda report: None)
+    with served(models) as connection:
+        listed = listed_in(get(connection, "/models.json")[2])
+        folder, _, entry = str(listed["model"]).rpartition("/")
+        assert entry == "m-00001-of-00002.gguf"
+        for name, data in split.items():
+            assert get(connection, f"/{folder}/{name}")[2] == data
+        served_at = listed["model"]
+    later = tmp_path.stat().st_mtime + 100
+    os.utime(tmp_path / "split" / "m-00002-of-00002.gguf", (later, later))
+    with served(await site_models([str(tmp_path / "split")], lambda report: None)) as connection:
+        assert listed_in(get(connection, "/models.json")[2])["model"] != served_at

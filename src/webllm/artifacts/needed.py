@@ -27,7 +27,11 @@ SINGLE_FILE = "model.gguf"  # the name of a file whose own name says nothing
 TENSOR_CACHES = ("tensor-cache.json", "ndarray-cache.json")  # of today, and of 2024
 _SPLIT = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)")
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
-_HINT = f"name a folder with {MLC_CONFIG}, {SAFETENSORS} (or its index) or a .gguf file"
+_HINT = (
+    f"name a folder with {MLC_CONFIG}, {SAFETENSORS} (or its index) or a .gguf file; "
+    "a repository of Hugging Face is hf:owner/repo"
+)
+_MAX_PARTS = 4096  # of a split file
 
 
 def is_entry(name: str) -> bool:
@@ -44,7 +48,7 @@ def is_single(name: str) -> bool:
 def split_parts(name: str) -> list[str]:
     """Returns the names of all parts of a split GGUF file; of any other file its own name."""
     match = _SPLIT.fullmatch(name)
-    if match is None or not 1 <= int(match[2]) <= int(match[3]):
+    if match is None or not 1 <= int(match[2]) <= int(match[3]) <= _MAX_PARTS:
         return [name]
     return [f"{match[1]}-{i:05}-of-{match[3]}{match[4]}" for i in range(1, int(match[3]) + 1)]
 

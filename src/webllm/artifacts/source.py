@@ -231,7 +231,8 @@ def _parse_http(body: str, sha256: str | None) -> HTTPSource | HubSource:
     if page is not None and not is_download:
         revision = unquote(page[2] or "main")
         name = _as_folder(unquote(page[3] or ""))
-        return HubSource(page[1], name, None if revision == "main" else revision)
+        if not {".", ".."} & set(f"{page[1]}/{revision}/{name}".split("/")):
+            return HubSource(page[1], name, None if revision == "main" else revision)
     source = HTTPSource(body, sha256)
     if sha256 is not None:
         return _single(source)

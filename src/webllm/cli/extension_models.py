@@ -27,6 +27,7 @@ from webllm.errors import ConfigError
 from webllm.text.builtin_templates import equal_builtin
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
+from webllm.webllm_list import require_supported
 
 # Hugging Face redirects to hosts of these domains.
 _HUB_HOSTS = (
@@ -52,6 +53,8 @@ async def fetched_models(names: Sequence[str], on_progress: ProgressCallback) ->
     """
     known = prebuilt_app_config()
     records = [known.find(name) for name in names]
+    for record in records:
+        require_supported(record)
     sources = [_fetchable(record) for record in records]
     ids = [record.model_id for record in records]
     for model_id in ids:
@@ -98,8 +101,8 @@ def remarks(records: Sequence[ModelRecord]) -> list[str]:
             )
         elif isinstance(source, HubSource) and source.revision is None:
             texts.append(
-                f"{record.model_id}: the extension takes no other version of the file; name the "
-                f"commit, hf:{source.repository}@COMMIT/{source.filename}, so that it stays there"
+                f"{record.model_id}: the extension takes no other version of the model; name the "
+                f"commit, {replace(source, revision='COMMIT', sha256=None)}, so that it stays there"
             )
     return texts
 

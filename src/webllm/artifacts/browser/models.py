@@ -122,6 +122,7 @@ class _Members:
     def __init__(self, source: HTTPSource | HubSource, store: ModelStore, hub: HubAccess) -> None:
         self._source, self._store, self._hub = source, store, hub
         self._set = store.set(_address(source))
+        self._keys: Any = None  # of the store, before anything is fetched
 
     async def manifest(self) -> Manifest | None:
         return await self._set.manifest()
@@ -162,14 +163,18 @@ class _Members:
         remote = replace(
             self._hub.locate(member.place), sha256=spec.sha256, size=spec.size, md5=spec.md5
         )
-        return await _ensure_file(self._store.file(str(member)), remote, reporter)
+        self._keys = self._keys or await self._set.keys()
+        return await _ensure_file(self._store.file(str(member)), remote, reporter, self._keys)
 
 
 async def _ensure_file(
-    file: ModelFile, remote: RemoteFile, reporter: ProgressReporter
+    file: ModelFile, remote: RemoteFile, reporter: ProgressReporter, keys: Any = None
 ) -> SourceFile:
-    """Returns a file of the store, fetching what is missing of it now or is damaged later."""
-    stored = await file.find() or await _fetched(file, remote, reporter)
+    """Returns a file of the store, fetching what is missing of it now or is damaged later.
+
+    `keys`: see `ModelFile.find`.
+    """
+    stored = await file.find(keys) or await _fetched(file, remote, reporter)
 
     async def repair() -> Any:
         return await _repaired(file, remote, stored)

@@ -64,6 +64,10 @@ class ModelSet(_Locked):
         """Enters the files, before the first of them is stored."""
         await _written(self._handle.keep(encode_manifest(manifest).decode()))
 
+    async def keys(self) -> Any:
+        """Returns the keys of the store: some stores list them in 0.1 s."""
+        return await answered(self._handle.keys())
+
     async def has(self) -> bool:
         """Returns whether all files are stored."""
         return bool(await answered(self._handle.has()))
@@ -88,9 +92,12 @@ class ModelFile(_Locked):
         """Returns whether all of the file is stored."""
         return bool(await answered(self._handle.has()))
 
-    async def find(self) -> StoredFile | None:
-        """Opens the file; returns None unless all of it is stored."""
-        found = await answered(self._handle.find())
+    async def find(self, keys: Any = None) -> StoredFile | None:
+        """Opens the file; returns None unless all of it is stored.
+
+        `keys`: those of the store, if they are known, see `ModelSet.keys`.
+        """
+        found = await answered(self._handle.find(keys))
         return StoredFile(found.file, found.sha256) if found else None
 
     async def delete(self) -> None:

@@ -56,17 +56,21 @@ export class ModelFile {
     this.#checksum = /** @type {Checksum} */ (checksum);
   }
 
-  /** Returns whether all of the file is stored. */
-  async has() {
-    return (await this.#whole()) !== undefined;
+  /**
+   * Returns whether all of the file is stored.
+   * @param {string[]} [keys] of the store, if they are known: to list them takes time
+   */
+  async has(keys) {
+    return (await this.#whole(keys)) !== undefined;
   }
 
   /**
    * Opens the file; undefined unless all of it is stored. Its `read` throws IntegrityError for a part
    * that is damaged or missing, and deletes it.
+   * @param {string[]} [keys] as in `has`
    */
-  async find() {
-    const whole = await this.#whole();
+  async find(keys) {
+    const whole = await this.#whole(keys);
     if (!whole) return undefined;
     const { size, sha256, parts } = whole;
     const opened = new Map();
@@ -200,22 +204,29 @@ export class ModelFile {
     }
   }
 
-  /** Returns the checksums of all parts that are stored, by their numbers. */
-  async #parts() {
+  /**
+   * Returns the checksums of all parts that are stored, by their numbers.
+   * @param {string[]} [keys] as in `has`
+   */
+  async #parts(keys) {
     /** @type {Map<number, string>} */
     const parts = new Map();
-    for (const key of await this.#blobs.keys(`${this.#name}.`)) {
+    for (const key of keys ?? (await this.#blobs.keys(`${this.#name}.`))) {
+      if (!key.startsWith(this.#name)) continue;
       const [, part, sums] = /^\.(\d{5,})\.([0-9a-f]+)$/.exec(key.slice(this.#name.length)) ?? [];
       if (part && sums) parts.set(Number(part), sums);
     }
     return parts;
   }
 
-  /** Returns the size, hash and parts; undefined unless all of the file is stored. */
-  async #whole() {
+  /**
+   * Returns the size, hash and parts; undefined unless all of the file is stored.
+   * @param {string[]} [keys] as in `has`
+   */
+  async #whole(keys) {
     const { size, sha256 } = (await this.#note()) ?? {};
     if (typeof size !== "number" || typeof sha256 !== "string") return undefined;
-    const parts = await this.#parts();
+    const parts = await this.#parts(keys);
     for (let start = 0; start < size; start += PART_BYTES) {
       const { length } = windowsOf(start, Math.min(start + PART_BYTES, size));
       if (parts.get(start / PART_BYTES)?.length !== SUM_DIGITS * length) return undefined;
@@ -276,13 +287,16 @@ export class ModelSet {
 
   /** Returns whether all files are stored, whole. */
   async has() {
-    const keys = await this.#blobs.keys("");
-    const keysOf = async (/** @type {string} */ prefix) =>
-      keys.filter((key) => key.startsWith(prefix));
-    const files = await this.#files({ ...this.#blobs, keys: keysOf });
+    const files = await this.#files();
     if (!files) return false;
-    const found = await Promise.all(files.map((file) => file.has()));
+    const keys = await this.keys();
+    const found = await Promise.all(files.map((file) => file.has(keys)));
     return found.every(Boolean);
+  }
+
+  /** Returns the keys of the store, for `find` of many files. */
+  async keys() {
+    return this.#blobs.keys("");
   }
 
   /** Deletes all files and any part of them. Throws ArtifactError while it is being downloaded. */
@@ -290,7 +304,7 @@ export class ModelSet {
     const lock = this.lock(true);
     try {
       if (!(await lock.granted)) throw isDownloaded(this.#source);
-      for (const file of (await this.#files(this.#blobs)) ?? []) await file.delete();
+      for (const file of (await this.#files()) ?? []) await file.delete();
       await this.#blobs.delete(`${this.#name}.set`); // last: without it nothing finds the files
     } finally {
       await lock.release();
@@ -302,10 +316,9 @@ export class ModelSet {
     return new Lock(this.#blobs.isKept ? `webllm ${this.#name}` : undefined, ifFree);
   }
 
-  /** @param {Blobs} blobs */
-  async #files(blobs) {
+  async #files() {
     const files = filesOf(await this.manifest(), this.#source);
-    return files?.map(({ name }) => new ModelFile(blobs, memberOf(name, this.#source)));
+    return files?.map(({ name }) => new ModelFile(this.#blobs, memberOf(name, this.#source)));
   }
 }
 
