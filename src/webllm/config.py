@@ -315,15 +315,18 @@ def _check_count(name: str, value: object, minimum: int, otherwise: str = "") ->
 
 
 def prebuilt_app_config() -> AppConfig:
-    """Returns the built-in catalogue, or the one in the file named by `WEBLLM_MODELS`.
+    """Returns the built-in catalogue: our models, then WebLLM's list.
 
-    The built-in one has WebLLM's list of models too, also those that do not run here yet; see
-    `webllm_list.why_unsupported`. In a browser that file is the site's models.json. Raises
-    ConfigError if it cannot be read.
+    The file named by `WEBLLM_MODELS` replaces ours; in a browser that is the site's models.json.
+    WebLLM's list has models that do not run here yet, see `webllm_list.why_unsupported`. Raises
+    ConfigError if the file cannot be read.
     """
+    catalogue = AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M))
     if file := os.environ.get("WEBLLM_MODELS"):
-        return _read_catalogue(Path(file))
-    return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M, *webllm_models()))
+        catalogue = _read_catalogue(Path(file))
+    own = {record.model_id for record in catalogue.model_list}
+    listed = [record for record in webllm_models() if record.model_id not in own]
+    return msgspec.structs.replace(catalogue, model_list=(*catalogue.model_list, *listed))
 
 
 def _read_catalogue(file: Path) -> AppConfig:

@@ -189,7 +189,8 @@ def test_a_site_has_its_own_catalogue(tmp_path: Path, monkeypatch: pytest.Monkey
     here = msgspec.structs.replace(ours, model="https://site/m.gguf", model_id="mine")
     file.write_bytes(msgspec.json.encode(AppConfig(model_list=(here,))))
     monkeypatch.setenv("WEBLLM_MODELS", str(file))
-    assert [record.model_id for record in prebuilt_app_config().model_list] == ["mine"]
+    ids = [record.model_id for record in prebuilt_app_config().model_list]
+    assert ids == ["mine", *(record.model_id for record in built_in.model_list[2:])]
     found = built_in.find(ours.model_id)  # a client sends this if it knows the package's list
     assert found == msgspec.structs.replace(ours, model="https://site/m.gguf")
     assert built_in.find(built_in.model_list[1].model_id).model.startswith("pypi:")
