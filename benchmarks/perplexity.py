@@ -4,8 +4,8 @@
 
 The text is divided into chunks of `--context` tokens. The perplexity is that of the second half of
 each, as `llama-perplexity` computes it. Both read the same file; "as it is" is MODEL.gguf itself.
-The ratio should be within 1 %. If MODEL.gguf is quantized already, its mixes are worse than those
-of its original, for both sides alike.
+The ratio should be within 1 %. If MODEL.gguf is quantized already, its mixes are worse than its
+original's, for both sides alike.
 """
 
 from __future__ import annotations

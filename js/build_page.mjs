@@ -5,7 +5,8 @@ import { build } from "esbuild";
 
 const COPIES = {
   "src/page/icon.svg": "icon.svg",
-  "src/client/prebuilt.json": "models.json",
+  "src/page/models.json": "models.json",
+  "src/page/webllm_models.json": "webllm_models.json", // fetched once it is looked at
   "../LICENSE": "license.txt",
   "../THIRD_PARTY_NOTICES.md": "third-party-notices.txt",
 };

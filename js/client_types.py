@@ -3,14 +3,16 @@
 messages.ts has the types of the worker's messages and the engine's methods that are one message;
 api.ts has the types of requests and of responses; error_classes.ts is the tree of errors and
 error_codes.ts the code and status of each; prebuilt.json is the catalogue of models, and
-unsupported_fields.json lists the fields of the references that are refused.
+unsupported_fields.json lists the fields of the references that are refused. Of the catalogue,
+src/page/models.json has the models that are not WebLLM's, and src/page/webllm_models.json those of
+WebLLM's list that run.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, get_args
@@ -30,7 +32,8 @@ from webllm.api.requests import (
 )
 from webllm.api.resumable import ResumableSession, ResumeResult
 from webllm.api.stats import EngineStats
-from webllm.config import LogLevel, prebuilt_app_config
+from webllm.config import LogLevel, ModelRecord, prebuilt_app_config
+from webllm.webllm_list import webllm_models, why_unsupported
 from webllm.workers.messages import KINDS, PROTOCOL, AnyReply, EngineMessages, KeepAlive, Kind
 
 CLIENT = Path(__file__).parent / "src" / "client"
@@ -71,14 +74,25 @@ Schema = dict[str, Any]
 
 def files() -> dict[str, str]:
     """The text of each file."""
+    webllms = webllm_models()
+    ours = [each for each in prebuilt_app_config().model_list if each not in webllms]
+    that_run = [each for each in webllms if why_unsupported(each) is None]
     return {
         "messages.ts": _messages(),
         "api.ts": _module("api/", {}, API),
         "error_classes.ts": _error_classes(),
         "error_codes.ts": _error_codes(),
-        "prebuilt.json": json.dumps(msgspec.to_builtins(prebuilt_app_config()), indent=2) + "\n",
+        "prebuilt.json": _catalogue(prebuilt_app_config().model_list),
+        "../page/models.json": _catalogue(ours),
+        "../page/webllm_models.json": _catalogue(that_run),
         "unsupported_fields.json": json.dumps([*UNSUPPORTED_CHAT_FIELDS], indent=2) + "\n",
     }
+
+
+def _catalogue(records: Iterable[ModelRecord]) -> str:
+    """Has one record on each line."""
+    lines = ",\n".join(json.dumps(msgspec.to_builtins(record)) for record in records)
+    return f'{{"model_list": [\n{lines}\n]}}\n'
 
 
 def _messages() -> str:

@@ -78,6 +78,48 @@ test("a model of the hub is found by the URL that Python fetches", async () => {
   assert.equal(new Set(keys).size, 3);
 });
 
+test("the built-in catalogue has the models of the npm package", async () => {
+  const npm = await import("@mlc-ai/web-llm");
+  const { model_list: ours } = webllm.prebuiltAppConfig;
+  const { model_list: theirs } = npm.prebuiltAppConfig;
+  assert.deepEqual(
+    ours.map((each) => each.model_id),
+    ["SmolLM2-135M-Instruct", "gemma-3-270m", ...theirs.map((each) => each.model_id)],
+  );
+  assert.deepEqual(
+    ours.slice(2).map((each) => [each.model, each.vram_required_MB]),
+    theirs.map((each) => [each.model, each.vram_required_MB]),
+  );
+  assert.equal(webllm.modelVersion, npm.modelVersion);
+  assert.equal(webllm.modelLibURLPrefix, npm.modelLibURLPrefix);
+});
+
+test("an id without its quantization stands for the variant of this browser's device", async () => {
+  const keys = [];
+  const had = globalThis.caches;
+  globalThis.caches = { match: async (key) => void keys.push(key) };
+  const gpu = (features) => ({ requestAdapter: async () => ({ info: {}, features }) });
+  const devices = [undefined, gpu(["shader-f16"]), gpu([])];
+  const hadNavigator = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  for (const device of devices) {
+    const value = { gpu: device };
+    Object.defineProperty(globalThis, "navigator", { value, configurable: true });
+    await webllm.hasModelInCache("TinyLlama-1.1B-Chat-v1.0");
+  }
+  if (hadNavigator) Object.defineProperty(globalThis, "navigator", hadNavigator);
+  else delete globalThis.navigator;
+  await webllm.hasModelInCache("TinyLlama-1.1B-Chat-v1.0-q4f32_1-MLC");
+  globalThis.caches = had;
+  const [cpu, f16, f32, named] = keys;
+  assert.equal(cpu, f16);
+  assert.equal(f32, named);
+  assert.notEqual(f16, f32);
+  await assert.rejects(webllm.hasModelInCache("TinyLlama"), {
+    name: "ModelNotFoundError",
+    message: /no model called "TinyLlama"; known are SmolLM2-135M-Instruct, .* and 163 more$/,
+  });
+});
+
 test("asks for whole answers, and says which models it expects", async () => {
   const { engine, received } = connect({
     chatCompletionNonStreaming: () => ({ choices: [{ message: { content: "Hi" } }] }),

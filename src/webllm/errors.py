@@ -21,6 +21,8 @@
     ├── DeviceError                an adapter, driver or compiled kernel failed
     │   ├── DeviceNotFoundError    no adapter of the kind asked for
     │   ├── DeviceMemoryError      the model does not fit; refused before loading
+    │   ├── FeatureSupportError    the GPU lacks a feature that the model's record requires
+    │   │   └── ShaderF16SupportError  that feature is shader-f16
     │   └── DeviceLostError        the device went away while running
     ├── TemplateError              a chat template failed or asked for what it may not have
     ├── WorkerLostError            the worker with the engine ended or was closed
@@ -157,6 +159,14 @@ class DeviceNotFoundError(DeviceError):
 class DeviceMemoryError(DeviceError):
     code = "device_out_of_memory"
     status = 507
+
+
+class FeatureSupportError(DeviceError):
+    code = "feature_not_supported"
+
+
+class ShaderF16SupportError(FeatureSupportError):
+    code = "shader_f16_not_supported"
 
 
 class DeviceLostError(DeviceError):

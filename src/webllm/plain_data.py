@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 _LEAST_LIKENESS = 0.7  # of a suggested name, see difflib
+_MIN_START = 4  # letters that are enough to suggest a longer name
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
@@ -28,11 +29,22 @@ def short(value: object) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggests the nearest name, whatever its case and separators, or lists all of them."""
+    """Suggests the nearest name, or lists all of them."""
+    names = sorted(known)
+    if near := nearest(name, names):
+        return f"did you mean {near}?"
+    return f"known are {', '.join(names) or 'none'}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the name most like another, whatever its case and separators; None if none is."""
     by_letters = {_letters(each): each for each in known}
-    if near := difflib.get_close_matches(_letters(name), by_letters, n=1, cutoff=_LEAST_LIKENESS):
-        return f"did you mean {by_letters[near[0]]}?"
-    return f"known are {', '.join(sorted(by_letters.values())) or 'none'}"
+    letters = _letters(name)
+    longer = [each for each in by_letters if each.startswith(letters)]
+    if longer and len(letters) >= _MIN_START:
+        return by_letters[min(longer, key=len)]
+    near = difflib.get_close_matches(letters, by_letters, n=1, cutoff=_LEAST_LIKENESS)
+    return by_letters[near[0]] if near else None
 
 
 def field_of(error: msgspec.ValidationError) -> str:

@@ -52,7 +52,8 @@ def write_fake(folder: Path) -> None:
     """Writes the page's own files, with the fake worker as tab.js and a Service Worker."""
     assert (DIST / "page.js").exists(), "make site builds what is served here"
     fonts = [font.name for font in DIST.glob("*.woff2")]
-    for name in ("index.html", "page.js", "page.css", "client.js", "icon.svg", "sw.js", *fonts):
+    scripts = ("index.html", "page.js", "page.css", "client.js", "icon.svg", "sw.js")
+    for name in (*scripts, "webllm_models.json", *fonts):
         shutil.copy(DIST / name, folder)
     shutil.copy(Path(__file__).parent / "pages" / "fake_tab.js", folder / "tab.js")
     (folder / "models.json").write_text(json.dumps({"model_list": MODELS}))

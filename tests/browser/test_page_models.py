@@ -35,7 +35,7 @@ async def test_a_file_of_this_disk_is_loaded(chat: Page, tmp_path: Path) -> None
     await expect(chat.locator("#model-dot")).to_have_attribute("data-phase", "ready")
     await expect(chat.locator("#model-name")).to_have_text("My Model Q4")
     await chat.click("#open-models")
-    await expect(chat.locator("#models label").last).to_contain_text("2 MB on this disk")
+    await expect(chat.locator("#models .model-option").last).to_contain_text("2 MB on this disk")
     await expect(chat.locator("#models input:checked")).to_have_value("My-Model-Q4")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -159,3 +160,20 @@ async def test_the_variants_for_real_gpus_compute_correctly(
         variant = KernelVariant(ActivationFormat.I8, True, subgroup={subgroup}, barriers=True)
         await working_variant(device, variant) == variant
     """)
+
+
+async def test_python_in_a_browser_has_the_list_and_the_features_of_the_gpu(
+    run_python: RunPython,
+) -> None:
+    found = await run_python("""
+        import json
+        from webllm.backends.auto import device_facts
+        from webllm.webllm_list import webllm_models
+        gpu, cpu = await device_facts("webgpu"), await device_facts("cpu")
+        found = [len(webllm_models()), sorted(gpu.features), gpu.memory_bytes, cpu.features]
+        json.dumps(found)
+    """)
+    num_models, features, *others = json.loads(found)
+    assert num_models == 165
+    assert "core-features-and-limits" in features
+    assert others == [None, None]

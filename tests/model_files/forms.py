@@ -36,7 +36,7 @@ def _bf16(model: Model) -> Model:
     return rounded_to(model, round_bf16)
 
 
-_FOLDERS = {
+FOLDERS = {
     "q4f16_1": Form(q4f16, "F16", is_mlc=True),
     "q4f32_1": Form(q4f32, "BF16", is_mlc=True),
     "q0f16": Form(_f16, "F16", is_mlc=True),
@@ -47,12 +47,12 @@ _FOLDERS = {
     "mlx4": Form(mlx4, "F16"),
     "w4a16": Form(w4a16, "F16"),
 }
-FORMS = (*_FOLDERS, *(f"gguf-{name}" for name in _FOLDERS))
+FORMS = (*FOLDERS, *(f"gguf-{name}" for name in FOLDERS))
 
 
 def write_form(model: Model, out: Path, name: str, shard_bytes: int | None = None) -> None:
     """Writes `model` as one of `FORMS`: a folder `out`, or a file for those named gguf-…"""
-    form = _FOLDERS[name.removeprefix("gguf-")]
+    form = FOLDERS[name.removeprefix("gguf-")]
     values = form.values(model)
     if name.startswith("gguf-"):
         write_gguf(values, out, Type[form.floats])

@@ -169,11 +169,17 @@ class _Shards:
         )
 
 
+def is_stored_by_mlc(model: Model) -> bool:
+    """Whether mlc-llm has all settings: of scaled rotary frequencies it knows Llama 3.1's alone."""
+    scaling = model.config.get("rope_scaling")
+    return not scaling or (model.model_type == "llama" and scaling["rope_type"] == "llama3")
+
+
 def model_config(model: Model) -> dict[str, Any]:
     """Returns `model_config` with the fields of mlc-llm's class for this architecture."""
     config = model.config
     scaling = config.get("rope_scaling")
-    if scaling and (model.model_type != "llama" or scaling["rope_type"] != "llama3"):
+    if not is_stored_by_mlc(model):
         raise ValueError(f"mlc-llm stores no rope_scaling of {model.model_type}: {scaling}")
     context = config["max_position_embeddings"]
     sizes = {

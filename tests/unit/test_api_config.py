@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from webllm.artifacts.source import PyPISource, parse_source
+from webllm.artifacts.source import HTTPSource, PyPISource, parse_source
 from webllm.config import (
     DEFAULT_MODEL_ID,
     AppConfig,
@@ -20,10 +20,12 @@ from webllm.errors import ConfigError, ModelNotFoundError
 def test_the_catalogue_has_the_default_model_and_readable_sources() -> None:
     config = prebuilt_app_config()
     assert config.find(DEFAULT_MODEL_ID).model_id == DEFAULT_MODEL_ID
-    for record in config.model_list:
+    for record in config.model_list[:2]:
         source = parse_source(record.source)
         assert isinstance(source, PyPISource)
         assert source.sha256 == record.sha256
+    for record in config.model_list[2:]:
+        assert isinstance(parse_source(record.source), HTTPSource)
 
 
 def test_a_source_is_a_model_too() -> None:
@@ -37,9 +39,16 @@ def test_a_source_is_a_model_too() -> None:
 def test_an_unknown_model_id_suggests_a_known_one() -> None:
     with pytest.raises(ModelNotFoundError, match="did you mean SmolLM2-135M-Instruct"):
         prebuilt_app_config().find("smollm2-135m")
-    for other in ("Llama-3.1-8B-Instruct", "Qwen2.5-0.5B-Instruct-q4f16_1-MLC"):
-        with pytest.raises(ModelNotFoundError, match="known are SmolLM2-135M-Instruct, gemma-3-"):
-            prebuilt_app_config().find(other)
+    for wanted, known in (
+        ("Llama-3.1-8B", "Llama-3.1-8B-Instruct"),
+        ("qwen2.5-0.5b-instruct-q4f16", "Qwen2.5-0.5B-Instruct-q4f16_1-MLC"),
+        ("Phi3.5-mini-instruct", "Phi-3.5-mini-instruct"),
+    ):
+        with pytest.raises(ModelNotFoundError, match=f"did you mean {known}\\?"):
+            prebuilt_app_config().find(wanted)
+    known = "known are SmolLM2-135M-Instruct, gemma-3-270m, Llama-.* and 163 more"
+    with pytest.raises(ModelNotFoundError, match=known):
+        prebuilt_app_config().find("GPT-4o")
 
 
 def test_webllms_records_decode() -> None:

@@ -15,6 +15,7 @@ from webllm.text.chat_template import ChatTemplate
 from webllm.text.conv_template import conv_template_from_json
 
 BARE_ROLES = {"user": "", "assistant": ""}
+NO_SEPS = {"role_content_sep": "", "role_empty_sep": ""}
 
 
 class TestNoTokens:
@@ -30,7 +31,7 @@ class TestNoTokens:
     @pytest.mark.parametrize(
         "chat_format",
         [
-            ConvFormat(conv_template_from_json({"roles": BARE_ROLES, "seps": [""]})),
+            ConvFormat(conv_template_from_json({"roles": BARE_ROLES, "seps": [""], **NO_SEPS})),
             JinjaFormat(ChatTemplate("{{ messages[0].content }}")),
         ],
     )

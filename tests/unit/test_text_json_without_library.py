@@ -65,6 +65,11 @@ def with_added(document: Document, *tokens: Document) -> Document:
     return document | {"added_tokens": [*document["added_tokens"], *added]}
 
 
+def llama(**model: Any) -> Document:
+    return LLAMA | {"model": LLAMA["model"] | {"merges": []} | model}
+
+
+BYTE_PAIR = {"<0x41><0x42>": 300}
 METASPACE = {"type": "Metaspace", "replacement": "▁", "split": True}
 TEMPLATE = {
     "type": "TemplateProcessing",
@@ -225,6 +230,8 @@ def test_only_the_first_piece_of_a_prompt_gets_the_first_space() -> None:
         ({"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}}, "'Unigram'"),
         ({"model": BYTE_LEVEL["model"] | {"type": "WordLevel"}}, "'WordLevel'"),
         (with_added(BYTE_LEVEL, {"content": "x", "single_word": True}), "single_word"),
+        (llama(vocab={"<0x41>": 0, "a": 1}), "1 tokens of bytes"),
+        (llama(vocab=LLAMA["model"]["vocab"] | BYTE_PAIR, merges=["<0x41> <0x42>"]), "of a byte"),
         (
             {
                 "pre_tokenizer": sequence(

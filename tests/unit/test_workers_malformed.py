@@ -136,7 +136,8 @@ def test_a_parent_may_go_before_it_says_anything() -> None:
 async def test_messages_that_are_too_long_are_refused_where_they_are_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = await create_worker_process(engine_factory="worker_engines:short_frames")
+    config = MLCEngineConfig(app_config=AppConfig(model_list=()))  # WebLLM's list is a long message
+    engine = await create_worker_process(None, config, engine_factory="worker_engines:short_frames")
     async with engine:
         await engine.reload("numbers.gguf")
         with pytest.raises(RequestError, match=r"message of \d+ bytes is too long"):

@@ -23,15 +23,13 @@ export interface MLCEngineConfig {
   logLevel?: messages.LogLevel;
 }
 
-/** The built-in catalogue. */
+/**
+ * The built-in catalogue: two models of webllm's own, and those of WebLLM's list under its ids, without
+ * `model_lib`. `reload` refuses those that do not run yet with UnsupportedModelError.
+ */
 export const prebuiltAppConfig = prebuilt as AppConfig;
 
 /** Returns the models that a configuration names; undefined if it has no list. */
 export function namedModels(appConfig: AppConfigLike): messages.ModelRecord[] | undefined {
   return appConfig.model_list ?? appConfig.models ?? undefined;
-}
-
-/** Returns the models that a configuration names, or the built-in ones if it has no list. */
-export function modelsOf(appConfig: AppConfigLike): messages.ModelRecord[] {
-  return namedModels(appConfig) ?? prebuiltAppConfig.model_list;
 }

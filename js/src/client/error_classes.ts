@@ -38,6 +38,8 @@ export class CheckpointError extends ArtifactError {}
 export class DeviceError extends WebLLMError {}
 export class DeviceNotFoundError extends DeviceError {}
 export class DeviceMemoryError extends DeviceError {}
+export class FeatureSupportError extends DeviceError {}
+export class ShaderF16SupportError extends FeatureSupportError {}
 export class DeviceLostError extends DeviceError {}
 export class TemplateError extends WebLLMError {}
 export class WorkerLostError extends WebLLMError {}

@@ -23,6 +23,8 @@ export const ERROR_CODES = {
   DeviceError: { code: "device_error", status: 503 },
   DeviceNotFoundError: { code: "device_not_found", status: 503 },
   DeviceMemoryError: { code: "device_out_of_memory", status: 507 },
+  FeatureSupportError: { code: "feature_not_supported", status: 503 },
+  ShaderF16SupportError: { code: "shader_f16_not_supported", status: 503 },
   DeviceLostError: { code: "device_lost", status: 503 },
   TemplateError: { code: "template_error", status: 400 },
   WorkerLostError: { code: "worker_lost", status: 503 },

@@ -34,7 +34,7 @@ export {
   deleteModelInCache,
   deleteModelWasmInCache,
   hasModelInCache,
-} from "./model_store";
+} from "./stored_models";
 export * from "./names";
 export { CreateMLCEngine, MLCEngine } from "./own_engine";
 export type { OwnEngineConfig } from "./own_engine";

@@ -1,4 +1,4 @@
-// WebLLM's functions for stored models. stores.js stores them, here and in Python.
+// Stored models. stores.js stores them, here and in Python.
 
 import {
   askToKeep,
@@ -10,43 +10,28 @@ import { ModelNotFoundError } from "./error_classes";
 import { errorInfo } from "./error_base";
 import { configError, stored } from "./errors";
 import type { ModelRecord } from "./messages";
-import { modelsOf, prebuiltAppConfig, type AppConfigLike } from "./config";
+import { namedModels, type AppConfigLike } from "./config";
+import { choose, gpuFeatures, variants } from "./variants";
 
-/** Whether the whole model is stored. Paths are those of the page's site. */
-export async function hasModelInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<boolean> {
+const MAX_LISTED = 4; // ids in an error
+
+/**
+ * Whether the whole model is stored. Paths are those of the page's site. An id without its
+ * quantization stands for the variant that this browser loads.
+ */
+export async function hasStoredModel(modelId: string, appConfig: AppConfigLike): Promise<boolean> {
   return stored(async () => {
-    const places = locate(modelId, appConfig);
-    for (const place of places) if (await place.has()) return true;
+    for (const place of await locate(modelId, appConfig)) if (await place.has()) return true;
     return false;
   });
 }
 
 /** Deletes the model, even if only a part of it is stored. */
-export async function deleteModelAllInfoInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<void> {
+export async function deleteStoredModel(modelId: string, appConfig: AppConfigLike): Promise<void> {
   await stored(async () => {
-    for (const place of locate(modelId, appConfig)) await place.delete();
+    for (const place of await locate(modelId, appConfig)) await place.delete();
   });
 }
-
-/** As deleteModelAllInfoInCache: weights, tokenizer and options are one model. */
-export const deleteModelInCache = deleteModelAllInfoInCache;
-
-/** Deletes nothing: a model's chat configuration is part of the model. */
-export async function deleteChatConfigInCache(
-  modelId: string,
-  appConfig: AppConfigLike = prebuiltAppConfig,
-): Promise<void> {
-  find(modelId, appConfig);
-}
-
-/** Deletes nothing: the kernels are part of webllm. */
-export const deleteModelWasmInCache = deleteChatConfigInCache;
 
 /** Asks the browser not to evict this site's storage, unless models are not stored. */
 export function askToKeepModels(appConfig?: AppConfigLike): void {
@@ -72,8 +57,11 @@ export function namedStore(appConfig: AppConfigLike): string | null {
 }
 
 /** Where a model may be stored: it is one file or a set of them. Nowhere, if it is never stored. */
-function locate(modelId: string, appConfig: AppConfigLike): (ModelFile | ModelSet)[] {
-  const record = find(modelId, appConfig);
+async function locate(
+  modelId: string,
+  appConfig: AppConfigLike,
+): Promise<(ModelFile | ModelSet)[]> {
+  const record = await findModel(modelId, appConfig);
   const blobs = openBlobs(namedStore(appConfig));
   const source = record.model || record.model_path || "";
   if (source.startsWith("picked:")) return [];
@@ -83,12 +71,17 @@ function locate(modelId: string, appConfig: AppConfigLike): (ModelFile | ModelSe
   return [new ModelSet(blobs, url), new ModelFile(blobs, url, hash)];
 }
 
-function find(modelId: string, appConfig: AppConfigLike): ModelRecord {
-  const models = modelsOf(appConfig);
+/** Returns a model's record; throws ModelNotFoundError. */
+export async function findModel(modelId: string, appConfig: AppConfigLike): Promise<ModelRecord> {
+  const models = namedModels(appConfig) ?? [];
   const record = models.find((each) => each.model_id === modelId);
   if (record) return record;
-  const known = models.map((each) => each.model_id).join(", ");
-  const message = `no model called "${modelId}"; known are ${known || "none"}`;
+  const choice = variants(modelId, models);
+  const chosen = choice.length > 1 ? choose(choice, await gpuFeatures()) : choice[0];
+  if (chosen) return chosen;
+  const known = models.slice(0, MAX_LISTED).map((each) => each.model_id);
+  const more = models.length > MAX_LISTED ? ` and ${models.length - MAX_LISTED} more` : "";
+  const message = `no model called "${modelId}"; known are ${known.join(", ") || "none"}${more}`;
   throw new ModelNotFoundError(errorInfo("ModelNotFoundError", message));
 }
 

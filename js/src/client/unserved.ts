@@ -2,15 +2,18 @@
 
 import type { ChatCompletionRequest, CompletionRequest, EmbeddingRequest } from "./api";
 import { configError } from "./errors";
+import * as list from "../../../src/webllm/webllm_list.json";
 import type { ModelType } from "./names";
 import unsupported from "./unsupported_fields.json";
 
-/** Of WebLLM's model libraries. Records name them in `model_lib`, which is not read here. */
-export const modelVersion = "v0_2_86/base";
-export const modelLibURLPrefix =
-  "https://raw.githubusercontent.com/mlc-ai/binary-mlc-llm-libs/main/web-llm-models/";
+/**
+ * Of WebLLM's model libraries, the kernels that it fetches: records name them in `model_lib`, which is
+ * not read here, since kernels are part of webllm. `prebuiltAppConfig` has the models of this version.
+ */
+export const modelVersion: string = list.modelVersion;
+export const modelLibURLPrefix: string = list.modelLibURLPrefix;
 
-/** None yet. */
+/** The models that answer requests with `tools`: none yet. */
 export const functionCallingModelIds: string[] = [];
 
 /** Fields of OpenAI's chat completions that are refused. */

@@ -1,6 +1,7 @@
 // The chat: its state and views, and what is saved. The site's page and an extension's popup open it.
 
-import type { AppConfig } from "../client";
+import type { AppConfig, ModelRecord } from "../client";
+import { parseName } from "../client/variants";
 import { Announcer } from "./announcer";
 import { Answering } from "./answering";
 import { loadAppConfig } from "./config";
@@ -32,6 +33,8 @@ import { Welcome } from "./views/welcome";
 export interface ChatOptions {
   connect: Connect;
   device: Promise<Device>;
+  /** Fetches WebLLM's list of models, if this page may load them. */
+  fetchListed?: () => Promise<ModelRecord[]>;
   /** The conversation that is shown first. */
   currentId?: string | null;
   prepare?: Prepare;
@@ -64,13 +67,15 @@ export async function openChat(options: ChatOptions): Promise<Chat> {
     notices.fault(new Error(t("noCatalogue", errorText(error))));
     return { model_list: [] };
   });
-  const models = appConfig.model_list;
-  const known = models.find((each) => each.model_id === settings.modelId);
+  const known = await lastModel(appConfig, settings.modelId, options);
+  const ours: ModelRecord[] = appConfig.model_list;
+  const models = known && !ours.includes(known) ? [...ours, known] : ours;
   const store = new Store<State>({
     conversations: [],
     currentId: options.currentId ?? newId(),
     isOpening: options.currentId != null,
     models,
+    listed: [],
     kept: new Set(),
     modelId: (known ?? models[0])?.model_id ?? "",
     model: { phase: "none" },
@@ -97,18 +102,30 @@ export async function openChat(options: ChatOptions): Promise<Chat> {
   };
 }
 
+/** The model that was loaded last: of this site, or of WebLLM's list. */
+async function lastModel(
+  { model_list: models }: AppConfig,
+  modelId: string | null,
+  { fetchListed }: ChatOptions,
+): Promise<ModelRecord | undefined> {
+  const has = (each: ModelRecord) => each.model_id === modelId;
+  const known = models.find(has);
+  if (known || !modelId || !parseName(modelId)) return known;
+  return (await fetchListed?.().catch(() => []))?.find(has);
+}
+
 function show(
   store: Store<State>,
   session: ModelSession,
   answering: Answering,
   appConfig: AppConfig,
-  { prepare, moreSettings }: ChatOptions,
+  { prepare, moreSettings, fetchListed }: ChatOptions,
 ): Pick<Chat, "composer" | "confirm" | "kept" | "models"> {
   const announcer = new Announcer(byId("announcer", HTMLDivElement));
   const confirm = new Confirm();
   const kept = new KeptModels(store, appConfig);
   const composer = new Composer(store, answering, prepare);
-  const models = new ModelDialog(store, session, kept, confirm);
+  const models = new ModelDialog(store, session, kept, confirm, fetchListed);
   new Sidebar(
     store,
     (id) => answering.stop(id),

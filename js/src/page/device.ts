@@ -3,6 +3,14 @@
 import { freeBytes } from "./storage";
 import { t } from "./texts";
 
+const SMALL_GIB = 4;
+
+/** What some browsers tell beside the standard. */
+interface Hints {
+  deviceMemory?: number; // GiB
+  userAgentData?: { mobile?: boolean };
+}
+
 export interface Gpu {
   maxBindingBytes: number;
   features: ReadonlySet<string>;
@@ -13,16 +21,18 @@ export interface Device {
   noGpuReason: string; // "" if there is a GPU
   memoryBytes: number | null; // at least this much; browsers tell no more than 8 GiB
   freeStorageBytes: number | null;
+  isSmall: boolean; // a phone, or a device with little memory
 }
 
 export async function detectDevice(): Promise<Device> {
   const [found, freeStorageBytes] = await Promise.all([findGpu(), freeBytes()]);
-  const { deviceMemory } = navigator as { deviceMemory?: number };
+  const { deviceMemory, userAgentData } = navigator as Hints;
   return {
     gpu: typeof found === "string" ? null : found,
     noGpuReason: typeof found === "string" ? found : "",
     memoryBytes: deviceMemory ? deviceMemory * 2 ** 30 : null,
     freeStorageBytes,
+    isSmall: userAgentData?.mobile === true || (deviceMemory ?? Infinity) <= SMALL_GIB,
   };
 }
 

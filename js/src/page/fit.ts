@@ -17,7 +17,7 @@ export interface Fit {
 export function fit(model: ModelRecord, device: Device, isKept: boolean): Fit {
   const problem = device.gpu ? gpuProblem(model, device.gpu) : cpuProblem(model);
   const storage = isKept ? null : storageProblem(model, device);
-  const found = problem ?? memoryProblem(model, device) ?? storage;
+  const found = problem ?? memoryProblem(model, device) ?? smallProblem(model, device) ?? storage;
   return found ? { fits: false, text: found } : { fits: true, text: t("fits") };
 }
 
@@ -37,6 +37,10 @@ function memoryProblem(model: ModelRecord, device: Device): string | null {
   const has = device.memoryBytes;
   if (has === null || memoryBytes(model) <= has / 2) return null;
   return t("needsMemory", bytes(memoryBytes(model)));
+}
+
+function smallProblem(model: ModelRecord, device: Device): string | null {
+  return device.isSmall && model.low_resource_required === false ? t("notForSmall") : null;
 }
 
 function storageProblem(model: ModelRecord, device: Device): string | null {

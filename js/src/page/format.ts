@@ -1,6 +1,7 @@
 // Numbers, names and errors as people read them.
 
 import { ServiceWorkerInitializationError, StorageFullError, WorkerLostError } from "../client";
+import { parseName } from "../client/variants";
 import { t } from "./texts";
 
 const UNITS = ["kB", "MB", "GB"];
@@ -45,7 +46,8 @@ export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** "SmolLM2 135M Instruct" */
+/** "SmolLM2 135M Instruct", without the quantization that ends ids of WebLLM's list. */
 export function modelName(modelId: string): string {
-  return modelId.replaceAll("-", " ").replaceAll("_", " ");
+  const name = parseName(modelId)?.model ?? modelId;
+  return name.replaceAll("-", " ").replaceAll("_", " ");
 }

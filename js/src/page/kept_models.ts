@@ -1,11 +1,7 @@
 // The models stored in the browser: which they are, and deleting them.
 
-import {
-  deleteModelAllInfoInCache,
-  hasModelInCache,
-  type AppConfig,
-  type ModelRecord,
-} from "../client";
+import type { AppConfig, ModelRecord } from "../client";
+import { deleteStoredModel, hasStoredModel } from "../client/model_store";
 import type { State } from "./state";
 import type { Store } from "./store";
 
@@ -17,27 +13,31 @@ export class KeptModels {
 
   /** Updates the state's list of stored models. */
   async look(): Promise<void> {
-    const models = this.store.get("models");
+    const models = this.models();
     const found = await Promise.all(models.map((each) => this.isKept(each)));
     const kept = models.filter((_, index) => found[index]).map((each) => each.model_id);
     this.store.set("kept", new Set(kept));
   }
 
   async delete(modelId: string): Promise<void> {
-    await deleteModelAllInfoInCache(modelId, this.config());
+    await deleteStoredModel(modelId, this.config());
     await this.look();
   }
 
   /** False also if the browser blocks its storage: then the model is downloaded. */
   private async isKept({ model_id }: ModelRecord): Promise<boolean> {
     try {
-      return await hasModelInCache(model_id, this.config());
+      return await hasStoredModel(model_id, this.config());
     } catch {
       return false;
     }
   }
 
   private config(): AppConfig {
-    return { ...this.appConfig, model_list: this.store.get("models") };
+    return { ...this.appConfig, model_list: this.models() };
+  }
+
+  private models(): ModelRecord[] {
+    return [...this.store.get("models"), ...this.store.get("listed")];
   }
 }

@@ -12,6 +12,7 @@ import {
   modelFromFile,
   type AppConfig,
   type InitProgressCallback,
+  type ModelRecord,
 } from "../client";
 import { askToKeepModels, namedStore, withStore } from "../client/model_store";
 import type { SharedEngine } from "../client/shared_engine";
@@ -101,7 +102,11 @@ export class ModelSession {
   /** Loads the files of a model from this disk; the browser reads them in place. */
   async loadFiles(files: File[]): Promise<void> {
     const size_bytes = files.reduce((sum, { size }) => sum + size, 0);
-    const record = { ...(await modelFromFile(files)), size_bytes };
+    this.loadOther({ ...(await modelFromFile(files)), size_bytes });
+  }
+
+  /** Loads a model that is not in this site's catalogue. */
+  loadOther(record: ModelRecord): void {
     const others = this.store.get("models").filter((each) => each.model_id !== record.model_id);
     this.store.set("models", [...others, record]);
     this.load(record.model_id);

@@ -5,6 +5,7 @@ import { openChat } from "./chat";
 import { ROOT } from "./config";
 import { detectDevice } from "./device";
 import { keepOpened, openedConversation } from "./keeping";
+import { fetchListed } from "./listed_models";
 import { SiteWorker } from "./site_worker";
 
 addEventListener("pageshow", ({ persisted }) => {
@@ -19,7 +20,8 @@ async function main(): Promise<void> {
   const isReloading = siteWorker.register(async () => (await device).gpu === null);
   const connect = (initProgressCallback: InitProgressCallback) =>
     new ServiceWorkerMLCEngine({ root: ROOT, initProgressCallback });
-  const chat = await openChat({ connect, device, currentId: openedConversation() });
+  const currentId = openedConversation();
+  const chat = await openChat({ connect, device, currentId, fetchListed });
   keepOpened(chat.store);
   if (!(await isReloading)) chat.loadLast();
 }

@@ -69,7 +69,8 @@ export interface State {
   conversations: Conversation[]; // the last changed first
   currentId: string; // of a conversation, or of one to be
   isOpening: boolean; // until it is known whether there is a conversation with this id
-  models: ModelRecord[];
+  models: ModelRecord[]; // of this site, picked or taken from WebLLM's list
+  listed: readonly ModelRecord[]; // those of WebLLM's list that run, once someone looks at it
   kept: ReadonlySet<string>; // ids of the models that the browser has stored
   modelId: string; // the chosen one
   model: ModelState;

@@ -109,6 +109,17 @@ export const GERMAN: Record<TextKey, string> = {
   tooLargeForCpu: "Zu groß ohne WebGPU",
   needsMemory: "Braucht $1 Speicher; dieses Gerät hat vielleicht zu wenig",
   tooLargeToStore: "Zu groß: der Browser hat noch $1 für diese Seite",
+  notForSmall: "Für Geräte mit mehr Speicher als diesem",
+  forSmall: "auch für Handys",
+  keptHere: "In diesem Browser",
+  contextOf: "Kontext von $1 Tokens",
+  moreModels: "Mehr Modelle",
+  search: "Suchen",
+  modelsLoading: "Holt die Liste",
+  modelsFailed:
+    "Die Liste konnte nicht geholt werden ($1). Schließe sie und öffne sie noch einmal.",
+  modelsFitting: "$1 Modelle von huggingface.co passen auf dieses Gerät. Die Suche zeigt alle.",
+  modelsFound: "$1 gefunden",
 
   privacy: "Was du schreibst, verlässt dieses Gerät nicht.",
   runsOn: "Läuft auf $1 $2",

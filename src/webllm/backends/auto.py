@@ -5,6 +5,7 @@ A backend is imported when it is opened: the GPU's takes a megabyte that the CPU
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from webllm.errors import DeviceNotFoundError
@@ -12,6 +13,28 @@ from webllm.errors import DeviceNotFoundError
 if TYPE_CHECKING:
     from webllm.backends.protocol import Backend
     from webllm.backends.webgpu.device.protocol import Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is known of a device before it is opened."""
+
+    name: str
+    features: frozenset[str] | None  # WebGPU's names of a GPU's features; None for the CPU
+    memory_bytes: int | None  # of the GPU, or available to the CPU; None if that is not known
+
+
+async def device_facts(device: str) -> DeviceFacts:
+    """Returns the facts of the device that `open_backend` opens. Raises DeviceNotFoundError."""
+    adapter = await _chosen_adapter(device)
+    if adapter is None:
+        from webllm.backends.cpu.auto import available_bytes
+
+        return DeviceFacts("CPU", None, available_bytes())
+
+    from webllm.backends.webgpu.device.auto import memory_bytes
+
+    return DeviceFacts(adapter.info.name, adapter.features.names, await memory_bytes(adapter))
 
 
 async def open_backend(device: str, num_threads: int | None = None) -> Backend:

@@ -27,6 +27,7 @@ from webllm.errors import ConfigError
 from webllm.text.builtin_templates import equal_builtin
 from webllm.text.gguf_tokenizer import tokenizer_from_gguf
 from webllm.text.model_template import template_from_gguf
+from webllm.webllm_list import require_supported
 
 # Hugging Face redirects to hosts of these domains.
 _HUB_HOSTS = (
@@ -52,6 +53,8 @@ async def fetched_models(names: Sequence[str], on_progress: ProgressCallback) ->
     """
     known = prebuilt_app_config()
     records = [known.find(name) for name in names]
+    for record in records:
+        require_supported(record)
     sources = [_fetchable(record) for record in records]
     ids = [record.model_id for record in records]
     for model_id in ids:

@@ -19,6 +19,7 @@ from webllm.artifacts.store import DirectoryStore
 from webllm.cli.site import MODELS
 from webllm.config import AppConfig, ModelRecord, prebuilt_app_config
 from webllm.errors import ConfigError, IntegrityError
+from webllm.webllm_list import require_supported
 
 _VERSION_DIGITS = 16
 
@@ -81,6 +82,8 @@ async def site_models(names: Sequence[str], on_progress: ProgressCallback) -> li
     """
     known = prebuilt_app_config()
     records = [known.find(name) for name in names]
+    for record in records:
+        require_supported(record)
     folders = [f"{MODELS}/{_file_name(record.model_id)}" for record in records]
     for folder, name in zip(folders, names, strict=True):
         if folders.count(folder) > 1:

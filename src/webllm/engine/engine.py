@@ -45,6 +45,7 @@ from webllm.config import (
 from webllm.engine import loading
 from webllm.engine.background import to_its_end
 from webllm.engine.benchmark import Rates, measure
+from webllm.engine.device_fit import chosen_variant
 from webllm.engine.generation import Generation
 from webllm.engine.generations import Generations, given_id, resumable
 from webllm.engine.journal import Begin, Journal, Recovered
@@ -73,6 +74,7 @@ from webllm.errors import (
     SessionNotFoundError,
 )
 from webllm.host import THIS_HOST, Host
+from webllm.webllm_list import require_supported
 
 _LOG_LEVELS: dict[LogLevel, int] = {
     "TRACE": 5,
@@ -115,7 +117,8 @@ class MLCEngine:
         self.embeddings = Embeddings(self)
         self._sessions = {model.model_id: Session(model, host) for model in models}
         self._loads = Loads()
-        self._loaded: list[LoadedRecord] = []
+        self._found: list[LoadedRecord] = []  # as the catalogue has what is loaded
+        self._loaded: list[LoadedRecord] = []  # with the variants that were chosen
         self._generations = Generations()
         self._journal = journal
         self._loading_ids: list[str] = []  # or sources, of the models that are being loaded
@@ -162,14 +165,25 @@ class MLCEngine:
         self._loading_ids = model_ids
         try:
             await self._unload()
-            models = find()
-            _check_unique([model.model_id for model in models])
+            found = find()
+            _check_unique([model.model_id for model in found])
+            models = [await self._for_device(model) for model in found]
             callback = call_both(on_progress, self.config.init_progress_callback)
             with progress_line(callback) as report:
                 self._sessions = await self._load(models, report)
-            self._loaded = models
+            self._found, self._loaded = found, models
         finally:
             self._loading_ids = []
+
+    async def _for_device(self, model: LoadedRecord) -> LoadedRecord:
+        """Returns the variant for this device, if the model's id leaves the choice.
+
+        Raises UnsupportedModelError for a model that does not run here, before any is fetched.
+        """
+        catalogue, device = self.config.app_config, self.config.device
+        record = await chosen_variant(model.record, catalogue, device)
+        require_supported(record)
+        return LoadedRecord(record, model.options)
 
     async def _load(
         self, models: list[LoadedRecord], on_progress: InitProgressCallback | None
@@ -202,7 +216,7 @@ class MLCEngine:
             await self._unload()
 
     async def _unload(self) -> None:
-        sessions, self._sessions, self._loaded = self._sessions, {}, []
+        sessions, self._sessions, self._found, self._loaded = self._sessions, {}, [], []
         self._generations.stop_starting(unloaded())
         await _close(sessions)
         await self._generations.written()
@@ -381,7 +395,7 @@ class MLCEngine:
         if any(session.model.loop.is_device_lost for session in self._sessions.values()):
             return False
         try:
-            return self._find(_options_by_id(model_id, chat_options)) == self._loaded
+            return self._find(_options_by_id(model_id, chat_options)) == self._found
         except ModelNotFoundError:
             return False
 

@@ -20,6 +20,7 @@ from webllm.backends.protocol import Backend
 from webllm.config import ChatOptions, MLCEngineConfig, ModelRecord
 from webllm.engine.background import ignore_result, in_background, to_its_end
 from webllm.engine.block_manager import BlockManager
+from webllm.engine.device_fit import require_fit
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loop import GenerationLoop
@@ -70,6 +71,7 @@ async def load_model(
     Raises what the steps raise: artifact, checkpoint, model and device errors.
     """
     started = time.perf_counter()
+    await require_fit(record, config, host)
     async with _opening_backend(config) as opening:
         with await _open(record, config) as checkpoint:
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.

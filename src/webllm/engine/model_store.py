@@ -1,7 +1,8 @@
 """WebLLM's functions for stored models, with all of their files.
 
 Each takes the id or source of a model, and the catalogue, which also names the store of a browser.
-The catalogue may be a mapping in WebLLM's spelling; None means the built-in one. Each raises
+The catalogue may be a mapping in WebLLM's spelling; None means the built-in one. An id without its
+quantization means the variant that this machine's device "auto" loads. Each raises
 ModelNotFoundError for an id that is not in the catalogue.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from webllm.artifacts import auto
 from webllm.config import AppConfig, ModelRecord, prebuilt_app_config, read_config
+from webllm.engine.device_fit import chosen_variant
 
 
 async def has_model_in_cache(model_id: str, app_config: AppConfig | None = None) -> bool:
@@ -20,7 +22,8 @@ async def has_model_in_cache(model_id: str, app_config: AppConfig | None = None)
     Returns False for files that are read in place: a local path, a picked file.
     """
     config = _catalogue(app_config)
-    return await auto.has_model(config.find(model_id).source, config.cache_backend)
+    record = await chosen_variant(config.find(model_id), config)
+    return await auto.has_model(record.source, config.cache_backend)
 
 
 async def delete_model_all_info_in_cache(
@@ -31,7 +34,8 @@ async def delete_model_all_info_in_cache(
     Raises ArtifactError while it is fetched, or on Windows while it is in use.
     """
     config = _catalogue(app_config)
-    await auto.delete_model(config.find(model_id).source, config.cache_backend)
+    record = await chosen_variant(config.find(model_id), config)
+    await auto.delete_model(record.source, config.cache_backend)
 
 
 async def delete_model_in_cache(model_id: str, app_config: AppConfig | None = None) -> None:

@@ -33,6 +33,10 @@ class Blocks:
         return index // self.padded * self.size + min(index % self.padded, self.size)
 
     @property
+    def is_padded(self) -> bool:
+        return self.size < self.padded
+
+    @property
     def halves(self) -> Blocks:
         return Blocks(self.size // 2, self.padded // 2)
 
@@ -71,7 +75,7 @@ def _padded_values(program: Program) -> dict[int, Blocks]:
                 found[out.id] = Blocks(gate.rows, -(-gate.rows // GROUP_COLS) * GROUP_COLS)
             case _:
                 pass
-    return {key: blocks for key, blocks in found.items() if blocks.size < blocks.padded}
+    return {key: blocks for key, blocks in found.items() if blocks.is_padded}
 
 
 @dataclass(slots=True)
@@ -96,7 +100,7 @@ class _Padding:
                 blocks = _head_blocks(heads.head_dim)
                 if isinstance(op, Attention):
                     op = replace(op, out=self.value(op.out))
-                elif op.q_gamma and blocks.size < blocks.padded:
+                elif op.q_gamma and blocks.is_padded:
                     raise UnsupportedModelError(
                         f"heads of {heads.head_dim} dimensions are normed; only multiples of "
                         f"{HEAD_DIM_STEP} run: choose another model"
@@ -122,12 +126,13 @@ class _Padding:
         rows = rows or Blocks(part.rows, part.rows)
         head_dim = part.head_dim and rows.total(part.head_dim)
         is_halves = part.order is RowOrder.HALVES_TO_PAIRS
-        self.tensors[part.tensor] = rows.halves if is_halves else rows, cols
+        if rows.is_padded or cols.is_padded:
+            self.tensors[part.tensor] = rows.halves if is_halves else rows, cols
         return replace(part, rows=rows.total(part.rows), head_dim=head_dim)
 
 
 def _check_columns(tensor: TensorInfo, cols: Blocks) -> None:
-    if cols.size < cols.padded and cols.size % tensor.storage.block_elements:
+    if cols.is_padded and cols.size % tensor.storage.block_elements:
         raise UnsupportedModelError(
             f"{tensor.name} has columns in blocks of {cols.size}, which would have to be "
             f"{cols.padded}, and is stored as {tensor.dtype.name}: choose the model in F16"

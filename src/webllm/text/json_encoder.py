@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from webllm.errors import CheckpointError, UnsupportedModelError
-from webllm.text.bpe_merge import WordEncoder
+from webllm.text.bpe_merge import Rank, WordEncoder
 from webllm.text.bpe_model import BpeModel, MergeRanks, UnknownChars
 from webllm.text.json_components import Part, affixes, normalizer, pre_tokenizer
 from webllm.text.sentencepiece_bpe import word_pattern
@@ -20,6 +20,7 @@ from webllm.text.steps import Steps
 from webllm.text.vocabulary import SPACE_MARK
 
 _BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
+_DECODED_MERGES = 1024
 _OTHER_WAY = "install the `tokenizers` package (pip install 'webllm[native]'), which has it"
 
 
@@ -150,39 +151,50 @@ def _vocabulary(table: BpeTable) -> Mapping[str, int]:
 
 
 def _model(table: BpeTable, ids: Mapping[str, int]) -> BpeModel:
-    byte_ids = {}
-    if table.byte_fallback:
-        byte_ids = {byte: ids[text] for byte, text in enumerate(_BYTE_TOKENS) if text in ids}
-        if 0 < len(byte_ids) < len(_BYTE_TOKENS):
-            raise UnsupportedModelError(
-                f"byte_fallback with {len(byte_ids)} tokens of bytes instead of 256 in "
-                f"tokenizer.json is not supported here; {_OTHER_WAY}"
-            )
+    rank = MergeRanks(_merges(table.merges, ids))
+    byte_ids = _byte_ids(ids, rank) if table.byte_fallback else {}
     unk_id = None if table.unk_token is None else ids.get(table.unk_token)
-    return BpeModel(
-        ids,
-        MergeRanks(_merges(table.merges, ids)),
-        UnknownChars(byte_ids, unk_id, table.fuse_unk),
-        ignore_merges=table.ignore_merges,
-    )
+    unknown = UnknownChars(byte_ids, unk_id, table.fuse_unk)
+    return BpeModel(ids, rank, unknown, ignore_merges=table.ignore_merges)
+
+
+def _byte_ids(ids: Mapping[str, int], rank: Rank) -> dict[int, int]:
+    """Returns the tokens of bytes: all 256, or none. Here they are the last resort, not merged."""
+    byte_ids = {byte: ids[text] for byte, text in enumerate(_BYTE_TOKENS) if text in ids}
+    if 0 < len(byte_ids) < len(_BYTE_TOKENS):
+        raise UnsupportedModelError(
+            f"byte_fallback with {len(byte_ids)} tokens of bytes instead of 256 in tokenizer.json "
+            f"is not supported here; {_OTHER_WAY}"
+        )
+    names = frozenset(_BYTE_TOKENS)
+    for text in ids:
+        pairs = [(text[:6], text[6:])] if text[:6] in names else []
+        pairs += [(text[:-6], text[-6:])] if text[-6:] in names else []
+        if any(rank(*pair) is not None for pair in pairs):
+            raise UnsupportedModelError(
+                f"a merge of the token of a byte ({text[:80]!r}) in tokenizer.json is not "
+                f"supported here; {_OTHER_WAY}"
+            )
+    return byte_ids
 
 
 def _merges(merges: msgspec.Raw, ids: Mapping[str, int]) -> Iterator[str]:
-    """Yields the merges ("a b", or ["a", "b"] in newer files), decoded one by one.
+    """Yields the merges ("a b", or ["a", "b"] in newer files).
 
-    A list of all pairs of Gemma's would take 100 MB.
+    Some are decoded at a time: all of Gemma's would take 100 MB.
     """
-    decode = msgspec.json.Decoder(str | tuple[str, str]).decode
+    decode = msgspec.json.Decoder(list[str | tuple[str, str]]).decode
     try:
-        for raw in msgspec.json.decode(merges, type=list[msgspec.Raw]):
-            found = decode(raw)
-            left, right = found.split(" ", 1) if isinstance(found, str) else found
-            merged = left + right
-            if left not in ids or right not in ids or merged not in ids or " " in merged:
-                raise CheckpointError(
-                    f"tokenizer.json is malformed: its vocabulary lacks {left!r}, {right!r} or "
-                    "what their merge makes"
-                )
-            yield f"{left} {right}"
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        encoded = msgspec.json.decode(merges, type=list[msgspec.Raw])
+        for start in range(0, len(encoded), _DECODED_MERGES):
+            some = decode(b"[%b]" % b",".join(encoded[start : start + _DECODED_MERGES]))
+            pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in some]
+            for pair in pairs:
+                if pair.count(" ") != 1 or pair.replace(" ", "") not in ids:
+                    raise CheckpointError(
+                        f"tokenizer.json is malformed: {pair!r} merges to no token of its "
+                        "vocabulary"
+                    )
+            yield from pairs
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"the merges of tokenizer.json are malformed: {error}") from error

@@ -41,10 +41,6 @@ class Models:
     options: list[ChatOptions] | None
     app_config: AppConfig
 
-    @property
-    def is_known(self) -> bool:
-        return all(isinstance(record, ModelRecord) for record, _ in self._records())
-
     def has_names_of(self, other: Models) -> bool:
         return self.ids == other.ids
 

@@ -20,6 +20,7 @@ from webllm.config import AppConfig, MLCEngineConfig, engine_config
 from webllm.engine.engine import MLCEngine
 from webllm.engine.journaling import LoadedRecord
 from webllm.errors import ModelReplacedError, RequestError, WorkerEngineModelNotLoadedError
+from webllm.webllm_list import require_supported
 from webllm.workers import messages as m
 from webllm.workers.connection import Connection, Models
 from webllm.workers.port import Port
@@ -132,9 +133,9 @@ class MLCEngineHandler:
         client.check_settings()
         models = self._models(client, request.content)
         client.models = client.replaced = None
-        if self._reuse_loaded and not models.is_known:
-            for each in models.ids:
-                models.app_config.find(each)  # raises before other clients lose their model
+        if self._reuse_loaded:
+            for each in models.ids:  # raises before other clients lose their model
+                require_supported(models.app_config.find(each))
         await self._load(client, request.uuid, models, is_reload=True)
 
     async def _ensure_loaded(self, client: Connection, request: m.Request) -> None:

@@ -1,9 +1,8 @@
-// The choice of a model: size, whether it fits this device, and whether it is stored.
+// The choice of a model: those of the site, and those of WebLLM's list.
 
 import type { ModelRecord } from "../../client";
 import { byId, h } from "../dom";
-import { fit } from "../fit";
-import { bytes, errorText, modelName, sentence } from "../format";
+import { errorText, modelName, sentence } from "../format";
 import { icon } from "../icons";
 import type { KeptModels } from "../kept_models";
 import type { ModelSession } from "../model_session";
@@ -13,57 +12,81 @@ import type { Store } from "../store";
 import { HAS_LOCKS } from "../tabs";
 import { t } from "../texts";
 import type { Confirm } from "./confirm";
-
-const WHERE = {
-  browser: "sizeHere",
-  disk: "sizeOnDisk",
-  network: "sizeToDownload",
-  package: "sizeInPackage",
-} as const;
+import { ModelList } from "./model_list";
+import { modelOption, type Choice } from "./model_option";
 
 export class ModelDialog {
   private readonly dialog = byId("models", HTMLDialogElement);
+  private readonly text = h("div");
+  private readonly options = h("div", {
+    class: "model-list",
+    role: "radiogroup",
+    aria: { labelledby: "models-title" },
+  });
+  private readonly list: ModelList | null;
   private readonly loadButton = h("button", { class: "button primary", type: "submit" });
   private chosen = "";
+  private listed: ModelRecord | null = null; // the chosen one, if it is none of the site's
 
+  /** Without `fetchListed` only the models of the site are offered. */
   constructor(
     private readonly store: Store<State>,
     private readonly session: ModelSession,
     private readonly kept: KeptModels,
     private readonly confirm: Confirm,
+    fetchListed?: () => Promise<ModelRecord[]>,
   ) {
+    this.list = fetchListed
+      ? new ModelList(store, () => this.choice("listed-model"), fetchListed)
+      : null;
+    this.dialog.append(
+      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, t("chooseModel"))),
+      this.text,
+      h(
+        "form",
+        { class: "model-form", on: { submit: (event) => this.load(event) } },
+        this.options,
+        this.list?.element ?? null,
+        this.actions(),
+      ),
+    );
     byId("open-models", HTMLButtonElement).addEventListener("click", () => this.open());
     store.watch(["kept", "device"], () => this.dialog.open && this.build());
     store.watch(["model", "modelId"], () => this.showAction());
+    store.watch(["listed"], () => void this.kept.look());
   }
 
   open(): void {
     this.chosen = this.store.get("modelId");
+    this.listed = null;
     this.build();
     this.dialog.showModal();
+    this.focusChosen();
     void this.kept.look();
   }
 
   private build(error?: string): void {
-    const { scrollTop } = this.dialog;
+    const hasFocus = this.options.contains(document.activeElement);
     const models = this.store.get("models").filter(isLanguageModel);
-    this.dialog.replaceChildren(
-      h("div", { class: "dialog-head" }, h("h2", { id: "models-title" }, t("chooseModel"))),
-      error === undefined ? this.deviceText() : failure(error),
-      h(
-        "form",
-        { class: "model-form", on: { submit: (event) => this.load(event) } },
-        h(
-          "div",
-          { class: "model-list", role: "radiogroup", aria: { labelledby: "models-title" } },
-          ...models.map((each) => this.option(each)),
-        ),
-        this.actions(),
-      ),
-    );
+    const choice = this.choice("model");
+    this.text.replaceChildren(error === undefined ? this.deviceText() : failure(error));
+    this.options.replaceChildren(...models.map((each) => modelOption(each, this.store, choice)));
+    this.list?.build();
     this.showAction();
-    this.dialog.querySelector<HTMLInputElement>("input:checked")?.focus({ preventScroll: true });
-    this.dialog.scrollTop = scrollTop;
+    if (hasFocus) this.focusChosen();
+  }
+
+  private focusChosen(): void {
+    this.options.querySelector<HTMLInputElement>("input:checked")?.focus({ preventScroll: true });
+  }
+
+  private choice(group: Choice["group"]): Choice {
+    return {
+      chosen: this.chosen,
+      group,
+      choose: (model) => this.choose(model),
+      delete: (modelId) => void this.delete(modelId),
+    };
   }
 
   private actions(): HTMLElement {
@@ -91,15 +114,20 @@ export class ModelDialog {
     this.loadButton.textContent = t(isLoaded ? "loaded" : "loadModel");
   }
 
-  private choose(modelId: string): void {
-    this.chosen = modelId;
+  private choose(model: ModelRecord): void {
+    this.chosen = model.model_id;
+    this.listed = this.store.get("models").includes(model) ? null : model;
+    for (const radio of this.dialog.querySelectorAll<HTMLInputElement>("input[type=radio]")) {
+      radio.checked = radio.value === this.chosen;
+    }
     this.showAction();
   }
 
   private load(event: SubmitEvent): void {
     event.preventDefault();
     this.dialog.close();
-    this.session.load(this.chosen);
+    if (this.listed) this.session.loadOther(this.listed);
+    else this.session.load(this.chosen);
   }
 
   private async loadFiles(files: File[]): Promise<void> {
@@ -132,41 +160,6 @@ export class ModelDialog {
     return isKept ? `${t("downloadedOnce")}${sharing()}` : t("downloadedAgain");
   }
 
-  private option(model: ModelRecord): HTMLElement {
-    const { model_id: id } = model;
-    const device = this.store.get("device");
-    const isKept = this.store.get("kept").has(id);
-    const fits = device && fit(model, device, isKept);
-    const on = { change: () => this.choose(id) };
-    const radio = h("input", {
-      type: "radio",
-      name: "model",
-      value: id,
-      checked: id === this.chosen,
-      on,
-    });
-    const label = h(
-      "label",
-      {},
-      radio,
-      h(
-        "span",
-        { class: "model-option-text" },
-        h("span", { class: "model-option-name" }, modelName(id)),
-        h("span", { class: "model-option-detail" }, sizes(model, isKept)),
-      ),
-      fits && h("span", { class: fits.fits ? "fit yes" : "fit no" }, fits.text),
-    );
-    return h("div", { class: "model-option" }, label, isKept && this.deletion(id));
-  }
-
-  private deletion(modelId: string): HTMLButtonElement {
-    const label = t("deleteModel", modelName(modelId));
-    const click = () => void this.delete(modelId);
-    const properties = { class: "icon-button", type: "button", title: label, aria: { label } };
-    return h("button", { ...properties, on: { click } }, icon("trash"));
-  }
-
   private async delete(modelId: string): Promise<void> {
     const isMeant = await this.confirm.ask({
       title: t("deleteModelTitle"),
@@ -188,13 +181,4 @@ function sharing(): string {
 
 function isLanguageModel({ model_type: type }: ModelRecord): boolean {
   return type !== "embedding" && type !== 1;
-}
-
-function sizes(model: ModelRecord, isKept: boolean): string {
-  const { size_bytes: size, vram_required_MB: memory } = model;
-  const parts = [
-    size && t(WHERE[isKept ? "browser" : sourceOf(model).kind], bytes(size)),
-    memory && t("sizeMemory", bytes(memory * 1e6)),
-  ];
-  return parts.filter(Boolean).join(" · ") || t("sizeUnknown");
 }

@@ -1,9 +1,19 @@
-"""Opens the kernels: the CPU backend's one choice between browser and native."""
+"""Opens the kernels and finds memory: the CPU backend's one choice between browser and native."""
 
 from __future__ import annotations
 
 from webllm.backends.cpu.kernels import Kernels
 from webllm.host import THIS_HOST
+
+
+def available_bytes() -> int | None:
+    """Returns the memory that a model may take here; None if that is not known, as in a browser."""
+    if THIS_HOST.is_browser:
+        return None
+
+    from webllm.backends.cpu import system_memory
+
+    return system_memory.available_bytes()
 
 
 async def open_kernels(num_threads: int | None = None) -> Kernels:

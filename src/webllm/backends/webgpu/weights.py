@@ -132,26 +132,12 @@ class _Loader:
         planes = self._staged([rows_at_once * size for size in tensor.row_bytes])
         params = Slice(self.params, 0, PARAMS.size)
         fault = self.faults.of(part.tensor) if len(planes) > 1 else None
-        recordings = [
-            (
-                shard,
-                self.device.record(
-                    [
-                        repack(
-                            self.device,
-                            tensor.dtype,
-                            matrix,
-                            shard,
-                            params,
-                            planes,
-                            rows_at_once,
-                            fault,
-                        )
-                    ]
-                ),
+        recordings = []
+        for shard in matrix.shards:
+            dispatch = repack(
+                self.device, tensor.dtype, matrix, shard, params, planes, rows_at_once, fault
             )
-            for shard in matrix.shards
-        ]
+            recordings.append((shard, self.device.record([dispatch])))
         head_dim = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
         for row in range(0, part.rows, rows_at_once):
             rows = min(rows_at_once, part.rows - row)

@@ -23,6 +23,16 @@ async def find_adapter(device: str = "webgpu") -> Adapter:
     return await asyncio.to_thread(native_adapters.find_adapter, device)
 
 
+async def memory_bytes(adapter: Adapter) -> int | None:
+    """Returns the memory of an adapter; None if that is not known, as in a browser."""
+    if THIS_HOST.is_browser:
+        return None
+
+    from webllm.backends.webgpu.device import native_adapters
+
+    return await asyncio.to_thread(native_adapters.memory_bytes, adapter.info)
+
+
 async def open_device(adapter: Adapter) -> Device:
     """Returns the device of an adapter; raises DeviceError.
 

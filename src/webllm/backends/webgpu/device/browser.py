@@ -129,6 +129,7 @@ def _features(handle: Any) -> Features:
         subgroups=subgroups,
         subgroup_min=sizes[0],
         subgroup_max=sizes[1],
+        names=frozenset(map(str, handle.features)),
     )
 
 

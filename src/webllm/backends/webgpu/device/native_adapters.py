@@ -147,6 +147,7 @@ def _features(handle: Any) -> Features:
         subgroups=subgroups,
         subgroup_min=sizes[0] if subgroups else 0,
         subgroup_max=sizes[1] if subgroups else 0,
+        names=frozenset(names) | ({"subgroups"} if subgroups else set()),  # WebGPU's spelling
     )
 
 

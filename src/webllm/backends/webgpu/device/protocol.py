@@ -68,11 +68,12 @@ def aligned(num_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The optional features that kernels use."""
+    """The optional features that kernels use, and WebGPU's names of all that the GPU has."""
 
     subgroups: bool
     subgroup_min: int  # threads; 0 without subgroups
     subgroup_max: int
+    names: frozenset[str] = frozenset()  # such as "shader-f16"
 
 
 class Adapter(Protocol):
