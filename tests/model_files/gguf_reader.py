@@ -19,6 +19,44 @@ CLASSES = {
     "gemma3_text": "Gemma3ForCausalLM",
 }
 SLIDING_PATTERN = 6
+UNREAD: dict[str, Any] = {  # what real files have besides
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "transformers_version": "4.57.1",
+    "use_cache": True,
+}
+OF_TYPE: dict[str, dict[str, Any]] = {
+    "llama": {
+        "attention_bias": False,
+        "hidden_act": "silu",
+        "is_llama_config": True,  # SmolLM2 has it
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+    },
+    "qwen2": {
+        "hidden_act": "silu",
+        "max_window_layers": 21,
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+    },
+    "qwen3": {
+        "attention_bias": False,
+        "hidden_act": "silu",
+        "max_window_layers": 28,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "gemma3_text": {
+        "_sliding_window_pattern": SLIDING_PATTERN,
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_local_base_freq": 10000.0,  # GGUF files do not say it
+        "use_bidirectional_attention": False,
+    },
+}
 
 
 def read_gguf(path: Path) -> Model:
@@ -63,25 +101,12 @@ def _config(model_type: str, arch: str, metadata: dict[str, Any], tied: bool) ->
         "torch_dtype": "float16",
     }
     if model_type == "gemma3_text":
-        return config | {
-            "hidden_activation": "gelu_pytorch_tanh",
-            "query_pre_attn_scalar": config["head_dim"],
-            "rope_local_base_freq": 10000.0,
-            "sliding_window": get("attention.sliding_window"),
-            "_sliding_window_pattern": SLIDING_PATTERN,
+        config |= {
             "layer_types": layer_types(config["num_hidden_layers"]),
-            "attention_bias": False,
-            "attn_logit_softcapping": None,
-            "final_logit_softcapping": None,
+            "query_pre_attn_scalar": config["head_dim"],
+            "sliding_window": get("attention.sliding_window"),
         }
-    config["hidden_act"] = "silu"
-    if model_type != "qwen2":
-        config["attention_bias"] = False
-    if model_type == "llama":
-        config["mlp_bias"] = False
-    else:
-        config["use_sliding_window"] = False
-    return config
+    return config | UNREAD | OF_TYPE[model_type]
 
 
 def layer_types(num_layers: int) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from model_files.gguf_reader import CLASSES, SLIDING_PATTERN, layer_types
+from model_files.gguf_reader import CLASSES, OF_TYPE, UNREAD, layer_types
 from model_files.model import Array, Load, Model, Plain, Vocabulary, is_norm, round_bf16
 from webllm.text.vocabulary import byte_level_alphabet
 
@@ -38,7 +38,6 @@ BASE: dict[str, Any] = {
     "max_position_embeddings": 256,
     "vocab_size": VOCAB_SIZE,
     "tie_word_embeddings": True,
-    "hidden_act": "silu",
 }
 LLAMA3 = {
     "rope_type": "llama3",
@@ -52,36 +51,28 @@ GEMMA: dict[str, Any] = {
     "hidden_size": 64,
     "head_dim": 64,
     "num_hidden_layers": 7,
+    "layer_types": layer_types(7),
     "rms_norm_eps": 0.1,
     "rope_theta": 40000.0,
-    "rope_local_base_freq": 10000.0,  # GGUF files do not say it
     "sliding_window": 12,
-    "_sliding_window_pattern": SLIDING_PATTERN,
-    "layer_types": layer_types(7),
     "query_pre_attn_scalar": 64,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "attention_bias": False,
-    "attn_logit_softcapping": None,
-    "final_logit_softcapping": None,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
-    "tiny-llama": {"model_type": "llama", "attention_bias": False, "mlp_bias": False},
+    "tiny-llama": {"model_type": "llama"},
     "tiny-llama3": {"model_type": "llama", "rope_scaling": LLAMA3, "tie_word_embeddings": False},
     "tiny-qwen2": {"model_type": "qwen2", "tie_word_embeddings": False},
     "tiny-qwen2-yarn": {"model_type": "qwen2", "rope_scaling": YARN, "max_position_embeddings": 96},
-    "tiny-qwen3": {"model_type": "qwen3", "head_dim": 64, "attention_bias": False},
+    "tiny-qwen3": {"model_type": "qwen3", "head_dim": 64},
     "tiny-gemma3": {"model_type": "gemma3_text", **GEMMA},
 }
 
 
 def made_up(name: str) -> Model:
     """Returns a model of `CONFIGS`."""
-    config = BASE | CONFIGS[name]
+    config = BASE | UNREAD | OF_TYPE[CONFIGS[name]["model_type"]] | CONFIGS[name]
     config["architectures"] = [CLASSES[config["model_type"]]]
     config["torch_dtype"] = "float16"
     is_gemma = config["model_type"] == "gemma3_text"
-    if is_gemma:
-        del config["hidden_act"]
     vocabulary = sentencepiece_vocabulary() if is_gemma else byte_level_vocabulary()
     for token in ("bos", "eos"):
         config[f"{token}_token_id"] = vocabulary.ids[token]

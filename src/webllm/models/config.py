@@ -21,6 +21,7 @@ _NO_EFFECT = frozenset(
         "dtype",
         "eos_token_id",
         "initializer_range",
+        "is_llama_config",
         "max_window_layers",  # of `use_sliding_window`, which is read
         "model_type",
         "pad_token_id",

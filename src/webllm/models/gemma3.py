@@ -40,7 +40,7 @@ class ModelArgs:
             c.expect(name, "gelu_pytorch_tanh")
         num_layers, num_q = c.integer("num_hidden_layers"), c.integer("num_attention_heads")
         head_dim = c.integer("head_dim", 256, high=MAX_HEAD_DIM)
-        pattern = c.integer("sliding_window_pattern", 6)
+        pattern = c.integer("sliding_window_pattern", c.integer("_sliding_window_pattern", 6))
         c.expect_layers(lambda i: "sliding" if (i + 1) % pattern else "full")
         return cls(
             hidden_size=c.integer("hidden_size"),
