@@ -7,6 +7,7 @@ knows nothing of downloads, model files or devices.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -54,6 +55,10 @@ __all__ = [
 DEFAULT_MODEL_ID = "SmolLM2-135M-Instruct"
 
 _MAX_LISTED = 4  # ids in an error
+# The file at which a model of a folder begins, see `webllm.artifacts.needed`.
+_NAMELESS = ("mlc-chat-config.json", "model.safetensors", "model.safetensors.index.json")
+_SUFFIX = re.compile(r"(-[0-9]{5}-of-[0-9]{5})?\.gguf$")
+
 _LEFT_OUT: Any = None  # the model_list of an AppConfig without one
 _STORES = "'cache', 'indexeddb', 'opfs' or 'none'"
 
@@ -168,7 +173,7 @@ class AppConfig(
             if record.model_id == model:
                 return _on_this_site(record)
         if _looks_like_source(model):
-            return ModelRecord(model=model, model_id=_name_of(model))
+            return ModelRecord(model=model, model_id=name_of(model))
         if variants := self.variants(model):
             return msgspec.structs.replace(variants[0], model_id=model)
         here = "" if THIS_HOST.is_browser else ", and no file or folder of that name here"
@@ -358,9 +363,12 @@ def _looks_like_source(model: str) -> bool:
     return os.path.exists(model)
 
 
-def _name_of(source: str) -> str:
-    path = source.partition("#sha256=")[0].replace("\\", "/")
-    return PurePosixPath(path).name.removesuffix(".gguf") or source
+def name_of(source: str) -> str:
+    """Returns a name for the model of a source, from that of its file or folder."""
+    path = PurePosixPath(source.partition("#sha256=")[0].replace("\\", "/"))
+    if path.name in _NAMELESS and path.parent.name:
+        path = path.parent
+    return _SUFFIX.sub("", path.name) or source
 
 
 _SMOLLM2_135M = ModelRecord(

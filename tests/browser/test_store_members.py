@@ -125,33 +125,36 @@ def write_mlc(folder: Path) -> None:
         (folder / name).write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("store", STORES)
 async def test_a_wrong_shard_is_refused_and_named(
-    site: SiteServer, page: Page, run_python: RunPython, tmp_path: Path, store: str
+    site: SiteServer, page: Page, run_python: RunPython
 ) -> None:
-    folder = site.folders["models"] / f"mlc-{store}"
-    write_mlc(folder)
-    shard = folder / "params_shard_1.bin"
-    right, source = shard.read_bytes(), f"/models/{folder.name}"
     await run_python(OPEN + READ)
-    for wrong, said in ((bytes(len(right)), "its MD5 is"), (b"short", "expected 101")):
-        shard.write_bytes(wrong)
-        error = await run_python(f"await tries({source!r}, {store!r})")
-        assert error.startswith("IntegrityError: ")
-        assert f"/{folder.name}/params_shard_1.bin is not the expected file: " in error
-        assert said in error
-        assert await page.evaluate(HAS, [source, store]) is False
-    shard.write_bytes(right)
-    site.requested.clear()
-    await run_python(f"await tries({source!r}, {store!r})")
-    assert await page.evaluate(HAS, [source, store]) is True
-    fetched = [path.rpartition("/")[2] for path in site.requested if path.endswith(".bin")]
-    assert fetched == ["params_shard_1.bin", "params_shard_2.bin"]
-    shard.unlink()
-    (folder / "tensor-cache.json").unlink()
-    error = await run_python(f"await tries({source + '-absent'!r}, {store!r})")
+    for store in STORES:
+        folder = site.folders["models"] / f"mlc-{store}"
+        write_mlc(folder)
+        shard = folder / "params_shard_1.bin"
+        right, source = shard.read_bytes(), f"/models/{folder.name}"
+        for wrong, said in ((bytes(len(right)), "its MD5 is"), (b"short", "expected 101")):
+            shard.write_bytes(wrong)
+            error = await run_python(f"await tries({source!r}, {store!r})")
+            assert error.startswith("IntegrityError: ")
+            assert f"/{folder.name}/params_shard_1.bin is not the expected file: " in error
+            assert said in error
+            assert await page.evaluate(HAS, [source, store]) is False
+        shard.write_bytes(right)
+        site.requested.clear()
+        await run_python(f"await tries({source!r}, {store!r})")  # the shards have no tensors
+        assert await page.evaluate(HAS, [source, store]) is True
+        fetched = [path.rpartition("/")[2] for path in site.requested if path.endswith(".bin")]
+        assert fetched == ["params_shard_1.bin", "params_shard_2.bin"]
+
+
+async def test_what_is_no_model_says_so(site: SiteServer, run_python: RunPython) -> None:
+    await run_python(OPEN + READ)
+    error = await run_python("await tries('/models/owner/repo', 'none')")
     assert error.startswith("ModelNotFoundError: ")
     assert "has no model that we know; name a folder with mlc-chat-config.json" in error
+    assert error.endswith("a repository of Hugging Face is hf:owner/repo")
 
 
 async def test_several_picked_files_are_one_model(

@@ -444,6 +444,13 @@ def located(server: FileServer, source: HubSource) -> RemoteFile:
     return RemoteFile(server.url.replace("model.gguf", source.filename))
 
 
+def test_names_that_lead_out_of_a_repository_are_left_out() -> None:
+    names = ["a/m.gguf", "a/../../m.gguf", "a//m.gguf", "../m.gguf", "/m.gguf", "a/x\\..\\m.gguf"]
+    listing = Listing("c0ffee", {name: FileSpec(name) for name in names})
+    assert [*listing.folder(HubSource("o/r"))[1]] == ["a/m.gguf"]
+    assert [*listing.folder(HubSource("o/r", "a/"))[1]] == ["m.gguf"]
+
+
 async def test_a_repository_without_its_prefix(store: DirectoryStore) -> None:
     with pytest.raises(ModelNotFoundError, match=r"write hf:owner/repo for a repository"):
         await ensure_model("owner/repo", store)

@@ -12,6 +12,7 @@ from webllm.config import (
     AppConfig,
     ChatOptions,
     ModelRecord,
+    name_of,
     prebuilt_app_config,
     read_config,
 )
@@ -196,3 +197,21 @@ def test_a_good_configuration_crosses_unchanged() -> None:
     request = read_request(message)
     assert isinstance(request, Request)
     assert (request.kind, request.uuid, request.content) == (SET_APP_CONFIG.name, "1", config)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("models/My-Model.gguf", "My-Model"),
+        ("hf:owner/repo/m-Q8_0-00002-of-00003.gguf", "m-Q8_0"),
+        ("hf:owner/Repo-GGUF:Q4_K_M", "Repo-GGUF:Q4_K_M"),
+        ("https://host/models/Smol-MLC/", "Smol-MLC"),
+        ("/home/me/Smol-MLC/mlc-chat-config.json", "Smol-MLC"),
+        (f"C:\\models\\Smol\\model.safetensors#sha256={'a' * 64}", "Smol"),
+        ("model.safetensors", "model.safetensors"),
+    ],
+)
+def test_a_source_without_a_record_has_the_name_of_its_file_or_folder(
+    source: str, name: str
+) -> None:
+    assert name_of(source) == name

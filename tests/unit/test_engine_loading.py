@@ -112,7 +112,7 @@ async def test_a_cancelled_load_ignores_a_device_that_does_not_open(
 
     monkeypatch.setattr(loading, "open_backend", open_backend)
     monkeypatch.setattr(loading, "open_model", open_model)
-    monkeypatch.setattr(loading, "_make_tokenizer", lambda *_: None)
+    monkeypatch.setattr(loading, "make_tokenizer", lambda *_: None)
     monkeypatch.setattr(loading, "context_window", lambda *_: 256)
     monkeypatch.setattr(registry, "record", lambda *_: PROGRAM)
     record = ModelRecord(model_id="m", model="m.gguf")

@@ -129,12 +129,16 @@ class Listing:
     files: Mapping[str, FileSpec]
 
     def folder(self, source: HubSource) -> tuple[HubSource, dict[str, FileSpec]]:
-        """Returns the source's folder at the commit, and the files in it by their names there."""
+        """Returns the source's folder at the commit, and the files in it by their names there.
+
+        Names that would lead out of the folder are left out.
+        """
         root = replace(source.beside(""), revision=self.commit)
         found = {}
         for path, file in self.files.items():
-            if path.startswith(root.filename):
-                name = path.removeprefix(root.filename)
+            name = path.removeprefix(root.filename)
+            is_inside = not ({"", ".", ".."} & set(name.split("/")) or "\\" in name)
+            if path.startswith(root.filename) and is_inside:
                 found[name] = replace(file, name=name)
         return root, found
 

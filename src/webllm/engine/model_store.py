@@ -8,11 +8,10 @@ ModelNotFoundError for an id that is not in the catalogue.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from webllm.artifacts import auto
-from webllm.config import AppConfig, ModelRecord, prebuilt_app_config, read_config
+from webllm.config import AppConfig, ModelRecord, name_of, prebuilt_app_config, read_config
 from webllm.engine.device_fit import chosen_variant
 
 
@@ -56,8 +55,7 @@ async def model_from_file(file: Any, model_id: str | None = None) -> ModelRecord
     site while this page is open.
     """
     source = await auto.offer_files(file)
-    name = re.sub(r"(-[0-9]{5}-of-[0-9]{5})?\.gguf$", "", source.rpartition("/")[2])
-    return ModelRecord(model=source, model_id=model_id or name)
+    return ModelRecord(model=source, model_id=model_id or name_of(source))
 
 
 def _catalogue(app_config: AppConfig | None) -> AppConfig:
