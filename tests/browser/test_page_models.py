@@ -39,6 +39,19 @@ async def test_a_file_of_this_disk_is_loaded(chat: Page, tmp_path: Path) -> None
     await expect(chat.locator("#models input:checked")).to_have_value("My-Model-Q4")
 
 
+async def test_several_files_of_this_disk_are_one_model(chat: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"My-Model-0000{part}-of-00002.gguf" for part in (1, 2)]
+    for file in files:
+        file.write_bytes(b"GGUF" * 500_000)
+    await chat.click("#open-models")
+    async with chat.expect_file_chooser() as chooser:
+        await chat.click("text=Open a file…")
+    await (await chooser.value).set_files(files)
+    await expect(chat.locator("#model-name")).to_have_text("My Model")
+    await chat.click("#open-models")
+    await expect(chat.locator("#models label").last).to_contain_text("4 MB on this disk")
+
+
 async def test_a_kept_model_can_be_deleted(chat: Page) -> None:
     await chat.evaluate(KEEP)
     await chat.click("#open-models")

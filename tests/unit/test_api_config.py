@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from webllm.artifacts.source import HTTPSource, PyPISource, parse_source
+from webllm.artifacts.source import HubSource, PyPISource, parse_source
 from webllm.config import (
     DEFAULT_MODEL_ID,
     AppConfig,
@@ -25,7 +25,7 @@ def test_the_catalogue_has_the_default_model_and_readable_sources() -> None:
         assert isinstance(source, PyPISource)
         assert source.sha256 == record.sha256
     for record in config.model_list[2:]:
-        assert isinstance(parse_source(record.source), HTTPSource)
+        assert isinstance(parse_source(record.source), HubSource)
 
 
 def test_a_source_is_a_model_too() -> None:

@@ -41,7 +41,9 @@ def mlc_folder(**changes: bytes | None) -> dict[str, bytes]:
         for name, data in SHARDS.items()
     ]
     files: dict[str, bytes | None] = {
-        "mlc-chat-config.json": json.dumps({"tokenizer_files": ["tokenizer.json"]}).encode(),
+        "mlc-chat-config.json": json.dumps(
+            {"tokenizer_files": ["tokenizer.json", "absent.json"]}
+        ).encode(),
         "tensor-cache.json": json.dumps({"records": records}).encode(),
         "tokenizer.json": b"{}",
         **SHARDS,

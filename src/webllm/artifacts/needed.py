@@ -25,6 +25,7 @@ SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.j
 SINGLE_FILE = "model.gguf"  # the name of a file whose own name says nothing
 
 TENSOR_CACHES = ("tensor-cache.json", "ndarray-cache.json")  # of today, and of 2024
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # WebLLM needs no others of `tokenizer_files`
 _SPLIT = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)")
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _HINT = (
@@ -171,15 +172,15 @@ async def _mlc(folder: Folder) -> list[FileSpec]:
         raise CheckpointError(
             f"tokenizer_files of {MLC_CONFIG} in {folder} is {tokenizer!r}, not a list of names"
         )
-    names = [
-        MLC_CONFIG,
-        cache,
-        *(_checked(each, f"{MLC_CONFIG} in {folder}") for each in tokenizer),
+    place = f"{MLC_CONFIG} in {folder}"
+    listed = dict.fromkeys(_checked(each, place) for each in tokenizer)
+    listed["tokenizer_config.json"] = None
+    return [
+        FileSpec(MLC_CONFIG),
+        FileSpec(cache),
+        *(FileSpec(name, is_optional=name not in _TOKENIZERS) for name in listed),
+        *shards,
     ]
-    others = [FileSpec(name) for name in dict.fromkeys(names)]
-    if "tokenizer_config.json" not in names:
-        others.append(FileSpec("tokenizer_config.json", is_optional=True))
-    return [*others, *shards]
 
 
 def _shard(record: Any, place: str) -> FileSpec:
