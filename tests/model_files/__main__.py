@@ -4,9 +4,9 @@
     PYTHONPATH=tests python -m model_files MODEL.gguf OUT f16 --shard-mb 100
 
 Forms: MLC folders `q4f16_1`, `q4f32_1`, `q0f16`, `q0f32`; safetensors folders `f32`, `f16`, `bf16`,
-`mlx4` (MLX's affine 4 bits) and `w4a16` (compressed-tensors); files of the same values as these:
-`gguf-q4f16_1`, `gguf-q4f32_1` (both Q4_0), `gguf-mlx4` (Q4_1), `gguf-w4a16`, `gguf-f16` …; and
-`split`, the same file in parts.
+`mlx4` (MLX's affine 4 bits, groups of 64), `mlx4-32-bf16`, `w4a16` (compressed-tensors, groups of
+32), `w4a16-64-bf16`; files of the same values as these: `gguf-q4f16_1` (Q4_0), `gguf-mlx4` (Q4_1),
+`gguf-f16` and so on; and `split`, the same file in parts.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ FOLDERS = {
     "f16": Form(_f16, "F16"),
     "bf16": Form(_bf16, "BF16"),
     "mlx4": Form(mlx4, "F16"),
+    "mlx4-32-bf16": Form(lambda model: mlx4(model, 32, round_bf16), "BF16"),
     "w4a16": Form(w4a16, "F16"),
+    "w4a16-64-bf16": Form(lambda model: w4a16(model, 64, round_bf16), "BF16"),
 }
 FORMS = (*FOLDERS, *(f"gguf-{name}" for name in FOLDERS))
 

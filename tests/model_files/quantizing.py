@@ -78,15 +78,18 @@ def q4f32(model: Model) -> Model:
     return quantized(model, lambda values: symmetric4(values, rounded=round_bf16), round_bf16)
 
 
-def mlx4(model: Model) -> Model:
+def mlx4(model: Model, group: int = 64, rounded: Round = round_f16) -> Model:
     """The values of MLX's affine 4 bits, and of a Q4_1."""
-    return quantized(model, affine4)
+    return quantized(model, lambda values: affine4(values, group, rounded), rounded)
 
 
-def w4a16(model: Model, group: int = 32) -> Model:
+def w4a16(model: Model, group: int = 32, rounded: Round = round_f16) -> Model:
     """The values of compressed-tensors' symmetric W4A16, which keeps embedding and head."""
     return quantized(
-        model, lambda values: symmetric4(values, group), keep=("model.embed_tokens", "lm_head")
+        model,
+        lambda values: symmetric4(values, group, rounded),
+        rounded,
+        keep=("model.embed_tokens", "lm_head"),
     )
 
 
