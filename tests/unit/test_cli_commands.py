@@ -135,8 +135,8 @@ def test_an_error_is_one_line_whatever_it_quotes() -> None:
     ("error", "shown"),
     [
         (
-            "context_window_size is 9999, more than the 2048 the model was trained for",
-            "--context is 9999, more than the 2048 the model was trained for",
+            "context_window_size is 0; give at least 1, or leave it out",
+            "--context is 0; give at least 1, or leave it out",
         ),
         (
             "shorten the prompt, load the model with a larger context_window_size, or choose "

@@ -5,7 +5,9 @@ The one fork between the two hosts for everything that is stored.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 
 from webllm.artifacts.checkpoint import Checkpoint
 from webllm.artifacts.hub_access import HubAccess
@@ -50,6 +52,26 @@ async def open_model(
             "`hf auth login` or HF_TOKEN"
         )
     return open_paths(await ensure_model(source, DirectoryStore(), on_progress), integrity)
+
+
+async def local_sha256(source: str, sizes: Collection[int]) -> str | None:
+    """Returns the SHA-256 of a file of this disk, if its size is one of `sizes` (bytes)."""
+    if THIS_HOST.is_browser:
+        return None
+
+    import asyncio
+    import hashlib
+
+    from webllm.artifacts.source import LocalSource, parse_source
+
+    def hashed(path: Path) -> str | None:
+        if not path.is_file() or path.stat().st_size not in sizes:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    local = parse_source(source)
+    return await asyncio.to_thread(hashed, local.path) if isinstance(local, LocalSource) else None
 
 
 async def has_model(source: str, store: str | None) -> bool:

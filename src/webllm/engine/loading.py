@@ -24,10 +24,10 @@ from webllm.engine.device_fit import require_fit
 from webllm.engine.host_sampler import HostSampler
 from webllm.engine.loaded_model import LoadedModel
 from webllm.engine.loop import GenerationLoop
-from webllm.engine.model_text import make_tokenizer, with_defaults
+from webllm.engine.model_text import known_overrides, make_tokenizer, with_defaults
 from webllm.engine.runner import Runner
 from webllm.engine.scheduler import Scheduler, StepLimits
-from webllm.errors import ConfigError, DeviceMemoryError, UnsupportedModelError
+from webllm.errors import DeviceMemoryError, UnsupportedModelError
 from webllm.host import Host
 from webllm.models import registry
 from webllm.ops.padding import padded
@@ -74,6 +74,7 @@ async def load_model(
     await require_fit(record, config, host)
     async with _opening_backend(config) as opening:
         with await _open(record, config) as checkpoint:
+            options = options.over(await known_overrides(record, config.app_config))
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
             tokenizing = asyncio.create_task(
                 in_background(host, make_tokenizer, checkpoint, options)
@@ -149,16 +150,16 @@ async def _close_opened(opening: asyncio.Task[Backend]) -> None:
 
 
 def context_window(checkpoint: Checkpoint, options: ChatOptions) -> int:
-    """Returns the most tokens of a sequence.
-
-    Raises ConfigError for more than the model was trained for.
-    """
+    """Returns the most tokens of a sequence; warns of more than the model was trained for."""
     trained = registry.trained_context(checkpoint)
     asked = options.context_window_size or options.sliding_window_size
     wanted = asked or min(trained, DEFAULT_CONTEXT_TOKENS)
     if wanted > trained:
-        raise ConfigError(
-            f"context_window_size is {wanted}, more than the {trained} the model was trained for"
+        _log.warning(
+            "context_window_size is %d, more than the %d tokens the model was trained for: its "
+            "answers to longer texts may make no sense",
+            wanted,
+            trained,
         )
     return wanted
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from webllm.artifacts.auto import local_sha256
 from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, TokenizerFiles
-from webllm.config import ChatOptions, read_config
+from webllm.config import AppConfig, ChatOptions, ModelRecord, read_config
 from webllm.engine.chat_format import ChatFormat, ConvFormat, JinjaFormat
 from webllm.errors import ConfigError
 from webllm.text.chat_template import ChatTemplate
@@ -56,6 +57,16 @@ def _tokenizer_and_template(
             return tokenizer, template_from_config(
                 config or b"{}", tokenizer, source=source, builtin=builtin
             )
+
+
+async def known_overrides(record: ModelRecord, catalogue: AppConfig) -> ChatOptions | None:
+    """Returns the overrides of the catalogue's model that the file of `record` is, by its hash."""
+    if record.overrides is not None:
+        return None
+    known = {each.sha256: each for each in catalogue.model_list if each.sha256 and each.overrides}
+    sizes = [each.size_bytes for each in known.values() if each.size_bytes is not None]
+    sha256 = record.sha256 or await local_sha256(record.model, sizes)
+    return known[sha256].overrides if sha256 in known else None
 
 
 def with_defaults(options: ChatOptions, checkpoint: Checkpoint) -> ChatOptions:
