@@ -1,0 +1,42 @@
+// Quantizes floats while they are packed, as ggml's quantize_row_q4_0_ref and quantize_row_q8_0_ref.
+
+#pragma once
+#include "blocks.h"
+
+#define SMALLEST_NORMAL 0x1p-126f
+
+INLINE uint32_t size_bits(float a) { return bits_of(a) & 0x7fffffff; }  // NaN's are the largest
+
+INLINE float largest_of(const float *x) {  // the first of them, with its sign
+    float largest = x[0];
+    for (int i = 1; i < 32; i++) {
+        if (size_bits(x[i]) > size_bits(largest)) largest = x[i];
+    }
+    return largest;
+}
+
+INLINE int8_t round_away(float a) {  // halves go away from zero
+    float size = float_of(size_bits(a));
+    int whole = (int)size;
+    whole += size - (float)whole >= 0.5f;
+    return (int8_t)(a < 0.0f ? -whole : whole);
+}
+
+// Quantizes columns 32 * b .. 32 * b + 31 of a row of floats.
+INLINE void quantize_group(Group *g, const Storage *storage, const Row *row, uint32_t b) {
+    int is_q4 = storage->quantized == TYPE_Q4_0;
+    float x[32], largest, scale, inverse;
+    decode_floats(x, storage, row, b);
+    largest = largest_of(x);
+    *g = (Group){0};
+    g->is_out_of_range = !(float_of(size_bits(largest)) <= (is_q4 ? 8 : 127) * LARGEST_F16);
+    if (g->is_out_of_range) return;
+    scale = is_q4 ? largest / -8.0f : float_of(size_bits(largest)) / 127.0f;
+    inverse = float_of(size_bits(scale)) < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
+    for (int i = 0; is_q4 && i < 32; i++) {
+        g->q[i] = (int8_t)(MIN((int)(x[i] * inverse + 8.5f), 15) - 8);
+    }
+    for (int i = 0; !is_q4 && i < 32; i++) g->q[i] = round_away(x[i] * inverse);
+    scale = f16_to_float(f16_from_float(scale));
+    set_scales(g, scale, 0.0f);
+}
