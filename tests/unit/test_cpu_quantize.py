@@ -106,7 +106,7 @@ def test_logits_are_those_of_a_quantized_file(
     for checkpoint in (floats, file):
         with Runner(NativeKernels(1), program, checkpoint) as runner:
             logits.append(runner.logits(step))
-    np.testing.assert_array_equal(*logits)
+    np.testing.assert_array_equal(logits[0], logits[1])
 
 
 def test_only_matrices_of_floats_are_quantized() -> None:
