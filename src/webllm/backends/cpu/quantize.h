@@ -8,11 +8,11 @@
 INLINE uint32_t size_bits(float a) { return bits_of(a) & 0x7fffffff; }  // NaN's are the largest
 
 INLINE float largest_of(const float *x) {  // the first of them, with its sign
-    float largest = x[0];
-    for (int i = 1; i < 32; i++) {
-        if (size_bits(x[i]) > size_bits(largest)) largest = x[i];
-    }
-    return largest;
+    uint32_t size = 0;
+    int first = 31;
+    for (int i = 0; i < 32; i++) size = MAX(size, size_bits(x[i]));
+    for (int i = 0; i < 32; i++) first = MIN(first, size_bits(x[i]) == size ? i : 31);
+    return x[first];
 }
 
 INLINE int8_t round_away(float a) {  // halves go away from zero
@@ -33,10 +33,13 @@ INLINE void quantize_group(Group *g, const Storage *storage, const Row *row, uin
     if (g->is_out_of_range) return;
     scale = is_q4 ? largest / -8.0f : float_of(size_bits(largest)) / 127.0f;
     inverse = float_of(size_bits(scale)) < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
-    for (int i = 0; is_q4 && i < 32; i++) {
-        g->q[i] = (int8_t)(MIN((int)(x[i] * inverse + 8.5f), 15) - 8);
+    if (is_q4) {
+        for (int i = 0; i < 32; i++) {
+            g->q[i] = (int8_t)(MIN((int)(x[i] * inverse + 8.5f), 15) - 8);
+        }
+    } else {
+        for (int i = 0; i < 32; i++) g->q[i] = round_away(x[i] * inverse);
     }
-    for (int i = 0; !is_q4 && i < 32; i++) g->q[i] = round_away(x[i] * inverse);
     scale = f16_to_float(f16_from_float(scale));
     set_scales(g, scale, 0.0f);
 }
