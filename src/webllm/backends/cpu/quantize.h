@@ -3,7 +3,7 @@
 #pragma once
 #include "blocks.h"
 
-#define SMALLEST_NORMAL 0x1p-126f
+#define SMALLEST 0x1p-100f  // of groups that get codes: f16 has no such scale
 
 INLINE uint32_t size_bits(float a) { return bits_of(a) & 0x7fffffff; }  // NaN's are the largest
 
@@ -32,7 +32,7 @@ INLINE void quantize_group(Group *g, const Storage *storage, const Row *row, uin
     g->is_out_of_range = !(float_of(size_bits(largest)) <= (is_q4 ? 8 : 127) * LARGEST_F16);
     if (g->is_out_of_range) return;
     scale = is_q4 ? largest / -8.0f : float_of(size_bits(largest)) / 127.0f;
-    inverse = float_of(size_bits(scale)) < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
+    inverse = float_of(size_bits(largest)) < SMALLEST ? 0.0f : 1.0f / scale;
     if (is_q4) {
         for (int i = 0; i < 32; i++) {
             g->q[i] = (int8_t)(MIN((int)(x[i] * inverse + 8.5f), 15) - 8);
