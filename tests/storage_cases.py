@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
+from gguf.quants import dequantize, quantize
 
 from webllm.artifacts.checkpoint import StorageType, TensorInfo
 
@@ -16,6 +16,30 @@ Array = np.ndarray
 TYPES = [dtype for dtype in StorageType if dtype.supported]
 GGUF_TYPES = [dtype for dtype in TYPES if dtype.is_ggml]
 PLANE_TYPES = [dtype for dtype in TYPES if len(dtype.plane_bytes) > 1]
+FLOAT_TYPES = [dtype for dtype in TYPES if dtype.storage.is_float]
+QUANTIZED = [StorageType.Q4_0, StorageType.Q8_0]  # what floats may become on a device
+
+
+def quantizable(rng: np.random.Generator, dtype: StorageType, rows: int, cols: int) -> Array:
+    """Returns floats of many sizes as a file stores them, uint8 [rows, bytes].
+
+    Some groups are zeros, or have numbers halfway between two codes.
+    """
+    sizes = 10.0 ** rng.uniform(-6, 4, (rows, cols // 32, 1))
+    values = rng.standard_normal((rows, cols // 32, 32)) * sizes
+    values[0, 0] = 0
+    values[1, 0, :17] = np.arange(17) - 7.5
+    values[1, 0, 17:] = 8
+    values[2, 0] = np.arange(32) * 4 - 63.5
+    values[2, 0, 9] = -127
+    floats = values.reshape(rows, cols).astype("<f4")
+    return floats.view(np.uint8) if dtype is StorageType.F32 else plane_floats(dtype, floats)
+
+
+def quantized_rows(dtype: StorageType, stored: Array, quantized: StorageType) -> Array:
+    """Returns rows of floats as the package `gguf` quantizes them, uint8 [rows, bytes]."""
+    rows: Array = quantize(values_of(dtype, [stored]), GGMLQuantizationType(quantized))
+    return rows
 
 
 def plane_floats(dtype: StorageType, values: Array) -> Array:

@@ -15,6 +15,7 @@ from webllm.errors import ConfigError
 from webllm.plain_data import explained, field_of, short
 
 ContextOverflow = Literal["error", "shift", "truncate_oldest_messages"]
+Quantize = Literal["q4_0", "q8_0"]
 ModelType = Literal["LLM", "embedding", "VLM"]
 # The keys of `webllm.text.builtin_templates.BUILTIN_TEMPLATES`.
 BuiltinTemplate = Literal[
@@ -59,6 +60,10 @@ class ChatOptions(
     `builtin_template` names a chat template of this package, which replaces the file's: nothing of
     the file is then run as a template. A `conv_template` replaces both.
 
+    `quantize` turns matrices of floats (F32, F16, BF16) into GGUF's Q4_0 or Q8_0 while they are
+    loaded, for a smaller and faster model; quantized ones stay as they are. With "q4_0" the token
+    embedding and the output become Q8_0.
+
     `conv_config` replaces fields of the `conv_template` beside it. The fields from
     `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
     values.
@@ -68,6 +73,7 @@ class ChatOptions(
     sliding_window_size: int | None = None  # tokens
     attention_sink_size: int | None = None  # tokens; default 4
     context_overflow: ContextOverflow | None = None
+    quantize: Quantize | None = None
     builtin_template: BuiltinTemplate | None = None
     conv_template: Mapping[str, Any] | None = None  # WebLLM's form; replaces the file's template
     temperature: float | None = None
@@ -91,6 +97,10 @@ class ChatOptions(
             if getattr(self, name) == -1:
                 msgspec.structs.force_setattr(self, name, None)
         self._check_windows()
+        if self.quantize not in (None, *get_args(Quantize)):
+            raise ConfigError(
+                f"quantize is {self.quantize!r}; give 'q4_0' or 'q8_0', or leave it out"
+            )
         builtin = self.builtin_template
         if builtin not in (None, *get_args(BuiltinTemplate)):
             known = ", ".join(get_args(BuiltinTemplate))

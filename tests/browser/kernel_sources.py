@@ -234,6 +234,10 @@ def _repack_all(device: Any) -> None:
         for dtype in pair:
             planes = [params] * len(dtype.plane_bytes)
             repack(device, dtype, matrix, matrix.shards[0], params, planes, 1, params)
+    for quantized in StorageType.Q4_0, StorageType.Q8_0:
+        matrix = allocate(device, 256, 256, common_format([quantized.storage]))
+        for dtype in StorageType.F32, StorageType.F16, StorageType.BF16:
+            repack(device, dtype, matrix, matrix.shards[0], params, [params], 1, params, quantized)
 
 
 def _repackable() -> Iterator[tuple[StorageType, StorageType]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer
+from webllm.artifacts.checkpoint import Checkpoint, GGUFTokenizer, StorageType
 from webllm.artifacts.local_files import open_local
 from webllm.artifacts.resolve import ensure_artifact
 from webllm.artifacts.store import DirectoryStore
@@ -52,8 +52,11 @@ def gguf_metadata(checkpoint: Checkpoint) -> Mapping[str, object]:
     return checkpoint.tokenizer.metadata
 
 
-async def load(backend: Backend, path: Path) -> Executable:
+async def load(backend: Backend, path: Path, quantized: StorageType | None = None) -> Executable:
+    """Loads a model; `quantized`: what its matrices of floats become."""
     with open_local(path) as checkpoint:
+        if quantized is not None:
+            checkpoint.quantize(quantized)
         program = registry.record(checkpoint, LIMITS.max_blocks * BLOCK_SIZE)
         await backend.load(program, checkpoint, LIMITS.max_blocks, LIMITS, lambda *_: None)
     return backend.compile(program, LIMITS)

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from made_up_models import halves_of
 
-from storage_cases import PLANE_TYPES, TYPES, as_q4_0, plane_floats, random_planes, values_of
+from storage_cases import (
+    FLOAT_TYPES,
+    PLANE_TYPES,
+    QUANTIZED,
+    TYPES,
+    as_q4_0,
+    plane_floats,
+    quantizable,
+    quantized_rows,
+    random_planes,
+    values_of,
+)
 from webllm.artifacts.checkpoint import StorageType
 from webllm.backends.webgpu.device.native import NativeDevice
 from webllm.backends.webgpu.device.protocol import Dispatch, Slice
@@ -65,13 +76,16 @@ def upload(
     planes: Sequence[np.ndarray],
     matrix: Matrix,
     chunk: Chunk,
+    quantized: StorageType | None = None,
 ) -> Slice:
     """Repacks rows; returns the word that tells of scales that f16 cannot hold."""
     staged, fault = [staged_bytes(device, plane) for plane in planes], Slice(device.buffer(4), 0, 4)
     for shard in matrix.shards:
         params = Slice(device.buffer(32), 0, 32)
         device.write(params, chunk.params(matrix, shard))
-        dispatch = repack(device, dtype, matrix, shard, params, staged, chunk.rows, fault)
+        dispatch = repack(
+            device, dtype, matrix, shard, params, staged, chunk.rows, fault, quantized
+        )
         device.replay(device.record([dispatch]))
     return fault
 
@@ -213,6 +227,43 @@ async def test_scales_that_f16_cannot_hold_are_told(
             planes[plane][3, -2:] = plane_floats(dtype, np.array([value]))
             fault = upload(device, dtype, planes, matrix, Chunk(0, 5, 0, 0, 1))
             assert any(await device.read(fault)), (plane, value)
+
+
+async def bits_of(device: NativeDevice, matrix: Matrix) -> list[bytes]:
+    [shard] = matrix.shards
+    return [bytes(await device.read(each)) for each in (shard.quants, shard.scales)]
+
+
+@pytest.mark.parametrize("quantized", QUANTIZED, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", FLOAT_TYPES, ids=lambda dtype: dtype.name)
+async def test_quantized_floats_have_the_bits_of_a_quantized_file(
+    device: NativeDevice, dtype: StorageType, quantized: StorageType
+) -> None:
+    """In rows of pairs, also beside a tensor of another type."""
+    stored = quantizable(np.random.default_rng(5), dtype, 45, 512)
+    rows = quantized_rows(dtype, stored, quantized)
+    for format in (format_of(quantized.storage), WeightFormat(8, 16, mins=True)):
+        found = []
+        for kind, data, becomes in ((dtype, stored, quantized), (quantized, rows, None)):
+            matrix = allocate(device, 45, 512, format)
+            fault = upload(device, kind, [data], matrix, Chunk(0, 45, 6, 0, 1), becomes)
+            found.append(await bits_of(device, matrix))
+            assert not any(await device.read(fault))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("quantized", QUANTIZED, ids=lambda dtype: dtype.name)
+async def test_floats_beyond_the_largest_scale_are_told(
+    device: NativeDevice, quantized: StorageType
+) -> None:
+    largest = 65504 * (8 if quantized is StorageType.Q4_0 else 127)
+    for value in (largest + 1, -largest - 1, np.inf, np.nan, largest, -largest):
+        rows = np.zeros((5, 96), "<f4")
+        rows[4, 95] = value
+        matrix = allocate(device, 5, 96, format_of(quantized.storage))
+        chunk = Chunk(0, 5, 0, 0, 1)
+        fault = upload(device, StorageType.F32, [rows], matrix, chunk, quantized)
+        assert any(await device.read(fault)) is not bool(abs(value) <= largest), value
 
 
 def test_formats_are_the_narrowest() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -26,16 +28,23 @@ from model_files.names import ARCHITECTURES, gguf_name
 BLOCK = 32
 
 
-def write_gguf(model: Model, file: Path, plain: Type = Type.F16) -> None:
+def write_gguf(
+    model: Model,
+    file: Path,
+    plain: Type = Type.F16,
+    types: Mapping[str, Type] = MappingProxyType({}),
+) -> None:
     """Writes one file; `plain` is the type of matrices that are not quantized, vectors are F32.
 
-    4-bit matrices become Q4_0 and Q4_1 of exactly the same values.
+    types: those of some such matrices, by Hugging Face's names. 4-bit matrices become Q4_0 and Q4_1
+    of exactly the same values.
     """
     writer = gguf.GGUFWriter(file, ARCHITECTURES[model.model_type])
     _add_config(writer, model.config)
     _add_vocabulary(writer, model)
     for name, load in model.tensors.items():
-        _add_tensor(writer, gguf_name(model.model_type, name), _as_gguf(model, name, load()), plain)
+        stored = _as_gguf(model, name, load())
+        _add_tensor(writer, gguf_name(model.model_type, name), stored, types.get(name, plain))
     if factors := llama3_factors(model.config):
         writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
     writer.write_header_to_file()
@@ -138,6 +147,8 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, stored: Stored, plain: Type)
             writer.add_tensor(name, values.astype(np.float32))
         case Plain(values) if plain is Type.BF16:
             writer.add_tensor(name, bf16_bytes(values).view(np.uint8), raw_dtype=Type.BF16)
+        case Plain(values) if plain is not Type.F16:
+            writer.add_tensor(name, gguf.quants.quantize(values, plain), raw_dtype=plain)
         case Plain(values):
             writer.add_tensor(name, values.astype(np.float16))
 

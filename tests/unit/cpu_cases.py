@@ -19,7 +19,7 @@ from cpu_server_kernels import ServerKernels
 from cpu_wasm_kernels import WasmKernels
 from made_up_models import halves_of
 
-from storage_cases import PLANE_TYPES, planes_in, random_planes, values_of
+from storage_cases import PLANE_TYPES, planes_in, quantized_rows, random_planes, values_of
 from webllm.artifacts.checkpoint import (
     Checkpoint,
     Description,
@@ -150,6 +150,18 @@ class FakeCheckpoint(Checkpoint):
 
     async def load(self, name: str, first_row: int, num_rows: int) -> tuple[memoryview, ...]:
         return await self.read(name, first_row, num_rows)
+
+    def as_quantized_file(self, dtype: StorageType) -> FakeCheckpoint:
+        """Returns a checkpoint whose matrices the package `gguf` has quantized."""
+        file = FakeCheckpoint()
+        file.tensors.update(self.tensors)
+        file.bytes_of.update(self.bytes_of)
+        for name, tensor in self.tensors.items():
+            if len(tensor.shape) > 1:
+                values = np.ascontiguousarray(self.floats(name)).view(np.uint8)
+                rows = quantized_rows(StorageType.F32, values, dtype)
+                file.put(name, dtype, tensor.shape, rows.tobytes())
+        return file
 
     def floats(self, name: str) -> np.ndarray:
         info = self.tensors[name]

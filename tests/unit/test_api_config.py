@@ -160,9 +160,10 @@ def test_options_are_laid_over_others() -> None:
         {"sliding_window_size": -5},
         {"context_window_size": 0},
         {"context_window_size": 5, "sliding_window_size": 5},
+        {"quantize": "q5_0"},
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ChatOptions(**options)  # type: ignore[arg-type]
 

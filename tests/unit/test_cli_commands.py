@@ -144,6 +144,7 @@ def test_an_error_is_one_line_whatever_it_quotes() -> None:
             "shorten the prompt or load the model with a larger --context",
         ),
         ("lower max_tokens; or use the CPU backend", "lower --max-tokens; or use --device cpu"),
+        ("quantize has to be 'q4_0', not 'q5'", "--quantize has to be 'q4_0', not 'q5'"),
         ("my_top_p.gguf has no num_threads", "my_top_p.gguf has no --threads"),
     ],
 )

@@ -19,7 +19,7 @@ def decoded(
     rows: int,
     cols: int,
 ) -> np.ndarray:
-    struct = PackingStruct(0, dtype, 0, rows, cols, 0, pair_head_dim=0)
+    struct = PackingStruct(0, dtype, None, 0, rows, cols, 0, pair_head_dim=0)
     packing, out = kernels.allocate(PackingStruct.SIZE), kernels.allocate(4 * rows * cols)
     with ExitStack() as stack:
         sources = [

@@ -26,12 +26,16 @@ ROWS, COLS = 37, 256
 
 
 def packed(
-    kernels: KernelsUnderTest, dtype: StorageType, planes: Sequence[np.ndarray], format: Format
+    kernels: KernelsUnderTest,
+    dtype: StorageType,
+    planes: Sequence[np.ndarray],
+    format: Format,
+    quantized: StorageType | None = None,
 ) -> tuple[bytes, bool]:
     """Returns the panels of all rows, and whether f16 cannot hold a scale."""
     num_bytes = -(-ROWS // 16) * format.panel_bytes(COLS)
     packing, panels = kernels.allocate(PackingStruct.SIZE), kernels.allocate(num_bytes)
-    struct = PackingStruct(panels.address, dtype, format, ROWS, COLS, 0, pair_head_dim=0)
+    struct = PackingStruct(panels.address, dtype, quantized, format, ROWS, COLS, 0, 0)
     with ExitStack() as stack:
         sources = [
             stack.enter_context(kernels.source(memoryview(plane.tobytes()))) for plane in planes

@@ -22,7 +22,7 @@ INFO = AdapterInfo("H200", "NVIDIA", "580", "Vulkan", AdapterKind.DISCRETE, comp
 
 VERSION = 1
 CHECKSUMS = {
-    "scalar": "e60e2818",
+    "scalar": "56dd0ac1",
     "workgroup": "9ed6a318",
     "workgroup_f32": "1bf21d08",
     "subgroup16": "7f0485c0",

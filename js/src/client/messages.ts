@@ -79,6 +79,10 @@ export interface ReloadParams {
  * `builtin_template` names a chat template of this package, which replaces the file's: nothing of
  * the file is then run as a template. A `conv_template` replaces both.
  *
+ * `quantize` turns matrices of floats (F32, F16, BF16) into GGUF's Q4_0 or Q8_0 while they are
+ * loaded, for a smaller and faster model; quantized ones stay as they are. With "q4_0" the token
+ * embedding and the output become Q8_0.
+ *
  * `conv_config` replaces fields of the `conv_template` beside it. The fields from
  * `tokenizer_files` on belong to WebLLM's type but have no effect: the model file has their
  * values.
@@ -88,6 +92,7 @@ export interface ChatOptions {
   sliding_window_size?: number | null;
   attention_sink_size?: number | null;
   context_overflow?: "error" | "shift" | "truncate_oldest_messages" | null;
+  quantize?: "q4_0" | "q8_0" | null;
   builtin_template?:
     | "chatml"
     | "gemma"

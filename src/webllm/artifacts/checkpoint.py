@@ -186,6 +186,10 @@ _STORAGE = {
     ),
 }
 
+_MATRICES_OF_TOKENS = dict.fromkeys(
+    ("model.embed_tokens.weight", "lm_head.weight"), StorageType.Q8_0
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -202,6 +206,7 @@ class TensorInfo:
     is_paired: the rows of a rotary projection are stored so that the two of each pair lie side by
     side, as GGUF has llama's; Hugging Face has the first halves of a head before the second ones.
     plus: is added to the stored values of a vector.
+    quantized: the type that a device makes of a matrix of floats while it loads it.
     """
 
     name: str
@@ -210,6 +215,12 @@ class TensorInfo:
     planes: tuple[Plane, ...]
     is_paired: bool = False
     plus: float = 0.0
+    quantized: StorageType | None = None
+
+    @property
+    def packed(self) -> Storage:
+        """The storage of the numbers that a device packs. Raises as `storage` does."""
+        return self.quantized.storage if self.quantized else self.storage
 
     @property
     def storage(self) -> Storage:
@@ -322,6 +333,20 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def quantize(self, dtype: StorageType) -> None:
+        """Lets devices quantize matrices of floats to Q4_0 or Q8_0 while they load them.
+
+        With Q4_0 the token embedding and the output become Q8_0, where four bits cost most.
+        """
+        found = {
+            tensor.name: replace(tensor, quantized=_MATRICES_OF_TOKENS.get(tensor.name, dtype))
+            for tensor in self.tensors.values()
+            if len(tensor.shape) == 2 and tensor.dtype.supported and tensor.storage.is_float
+        }
+        if found:
+            self.tensors = {**self.tensors, **found}
+            self.fingerprint += f"+{dtype.name.lower()}"
 
     async def read_vectors(self) -> None:
         """Reads all vectors, which `data` returns from then on."""

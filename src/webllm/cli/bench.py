@@ -12,6 +12,7 @@ from webllm.cli.options import (
     DeviceOption,
     LoadOptions,
     ModelArgument,
+    QuantizeOption,
     ThreadsOption,
     integer,
 )
@@ -68,12 +69,13 @@ def bench(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     context: ContextOption = None,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Measure a model's speed on this machine."""
     import asyncio
 
     batches = _batches(batch)
-    options = LoadOptions(model, device, threads, context)
+    options = LoadOptions(model, device, threads, context, quantize)
     report, refused = asyncio.run(_measure(options, prompt_tokens, gen_tokens, batches))
     if as_json:
         import json

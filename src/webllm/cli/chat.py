@@ -16,6 +16,7 @@ from webllm.cli.options import (
     LoadOptions,
     MaxTokensOption,
     ModelArgument,
+    QuantizeOption,
     SeedOption,
     SystemOption,
     TemperatureOption,
@@ -53,12 +54,13 @@ def chat(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     context: ContextOption = None,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Chat with a model."""
     require_text(system, "--system")
     fields = request_fields(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     with asyncio.Runner() as runner:
-        engine = runner.run(load(LoadOptions(model, device, threads, context)))
+        engine = runner.run(load(LoadOptions(model, device, threads, context, quantize)))
         try:
             note(f"{model} on {runner.run(engine.device_name())}. /help lists the commands.")
             Conversation(runner, engine, system, fields).run()

@@ -95,6 +95,14 @@ ContextOption = Annotated[
         help="Context window in tokens. [default: the model's]",
     ),
 ]
+QuantizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        metavar="TYPE",
+        help="Quantize float weights on load: q4_0 or q8_0. [default: as they are]",
+    ),
+]
 MaxTokensOption = Annotated[
     int | None,
     typer.Option(
@@ -140,6 +148,7 @@ class LoadOptions:
     device: str = "auto"
     threads: int | None = None
     context: int | None = None
+    quantize: str | None = None
 
 
 # The command's options by their names in the API, as errors spell them.
@@ -147,6 +156,7 @@ _OPTIONS = {
     "context_window_size": "--context",
     "max_tokens": "--max-tokens",
     "num_threads": "--threads",
+    "quantize": "--quantize",
     "the CPU backend": "--device cpu",
     "top_p": "--top-p",
 }

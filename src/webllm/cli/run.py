@@ -13,6 +13,7 @@ from webllm.cli.options import (
     LoadOptions,
     MaxTokensOption,
     ModelArgument,
+    QuantizeOption,
     SeedOption,
     SystemOption,
     TemperatureOption,
@@ -48,6 +49,7 @@ def run(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     context: ContextOption = None,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Ask a model one question."""
     import asyncio
@@ -62,7 +64,11 @@ def run(
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": text})
     asyncio.run(
-        _run(LoadOptions(model, device, threads, context), text if raw else messages, fields)
+        _run(
+            LoadOptions(model, device, threads, context, quantize),
+            text if raw else messages,
+            fields,
+        )
     )
 
 

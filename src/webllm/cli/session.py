@@ -38,7 +38,7 @@ class Answer:
 async def load(options: LoadOptions) -> MLCEngine:
     """Returns an engine with the model loaded; shows a progress bar meanwhile."""
     with progress_bar() as on_progress:
-        from webllm.config import ChatOptions, MLCEngineConfig
+        from webllm.config import ChatOptions, MLCEngineConfig, read_config
         from webllm.engine.engine import MLCEngine
 
         engine = MLCEngine(
@@ -48,7 +48,8 @@ async def load(options: LoadOptions) -> MLCEngine:
                 init_progress_callback=on_progress,
             )
         )
-        chat_options = ChatOptions(context_window_size=options.context)
+        chosen = {"context_window_size": options.context, "quantize": options.quantize}
+        chat_options = read_config(chosen, ChatOptions)
         await engine.reload(options.model, chat_options)
     return engine
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from webllm.artifacts.auto import open_model
-from webllm.artifacts.checkpoint import Checkpoint
+from webllm.artifacts.checkpoint import Checkpoint, StorageType
 from webllm.artifacts.hub_access import HubAccess
 from webllm.artifacts.integrity import Integrity
 from webllm.artifacts.progress import Phase, ProgressReporter
@@ -75,6 +75,8 @@ async def load_model(
     async with _opening_backend(config) as opening:
         with await _open(record, config) as checkpoint:
             options = options.over(await known_overrides(record, config.app_config))
+            if options.quantize is not None:
+                checkpoint.quantize(StorageType[options.quantize.upper()])
             # Building a tokenizer is Python's work and repacking weights is not: both run at once.
             tokenizing = asyncio.create_task(
                 in_background(host, make_tokenizer, checkpoint, options)

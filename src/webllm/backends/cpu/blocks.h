@@ -17,8 +17,9 @@ enum {
 #define MAX_PLANES 3
 #define LARGEST_F16 65504.0f
 
-typedef struct {  // a row of a `Storage` in checkpoint.py
+typedef struct {  // a `Storage` in checkpoint.py
     uint32_t type, block_elements, block_bytes[MAX_PLANES], zero, is_bf16;
+    uint32_t quantized;  // of floats: TYPE_Q4_0 or TYPE_Q8_0, and `zero` is its; or 0
 } Storage;
 
 typedef struct {

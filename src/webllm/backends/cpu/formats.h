@@ -14,7 +14,7 @@
 // [column][16 rows].
 
 #pragma once
-#include "blocks.h"
+#include "quantize.h"
 
 enum { BITS8 = 1, GROUPS_OF_16 = 2, MINS = 4, FORMAT_F16 = 8, FORMAT_BF16 = 9, FORMAT_F32 = 10 };
 
@@ -106,7 +106,11 @@ INLINE int pack_rows(uint8_t *panel, uint32_t format, const Storage *storage, ui
                 fits &= write_floats(panel, format, storage, row, b, source + row);
             } else {
                 Group g;
-                decode_group(&g, storage, source + row, b);
+                if (storage->quantized) {
+                    quantize_group(&g, storage, source + row, b);
+                } else {
+                    decode_group(&g, storage, source + row, b);
+                }
                 write_group(panel + b * block_bytes, format, storage->zero, row, &g);
                 fits &= !g.is_out_of_range;
             }

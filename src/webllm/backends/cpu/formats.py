@@ -86,7 +86,7 @@ def runs_of(weight: Weight, checkpoint: Checkpoint) -> list[Run]:
     """
     runs: list[Run] = []
     for part in weight.parts:
-        run = Run((part,), format_of(checkpoint.tensors[part.tensor].storage))
+        run = Run((part,), format_of(checkpoint.tensors[part.tensor].packed))
         if runs and (runs[-1].rows % PANEL_ROWS or runs[-1].format == run.format):
             last = runs.pop()
             run = Run((*last.parts, part), last.format.union(run.format))

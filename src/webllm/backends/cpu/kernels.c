@@ -3,7 +3,7 @@
 //
 //   ops.h            the structs that Python passes
 //   packing.h        rows of a model file -> panels     formats.h    formats of weights
-//   blocks.h         storage types of model files
+//   blocks.h         storage types of model files       quantize.h   floats -> Q4_0 and Q8_0
 //   matmul.h         activations, matrix products       rope_kv.h    rotary embedding, KV cache
 //   attention.h      attention over the KV cache        sample.h     sampling
 //   threads.h        the thread pool                    system.h     threads of each system

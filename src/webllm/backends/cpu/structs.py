@@ -96,11 +96,12 @@ class PlanStruct:
 class PackingStruct:
     """A `Packing`; `pack` adds the addresses of its source."""
 
-    SIZE: ClassVar[int] = 8 * (MAX_PLANES + 1) + 4 * (MAX_PLANES + 4 + 7)
+    SIZE: ClassVar[int] = 8 * (MAX_PLANES + 1) + 4 * (MAX_PLANES + 5 + 7)
     OUT_OF_RANGE: ClassVar[int] = SIZE - 4  # offset of the u32 that the kernels set
 
     panels: int
     dtype: StorageType
+    quantized: StorageType | None  # of floats: what they become
     format: int
     rows: int
     cols: int
@@ -110,10 +111,11 @@ class PackingStruct:
     def pack(self, planes: Sequence[int]) -> bytes:
         """Returns the struct for a source whose planes are at these addresses."""
         storage = self.dtype.storage
+        numbers = self.quantized.storage if self.quantized else storage
         missing = MAX_PLANES - len(planes)
-        return Struct(f"<{MAX_PLANES + 1}Q{MAX_PLANES + 4 + 7}I").pack(
+        return Struct(f"<{MAX_PLANES + 1}Q{MAX_PLANES + 5 + 7}I").pack(
             *planes, *[planes[0]] * missing, self.panels,
             self.dtype.unpacked_as, storage.block_elements, *storage.plane_bytes, *[0] * missing,
-            storage.zero, storage.bf16,
+            numbers.zero, storage.bf16, self.quantized or 0,
             self.format, self.rows, self.cols, self.first_row, self.pair_head_dim, 0, 0,
         )  # fmt: skip

@@ -113,7 +113,7 @@ class WeightLoader:
         for row in range(0, part.rows, step):
             rows = min(step, part.rows - row)
             packing = PackingStruct(
-                panels, info.dtype, format, rows, cols, first_row + row, pair_head_dim=pairs
+                panels, info.dtype, info.quantized, format, rows, cols, first_row + row, pairs
             )
             yield Piece(part.tensor, row, rows, rows * row_bytes, packing)
 

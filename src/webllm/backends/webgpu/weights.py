@@ -39,7 +39,7 @@ def keys_of(op: Op) -> list[Key]:
 
 def key_format(key: Key, checkpoint: Checkpoint) -> WeightFormat:
     tensors = [part.tensor for weight in key for part in weight.parts]
-    return common_format(checkpoint.tensors[tensor].storage for tensor in tensors)
+    return common_format(checkpoint.tensors[tensor].packed for tensor in tensors)
 
 
 def weight_bytes(program: Program, checkpoint: Checkpoint) -> int:
@@ -104,8 +104,7 @@ class _Loader:
         self.on_bytes = on_bytes
         self.staging = device.buffer(CHUNK_BYTES + MAX_PLANES * aligned(1), "staging")
         self.params = device.buffer(PARAMS.size, "repack parameters")
-        in_planes = [tensor.name for tensor in tensors if len(tensor.dtype.plane_bytes) > 1]
-        self.faults = Faults(device, in_planes)
+        self.faults = Faults(device, [each.name for each in tensors if _may_overflow(each)])
         self.running: deque[tuple[int, Awaitable[bytes]]] = deque()
         self.running_bytes = 0
 
@@ -131,11 +130,19 @@ class _Loader:
         rows_at_once = min(part.rows, max(2, CHUNK_BYTES // row_bytes // 2 * 2))
         planes = self._staged([rows_at_once * size for size in tensor.row_bytes])
         params = Slice(self.params, 0, PARAMS.size)
-        fault = self.faults.of(part.tensor) if len(planes) > 1 else None
+        fault = self.faults.of(part.tensor) if _may_overflow(tensor) else None
         recordings = []
         for shard in matrix.shards:
             dispatch = repack(
-                self.device, tensor.dtype, matrix, shard, params, planes, rows_at_once, fault
+                self.device,
+                tensor.dtype,
+                matrix,
+                shard,
+                params,
+                planes,
+                rows_at_once,
+                fault,
+                tensor.quantized,
             )
             recordings.append((shard, self.device.record([dispatch])))
         head_dim = part.head_dim if part.order is RowOrder.HALVES_TO_PAIRS else 0
@@ -172,8 +179,13 @@ class _Loader:
         await self.faults.check()
 
 
+def _may_overflow(tensor: TensorInfo) -> bool:
+    """Whether the scales are no f16 before they are packed."""
+    return tensor.quantized is not None or len(tensor.dtype.plane_bytes) > 1
+
+
 class Faults:
-    """A word on the device for each tensor of several planes: 1 if f16 cannot hold its scales."""
+    """A word on the device for each tensor that may overflow: 1 if f16 cannot hold its scales."""
 
     def __init__(self, device: Device, tensors: Sequence[str]) -> None:
         self._device, self._tensors = device, tensors

@@ -14,6 +14,10 @@ from webllm.backends.webgpu.kernels.template import part, source
 
 PARAMS = Struct("=8I")
 _THREADS = 64
+_STEPS = {
+    StorageType.Q4_0: "repack/parts/quantize#q4_0",
+    StorageType.Q8_0: "repack/parts/quantize#q8_0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +58,41 @@ def repack(
     planes: Sequence[Slice],
     num_rows: int,
     out_of_range: Slice | None = None,
+    quantized: StorageType | None = None,
 ) -> Dispatch:
     """Converts at most `num_rows` rows of `dtype`.
 
     params: `Chunk.params`. planes: the rows as a file has them, in each plane. out_of_range: a u32
-    that becomes 1 if f16 cannot hold a scale; types of several planes need it.
+    that becomes 1 if f16 cannot hold a scale; types of several planes need it, and `quantized`:
+    what floats become, Q4_0 or Q8_0.
     """
     workgroups = -(-num_rows * matrix.groups // _THREADS)
     assert workgroups <= device.limits.max_workgroups, workgroups
     label = f"repack {dtype.name}"
     bindings: tuple[Slice, ...] = params, planes[0], shard.quants, shard.scales
-    if len(planes) > 1:
+    if quantized or len(planes) > 1:
         assert out_of_range is not None, dtype
         bindings = *bindings, out_of_range, *planes[1:]
     return Dispatch(
-        device.pipeline(_source(dtype, matrix.format), label=label),
+        device.pipeline(_source(dtype, quantized, matrix.format), label=label),
         bindings,
         (workgroups, 1, 1),
         label,
     )
 
 
-def _source(dtype: StorageType, format: WeightFormat) -> str:
+def _source(dtype: StorageType, quantized: StorageType | None, format: WeightFormat) -> str:
     elements, storage = dtype.block_elements, dtype.storage
+    block = _block(dtype, format)
+    if quantized:
+        block += source("repack/parts/quantize", steps=part(_STEPS[quantized]))
     return source(
         "repack/repack",
         block_bytes=str(storage.plane_bytes[0] * max(1, GROUP // elements)),
         block_groups=str(max(1, elements // GROUP)),
-        source_zero=str(storage.zero),
-        block=_block(dtype, format),
+        source_zero=str((quantized or dtype).storage.zero),
+        block=block,
+        quantize="quantize();" if quantized else "",
         store=_store(dtype, format),
     )
 

@@ -4,7 +4,8 @@
 // The part for the type defines
 //     unpack(byte, group)   sets q, scale, low_value from the block that starts at `byte`:
 //                           value = scale[half] * (q - SOURCE_ZERO) + low_value[half]
-//                           (blocks of floats keep what store_group or value(e) needs)
+//                           (blocks of floats keep what store_group or value(e) needs, and
+//                           quantize(), where there is one, sets the same from value(e))
 // A type of several planes has its first in `blocks`, and binds the others from 5 on.
 // The part for our format defines store_group(i).
 
@@ -76,6 +77,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   let block = row * (params.groups / BLOCK_GROUPS) + group / BLOCK_GROUPS;
   unpack(block * BLOCK_BYTES, group % BLOCK_GROUPS);
+  $quantize
   store_group(out_row * params.groups + group);
 }
 
