@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from struct import unpack
 
 from webllm.artifacts.checkpoint import Checkpoint, StorageType
-from webllm.errors import UnsupportedModelError
+from webllm.errors import CheckpointError, UnsupportedModelError
 from webllm.ops.values import Part, RowOrder, Weight
 
 
 def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
     """Returns f32 [weight.rows], reordered as its parts say. `check_program` has checked the sizes.
 
-    Raises UnsupportedModelError for a quantized vector.
+    Raises UnsupportedModelError for a quantized vector, CheckpointError for one with NaN or infinity.
     """
     values = array("f")
     for part in weight.parts:
         numbers = _floats(part.tensor, checkpoint)
+        if not math.isfinite(sum(numbers)):  # in double precision, which their sum cannot exceed
+            raise CheckpointError(
+                f"the vector {part.tensor} has numbers that are not finite; the file is damaged, or "
+                "was converted badly: download it again, or take another copy of the model"
+            )
         if plus := checkpoint.tensors[part.tensor].plus:
             numbers = array("f", (number + plus for number in numbers))
         if part.order is RowOrder.HALVES_TO_PAIRS:
