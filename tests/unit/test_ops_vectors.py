@@ -17,14 +17,11 @@ NUMBERS = np.array([1.5, -2.0, 0.25, 3e38], "<f4")
 
 
 def stored(dtype: StorageType, numbers: np.ndarray) -> FakeCheckpoint:
-    checkpoint = FakeCheckpoint()
-    data = {
-        StorageType.F32: numbers,
-        StorageType.F16: numbers.astype("<f2"),
-        StorageType.BF16: numbers.view("<u4") >> 16,
-    }[dtype]
-    if dtype is StorageType.BF16:
-        data = data.astype("<u2")
+    checkpoint, data = FakeCheckpoint(), numbers
+    if dtype is StorageType.F16:
+        data = numbers.astype("<f2")
+    elif dtype is StorageType.BF16:
+        data = (numbers.view("<u4") >> 16).astype("<u2")
     checkpoint.put("norm", dtype, numbers.shape, data.tobytes())
     return checkpoint
 

@@ -15,15 +15,15 @@ from webllm.ops.values import Part, RowOrder, Weight
 def read_vector(weight: Weight, checkpoint: Checkpoint) -> array[float]:
     """Returns f32 [weight.rows], reordered as its parts say. `check_program` has checked the sizes.
 
-    Raises UnsupportedModelError for a quantized vector, CheckpointError for one with NaN or infinity.
+    Raises UnsupportedModelError for a quantized vector, CheckpointError for NaN or infinity in one.
     """
     values = array("f")
     for part in weight.parts:
         numbers = _floats(part.tensor, checkpoint)
         if not math.isfinite(sum(numbers)):  # in double precision, which their sum cannot exceed
             raise CheckpointError(
-                f"the vector {part.tensor} has numbers that are not finite; the file is damaged, or "
-                "was converted badly: download it again, or take another copy of the model"
+                f"the vector {part.tensor} has numbers that are not finite; the file is damaged "
+                "or was converted badly: download it again, or take another copy of the model"
             )
         if plus := checkpoint.tensors[part.tensor].plus:
             numbers = array("f", (number + plus for number in numbers))
