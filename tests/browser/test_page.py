@@ -23,7 +23,7 @@ async def test_loads_a_model_and_says_where_it_runs(chat: Page) -> None:
 
 async def test_shows_sizes_and_what_does_not_fit(chat: Page) -> None:
     await chat.click("#open-models")
-    quick, *_, broken = await chat.locator("#models label").all_inner_texts()
+    quick, *_, broken = await chat.locator("#models .model-option").all_inner_texts()
     assert "98 MB to download · 250 MB of memory" in quick
     assert "Fits this device" in quick
     assert "Too large to run without WebGPU" in broken

@@ -49,7 +49,7 @@ async def test_several_files_of_this_disk_are_one_model(chat: Page, tmp_path: Pa
     await (await chooser.value).set_files(files)
     await expect(chat.locator("#model-name")).to_have_text("My Model")
     await chat.click("#open-models")
-    await expect(chat.locator("#models label").last).to_contain_text("4 MB on this disk")
+    await expect(chat.locator("#models .model-option").last).to_contain_text("4 MB on this disk")
 
 
 async def test_a_kept_model_can_be_deleted(chat: Page) -> None:

@@ -89,8 +89,8 @@ async (configs) => {
   const errors = [];
   for (const config of configs) {
     engine.setAppConfig(config);
-    errors.push(await engine.reload("Llama-3.1-8B-Instruct").catch(({ name, message }) =>
-      `${name}: ${message}`));
+    const id = config.models ? "Llama-3.1-8B-Instruct" : "Llama-9";
+    errors.push(await engine.reload(id).catch(({ name, message }) => `${name}: ${message}`));
   }
   engine.terminate();
   return errors;
@@ -100,7 +100,7 @@ DOCUMENTED = [{"model_id": "Llama-3.1-8B", "model_path": "/models/llama3"}]
 
 
 async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: Page) -> None:
-    """WebLLM's documentation has an example with an id that is not in its list."""
+    """The last one has the built-in catalogue, and an id that is not in it."""
     found = await page.evaluate(
         CONFIGURED,
         [
@@ -122,7 +122,7 @@ async def test_configurations_reach_the_worker_or_their_errors_the_caller(page: 
     assert found[4].startswith("ConfigError: opfsAccessMode is 'sync'; leave it out")
     hint = "AppConfig: unknown field 'useIndexedDbCache'; did you mean useIndexedDBCache?"
     assert found[5] == f"ConfigError: {hint}"
-    assert found[6].startswith(f"{unknown}known are SmolLM2-135M-Instruct")
+    assert found[6].startswith("ModelNotFoundError: no model called 'Llama-9'; known are SmolLM2")
 
 
 OURS = "js/dist/types/js/src/client/index.d.ts"
