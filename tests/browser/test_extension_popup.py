@@ -128,6 +128,7 @@ async def test_asks_before_anything_is_downloaded(popup_folder: Path) -> None:
         await popup.press("#prompt", "Enter")
         await expect(popup.locator("#confirm")).to_contain_text("98 MB from huggingface.co")
         await popup.keyboard.press("Escape")
+        await expect(popup.locator("#send")).to_be_enabled()  # the question is put off
         await expect(popup.locator("#prompt")).to_have_value("hello")
         await expect(popup.locator(".answer")).to_have_count(0)
         await popup.press("#prompt", "Enter")

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import pytest
@@ -102,12 +102,15 @@ def num_threads() -> int:
     return sum(thread.name == "webllm" for thread in threading.enumerate())
 
 
-def interrupt_soon(delay_s: float = 0.3) -> threading.Timer:
-    """Interrupts this process shortly afterwards, as Ctrl-C would."""
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Interrupts the block shortly after it begins, as Ctrl-C would, which has to end it."""
     main = threading.main_thread().ident or 0
-    timer = threading.Timer(delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
-    return timer
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    timer.join()
 
 
 @pytest.fixture
@@ -259,17 +262,13 @@ def test_interrupt_generate_ends_answers_of_other_threads(engine: BlockingMLCEng
 
 @pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_cancels_an_answer_and_the_engine_goes_on(engine: BlockingMLCEngine) -> None:
-    timer = interrupt_soon()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted():
         ask_forever(engine)
-    timer.join()
     until(lambda: is_idle(engine))
-    timer = interrupt_soon()
     stream = forever(engine)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted():
         for _ in stream:
             pass
-    timer.join()
     stream.close()
     until(lambda: is_idle(engine))
     test_whole_answers(engine)
@@ -288,10 +287,8 @@ def test_ctrl_c_cancels_a_reload() -> None:
         raise AssertionError
 
     with BlockingMLCEngine(engine=MLCEngine(load_model=load_model)) as engine:
-        timer = interrupt_soon()
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted():
             engine.reload("a.gguf")
-        timer.join()
         assert cancelled.wait(30)
     assert num_threads() == 0
 
