@@ -17,19 +17,19 @@ async def whole(name: str, files: Files) -> bytes:
     return bytes(await files.load(name, 0, files.size(name)))
 
 
-async def json_object(name: str, files: Files) -> dict[str, Any]:
+async def read_object(name: str, files: Files) -> dict[str, Any]:
     """Returns a file's JSON object. Raises CheckpointError for anything else."""
-    return parsed(await whole(name, files), name)
+    return json_object(await whole(name, files), name)
 
 
-def parsed(data: bytes, name: str) -> dict[str, Any]:
-    """Returns the JSON object `data`. Raises CheckpointError, with `name`, for anything else."""
+def json_object(data: bytes, name: str) -> dict[str, Any]:
+    """Decodes a JSON object. Raises CheckpointError, with `name`, for anything else."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is not JSON: {error}") from None
+        raise CheckpointError(f"{name} is not JSON: {error}; fetch the model again") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{name} is not a JSON object")
+        raise CheckpointError(f"{name} is not a JSON object; fetch the model again")
     return value
 
 

@@ -11,13 +11,13 @@ Knows a `Folder` only, so it is the same for a disk, a site and a repository.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from webllm.artifacts.files import FileSpec, Folder
+from webllm.artifacts.json_files import json_object
 from webllm.errors import CheckpointError, ModelNotFoundError
 
 MLC_CONFIG = "mlc-chat-config.json"
@@ -216,13 +216,7 @@ async def _document(folder: Folder, name: str) -> dict[str, Any]:
     data = await folder.load(name)
     if data is None:
         raise ModelNotFoundError(f"{name} is missing in {folder}; the model is not complete")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} in {folder} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{name} in {folder} is not a JSON object; fetch the model again")
-    return document
+    return json_object(data, f"{name} in {folder}")
 
 
 def _checked(name: object, place: str) -> str:

@@ -9,7 +9,7 @@ from webllm.artifacts.checkpoint import Description, Files
 from webllm.artifacts.json_files import (
     json_object,
     num_rows,
-    parsed,
+    read_object,
     tokenizer_of,
     whole,
     without_padding,
@@ -26,10 +26,10 @@ async def describe(names: Collection[str], files: Files) -> Description:
     Raises CheckpointError for a malformed or incomplete one, UnsupportedModelError for a
     quantization or tokenizer that webllm does not read.
     """
-    chat = await json_object(MLC_CONFIG, files)
+    chat = await read_object(MLC_CONFIG, files)
     cache_name = next(name for name in TENSOR_CACHES if name in names)
     document = await whole(cache_name, files)
-    config, cache = config_from_chat_config(chat), read_cache(parsed(document, cache_name))
+    config, cache = config_from_chat_config(chat), read_cache(json_object(document, cache_name))
     tensors = tensors_from_cache(cache, config)
     for name, size in shard_sizes(cache).items():
         if name not in names:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from webllm.artifacts.checkpoint import Plane
-from webllm.artifacts.json_files import parsed
+from webllm.artifacts.json_files import json_object
 from webllm.artifacts.safetensors.quantization import Stored
 from webllm.errors import CheckpointError, UnsupportedModelError
 
@@ -38,7 +38,7 @@ def tensors_from_header(header: bytes, file: str, file_bytes: int) -> dict[str, 
 
     Raises CheckpointError for a malformed file, UnsupportedModelError for an unknown type.
     """
-    document: Mapping[str, Any] = parsed(header, f"the header of {file}")
+    document: Mapping[str, Any] = json_object(header, f"the header of {file}")
     start, end = LENGTH.size + len(header), 0
     tensors = {}
     for name, value in document.items():

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from zlib import crc32
 
 from webllm.artifacts.checkpoint import Description, Files, StorageType, TensorInfo
-from webllm.artifacts.json_files import json_object, num_rows, tokenizer_of, without_padding
+from webllm.artifacts.json_files import num_rows, read_object, tokenizer_of, without_padding
 from webllm.artifacts.safetensors.config import adds_one, config_from_json, defaults_from_json
 from webllm.artifacts.safetensors.header import LENGTH, MAX_HEADER_BYTES, tensors_from_header
 from webllm.artifacts.safetensors.quantization import Stored, quantization_of
@@ -22,7 +22,7 @@ async def describe(names: Collection[str], files: Files) -> Description:
     Raises CheckpointError for malformed files, UnsupportedModelError for storage types, a
     quantization or a tokenizer that webllm does not read.
     """
-    config = config_from_json(await json_object("config.json", files))
+    config = config_from_json(await read_object("config.json", files))
     quantization = quantization_of(config)
     stored: dict[str, Stored] = {}
     checksum = crc32(repr(sorted(config.items(), key=str)).encode())
@@ -35,7 +35,7 @@ async def describe(names: Collection[str], files: Files) -> Description:
             stored[tensor.name] = tensor
     tensors = quantization.combine(stored) if quantization else {}
     tensors |= {name: _plain(tensor, config) for name, tensor in stored.items()}
-    generation = await json_object(_GENERATION, files) if _GENERATION in names else {}
+    generation = await read_object(_GENERATION, files) if _GENERATION in names else {}
     config.setdefault("tie_word_embeddings", "lm_head.weight" not in tensors)
     tokenizer = await tokenizer_of(names, files, config, generation)
     tensors = without_padding(tensors, tokenizer)
