@@ -146,6 +146,8 @@ def test_chat_template_and_sampling_defaults() -> None:
     assert checkpoint.defaults == {"temperature": 0.6, "top_p": 0.9}
     assert checkpoint.conv_template == CHAT["conv_template"]
     assert load(chat=CHAT | {"conv_template": "llama-3"}).conv_template == "llama-3"
+    with pytest.raises(CheckpointError, match=r"conv_template .* is \[1\], neither an object nor"):
+        load(chat=CHAT | {"conv_template": [1]})
 
 
 def test_halves_of_float32() -> None:

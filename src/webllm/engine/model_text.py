@@ -50,7 +50,8 @@ def _tokenizer_and_template(
             return tokenizer, template_from_gguf(metadata, tokenizer, builtin=builtin)
         case TokenizerFiles(document, is_json, config, source, eos_ids):
             if is_json:
-                num_rows = checkpoint.tensors["model.embed_tokens.weight"].shape[0]
+                embedding = checkpoint.tensors.get("model.embed_tokens.weight")
+                num_rows = embedding.shape[0] if embedding else None
                 tokenizer = tokenizer_from_json(document, config, num_rows, eos_ids)
             else:
                 tokenizer = tokenizer_from_sentencepiece(document)

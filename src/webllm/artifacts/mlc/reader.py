@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 from zlib import crc32
 
 from webllm.artifacts.checkpoint import Description, Files
@@ -47,6 +48,15 @@ async def describe(names: Collection[str], files: Files) -> Description:
         tensors,
         tokenizer,
         f"{crc32(document, crc32(repr(sorted(config.items(), key=str)).encode())):08x}",
-        conv_template=chat.get("conv_template"),
+        conv_template=_conv_template(chat),
         defaults=defaults_from_chat_config(chat),
     )
+
+
+def _conv_template(chat: Mapping[str, Any]) -> Mapping[str, Any] | str | None:
+    template = chat.get("conv_template")
+    if template is not None and not isinstance(template, dict | str):
+        raise CheckpointError(
+            f"conv_template of {MLC_CONFIG} is {str(template)[:80]}, neither an object nor a name"
+        )
+    return template
