@@ -51,8 +51,8 @@ def config_from_chat_config(chat: Mapping[str, Any]) -> dict[str, object]:
     inner = outer.get("text_config", {})
     if not isinstance(inner, dict):
         raise CheckpointError(f"text_config of mlc-chat-config.json is {inner!r}, not an object")
-    # Fields that mlc-llm's class for the inner ones does not know are kept in it as kwargs.
-    values = {**outer, **(inner.get("kwargs") or {}), **inner}
+    others = inner.get("kwargs")  # fields that mlc-llm's class for the inner ones does not know
+    values = {**outer, **(others if isinstance(others, dict) else {}), **inner}
     for name in ("text_config", "is_text_model", "kwargs", "model_type"):
         values.pop(name, None)
     if not values.get("rope_scaling"):  # Gemma 3's class has 0 for none
