@@ -97,6 +97,21 @@ def test_rotations_have_one_spelling() -> None:
     assert "rope_scaling" not in both
 
 
+def test_rotations_that_make_no_sense() -> None:
+    weights = file_of(PLAIN)
+    for value in ("x", [1], {"full_attention": 5}, {"sliding_attention": {}, "full_attention": 5}):
+        with pytest.raises(CheckpointError, match=r"rope_parameters.* not an object"):
+            load(weights, CONFIG | {"rope_parameters": value})
+    scaled = {"sliding_attention": {"rope_type": "linear", "factor": 2}}
+    with pytest.raises(UnsupportedModelError, match="sliding_attention is"):
+        load(weights, CONFIG | {"rope_parameters": scaled})
+    full = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    found = load(weights, CONFIG | {"rope_parameters": {"full_attention": full}}).config
+    assert found["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+    legacy = {"type": "linear", "factor": 8.0}
+    assert load(weights, CONFIG | {"rope_parameters": legacy}).config["rope_scaling"] == legacy
+
+
 def test_sampling_defaults() -> None:
     weights = file_of(PLAIN)
     settings = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 1}

@@ -38,6 +38,8 @@ class RopeScaling:
             raise UnsupportedModelError(f"rope scaling {kind!r} is not one of linear, llama3, yarn")
         scaling.skip("type")
         factor = scaling.number("factor", 1.0)
+        if factor != 1 and not (scaling.has("rope_type") or scaling.has("type")):
+            raise UnsupportedModelError(f"rope_scaling has the factor {factor}, but no rope_type")
         original = scaling.integer("original_max_position_embeddings", 0, low=0)
         if kind in ("llama3", "yarn") and not original:
             original = max(int(config.integer("max_position_embeddings") / factor), 1)
@@ -62,15 +64,17 @@ class RopeScaling:
 
 def _attention_factor(scaling: Config, factor: float) -> float | None:
     """Returns the factor of q and k that the configuration gives, as transformers reads it."""
-
-    def of(mscale: float) -> float:
-        return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
     if scaling.has("attention_factor"):
         return scaling.number("attention_factor")
     if scaling.has("mscale") and scaling.has("mscale_all_dim"):
-        return of(scaling.number("mscale")) / of(scaling.number("mscale_all_dim"))
+        mscale, over = scaling.number("mscale"), scaling.number("mscale_all_dim")
+        return _mscale(factor, mscale) / _mscale(factor, over)
     return None
+
+
+def _mscale(factor: float, mscale: float = 1.0) -> float:
+    """Returns YaRN's factor of q and k."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def frequencies(
             return Frequencies(tuple(_llama3(f, scaling) for f in base), scale)
         case "yarn":
             attention = scaling.attention_factor
-            scale *= 0.1 * math.log(scaling.factor) + 1.0 if attention is None else attention
+            scale *= _mscale(scaling.factor) if attention is None else attention
             return Frequencies(_yarn(base, theta, scaling), scale)
     return Frequencies(tuple(base), scale)
 
