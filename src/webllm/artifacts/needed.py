@@ -202,9 +202,10 @@ async def _safetensors(entry: str, folder: Folder) -> list[FileSpec]:
             raise CheckpointError(f"{entry} in {folder} has no weight_map; fetch the model again")
         weights += sorted({_checked(each, f"{entry} in {folder}") for each in shards.values()})
     has_json = await folder.find("tokenizer.json") is not None
+    has_model = not has_json and await folder.find("tokenizer.model") is not None
     return [
         FileSpec("config.json"),
-        FileSpec("tokenizer.json" if has_json else "tokenizer.model"),
+        FileSpec("tokenizer.model" if has_model else "tokenizer.json"),
         FileSpec("tokenizer_config.json", is_optional=True),
         FileSpec("generation_config.json", is_optional=True),
         FileSpec("chat_template.jinja", is_optional=True),
