@@ -100,7 +100,7 @@ QuantizeOption = Annotated[
     typer.Option(
         "--quantize",
         metavar="TYPE",
-        help="Quantize float weights on load: q4_0 or q8_0. [default: as they are]",
+        help="Quantize float weights on load: q4_0 or q8_0. [default: keep the weights]",
     ),
 ]
 MaxTokensOption = Annotated[
